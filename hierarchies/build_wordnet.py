@@ -1,0 +1,205 @@
+"""Builds `data/wordnet-3.0-nouns.bin` from the files of Debian's `wordnet-base`.
+
+    apt-get install wordnet-base
+    python -m nbdt.hierarchies.build_wordnet /usr/share/wordnet hierarchies/data
+
+The result depends on the input alone, so two runs give the same bytes. The layout is described
+in `wordnet_file.py`, which reads it.
+"""
+
+import argparse
+import lzma
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .wordnet_file import CORE_COLUMNS, FILE_NAME, LEXICON_COLUMNS, LICENSE_NAME, header
+
+HYPERNYM, INSTANCE_HYPERNYM = "@", "@i"
+SYMBOLS = {"hypernym": HYPERNYM, "instance": INSTANCE_HYPERNYM}
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One line of `data.noun`: words as (text, lexical id), pointers as (symbol, offset)."""
+
+    offset: int
+    lexicographer: int
+    words: tuple[tuple[str, int], ...]
+    pointers: tuple[tuple[str, int], ...]
+
+
+def _records(path: Path) -> Iterator[list[str]]:
+    """Fields of every line but the licence (whose lines begin with a space) and the gloss."""
+    with path.open(encoding="latin-1") as file:
+        for line in file:
+            if not line.startswith(" "):
+                yield line.split(" | ")[0].split()
+
+
+def read_synsets(folder: Path) -> list[Synset]:
+    """All noun synsets in ascending order of offset."""
+    return [_synset(fields) for fields in _records(folder / "data.noun")]
+
+
+def _synset(fields: Sequence[str]) -> Synset:
+    words = int(fields[3], 16)
+    text = fields[4 : 4 + 2 * words]
+    rest = fields[5 + 2 * words :]
+    pointers = zip(rest[0::4], rest[1::4], rest[2::4], strict=False)
+    return Synset(
+        int(fields[0]),
+        int(fields[1]),
+        tuple((word, int(number, 16)) for word, number in zip(text[0::2], text[1::2], strict=True)),
+        tuple((symbol, int(offset)) for symbol, offset, part in pointers if part == "n"),
+    )
+
+
+def read_ranks(folder: Path) -> dict[tuple[str, int], int]:
+    """Rank of each sense from `index.noun`: (lemma, offset) to 0 for the most frequent."""
+    ranks = {}
+    for fields in _records(folder / "index.noun"):
+        for rank, offset in enumerate(fields[-int(fields[2]) :]):
+            ranks[fields[0], int(offset)] = rank
+    return ranks
+
+
+def read_tag_counts(folder: Path) -> dict[str, int]:
+    """How often each noun sense was tagged in SemCor, by sense key, from `cntlist.rev`."""
+    rows = (fields for fields in _records(folder / "cntlist.rev") if "%1:" in fields[0])
+    return {fields[0]: int(fields[2]) for fields in rows}
+
+
+def read_license(folder: Path) -> str:
+    """The licence text at the head of `data.noun`, without its line numbers."""
+    with (folder / "data.noun").open(encoding="latin-1") as file:
+        head = [line for line in file if line.startswith("  ")]
+    return "\n".join(
+        line.split(maxsplit=1)[1].rstrip() if len(line.split()) > 1 else "" for line in head
+    )
+
+
+def _edges(synsets: Sequence[Synset], symbol: str) -> tuple[npt.NDArray[np.int64], ...]:
+    """Counts per synset, and the targets as differences from their synset's index."""
+    index = {synset.offset: number for number, synset in enumerate(synsets)}
+    targets = [
+        [index[offset] for kind, offset in synset.pointers if kind == symbol] for synset in synsets
+    ]
+    counts = np.array([len(row) for row in targets])
+    flat = np.array([target for row in targets for target in row])
+    return counts, flat - np.repeat(np.arange(len(synsets)), counts)
+
+
+def _pack(values: npt.NDArray[np.int64]) -> bytes:
+    """Zigzag, then one plane a byte of the number: near-constant planes compress to nothing."""
+    zigzag = ((values << 1) ^ (values >> 63)).astype("<u4")
+    return np.ascontiguousarray(zigzag.view("u1").reshape(-1, 4).T).tobytes()
+
+
+def count_hyponyms(synsets: Sequence[Synset]) -> npt.NDArray[np.int64]:
+    """Distinct kinds below each synset, through hypernyms alone: individuals do not count.
+
+    Every kind hands itself up to each of its ancestors once, however many ways lead there.
+    """
+    up = {
+        synset.offset: [offset for kind, offset in synset.pointers if kind == HYPERNYM]
+        for synset in synsets
+    }
+    counts = dict.fromkeys(up, 0)
+    for synset in synsets:
+        ancestors: set[int] = set()
+        waiting = list(up[synset.offset])
+        while waiting:
+            offset = waiting.pop()
+            if offset not in ancestors:
+                ancestors.add(offset)
+                waiting += up[offset]
+        for offset in ancestors:
+            counts[offset] += 1
+    return np.array(list(counts.values()))
+
+
+def core_columns(synsets: Sequence[Synset]) -> dict[str, bytes]:
+    """Offsets, lexicographer files and the two relations."""
+    offsets = np.array([synset.offset for synset in synsets])
+    columns = {
+        "offset": _pack(np.diff(offsets, prepend=0)),
+        "lexicographer": _pack(np.array([synset.lexicographer for synset in synsets])),
+        "hyponyms": _pack(count_hyponyms(synsets)),
+    }
+    for name, symbol in SYMBOLS.items():
+        counts, targets = _edges(synsets, symbol)
+        columns |= {f"{name}_count": _pack(counts), f"{name}_target": _pack(targets)}
+    return columns
+
+
+def lexicon_columns(synsets: Sequence[Synset], folder: Path) -> dict[str, bytes]:
+    """Words in synset order, with each word's sense rank and tag count, and irregular plurals."""
+    ranks, counts = read_ranks(folder), read_tag_counts(folder)
+    rank_column, count_column = [], []
+    for synset in synsets:
+        for word, number in synset.words:
+            lemma = word.lower()
+            rank_column.append(ranks[lemma, synset.offset])
+            key = f"{lemma}%1:{synset.lexicographer:02d}:{number:02d}::"
+            count_column.append(counts.get(key, 0))
+    lines = (" ".join(word for word, _ in synset.words) for synset in synsets)
+    return {
+        "words": "\n".join(lines).encode("utf-8"),
+        "rank": _pack(np.array(rank_column)),
+        "tag_count": _pack(np.array(count_column)),
+        "plurals": "\n".join(_irregular_plurals(folder)).encode("utf-8"),
+    }
+
+
+def _irregular_plurals(folder: Path) -> Iterable[str]:
+    return (" ".join(fields) for fields in _records(folder / "noun.exc"))
+
+
+def _compress(columns: dict[str, bytes], order: Sequence[str]) -> bytes:
+    raw = b"".join(columns[name] for name in order)
+    return lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)
+
+
+def build(source: Path) -> bytes:
+    """The whole data file as bytes."""
+    synsets = read_synsets(source)
+    core, lexicon = core_columns(synsets), lexicon_columns(synsets, source)
+    sections = _compress(core, CORE_COLUMNS), _compress(lexicon, LEXICON_COLUMNS)
+    sizes = {name: len(data) for name, data in (core | lexicon).items()}
+    return header(sizes, [len(section) for section in sections]) + b"".join(sections)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes beside the target and renames, so that a reader never sees half a file."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds the data file and the licence notice; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, help="folder with data.noun, index.noun, noun.exc, cntlist.rev"
+    )
+    parser.add_argument(
+        "target", type=Path, help="folder that receives the data file and the licence"
+    )
+    options = parser.parse_args(arguments)
+    if not (options.source / "data.noun").is_file():
+        print(f"no data.noun in {options.source}; install Debian's wordnet-base", file=sys.stderr)
+        return 1
+    write(options.target / FILE_NAME, build(options.source))
+    write(options.target / LICENSE_NAME, (read_license(options.source) + "\n").encode("utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,407 @@
+"""NBDT: a timm backbone with an `NBDTHead`; made, saved and loaded here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from . import paths
+from .errors import NBDTError, listed, nearest
+from .head import NBDTHead
+from .hierarchy import Hierarchy
+from .torchvision_cpu import import_torchvision
+
+if TYPE_CHECKING:
+    import types
+
+FORMAT = "nbdt-model"
+VERSION = 1
+MAX_CONFIG = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the network's input: timm's evaluation transform.
+
+    The shorter side is resized to ``size / crop_pct``, the centre cropped, and each channel, in
+    [0, 1], normalised with `mean` and `std`.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_pct: float
+    interpolation: str
+
+    def frame(self, image: Image.Image) -> Image.Image:
+        """The part of the image that the network sees, ``size`` pixels square."""
+        scale = int(self.size / self.crop_pct) / min(image.size)
+        size = [max(self.size, round(side * scale)) for side in image.size]
+        method = Image.Resampling[self.interpolation.upper()]
+        resized = image.convert("RGB").resize((size[0], size[1]), method)
+        left, top = ((side - self.size) // 2 for side in size)
+        return resized.crop((left, top, left + self.size, top + self.size))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, size, size), float32."""
+        pixels = torch.from_numpy(np.array(self.frame(image))).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+class NBDT(nn.Module):
+    """An image classifier that answers with a path.
+
+    Args:
+        backbone: a timm model without classifier: images (batch, 3, height, width) to pooled
+            features (batch, features).
+        head: the decision tree on top.
+        architecture: the timm name that `backbone` was created from.
+        preprocessing: what turns a photograph into the backbone's input.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, head: NBDTHead, architecture: str, preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.architecture = architecture
+        self.preprocess = preprocessing
+        self.provenance: dict[str, Any] = {}
+        self.reference: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_timm(
+        cls,
+        architecture: str = "resnet101",
+        hierarchy: Hierarchy | None = None,
+        *,
+        rule: str,
+        pretrained: bool = False,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> NBDT:
+        """A model on any timm backbone, with one output per class of the hierarchy.
+
+        Args:
+            architecture: a name from ``timm.list_models()``.
+            hierarchy: its classes are, in order, the classifier's outputs.
+            rule: as in `NBDTHead`.
+            pretrained: fetch timm's weights from the Hugging Face hub. They keep their classifier
+                only if they were trained for as many classes as the hierarchy has.
+            weights: a local file (safetensors, or a state dict that torch can read without
+                executing code) instead of the hub.
+
+        Raises:
+            NBDTError: unknown architecture, no network for the hub, or weights that do not fit.
+        """
+        if hierarchy is None:
+            raise NBDTError("from_timm needs a hierarchy; see nbdt.hierarchies for ways to get one.")
+        network = create_timm(architecture, hierarchy.num_classes, pretrained, weights)
+        return cls.from_network(network, architecture, hierarchy, rule=rule)
+
+    @classmethod
+    def from_network(
+        cls, network: nn.Module, architecture: str, hierarchy: Hierarchy, *, rule: str
+    ) -> NBDT:
+        """Around a timm model with its classifier, which becomes the head's linear layer.
+
+        Raises:
+            NBDTError: the classifier is not one linear layer with an output per class.
+        """
+        classifier = cast(Any, network).get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            raise NBDTError(
+                f"Expected the classifier of {architecture!r} to be one linear layer, got "
+                f"{type(classifier).__name__}; use attach() for other models."
+            )
+        head = NBDTHead.from_linear(classifier, hierarchy, rule=rule)
+        preprocessing = timm_preprocessing(network)
+        cast(Any, network).reset_classifier(0)
+        return cls(network, head, architecture, preprocessing)
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The hierarchy whose decisions the head takes."""
+        return self.head.hierarchy
+
+    @property
+    def rule(self) -> str:
+        """'representative' or 'marginal'."""
+        return self.head.rule
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The backbone's last feature map before pooling."""
+        return cast(Tensor, cast(Any, self.backbone).forward_features(images))
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        """(batch, features): what the head takes, from `feature_map`."""
+        return cast(Tensor, cast(Any, self.backbone).forward_head(feature_map, pre_logits=True))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features, (batch, features): what the head takes."""
+        return self.pool(self.feature_map(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""
+        return cast(Tensor, self.head(self.features(images)))
+
+    def paths(self, images: Tensor) -> list[paths.Path]:
+        """The decisions for each image of a preprocessed batch."""
+        return self.head.paths(self.features(images))
+
+    # ---- on the disk ----------------------------------------------------------------------
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        card: str | None = None,
+    ) -> None:
+        """Write config.json, hierarchy.json, model.safetensors (and reference, card) to `folder`.
+
+        Args:
+            folder: must not exist; it appears whole or not at all.
+            dtype: store weight matrices so, float16 for instance; vectors keep their precision.
+            card: Markdown for README.md.
+
+        Raises:
+            NBDTError: the folder exists.
+            OSError: it cannot be written.
+        """
+        target = Path(folder)
+        if target.exists():
+            raise NBDTError(f"{os.fspath(target)!r} exists already; name a new folder.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            self._write(aside, dtype, card)
+            aside.chmod(0o755)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
+        state = {name: _stored(value, dtype) for name, value in self.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        self.hierarchy.save(folder / "hierarchy.json")
+        if self.reference:
+            save_file(self.reference, folder / "reference.safetensors")
+        if card:
+            (folder / "README.md").write_text(card)
+        config = {
+            "format": FORMAT,
+            "version": VERSION,
+            "architecture": self.architecture,
+            "rule": self.rule,
+            "preprocessing": asdict(self.preprocess),
+            "hierarchy_hash": self.hierarchy.hash,
+            "provenance": {"torch": torch.__version__, **self.provenance},
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> NBDT:
+        """The model that `save` wrote, in evaluation mode; or a bundled one, as "cifar10".
+
+        Raises:
+            NBDTError: no such model, a damaged one, or one written by a newer version.
+        """
+        root = _find(folder)
+        config = _read_config(root / "config.json")
+        hierarchy = Hierarchy.load(root / "hierarchy.json")
+        if hierarchy.hash != config["hierarchy_hash"]:
+            raise NBDTError(
+                f"{str(root)!r}: hierarchy.json is not the one this model was saved with "
+                f"(hash {hierarchy.hash[:12]}…, expected {config['hierarchy_hash'][:12]}…)."
+            )
+        network = create_timm(config["architecture"], hierarchy.num_classes)
+        model = cls.from_network(network, config["architecture"], hierarchy, rule=config["rule"])
+        model.preprocess = _read_preprocessing(root, config["preprocessing"])
+        _load_state(model, root / "model.safetensors")
+        model.provenance = config.get("provenance", {})
+        if (root / "reference.safetensors").exists():
+            model.reference = _read_tensors(root / "reference.safetensors")
+        return model.eval()
+
+
+def bundled() -> list[str]:
+    """Names of the models inside the package."""
+    root = files("nbdt") / "bundled"
+    return sorted(item.name for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+
+
+def create_timm(
+    architecture: str,
+    num_classes: int,
+    pretrained: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+) -> nn.Module:
+    """A timm model with its classifier; the errors of `NBDT.from_timm`."""
+    timm = import_timm()
+    if not timm.is_model(architecture.split(".")[0]):
+        raise NBDTError(
+            f"timm knows no architecture {architecture!r}."
+            f"{nearest(architecture, timm.list_models())} See timm.list_models()."
+        )
+    if weights is not None and not Path(weights).is_file():
+        raise NBDTError(f"There is no weights file {os.fspath(weights)!r}.")
+    try:
+        network = timm.create_model(
+            architecture, pretrained=pretrained and weights is None, num_classes=num_classes
+        )
+    except Exception as error:
+        if not pretrained or weights is not None:
+            raise
+        raise NBDTError(
+            f"The pretrained weights of {architecture!r} could not be fetched from the Hugging "
+            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere and "
+            "pass the file: weights='model.safetensors'."
+        ) from error
+    if weights is not None:
+        load_weights(network, weights)
+    return cast(nn.Module, network)
+
+
+def import_timm() -> types.ModuleType:
+    """timm, with this project's own networks registered."""
+    import_torchvision()
+    import timm
+
+    from . import small  # noqa: F401  registers its models on import
+
+    return timm
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a local state dict into a network.
+
+    Raises:
+        NBDTError: not a file of tensors, or tensors that do not fit the network.
+    """
+    try:
+        if str(path).endswith(".safetensors"):
+            state: Mapping[str, Tensor] = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise NBDTError(
+            f"{os.fspath(path)!r} is not a readable file of tensors ({type(error).__name__}); "
+            "expected safetensors or a plain state dict."
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    result = _compare(network, state)
+    if result:
+        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {result}.")
+    network.load_state_dict(state)
+
+
+def _compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What keeps `state` from fitting `network`, or nothing."""
+    own = network.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": extra, "of another shape": shapes}
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Matrices in `dtype`; norm parameters and statistics are few, and need their range."""
+    halve = dtype is not None and value.is_floating_point() and value.ndim > 1
+    return (value.to(dtype) if halve else value).detach().cpu().contiguous()
+
+
+def timm_preprocessing(network: nn.Module) -> Preprocessing:
+    """What timm's configuration of this network says its input should be."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(network)
+    return Preprocessing(
+        size=config["input_size"][-1],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        interpolation=config["interpolation"],
+    )
+
+
+def _find(folder: str | os.PathLike[str]) -> Path:
+    if str(folder) in bundled():
+        return Path(str(files("nbdt") / "bundled" / str(folder)))
+    root = Path(folder)
+    if not (root / "config.json").is_file():
+        raise NBDTError(
+            f"There is no saved model at {os.fspath(folder)!r} (a folder with config.json). "
+            f"Bundled models: {listed(bundled())}.{nearest(str(folder), bundled())}"
+        )
+    return root
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONFIG:
+        raise NBDTError(f"{str(path)!r} is larger than {MAX_CONFIG:,} bytes; not a model's config.")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise NBDTError(f'{str(path)!r} is not the config of a saved model ("format": "{FORMAT}").')
+    if config.get("version") != VERSION:
+        raise NBDTError(
+            f"{str(path)!r} has model format version {config.get('version')!r}; this release reads "
+            f"version {VERSION}. Upgrade nbdt-vision."
+        )
+    wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
+    wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
+    if wrong:
+        raise NBDTError(f"{str(path)!r} is damaged: missing or wrong {listed(wrong)}.")
+    return config
+
+
+def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
+    try:
+        return Preprocessing(
+            size=int(values["size"]),
+            mean=tuple(map(float, values["mean"])),
+            std=tuple(map(float, values["std"])),
+            crop_pct=float(values["crop_pct"]),
+            interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None
+
+
+def _load_state(model: NBDT, path: Path) -> None:
+    state = _read_tensors(path)
+    problem = _compare(model, state)
+    if problem:
+        raise NBDTError(f"{str(path)!r} does not fit the saved architecture: {problem}.")
+    model.load_state_dict(state)

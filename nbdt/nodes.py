@@ -1,0 +1,203 @@
+"""Nodes as data, and the checks that turn a list of them into a tree."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .errors import NBDTError, listed, nearest
+
+MAX_NAME = 500  # characters
+# Characters that reorder or hide text, so that a name would not read as what it is.
+_DECEPTIVE = frozenset("\u200b\u200e\u200f\u2060\ufeff\u2028\u2029")
+_DECEPTIVE |= frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+
+
+class HierarchyError(NBDTError):
+    """A tree that cannot be a hierarchy. The message names the node and the remedy."""
+
+
+class Node(NamedTuple):
+    """One node as data. A leaf's `id` and `name` are its class; `parent` is None for the root."""
+
+    id: str
+    parent: str | None
+    name: str
+    wnid: str | None = None
+
+
+def node_record(node: Node) -> dict[str, str | None]:
+    """One node as JSON; a name equal to the id is left out."""
+    record: dict[str, str | None] = {"id": node.id, "parent": node.parent}
+    if node.name != node.id:
+        record["name"] = node.name
+    if node.wnid:
+        record["wnid"] = node.wnid
+    return record
+
+
+def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node, ...]:
+    """The nodes breadth-first, siblings by their smallest class index, once all checks hold.
+
+    Raises:
+        HierarchyError: not a tree whose leaves are exactly `classes`; see `Hierarchy`.
+    """
+    _check_words(nodes, classes)
+    children = _children_by_id(nodes)
+    order = _breadth_first(nodes, children)
+    _check_leaves(nodes, children, classes)
+    _check_arity(nodes, children)
+    return _canonical(order, children, classes)
+
+
+def short(value: object, limit: int = 60) -> str:
+    """`value` for a message: whatever arrived, escaped and cut."""
+    text = repr(value if not isinstance(value, dict | list) else type(value).__name__)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def check_word(word: object, what: str) -> None:
+    if not isinstance(word, str):
+        raise HierarchyError(f"{what} must be text, got {short(word)}.")
+    if not word.strip():
+        raise HierarchyError(f"{what} is empty ({word!r}); give it a name.")
+    if len(word) > MAX_NAME:
+        raise HierarchyError(
+            f"{what} has {len(word):,} characters ({short(word)}); at most {MAX_NAME} are allowed."
+        )
+    if any(c in _DECEPTIVE or unicodedata.category(c) in ("Cc", "Cs") for c in word):
+        raise HierarchyError(
+            f"{what} {ascii(word)} holds control, bidirectional or zero-width characters; "
+            "remove them."
+        )
+
+
+def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise HierarchyError(f"A hierarchy needs two or more classes, got {len(classes)}.")
+    for name in classes:
+        check_word(name, "A class name")
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        raise HierarchyError(
+            f"Duplicate class {listed(repeated)}: class names are unique; qualify them, as in "
+            "'crane (bird)' and 'crane (machine)'."
+        )
+    for node in nodes:
+        check_word(node.id, "A node id")
+        check_word(node.name, f"The name of node {node.id!r}")
+        if node.parent is not None and not isinstance(node.parent, str):
+            raise HierarchyError(
+                f"The parent of node {node.id!r} must be an id or null, got {short(node.parent)}."
+            )
+        if node.wnid is not None and not re.fullmatch(r"n\d{8}", str(node.wnid)):
+            raise HierarchyError(
+                f"Node {node.id!r} has WordNet id {short(node.wnid)}; expected a form like "
+                "'n02084071'."
+            )
+
+
+def _children_by_id(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    """Children of each node id, once ids are unique and every parent exists."""
+    children: dict[str, list[Node]] = {}
+    parents: dict[str, str | None] = {}
+    for node in nodes:
+        if node.id in parents:
+            raise HierarchyError(
+                f"Node {node.id!r} appears under two parents, {parents[node.id]!r} and "
+                f"{node.parent!r}; a tree allows one: remove an edge, or give distinct names."
+            )
+        parents[node.id] = node.parent
+        children[node.id] = []
+    for node in nodes:
+        if node.parent is not None:
+            if node.parent not in children:
+                raise HierarchyError(f"Node {node.id!r} names an unknown parent {node.parent!r}.")
+            children[node.parent].append(node)
+    return children
+
+
+def _breadth_first(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> list[Node]:
+    """The nodes from the one root down; every node must be reached."""
+    roots = [node for node in nodes if node.parent is None]
+    if len(roots) > 1:
+        raise HierarchyError(
+            f"{len(roots)} roots: {listed(node.id for node in roots)}; put them under one node."
+        )
+    order = list(roots)
+    for node in order:  # grows while it is read
+        order.extend(children[node.id])
+    if len(order) < len(nodes):
+        reached = {node.id for node in order}
+        raise HierarchyError(_cycle_message([n for n in nodes if n.id not in reached]))
+    return order
+
+
+def _cycle_message(lost: Sequence[Node]) -> str:
+    """Follow parents from a node that no root reaches until one repeats."""
+    parent = {node.id: node.parent for node in lost}
+    seen: dict[str, int] = {}
+    current = lost[0].id
+    while current not in seen:
+        seen[current] = len(seen)
+        current = str(parent[current])
+    cycle = [*list(seen)[seen[current] :], current][::-1]
+    shown = " → ".join(map(repr, cycle if len(cycle) <= 8 else [*cycle[:4], "…", *cycle[-3:]]))
+    return f"The parents form a cycle: {shown}; remove one of these edges."
+
+
+def _check_leaves(
+    nodes: Sequence[Node], children: Mapping[str, list[Node]], classes: Sequence[str]
+) -> None:
+    wanted = set(classes)
+    leaves = {node.id for node in nodes if not children[node.id]}
+    inner = {word for node in nodes if children[node.id] for word in (node.id, node.name)}
+    both = [name for name in classes if name not in leaves and name in inner]
+    if both:
+        raise HierarchyError(
+            f"Class {listed(both)} is also an inner node; a class is a leaf: give it a leaf of "
+            f"its own under that node, such as {both[0] + ' (other)'!r}."
+        )
+    missing = [name for name in classes if name not in leaves]
+    if missing:
+        raise HierarchyError(
+            f"The tree has no leaf for class {listed(missing)}.{nearest(missing[0], leaves)} "
+            "Add the leaf or remove the class."
+        )
+    extra = sorted(leaves - wanted)
+    if extra:
+        raise HierarchyError(
+            f"Leaf {listed(extra)} is not among the {len(wanted)} classes."
+            f"{nearest(extra[0], wanted)} Add the class or remove the leaf."
+        )
+
+
+def _check_arity(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> None:
+    wrong = next((node for node in nodes if node.name != node.id and not children[node.id]), None)
+    if wrong is not None:
+        raise HierarchyError(
+            f"Leaf {wrong.id!r} is named {wrong.name!r}; a leaf is named by its class."
+        )
+    chain = next((node for node in nodes if len(children[node.id]) == 1), None)
+    if chain is not None:
+        raise HierarchyError(
+            f"Inner node {chain.id!r} has the single child {children[chain.id][0].id!r}, which "
+            "decides nothing; remove it, or build with collapse=True."
+        )
+
+
+def _canonical(
+    order: Sequence[Node], children: Mapping[str, list[Node]], classes: Sequence[str]
+) -> tuple[Node, ...]:
+    """Breadth-first, siblings by their smallest class index."""
+    first = {name: index for index, name in enumerate(classes)}
+    for node in reversed(order):
+        if children[node.id]:
+            first[node.id] = min(first[child.id] for child in children[node.id])
+    result = [order[0]]
+    for node in result:
+        result.extend(sorted(children[node.id], key=lambda child: first[child.id]))
+    return tuple(result)

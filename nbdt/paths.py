@@ -1,0 +1,121 @@
+"""What a person reads: the decisions from the root to a leaf, as frozen results."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One inner node's probabilities over its children.
+
+    Attributes:
+        node: name of the inner node.
+        node_id: its id in the hierarchy.
+        children: names of its children.
+        child_ids: their ids.
+        log_probs: their natural log-probabilities; the probabilities sum to 1.
+        chosen: position in `children` of the child that the path takes.
+    """
+
+    node: str
+    node_id: str
+    children: tuple[str, ...]
+    child_ids: tuple[str, ...]
+    log_probs: tuple[float, ...]
+    chosen: int
+
+    @property
+    def probability(self) -> float:
+        """Probability of the chosen child."""
+        return math.exp(self.log_probs[self.chosen])
+
+    @property
+    def runner_up(self) -> int:
+        """Position of the best child that was not chosen."""
+        others = (i for i in range(len(self.children)) if i != self.chosen)
+        return max(others, key=self.log_probs.__getitem__)
+
+    @property
+    def margin(self) -> float:
+        """Log-probability of the chosen child minus the runner-up's, in nats.
+
+        It is negative where the path was asked for and the model would have gone elsewhere.
+        """
+        return self.log_probs[self.chosen] - self.log_probs[self.runner_up]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "node": self.node,
+            "node_id": self.node_id,
+            "chosen": self.children[self.chosen],
+            "probability": self.probability,
+            "runner_up": self.children[self.runner_up],
+            "margin": self.margin,
+            "children": [
+                {"name": name, "id": child, "log_prob": value}
+                for name, child, value in zip(
+                    self.children, self.child_ids, self.log_probs, strict=True
+                )
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Path:
+    """The decisions from the root to a leaf. Iterating gives the decisions.
+
+    Attributes:
+        decisions: from the root down.
+        class_name: name of the leaf's class.
+        class_index: its index among the classifier's outputs.
+        log_prob: the leaf's log-probability, the sum over the decisions.
+    """
+
+    decisions: tuple[Decision, ...]
+    class_name: str
+    class_index: int
+    log_prob: float
+
+    @property
+    def probability(self) -> float:
+        """Probability of the leaf: the product along the path."""
+        return math.exp(self.log_prob)
+
+    def __iter__(self) -> Iterator[Decision]:
+        return iter(self.decisions)
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def __str__(self) -> str:
+        names = [self.decisions[0].node]
+        names += [f"{d.children[d.chosen]} ({d.probability:.1%})" for d in self]
+        return " → ".join(names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "class": self.class_name,
+            "class_index": self.class_index,
+            "probability": self.probability,
+            "path": [decision.to_dict() for decision in self],
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(d.node)}</td>"
+            f"<td><b>{html.escape(d.children[d.chosen])}</b> {d.probability:.1%}</td>"
+            f"<td>{html.escape(d.children[d.runner_up])} {math.exp(d.log_probs[d.runner_up]):.1%}"
+            "</td></tr>"
+            for d in self
+        )
+        return (
+            f"<b>{html.escape(self.class_name)}</b> ({self.probability:.1%})<table>"
+            f"<tr><th>at</th><th>chosen</th><th>runner-up</th></tr>{rows}</table>"
+        )

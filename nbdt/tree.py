@@ -1,0 +1,309 @@
+"""A `Hierarchy` compiled to index tensors, and the two sums over it that everything else uses.
+
+Layout. Sums run on tensors of shape ``(rows, batch)``: a row is then one contiguous vector.
+*Edges* are the nodes without the root, one row each, ordered so that sibling groups of equal size
+are neighbours: all groups of one size are decided by a single ``log_softmax``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .hierarchy import Hierarchy
+
+Ints = NDArray[np.int64]
+BLOCK = 32  # leaves summed at once; bounds the terms of any float32 sum, hence its rounding
+STRIDE = 16  # levels between the partial path sums that deeper ones build on
+GATHER_ARITY = 16  # up to this many children a descent gathers them; above, it ranks all groups
+
+
+class Run(NamedTuple):
+    """`groups` sibling groups of `size` children each: edge rows from `start`."""
+
+    start: int
+    groups: int
+    size: int
+
+
+class Tree(nn.Module):
+    """The index tensors of one hierarchy. They move with the module and are never saved.
+
+    Attributes:
+        runs: the edges by size of their sibling group.
+        node_of_edge: (edges,) node index of each edge row.
+        edge_of_node: (nodes,) edge row of each node; the root's is one past the last.
+        group_of_edge: (edges,) the sibling group that an edge belongs to.
+        parent_edge: (edges + 1,) the edge above each; the root's row is its own.
+        group_below: (edges + 1,) the group that decides below an edge, -1 below a leaf.
+        group_start, group_size: (groups,) first edge row of a group, and its number of edges.
+        sizes: (edges, 1) number of leaves below each edge.
+        levels: ``[low, high)`` node indices of each level below the root.
+        family: (nodes,) rank of a node's parent among the parents of its level.
+        class_of_node: (nodes,) class index, -1 for inner nodes.
+        leaf_nodes: (classes,) node index of each class.
+    """
+
+    node_of_edge: Tensor
+    edge_of_node: Tensor
+    group_of_edge: Tensor
+    group_below: Tensor
+    parent_edge: Tensor
+    group_start: Tensor
+    group_size: Tensor
+    sizes: Tensor
+    family: Tensor
+    class_of_node: Tensor
+    leaf_nodes: Tensor
+    leaf_order: Tensor
+    child_edges: Tensor
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        super().__init__()
+        self.num_classes = hierarchy.num_classes
+        self.num_nodes = hierarchy.num_nodes
+        self.depth = hierarchy.depth
+        parents = np.array(hierarchy.parents)
+        depths = np.array(hierarchy.depths)
+        classes = np.array(hierarchy.class_indices)
+        self._add("class_of_node", classes)
+        self._add("leaf_nodes", np.array(hierarchy.leaf_nodes))
+        node_of_edge, edge_of_node = self._index_edges(parents)
+        self._index_descent(parents, node_of_edge, edge_of_node)
+        self._index_levels(parents, depths)
+        self._index_sums(parents, classes, node_of_edge)
+        self._index_paths(parents, depths, classes, edge_of_node)
+
+    def _add(self, name: str, values: Any) -> None:
+        self.register_buffer(name, torch.as_tensor(values), persistent=False)
+
+    # ---- edges, groups, levels ------------------------------------------------------------
+
+    def _index_edges(self, parents: Ints) -> tuple[Ints, Ints]:
+        arity = np.bincount(parents[1:], minlength=len(parents))
+        size_of_group = arity[parents[1:]]
+        node_of_edge = 1 + np.argsort(size_of_group, kind="stable")
+        edge_of_node = np.full(len(parents), len(node_of_edge))
+        edge_of_node[node_of_edge] = np.arange(len(node_of_edge))
+        sizes, counts = np.unique(size_of_group, return_counts=True)
+        starts = np.cumsum(counts) - counts
+        self.runs = [
+            Run(int(start), int(count // size), int(size))
+            for start, count, size in zip(starts, counts, sizes, strict=True)
+        ]
+        self.max_arity = self.runs[-1].size
+        self._add("node_of_edge", node_of_edge)
+        self._add("edge_of_node", edge_of_node)
+        return node_of_edge, edge_of_node
+
+    def _index_descent(self, parents: Ints, node_of_edge: Ints, edge_of_node: Ints) -> None:
+        """Groups, and the children of every edge, where a leaf's only child is itself."""
+        size = np.concatenate([np.full(run.groups, run.size) for run in self.runs])
+        start = np.cumsum(size) - size
+        below = np.full(len(parents), -1)
+        deciding = edge_of_node[parents[node_of_edge[start]]]
+        below[deciding] = np.arange(len(start))
+        width = self.max_arity if self.max_arity <= GATHER_ARITY else 0
+        children = np.repeat(np.arange(len(parents))[:, None], width, axis=1)
+        # Shorter groups repeat their last child: a duplicate cannot change which child is best.
+        children[deciding] = start[:, None] + np.minimum(np.arange(width), size[:, None] - 1)
+        parent_edge = np.append(edge_of_node[parents[node_of_edge]], len(node_of_edge))
+        self._add("parent_edge", parent_edge)
+        self._add("group_start", start)
+        self._add("group_size", size)
+        self._add("group_of_edge", np.repeat(np.arange(len(start)), size))
+        self._add("group_below", below)
+        self._add("child_edges", children)
+
+    def _index_levels(self, parents: Ints, depths: Ints) -> None:
+        bounds = np.searchsorted(depths, np.arange(1, self.depth + 2)).tolist()
+        self.levels = list(zip(bounds[:-1], bounds[1:], strict=True))
+        family = np.zeros_like(parents)
+        for low, high in self.levels:
+            family[low:high] = np.unique(parents[low:high], return_inverse=True)[1]
+        self._add("family", family)
+
+    def target_paths(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The edges from each target class, (batch,), up to the root, and their images."""
+        current = self.edge_of_node[self.leaf_nodes[target]]
+        steps = [current]
+        for _ in range(self.depth - 1):
+            steps.append(self.parent_edge.index_select(0, steps[-1]))
+        edges = torch.stack(steps, dim=1)
+        image, step = (edges < len(self.node_of_edge)).nonzero(as_tuple=True)
+        return image, edges[image, step]
+
+    # ---- sums over the leaves below each edge ---------------------------------------------
+
+    def _index_sums(self, parents: Ints, classes: Ints, node_of_edge: Ints) -> None:
+        """Cover each edge's leaf range by whole blocks of 32, 32², … leaves and loose ends."""
+        order, start, stop = _leaf_ranges(parents, classes)
+        low, high, edges = start[node_of_edge], stop[node_of_edge], np.arange(len(node_of_edge))
+        self._add("sizes", (high - low)[:, None])
+        self._add("leaf_order", order.astype(np.int32))
+        self.cover_levels = 0
+        while len(edges):
+            first, last = -(-low // BLOCK), high // BLOCK
+            blocks = last - first >= 2
+            loose_until = np.where(blocks, first * BLOCK, high)
+            loose_from = np.where(blocks, last * BLOCK, high)
+            rows, offsets = _concatenate_ranges([(low, loose_until), (loose_from, high)])
+            level = self.cover_levels
+            self._add(f"cover_edges_{level}", edges)
+            self._add(f"cover_rows_{level}", (rows if level else order[rows]).astype(np.int32))
+            self._add(f"cover_offsets_{level}", offsets.astype(np.int32))
+            self.cover_levels += 1
+            low, high, edges = first[blocks], last[blocks], edges[blocks]
+
+    def node_sums(self, values: Tensor) -> Tensor:
+        """Sums over the leaves below each edge: (classes, batch) -> (edges, batch)."""
+        return _NodeSums.apply(values, self)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _node_sums(self, values: Tensor) -> Tensor:
+        table = values
+        sums = _bag(table, self.get_buffer("cover_rows_0"), self.get_buffer("cover_offsets_0"))
+        for level in range(1, self.cover_levels):
+            table = self._blocks(table, level)
+            rows = self.get_buffer(f"cover_rows_{level}")
+            part = _bag(table, rows, self.get_buffer(f"cover_offsets_{level}"))
+            sums = sums.index_add(0, self.get_buffer(f"cover_edges_{level}"), part)
+        return sums
+
+    def _blocks(self, table: Tensor, level: int) -> Tensor:
+        """Sums of every 32 rows of `table`; the first level reads leaves in depth-first order."""
+        steps = torch.arange(len(table), dtype=torch.int32, device=table.device)
+        return _bag(table, self.leaf_order if level == 1 else steps, steps[::BLOCK].contiguous())
+
+    # ---- sums over the edges above each leaf ----------------------------------------------
+
+    def _index_paths(
+        self, parents: Ints, depths: Ints, classes: Ints, edge_of_node: Ints
+    ) -> None:
+        """Per stage: the leaves and anchors it ends at, and the edges up to the last anchor."""
+        anchor = _anchors(parents, depths)
+        leaf_nodes = self.leaf_nodes.numpy()
+        self.stages = -(-self.depth // STRIDE)
+        position = np.zeros_like(parents)
+        for stage in range(self.stages):
+            low, high = stage * STRIDE, (stage + 1) * STRIDE
+            leaves = leaf_nodes[(depths[leaf_nodes] > low) & (depths[leaf_nodes] <= high)]
+            ends = np.concatenate([leaves, np.flatnonzero((depths == high) & (classes < 0))])
+            rows, offsets = _climb(ends, depths[ends] - low, parents)
+            self._add(f"path_rows_{stage}", edge_of_node[rows].astype(np.int32))
+            self._add(f"path_offsets_{stage}", offsets.astype(np.int32))
+            self._add(f"path_from_{stage}", position[anchor[ends]])
+            self._add(f"path_classes_{stage}", classes[leaves])
+            position[ends[len(leaves) :]] = np.arange(len(leaves), len(ends))
+
+    def path_sums(self, values: Tensor) -> Tensor:
+        """Sums over the edges from the root to each class: (edges, batch) -> (classes, batch)."""
+        return _PathSums.apply(values, self)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _path_sums(self, values: Tensor) -> Tensor:
+        ends = self._stage_sums(values, 0)
+        if self.stages == 1:  # its leaves are all classes, in order
+            return ends
+        result = values.new_empty(self.num_classes, values.shape[1])
+        for stage in range(self.stages):
+            if stage:
+                start = ends.index_select(0, self.get_buffer(f"path_from_{stage}"))
+                ends = self._stage_sums(values, stage) + start
+            classes = self.get_buffer(f"path_classes_{stage}")
+            result = result.index_copy(0, classes, ends[: len(classes)])
+        return result
+
+    def _stage_sums(self, values: Tensor, stage: int) -> Tensor:
+        rows = self.get_buffer(f"path_rows_{stage}")
+        return _bag(values, rows, self.get_buffer(f"path_offsets_{stage}"))
+
+
+def _bag(table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
+    """Sums of runs of rows: run i is ``rows[offsets[i]:offsets[i + 1]]``."""
+    return F.embedding_bag(rows, table, offsets, mode="sum")
+
+
+class _NodeSums(torch.autograd.Function):
+    """The adjoint of `_PathSums`: an edge sums the leaves below it."""
+
+    @staticmethod
+    def forward(values: Tensor, tree: Tree) -> Tensor:
+        return tree._node_sums(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tree], output: Tensor) -> None:
+        ctx.tree = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.tree.path_sums(gradient.contiguous()), None
+
+
+class _PathSums(torch.autograd.Function):
+    """The adjoint of `_NodeSums`: a class sums the edges above it."""
+
+    @staticmethod
+    def forward(values: Tensor, tree: Tree) -> Tensor:
+        return tree._path_sums(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tree], output: Tensor) -> None:
+        ctx.tree = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.tree.node_sums(gradient.contiguous()), None
+
+
+# ---- index arithmetic, once per tree, in NumPy ----------------------------------------------
+
+
+def _leaf_ranges(parents: Ints, classes: Ints) -> tuple[Ints, Ints, Ints]:
+    """Classes in depth-first order, and each node's range ``[start, stop)`` in that order."""
+    up = parents.tolist()
+    counts = (classes >= 0).astype(int).tolist()
+    for node in range(len(up) - 1, 0, -1):  # children before parents
+        counts[up[node]] += counts[node]
+    start, free = [0] * len(up), [0] * len(up)  # free: where a node's next child starts
+    for node in range(1, len(up)):
+        start[node] = free[node] = free[up[node]]
+        free[up[node]] += counts[node]
+    first = np.array(start)
+    order = np.empty(int(counts[0]), dtype=np.int64)
+    order[first[classes >= 0]] = classes[classes >= 0]
+    return order, first, first + np.array(counts)
+
+
+def _concatenate_ranges(pieces: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Rows of run i: the union of its ranges in every piece; and where each run starts."""
+    lows = np.stack([low for low, _ in pieces], axis=1).ravel()
+    lengths = np.stack([high - low for low, high in pieces], axis=1).ravel()
+    ends = np.cumsum(lengths)
+    rows = np.arange(ends[-1]) + np.repeat(lows - (ends - lengths), lengths)
+    return rows, (ends - lengths)[:: len(pieces)]
+
+
+def _anchors(parents: Ints, depths: Ints) -> Ints:
+    """Each node's nearest proper ancestor whose depth is a multiple of the stride."""
+    anchor, up = [0] * len(parents), parents.tolist()
+    whole = (depths % STRIDE == 0).tolist()
+    for node in range(1, len(up)):
+        anchor[node] = up[node] if whole[up[node]] else anchor[up[node]]
+    return np.array(anchor)
+
+
+def _climb(ends: Ints, lengths: Ints, parents: Ints) -> tuple[Ints, Ints]:
+    """The nodes from each end `lengths` steps up; and where each run of them starts."""
+    offsets = np.cumsum(lengths) - lengths
+    rows = np.empty(int(lengths.sum()), dtype=np.int64)
+    current, active, step = ends, np.arange(len(ends)), 0
+    while len(active):
+        rows[offsets[active] + step] = current
+        step += 1
+        remains = lengths[active] > step
+        active, current = active[remains], parents[current[remains]]
+    return rows, offsets
