@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The page: a photograph in, its path and node maps out."""

@@ -1,1 +1,28 @@
-"""Placeholder."""
+"""Where trees come from: induced from a classifier, WordNet, other people's files, edits."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .induced import induce as induce
+    from .naming import rename as rename
+    from .senses import from_wordnet as from_wordnet
+    from .senses import senses as senses
+    from .wordnet_tree import from_wnids as from_wnids
+
+_HOME = {
+    "from_wnids": "wordnet_tree",
+    "from_wordnet": "senses",
+    "induce": "induced",
+    "rename": "naming",
+    "senses": "senses",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nbdt.hierarchies' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -35,6 +35,7 @@ _ENDINGS = (
     ("men", "man"),
     ("ies", "y"),
 )
+_SEPARATORS = re.compile("[-_']")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHORTEST_PART = 3
 # WordNet's longest noun has 71 characters and 9 words; a longer name can only end in one.
@@ -116,7 +117,7 @@ def _spellings(text: str) -> Iterator[str]:
     yield key
     yield key.replace("-", "_")
     yield key.replace("_", "-")
-    yield key.replace("_", "").replace("-", "")
+    yield _SEPARATORS.sub("", key)
     yield key.replace("'s", "")
     yield lemma_key(_CAMEL.sub("_", plain))
 
@@ -128,17 +129,28 @@ def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
             yield key[: -len(ending)] + replacement
 
 
+def head_noun(name: str, wordnet: WordNet) -> str:
+    """The longest ending of a name that is a noun, with spaces; "" where there is none."""
+    _, head = _head(_words(name), wordnet)
+    return head[0].lemma.replace("_", " ") if head else ""
+
+
 def _words(text: str) -> list[str]:
     return lemma_key(_CAMEL.sub("_", text).replace("-", "_")).strip("_").split("_")
 
 
 def _as_compound(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    words = _words(text)
+    modifiers, head = _head(_words(text), wordnet)
+    return _under_head(modifiers, head, wordnet) if head else ()
+
+
+def _head(words: Sequence[str], wordnet: WordNet) -> tuple[Sequence[str], tuple[Candidate, ...]]:
+    """The words before the longest known ending, and that ending's senses."""
     for start in range(max(1, len(words) - _MOST_WORDS), len(words)):
         head = _as_lemma("_".join(words[start:]), wordnet)
         if head:
-            return _under_head(words[:start], head, wordnet)
-    return ()
+            return words[:start], head
+    return words, ()
 
 
 def _under_head(
@@ -146,13 +158,20 @@ def _under_head(
 ) -> tuple[Candidate, ...]:
     """The modifier's senses below the head; the head's own where there is none."""
     modifier = _as_lemma("_".join(modifiers), wordnet)
-    closure = wordnet.closure([candidate.synset for candidate in modifier])
+    named = [candidate for candidate in modifier if _is_named(candidate, wordnet)]
+    closure = wordnet.closure([candidate.synset for candidate in named])
     under = np.isin(closure.synset, [candidate.synset for candidate in head])
     rows = np.unique(closure.row[under]).tolist()
     if rows:
-        return tuple(_matched(modifier[row], "compound") for row in rows)
+        return tuple(_matched(named[row], "compound") for row in rows)
     known = modifier or all(_as_lemma(word, wordnet) for word in modifiers)
     return tuple(_matched(candidate, "head") for candidate in head) if known else ()
+
+
+def _is_named(candidate: Candidate, wordnet: WordNet) -> bool:
+    """Whether the word alone could call this sense to mind: a period is a stop, but no stop sign."""
+    first = wordnet.lexicon.words(candidate.synset)[0].lower()
+    return first == candidate.lemma or len(wordnet.lexicon.senses(candidate.lemma)) == 1
 
 
 def _matched(candidate: Candidate, match: Match) -> Candidate:

@@ -8,7 +8,8 @@ things below it. Given the other names, the density of a sense `s` is
 where heat(a) is the expected number of *other* names whose sense lies below `a`, and size(a) the
 number of synsets there: three birds count for more than three artifacts. Longer lists resolve
 finer fields, so the spread shrinks with the number of names, as a kernel's width does. The
-probability of a sense is proportional to exp(prior) · density, and all names are brought into
+probability of a sense is proportional to exp(prior − nested) · density, where nested counts the
+other classes it would be a kind of, for classes exclude one another. All names are brought into
 agreement by mean-field iteration. Everything is summed in the order of the names given here, so a
 caller who sorts them gets an answer that does not depend on their order.
 """
@@ -30,6 +31,7 @@ OTHER_FORM_COST = 1.0  # found through a plural or another spelling
 INDIVIDUAL_COST = 2.0  # a river or a poet rather than a kind of thing
 CASE_COST = 1.0  # "Cardigan" the dog, "cardigan" the garment; only in lists of mixed case
 HYPONYM_WEIGHT = 0.25  # times log(1 + hyponyms): broad senses are the everyday ones
+NESTED_COST = 1.0  # times the expected number of other classes that the sense is a kind of
 
 # Classes are mostly things one can photograph. WordNet's lexicographer files: animal, artifact,
 # food, object and the unique beginners cost nothing; "apple" is rather the fruit than the tree.
@@ -53,6 +55,7 @@ class Problem:
         candidate: (pairs,) the candidate of each (candidate, ancestor) pair.
         ancestor: (pairs,) number of the ancestor, from 0.
         own: (pairs,) number of the (name, ancestor) pair, from 0.
+        itself: (candidates,) the pair of each candidate with its own synset.
         weight: (pairs,) 1 / (size(ancestor) + spread / names).
         background: density of every sense before any heat.
     """
@@ -62,6 +65,7 @@ class Problem:
     candidate: IndexArray
     ancestor: IndexArray
     own: IndexArray
+    itself: IndexArray
     weight: FloatArray
     background: float
 
@@ -101,6 +105,7 @@ def _problem(
         closure.row,
         ancestor,
         np.unique(pair, return_inverse=True)[1],
+        np.flatnonzero(closure.synset == synset[closure.row]),
         np.reciprocal(size + SPREAD / len(names), dtype=np.float64),
         BACKGROUND * len(names) / wordnet.num_synsets,
     )
@@ -115,8 +120,23 @@ def _update(problem: Problem, share: FloatArray) -> FloatArray:
     fit = np.bincount(
         problem.candidate, np.maximum(others, 0.0) * problem.weight, len(problem.name)
     )
-    score = problem.prior + np.log(fit + problem.background)
+    score = problem.prior + np.log(fit + problem.background) - NESTED_COST * _nested(problem, share)
     return _softmax(score, problem.name)
+
+
+def _nested(problem: Problem, share: FloatArray) -> FloatArray:
+    """(candidates,) expected number of other names whose sense is a proper ancestor.
+
+    Classes exclude one another: where "car" is a class, "bus" is hardly the sense of bus that is
+    a kind of car.
+    """
+    itself = problem.itself
+    named = np.bincount(problem.ancestor[itself], share, problem.ancestor.max() + 1)
+    named_by_own = np.bincount(problem.own[itself], share, problem.own.max() + 1)
+    others = named[problem.ancestor] - named_by_own[problem.own]
+    others[itself] = 0.0
+    total: FloatArray = np.bincount(problem.candidate, others).astype(np.float64)
+    return total
 
 
 def _softmax(score: FloatArray, name: IndexArray) -> FloatArray:

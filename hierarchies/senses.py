@@ -13,7 +13,7 @@ import numpy as np
 from nbdt.errors import NBDTError, listed
 from nbdt.hierarchy import Hierarchy
 
-from .candidates import Candidate, candidates
+from .candidates import Candidate, candidates, head_noun
 from .disambiguation import choose
 from .lexicon import lemma_key
 from .sense_report import SenseCandidate, SenseChoice, SenseReport
@@ -29,7 +29,7 @@ class UnknownNamesError(NBDTError):
 
     Attributes:
         names: all of them, in the order given.
-        suggestions: similar lemmas for the first of them.
+        suggestions: for the first of them, similar nouns and the noun they end in.
     """
 
     def __init__(self, names: Sequence[str], suggestions: Mapping[str, tuple[str, ...]]) -> None:
@@ -65,8 +65,8 @@ def from_wordnet(
 ) -> Hierarchy:
     """The WordNet tree over classes, from their names alone.
 
-    Class names stay as they are; those given several times are qualified ("crane (wading
-    bird)"). `senses` takes the same arguments, raises the same errors and says what was chosen.
+    Class names stay as they are; those given several times are qualified ("crane (bird)").
+    `senses` takes the same arguments, raises the same errors and says what was chosen.
     """
     report = senses(names, overrides)
     return from_wnids(report.wnids, report.labels)
@@ -255,8 +255,12 @@ def _distinction(synset: int, group: Sequence[int], net: WordNet) -> str:
 
 
 def _suggestions(names: Sequence[str], net: WordNet) -> dict[str, tuple[str, ...]]:
-    """Similar lemmas for the first names; comparing with all 117,798 takes too long for many."""
-    return {name: _similar(lemma_key(name), net) for name in names[:SUGGESTED_NAMES]}
+    """Similar lemmas and known heads, for the first names: the search is slow for many."""
+    found = {}
+    for name in names[:SUGGESTED_NAMES]:
+        head = head_noun(name, net)
+        found[name] = (*_similar(lemma_key(name), net), *([head] if head else []))
+    return found
 
 
 def _similar(key: str, net: WordNet) -> tuple[str, ...]:

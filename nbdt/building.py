@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def nodes_from_paths(paths: Iterable[str | Sequence[str]]) -> tuple[list[Node], list[str]]:
     """Nodes and class order of one path per class; see `Hierarchy.from_paths`."""
+    if isinstance(paths, str):
+        raise HierarchyError(f"Expected a list of paths, got the text {short(paths)}.")
     parts = [_split(path) for path in paths]
     shared = len({path[0] for path in parts}) == 1 and all(len(path) > 1 for path in parts)
     root = None if shared else "/"
@@ -40,7 +42,9 @@ def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]
 
 def nodes_from_graph(graph: nx.DiGraph, classes: set[str]) -> list[Node]:
     """Nodes of a directed graph; one with two parents appears twice, for the checks to refuse."""
-    if not graph.is_directed() or graph.is_multigraph():
+    import networkx as nx
+
+    if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
         raise HierarchyError(
             f"Expected a networkx.DiGraph with edges from parent to child, got "
             f"{type(graph).__name__}."
@@ -93,7 +97,7 @@ def child_id(parent: str | None, name: str) -> str:
     path = f"{base}{name}/"
     if len(path) <= 200:
         return path
-    return f"{hashlib.sha256(base.encode()).hexdigest()[:16]}…/{name[:100]}/"
+    return f"{hashlib.sha256(path.encode()).hexdigest()[:16]}…/{name[:100]}/"
 
 
 def _group(
@@ -143,6 +147,7 @@ def _walk_nested(nested: Mapping[str, Any], root: str | None, nodes: list[Node])
             continue
         group = _group(nodes, groups, parent, str(name))
         stack.extend((group, *member) for member in reversed(_members(str(name), value)))
+    _refuse_class_as_group(nodes, groups)
     return classes
 
 
@@ -162,7 +167,7 @@ def _members(name: str, value: object) -> list[tuple[object, object]]:
 
 def _graph_id(graph: nx.DiGraph, key: object, classes: set[str]) -> str:
     name = graph.nodes[key].get("name")
-    if graph.out_degree(key) == 0 and str(key) not in classes and name in classes:
+    if graph.out_degree(key) == 0 and str(key) not in classes and str(name) in classes:
         return str(name)
     return str(key)
 

@@ -134,10 +134,11 @@ class DecisionRules(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         stored = state_dict.get(f"{prefix}hierarchy_hash")
-        if stored is not None and not torch.equal(stored.cpu(), self.hierarchy_hash.cpu()):
+        if stored is not None and stored.tolist() != list(bytes.fromhex(self.hierarchy.hash)):
+            is_hash = stored.dtype == torch.uint8 and stored.ndim == 1
+            shown = bytes(stored.tolist()).hex()[:12] if is_hash else "damaged"
             raise NBDTError(
-                f"These weights belong to another hierarchy (hash "
-                f"{bytes(stored.tolist()).hex()[:12]}…) than this module's "
+                f"These weights belong to another hierarchy (hash {shown}…) than this module's "
                 f"({self.hierarchy.hash[:12]}…). Build the module with the hierarchy that was "
                 "saved beside the weights."
             )

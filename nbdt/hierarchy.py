@@ -7,9 +7,10 @@ import html
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = "nbdt-hierarchy"
 VERSION = 1
+MAX_SHOWN_DEPTH = 250  # levels that printing draws; each costs four columns on every line below
 MAX_FILE = 256 * 2**20  # bytes; 100,000 classes take about 20 MB
 
 
@@ -102,7 +104,8 @@ class Hierarchy:
             HierarchyError: as `from_paths`, or two parents, two roots, a cycle, an undirected
                 graph, or `classes` that are not exactly the leaves.
         """
-        return cls._build(nodes_from_graph(graph, set(classes)), classes, collapse)
+        leaves = {name for name in classes if isinstance(name, str)}
+        return cls._build(nodes_from_graph(graph, leaves), classes, collapse)
 
     @classmethod
     def _build(cls, nodes: list[Node], classes: Sequence[str], collapse: bool) -> Hierarchy:
@@ -151,6 +154,8 @@ class Hierarchy:
                 Node(node["id"], node["parent"], node.get("name", node["id"]), node.get("wnid"))
                 for node in data["nodes"]
             )
+            if not isinstance(data["classes"], list):
+                raise TypeError('"classes" is no list')
             classes = tuple(data["classes"])
         except (KeyError, TypeError, AttributeError) as error:
             raise HierarchyError(
@@ -316,11 +321,18 @@ class Hierarchy:
         )
 
     def __str__(self) -> str:
-        lines, stack = [], [(0, "", "")]
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        """One line a node; below MAX_SHOWN_DEPTH levels, where no page is wide enough, a "…"."""
+        stack = [(0, "", "")]
         while stack:
             node, first, rest = stack.pop()
-            lines.append(first + self.names[node])
+            yield first + self.names[node]
             children = self.children[node]
+            if children and len(rest) >= 4 * MAX_SHOWN_DEPTH:
+                yield f"{rest}└── …"
+                continue
             for child in reversed(children):
                 last = child == children[-1]
                 stack.append(
@@ -330,11 +342,8 @@ class Hierarchy:
                         rest + ("    " if last else "│   "),
                     )
                 )
-        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        shown = str(self).splitlines()
-        rest = f"\n… {len(shown) - 200:,} more nodes" if len(shown) > 200 else ""
-        return (
-            f"<pre>{html.escape(repr(self))}\n{html.escape(chr(10).join(shown[:200]))}{rest}</pre>"
-        )
+        shown = "\n".join(islice(self._lines(), 200))
+        rest = f"\n… {self.num_nodes - 200:,} more nodes" if self.num_nodes > 200 else ""
+        return f"<pre>{html.escape(repr(self))}\n{html.escape(shown)}{rest}</pre>"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .rules import decide, edge_scores
+from .rules import edge_scores
 from .tree import Tree
 
 

@@ -46,14 +46,15 @@ class Preprocessing:
     crop_pct: float
     interpolation: str
 
-    def frame(self, image: Image.Image) -> Image.Image:
-        """The part of the image that the network sees, ``size`` pixels square."""
-        scale = int(self.size / self.crop_pct) / min(image.size)
-        size = [max(self.size, round(side * scale)) for side in image.size]
+    def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
+        """The square part of the image that the network sees, at its size or another, in pixels."""
+        side = size or self.size
+        scale = int(side / self.crop_pct) / min(image.size)
+        width, height = (max(side, int(length * scale)) for length in image.size)
         method = Image.Resampling[self.interpolation.upper()]
-        resized = image.convert("RGB").resize((size[0], size[1]), method)
-        left, top = ((side - self.size) // 2 for side in size)
-        return resized.crop((left, top, left + self.size, top + self.size))
+        resized = image.convert("RGB").resize((width, height), method)
+        left, top = round((width - side) / 2), round((height - side) / 2)
+        return resized.crop((left, top, left + side, top + side))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(3, size, size), float32."""

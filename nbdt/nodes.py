@@ -12,8 +12,11 @@ from .errors import NBDTError, listed, nearest
 
 MAX_NAME = 500  # characters
 # Characters that reorder or hide text, so that a name would not read as what it is.
-_DECEPTIVE = frozenset("\u200b\u200e\u200f\u2060\ufeff\u2028\u2029")
-_DECEPTIVE |= frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+_DECEPTIVE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # Unicode categories
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u3164\uffa0")  # of other categories
+# Joiners shape Persian, Indic scripts and emoji; beside ASCII or at an end they only hide.
+_JOINERS = "\u200c\u200d"
+_STRAY_JOINER = re.compile(f"(?:^|[\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?:[\x00-\x7f]|$)")
 
 
 class HierarchyError(NBDTError):
@@ -55,7 +58,8 @@ def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node,
 
 def short(value: object, limit: int = 60) -> str:
     """`value` for a message: whatever arrived, escaped and cut."""
-    text = repr(value if not isinstance(value, dict | list) else type(value).__name__)
+    plain = value is None or isinstance(value, str | bytes | int | float)
+    text = repr(value) if plain else type(value).__name__  # repr of a deep value may not end
     return text if len(text) <= limit else text[:limit] + "…"
 
 
@@ -68,11 +72,17 @@ def check_word(word: object, what: str) -> None:
         raise HierarchyError(
             f"{what} has {len(word):,} characters ({short(word)}); at most {MAX_NAME} are allowed."
         )
-    if any(c in _DECEPTIVE or unicodedata.category(c) in ("Cc", "Cs") for c in word):
+    plain = word.isascii() and word.isprintable()
+    if not plain and (any(map(_deceives, word)) or _STRAY_JOINER.search(word)):
         raise HierarchyError(
             f"{what} {ascii(word)} holds control, bidirectional or zero-width characters; "
             "remove them."
         )
+
+
+def _deceives(character: str) -> bool:
+    hidden = unicodedata.category(character) in _DECEPTIVE and character not in _JOINERS
+    return hidden or character in _INVISIBLE
 
 
 def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
@@ -93,11 +103,15 @@ def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
             raise HierarchyError(
                 f"The parent of node {node.id!r} must be an id or null, got {short(node.parent)}."
             )
-        if node.wnid is not None and not re.fullmatch(r"n\d{8}", str(node.wnid)):
+        if node.wnid is not None and not _is_wnid(node.wnid):
             raise HierarchyError(
                 f"Node {node.id!r} has WordNet id {short(node.wnid)}; expected a form like "
                 "'n02084071'."
             )
+
+
+def _is_wnid(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("n[0-9]{8}", value) is not None
 
 
 def _children_by_id(nodes: Sequence[Node]) -> dict[str, list[Node]]:

@@ -58,7 +58,7 @@ class SmallResNet(nn.Module):
         self.num_features = self.head_hidden_size = last
         self.stem = nn.Sequential(nn.Conv2d(in_chans, stem, 4, stride=2, padding=1), nn.ReLU())
         self.stages = nn.Sequential(
-            ConvNorm(stem, middle), ConvNorm(middle, last, pool=True), Residual(last)
+            ConvNorm(stem, middle, pool=True), ConvNorm(middle, last), Residual(last)
         )
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.fc = _classifier(last, num_classes)

@@ -3,7 +3,9 @@
 One list a line; `name=offset` gives the WordNet 3.0 noun offset that is meant, underscores
 stand for spaces. A name without an offset is company: it has one sense, or the list leaves it
 open. The lists were written by hand before any sense was ever chosen by the program.
-DEVELOPMENT may be used to choose settings; HELD_OUT is only for measuring.
+DEVELOPMENT may be used to choose settings; HELD_OUT is only for measuring. Its one blind
+measurement: 146 of 157 right (93.0 %; the first sense is right for 58.0 %, and DEVELOPMENT had
+97.6 %). Only NESTED_COST was added afterwards, for other lists; both figures stayed the same.
 """
 
 from typing import NamedTuple

@@ -12,6 +12,9 @@ from nbdt.rules import check_logits, check_rule, decide, edge_scores, path_nll
 from nbdt.tree import Tree
 
 
+_NONE_IGNORED = torch.iinfo(torch.int64).min  # every index outside the classes is an error
+
+
 class TreeSupervisionLoss(nn.Module):
     """``β · CE(z, y) + ω · Σ along the path of λ · (−log p(child | parent))``, batch mean.
 
@@ -30,7 +33,8 @@ class TreeSupervisionLoss(nn.Module):
         alpha: how much less a decision counts the higher it stands.
 
     Raises:
-        NBDTError: an unknown rule, ``marginal`` with ``alpha = 0``, or a negative weight.
+        NBDTError: an unknown rule, ``marginal`` with ``alpha = 0``, or a weight that is negative or
+            not finite.
     """
 
     edge_weights: Tensor
@@ -52,8 +56,8 @@ class TreeSupervisionLoss(nn.Module):
                 "(β + ω) · cross-entropy: use torch.nn.CrossEntropyLoss, or alpha > 0, or 'rule"
                 "=\"representative\"'."
             )
-        if min(beta, omega, alpha) < 0:
-            raise NBDTError(f"β, ω and α cannot be negative, got {beta}, {omega}, {alpha}.")
+        if not all(0 <= value < float("inf") for value in (beta, omega, alpha)):
+            raise NBDTError(f"β, ω and α are finite and ≥ 0, got {beta}, {omega}, {alpha}.")
         self.beta, self.omega, self.alpha = beta, omega, alpha
         self.tree = Tree(hierarchy)
         weights = torch.exp(-alpha * _relative_heights(hierarchy))[self.tree.node_of_edge]
@@ -69,10 +73,16 @@ class TreeSupervisionLoss(nn.Module):
 
         Raises:
             NBDTError: logits or target of another shape.
+            IndexError: a class index outside the hierarchy's.
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits = check_logits(logits, self.tree)
-            loss = self.beta * F.cross_entropy(logits, target)
+            if target.shape not in (logits.shape, logits.shape[:1]):
+                raise NBDTError(
+                    f"Expected targets of shape ({len(logits)},) or {tuple(logits.shape)}, got "
+                    f"{tuple(target.shape)}."
+                )
+            loss = self.beta * F.cross_entropy(logits, target, ignore_index=_NONE_IGNORED)
             return loss + self.omega * self._path_term(logits, target) if self.omega else loss
 
     def _path_term(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -80,10 +90,6 @@ class TreeSupervisionLoss(nn.Module):
             values, _, edge = path_nll(logits, target, self.tree, self.rule)
             weights = self.edge_weights.to(values.dtype)[edge]
             return values.dot(weights) / len(target)
-        if target.shape != logits.shape:
-            raise NBDTError(
-                f"Expected targets (batch,) or {tuple(logits.shape)}, got {tuple(target.shape)}."
-            )
         mass = self.tree.node_sums(target.to(logits.dtype).t().contiguous())
         log_probs = decide(edge_scores(logits, self.tree, self.rule), self.tree)
         weighted = mass * self.edge_weights.to(logits.dtype)[:, None]

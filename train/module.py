@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import lightning
@@ -96,6 +97,8 @@ class TreeSupervised(lightning.LightningModule):
         """timm's optimiser, a linear warm-up and a linear decay to zero."""
         from timm.optim import create_optimizer_v2
 
+        if self.device.type == "cpu":
+            _orthogonalise_in_float32()
         recipe = self.recipe
         optimizer = create_optimizer_v2(
             self.network,
@@ -132,3 +135,14 @@ class TreeSupervised(lightning.LightningModule):
         )
         model.preprocess = self.preprocessing
         return model.eval()
+
+
+def _orthogonalise_in_float32() -> None:
+    """Keep timm's Muon from working in bfloat16, which most CPUs only emulate.
+
+    Measured on two Zen 3 cores, small_resnet: 1.1 s an optimiser step in bfloat16, 0.06 s so.
+    """
+    from timm.optim import muon
+
+    original = getattr(muon.zeropower_via_newtonschulz, "func", muon.zeropower_via_newtonschulz)
+    muon.zeropower_via_newtonschulz = partial(original, dtype=torch.float32)

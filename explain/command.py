@@ -1,0 +1,104 @@
+"""``nbdt explain IMAGE…``: the path in the terminal, a picture an image in the output folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from nbdt.errors import NBDTError
+from nbdt.files import write_atomic
+from nbdt.image_sources import ImageSource, iter_files
+from nbdt.images import AMPLE_SIDE, ImageError
+from nbdt.model import NBDT
+
+from .attribution import explain
+from .explanation import Explanation
+from .render import picture, png
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(name="explain")
+def explain_command(
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[
+        str, typer.Option(help="A bundled model's name, or a saved model's folder.")
+    ] = "cifar10",
+    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line instead of trees.")
+    ] = False,
+) -> None:
+    """Explain photographs: the path with its probabilities, and one picture each."""
+    loaded = NBDT.load(model)
+    out.mkdir(parents=True, exist_ok=True)
+    failed, taken = 0, set[str]()
+    for source in iter_files(images, max_side=AMPLE_SIDE):
+        try:
+            explanation = explain(loaded, source.open())[0]
+        except (ImageError, NBDTError) as error:
+            failed += 1
+            _report_failure(source, error, as_json=as_json)
+            continue
+        target = out / _picture_name(source.reference, taken)
+        write_atomic(target, png(picture(explanation)))
+        _report(source, explanation, target, as_json=as_json)
+    if failed:
+        raise typer.Exit(3)
+
+
+def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_json: bool) -> None:
+    if as_json:
+        record = {"file": source.reference, **explanation.path.to_dict(), "picture": str(target)}
+        typer.echo(json.dumps(record, ensure_ascii=True))
+        return
+    console = Console(highlight=False, emoji=False)
+    console.print(_tree(source.reference, explanation))
+    console.print(Text(f"picture: {target}", style="dim"))
+
+
+def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
+    typer.echo(f"error: {error}", err=True)
+
+
+def _tree(reference: str, explanation: Explanation) -> RichTree:
+    """The path as nested branches, the runner-up of each decision dimmed beside it."""
+    path = explanation.path
+    head = Text.assemble(_safe(reference), ": ", (path.class_name, "bold"))
+    root = branch = RichTree(Text.assemble(head, f"  {path.probability:.1%}"))
+    branch = branch.add(Text(path.decisions[0].node))
+    for decision in path:
+        runner_up = decision.runner_up
+        chance = math.exp(decision.log_probs[runner_up])
+        dimmed = f"   not {decision.children[runner_up]} {chance:.1%}"
+        name = (decision.children[decision.chosen], "bold green")
+        step = Text.assemble(name, f" {decision.probability:.1%}", (dimmed, "dim"))
+        branch = branch.add(step)
+    return root
+
+
+def _safe(text: str) -> str:
+    """A file name as text that cannot steer the terminal."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _picture_name(reference: str, taken: set[str]) -> str:
+    """``photo.nbdt.png`` for ``photo.jpg``; numbered where two files would share a name."""
+    stem = os.path.basename(reference).rpartition(".")[0] or os.path.basename(reference)
+    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
+    name, count = f"{stem}.nbdt.png", 1
+    while name.casefold() in taken:
+        count += 1
+        name = f"{stem}-{count}.nbdt.png"
+    taken.add(name.casefold())
+    return name

@@ -1,0 +1,80 @@
+"""The command ``nbdt``: a list of names; each is loaded from its own room when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from . import __version__
+from .errors import NBDTError
+
+# Name: where its Typer app lives, what it does, and the extra that brings its libraries.
+COMMANDS = {
+    "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
+    "demo": ("nbdt.demo.command", "Open the page where a photograph is explained.", "demo"),
+    "train": ("nbdt.train.command", "Train a model from a recipe and a folder of images.", "train"),
+}
+
+
+class _Rooms(TyperGroup):
+    """Lists commands without importing them; imports the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return click.Command(cmd_name, help=COMMANDS[cmd_name][1])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _load(str(name)), rest
+
+
+def _load(name: str) -> click.Command:
+    module, _, extra = COMMANDS[name]
+    try:
+        return typer.main.get_command(import_module(module).app)
+    except ModuleNotFoundError as error:
+        if not extra or str(error.name).startswith("nbdt"):
+            raise
+        raise NBDTError(
+            f"`nbdt {name}` needs {error.name}; install it with: pip install 'nbdt-vision[{extra}]'"
+        ) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nbdt {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=_Rooms, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def nbdt(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version.", callback=_show_version, is_eager=True
+    ),
+) -> None:
+    """Any image classifier as a decision tree that a person can read, question and correct."""
+
+
+def main() -> None:
+    """Run the command line: exit status 0 all good, 1 fatal, 2 usage, 3 some inputs failed."""
+    try:
+        app()
+    except (NBDTError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

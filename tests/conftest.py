@@ -1,0 +1,97 @@
+"""What the tests need from outside, and what becomes of those whose need is not met.
+
+Tests marked ``data`` need the shared data folder, those marked ``browser`` Chromium. Where that is
+missing they are deselected and counted at the end of the run; with ``NBDT_REQUIRE=browser,data``
+in the environment (as in CI) a missing one is an error instead.
+"""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from nbdt.torchvision_cpu import import_torchvision
+
+DATA = Path(os.environ.get("NBDT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+MISSING = {
+    **({} if DATA.is_dir() else {"data": f"no folder {DATA} (set NBDT_DATA)"}),
+    **({} if CHROMIUM else {"browser": "no chromium on PATH"}),
+}
+
+# A slow machine is no failure; a failing example is printed in a form that can be replayed.
+hypothesis.settings.register_profile("nbdt", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("nbdt")
+
+deselected = Counter()
+
+
+def pytest_configure(config):
+    required = set(filter(None, os.environ.get("NBDT_REQUIRE", "").split(",")))
+    if unknown := required - {"browser", "data"}:
+        raise pytest.UsageError(f"NBDT_REQUIRE names {sorted(unknown)}; it knows browser and data")
+    if absent := sorted(required & MISSING.keys()):
+        reasons = "; ".join(f"{name}: {MISSING[name]}" for name in absent)
+        raise pytest.UsageError(f"NBDT_REQUIRE asks for what is not here: {reasons}")
+    # Before anything loads torch, and inherited by worker processes: they share the cores.
+    workers = config.getoption("numprocesses", None) or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(4, (os.cpu_count() or 1) // workers))))
+
+
+def pytest_sessionstart(session):
+    # Beside a CPU-only torch, timm and torchvision are importable only after this.
+    controller = session.config.getoption("numprocesses", None) and not hasattr(
+        session.config, "workerinput"
+    )
+    if not controller:
+        import_torchvision()
+
+
+def pytest_collection_modifyitems(config, items):
+    kept = []
+    for item in items:
+        lacks = [name for name in MISSING if item.get_closest_marker(name)]
+        if lacks:
+            deselected[lacks[0]] += 1
+            config.hook.pytest_deselected(items=[item])
+        else:
+            kept.append(item)
+    items[:] = kept
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = dict(deselected)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    # Each worker collects every test, so that any worker's count is the count.
+    deselected.update(
+        {
+            name: count - deselected[name]
+            for name, count in getattr(node, "workeroutput", {}).get("deselected", {}).items()
+        }
+    )
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, count in sorted(deselected.items()):
+        terminalreporter.write_line(f"{count} {name} tests deselected: {MISSING[name]}")
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The shared data folder; for tests marked ``data``."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of a Chromium; for tests marked ``browser``."""
+    return CHROMIUM

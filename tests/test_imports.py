@@ -1,0 +1,266 @@
+"""The house: which room may import which, and what an import loads."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {  # each room and the rooms it may import from, itself aside
+    "nbdt": set(),
+    "hierarchies": {"nbdt"},
+    "train": {"nbdt", "hierarchies"},
+    "explain": {"nbdt", "hierarchies"},
+    "demo": {"nbdt", "hierarchies", "explain"},
+}
+CORE = {"torch", "numpy", "networkx", "safetensors", "PIL"}
+CORE_EXCEPTIONS = {
+    "nbdt/__main__.py": {"click", "typer"},
+    "nbdt/model.py": {"timm"},
+    "nbdt/small.py": {"timm"},
+    "nbdt/torchvision_cpu.py": {"torchvision"},
+}
+EXTRAS = {"train": "train", "demo": "demo"}  # the extra whose libraries a room may use
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+PACKAGE = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+AROUND = [path for room in ("tests", "benchmarks", "docs") for path in (ROOT / room).rglob("*.py")]
+
+
+class Import(NamedTuple):
+    """One imported module, by its absolute name, and how it was written."""
+
+    module: str
+    relative: bool
+    line: int
+
+
+def package_of(path):
+    """Name of the package a file belongs to: ``nbdt.train.recipes`` for train/recipes/x.py."""
+    parts = path.relative_to(ROOT).parts[:-1]
+    return ".".join(parts if parts[0] == "nbdt" else ("nbdt", *parts))
+
+
+def imports(path):
+    """All imports of a file, those inside functions and of literal names included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, False, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = package_of(path).split(".")
+                parts = [*package[: len(package) - node.level + 1], base]
+                base = ".".join(part for part in parts if part)
+            for alias in node.names:  # what is imported may itself be a module
+                yield Import(f"{base}.{alias.name}", node.level > 0, node.lineno)
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name | ast.Attribute)
+            and getattr(node.func, "id", getattr(node.func, "attr", None))
+            in {"import_module", "__import__"}
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            name = str(node.args[0].value)
+            yield Import(package_of(path) + name if name[0] == "." else name, False, node.lineno)
+
+
+def room_of(module):
+    """The room a module of this package lives in; None for other packages."""
+    first, second, *_ = [*module.split("."), ""]
+    if first != "nbdt":
+        return None
+    return second if second in ROOMS else "nbdt"
+
+
+def where(path, line):
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def test_every_room_has_code():
+    assert {path.relative_to(ROOT).parts[0] for path in PACKAGE} == set(ROOMS)
+
+
+def test_rooms_import_only_the_rooms_below():
+    wrong = []
+    for path in PACKAGE:
+        here = path.relative_to(ROOT).parts[0]
+        for found in imports(path):
+            there = room_of(found.module)
+            if there not in {None, here, *ROOMS[here]}:
+                wrong.append(f"{where(path, found.line)} {here} imports {there}")
+    assert not wrong
+
+
+def test_imports_are_relative_inside_a_room_and_absolute_across():
+    wrong = []
+    for path in PACKAGE:
+        here = path.relative_to(ROOT).parts[0]
+        for found in imports(path):
+            there = room_of(found.module)
+            if there is not None and found.relative != (there == here):
+                wrong.append(f"{where(path, found.line)} {found.module}")
+    assert not wrong
+
+
+def test_no_room_is_imported_by_its_bare_name():
+    """``import train`` works in a checkout at best."""
+    bare = ROOMS.keys() - {"nbdt"}
+    wrong = [
+        f"{where(path, found.line)} {found.module}"
+        for path in [*PACKAGE, *AROUND]
+        for found in imports(path)
+        if not found.relative and found.module.split(".")[0] in bare
+    ]
+    assert not wrong
+
+
+def outside(path):
+    """(library, line) of everything a file imports from neither Python nor this package."""
+    for found in imports(path):
+        library = found.module.split(".")[0]
+        if not found.relative and library != "nbdt" and library not in sys.stdlib_module_names:
+            yield library, found.line
+
+
+def test_the_core_uses_few_libraries():
+    wrong = []
+    for path in (ROOT / "nbdt").rglob("*.py"):
+        allowed = CORE | CORE_EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), set())
+        wrong += [f"{where(path, line)} {name}" for name, line in outside(path) if name not in allowed]
+    assert not wrong
+
+
+def test_every_imported_library_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(requirements):
+        return {re.match(r"[\w.-]+", text)[0].lower() for text in requirements}
+
+    wrong = []
+    for path in PACKAGE:
+        declared = names(project["dependencies"])
+        if extra := EXTRAS.get(path.relative_to(ROOT).parts[0]):
+            declared |= names(project["optional-dependencies"][extra])
+        wrong += [
+            f"{where(path, line)} {name}"
+            for name, line in outside(path)
+            if DISTRIBUTIONS.get(name, name) not in declared
+        ]
+    assert not wrong
+
+
+def test_nothing_unpickles():
+    wrong = [
+        f"{where(path, found.line)} {found.module}"
+        for path in PACKAGE
+        for found in imports(path)
+        if found.module.split(".")[0] in PICKLES
+    ]
+    for path in PACKAGE:
+        text = path.read_text(encoding="utf-8")
+        wrong += [
+            f"{where(path, number)} {line.strip()}"
+            for number, line in enumerate(text.splitlines(), start=1)
+            if re.search(r"\btorch\.(load|save)\(|allow_pickle=True", line)
+        ]
+    assert not wrong
+
+
+def test_checks_survive_python_without_asserts():
+    wrong = [
+        where(path, node.lineno)
+        for path in PACKAGE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert not wrong
+
+
+def test_every_file_is_named_after_something():
+    assert not [where(path, 1) for path in [*PACKAGE, *AROUND] if path.stem in {"utils", "util"}]
+
+
+# What is loaded, asked of fresh processes.
+
+HEAVY = {
+    "captum",
+    "gradio",
+    "lightning",
+    "matplotlib",
+    "numpy",
+    "pytorch_lightning",
+    "scipy",
+    "sklearn",
+    "timm",
+    "torch",
+    "torchvision",
+}
+HELP = """
+import contextlib, io, sys
+sys.argv = ["nbdt", "--help"]
+from nbdt.__main__ import main
+with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+    main()
+if "explain" not in shown.getvalue():
+    raise SystemExit(shown.getvalue())
+"""
+
+
+def loaded(code, folder):
+    """Top-level names in ``sys.modules`` after a fresh process ran the code."""
+    code += "\nimport json, sys\nprint(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout))
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import nbdt", HEAVY),
+        ("import nbdt; dir(nbdt); nbdt.__version__", HEAVY),
+        (HELP, HEAVY),
+        ("from nbdt import Hierarchy, HierarchyError, NBDTError, Path", HEAVY - {"numpy"}),
+        (
+            "from nbdt import Hierarchy as H; H.from_paths(['a/b', 'a/c', 'd/e', 'd/f']).depth",
+            HEAVY - {"numpy"},
+        ),
+        ("from nbdt import DecisionRules, NBDTHead, attach", HEAVY - {"torch", "numpy"}),
+        ("import nbdt.hierarchies, nbdt.train, nbdt.explain, nbdt.demo", HEAVY),
+        ("from nbdt.train import TreeSupervisionLoss", HEAVY - {"torch", "numpy"}),
+    ],
+    ids=["package", "names", "help", "hierarchy", "use", "head", "rooms", "loss"],
+)
+def test_an_import_loads_only_what_it_needs(code, unwanted, tmp_path):
+    assert loaded(code, tmp_path) & unwanted == set()
+
+
+def test_what_is_missing_is_an_attribute_error():
+    import nbdt
+
+    with pytest.raises(AttributeError, match="'nbdt' has no attribute 'Herarchy'"):
+        _ = nbdt.Herarchy
+
+
+def test_every_public_name_can_be_had():
+    import nbdt
+
+    assert all(getattr(nbdt, name) for name in nbdt.__all__)
+    assert set(nbdt.__all__) <= set(dir(nbdt))
