@@ -18,6 +18,7 @@ from .rules import (
     check_rule,
     decide,
     edge_scores,
+    full_precision,
     hard_nodes,
     leaf_log_probs,
 )
@@ -55,7 +56,7 @@ class DecisionRules(nn.Module):
 
         NaN and infinities pass through. Raises NBDTError on another shape.
         """
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits):
             return leaf_log_probs(check_logits(logits, self.tree), self.tree, self.rule)
 
     def hard(self, logits: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class DecisionRules(nn.Module):
         Raises:
             NBDTError: another shape, or logits that are not finite.
         """
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits):
             logits = check_logits(logits.detach(), self.tree)
             check_finite(logits)
             return self.tree.class_of_node[hard_nodes(logits, self.tree, self.rule)]
@@ -83,7 +84,7 @@ class DecisionRules(nn.Module):
         """
         logits = check_logits(logits, self.tree).double()
         check_finite(logits)
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits):
             edges = decide(edge_scores(logits, self.tree, self.rule), self.tree).t()
             root = edges.new_zeros(len(edges), 1)
             return torch.cat([root, edges[:, self.tree.edge_of_node[1:]]], dim=1)

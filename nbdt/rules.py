@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +49,14 @@ def check_logits(logits: Tensor, tree: Tree) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def full_precision(logits: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast, where there is one: the rules choose their own precision."""
+    kind = logits.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
 def check_finite(logits: Tensor) -> None:
     """Raises NBDTError if an answer would rest on NaN or infinity (skipped while compiling)."""
     if torch.compiler.is_compiling() or bool(torch.isfinite(logits.sum())):
@@ -64,7 +74,7 @@ def check_finite(logits: Tensor) -> None:
 
 
 def _mean_scores(columns: Tensor, tree: Tree) -> Tensor:
-    return tree.node_sums(columns) / tree.sizes
+    return tree.node_means(columns)
 
 
 def _logsumexp_scores(columns: Tensor, tree: Tree) -> Tensor:
@@ -135,19 +145,17 @@ def leaf_log_probs(logits: Tensor, tree: Tree, rule: str) -> Tensor:
     """
     if rule == "marginal":
         return logits.log_softmax(dim=1)
-    runs = [_soft(part, tree, rule) for part in _chunks(logits, tree)]
+    runs = [_soft(part, tree, rule) for part in _chunks(logits, tree, CHUNK)]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
 def _soft(logits: Tensor, tree: Tree, rule: str) -> Tensor:
-    # A row may be shifted freely under the softmax; near zero float32 keeps more digits.
-    centred = logits - logits.detach().amax(dim=1, keepdim=True)
-    return tree.path_sums(decide(edge_scores(centred, tree, rule), tree)).t().contiguous()
+    return tree.path_sums(decide(edge_scores(logits, tree, rule), tree)).t().contiguous()
 
 
-def _chunks(logits: Tensor, tree: Tree) -> tuple[Tensor, ...]:
+def _chunks(logits: Tensor, tree: Tree, values: int) -> tuple[Tensor, ...]:
     """Parts of the batch whose buffers stay in the cache (one part while compiling)."""
-    size = max(16, CHUNK // tree.num_nodes)
+    size = max(16, values // tree.num_nodes)
     if torch.compiler.is_compiling() or logits.shape[0] <= size or logits.is_cuda:
         return (logits,)
     return logits.split(size)
@@ -158,7 +166,7 @@ def _chunks(logits: Tensor, tree: Tree) -> tuple[Tensor, ...]:
 
 def hard_nodes(logits: Tensor, tree: Tree, rule: str) -> Tensor:
     """Greedy descent from the root: (batch, classes) -> (batch,) node index of the leaf reached."""
-    runs = [_descend(_ranking(part, tree, rule), tree) for part in _chunks(logits, tree)]
+    runs = [_descend(_ranking(part, tree, rule), tree) for part in _chunks(logits, tree, 4 * CHUNK)]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
@@ -169,9 +177,7 @@ def _ranking(logits: Tensor, tree: Tree, rule: str) -> Tensor:
         # parent's, so that nothing on the way underflows unless the tree is both deep and wide.
         if tree.depth * math.log10(tree.max_arity) < 30:
             return tree.node_sums(logits.softmax(dim=1).t().contiguous())
-        return edge_scores(logits, tree, rule)
-    centred = logits - logits.amax(dim=1, keepdim=True)
-    return edge_scores(centred, tree, rule)
+    return edge_scores(logits, tree, rule)
 
 
 def _descend(ranking: Tensor, tree: Tree) -> Tensor:
@@ -180,6 +186,7 @@ def _descend(ranking: Tensor, tree: Tree) -> Tensor:
     current = torch.full_like(columns, len(tree.node_of_edge))  # the root's row
     step = _gather_step if tree.max_arity <= GATHER_ARITY else _table_step(ranking, tree)
     flat = ranking.reshape(-1)
+    columns = columns[:, None]
     for _ in range(tree.depth):
         current = step(current, columns, flat, tree)
     return tree.node_of_edge[current]
@@ -188,7 +195,7 @@ def _descend(ranking: Tensor, tree: Tree) -> Tensor:
 def _gather_step(current: Tensor, columns: Tensor, flat: Tensor, tree: Tree) -> Tensor:
     """Compare only the children of the nodes that the batch is at."""
     children = tree.child_edges.index_select(0, current)
-    values = flat.take(torch.add(columns[:, None], children, alpha=len(columns)))
+    values = flat.take(torch.add(columns, children, alpha=len(columns)))
     return children.gather(1, values.argmax(dim=1, keepdim=True)).squeeze(1)
 
 
@@ -205,7 +212,7 @@ def _table_step(ranking: Tensor, tree: Tree) -> Callable[..., Tensor]:
 
     def step(current: Tensor, columns: Tensor, flat: Tensor, tree: Tree) -> Tensor:
         group = tree.group_below.index_select(0, current)
-        child = chosen.take(torch.add(columns, group.clamp(min=0), alpha=len(columns)))
+        child = chosen.take(torch.add(columns[:, 0], group.clamp(min=0), alpha=len(columns)))
         return torch.where(group < 0, current, child)
 
     return step
@@ -228,16 +235,39 @@ def path_nll(logits: Tensor, target: Tensor, tree: Tree, rule: str) -> Tensor:
         image: (decisions,) the image that each belongs to.
         edge: (decisions,) the edge that each one is about.
     """
-    scores = edge_scores(logits, tree, rule)
     image, chosen = tree.target_paths(target)
-    group = tree.group_of_edge[chosen]
-    size = tree.group_size[group]
-    decision = torch.repeat_interleave(size)
-    first = tree.group_start[group] - (size.cumsum(0) - size)
-    edges = torch.arange(len(decision), device=target.device) + first[decision]
-    batch = logits.shape[0]
-    flat = scores.reshape(-1)
-    values = flat[edges * batch + image[decision]]
-    top = values.new_full((len(group),), -torch.inf).scatter_reduce(0, decision, values.detach(), "amax")
-    mass = values.new_zeros(len(group)).index_add(0, decision, (values - top[decision]).exp())
-    return mass.log() + top - flat[chosen * batch + image], image, chosen
+    scores = edge_scores(logits, tree, rule)
+    values = _PathNLL.apply(scores, image, chosen, tree)  # type: ignore[no-untyped-call]
+    return values, image, chosen
+
+
+class _PathNLL(torch.autograd.Function):
+    """Cross-entropy of ragged sibling groups, each picked from one image's column of scores."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, image: Tensor, chosen: Tensor, tree: Tree) -> Tensor:  # type: ignore[override]
+        group = tree.group_of_edge.index_select(0, chosen)
+        size = tree.group_size.index_select(0, group)
+        decision = torch.repeat_interleave(size)
+        before = tree.group_start.index_select(0, group) - (size.cumsum(0) - size)
+        edges = torch.arange(len(decision), device=image.device) + before[decision]
+        batch = scores.shape[1]
+        flat = scores.reshape(-1)
+        where = torch.add(image[decision], edges, alpha=batch)
+        values = flat.take(where)
+        top = values.new_full(group.shape, -torch.inf).scatter_reduce_(0, decision, values, "amax")
+        mass = values.sub_(top[decision]).exp_()
+        total = mass.new_zeros(group.shape).index_add_(0, decision, mass)
+        target = torch.add(image, chosen, alpha=batch)
+        ctx.save_for_backward(where, mass.div_(total[decision]), decision, target)
+        ctx.shape = scores.shape
+        return total.log_().add_(top).sub_(flat.take(target))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        where, share, decision, target = ctx.saved_tensors
+        result = gradient.new_zeros(ctx.shape)
+        flat = result.view(-1)
+        flat.index_copy_(0, where, share * gradient.index_select(0, decision))
+        flat.index_add_(0, target, -gradient)
+        return result, None, None, None

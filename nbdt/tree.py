@@ -7,7 +7,8 @@ are neighbours: all groups of one size are decided by a single ``log_softmax``.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -144,7 +145,8 @@ class Tree(nn.Module):
         """Cover each edge's leaf range by whole blocks of 32, 32², … leaves and loose ends."""
         order, start, stop = _leaf_ranges(parents, classes)
         low, high, edges = start[node_of_edge], stop[node_of_edge], np.arange(len(node_of_edge))
-        self._add("sizes", (high - low)[:, None])
+        sizes = high - low
+        self._add("sizes", sizes[:, None])
         self._add("leaf_order", order.astype(np.int32))
         self.cover_levels = 0
         while len(edges):
@@ -157,27 +159,41 @@ class Tree(nn.Module):
             self._add(f"cover_edges_{level}", edges)
             self._add(f"cover_rows_{level}", (rows if level else order[rows]).astype(np.int32))
             self._add(f"cover_offsets_{level}", offsets.astype(np.int32))
+            lengths = np.diff(np.append(offsets, len(rows)))
+            self._add(f"cover_sizes_{level}", np.repeat(sizes[edges], lengths).astype(np.int32))
             self.cover_levels += 1
             low, high, edges = first[blocks], last[blocks], edges[blocks]
 
+    def node_means(self, values: Tensor) -> Tensor:
+        """Means over the leaves below each edge: (classes, batch) -> (edges, batch)."""
+        return _apply(_NodeMeans, self._node_sums, values, self, mean=True)
+
     def node_sums(self, values: Tensor) -> Tensor:
         """Sums over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _NodeSums.apply(values, self)  # type: ignore[no-any-return, no-untyped-call]
+        return _apply(_NodeSums, self._node_sums, values, self, mean=False)
 
-    def _node_sums(self, values: Tensor) -> Tensor:
+    def _node_sums(self, values: Tensor, *, mean: bool) -> Tensor:
         table = values
-        sums = _bag(table, self.get_buffer("cover_rows_0"), self.get_buffer("cover_offsets_0"))
+        sums = self._bag("cover", 0, table, mean=mean)
         for level in range(1, self.cover_levels):
             table = self._blocks(table, level)
-            rows = self.get_buffer(f"cover_rows_{level}")
-            part = _bag(table, rows, self.get_buffer(f"cover_offsets_{level}"))
-            sums = sums.index_add(0, self.get_buffer(f"cover_edges_{level}"), part)
+            part = self._bag("cover", level, table, mean=mean)
+            sums.index_add_(0, getattr(self, f"cover_edges_{level}"), part)
         return sums
 
     def _blocks(self, table: Tensor, level: int) -> Tensor:
         """Sums of every 32 rows of `table`; the first level reads leaves in depth-first order."""
         steps = torch.arange(len(table), dtype=torch.int32, device=table.device)
         return _bag(table, self.leaf_order if level == 1 else steps, steps[::BLOCK].contiguous())
+
+    def _bag(self, kind: str, part: int, table: Tensor, *, mean: bool) -> Tensor:
+        rows = getattr(self, f"{kind}_rows_{part}")
+        offsets = getattr(self, f"{kind}_offsets_{part}")
+        if mean:  # sizes are kept as integers: module.half() would round their reciprocals
+            weights = getattr(self, f"{kind}_sizes_{part}").to(table.dtype).reciprocal_()
+        else:  # at batch 1 the kernel without weights is four times slower than with
+            weights = table.new_ones(len(rows)) if table.shape[1] == 1 else None
+        return _bag(table, rows, offsets, weights)
 
     # ---- sums over the edges above each leaf ----------------------------------------------
 
@@ -186,15 +202,17 @@ class Tree(nn.Module):
     ) -> None:
         """Per stage: the leaves and anchors it ends at, and the edges up to the last anchor."""
         anchor = _anchors(parents, depths)
-        leaf_nodes = self.leaf_nodes.numpy()
+        leaf_nodes, sizes = self.leaf_nodes.numpy(), self.sizes.numpy()[:, 0]
         self.stages = -(-self.depth // STRIDE)
         position = np.zeros_like(parents)
         for stage in range(self.stages):
             low, high = stage * STRIDE, (stage + 1) * STRIDE
             leaves = leaf_nodes[(depths[leaf_nodes] > low) & (depths[leaf_nodes] <= high)]
             ends = np.concatenate([leaves, np.flatnonzero((depths == high) & (classes < 0))])
-            rows, offsets = _climb(ends, depths[ends] - low, parents)
-            self._add(f"path_rows_{stage}", edge_of_node[rows].astype(np.int32))
+            nodes, offsets = _climb(ends, depths[ends] - low, parents)
+            rows = edge_of_node[nodes]
+            self._add(f"path_rows_{stage}", rows.astype(np.int32))
+            self._add(f"path_sizes_{stage}", sizes[rows].astype(np.int32))
             self._add(f"path_offsets_{stage}", offsets.astype(np.int32))
             self._add(f"path_from_{stage}", position[anchor[ends]])
             self._add(f"path_classes_{stage}", classes[leaves])
@@ -202,61 +220,86 @@ class Tree(nn.Module):
 
     def path_sums(self, values: Tensor) -> Tensor:
         """Sums over the edges from the root to each class: (edges, batch) -> (classes, batch)."""
-        return _PathSums.apply(values, self)  # type: ignore[no-any-return, no-untyped-call]
+        return _apply(_PathSums, self._path_sums, values, self, mean=False)
 
-    def _path_sums(self, values: Tensor) -> Tensor:
-        ends = self._stage_sums(values, 0)
+    def path_shares(self, values: Tensor) -> Tensor:
+        """As `path_sums`, each edge's value divided by its number of leaves."""
+        return _apply(_PathShares, self._path_sums, values, self, mean=True)
+
+    def _path_sums(self, values: Tensor, *, mean: bool) -> Tensor:
+        ends = self._bag("path", 0, values, mean=mean)
         if self.stages == 1:  # its leaves are all classes, in order
             return ends
         result = values.new_empty(self.num_classes, values.shape[1])
         for stage in range(self.stages):
             if stage:
-                start = ends.index_select(0, self.get_buffer(f"path_from_{stage}"))
-                ends = self._stage_sums(values, stage) + start
-            classes = self.get_buffer(f"path_classes_{stage}")
-            result = result.index_copy(0, classes, ends[: len(classes)])
+                start = ends.index_select(0, getattr(self, f"path_from_{stage}"))
+                ends = self._bag("path", stage, values, mean=mean) + start
+            classes = getattr(self, f"path_classes_{stage}")
+            result.index_copy_(0, classes, ends[: len(classes)])
         return result
 
-    def _stage_sums(self, values: Tensor, stage: int) -> Tensor:
-        rows = self.get_buffer(f"path_rows_{stage}")
-        return _bag(values, rows, self.get_buffer(f"path_offsets_{stage}"))
+
+def _bag(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Weighted sums of runs of rows: run i is ``rows[offsets[i]:offsets[i + 1]]``."""
+    return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 
 
-def _bag(table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
-    """Sums of runs of rows: run i is ``rows[offsets[i]:offsets[i + 1]]``."""
-    return F.embedding_bag(rows, table, offsets, mode="sum")
+def _apply(
+    function: type[_Adjoint], plain: Callable[..., Tensor], values: Tensor, tree: Tree, *, mean: bool
+) -> Tensor:
+    """`plain`, through autograd only where a gradient may be asked for."""
+    if values.requires_grad and torch.is_grad_enabled():
+        return cast(Tensor, function.apply(values, tree))  # type: ignore[no-untyped-call]
+    return plain(values, mean=mean)
 
 
-class _NodeSums(torch.autograd.Function):
-    """The adjoint of `_PathSums`: an edge sums the leaves below it."""
-
-    @staticmethod
-    def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree._node_sums(values)
+class _Adjoint(torch.autograd.Function):
+    """A sum over the tree whose gradient is another: leaves below, or edges above."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tree], output: Tensor) -> None:
         ctx.tree = inputs[1]
+
+
+class _NodeSums(_Adjoint):
+    @staticmethod
+    def forward(values: Tensor, tree: Tree) -> Tensor:
+        return tree._node_sums(values, mean=False)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         return ctx.tree.path_sums(gradient.contiguous()), None
 
 
-class _PathSums(torch.autograd.Function):
-    """The adjoint of `_NodeSums`: a class sums the edges above it."""
-
+class _NodeMeans(_Adjoint):
     @staticmethod
     def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree._path_sums(values)
+        return tree._node_sums(values, mean=True)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tree], output: Tensor) -> None:
-        ctx.tree = inputs[1]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.tree.path_shares(gradient.contiguous()), None
+
+
+class _PathSums(_Adjoint):
+    @staticmethod
+    def forward(values: Tensor, tree: Tree) -> Tensor:
+        return tree._path_sums(values, mean=False)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         return ctx.tree.node_sums(gradient.contiguous()), None
+
+
+class _PathShares(_Adjoint):
+    @staticmethod
+    def forward(values: Tensor, tree: Tree) -> Tensor:
+        return tree._path_sums(values, mean=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.tree.node_means(gradient.contiguous()), None
 
 
 # ---- index arithmetic, once per tree, in NumPy ----------------------------------------------

@@ -81,8 +81,7 @@ def trees(draw, max_classes=12):
     while len(groups) > 1:
         size = draw(st.integers(2, len(groups)))
         start = draw(st.integers(0, len(groups) - size))
-        merged = {f"g{draw(st.integers(0, 3))}": groups[start : start + size]}
-        groups[start : start + size] = [merged]
+        groups[start : start + size] = [{f"g{len(groups)}": groups[start : start + size]}]
     return Hierarchy.from_nested(groups[0], [f"c{i}" for i in range(count)])
 
 
@@ -118,14 +117,17 @@ def classes_below(h):
     return found
 
 
-def path(h, class_index):
-    """Node indices from the child of the root to the leaf."""
+def paths(h):
+    """For each class the node indices from the child of the root to the leaf."""
     position = {node.id: index for index, node in enumerate(h.nodes)}
-    node, found = h.nodes[position[h.classes[class_index]]], []
-    while node.parent is not None:
-        found.append(position[node.id])
-        node = h.nodes[position[node.parent]]
-    return found[::-1]
+    found = []
+    for name in h.classes:
+        node, steps = h.nodes[position[name]], []
+        while node.parent is not None:
+            steps.append(position[node.id])
+            node = h.nodes[position[node.parent]]
+        found.append(steps[::-1])
+    return found
 
 
 def heights(h):
@@ -168,7 +170,7 @@ def decisions(h, z, rule):
 def leaf_log_probs(h, z, rule):
     """(batch, classes): the sum of the decisions on each class's path."""
     steps = decisions(h, z, rule)
-    return np.stack([steps[:, path(h, c)].sum(axis=1) for c in range(h.num_classes)], axis=1)
+    return np.stack([steps[:, path].sum(axis=1) for path in paths(h)], axis=1)
 
 
 def descend(h, z, rule):
@@ -189,14 +191,14 @@ def descend(h, z, rule):
 
 def tree_loss(h, z, target, rule, beta=1.0, omega=1.0, alpha=0.0):
     """Batch mean; `target` holds class indices or distributions."""
-    steps, tall = decisions(h, z, rule), heights(h)
+    steps, tall, ways = decisions(h, z, rule), heights(h), paths(h)
     flat = z - log_sum_exp(z)[:, None]
     total = 0.0
     for image in range(len(z)):
         mass = np.eye(h.num_classes)[target[image]] if np.ndim(target) == 1 else target[image]
         for c in range(h.num_classes):
             on_path = sum(
-                math.exp(-alpha * tall[node] / tall[0]) * -steps[image, node] for node in path(h, c)
+                math.exp(-alpha * tall[node] / tall[0]) * -steps[image, node] for node in ways[c]
             )
             total += mass[c] * (beta * -flat[image, c] + omega * on_path)
     return total / len(z)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchy import Hierarchy
-from nbdt.rules import check_logits, check_rule, decide, edge_scores, path_nll
+from nbdt.rules import check_logits, check_rule, decide, edge_scores, full_precision, path_nll
 from nbdt.tree import Tree
 
 
@@ -75,7 +75,7 @@ class TreeSupervisionLoss(nn.Module):
             NBDTError: logits or target of another shape.
             IndexError: a class index outside the hierarchy's.
         """
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits):
             logits = check_logits(logits, self.tree)
             if target.shape not in (logits.shape, logits.shape[:1]):
                 raise NBDTError(

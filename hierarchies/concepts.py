@@ -1,0 +1,200 @@
+"""Which WordNet concepts fit the leaves of each inner node, and how well.
+
+For a node with `n` leaves, of which `k` are kinds of a concept that has `m` classes in all:
+precision is `k / n`, recall `k / m`, and the fit their harmonic mean, `2 k / (n + m)`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbdt.errors import NBDTError
+from nbdt.hierarchy import Hierarchy
+
+from .lexicon import lemma_key
+from .senses import RepeatedNameError, UnknownNamesError, senses
+from .wordnet import IndexArray, WordNet, wordnet
+
+MIN_PRECISION = 0.7
+MIN_RECALL = 0.5
+MIN_LEAVES = 2
+MIN_CONTENT = 0.25  # leaves out artifact, organism, instrumentality and all above them
+FAMILIARITY = 0.03  # of a word's log count in SemCor against information content: "animal", not
+# "chordate", where both mean the same classes, yet "motor vehicle" and not "container"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A synset as the meaning of one inner node.
+
+    Attributes:
+        synset: its index.
+        precision: share of the node's leaves that are kinds of it.
+        recall: share of its classes that are under the node.
+        fit: harmonic mean of precision and recall.
+        appeal: which of equally fitting concepts reads better: specific and familiar ones.
+    """
+
+    synset: int
+    precision: float
+    recall: float
+    fit: float
+    appeal: float
+
+    @property
+    def names(self) -> bool:
+        """Whether the recall suffices for the node to be called by the concept."""
+        return self.recall >= MIN_RECALL
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Best first when sorted."""
+        return (-self.fit, -self.appeal, self.synset)
+
+
+def class_synsets(
+    hierarchy: Hierarchy, wnids: Sequence[str | None] | None, net: WordNet
+) -> list[int | None]:
+    """The synset of each class: by the ids given, its leaf's id, or jointly by the names.
+
+    Classes that WordNet does not know are None.
+
+    Raises:
+        NBDTError: not one id for each class.
+        UnknownSynsetError: an id given that WordNet 3.0 lacks.
+    """
+    if wnids is not None and len(wnids) != hierarchy.num_classes:
+        raise NBDTError(
+            f"Expected one WordNet id or None for each of {hierarchy.num_classes} classes, got "
+            f"{len(wnids)}."
+        )
+    known = list(wnids) if wnids is not None else _leaf_wnids(hierarchy, net)
+    if None not in known:
+        return [net.index(wnid) for wnid in known if wnid is not None]
+    return [
+        None if wnid is None else net.index(wnid)
+        for wnid in _wnids_by_name(hierarchy.classes, known)
+    ]
+
+
+def _leaf_wnids(hierarchy: Hierarchy, net: WordNet) -> list[str | None]:
+    """Ids that the leaves carry; those of other WordNet versions count as none."""
+    offsets = set(net.offsets.tolist())
+    found = [hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes]
+    return [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in found]
+
+
+def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | None]:
+    """Fills in the ids of the names that WordNet has, chosen to fit together."""
+    seen: set[str] = set()
+    asked = []
+    for place, name in enumerate(names):
+        key = lemma_key(name)
+        if key and (known[place] is not None or key not in seen):
+            asked.append(place)
+            seen.add(key)
+    while asked:
+        overrides = {i: wnid for i, place in enumerate(asked) if (wnid := known[place])}
+        try:
+            report = senses([names[place] for place in asked], overrides)
+        except UnknownNamesError as error:
+            asked = [place for place in asked if names[place] not in error.names]
+        except RepeatedNameError:
+            asked = [place for place in asked if known[place] is None]
+        else:
+            found = dict(zip(asked, report.wnids, strict=True))
+            return [found.get(place, wnid) for place, wnid in enumerate(known)]
+    return known
+
+
+def fitting_concepts(
+    hierarchy: Hierarchy, synsets: Sequence[int | None], net: WordNet | None = None
+) -> dict[int, list[Concept]]:
+    """For each inner node the concepts of sufficient precision and content, best first.
+
+    A concept that most leaves of a node share is shared by most leaves of one of its children, so
+    each node need only look at its children's: the work is linear in the tree.
+    """
+    net = net or wordnet()
+    place, size = leaf_spans(hierarchy)
+    under = _classes_by_concept(synsets, place, hierarchy, net)
+    shared: list[set[int]] = [set() for _ in hierarchy.nodes]
+    for concept, positions in under.items():
+        for position in positions:
+            shared[position[1]].add(concept)
+    starts = {concept: [position[0] for position in row] for concept, row in under.items()}
+    found: dict[int, list[Concept]] = {}
+    for node in reversed(hierarchy.inner_nodes):
+        counts = {
+            concept: _count(starts[concept], place[node], size[node])
+            for concept in set().union(*(shared[child] for child in hierarchy.children[node]))
+        }
+        shared[node] = {c for c, count in counts.items() if count >= MIN_PRECISION * size[node]}
+        rows = [_concept(c, counts[c], size[node], len(starts[c]), net) for c in shared[node]]
+        found[node] = sorted(
+            (row for row in rows if row.precision * size[node] > MIN_LEAVES - 0.5),
+            key=lambda row: row.rank,
+        )
+    return found
+
+
+def leaf_spans(hierarchy: Hierarchy) -> tuple[list[int], list[int]]:
+    """Each node's leaves as a range of depth-first positions: its start and its length."""
+    size = [int(not children) for children in hierarchy.children]
+    for node in range(hierarchy.num_nodes - 1, 0, -1):
+        size[hierarchy.parents[node]] += size[node]
+    start = [0] * hierarchy.num_nodes
+    for node in hierarchy.inner_nodes:
+        at = start[node]
+        for child in hierarchy.children[node]:
+            start[child] = at
+            at += size[child]
+    return start, size
+
+
+def _classes_by_concept(
+    synsets: Sequence[int | None], place: list[int], hierarchy: Hierarchy, net: WordNet
+) -> dict[int, list[tuple[int, int]]]:
+    """(depth-first position, leaf) of the classes below each concept worth naming, ascending."""
+    known = [index for index, synset in enumerate(synsets) if synset is not None]
+    pairs = net.closure([synset for synset in synsets if synset is not None])
+    kept = net.information_content[pairs.synset] >= MIN_CONTENT
+    found: dict[int, list[tuple[int, int]]] = {}
+    for row, concept in zip(pairs.row[kept].tolist(), pairs.synset[kept].tolist(), strict=True):
+        leaf = hierarchy.leaf_nodes[known[row]]
+        found.setdefault(concept, []).append((place[leaf], leaf))
+    return {concept: sorted(leaves) for concept, leaves in found.items()}
+
+
+def _count(positions: list[int], start: int, size: int) -> int:
+    return bisect_left(positions, start + size) - bisect_left(positions, start)
+
+
+def _concept(synset: int, count: int, size: int, total: int, net: WordNet) -> Concept:
+    appeal = float(net.information_content[synset]) + FAMILIARITY * math.log1p(
+        familiarity(synset, net)
+    )
+    return Concept(synset, count / size, count / total, 2 * count / (size + total), appeal)
+
+
+def familiarity(synset: int, net: WordNet) -> int:
+    """How often SemCor's annotators met the synset under the most usual of its words."""
+    return max(
+        net.tag_counts(lemma)[net.senses(lemma).index(synset)] for lemma in net.lemmas(synset)
+    )
+
+
+def hypernyms_of(synsets: Sequence[int], net: WordNet) -> dict[int, frozenset[int]]:
+    """Strict ancestors of each synset."""
+    unique: IndexArray = np.unique(np.asarray(synsets, dtype=np.int64))
+    pairs = net.closure(unique)
+    above: dict[int, set[int]] = {int(synset): set() for synset in unique}
+    for row, synset in zip(pairs.row.tolist(), pairs.synset.tolist(), strict=True):
+        if int(unique[row]) != synset:
+            above[int(unique[row])].add(synset)
+    return {synset: frozenset(found) for synset, found in above.items()}

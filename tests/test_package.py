@@ -1,0 +1,168 @@
+"""What a wheel holds, and that it works away from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("nbdt", "hierarchies", "train", "explain", "demo")
+MEGABYTE = 2**20
+
+
+def run(*command, cwd, **environment):
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **{name: str(value) for name, value in environment.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy of what it is made of."""
+    source = tmp_path_factory.mktemp("source")
+    for room in ROOMS:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / room, source / room, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    out = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=source)
+    (built,) = out.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def sizes(wheel):
+    """Uncompressed size of every file in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.filename: entry.file_size for entry in archive.infolist()}
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A folder with the wheel alone in it."""
+    target = tmp_path_factory.mktemp("installed")
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
+    run(*pip, "--target", target, wheel, cwd=target)
+    return target
+
+
+def elsewhere(installed, folder, *arguments):
+    """What a fresh Python prints that finds the installed wheel before the checkout."""
+    return run(sys.executable, *arguments, cwd=folder, PYTHONPATH=installed).strip()
+
+
+def test_nbdt_is_the_only_name_it_installs(sizes):
+    tops = {name.split("/")[0] for name in sizes}
+    assert tops == {"nbdt", next(top for top in tops if top.endswith(".dist-info"))}
+
+
+def test_nothing_else_lands_beside_it(installed):
+    names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
+    assert names <= {"nbdt", "bin"}
+
+
+def in_wheel(path):
+    """Where a file of the checkout lies in the wheel."""
+    name = path.relative_to(ROOT).as_posix()
+    return name if name.startswith("nbdt/") else f"nbdt/{name}"
+
+
+def test_every_module_is_in_it(sizes):
+    modules = {in_wheel(path) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert modules <= sizes.keys()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["nbdt/py.typed", "nbdt/bundled/*/*", "hierarchies/data/*", "train/recipes/*.toml"],
+)
+def test_data_is_in_it(sizes, pattern):
+    wanted = {in_wheel(path) for path in ROOT.glob(pattern) if path.is_file()}
+    assert wanted <= sizes.keys()
+    assert wanted or pattern == "nbdt/bundled/*/*"
+
+
+def test_no_other_file_strays_into_it(sizes):
+    """Every file of a room is either packaged or known to be left out."""
+    left = {
+        in_wheel(path)
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    } - sizes.keys()
+    assert not left
+    assert not [name for name in sizes if "__pycache__" in name or "/tests/" in name]
+
+
+def test_it_carries_its_licence_and_that_of_wordnet(wheel, sizes):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in sizes if name.endswith("/licenses/LICENSE"))
+        assert archive.read(name).decode().startswith("MIT License")
+        assert b"Princeton" in archive.read("nbdt/hierarchies/data/WORDNET-LICENSE.txt")
+
+
+def test_it_stays_small(sizes):
+    models, wordnet = {}, 0
+    for name, size in sizes.items():
+        match name.split("/"):
+            case ["nbdt", "bundled", model, *_]:
+                models[model] = models.get(model, 0) + size
+            case ["nbdt", "hierarchies", "data", *_]:
+                wordnet += size
+    assert all(size <= 8 * MEGABYTE for size in models.values()), models
+    assert wordnet <= MEGABYTE
+
+
+def test_it_imports_away_from_the_checkout(installed, tmp_path):
+    code = "import nbdt, nbdt.hierarchies.wordnet, nbdt.train.loss; print(nbdt.__file__)"
+    found = elsewhere(installed, tmp_path, "-c", code)
+    assert Path(found) == installed / "nbdt" / "__init__.py"
+
+
+def test_its_data_is_found_away_from_the_checkout(installed, tmp_path):
+    code = (
+        "from nbdt.hierarchies.wordnet import wordnet\n"
+        "import nbdt.hierarchies.wordnet as module\n"
+        "wordnet(); print(module.__file__)"
+    )
+    assert Path(elsewhere(installed, tmp_path, "-c", code)).is_relative_to(installed)
+
+
+def test_the_command_runs_away_from_the_checkout(installed, tmp_path):
+    shown = elsewhere(installed, tmp_path, "-m", "nbdt", "--help")
+    assert "explain" in shown
+    assert "demo" in shown
+
+
+def test_every_library_of_every_extra_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            assert pin.url is None
+            assert [part.operator for part in pin.specifier] == ["=="], line
+            assert "+" not in str(pin.specifier), (
+                f"{line}: a local version exists on one index only"
+            )
+            pins[canonicalize_name(pin.name)] = next(iter(pin.specifier)).version
+    extras = project["optional-dependencies"].values()
+    for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
+        wanted = Requirement(text)
+        assert pins[canonicalize_name(wanted.name)] in wanted.specifier, text
