@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import nbdt
 from nbdt.errors import NBDTError
+from nbdt.images import AMPLE_SIDE, open_image
 from nbdt.maps import log_odds_coefficients, node_maps
 from nbdt.model import NBDT
 from nbdt.paths import Path
@@ -20,9 +22,12 @@ from .explanation import Explanation
 PHOTO_SIDE = 320  # pixels of the stored photograph: enough to look at, small enough to keep
 
 
+Photo: TypeAlias = "Image.Image | str | os.PathLike[str]"
+
+
 def explain(
     model: NBDT,
-    images: Tensor | Image.Image | Sequence[Image.Image],
+    images: Tensor | Photo | Sequence[Photo],
     *,
     classes: Sequence[int] | None = None,
 ) -> list[Explanation]:
@@ -33,10 +38,12 @@ def explain(
 
     Args:
         model: in evaluation mode.
-        images: PIL images, or a (batch, 3, height, width) tensor from `model.preprocess`.
+        images: photographs (PIL images or paths), one or several; or a (batch, 3, height, width)
+            tensor of what `model.preprocess` returns.
         classes: class indices whose paths are wanted instead of the model's own.
 
     Raises:
+        ImageError: a path that holds no readable image.
         NBDTError: a model in training mode, an empty or misshapen batch, values that are not
             finite, or an architecture whose pooling is not an average.
     """
@@ -60,7 +67,7 @@ def explain(
 
 
 def _prepare(
-    model: NBDT, images: Tensor | Image.Image | Sequence[Image.Image]
+    model: NBDT, images: Tensor | Photo | Sequence[Photo]
 ) -> tuple[Tensor, Sequence[Image.Image | None]]:
     """The batch on the model's device, and the photographs if there are any."""
     device = next(model.parameters()).device
@@ -71,20 +78,24 @@ def _prepare(
                 f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
             )
         return images.to(device), [None] * len(images)
-    pictures = [images] if isinstance(images, Image.Image) else list(images)
-    if not pictures:
+    given = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
+    if not given:
         raise NBDTError("There are no images to explain.")
+    pictures = [
+        item if isinstance(item, Image.Image) else open_image(item, max_side=AMPLE_SIDE)
+        for item in given
+    ]
     batch = torch.stack([model.preprocess(picture) for picture in pictures])
     return batch.to(device), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
 
 
 def _checked_pool(model: NBDT, feature_map: Tensor) -> Tensor:
-    """Pooled features, once it is certain that they are the feature map's average."""
-    features = model.pool(feature_map)
-    if feature_map.ndim == 4 and features.shape[1] == feature_map.shape[1]:
-        average = feature_map.mean(dim=(2, 3))
-        if torch.allclose(features, average, rtol=1e-3, atol=1e-4, equal_nan=True):
-            return features
+    """Pooled features, once a random feature map has shown that pooling is an average."""
+    if feature_map.ndim == 4:
+        probe = torch.randn_like(feature_map[:1]) + 1
+        pooled, average = model.pool(probe), probe.mean(dim=(2, 3))
+        if pooled.shape == average.shape and torch.allclose(pooled, average, 1e-3, 1e-3):
+            return model.pool(feature_map)
     raise NBDTError(
         f"{model.architecture!r} does not end in a global average pool, which the closed form of "
         "node maps needs. Its paths are available: model.paths(images)."

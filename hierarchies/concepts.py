@@ -7,9 +7,11 @@ precision is `k / n`, recall `k / m`, and the fit their harmonic mean, `2 k / (n
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -18,12 +20,13 @@ from nbdt.hierarchy import Hierarchy
 
 from .lexicon import lemma_key
 from .senses import RepeatedNameError, UnknownNamesError, senses
-from .wordnet import IndexArray, WordNet, wordnet
+from .wordnet import WordNet, wordnet
 
 MIN_PRECISION = 0.7
 MIN_RECALL = 0.5
 MIN_LEAVES = 2
 MIN_CONTENT = 0.25  # leaves out artifact, organism, instrumentality and all above them
+WNID = re.compile(r"n[0-9]{8}")
 FAMILIARITY = 0.03  # of a word's log count in SemCor against information content: "animal", not
 # "chordate", where both mean the same classes, yet "motor vehicle" and not "container"
 
@@ -58,35 +61,45 @@ class Concept:
 
 
 def class_synsets(
-    hierarchy: Hierarchy, wnids: Sequence[str | None] | None, net: WordNet
+    classes: Sequence[str], wnids: Sequence[str | None] | None = None
 ) -> list[int | None]:
-    """The synset of each class: by the ids given, its leaf's id, or jointly by the names.
+    """The synset of each class: by its id, or all jointly by their names where no ids are given.
 
     Classes that WordNet does not know are None.
 
     Raises:
-        NBDTError: not one id for each class.
-        UnknownSynsetError: an id given that WordNet 3.0 lacks.
+        NBDTError: not one id or None for each class.
+        UnknownSynsetError: an id that WordNet 3.0 lacks.
     """
-    if wnids is not None and len(wnids) != hierarchy.num_classes:
+    if wnids is not None and len(wnids) != len(classes):
         raise NBDTError(
-            f"Expected one WordNet id or None for each of {hierarchy.num_classes} classes, got "
-            f"{len(wnids)}."
+            f"Expected one WordNet id or None for each of {len(classes)} classes, got {len(wnids)}."
         )
-    known = list(wnids) if wnids is not None else _leaf_wnids(hierarchy, net)
-    if None not in known:
-        return [net.index(wnid) for wnid in known if wnid is not None]
-    return [
-        None if wnid is None else net.index(wnid)
-        for wnid in _wnids_by_name(hierarchy.classes, known)
+    found = _wnids_by_name(classes, [None] * len(classes)) if wnids is None else wnids
+    return _synsets(found)
+
+
+def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
+    """The synset of each class: by its leaf's id where WordNet 3.0 has it, else by its name."""
+    offsets = set(wordnet().offsets.tolist())
+    carried = [hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes]
+    known = [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in carried]
+    return _synsets(known if None not in known else _wnids_by_name(hierarchy.classes, known))
+
+
+def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
+    """`WordNet.index` of all ids at once: a lookup each would take longer than the clustering."""
+    net = wordnet()
+    shaped = [bool(wnid and WNID.fullmatch(wnid)) for wnid in wnids]
+    digits = [
+        int(wnid[1:]) if wnid and fits else 0 for wnid, fits in zip(wnids, shaped, strict=True)
     ]
-
-
-def _leaf_wnids(hierarchy: Hierarchy, net: WordNet) -> list[str | None]:
-    """Ids that the leaves carry; those of other WordNet versions count as none."""
-    offsets = set(net.offsets.tolist())
-    found = [hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes]
-    return [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in found]
+    places = np.searchsorted(net.offsets, digits).clip(max=net.num_synsets - 1)
+    right = (net.offsets[places] == digits) & shaped
+    return [
+        None if wnid is None else place if fits else net.index(wnid)  # which raises
+        for wnid, place, fits in zip(wnids, places.tolist(), right.tolist(), strict=True)
+    ]
 
 
 def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | None]:
@@ -99,7 +112,9 @@ def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | 
             asked.append(place)
             seen.add(key)
     while asked:
-        overrides = {i: wnid for i, place in enumerate(asked) if (wnid := known[place])}
+        overrides: dict[str | int, str] = {
+            i: wnid for i, place in enumerate(asked) if (wnid := known[place])
+        }
         try:
             report = senses([names[place] for place in asked], overrides)
         except UnknownNamesError as error:
@@ -113,14 +128,17 @@ def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | 
 
 
 def fitting_concepts(
-    hierarchy: Hierarchy, synsets: Sequence[int | None], net: WordNet | None = None
+    hierarchy: Hierarchy, synsets: Sequence[int | None]
 ) -> dict[int, list[Concept]]:
     """For each inner node the concepts of sufficient precision and content, best first.
 
     A concept that most leaves of a node share is shared by most leaves of one of its children, so
-    each node need only look at its children's: the work is linear in the tree.
+    each node need only look at its children's: the work is linear in the tree. Where WordNet
+    does not know most of the classes, no node has a concept.
     """
-    net = net or wordnet()
+    if 2 * sum(synset is not None for synset in synsets) < len(synsets):
+        return {node: [] for node in hierarchy.inner_nodes}
+    net = wordnet()
     place, size = leaf_spans(hierarchy)
     under = _classes_by_concept(synsets, place, hierarchy, net)
     shared: list[set[int]] = [set() for _ in hierarchy.nodes]
@@ -128,6 +146,7 @@ def fitting_concepts(
         for position in positions:
             shared[position[1]].add(concept)
     starts = {concept: [position[0] for position in row] for concept, row in under.items()}
+    appeal = cache(partial(_appeal, net=net))
     found: dict[int, list[Concept]] = {}
     for node in reversed(hierarchy.inner_nodes):
         counts = {
@@ -135,7 +154,7 @@ def fitting_concepts(
             for concept in set().union(*(shared[child] for child in hierarchy.children[node]))
         }
         shared[node] = {c for c, count in counts.items() if count >= MIN_PRECISION * size[node]}
-        rows = [_concept(c, counts[c], size[node], len(starts[c]), net) for c in shared[node]]
+        rows = [_concept(c, counts[c], size[node], len(starts[c]), appeal(c)) for c in shared[node]]
         found[node] = sorted(
             (row for row in rows if row.precision * size[node] > MIN_LEAVES - 0.5),
             key=lambda row: row.rank,
@@ -175,26 +194,24 @@ def _count(positions: list[int], start: int, size: int) -> int:
     return bisect_left(positions, start + size) - bisect_left(positions, start)
 
 
-def _concept(synset: int, count: int, size: int, total: int, net: WordNet) -> Concept:
-    appeal = float(net.information_content[synset]) + FAMILIARITY * math.log1p(
-        familiarity(synset, net)
-    )
+def _concept(synset: int, count: int, size: int, total: int, appeal: float) -> Concept:
     return Concept(synset, count / size, count / total, 2 * count / (size + total), appeal)
 
 
-def familiarity(synset: int, net: WordNet) -> int:
-    """How often SemCor's annotators met the synset under the most usual of its words."""
-    return max(
+def _appeal(synset: int, net: WordNet) -> float:
+    """Content, and how often SemCor's annotators met the synset by the most usual of its words."""
+    times = max(
         net.tag_counts(lemma)[net.senses(lemma).index(synset)] for lemma in net.lemmas(synset)
     )
+    return float(net.information_content[synset]) + FAMILIARITY * math.log1p(times)
 
 
-def hypernyms_of(synsets: Sequence[int], net: WordNet) -> dict[int, frozenset[int]]:
+def hypernyms_of(synsets: Iterable[int]) -> dict[int, frozenset[int]]:
     """Strict ancestors of each synset."""
-    unique: IndexArray = np.unique(np.asarray(synsets, dtype=np.int64))
-    pairs = net.closure(unique)
-    above: dict[int, set[int]] = {int(synset): set() for synset in unique}
-    for row, synset in zip(pairs.row.tolist(), pairs.synset.tolist(), strict=True):
-        if int(unique[row]) != synset:
-            above[int(unique[row])].add(synset)
-    return {synset: frozenset(found) for synset, found in above.items()}
+    unique = np.array(sorted(set(synsets)), dtype=np.int64)
+    pairs = wordnet().closure(unique)
+    starts = np.searchsorted(pairs.row, np.arange(1, len(unique)))
+    rows = np.split(pairs.synset, starts) if len(unique) else []
+    return {
+        own: frozenset(row.tolist()) - {own} for own, row in zip(unique.tolist(), rows, strict=True)
+    }

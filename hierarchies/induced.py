@@ -1,70 +1,265 @@
-"""Hierarchies induced from a classifier: agglomerative clustering of its class weights."""
+"""Hierarchies induced from a classifier: agglomerative clustering of its class weights.
+
+Classes whose unit-norm weight vectors are near are merged first (Wan et al., NBDT, ICLR 2021).
+`semantics` mixes in how near they are in WordNet. Merging gives a binary tree; `branching` then
+contracts merges into the ones above them, and spares the nodes that WordNet has a name for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from nbdt.errors import NBDTError, listed
 from nbdt.hierarchy import Hierarchy
 from nbdt.nodes import Node
 
-from .naming import leaf_label
+from .concepts import Concept, class_synsets, fitting_concepts
+from .distance import class_distances
+from .labels import owners
+from .naming import relabel, report
+from .wordnet import FloatArray
 
-LINKAGES = ("average", "ward", "complete")
+GONE = -2
+Linkage = Literal["average", "ward", "complete"]
+LINKAGES: dict[str, Linkage] = {"average": "average", "ward": "ward", "complete": "complete"}
 
 
-def induce(weights: ArrayLike, classes: Sequence[str], *, linkage: str = "average") -> Hierarchy:
-    """A binary tree of classes whose weight vectors point in similar directions.
+@dataclass(frozen=True)
+class Settings:
+    """How a tree is induced.
 
-    Rows are scaled to unit length and merged pairwise, nearest clusters first (Wan et al., NBDT,
-    ICLR 2021, use Ward's criterion). Inner nodes are named after their leaves.
+    Attributes:
+        linkage: "average", "ward" or "complete": what makes two clusters near.
+        branching: children that an inner node may have, 2 or more.
+        semantics: share of the WordNet distance, in [0, 1].
+    """
+
+    linkage: Linkage
+    branching: int
+    semantics: float
+
+
+# docs/hierarchies-table.md has the measurements and the reasons.
+DEFAULTS = {
+    None: Settings("average", 2, 0.0),
+    "marginal": Settings("average", 8, 0.75),
+    "representative": Settings("ward", 2, 0.0),
+}
+
+
+def induce(
+    weights: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    rule: str | None = None,
+    linkage: str | None = None,
+    branching: int | None = None,
+    semantics: float | None = None,
+    wnids: Sequence[str | None] | None = None,
+    names: bool = True,
+) -> Hierarchy:
+    """A tree of classes that a classifier finds alike, with readable names.
+
+    The same arguments give the same tree; the length of a class's weight vector does not matter.
 
     Args:
-        weights: (classes, features), the last linear layer's weight.
-        classes: class names in the order of the rows.
+        weights: (classes, features), the last linear layer's weight, as an array or a tensor; or
+            a model that has such a layer, found as `attach` finds it.
+        classes: names in the order of the rows; a model with an `NBDTHead` has them already.
+        rule: the rule that the tree is for: "marginal" or "representative". It decides what is
+            not given below; without it, the tree is binary, by average linkage, of weights alone.
         linkage: "average", "ward" or "complete": what makes two clusters near.
+        branching: most children of an inner node. Merges are contracted into the one above,
+            those with the least difference in distance first; with `names`, only those that no
+            WordNet concept names.
+        semantics: from 0, the weights alone, to 1, WordNet alone. Between them distances are
+            replaced by their ranks, since those of weights hardly vary.
+        wnids: WordNet ids of the classes, None where unknown; by default chosen by name.
+        names: False labels inner nodes by their leaves and leaves WordNet out of `branching`.
 
     Raises:
-        NBDTError: another shape, rows that are zero or not finite, or an unknown linkage.
+        NBDTError: another shape, rows that are zero or not finite, an unknown linkage or rule, a
+            branching below 2, semantics outside [0, 1] or for classes that WordNet lacks, or a
+            model without a fitting layer.
     """
-    from scipy.cluster.hierarchy import linkage as agglomerate
+    rows, classes, wnids = _source(weights, classes, wnids)
+    settings = _settings(rule, linkage, branching, semantics)
+    units = _unit_rows(rows, classes)
+    synsets: list[int | None] = [None] * len(classes)
+    if names or settings.semantics:
+        synsets = class_synsets(classes, wnids)
+    if semantics and sum(synset is not None for synset in synsets) < 2:
+        raise NBDTError(
+            f"WordNet knows fewer than two of the classes {listed(classes)}, so semantics="
+            f"{semantics} has no meaning; give wnids, or semantics=0."
+        )
+    merges = _merge(class_distances(units, synsets, settings.semantics), settings.linkage)
+    ids = _cluster_ids(classes)
+    leaves = wnids or [None] * len(classes)
+    binary = _hierarchy(_parents(merges), ids, leaves)
+    fitting = fitting_concepts(binary, synsets) if names else {}
+    parents = _contracted(merges, settings.branching, *_spared(binary, fitting, ids))
+    return _with_names(_hierarchy(parents, ids, leaves), binary, synsets, fitting)
 
+
+def _settings(
+    rule: str | None, linkage: str | None, branching: int | None, semantics: float | None
+) -> Settings:
+    """The rule's defaults with what was given in their place, checked."""
+    if rule not in DEFAULTS:
+        rules = ", ".join(repr(known) for known in DEFAULTS if known)
+        raise NBDTError(f"Unknown rule {rule!r}; choose one of {rules}.")
+    settings = DEFAULTS[rule]
+    linkage = settings.linkage if linkage is None else linkage
+    branching = settings.branching if branching is None else branching
+    semantics = settings.semantics if semantics is None else semantics
     if linkage not in LINKAGES:
         raise NBDTError(f"Unknown linkage {linkage!r}; choose one of {', '.join(LINKAGES)}.")
-    merges = agglomerate(_unit_rows(weights, classes), method=linkage)
-    return _from_merges(merges, list(classes))
+    if isinstance(branching, bool) or not isinstance(branching, int) or branching < 2:
+        raise NBDTError(f"Expected a branching of 2 or more children, got {branching!r}.")
+    if isinstance(semantics, bool) or not isinstance(semantics, int | float):
+        raise NBDTError(f"Expected semantics to be a number in [0, 1], got {semantics!r}.")
+    if not 0 <= semantics <= 1:
+        raise NBDTError(f"Expected semantics in [0, 1], got {semantics}.")
+    return Settings(LINKAGES[linkage], branching, float(semantics))
 
 
-def _unit_rows(weights: ArrayLike, classes: Sequence[str]) -> NDArray[np.float64]:
+def _source(
+    weights: Any, classes: Sequence[str] | None, wnids: Sequence[str | None] | None
+) -> tuple[Any, list[str], Sequence[str | None] | None]:
+    """Weights, class names and ids of what was given: an array, a tensor or a model."""
+    if not hasattr(weights, "named_modules"):
+        if classes is None:
+            raise NBDTError("Expected the names of the classes, in the order of the weights' rows.")
+        return weights, list(classes), wnids
+    from torch import nn
+
+    from nbdt.head import NBDTHead, _last_linear
+
+    heads = [part for part in weights.modules() if isinstance(part, NBDTHead)]
+    if classes is None and not heads:
+        raise NBDTError(
+            f"{type(weights).__name__} does not know its classes; give their names in the order "
+            "of its outputs."
+        )
+    if classes is None:
+        tree = heads[-1].hierarchy
+        classes = tree.classes
+        carried = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+        wnids = carried if wnids is None and any(carried) else wnids
+    found = weights if isinstance(weights, nn.Linear) else _last_linear(weights, len(classes))[1]
+    return found.weight, list(classes), wnids
+
+
+def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
+    if hasattr(weights, "detach"):  # a tensor, which may be on a GPU or in half precision
+        weights = weights.detach().double().cpu().numpy()
     rows = np.asarray(weights, dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(classes):
         raise NBDTError(
             f"Expected weights of shape ({len(classes)}, features), one row a class, got "
             f"{rows.shape}."
         )
-    norms = np.linalg.norm(rows, axis=1)
-    bad = [name for name, norm in zip(classes, norms, strict=True) if not 0 < norm < np.inf]
+    if len(rows) < 2:
+        raise NBDTError(f"A hierarchy needs two or more classes, got {len(rows)}.")
+    # Squares of rows near the ends of float64's range would not be finite, or zero.
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    bad = [name for name, size in zip(classes, largest, strict=True) if not 0 < size < np.inf]
     if bad:
         raise NBDTError(f"The weights of class {listed(bad)} are zero or not finite.")
-    return rows / norms[:, None]
+    rows = rows / largest[:, None]
+    units: FloatArray = rows / np.linalg.norm(rows, axis=1)[:, None]
+    return units
 
 
-def _from_merges(merges: NDArray[np.float64], classes: list[str]) -> Hierarchy:
-    """SciPy's merge table to a hierarchy: row i makes cluster ``len(classes) + i``."""
-    members: list[list[str]] = [[name] for name in classes]
-    ids = list(classes)
-    nodes: dict[str, Node] = {name: Node(name, None, name) for name in classes}
-    for left, right in merges[:, :2].astype(int):
-        joined = sorted(members[left] + members[right], key=classes.index)
-        new = f"group {len(members) - len(classes) + 1}"
-        while new in nodes:
+def _merge(distances: FloatArray, linkage: Linkage) -> FloatArray:
+    """SciPy's table of merges, (classes − 1, 4), by ascending height."""
+    from scipy.cluster.hierarchy import linkage as agglomerate
+
+    merges: FloatArray = agglomerate(distances, method=linkage)
+    return merges
+
+
+def _cluster_ids(classes: Sequence[str]) -> list[str]:
+    """The classes, then "group 1", "group 2", … in the order of merging."""
+    taken, ids = set(classes), list(classes)
+    for number in range(1, len(classes)):
+        new = f"group {number}"
+        while new in taken:
             new += "'"
-        for child in (left, right):
-            nodes[ids[child]] = nodes[ids[child]]._replace(parent=new)
-        nodes[new] = Node(new, None, leaf_label(joined))
-        members.append(joined)
         ids.append(new)
-    return Hierarchy(tuple(nodes.values()), tuple(classes))
+    return ids
+
+
+def _parents(merges: FloatArray) -> list[int]:
+    """The parent of each cluster; row i of the merges makes cluster ``classes + i``, -1 the root's."""
+    size = len(merges) + 1
+    parents = np.full(2 * size - 1, -1)
+    for column in (0, 1):
+        parents[merges[:, column].astype(np.int64)] = np.arange(size, 2 * size - 1)
+    return parents.tolist()
+
+
+def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[int]) -> list[int]:
+    """`_parents` after contraction; GONE for the clusters that went into another.
+
+    A cluster goes into the one above it, the least rise in height first, wherever that one then
+    has no more than `branching` children.
+    """
+    size = len(merges) + 1
+    parents = _parents(merges)
+    height = [0.0] * size + merges[:, 2].tolist()
+    arity = [2] * len(parents)
+    into = list(range(len(parents)))
+    inner = [cluster for cluster in range(size, len(parents) - 1) if cluster not in spared]
+    for cluster in sorted(inner, key=lambda c: (c in late, height[parents[c]] - height[c], c)):
+        top = parents[cluster]
+        while into[top] != top:
+            top = into[top]
+        if arity[top] + arity[cluster] - 1 <= branching:
+            arity[top] += arity[cluster] - 1
+            into[cluster] = top
+    for cluster in reversed(inner):  # those above first
+        into[cluster] = into[into[cluster]]
+    return [
+        GONE if into[cluster] != cluster else into[parent] if parent >= 0 else parent
+        for cluster, parent in enumerate(parents)
+    ]
+
+
+def _hierarchy(
+    parents: Sequence[int], ids: Sequence[str], wnids: Sequence[str | None]
+) -> Hierarchy:
+    nodes = [
+        Node(node, ids[parent] if parent >= 0 else None, node, wnid)
+        for node, parent, wnid in zip_longest(ids, parents, wnids)
+        if parent != GONE
+    ]
+    return Hierarchy(tuple(nodes), tuple(ids[: len(wnids)]))
+
+
+def _spared(
+    binary: Hierarchy, fitting: Mapping[int, Sequence[Concept]], ids: Sequence[str]
+) -> tuple[set[int], set[int]]:
+    """Clusters that have a concept to themselves, and those that a concept names at all."""
+    place = {node: cluster for cluster, node in enumerate(ids)}
+    own = {place[binary.ids[node]] for node in owners(binary, fitting)}
+    named = {node for node, row in fitting.items() if any(concept.names for concept in row)}
+    return own, {place[binary.ids[node]] for node in named}
+
+
+def _with_names(
+    tree: Hierarchy,
+    binary: Hierarchy,
+    synsets: Sequence[int | None],
+    fitting: Mapping[int, Sequence[Concept]],
+) -> Hierarchy:
+    """Named by the concepts that fitted the same node, hence the same leaves, before."""
+    before = {node: index for index, node in enumerate(binary.ids)}
+    kept = {node: fitting.get(before[tree.ids[node]], ()) for node in tree.inner_nodes}
+    return relabel(tree, report(tree, synsets, kept))

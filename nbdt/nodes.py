@@ -64,6 +64,7 @@ def short(value: object, limit: int = 60) -> str:
 
 
 def check_word(word: object, what: str) -> None:
+    """Raises HierarchyError, beginning with `what`, unless `word` can be shown as a name."""
     if not isinstance(word, str):
         raise HierarchyError(f"{what} must be text, got {short(word)}.")
     if not word.strip():
@@ -72,17 +73,15 @@ def check_word(word: object, what: str) -> None:
         raise HierarchyError(
             f"{what} has {len(word):,} characters ({short(word)}); at most {MAX_NAME} are allowed."
         )
-    plain = word.isascii() and word.isprintable()
-    if not plain and (any(map(_deceives, word)) or _STRAY_JOINER.search(word)):
+    hidden = not word.isprintable() and (any(map(_hides, word)) or _STRAY_JOINER.search(word))
+    if hidden or not _INVISIBLE.isdisjoint(word):
         raise HierarchyError(
-            f"{what} {ascii(word)} holds control, bidirectional or zero-width characters; "
-            "remove them."
+            f"{what} {word!a} holds control, bidirectional or zero-width characters; remove them."
         )
 
 
-def _deceives(character: str) -> bool:
-    hidden = unicodedata.category(character) in _DECEPTIVE and character not in _JOINERS
-    return hidden or character in _INVISIBLE
+def _hides(character: str) -> bool:
+    return unicodedata.category(character) in _DECEPTIVE and character not in _JOINERS
 
 
 def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,7 +27,13 @@ def zoo():
     nested = {
         "thing": [
             "rock",
-            {"animal": ["cat", {"bird": ["heron", "crane"]}, {"fish": ["eel", {"ray": ["m", "n"]}]}]},
+            {
+                "animal": [
+                    "cat",
+                    {"bird": ["heron", "crane"]},
+                    {"fish": ["eel", {"ray": ["m", "n"]}]},
+                ]
+            },
             {"tool": ["saw", "axe", "awl"]},
         ]
     }
@@ -94,6 +101,7 @@ def logits(h, batch=3, scale=1.0, seed=0):
 # Structure, from `nodes` and `classes` alone.
 
 
+@lru_cache(8)
 def children(h):
     """Node indices of the children of each node."""
     position = {node.id: index for index, node in enumerate(h.nodes)}
@@ -104,6 +112,7 @@ def children(h):
     return found
 
 
+@lru_cache(8)
 def classes_below(h):
     """Class indices of the leaves under each node."""
     below = children(h)
@@ -117,6 +126,7 @@ def classes_below(h):
     return found
 
 
+@lru_cache(8)
 def paths(h):
     """For each class the node indices from the child of the root to the leaf."""
     position = {node.id: index for index, node in enumerate(h.nodes)}

@@ -191,7 +191,11 @@ def test_equal_trees_have_equal_hashes_and_others_not():
     assert h != "family"
     renamed = [node._replace(name="beast") if node.name == "animal" else node for node in h.nodes]
     known = [node._replace(wnid="n00015388") if node.name == "animal" else node for node in h.nodes]
-    hashes = {h.hash, Hierarchy(tuple(renamed), h.classes).hash, Hierarchy(tuple(known), h.classes).hash}
+    hashes = {
+        h.hash,
+        Hierarchy(tuple(renamed), h.classes).hash,
+        Hierarchy(tuple(known), h.classes).hash,
+    }
     assert len(hashes) == 3
 
 
@@ -293,7 +297,7 @@ def test_written_files_have_the_usual_permissions(tmp_path):
         (lambda: Hierarchy.from_paths(["a/cat"]), "needs two or more classes, got 1"),
         (lambda: Hierarchy.from_paths("a/cat"), "Expected a list of paths, got the text 'a/cat'"),
         (lambda: Hierarchy.from_paths([1, 2]), "Expected a path such as 'animal/cat', got 1"),
-        (lambda: Hierarchy.from_paths([["a", 7]]), "A part of the path 'list' must be text, got 7"),
+        (lambda: Hierarchy.from_paths([["a", 7]]), "A part of the path list must be text, got 7"),
         (lambda: Hierarchy.from_paths([[], []]), "Expected a path such as 'animal/cat'"),
         (
             lambda: Hierarchy.from_paths(["a/cat", "b/cat", "a/x", "b/y"]),
@@ -316,8 +320,8 @@ def test_written_files_have_the_usual_permissions(tmp_path):
         (lambda: Hierarchy.from_paths(["a/ ", "b"]), r"the path 'a/ ' is empty \(' '\); give it a"),
         (
             lambda: Hierarchy.from_paths(["a/cat", "b/x", "b/y"]),
-            "Inner node 'a/' has the single child 'cat', which decides nothing; remove it, or build "
-            "with collapse=True",
+            ("Inner node 'a/' has the single child 'cat', which decides nothing; remove it, or build "
+            "with collapse=True"),
         ),
         (
             lambda: Hierarchy.from_nested({"a": ["cat", "dog"]}, ["cat", "dgo"]),
@@ -331,10 +335,10 @@ def test_written_files_have_the_usual_permissions(tmp_path):
             lambda: Hierarchy.from_nested({"a": ["cat", "dog"]}, ["a", "cat", "dog"]),
             "Class 'a' is also an inner node; a class is a leaf: give it a leaf of its own",
         ),
-        (lambda: Hierarchy.from_nested({}), "Expected a mapping of groups, got 'dict'"),
-        (lambda: Hierarchy.from_nested(["cat"]), "Expected a mapping of groups, got 'list'"),
+        (lambda: Hierarchy.from_nested({}), "Expected a mapping of groups, got dict"),
+        (lambda: Hierarchy.from_nested(["cat"]), "Expected a mapping of groups, got list"),
         (lambda: Hierarchy.from_nested({"a": "cat"}), "Group 'a' holds 'cat'; expected a mapping"),
-        (lambda: Hierarchy.from_nested({"a": []}), "Group 'a' holds 'list'; expected a mapping or"),
+        (lambda: Hierarchy.from_nested({"a": []}), "Group 'a' holds list; expected a mapping or"),
         (lambda: Hierarchy.from_nested({"a": 5, "b": None}), "Group 'a' holds 5; expected"),
         (lambda: Hierarchy.from_nested({"a": [1, 2]}), "name in the nested groups must be text, got 1"),
         (lambda: Hierarchy.from_nested({3: ["a", "b"]}), "must be text, got 3"),
@@ -351,7 +355,11 @@ def test_broken_paths_and_groups(build, message):
     ("edges", "classes", "message"),
     [
         (["rx", "xa", "xy", "yx"], "ab", "Node 'x' appears under two parents, 'r' and 'y'; a tree"),
-        (["ra", "rb", "xy", "yz", "zx", "xc"], "abc", "The parents form a cycle: 'x' → 'y' → 'z' → 'x';"),
+        (
+            ["ra", "rb", "xy", "yz", "zx", "xc"],
+            "abc",
+            "The parents form a cycle: 'x' → 'y' → 'z' → 'x';",
+        ),
         (["xy", "yx", "xa", "yb"], "ab", "cycle: .*; remove one of these edges"),
         (["ra", "rb", "xx"], "ab", "The parents form a cycle: 'x' → 'x'"),
         (["ra", "rb", "sc", "sd"], "abcd", "2 roots: 'r', 's'; put them under one node"),
@@ -365,28 +373,41 @@ def test_broken_paths_and_groups(build, message):
     ],
 )
 def test_broken_graphs(edges, classes, message):
-    for collapse in (False, True) if "single child" not in message else (False,):
-        with pytest.raises(HierarchyError, match=message):
-            Hierarchy.from_networkx(nx.DiGraph(edges), list(classes), collapse=collapse)
+    with pytest.raises(HierarchyError, match=message):
+        Hierarchy.from_networkx(nx.DiGraph(edges), list(classes))
+
+
+@pytest.mark.parametrize(
+    "edges", [["rx", "xa", "xy", "yx"], ["ra", "rb", "xy", "yz", "zx"], ["aa", "rb"]]
+)
+def test_collapse_never_hides_a_cycle(edges):
+    with pytest.raises(HierarchyError, match="cycle|two parents"):
+        Hierarchy.from_networkx(nx.DiGraph(edges), ["a", "b"], collapse=True)
 
 
 def test_a_long_cycle_is_shown_in_part():
-    graph = nx.DiGraph([("r", "a"), ("r", "b"), *((f"n{i}", f"n{(i + 1) % 999}") for i in range(999))])
+    graph = nx.DiGraph(
+        [("r", "a"), ("r", "b"), *((f"n{i}", f"n{(i + 1) % 999}") for i in range(999))]
+    )
     with pytest.raises(HierarchyError, match="cycle: .* → '…' → .*; remove one") as caught:
         Hierarchy.from_networkx(graph, ["a", "b"])
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("graph", [nx.Graph([("r", "a"), ("r", "b")]), nx.MultiDiGraph(), {"r": "a"}])
+@pytest.mark.parametrize(
+    "graph", [nx.Graph([("r", "a"), ("r", "b")]), nx.MultiDiGraph(), {"r": "a"}]
+)
 def test_only_directed_graphs(graph):
-    with pytest.raises(HierarchyError, match=f"Expected a networkx.DiGraph .* got {type(graph).__name__}"):
+    with pytest.raises(
+        HierarchyError, match=f"Expected a networkx.DiGraph .* got {type(graph).__name__}"
+    ):
         Hierarchy.from_networkx(graph, ["a", "b"])
 
 
 def test_graphs_with_odd_labels_are_refused_without_a_crash():
     graph = nx.DiGraph([("r", "a"), ("r", "b")])
     graph.nodes["a"]["name"] = ["a", "list"]
-    with pytest.raises(HierarchyError, match="A class name must be text, got 'list'"):
+    with pytest.raises(HierarchyError, match="A class name must be text, got list"):
         Hierarchy.from_networkx(graph, [["a"], "b"])
     with pytest.raises(HierarchyError, match="no leaf for class 'c'"):
         Hierarchy.from_networkx(graph, ["c", "b"])
@@ -395,13 +416,28 @@ def test_graphs_with_odd_labels_are_refused_without_a_crash():
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ([("r", None, "r"), ("a", "r", "a"), ("b", "q", "b")], "Node 'b' names an unknown parent 'q'"),
-        ([("r", None, "r"), ("a", "r", "A"), ("b", "r", "b")], "Leaf 'a' is named 'A'; a leaf is named"),
-        ([("r", None, "r"), ("a", 3, "a"), ("b", "r", "b")], "parent of node 'a' must be an id or null"),
+        (
+            [("r", None, "r"), ("a", "r", "a"), ("b", "q", "b")],
+            "Node 'b' names an unknown parent 'q'",
+        ),
+        (
+            [("r", None, "r"), ("a", "r", "A"), ("b", "r", "b")],
+            "Leaf 'a' is named 'A'; a leaf is named",
+        ),
+        (
+            [("r", None, "r"), ("a", 3, "a"), ("b", "r", "b")],
+            "parent of node 'a' must be an id or null",
+        ),
         ([("r", None, "r"), ("a", "r", "a"), (7, "r", "b")], "A node id must be text, got 7"),
-        ([("r", None, None), ("a", "r", "a"), ("b", "r", "b")], "name of node 'r' must be text, got None"),
+        (
+            [("r", None, None), ("a", "r", "a"), ("b", "r", "b")],
+            "name of node 'r' must be text, got None",
+        ),
         ([("r", None, "r"), ("a", "r", "a", "n123"), ("b", "r", "b")], "'a' has WordNet id 'n123'"),
-        ([("r", None, "r"), ("a", "r", "a", "n٠٢٠٨٤٠٧١"), ("b", "r", "b")], "expected a form like 'n02"),
+        (
+            [("r", None, "r"), ("a", "r", "a", "n٠٢٠٨٤٠٧١"), ("b", "r", "b")],
+            "expected a form like 'n02",
+        ),
         ([("r", None, "r"), ("a", "r", "a", 5), ("b", "r", "b")], "'a' has WordNet id 5"),
     ],
 )
@@ -432,13 +468,17 @@ def test_hostile_names_are_refused_everywhere_and_shown_escaped(name):
         lambda: Hierarchy.from_json(record(nodes=[{"id": "r", "parent": None, "name": name}])),
     ]
     for attempt in attempts:
-        with pytest.raises(HierarchyError, match="holds control, bidirectional or zero-wi") as caught:
+        with pytest.raises(
+            HierarchyError, match="holds control, bidirectional or zero-wi"
+        ) as caught:
             attempt()
         assert str(caught.value).isascii()
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["می\u200cخواهم", "👩\u200d🔬", "क\u094d\u200dष", "naïve café", "猫"])
+@pytest.mark.parametrize(
+    "name", ["می\u200cخواهم", "👩\u200d🔬", "क\u094d\u200dष", "naïve café", "猫"]
+)
 def test_names_in_any_script_are_welcome(name):
     assert Hierarchy.from_json(Hierarchy.from_paths([name, "b"]).to_json()).classes == (name, "b")
 
@@ -470,23 +510,26 @@ def test_names_that_are_no_text_are_refused(value):
         ("{", "cannot be parsed"),
         (b"\xff\xfe\x00", "cannot be parsed"),
         ("null", f'Expected a JSON object with "format": "{FORMAT}", got None'),
-        ("[1]", "Expected a JSON object .* got 'list'"),
-        ('{"a": 1}', "Expected a JSON object .* got 'dict'.*`nbdt hierarchy convert`"),
-        (record(version=VERSION + 1), f"version {VERSION + 1} is not known to this release, which reads"),
+        ("[1]", "Expected a JSON object .* got list"),
+        ('{"a": 1}', "Expected a JSON object .* got dict.*`nbdt hierarchy convert`"),
+        (
+            record(version=VERSION + 1),
+            f"version {VERSION + 1} is not known to this release, which reads",
+        ),
         (record(version="1"), "version '1' is not known"),
         (record(version=None), "version None is not known"),
-        (record(version={}), "version 'dict' is not known"),
+        (record(version={}), "version dict is not known"),
         (record(nodes=None), "The hierarchy is damaged: TypeError"),
         (record(nodes=[1]), "The hierarchy is damaged"),
         (record(nodes=[{"id": "r"}]), "The hierarchy is damaged: KeyError 'parent'"),
         (record(nodes=[{"parent": None}]), "damaged: KeyError 'id'"),
         (record(nodes=[]), "The tree has no leaf for class 'a', 'b'"),
-        (record(nodes=[{"id": [], "parent": None}]), "A node id must be text, got 'list'"),
+        (record(nodes=[{"id": [], "parent": None}]), "A node id must be text, got list"),
         (record(nodes=[{"id": "r", "parent": {}}]), "parent of node 'r' must be an id or null"),
         (record(classes="ab"), '"classes" is no list'),
         (record(classes={"a": 0, "b": 1}), '"classes" is no list'),
         (record(classes=[1, 2]), "A class name must be text, got 1"),
-        (record(classes=[["a"], "b"]), "A class name must be text, got 'list'"),
+        (record(classes=[["a"], "b"]), "A class name must be text, got list"),
     ],
 )
 def test_broken_files(text, message, tmp_path):
@@ -525,7 +568,9 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     file = tmp_path / "huge.json"
     with file.open("wb") as sparse:
         sparse.truncate(MAX_FILE + 1)
-    with pytest.raises(HierarchyError, match=f"has {MAX_FILE + 1:,} bytes; .* at most {MAX_FILE:,}"):
+    with pytest.raises(
+        HierarchyError, match=f"has {MAX_FILE + 1:,} bytes; .* at most {MAX_FILE:,}"
+    ):
         Hierarchy.load(file)
 
 
@@ -575,10 +620,10 @@ def test_deep_lists_are_no_names(wrap):
 
 def test_a_deep_tree_is_a_tree_and_prints_in_bounds():
     nested = ["last", "d0"]
-    for level in range(1, DEEP // 5):
+    for level in range(1, 5_000):
         nested = [f"d{level}", {"g": nested}]
     h = Hierarchy.from_nested({"root": nested})
-    assert h.depth == DEEP // 5
+    assert h.depth == 5_000
     assert h.hash == Hierarchy.from_json(h.to_json()).hash
     assert len(h.path_to(h.index("last"))) == h.depth + 1
     tracemalloc.start()

@@ -54,7 +54,7 @@ class TreeSupervisionLoss(nn.Module):
             raise NBDTError(
                 "Under 'marginal' the path's likelihood is the flat softmax, so this loss is just "
                 "(β + ω) · cross-entropy: use torch.nn.CrossEntropyLoss, or alpha > 0, or 'rule"
-                "=\"representative\"'."
+                '="representative"\'.'
             )
         if not all(0 <= value < float("inf") for value in (beta, omega, alpha)):
             raise NBDTError(f"β, ω and α are finite and ≥ 0, got {beta}, {omega}, {alpha}.")

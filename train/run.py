@@ -74,19 +74,20 @@ def _for_recipe(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
 
 def _fit(module: TreeSupervised, kept: Labelled, held_out: Labelled, out: Path) -> None:
     recipe = module.recipe
+    batches = AugmentedBatches(kept, recipe)
     trainer = lightning.Trainer(
         max_epochs=recipe.epochs,
         default_root_dir=out,
         logger=CSVLogger(out, name="log"),
         callbacks=[ModelCheckpoint(out / "checkpoints", save_last=True)],
         enable_model_summary=False,
-        log_every_n_steps=20,
+        log_every_n_steps=min(20, len(batches)),
         num_sanity_val_steps=0,
     )
     last = out / "checkpoints" / "last.ckpt"
     trainer.fit(
         module,
-        AugmentedBatches(kept, recipe),
+        batches,
         PlainBatches(held_out, batch_size=500),
         ckpt_path=last if last.exists() else None,
         weights_only=False,

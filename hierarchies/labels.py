@@ -1,0 +1,173 @@
+"""Labels for nodes: which concept goes to which node, and what each is then called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
+from itertools import chain, count
+
+from nbdt.hierarchy import Hierarchy
+
+from .concepts import Concept, hypernyms_of, leaf_spans
+from .wordnet import wordnet
+
+ALL = "all classes"
+MAX_WORD = 60  # characters of a class name inside another node's label
+MOST_SHOWN = 5  # leaves in a label
+ALTERNATIVE = 0.75  # of the best concept's fit: worse ones yield to a qualified label
+UNCHANGED_PLURALS = ("fish", "sheep", "deer", "craft", "s", "works", "people", "ware", "clothing")
+
+
+def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None) -> str:
+    """An honest label from a node's own leaves: ``"cat, dog + 3"``.
+
+    Args:
+        classes: the leaves, or the first of them.
+        limit: how many are shown.
+        total: how many leaves there are, where `classes` are not all.
+    """
+    total = len(classes) if total is None else total
+    shown = ", ".join(map(_short, classes[:limit]))
+    return f"{shown} + {total - limit:,}" if total > limit else shown
+
+
+def _short(name: str) -> str:
+    """Of "tench, Tinca tinca" the first word; a very long name is cut."""
+    word = name.partition(",")[0].strip() or name
+    return word if len(word) <= MAX_WORD else word[: MAX_WORD - 1] + "…"
+
+
+def owners(hierarchy: Hierarchy, fitting: Mapping[int, Sequence[Concept]]) -> dict[int, Concept]:
+    """One concept for one node, best fits first, never one broader than a node's above it."""
+    pairs = [
+        (concept.rank, node, concept)
+        for node, row in fitting.items()
+        for concept in row
+        if concept.names and concept.fit >= ALTERNATIVE * row[0].fit
+    ]
+    above = hypernyms_of({concept.synset for _, _, concept in pairs})
+    start, size = leaf_spans(hierarchy)
+    chosen: dict[int, Concept] = {}
+    owner: dict[int, int] = {}
+    narrower: dict[int, list[int]] = {}  # owners of the concepts below each concept
+
+    def is_above(high: int, low: int) -> bool:
+        inside = start[high] <= start[low] < start[high] + size[high]
+        return inside and size[high] > size[low]
+
+    for _, node, concept in sorted(pairs, key=lambda pair: pair[:2]):
+        broader = [owner[other] for other in above[concept.synset] if other in owner]
+        if (
+            node not in chosen
+            and concept.synset not in owner
+            and not any(is_above(node, other) for other in broader)
+            and not any(is_above(other, node) for other in narrower.get(concept.synset, ()))
+        ):
+            chosen[node] = concept
+            owner[concept.synset] = node
+            for other in above[concept.synset]:
+                narrower.setdefault(other, []).append(node)
+    return chosen
+
+
+class Labels:
+    """Gives each node a label that no other node and no class has.
+
+    Args:
+        hierarchy: the tree.
+        synsets: (classes,) indices in WordNet, None where unknown.
+        fitting: the concepts of each inner node, best first.
+
+    Attributes:
+        found: label by node.
+        concept: by node, the concept that the label has or begins with.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        synsets: Sequence[int | None],
+        fitting: Mapping[int, Sequence[Concept]],
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.fitting = fitting
+        self.net = wordnet()
+        self.found: dict[int, str] = {}
+        self.concept: dict[int, Concept | None] = {}
+        self._used = set(hierarchy.classes)
+        known = {synset for synset in synsets if synset is not None}
+        self._above = hypernyms_of(known | {c.synset for row in fitting.values() for c in row})
+        self._synsets = synsets
+        self._start, self._size = leaf_spans(hierarchy)
+        self._order = [0] * hierarchy.num_classes
+        for index, leaf in enumerate(hierarchy.leaf_nodes):
+            self._order[self._start[leaf]] = index
+
+    def plain(self, node: int, concept: Concept) -> None:
+        """The concept's word, another of its words, or the word with its kind."""
+        words = self.net.lemmas(concept.synset)
+        kinds = map(self.net.name, self.net.parents[concept.synset].tolist())
+        options = chain(words, (f"{words[0]} ({kind})" for kind in kinds))
+        free = next((word for word in options if word not in self._used), None)
+        self._add(node, free or self._with_leaves(node, concept), concept)
+
+    def qualified(self, node: int) -> None:
+        """The concept's word and what sets this node apart, or leaves alone."""
+        row = self.fitting[node]
+        if not row:
+            self._add(node, self._leaves(node), None)
+            return
+        concept = next((concept for concept in row if concept.names), row[0])
+        label = self._with_kind(concept, row) if concept.names else None
+        self._add(node, label or self._with_leaves(node, concept), concept)
+
+    def _with_kind(self, concept: Concept, row: Sequence[Concept]) -> str | None:
+        """As "dog: terriers", if most of the node's leaves are both and no node is so called."""
+        kinds = [other.synset for other in row if concept.synset in self._above[other.synset]]
+        name = self.net.name(concept.synset)
+        labels = (f"{name}: {plural(self.net.name(kind))}" for kind in kinds)
+        return next((label for label in labels if label not in self._used), None)
+
+    def _with_leaves(self, node: int, concept: Concept) -> str:
+        """As "dog: beagle, basset + 3", leaves that are dogs first."""
+
+        def key(index: int) -> tuple[bool, int]:
+            synset = self._synsets[index]
+            known = synset is not None and concept.synset in {synset, *self._above[synset]}
+            return (not known, index)
+
+        shown = nsmallest(MOST_SHOWN, self._under(node), key=key)
+        return self._free(f"{self.net.name(concept.synset)}: ", shown, self._size[node])
+
+    def _leaves(self, node: int) -> str:
+        if node == 0 and self.hierarchy.num_classes > 3 and ALL not in self._used:
+            return ALL
+        return self._free("", nsmallest(MOST_SHOWN, self._under(node)), self._size[node])
+
+    def _under(self, node: int) -> list[int]:
+        return self._order[self._start[node] : self._start[node] + self._size[node]]
+
+    def _free(self, prefix: str, shown: Sequence[int], total: int) -> str:
+        """As few leaves as make the label differ from the others'."""
+        words = [self.hierarchy.classes[index] for index in shown]
+        labels = (prefix + leaf_label(words, n, total) for n in range(2, MOST_SHOWN + 1))
+        numbered = (f"{prefix}{leaf_label(words, 2, total)} ({number})" for number in count(2))
+        return next(label for label in chain(labels, numbered) if label not in self._used)
+
+    def _add(self, node: int, label: str, concept: Concept | None) -> None:
+        self._used.add(label)
+        self.found[node], self.concept[node] = label, concept
+
+
+def plural(words: str) -> str:
+    """The regular plural of a noun or of a compound's last word: "terriers", "ladies"."""
+    head, of, rest = words.partition(" of ")
+    if head.endswith(UNCHANGED_PLURALS):
+        return words
+    if head.endswith(("x", "z", "ch", "sh")):
+        return f"{head}es{of}{rest}"
+    if head.endswith("y") and head[-2:-1] not in "aeiou":
+        return f"{head[:-1]}ies{of}{rest}"
+    if head.endswith("man"):
+        return f"{head[:-2]}en{of}{rest}"
+    return f"{head}s{of}{rest}"

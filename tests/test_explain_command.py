@@ -1,0 +1,78 @@
+"""`nbdt explain`: real files in, trees, JSON and pictures out, in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-m", "nbdt", "explain", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """One run over good and bad files: starting a process takes seconds."""
+    folder = tmp_path_factory.mktemp("photos")
+    noise = Image.effect_noise((60, 40), 80)
+    noise.convert("RGB").save(folder / "photo.jpg")
+    noise.convert("RGBA").save(folder / "alpha.png")
+    noise.convert("CMYK").save(folder / "print.jpg")
+    noise.save(folder / "grey.webp")
+    Image.new("RGB", (1, 1), "red").save(folder / "one.gif")
+    (folder / "text.jpg").write_text("no image")
+    (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:300])
+    (folder / "evil\x1b[31m.png").write_bytes(b"\x89PNG\r\n")
+    names = ["photo.jpg", "alpha.png", "print.jpg", "grey.webp", "one.gif", "text.jpg", "cut.jpg",
+             "evil\x1b[31m.png", "missing.png"]  # fmt: skip
+    return folder, run(folder, *names, "--out", "out"), run(folder, *names, "--json", "--out", "js")
+
+
+def test_good_files_are_done_although_others_fail(outcome):
+    folder, text, _ = outcome
+    assert text.returncode == 3, text.stderr
+    pictures = sorted(path.name for path in (folder / "out").iterdir())
+    assert pictures == ["alpha.nbdt.png", "grey.nbdt.png", "one.nbdt.png", "photo.nbdt.png",
+                        "print.nbdt.png"]  # fmt: skip
+    with Image.open(folder / "out" / "photo.nbdt.png") as shown:
+        assert shown.width > 500
+
+
+def test_every_bad_file_gets_one_clear_line(outcome):
+    _, text, _ = outcome
+    lines = text.stderr.splitlines()
+    assert len(lines) == 4, text.stderr
+    assert all(line.startswith("error: '") for line in lines)
+    assert "\x1b" not in text.stderr
+    assert "starts with b'no image'" in lines[0]
+
+
+def test_the_path_is_printed_with_its_runners_up(outcome):
+    _, text, _ = outcome
+    first = text.stdout.split("picture:")[0]
+    assert first.startswith("photo.jpg: ")
+    assert "└── " in first
+    assert "   not " in first
+    assert "%" in first
+
+
+def test_json_is_one_object_a_line_for_every_file(outcome):
+    _, _, lines = outcome
+    records = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert len(records) == 9
+    good = records[0]
+    assert good["file"] == "photo.jpg"
+    assert good["path"][-1]["chosen"] == good["class"]
+    assert good["picture"] == "js/photo.nbdt.png"
+    assert "error" in records[-1]
+
+
+def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
+    assert run(tmp_path).returncode == 2
+    unknown = run(tmp_path, "x.png", "--model", "cifar11")
+    assert unknown.returncode == 1
+    assert "Did you mean 'cifar10'?" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
