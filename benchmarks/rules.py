@@ -12,6 +12,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def _split(members: list[str], most: int, rng: random.Random, skew: float) -> li
     else:
         cuts = sorted(rng.sample(range(1, len(members)), count - 1))
     bounds = [0, *cuts, len(members)]
-    return [members[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [members[a:b] for a, b in pairwise(bounds)]
 
 
 def minima(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from PIL import Image
@@ -66,7 +66,7 @@ def build(model: NBDT) -> gr.Blocks:
             return gr.HTML(record=_strip_record(answer(model, path)) if path else "")
 
         photo.change(show, photo, strip, api_visibility="private", show_progress="minimal")
-    return page
+    return cast(gr.Blocks, page)
 
 
 def answer(model: NBDT, path: str) -> Explanation:
@@ -116,11 +116,15 @@ def _strip_record(explanation: Explanation) -> str:
 
 def _examples(model: NBDT, photo: gr.Image) -> None:
     folder = Path(str(files("gradio"))) / "media_assets" / "images"
-    found = {str(folder / name): label for name, label in EXAMPLES.items() if (folder / name).is_file()}
+    found = {
+        str(folder / name): label for name, label in EXAMPLES.items() if (folder / name).is_file()
+    }
     if not found:
         return
     known = set(model.hierarchy.classes)
-    labels = [label if label in known else f"{label} (not a class here)" for label in found.values()]
+    labels = [
+        label if label in known else f"{label} (not a class here)" for label in found.values()
+    ]
     gr.Examples([[path] for path in found], photo, example_labels=labels, label="Examples")
 
 

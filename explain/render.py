@@ -46,7 +46,9 @@ def overlays(explanation: Explanation, side: int = TILE) -> list[Image.Image]:
     """
     photo = _photo(explanation, side)
     # A grey, paler photograph leaves the colours to the map.
-    ground = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, "white"), 0.25)
+    ground = Image.blend(
+        photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, "white"), 0.25
+    )
     shown = []
     for values in explanation.maps:
         tile = ground.convert("RGBA")
@@ -82,7 +84,9 @@ def picture(explanation: Explanation) -> Image.Image:
         f"Red speaks for the chosen branch, blue against it; one scale for all. The maps have "
         f"{columns} × {height} positions and are drawn smoothed."
     )
-    draw.text((GAP, TILE + CAPTION + 2 * GAP), _fitting(note, _font(12), width), "#555555", _font(12))
+    draw.text(
+        (GAP, TILE + CAPTION + 2 * GAP), _fitting(note, _font(12), width), "#555555", _font(12)
+    )
     return sheet
 
 
@@ -111,9 +115,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _fitting(
-    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> str:
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """`text`, shortened with an ellipsis until it is at most `width` pixels wide."""
     if font.getlength(text) <= width:
         return text

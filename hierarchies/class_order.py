@@ -106,14 +106,10 @@ def _by_ids(leaves: Sequence[Leaf], wnids: Sequence[str]) -> list[Leaf]:
 def _by_index(leaves: Sequence[Leaf]) -> list[Leaf]:
     by_index = {leaf.class_index: leaf for leaf in leaves}
     if {*by_index} != {*range(len(leaves))}:
-        wrong = (
-            next(leaf for leaf in leaves if leaf.class_index not in range(len(leaves)))
-            if {*by_index} - {*range(len(leaves))}
-            else leaves[0]
-        )
+        shown = listed(leaf.class_index for leaf in leaves)
         raise FormatError(
             f"The class indices of {len(leaves)} leaves should be 0 to {len(leaves) - 1}, each "
-            f"once; leaf {short(wrong.id)} has {short(wrong.class_index)}."
+            f"once; they are {shown}."
         )
     return [by_index[place] for place in range(len(leaves))]
 

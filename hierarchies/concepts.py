@@ -26,6 +26,7 @@ MIN_PRECISION = 0.7
 MIN_RECALL = 0.5
 MIN_LEAVES = 2
 MIN_CONTENT = 0.25  # leaves out artifact, organism, instrumentality and all above them
+VAGUE = ("part", "piece", "article", "unit", "thing", "system", "way")  # these say nothing
 WNID = re.compile(r"n[0-9]{8}")
 FAMILIARITY = 0.03  # of a word's log count in SemCor against information content: "animal", not
 # "chordate", where both mean the same classes, yet "motor vehicle" and not "container"
@@ -182,7 +183,9 @@ def _classes_by_concept(
     """(depth-first position, leaf) of the classes below each concept worth naming, ascending."""
     known = [index for index, synset in enumerate(synsets) if synset is not None]
     pairs = net.closure([synset for synset in synsets if synset is not None])
+    vague = [sense for word in VAGUE for sense in net.senses(word) if net.name(sense) == word]
     kept = net.information_content[pairs.synset] >= MIN_CONTENT
+    kept &= ~np.isin(pairs.synset, vague)
     found: dict[int, list[tuple[int, int]]] = {}
     for row, concept in zip(pairs.row[kept].tolist(), pairs.synset[kept].tolist(), strict=True):
         leaf = hierarchy.leaf_nodes[known[row]]
@@ -199,11 +202,17 @@ def _concept(synset: int, count: int, size: int, total: int, appeal: float) -> C
 
 
 def _appeal(synset: int, net: WordNet) -> float:
-    """Content, and how often SemCor's annotators met the synset by the most usual of its words."""
-    times = max(
+    """Content and familiarity: of several right names the exact one that people know."""
+    content = float(net.information_content[synset])
+    return content + FAMILIARITY * math.log1p(familiarity(synset))
+
+
+def familiarity(synset: int) -> int:
+    """How often SemCor's annotators met the synset under the most usual of its words."""
+    net = wordnet()
+    return max(
         net.tag_counts(lemma)[net.senses(lemma).index(synset)] for lemma in net.lemmas(synset)
     )
-    return float(net.information_content[synset]) + FAMILIARITY * math.log1p(times)
 
 
 def hypernyms_of(synsets: Iterable[int]) -> dict[int, frozenset[int]]:

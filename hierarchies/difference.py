@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -152,18 +152,22 @@ def _match(old: _Side, new: _Side) -> dict[int, int]:
     """New node of each old one that has a match: see `diff`."""
     partner = {old.tree.index(name): new.tree.index(name) for name in old.tree.classes}
     partner[0] = 0  # the roots hold the same classes
-    rounds = [
-        (list(zip(old.tree.ids, old.tree.names, strict=True)), zip(new.tree.ids, new.tree.names)),
+    keys: list[tuple[Sequence[object], Sequence[object]]] = [
+        (_ids_and_names(old.tree), _ids_and_names(new.tree)),
         (old.leaf_sets, new.leaf_sets),
         (old.tree.ids, new.tree.ids),
     ]
-    for old_keys, new_keys in rounds:
+    for old_keys, new_keys in keys:
         taken = set(partner.values())
         places = {key: node for node, key in enumerate(new_keys) if node not in taken}
         for node, key in enumerate(old_keys):
             if node not in partner and key in places:
                 partner[node] = places.pop(key)
     return partner
+
+
+def _ids_and_names(tree: Hierarchy) -> list[tuple[str, str]]:
+    return list(zip(tree.ids, tree.names, strict=True))
 
 
 def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:

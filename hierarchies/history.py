@@ -111,7 +111,8 @@ class History:
             edits: the edits that led here from the parent.
 
         Raises:
-            HistoryError: an unusable `who` or `why`, an unknown parent, or other classes.
+            HistoryError: an unusable `who` or `why`, an unknown parent, other classes, or edits
+                that did not lead to this hierarchy.
             OSError: the folder cannot be written.
         """
         _check_words(who, why)
@@ -123,6 +124,8 @@ class History:
                 f"Version {basis.number} in {os.fspath(self.folder)!r} has other classes, or "
                 "another order of them; a history is that of one model: start another folder."
             )
+        if edits and edits[-1].after != hierarchy.hash:
+            raise HistoryError("The last of the edits given did not lead to this hierarchy.")
         number = self._claim()
         version = Version(
             number,
@@ -209,7 +212,7 @@ class History:
 
     def _numbers(self) -> list[int]:
         """Versions in order; an empty file is a number that was claimed and not filled (yet)."""
-        return sorted(int(entry.name[:6]) for entry in self._files() if entry.stat().st_size)
+        return sorted(int(entry.name[:6]) for entry in self._files() if _is_filled(entry))
 
     def _unknown(self, number: int) -> str:
         numbers = self._numbers()
@@ -244,6 +247,13 @@ class History:
             if path.exists() and not path.stat().st_size:
                 path.unlink()
             raise
+
+
+def _is_filled(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.stat().st_size > 0
+    except FileNotFoundError:  # a save that failed took its claim back
+        return False
 
 
 def _read_header(path: Path) -> object:

@@ -8,7 +8,7 @@ from itertools import chain, count
 
 from nbdt.hierarchy import Hierarchy
 
-from .concepts import Concept, hypernyms_of, leaf_spans
+from .concepts import Concept, familiarity, hypernyms_of, leaf_spans
 from .wordnet import wordnet
 
 ALL = "all classes"
@@ -98,6 +98,11 @@ class Labels:
         known = {synset for synset in synsets if synset is not None}
         self._above = hypernyms_of(known | {c.synset for row in fitting.values() for c in row})
         self._synsets = synsets
+        # Better known first, then in class order.
+        self._rank = [
+            (-familiarity(synset) if synset is not None else 0, index)
+            for index, synset in enumerate(synsets)
+        ]
         self._start, self._size = leaf_spans(hierarchy)
         self._order = [0] * hierarchy.num_classes
         for index, leaf in enumerate(hierarchy.leaf_nodes):
@@ -131,18 +136,23 @@ class Labels:
     def _with_leaves(self, node: int, concept: Concept) -> str:
         """As "dog: beagle, basset + 3", leaves that are dogs first."""
 
-        def key(index: int) -> tuple[bool, int]:
+        def key(index: int) -> tuple[bool, int, int]:
             synset = self._synsets[index]
             known = synset is not None and concept.synset in {synset, *self._above[synset]}
-            return (not known, index)
+            return (not known, *self._rank[index])
 
         shown = nsmallest(MOST_SHOWN, self._under(node), key=key)
         return self._free(f"{self.net.name(concept.synset)}: ", shown, self._size[node])
 
     def _leaves(self, node: int) -> str:
+        """The best-known leaf of each of the largest children, since they have little in common."""
         if node == 0 and self.hierarchy.num_classes > 3 and ALL not in self._used:
             return ALL
-        return self._free("", nsmallest(MOST_SHOWN, self._under(node)), self._size[node])
+        groups = sorted(self.hierarchy.children[node], key=lambda child: -self._size[child])
+        first = [min(self._under(child), key=self._rank.__getitem__) for child in groups]
+        rest = nsmallest(2 * MOST_SHOWN, self._under(node), key=self._rank.__getitem__)
+        shown = list(dict.fromkeys([*first[:2], *rest]))[:MOST_SHOWN]
+        return self._free("", shown, self._size[node])
 
     def _under(self, node: int) -> list[int]:
         return self._order[self._start[node] : self._start[node] + self._size[node]]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .head import detach as detach
     from .head import flat as flat
     from .hierarchy import Hierarchy as Hierarchy
-    from .hierarchy import HierarchyError as HierarchyError
     from .model import NBDT as NBDT
+    from .nodes import HierarchyError as HierarchyError
     from .paths import Decision as Decision
     from .paths import Path as Path
 

@@ -40,7 +40,7 @@ def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]
     return nodes, _walk_nested(nested, None if only else "/", nodes)
 
 
-def nodes_from_graph(graph: nx.DiGraph, classes: set[str]) -> list[Node]:
+def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
     """Nodes of a directed graph; one with two parents appears twice, for the checks to refuse."""
     import networkx as nx
 
@@ -136,7 +136,7 @@ def _walk_nested(nested: Mapping[str, Any], root: str | None, nodes: list[Node])
     classes: list[str] = []
     groups: dict[tuple[str, str], str] = {}
     stack: list[tuple[str | None, object, object]] = [
-        (root, name, value) for name, value in reversed(nested.items())
+        (root, name, value) for name, value in reversed(list(nested.items()))
     ]
     while stack:
         parent, name, value = stack.pop()
@@ -165,14 +165,14 @@ def _members(name: str, value: object) -> list[tuple[object, object]]:
     return members
 
 
-def _graph_id(graph: nx.DiGraph, key: object, classes: set[str]) -> str:
+def _graph_id(graph: nx.DiGraph[Any], key: object, classes: set[str]) -> str:
     name = graph.nodes[key].get("name")
     if graph.out_degree(key) == 0 and str(key) not in classes and str(name) in classes:
         return str(name)
     return str(key)
 
 
-def _graph_name(graph: nx.DiGraph, key: object, node_id: str) -> str:
+def _graph_name(graph: nx.DiGraph[Any], key: object, node_id: str) -> str:
     """Leaves are named by their class; inner nodes by their attribute or key."""
     if graph.out_degree(key) == 0:
         return node_id

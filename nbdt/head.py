@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -114,8 +115,7 @@ class DecisionRules(nn.Module):
             )
         nodes = self.hierarchy.path_to(self.hierarchy.leaf_nodes[class_index])
         decisions = tuple(
-            self._decision(log_probs, parent, child)
-            for parent, child in zip(nodes, nodes[1:], strict=False)
+            self._decision(log_probs, parent, child) for parent, child in pairwise(nodes)
         )
         total = float(sum(log_probs[node] for node in nodes))
         return Path(decisions, self.hierarchy.classes[class_index], class_index, total)
@@ -207,7 +207,7 @@ class NBDTHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, features) to (batch, classes): leaf log-probabilities, or logits in `flat`."""
-        logits = self.linear(features)
+        logits: Tensor = self.linear(features)
         return logits if self.gives_flat else self.rules(logits)
 
     def hard(self, features: Tensor) -> Tensor:

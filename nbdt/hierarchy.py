@@ -93,7 +93,7 @@ class Hierarchy:
 
     @classmethod
     def from_networkx(
-        cls, graph: nx.DiGraph, classes: Sequence[str], *, collapse: bool = False
+        cls, graph: nx.DiGraph[Any], classes: Sequence[str], *, collapse: bool = False
     ) -> Hierarchy:
         """A directed graph with edges from parent to child.
 
@@ -180,11 +180,11 @@ class Hierarchy:
         """Write `to_json` to `path`, atomically. Raises OSError if it cannot be written."""
         write_atomic(path, self.to_json())
 
-    def to_networkx(self) -> nx.DiGraph:
+    def to_networkx(self) -> nx.DiGraph[Any]:
         """A DiGraph keyed by node id, with ``name``, ``wnid`` (where known), ``class_index``."""
         import networkx as nx
 
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[str] = nx.DiGraph()
         for index, node in enumerate(self.nodes):
             attributes: dict[str, Any] = {"name": node.name}
             if node.wnid:

@@ -64,8 +64,8 @@ def _walk(root: str, reader: Callable[[str], Image.Image]) -> Iterator[ImageSour
         empty = False
         yield ImageSource(path, None, opener)
     if empty:
-        error = refusal(root, "image files", "a folder without any", _named())
-        yield ImageSource(root, None, partial(refuse, error))
+        refused = refusal(root, "image files", "a folder without any", _named())
+        yield ImageSource(root, None, partial(refuse, refused))
 
 
 def _entries(folder: str, *, follow: bool = False) -> list[tuple[str, bool]]:

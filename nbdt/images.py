@@ -122,6 +122,7 @@ def refusal(name: str, expected: str, got: str, remedy: str) -> ImageError:
 
 
 def refuse(error: ImageError) -> NoReturn:
+    """Raise it: an opener for what cannot be opened."""
     raise error
 
 

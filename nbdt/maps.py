@@ -101,4 +101,4 @@ def offsets(bias: Tensor | None, coefficients: Tensor) -> Tensor:
 
 def entropies(coefficients: Tensor) -> Tensor:
     """``H(c) = −Σ c log c`` of `marginal` score coefficients, in nats: (batch, queries)."""
-    return -torch.special.xlogy(coefficients, coefficients).sum(dim=-1)
+    return -torch.xlogy(coefficients, coefficients).sum(dim=-1)

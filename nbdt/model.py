@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -110,7 +111,9 @@ class NBDT(nn.Module):
             NBDTError: unknown architecture, no network for the hub, or weights that do not fit.
         """
         if hierarchy is None:
-            raise NBDTError("from_timm needs a hierarchy; see nbdt.hierarchies for ways to get one.")
+            raise NBDTError(
+                "from_timm needs a hierarchy; see nbdt.hierarchies for ways to get one."
+            )
         network = create_timm(architecture, hierarchy.num_classes, pretrained, weights)
         return cls.from_network(network, architecture, hierarchy, rule=rule)
 
@@ -255,7 +258,7 @@ def create_timm(
 ) -> nn.Module:
     """A timm model with its classifier; the errors of `NBDT.from_timm`."""
     timm = import_timm()
-    if not timm.is_model(architecture.split(".")[0]):
+    if not timm.is_model(architecture.split(".", maxsplit=1)[0]):
         raise NBDTError(
             f"timm knows no architecture {architecture!r}."
             f"{nearest(architecture, timm.list_models())} See timm.list_models()."
@@ -340,8 +343,8 @@ def timm_preprocessing(network: nn.Module) -> Preprocessing:
     config = resolve_model_data_config(network)
     return Preprocessing(
         size=config["input_size"][-1],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=_three(config["mean"]),
+        std=_three(config["std"]),
         crop_pct=config["crop_pct"],
         interpolation=config["interpolation"],
     )
@@ -384,8 +387,8 @@ def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
     try:
         return Preprocessing(
             size=int(values["size"]),
-            mean=tuple(map(float, values["mean"])),
-            std=tuple(map(float, values["std"])),
+            mean=_three(values["mean"]),
+            std=_three(values["std"]),
             crop_pct=float(values["crop_pct"]),
             interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
         )
@@ -393,10 +396,15 @@ def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
         raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
 
 
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except Exception as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None
 
 

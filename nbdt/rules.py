@@ -158,7 +158,7 @@ def _chunks(logits: Tensor, tree: Tree, values: int) -> tuple[Tensor, ...]:
     size = max(16, values // tree.num_nodes)
     if torch.compiler.is_compiling() or logits.shape[0] <= size or logits.is_cuda:
         return (logits,)
-    return logits.split(size)
+    return tuple(logits.split(size))
 
 
 # ---- hard ----------------------------------------------------------------------------------
@@ -172,11 +172,10 @@ def hard_nodes(logits: Tensor, tree: Tree, rule: str) -> Tensor:
 
 def _ranking(logits: Tensor, tree: Tree, rule: str) -> Tensor:
     """Anything that ranks siblings as their scores do: (edges, batch)."""
-    if rule == "marginal":
-        # Masses rank as their logarithms, and the greedy child keeps at least 1/arity of its
-        # parent's, so that nothing on the way underflows unless the tree is both deep and wide.
-        if tree.depth * math.log10(tree.max_arity) < 30:
-            return tree.node_sums(logits.softmax(dim=1).t().contiguous())
+    # Masses rank as their logarithms, and the greedy child keeps at least 1/arity of its parent's,
+    # so that nothing on the way underflows unless the tree is both deep and wide.
+    if rule == "marginal" and tree.depth * math.log10(tree.max_arity) < 30:
+        return tree.node_sums(logits.softmax(dim=1).t().contiguous())
     return edge_scores(logits, tree, rule)
 
 
@@ -210,7 +209,7 @@ def _table_step(ranking: Tensor, tree: Tree) -> Callable[..., Tensor]:
     ]
     chosen = torch.cat(best).add_(tree.group_start[:, None]).reshape(-1)
 
-    def step(current: Tensor, columns: Tensor, flat: Tensor, tree: Tree) -> Tensor:
+    def step(current: Tensor, columns: Tensor, _: Tensor, tree: Tree) -> Tensor:
         group = tree.group_below.index_select(0, current)
         child = chosen.take(torch.add(columns[:, 0], group.clamp(min=0), alpha=len(columns)))
         return torch.where(group < 0, current, child)
@@ -221,7 +220,9 @@ def _table_step(ranking: Tensor, tree: Tree) -> Callable[..., Tensor]:
 # ---- loss ----------------------------------------------------------------------------------
 
 
-def path_nll(logits: Tensor, target: Tensor, tree: Tree, rule: str) -> Tensor:
+def path_nll(
+    logits: Tensor, target: Tensor, tree: Tree, rule: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """``−log p(child | parent)`` of each decision on the way to the target, per image.
 
     Only the sibling groups on the targets' paths are decided, not the whole tree.
@@ -245,7 +246,7 @@ class _PathNLL(torch.autograd.Function):
     """Cross-entropy of ragged sibling groups, each picked from one image's column of scores."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, image: Tensor, chosen: Tensor, tree: Tree) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, scores: Tensor, image: Tensor, chosen: Tensor, tree: Tree) -> Tensor:
         group = tree.group_of_edge.index_select(0, chosen)
         size = tree.group_size.index_select(0, group)
         decision = torch.repeat_interleave(size)
@@ -264,7 +265,7 @@ class _PathNLL(torch.autograd.Function):
         return total.log_().add_(top).sub_(flat.take(target))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         where, share, decision, target = ctx.saved_tensors
         result = gradient.new_zeros(ctx.shape)
         flat = result.view(-1)

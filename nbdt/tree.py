@@ -8,6 +8,7 @@ are neighbours: all groups of one size are decided by a single ``log_softmax``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -123,7 +124,7 @@ class Tree(nn.Module):
 
     def _index_levels(self, parents: Ints, depths: Ints) -> None:
         bounds = np.searchsorted(depths, np.arange(1, self.depth + 2)).tolist()
-        self.levels = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self.levels = list(pairwise(bounds))
         family = np.zeros_like(parents)
         for low, high in self.levels:
             family[low:high] = np.unique(parents[low:high], return_inverse=True)[1]
@@ -166,13 +167,14 @@ class Tree(nn.Module):
 
     def node_means(self, values: Tensor) -> Tensor:
         """Means over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _apply(_NodeMeans, self._node_sums, values, self, mean=True)
+        return _apply(_NodeMeans, self.gather_leaves, values, self, mean=True)
 
     def node_sums(self, values: Tensor) -> Tensor:
         """Sums over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _apply(_NodeSums, self._node_sums, values, self, mean=False)
+        return _apply(_NodeSums, self.gather_leaves, values, self, mean=False)
 
-    def _node_sums(self, values: Tensor, *, mean: bool) -> Tensor:
+    def gather_leaves(self, values: Tensor, *, mean: bool) -> Tensor:
+        """`node_sums` or `node_means` outside autograd."""
         table = values
         sums = self._bag("cover", 0, table, mean=mean)
         for level in range(1, self.cover_levels):
@@ -197,9 +199,7 @@ class Tree(nn.Module):
 
     # ---- sums over the edges above each leaf ----------------------------------------------
 
-    def _index_paths(
-        self, parents: Ints, depths: Ints, classes: Ints, edge_of_node: Ints
-    ) -> None:
+    def _index_paths(self, parents: Ints, depths: Ints, classes: Ints, edge_of_node: Ints) -> None:
         """Per stage: the leaves and anchors it ends at, and the edges up to the last anchor."""
         anchor = _anchors(parents, depths)
         leaf_nodes, sizes = self.leaf_nodes.numpy(), self.sizes.numpy()[:, 0]
@@ -220,13 +220,14 @@ class Tree(nn.Module):
 
     def path_sums(self, values: Tensor) -> Tensor:
         """Sums over the edges from the root to each class: (edges, batch) -> (classes, batch)."""
-        return _apply(_PathSums, self._path_sums, values, self, mean=False)
+        return _apply(_PathSums, self.gather_edges, values, self, mean=False)
 
     def path_shares(self, values: Tensor) -> Tensor:
         """As `path_sums`, each edge's value divided by its number of leaves."""
-        return _apply(_PathShares, self._path_sums, values, self, mean=True)
+        return _apply(_PathShares, self.gather_edges, values, self, mean=True)
 
-    def _path_sums(self, values: Tensor, *, mean: bool) -> Tensor:
+    def gather_edges(self, values: Tensor, *, mean: bool) -> Tensor:
+        """`path_sums` or `path_shares` outside autograd."""
         ends = self._bag("path", 0, values, mean=mean)
         if self.stages == 1:  # its leaves are all classes, in order
             return ends
@@ -246,7 +247,12 @@ def _bag(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = 
 
 
 def _apply(
-    function: type[_Adjoint], plain: Callable[..., Tensor], values: Tensor, tree: Tree, *, mean: bool
+    function: type[_Adjoint],
+    plain: Callable[..., Tensor],
+    values: Tensor,
+    tree: Tree,
+    *,
+    mean: bool,
 ) -> Tensor:
     """`plain`, through autograd only where a gradient may be asked for."""
     if values.requires_grad and torch.is_grad_enabled():
@@ -265,40 +271,40 @@ class _Adjoint(torch.autograd.Function):
 class _NodeSums(_Adjoint):
     @staticmethod
     def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree._node_sums(values, mean=False)
+        return tree.gather_leaves(values, mean=False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.tree.path_sums(gradient.contiguous()), None
 
 
 class _NodeMeans(_Adjoint):
     @staticmethod
     def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree._node_sums(values, mean=True)
+        return tree.gather_leaves(values, mean=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.tree.path_shares(gradient.contiguous()), None
 
 
 class _PathSums(_Adjoint):
     @staticmethod
     def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree._path_sums(values, mean=False)
+        return tree.gather_edges(values, mean=False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.tree.node_sums(gradient.contiguous()), None
 
 
 class _PathShares(_Adjoint):
     @staticmethod
     def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree._path_sums(values, mean=True)
+        return tree.gather_edges(values, mean=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.tree.node_means(gradient.contiguous()), None
 
 

@@ -42,13 +42,15 @@ def wait_until_open(port, process, log):
     for _ in range(180):
         if process.poll() is not None:
             pytest.fail(f"the demo stopped: {log.read_text()}")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/")
             if connection.getresponse().status == 200:
                 return
         except OSError:
             time.sleep(0.5)
+        finally:
+            connection.close()
     pytest.fail(f"the demo did not open: {log.read_text()}")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import tracemalloc
+from collections import UserDict
 
 import networkx as nx
 import pytest
@@ -55,6 +56,7 @@ def test_constructors_agree():
     mappings = {"thing": {"vehicle": {"bus": None, "car": {}}, "animal": ["dog", "cat"]}}
     assert Hierarchy.from_nested(lists, CLASSES) == h
     assert Hierarchy.from_nested(mappings, CLASSES) == h
+    assert Hierarchy.from_nested(UserDict(mappings), CLASSES) == h
     assert Hierarchy.from_paths([("thing", *path.split("/")) for path in PATHS]) == h
     assert Hierarchy.from_networkx(h.to_networkx(), CLASSES) == h
     assert Hierarchy.from_json(h.to_json()) == h

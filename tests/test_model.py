@@ -123,7 +123,9 @@ def test_damaged_weights_are_refused(model, tmp_path):
 
 def test_local_weights_take_the_place_of_the_hub(tmp_path):
     source = NBDT.from_timm("resnet18", TREE, rule="marginal")
-    state = {k.removeprefix("backbone."): v for k, v in source.state_dict().items() if "head" not in k}
+    state = {
+        k.removeprefix("backbone."): v for k, v in source.state_dict().items() if "head" not in k
+    }
     state |= {"fc.weight": source.head.linear.weight, "fc.bias": source.head.linear.bias}
     torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "w.pth")
     model = NBDT.from_timm("resnet18", TREE, rule="marginal", weights=tmp_path / "w.pth").eval()
@@ -195,5 +197,7 @@ def test_the_bundled_model_classifies_real_images(data_dir):
     images = torch.stack([model.preprocess(source.open()) for source in sources])
     with torch.inference_mode():
         paths = model.paths(images)
-    right = sum(path.class_name == source.label for path, source in zip(paths, sources, strict=True))
+    right = sum(
+        path.class_name == source.label for path, source in zip(paths, sources, strict=True)
+    )
     assert right >= 0.88 * len(sources)  # 92.5 % less three standard errors of 200 images

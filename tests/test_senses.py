@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from nbdt.errors import NBDTError
 from nbdt.hierarchies.candidates import candidates
 from nbdt.hierarchies.disambiguation import BACKGROUND, NESTED_COST, SPREAD, _log_prior, choose
 from nbdt.hierarchies.senses import (
@@ -20,8 +22,6 @@ from nbdt.hierarchies.senses import (
     senses,
 )
 from nbdt.hierarchies.wordnet import wordnet
-
-from nbdt.errors import NBDTError
 from nbdt.nodes import HierarchyError
 
 from .sense_lists import DEVELOPMENT, HELD_OUT, parse

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nbdt.hierarchies import build_wordnet
 from nbdt.hierarchies.wordnet import UnknownSynsetError, WordNet, wordnet
 from nbdt.hierarchies.wordnet_file import (
@@ -24,7 +25,6 @@ from nbdt.hierarchies.wordnet_file import (
     unpack,
 )
 from nbdt.hierarchies.wordnet_tree import WordNetTreeError, chosen_parents, from_wnids
-
 from nbdt.nodes import HierarchyError
 
 DATA = Path(os.environ.get("NBDT_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -21,7 +21,9 @@ app = typer.Typer(add_completion=False)
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
     data: Annotated[Path, typer.Option(help="Folder with the images.")],
-    out: Annotated[Path, typer.Option(help="Where checkpoints and the model go.")] = Path("runs/run"),
+    out: Annotated[Path, typer.Option(help="Where checkpoints and the model go.")] = Path(
+        "runs/run"
+    ),
     hierarchy: Annotated[
         Path | None, typer.Option(help="A saved hierarchy; by default one is induced.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
         )
     checked = {key: _typed(key, value, kinds[key]) for key, value in values.items()}
     try:
-        return replace(Recipe(**checked))
+        return Recipe(**checked)  # type: ignore[arg-type]
     except TypeError as error:
         raise NBDTError(f"The recipe is incomplete: {error}.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ class Labelled(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    def __getitem__(self, index: Tensor) -> Labelled:  # type: ignore[override]
+    def pick(self, index: Tensor) -> Labelled:
+        """The images that an index or mask (count,) selects."""
         return Labelled(self.images[index], self.labels[index])
 
 
@@ -88,7 +90,7 @@ def hold_out(data: Labelled, per_class: int, seed: int) -> tuple[Labelled, Label
     for label in data.labels.unique():
         members = order[data.labels[order] == label]
         rank[members] = torch.arange(len(members))
-    return data[rank >= per_class], data[rank < per_class]
+    return data.pick(rank >= per_class), data.pick(rank < per_class)
 
 
 class AugmentedBatches:
@@ -139,7 +141,7 @@ class PlainBatches:
         self.data, self.batch_size = data, batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.data.labels) // self.batch_size)
+        return math.ceil(len(self.data.labels) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(

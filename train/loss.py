@@ -11,7 +11,6 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.rules import check_logits, check_rule, decide, edge_scores, full_precision, path_nll
 from nbdt.tree import Tree
 
-
 _NONE_IGNORED = torch.iinfo(torch.int64).min  # every index outside the classes is an error
 
 
@@ -83,7 +82,9 @@ class TreeSupervisionLoss(nn.Module):
                     f"{tuple(target.shape)}."
                 )
             loss = self.beta * F.cross_entropy(logits, target, ignore_index=_NONE_IGNORED)
-            return loss + self.omega * self._path_term(logits, target) if self.omega else loss
+            if self.omega:
+                loss = loss + self.omega * self._path_term(logits, target)
+            return loss
 
     def _path_term(self, logits: Tensor, target: Tensor) -> Tensor:
         if target.ndim == 1:

@@ -54,7 +54,7 @@ def train(
     minutes = (time.monotonic() - started) / 60
     model = module.finished()
     _name(model)
-    _measure(model, recipe, held_out, read_split(data, recipe.test, recipe))
+    _measure(model, held_out, read_split(data, recipe.test, recipe))
     model.provenance |= {
         "command": command,
         "recipe": dataclasses.asdict(recipe),
@@ -99,7 +99,7 @@ def _name(model: NBDT) -> None:
     model.head.rules = type(model.head.rules)(rename(model.hierarchy), rule=model.rule)
 
 
-def _measure(model: NBDT, recipe: Recipe, held_out: Labelled, test: Labelled) -> None:
+def _measure(model: NBDT, held_out: Labelled, test: Labelled) -> None:
     # The stored weights are rounded to half precision: round before measuring, not after.
     with torch.no_grad():
         for value in model.parameters():
