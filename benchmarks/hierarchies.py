@@ -13,7 +13,6 @@ import argparse
 import itertools
 import os
 import resource
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,14 +139,11 @@ def compute(path: Path) -> None:
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     model.eval()
     wnids = timm.data.ImageNetInfo().label_names()
-    archive = DATA / "imagenet1000_s256_q90.tar"
-    logits = []
+    logits, labels = [], []
     with torch.inference_mode():
-        for source in iter_tar(archive):
+        for source in iter_tar(DATA / "imagenet1000_s256_q90.tar"):
             logits.append(model(centre(source.open())[None])[0])
-    with tarfile.open(archive) as listing:
-        files = [Path(name).name for name in listing.getnames() if name.endswith(".jpg")]
-    labels = [wnids.index(name.split("_")[0]) for name in files]
+            labels.append(wnids.index(source.reference.rpartition("!")[2].partition("_")[0]))
     weight = model.classifier.weight.detach().numpy()
     np.savez(path, logits=torch.stack(logits), labels=labels, weight=weight, wnids=wnids)
 

@@ -18,8 +18,9 @@ import numpy as np
 from nbdt.errors import NBDTError
 from nbdt.hierarchy import Hierarchy
 
+from .candidates import candidates
 from .lexicon import lemma_key
-from .senses import RepeatedNameError, UnknownNamesError, senses
+from .senses import senses
 from .wordnet import WordNet, wordnet
 
 MIN_PRECISION = 0.7
@@ -105,27 +106,23 @@ def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
 
 def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | None]:
     """Fills in the ids of the names that WordNet has, chosen to fit together."""
-    seen: set[str] = set()
+    net = wordnet()
+    seen = {lemma_key(name) for name, wnid in zip(names, known, strict=True) if wnid}
     asked = []
     for place, name in enumerate(names):
         key = lemma_key(name)
-        if key and (known[place] is not None or key not in seen):
+        # A second class of one spelling would have to be another sense; that is not known.
+        if known[place] or (key and key not in seen and candidates(name, net)):
             asked.append(place)
             seen.add(key)
-    while asked:
-        overrides: dict[str | int, str] = {
-            i: wnid for i, place in enumerate(asked) if (wnid := known[place])
-        }
-        try:
-            report = senses([names[place] for place in asked], overrides)
-        except UnknownNamesError as error:
-            asked = [place for place in asked if names[place] not in error.names]
-        except RepeatedNameError:
-            asked = [place for place in asked if known[place] is None]
-        else:
-            found = dict(zip(asked, report.wnids, strict=True))
-            return [found.get(place, wnid) for place, wnid in enumerate(known)]
-    return known
+    if not asked:
+        return known
+    overrides: dict[str | int, str] = {
+        i: wnid for i, place in enumerate(asked) if (wnid := known[place])
+    }
+    report = senses([names[place] for place in asked], overrides)
+    found = dict(zip(asked, report.wnids, strict=True))
+    return [found.get(place) for place in range(len(names))]
 
 
 def fitting_concepts(

@@ -83,7 +83,8 @@ def diff(before: Hierarchy, after: Hierarchy) -> Difference:
     """What was done to `before` to arrive at `after`.
 
     Leaves are matched by class. Inner nodes are matched by id and name, then by the classes below
-    them, then by id alone; what has no match was removed or added. A node has moved if its nearest
+    them, then by a name that no other node has, then by id alone; what has no match was removed or
+    added. A node has moved if its nearest
     matched ancestors do not match: one whose group merely vanished around it has not.
 
     Raises:
@@ -155,6 +156,7 @@ def _match(old: _Side, new: _Side) -> dict[int, int]:
     keys: list[tuple[Sequence[object], Sequence[object]]] = [
         (_ids_and_names(old.tree), _ids_and_names(new.tree)),
         (old.leaf_sets, new.leaf_sets),
+        (_unique_names(old.tree), _unique_names(new.tree)),
         (old.tree.ids, new.tree.ids),
     ]
     for old_keys, new_keys in keys:
@@ -168,6 +170,12 @@ def _match(old: _Side, new: _Side) -> dict[int, int]:
 
 def _ids_and_names(tree: Hierarchy) -> list[tuple[str, str]]:
     return list(zip(tree.ids, tree.names, strict=True))
+
+
+def _unique_names(tree: Hierarchy) -> list[str | int]:
+    """The names; where several nodes have one, a number that matches nothing."""
+    times = Counter(tree.names)
+    return [name if times[name] == 1 else -1 - node for node, name in enumerate(tree.names)]
 
 
 def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:

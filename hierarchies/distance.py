@@ -106,5 +106,6 @@ def _ranks(values: FloatArray) -> FloatArray:
     kept = np.unique(np.linspace(0, len(unique) - 1, TABLE).round().astype(np.int64))
     for start in range(0, len(values), SAMPLE):
         part = values[start : start + SAMPLE]
-        part[:] = np.interp(part, unique[kept], ranks[kept])
+        known = ~np.isnan(part)
+        part[known] = np.interp(part[known], unique[kept], ranks[kept])
     return values

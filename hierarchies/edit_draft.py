@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import count
 
-from nbdt.errors import listed
 from nbdt.hierarchy import Hierarchy
 from nbdt.nodes import MAX_NAME, HierarchyError, Node, check_word, short
 
@@ -94,11 +93,14 @@ def shared_parent(hierarchy: Hierarchy, nodes: Sequence[int]) -> int:
     """The group that directly holds all `nodes`. Raises EditError."""
     for node in nodes:
         refuse_root(hierarchy, node, "put into a group")
-    parents = {hierarchy.parents[node]: node for node in reversed(nodes)}
+    parents: dict[int, int] = {}
+    for node in nodes:
+        parents.setdefault(hierarchy.parents[node], node)
     if len(parents) > 1:
-        shown = listed([located(hierarchy, node) for node in parents.values()]).replace('"', "")
+        shown = ", ".join(located(hierarchy, node) for node in list(parents.values())[:3])
         raise EditError(
-            f"The nodes are in {len(parents)} different groups ({shown}); move them into one first."
+            f"The nodes are in {len(parents)} different groups ({shown}{', …' * (len(parents) > 3)}"
+            "); move them into one first."
         )
     return next(iter(parents))
 

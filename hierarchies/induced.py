@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,8 @@ from .naming import relabel, report
 from .wordnet import FloatArray
 
 GONE = -2
+# Where no group of classes has a name, wide nodes would leave nothing but one great decision.
+UNNAMED_BRANCHING = 3
 Linkage = Literal["average", "ward", "complete"]
 LINKAGES: dict[str, Linkage] = {"average": "average", "ward": "ward", "complete": "complete"}
 
@@ -47,8 +50,8 @@ class Settings:
 # docs/hierarchies-table.md has the measurements and the reasons.
 DEFAULTS = {
     None: Settings("average", 2, 0.0),
-    "marginal": Settings("average", 8, 0.75),
-    "representative": Settings("ward", 2, 0.0),
+    "marginal": Settings("ward", 8, 0.5),
+    "representative": Settings("average", 2, 0.0),
 }
 
 
@@ -73,6 +76,7 @@ def induce(
         classes: names in the order of the rows; a model with an `NBDTHead` has them already.
         rule: the rule that the tree is for: "marginal" or "representative". It decides what is
             not given below; without it, the tree is binary, by average linkage, of weights alone.
+            Where no group of the classes has a name, a branching not given is at most 3.
         linkage: "average", "ward" or "complete": what makes two clusters near.
         branching: most children of an inner node. Merges are contracted into the one above,
             those with the least difference in distance first; with `names`, only those that no
@@ -103,7 +107,11 @@ def induce(
     leaves = wnids or [None] * len(classes)
     binary = _hierarchy(_parents(merges), ids, leaves)
     fitting = fitting_concepts(binary, synsets) if names else {}
-    parents = _contracted(merges, settings.branching, *_spared(binary, fitting, ids))
+    own, named = _spared(binary, fitting, ids)
+    width = settings.branching
+    if branching is None and own <= {len(ids) - 1}:
+        width = min(width, UNNAMED_BRANCHING)
+    parents = _contracted(merges, width, own, named)
     return _with_names(_hierarchy(parents, ids, leaves), binary, synsets, fitting)
 
 
@@ -120,19 +128,19 @@ def _settings(
     semantics = settings.semantics if semantics is None else semantics
     if linkage not in LINKAGES:
         raise NBDTError(f"Unknown linkage {linkage!r}; choose one of {', '.join(LINKAGES)}.")
-    if isinstance(branching, bool) or not isinstance(branching, int) or branching < 2:
+    if isinstance(branching, bool) or not isinstance(branching, Integral) or branching < 2:
         raise NBDTError(f"Expected a branching of 2 or more children, got {branching!r}.")
-    if isinstance(semantics, bool) or not isinstance(semantics, int | float):
+    if isinstance(semantics, bool) or not isinstance(semantics, Real) or not 0 <= semantics <= 1:
         raise NBDTError(f"Expected semantics to be a number in [0, 1], got {semantics!r}.")
-    if not 0 <= semantics <= 1:
-        raise NBDTError(f"Expected semantics in [0, 1], got {semantics}.")
-    return Settings(LINKAGES[linkage], branching, float(semantics))
+    return Settings(LINKAGES[linkage], int(branching), float(semantics))
 
 
 def _source(
     weights: Any, classes: Sequence[str] | None, wnids: Sequence[str | None] | None
 ) -> tuple[Any, list[str], Sequence[str | None] | None]:
     """Weights, class names and ids of what was given: an array, a tensor or a model."""
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes or ()):
+        raise NBDTError(f"Expected a list of class names, got {classes!r}.")
     if not hasattr(weights, "named_modules"):
         if classes is None:
             raise NBDTError("Expected the names of the classes, in the order of the weights' rows.")

@@ -128,7 +128,13 @@ class Labels:
 
     def _with_kind(self, concept: Concept, row: Sequence[Concept]) -> str | None:
         """As "dog: terriers", if most of the node's leaves are both and no node is so called."""
-        kinds = [other.synset for other in row if concept.synset in self._above[other.synset]]
+        kinds = [
+            other.synset
+            for other in row
+            if concept.synset in self._above[other.synset]
+            # Else both mean the same classes, and nothing is set apart.
+            and (other.precision, other.recall) != (concept.precision, concept.recall)
+        ]
         name = self.net.name(concept.synset)
         labels = (f"{name}: {plural(self.net.name(kind))}" for kind in kinds)
         return next((label for label in labels if label not in self._used), None)

@@ -57,8 +57,12 @@ class DecisionRules(nn.Module):
 
         NaN and infinities pass through. Raises NBDTError on another shape.
         """
-        with full_precision(logits):
-            return leaf_log_probs(check_logits(logits, self.tree), self.tree, self.rule)
+        tree = self.tree
+        logits = check_logits(logits, tree)
+        if torch.is_autocast_enabled(logits.device.type):
+            with full_precision(logits):
+                return leaf_log_probs(logits, tree, self.rule)
+        return leaf_log_probs(logits, tree, self.rule)
 
     def hard(self, logits: Tensor) -> Tensor:
         """Greedy descent: (batch, classes) to (batch,) int64 class indices.
@@ -69,7 +73,8 @@ class DecisionRules(nn.Module):
         with full_precision(logits):
             logits = check_logits(logits.detach(), self.tree)
             check_finite(logits)
-            return self.tree.class_of_node[hard_nodes(logits, self.tree, self.rule)]
+            nodes = hard_nodes(logits, self.tree, self.rule)
+            return self.tree.class_of_node.index_select(0, nodes)
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """Log-probability of every node among its siblings, in float64; the root's is 0.

@@ -192,7 +192,7 @@ class Hierarchy:
             if self.class_indices[index] >= 0:
                 attributes["class_index"] = self.class_indices[index]
             graph.add_node(node.id, **attributes)
-        graph.add_edges_from((node.parent, node.id) for node in self.nodes[1:])
+        graph.add_edges_from((str(node.parent), node.id) for node in self.nodes[1:])
         return graph
 
     # ---- structure, all by node index ---------------------------------------------------

@@ -59,7 +59,7 @@ def full_precision(logits: Tensor) -> AbstractContextManager[object]:
 
 def check_finite(logits: Tensor) -> None:
     """Raises NBDTError if an answer would rest on NaN or infinity (skipped while compiling)."""
-    if torch.compiler.is_compiling() or bool(torch.isfinite(logits.sum())):
+    if torch.compiler.is_compiling() or math.isfinite(float(logits.sum())):
         return
     bad = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
     if bad:
@@ -188,7 +188,7 @@ def _descend(ranking: Tensor, tree: Tree) -> Tensor:
     columns = columns[:, None]
     for _ in range(tree.depth):
         current = step(current, columns, flat, tree)
-    return tree.node_of_edge[current]
+    return tree.node_of_edge.index_select(0, current)
 
 
 def _gather_step(current: Tensor, columns: Tensor, flat: Tensor, tree: Tree) -> Tensor:
