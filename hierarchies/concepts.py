@@ -204,6 +204,7 @@ def _appeal(synset: int, net: WordNet) -> float:
     return content + FAMILIARITY * math.log1p(familiarity(synset))
 
 
+@cache
 def familiarity(synset: int) -> int:
     """How often SemCor's annotators met the synset under the most usual of its words."""
     net = wordnet()

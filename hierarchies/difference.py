@@ -163,7 +163,7 @@ def _match(old: _Side, new: _Side) -> dict[int, int]:
         taken = set(partner.values())
         places = {key: node for node, key in enumerate(new_keys) if node not in taken}
         for node, key in enumerate(old_keys):
-            if node not in partner and key in places:
+            if key is not None and node not in partner and key in places:
                 partner[node] = places.pop(key)
     return partner
 
@@ -172,10 +172,10 @@ def _ids_and_names(tree: Hierarchy) -> list[tuple[str, str]]:
     return list(zip(tree.ids, tree.names, strict=True))
 
 
-def _unique_names(tree: Hierarchy) -> list[str | int]:
-    """The names; where several nodes have one, a number that matches nothing."""
+def _unique_names(tree: Hierarchy) -> list[str | None]:
+    """The names; None for a node that shares its own."""
     times = Counter(tree.names)
-    return [name if times[name] == 1 else -1 - node for node, name in enumerate(tree.names)]
+    return [name if times[name] == 1 else None for name in tree.names]
 
 
 def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:

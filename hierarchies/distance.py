@@ -12,7 +12,7 @@ import numpy as np
 from .wordnet import FloatArray, IndexArray, WordNet, wordnet
 
 BLOCK = 256  # rows whose products are held at once: 20 MB at 10,000 classes
-SAMPLE = 1_000_000  # pairs from which ranks are estimated; all of them up to 1,414 classes
+SAMPLE = 250_000  # pairs from which ranks are estimated; all of them up to 700 classes
 TABLE = 2048  # values whose ranks are kept; between them they are interpolated
 DIGITS = 12  # of a cosine: rounding noise must not decide between equal distances
 

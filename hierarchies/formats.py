@@ -29,7 +29,6 @@ from nbdt.nodes import HierarchyError, short
 
 from .class_order import WNID, FormatError
 from .format_json import (
-    NESTED,
     Nodes,
     name_unnamed,
     parse,
@@ -102,8 +101,8 @@ def read(
         text = _read_text(path)
         order = _read_wnids(wnids) if isinstance(wnids, str | os.PathLike) else wnids
         kind = _known(format, READERS, "read") if format else sniff(text, Path(path).suffix)
-        if isinstance(classes, str):
-            raise FormatError(f"classes is a list of names, got the text {short(classes)}.")
+        _check_names(classes, "classes is a list of names")
+        _check_names(order, "wnids is a file or a list of ids")
         if order is not None and kind not in {"original", "node-link"}:
             raise FormatError(f"Ids of leaves go with a graph; this file is read as {kind!r}.")
         if order is not None:
@@ -172,13 +171,23 @@ def _sniff_json(data: object) -> str:
             f"Expected a JSON object, got {short(data)}; a tree is an object of groups, or a graph "
             'with "nodes" and "links".'
         )
-    if data.get("format") in {FORMAT, NESTED}:
-        return "nbdt" if data["format"] == FORMAT else "nested"
+    if data.get("format") == FORMAT:
+        return "nbdt"
     nodes = data.get("nodes")
     if isinstance(nodes, list) and ("links" in data or "edges" in data):
         ids = [node.get("id") for node in nodes if isinstance(node, dict) and "name" not in node]
         return "original" if any(WNID.fullmatch(str(one)) for one in ids) else "node-link"
     return "nested"
+
+
+def _check_names(names: Sequence[str] | None, wanted: str) -> None:
+    if names is None:
+        return
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise FormatError(f"{wanted}, got {short(names)}.")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise FormatError(f"{wanted}, but {short(wrong[0])} is no text.")
 
 
 def _known(kind: str, table: Mapping[str, object], done: str) -> str:

@@ -95,7 +95,7 @@ def induce(
     settings = _settings(rule, linkage, branching, semantics)
     units = _unit_rows(rows, classes)
     synsets: list[int | None] = [None] * len(classes)
-    if names or settings.semantics:
+    if names or settings.semantics or wnids is not None:
         synsets = class_synsets(classes, wnids)
     if semantics and sum(synset is not None for synset in synsets) < 2:
         raise NBDTError(

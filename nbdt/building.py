@@ -115,8 +115,9 @@ def _split(path: str | Sequence[str]) -> list[str]:
     parts = path.split("/") if isinstance(path, str) else path
     if not isinstance(parts, list | tuple) or not parts:
         raise HierarchyError(f"Expected a path such as 'animal/cat', got {short(path)}.")
+    what = f"A part of the path {short(path)}"
     for part in parts:
-        check_word(part, f"A part of the path {short(path)}")
+        check_word(part, what)
     return list(parts)
 
 

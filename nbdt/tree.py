@@ -21,7 +21,7 @@ from .hierarchy import Hierarchy
 
 Ints = NDArray[np.int64]
 BLOCK = 32  # leaves summed at once; bounds the terms of any float32 sum, hence its rounding
-STRIDE = 16  # levels between the partial path sums that deeper ones build on
+STRIDE = 32  # levels between the partial path sums that deeper ones build on
 GATHER_ARITY = 16  # up to this many children a descent gathers them; above, it ranks all groups
 
 
@@ -195,11 +195,11 @@ class Tree(nn.Module):
     def _bag(self, kind: str, part: int, table: Tensor, *, mean: bool) -> Tensor:
         rows = getattr(self, f"{kind}_rows_{part}")
         offsets = getattr(self, f"{kind}_offsets_{part}")
-        if mean:  # sizes are kept as integers: module.half() would round their reciprocals
-            weights = getattr(self, f"{kind}_sizes_{part}").to(table.dtype).reciprocal_()
-        else:  # at batch 1 the kernel without weights is four times slower than with
-            weights = table.new_ones(len(rows)) if table.shape[1] == 1 else None
-        return _bag(table, rows, offsets, weights)
+        if not mean:
+            return _bag(table, rows, offsets)
+        # Sizes are kept as integers: module.half() would round their reciprocals.
+        sizes = getattr(self, f"{kind}_sizes_{part}")
+        return _bag(table, rows, offsets, sizes.to(table.dtype).reciprocal_())
 
     # ---- sums over the edges above each leaf ----------------------------------------------
 
@@ -257,6 +257,8 @@ def _keep_pages() -> None:
 
 def _bag(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Weighted sums of runs of rows: run i is ``rows[offsets[i]:offsets[i + 1]]``."""
+    if weights is None and table.shape[1] == 1:  # where the kernel without weights is far slower
+        weights = table.new_ones(len(rows))
     return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 
 

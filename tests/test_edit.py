@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import Edit, EditError, EditStack
@@ -217,7 +216,10 @@ REFUSED = {
     "same name": (lambda h: edit.rename(h, "bird", "bird"), "'bird' has that name already"),
     "no name": (lambda h: edit.rename(h, "bird", " "), "The new name is empty"),
     "None": (lambda h: edit.rename(h, "bird", None), "The new name must be text, got None"),
-    "hidden": (lambda h: edit.rename(h, "bird", DECEPTIVE), r"'bi\\u202erd' holds .* bidirectional"),
+    "hidden": (
+        lambda h: edit.rename(h, "bird", DECEPTIVE),
+        r"'bi\\u202erd' holds .* bidirectional",
+    ),
     "long": (lambda h: edit.group(h, ["owl", "hen"], "x" * 501), "501 characters"),
     "no wnid": (lambda h: edit.rename(h, "bird", "b", wnid="../x"), "has WordNet id '../x'"),
     "swapped siblings": (lambda h: edit.swap(h, "owl", "hen"), "a swap would change nothing"),

@@ -168,7 +168,9 @@ def test_a_damaged_version_is_named_and_spoils_no_other(history, tree, change):
 def test_an_altered_tree_is_noticed(history, tree):
     save(history, tree)
     alter(history, 1, lambda text: text.replace('"name": "animal"', '"name": "beast"'))
-    with pytest.raises(HistoryError, match=r"000001\.json' was altered: its hierarchy has the hash"):
+    with pytest.raises(
+        HistoryError, match=r"000001\.json' was altered: its hierarchy has the hash"
+    ):
         history.load(1)
 
 
@@ -209,17 +211,17 @@ def test_a_full_disk_leaves_no_trace(history, tree, monkeypatch):
 
 # Several processes, some of them killed.
 
-SAVER = """
+SAVER = f"""
 import sys
 from nbdt import Hierarchy
 from nbdt.hierarchies.history import History
 folder, who, count = sys.argv[1:]
-history, tree = History(folder), Hierarchy.from_paths(%r)
+history, tree = History(folder), Hierarchy.from_paths({PATHS!r})
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(count)):
     print(history.save(tree, who=who, why=str(i)).number, flush=True)
-""" % (PATHS,)
+"""
 
 
 def start(code, *arguments):

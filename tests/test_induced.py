@@ -257,6 +257,7 @@ def test_a_model_carries_its_wordnet_ids():
         ({"semantics": float("nan")}, r"number in \[0, 1\], got nan"),
         ({"semantics": "much"}, r"number in \[0, 1\], got 'much'"),
         ({"wnids": ["n02012849"]}, "for each of 4 classes, got 1"),
+        ({"wnids": [], "names": False}, "for each of 4 classes, got 0"),
         ({"wnids": ["dog", None, None, None]}, "such as 'n02084071', got 'dog'"),
         ({"semantics": 0.5}, "WordNet knows fewer than two of the classes"),
         ({"classes": None}, "Expected the names of the classes"),

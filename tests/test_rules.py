@@ -16,7 +16,7 @@ from nbdt.tree import Tree
 from . import oracle
 
 # Sizes on both sides of every limit of the fast path: sums in blocks of 32 and 1,024 leaves,
-# path sums in stages of 16 levels, descents by comparison up to 16 children and by ranking above.
+# path sums in stages of 32 levels, descents by comparison up to 16 children and by ranking above.
 TREES = {
     "family": oracle.family,
     "zoo": oracle.zoo,
@@ -24,8 +24,8 @@ TREES = {
     "star of 16": lambda: oracle.star(16),
     "star of 17": lambda: oracle.star(17),
     "star of 1,500": lambda: oracle.star(1500),
-    "16 levels": lambda: oracle.caterpillar(16),
-    "17 levels": lambda: oracle.caterpillar(17),
+    "32 levels": lambda: oracle.caterpillar(32),
+    "33 levels": lambda: oracle.caterpillar(33),
     "33 levels": lambda: oracle.caterpillar(33),
     "200 levels": lambda: oracle.caterpillar(200),
     "binary of 33": lambda: oracle.random_tree(33),
@@ -34,7 +34,7 @@ TREES = {
     "wide of 1,100": lambda: oracle.random_tree(1100, seed=3, arity=(2, 40), uneven=True),
 }
 SCALES = (1e-3, 1.0, 30.0, 1e4)
-SMALL = ["zoo", "16 levels", "17 levels", "star of 17", "binary of 33", "binary of 128"]
+SMALL = ["zoo", "32 levels", "33 levels", "star of 17", "binary of 33", "binary of 128"]
 
 
 @cache
