@@ -26,7 +26,6 @@ TREES = {
     "star of 1,500": lambda: oracle.star(1500),
     "32 levels": lambda: oracle.caterpillar(32),
     "33 levels": lambda: oracle.caterpillar(33),
-    "33 levels": lambda: oracle.caterpillar(33),
     "200 levels": lambda: oracle.caterpillar(200),
     "binary of 33": lambda: oracle.random_tree(33),
     "binary of 128": lambda: oracle.random_tree(128, seed=1),
