@@ -54,7 +54,8 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=_Rooms, no_args_is_help=True, add_completion=False)
+# Plain help: formatting it with rich would take half of the time to the first line.
+app = typer.Typer(cls=_Rooms, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()

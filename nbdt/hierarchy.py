@@ -49,7 +49,8 @@ class Hierarchy:
 
     def __post_init__(self) -> None:
         classes = tuple(self.classes)
-        nodes = canonical_tree([Node(*node) for node in self.nodes], classes)
+        made = [node if type(node) is Node else Node(*node) for node in self.nodes]
+        nodes = canonical_tree(made, classes)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "nodes", nodes)
 
@@ -168,7 +169,8 @@ class Hierarchy:
 
     def to_json(self) -> str:
         """Readable JSON with a format version, one node a line."""
-        lines = [json.dumps(node_record(node), ensure_ascii=False) for node in self.nodes]
+        encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes one a call
+        lines = [encode(node_record(node)) for node in self.nodes]
         classes = json.dumps(list(self.classes), ensure_ascii=False)
         body = ",\n  ".join(lines)
         return (
