@@ -6,6 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import edit as edit
+    from . import formats as formats
+    from .difference import Difference as Difference
+    from .difference import diff as diff
+    from .edit import Edit as Edit
+    from .edit import EditError as EditError
+    from .edit import EditStack as EditStack
+    from .formats import FormatError as FormatError
+    from .history import History as History
     from .induced import induce as induce
     from .naming import rename as rename
     from .senses import from_wordnet as from_wordnet
@@ -13,16 +22,25 @@ if TYPE_CHECKING:
     from .wordnet_tree import from_wnids as from_wnids
 
 _HOME = {
+    "Difference": "difference",
+    "Edit": "edit",
+    "EditError": "edit",
+    "EditStack": "edit",
+    "FormatError": "formats",
+    "History": "history",
+    "diff": "difference",
     "from_wnids": "wordnet_tree",
     "from_wordnet": "senses",
     "induce": "induced",
     "rename": "naming",
     "senses": "senses",
 }
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "edit", "formats"])
 
 
 def __getattr__(name: str) -> object:
+    if name in ("edit", "formats"):
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'nbdt.hierarchies' has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -115,18 +115,33 @@ def _by_index(leaves: Sequence[Leaf]) -> list[Leaf]:
 
 
 def _by_names(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf]:
-    """Each class by the id, the label or the WordNet id of exactly one leaf."""
+    """Each class by the id, the label or the WordNet id of exactly one leaf, or by its words."""
     for key in (_id, _label, _wnid, _plain_label):
         found = {key(leaf): leaf for leaf in leaves}
         wanted = [plain(name) for name in classes] if key is _plain_label else list(classes)
         if len(found) == len(leaves) == len({*wanted}) and {*found} == {*wanted}:
             return [found[name] for name in wanted]
-    labels = [leaf.label or leaf.id for leaf in leaves]
-    _check_same(labels, classes, "class")
-    raise FormatError(
-        "Several leaves have the same label, so the classes cannot be told apart by name; pass "
-        "the file of ids that goes with this file as wnids=…."
-    )
+    ordered = _by_words(leaves, classes)
+    if ordered is None:
+        _check_same([leaf.label or leaf.id for leaf in leaves], classes, "class")
+        raise FormatError(
+            "Several leaves have the same label, so the classes cannot be told apart by name; pass "
+            "the file of ids that goes with this file as wnids=…."
+        )
+    return ordered
+
+
+def _by_words(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf] | None:
+    """Each class by a word that is one leaf's alone, WordNet's words for its synset included."""
+    owners: dict[str, set[int]] = {}
+    for place, leaf in enumerate(leaves):
+        for word in _own_words(leaf) | _lemmas(leaf):
+            owners.setdefault(word, set()).add(place)
+    found = [set().union(*(owners.get(word, set()) for word in _spelt(name))) for name in classes]
+    places = [next(iter(each)) for each in found if len(each) == 1]
+    if len(places) == len(classes) == len(leaves) == len({*places}):
+        return [leaves[place] for place in places]
+    return None
 
 
 def _id(leaf: Leaf) -> str | None:
@@ -196,12 +211,19 @@ def _unsettled(
         owners.update(dict.fromkeys(own, place))
     unsettled = []
     for place, name in enumerate(classes):
-        if plain(name) in words[place]:
+        spelt = _spelt(name)
+        if spelt & words[place]:
             continue
-        if plain(name) in owners:
+        if spelt & owners.keys():
             raise _contradiction(place, _shown(ordered[place]), short(name))
         unsettled.append(name)
     return unsettled
+
+
+def _spelt(name: str) -> set[str]:
+    """What a class name says: "tench, Tinca tinca" two words, "crane (bird)" also "crane"."""
+    unqualified = re.sub(r" *\([^()]*\)$", "", name)
+    return {plain(piece) for piece in (name, unqualified, *name.split(","))} - {""}
 
 
 def _shown(leaf: Leaf) -> str:
@@ -215,8 +237,10 @@ def _own_words(leaf: Leaf) -> set[str]:
 def _lemmas(leaf: Leaf) -> set[str]:
     from .wordnet import UnknownSynsetError, wordnet
 
+    if leaf.wnid is None:
+        return set()
     try:
-        words: Iterable[str] = wordnet().lemmas(wordnet().index(leaf.wnid or ""))
+        words: Iterable[str] = wordnet().lemmas(wordnet().index(leaf.wnid))
     except UnknownSynsetError:
         return set()
     return {plain(word) for word in words}

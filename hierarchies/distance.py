@@ -12,8 +12,8 @@ import numpy as np
 from .wordnet import FloatArray, IndexArray, WordNet, wordnet
 
 BLOCK = 256  # rows whose products are held at once: 20 MB at 10,000 classes
-SAMPLE = 250_000  # pairs from which ranks are estimated; all of them up to 700 classes
-TABLE = 2048  # values whose ranks are kept; between them they are interpolated
+BINS = 1 << 18  # that tell values apart when they are ranked
+PART = 1_000_000  # values ranked at once
 DIGITS = 12  # of a cosine: rounding noise must not decide between equal distances
 
 
@@ -97,15 +97,18 @@ def _grouped(key: IndexArray, value: IndexArray) -> dict[int, IndexArray]:
 def _ranks(values: FloatArray) -> FloatArray:
     """In place: each value's mid-rank among all, from 0 to 1; NaN stays.
 
-    Ranks are read off a table of at most TABLE values of a regular sample, so that neither time
-    nor memory grows beyond that of the distances.
+    Values are counted in BINS equal bins, and those of one bin tie: sorting millions of them would
+    take longer than the clustering.
     """
-    sample = values[:: max(1, len(values) // SAMPLE)]
-    unique, counts = np.unique(sample[~np.isnan(sample)], return_counts=True)
+    low, high = np.nanmin(values), np.nanmax(values)
+    scale = (BINS - 1) / (high - low) if high > low else 0.0
+    counts = np.zeros(BINS, dtype=np.int64)
+    parts = [values[start : start + PART] for start in range(0, len(values), PART)]
+    for part in parts:
+        known = part[~np.isnan(part)]
+        counts += np.bincount(((known - low) * scale).astype(np.int32), minlength=BINS)
     ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-    kept = np.unique(np.linspace(0, len(unique) - 1, TABLE).round().astype(np.int64))
-    for start in range(0, len(values), SAMPLE):
-        part = values[start : start + SAMPLE]
+    for part in parts:
         known = ~np.isnan(part)
-        part[known] = np.interp(part[known], unique[kept], ranks[kept])
+        part[known] = ranks[((part[known] - low) * scale).astype(np.int32)]
     return values

@@ -118,25 +118,11 @@ class History:
         _check_words(who, why)
         self.folder.mkdir(parents=True, exist_ok=True)
         basis = self._basis(parent)
-        classes = _class_digest(hierarchy)
-        if basis is not None and basis.classes != classes:
-            raise HistoryError(
-                f"Version {basis.number} in {os.fspath(self.folder)!r} has other classes, or "
-                "another order of them; a history is that of one model: start another folder."
-            )
-        if edits and edits[-1].after != hierarchy.hash:
-            raise HistoryError("The last of the edits given did not lead to this hierarchy.")
+        self._check_fit(hierarchy, basis, edits)
         number = self._claim()
-        version = Version(
-            number,
-            basis.number if basis else None,
-            who,
-            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            why,
-            hierarchy.hash,
-            classes,
-            tuple(edits),
-        )
+        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        above, classes = basis.number if basis else None, _class_digest(hierarchy)
+        version = Version(number, above, who, when, why, hierarchy.hash, classes, tuple(edits))
         self._fill(version, hierarchy)
         return version
 
@@ -226,6 +212,17 @@ class History:
             with suppress(HistoryError):  # a damaged version must not end the history
                 return self.version(number)
         return None
+
+    def _check_fit(
+        self, hierarchy: Hierarchy, basis: Version | None, edits: Sequence[Edit]
+    ) -> None:
+        if basis is not None and basis.classes != _class_digest(hierarchy):
+            raise HistoryError(
+                f"Version {basis.number} in {os.fspath(self.folder)!r} has other classes, or "
+                "another order of them; a history is that of one model: start another folder."
+            )
+        if edits and edits[-1].after != hierarchy.hash:
+            raise HistoryError("The last of the edits given did not lead to this hierarchy.")
 
     def _claim(self) -> int:
         """The next number, ours alone: creating a file succeeds in one process only."""

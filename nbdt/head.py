@@ -77,7 +77,9 @@ class DecisionRules(nn.Module):
             return self.tree.class_of_node.index_select(0, nodes)
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """Log-probability of every node among its siblings, in float64; the root's is 0.
+        """Log-probability of every node among its siblings, in float64 (MPS: float32).
+
+        The root's is 0.
 
         Args:
             logits: (batch, classes).
@@ -88,7 +90,9 @@ class DecisionRules(nn.Module):
         Raises:
             NBDTError: another shape, or logits that are not finite.
         """
-        logits = check_logits(logits, self.tree).double()
+        logits = check_logits(logits, self.tree)
+        if logits.device.type != "mps":  # which has no float64
+            logits = logits.double()
         check_finite(logits)
         with full_precision(logits):
             edges = decide(edge_scores(logits, self.tree, self.rule), self.tree).t()

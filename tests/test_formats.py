@@ -148,6 +148,22 @@ def test_the_model_order_is_enough(file, classes):
     assert leaf.wnid == (WNIDS[0] if "AIRPLANE" in classes else WNIDS[-1])
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["airplane, aeroplane, plane", "automobile", "bird (animal)", "Cat", "domestic dog"],
+        ["Aeroplane", "motorcar", "bird", "cat", "dog, Canis familiaris"],
+    ],
+)
+def test_classes_are_known_by_any_of_their_words(file, id_file, classes):
+    with_ids = read(file(original()), wnids=id_file, classes=classes)
+    assert with_ids.classes == tuple(classes)
+    assert read(file(original()), classes=classes) == with_ids
+    assert read(file(original()), classes=classes[::-1]).nodes[0] == with_ids.nodes[0]
+    with pytest.raises(FormatError, match="contradicts"):
+        read(file(original()), wnids=id_file, classes=classes[::-1])
+
+
 def test_names_that_are_no_leaf_are_refused(file):
     with pytest.raises(
         FormatError, match=r"not among the leaves: class 'cta'; .* Did you mean 'cat'"
@@ -195,6 +211,64 @@ def test_an_id_file_is_no_tree(file, id_file):
 def test_ids_go_with_a_graph_only(file):
     with pytest.raises(FormatError, match="Ids of leaves go with a graph; .* 'nested'"):
         read(file({"a": ["b", "c"]}), wnids=["b", "c"])
+
+
+CIFAR10 = [
+    "n02691156",
+    "n02958343",
+    "n01503061",
+    "n02121620",
+    "n02430045",
+    "n02084071",
+    "n01639765",
+    "n02374451",
+    "n04194289",
+    "n04490091",
+]
+CIFAR10_NAMES = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]
+CIFAR10_WORDNET = {  # the original's tree as published, parent: children
+    "n00003553 whole": "n03575240 n01471682",
+    "n03575240 instrumentality": "n03125870 n03791235",
+    "n03125870 craft": "n02691156 n04194289",
+    "n03791235 motor_vehicle": "n02958343 n04490091",
+    "n01471682 vertebrate": "n01503061 n01886756 n01639765",
+    "n01886756 placental": "n02075296 n02370806",
+    "n02075296 carnivore": "n02121620 n02084071",
+    "n02370806 ungulate": "n02430045 n02374451",
+}
+
+
+def test_the_published_tree_of_cifar10(file):
+    labels = ["car" if name == "automobile" else name for name in CIFAR10_NAMES]
+    nodes = [{"label": label, "id": wnid} for label, wnid in zip(labels, CIFAR10, strict=True)]
+    links = []
+    for parent, children in CIFAR10_WORDNET.items():
+        wnid, label = parent.split()
+        nodes.append({"label": label, "contraction": {}, "id": wnid})
+        links += [{"source": wnid, "target": child} for child in children.split()]
+    graph = {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "links": links}
+    h = read(file(graph), wnids=CIFAR10, classes=CIFAR10_NAMES)
+    assert h.classes == tuple(CIFAR10_NAMES)
+    assert [h.names[node] for node in h.path_to(h.index("horse"))] == [
+        "whole", "vertebrate", "placental", "ungulate", "horse",
+    ]  # fmt: skip
+    with pytest.raises(FormatError, match="contradicts the given classes: class 3"):
+        read(
+            file(graph),
+            wnids=CIFAR10,
+            classes=[*CIFAR10_NAMES[:3], "deer", "cat", *CIFAR10_NAMES[5:]],
+        )
 
 
 # networkx.
@@ -492,7 +566,7 @@ def test_unknown_formats_list_the_choices(file, tmp_path):
 
 
 def test_classes_are_a_list(file):
-    with pytest.raises(FormatError, match="classes is a list of names, got the text 'cat'"):
+    with pytest.raises(FormatError, match="classes is a list of names, got 'cat'"):
         read(file({"a": ["b", "c"]}), classes="cat")
     with pytest.raises(FormatError, match="classes is a list of names, but 1 is no text"):
         read(file({"a": ["b", "c"]}), classes=["b", 1])

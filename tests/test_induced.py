@@ -102,15 +102,15 @@ def test_distances_without_semantics_are_euclidean_whatever_the_block():
     np.testing.assert_allclose(found, np.linalg.norm(rows[:, None] - rows[None], axis=2), atol=1e-6)
 
 
-def test_ranks_of_very_many_pairs_keep_their_order():
-    rows = units(random_weights(1500, 20))  # more pairs than the table of ranks holds
+def test_ranks_of_a_million_pairs_keep_their_order():
+    rows = units(random_weights(1500, 20))  # several parts, many pairs a bin
     plain = class_distances(rows, [None] * 1500, 0.0)
     synsets = [NET.senses("cat")[0], NET.senses("dog")[0], *[None] * 1498]
     ranks = class_distances(rows, synsets, 0.5)[1:]
     order = np.argsort(plain[1:])
     assert (np.diff(ranks[order]) >= 0).all()
     exact = rankdata(plain[1:]) / len(ranks)
-    assert np.abs(ranks - exact).max() < 2e-3
+    assert np.abs(ranks - exact).max() < 1e-4
 
 
 # Branching.

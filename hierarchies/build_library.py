@@ -1,0 +1,184 @@
+"""Builds the shipped trees: ``python -m nbdt.hierarchies.build_library [NAME…] [--data DIR]``.
+
+Each tree is written as data/NAME.json, compressed if it is large, and data/trees.json says where it
+comes from. Without names all are built. Some need the shared data (``--data`` or ``NBDT_DATA``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nbdt.files import write_atomic
+from nbdt.hierarchy import Hierarchy
+
+from .library import INDEX, ShippedTree
+
+HERE = Path(__file__).parent / "data"
+LARGE = 100_000  # bytes
+MOBILENET = "weights/imagenet_mobilenetv2_100_tf2ptq_fp16.pth"
+WORDNET_LICENCE = "WordNet 3.0 licence"
+# CIFAR-100's senses where the names alone mislead, see `nbdt hierarchy wordnet --sense`.
+CIFAR100_SENSES: dict[str | int, str] = {}
+
+
+class Recipe(NamedTuple):
+    """How one tree is made, and what is said about it."""
+
+    title: str
+    source: str
+    licence: str
+    build: Callable[[Path], Hierarchy]
+
+
+def cifar10_wordnet(data: Path) -> Hierarchy:
+    """WordNet over torchvision's names of the CIFAR-10 classes."""
+    from .senses import from_wordnet
+
+    return from_wordnet(CIFAR10)
+
+
+def cifar10_induced(data: Path) -> Hierarchy:
+    """From the last layer of the bundled model, for the rule that it answers by."""
+    from nbdt.model import NBDT
+
+    from .induced import induce
+
+    model = NBDT.load("cifar10")
+    return induce(model, rule=model.rule)
+
+
+def cifar100_superclasses(data: Path) -> Hierarchy:
+    """The 20 superclasses that the data set's authors published."""
+    record = json.loads((data / "cifar100_coarse.json").read_text())
+    coarse = record["coarse_names"]
+    groups = [coarse[index] for index in record["fine_to_coarse"]]
+    names = record["fine_names"]
+    return Hierarchy.from_paths([["CIFAR-100", g.replace("_", " "), n] for g, n in zip(groups, names, strict=True)])
+
+
+def cifar100_wordnet(data: Path) -> Hierarchy:
+    """WordNet over the names in the data."""
+    from .senses import from_wordnet
+
+    names = json.loads((data / "cifar100_coarse.json").read_text())["fine_names"]
+    return from_wordnet(names, CIFAR100_SENSES)
+
+
+def imagenet1k_wordnet(data: Path) -> Hierarchy:
+    """WordNet over timm's ids and torchvision's names."""
+    from .wordnet_tree import from_wnids
+
+    return from_wnids(*imagenet_classes())
+
+
+def imagenet1k_induced(data: Path) -> Hierarchy:
+    """From the last layer of timm's MobileNetV2, for the rule "marginal"."""
+    from .classifier_weights import class_weights
+    from .induced import induce
+
+    wnids, names = imagenet_classes()
+    weights = class_weights(data / MOBILENET, len(names))
+    return induce(weights, names, rule="marginal", wnids=wnids)
+
+
+def imagenet_classes() -> tuple[list[str], list[str]]:
+    """WordNet ids and names of the 1,000 classes, in the order that every model has them."""
+    from nbdt.torchvision_cpu import import_torchvision
+
+    import_torchvision()
+    from timm.data import ImageNetInfo
+    from torchvision.models import MobileNet_V2_Weights
+
+    names = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
+    return ImageNetInfo().label_names(), list(names)
+
+
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+IMAGENET_NAMES = "class names of torchvision, ids of timm (ImageNet-1k)"
+RECIPES = {
+    "cifar10-wordnet": Recipe(
+        "CIFAR-10 in WordNet", "WordNet 3.0 nouns", WORDNET_LICENCE, cifar10_wordnet
+    ),
+    "cifar10-induced": Recipe(
+        "CIFAR-10, induced from the bundled model",
+        "last layer of the bundled model cifar10; names of groups from WordNet 3.0",
+        f"MIT; {WORDNET_LICENCE}",
+        cifar10_induced,
+    ),
+    "cifar100-superclasses": Recipe(
+        "CIFAR-100 in its 20 published superclasses",
+        "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        "research data set, no formal licence",
+        cifar100_superclasses,
+    ),
+    "cifar100-wordnet": Recipe(
+        "CIFAR-100 in WordNet", "WordNet 3.0 nouns", WORDNET_LICENCE, cifar100_wordnet
+    ),
+    "imagenet1k-wordnet": Recipe(
+        "ImageNet-1k in WordNet",
+        f"WordNet 3.0 nouns; {IMAGENET_NAMES}",
+        f"{WORDNET_LICENCE}; names BSD-3-Clause",
+        imagenet1k_wordnet,
+    ),
+    "imagenet1k-induced": Recipe(
+        "ImageNet-1k, induced from MobileNetV2",
+        f"last layer of timm's mobilenetv2_100 (tf2ptq); names of groups from WordNet 3.0; {IMAGENET_NAMES}",
+        f"weights Apache-2.0; {WORDNET_LICENCE}; names BSD-3-Clause",
+        imagenet1k_induced,
+    ),
+}
+
+
+def entry(name: str, tree: Hierarchy) -> ShippedTree:
+    """What trees.json says about a tree."""
+    recipe = RECIPES[name]
+    command = f"python -m nbdt.hierarchies.build_library {name}"
+    return ShippedTree(
+        name, recipe.title, tree.num_classes, recipe.source, recipe.licence, command, tree.hash
+    )
+
+
+def save(name: str, tree: Hierarchy, folder: Path) -> None:
+    """The tree's file, and no other form of it."""
+    text = tree.to_json().encode()
+    plain, packed = folder / f"{name}.json", folder / f"{name}.json.xz"
+    large = len(text) > LARGE
+    write_atomic(packed if large else plain, lzma.compress(text, preset=9) if large else text)
+    (plain if large else packed).unlink(missing_ok=True)
+
+
+def build(names: Sequence[str], data: Path, folder: Path) -> None:
+    """Build these trees into a folder; what its index says about others is kept."""
+    index = folder / INDEX
+    records = json.loads(index.read_text(encoding="utf-8")) if index.exists() else []
+    known = {record["name"]: record for record in records}
+    for name in names:
+        tree = RECIPES[name].build(data)
+        save(name, tree, folder)
+        known[name] = entry(name, tree).to_dict()
+        print(f"{name}: {tree!r}, hash {tree.hash[:12]}")
+    kept = [known[name] for name in RECIPES if name in known]
+    write_atomic(index, json.dumps(kept, indent=1) + "\n")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RECIPES))
+    parser.add_argument("--data", type=Path, default=os.environ.get("NBDT_DATA", "../shared/data"))
+    parser.add_argument("--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    unknown = sorted({*options.names} - {*RECIPES})
+    if unknown:
+        parser.error(f"no tree {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    build(options.names or [*RECIPES], options.data, options.out)
+
+
+if __name__ == "__main__":
+    main()
