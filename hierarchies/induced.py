@@ -1,8 +1,11 @@
 """Hierarchies induced from a classifier: agglomerative clustering of its class weights.
 
 Classes whose unit-norm weight vectors are near are merged first (Wan et al., NBDT, ICLR 2021).
-`semantics` mixes in how near they are in WordNet. Merging gives a binary tree; `branching` then
-contracts merges into the ones above them, and spares the nodes that WordNet has a name for.
+`semantics` mixes in how near they are in WordNet; distances are then replaced by their ranks, since
+those of weights hardly vary. Merging gives a binary tree. `branching` above 2 contracts nodes into
+the ones above them, the least rise in distance first, wherever these then have no more children
+than that. Nodes that have a WordNet concept to themselves are spared, and those that share one
+come last.
 """
 
 from __future__ import annotations
@@ -74,17 +77,14 @@ def induce(
         weights: (classes, features), the last linear layer's weight, as an array or a tensor; or
             a model that has such a layer, found as `attach` finds it.
         classes: names in the order of the rows; a model with an `NBDTHead` has them already.
-        rule: the rule that the tree is for: "marginal" or "representative". It decides what is
-            not given below; without it, the tree is binary, by average linkage, of weights alone.
-            Where no group of the classes has a name, a branching not given is at most 3.
+        rule: "marginal" or "representative": it decides what is not given below. Without it the
+            tree is binary, by average linkage, of weights alone.
         linkage: "average", "ward" or "complete": what makes two clusters near.
-        branching: most children of an inner node. Merges are contracted into the one above,
-            those with the least difference in distance first; with `names`, only those that no
-            WordNet concept names.
-        semantics: from 0, the weights alone, to 1, WordNet alone. Between them distances are
-            replaced by their ranks, since those of weights hardly vary.
+        branching: most children of a node; see the module. Not given, it is at most 3 where no
+            group of the classes has a name.
+        semantics: from 0, the weights alone, to 1, WordNet alone.
         wnids: WordNet ids of the classes, None where unknown; by default chosen by name.
-        names: False labels inner nodes by their leaves and leaves WordNet out of `branching`.
+        names: False labels nodes by their leaves and leaves names out of `branching`.
 
     Raises:
         NBDTError: another shape, rows that are zero or not finite, an unknown linkage or rule, a
@@ -94,25 +94,25 @@ def induce(
     rows, classes, wnids = _source(weights, classes, wnids)
     settings = _settings(rule, linkage, branching, semantics)
     units = _unit_rows(rows, classes)
-    synsets: list[int | None] = [None] * len(classes)
+    unknown: list[None] = [None] * len(classes)
+    synsets: Sequence[int | None] = unknown
     if names or settings.semantics or wnids is not None:
         synsets = class_synsets(classes, wnids)
+    _check_meaning(semantics, classes, synsets)
+    merges = _merge(class_distances(units, synsets, settings.semantics), settings.linkage)
+    leaves = unknown if wnids is None else wnids
+    senses = synsets if names else unknown
+    return _grow(merges, classes, leaves, senses, settings.branching, asked=branching is not None)
+
+
+def _check_meaning(
+    semantics: float | None, classes: Sequence[str], synsets: Sequence[int | None]
+) -> None:
     if semantics and sum(synset is not None for synset in synsets) < 2:
         raise NBDTError(
             f"WordNet knows fewer than two of the classes {listed(classes)}, so semantics="
             f"{semantics} has no meaning; give wnids, or semantics=0."
         )
-    merges = _merge(class_distances(units, synsets, settings.semantics), settings.linkage)
-    ids = _cluster_ids(classes)
-    leaves = wnids or [None] * len(classes)
-    binary = _hierarchy(_parents(merges), ids, leaves)
-    fitting = fitting_concepts(binary, synsets) if names else {}
-    own, named = _spared(binary, fitting, ids)
-    width = settings.branching
-    if branching is None and own <= {len(ids) - 1}:
-        width = min(width, UNNAMED_BRANCHING)
-    parents = _contracted(merges, width, own, named)
-    return _with_names(_hierarchy(parents, ids, leaves), binary, synsets, fitting)
 
 
 def _settings(
@@ -193,6 +193,29 @@ def _merge(distances: FloatArray, linkage: Linkage) -> FloatArray:
     return merges
 
 
+def _grow(
+    merges: FloatArray,
+    classes: Sequence[str],
+    wnids: Sequence[str | None],
+    synsets: Sequence[int | None],
+    branching: int,
+    *,
+    asked: bool,
+) -> Hierarchy:
+    """The named tree of the merges; a branching that was not asked for may be less."""
+    ids = _cluster_ids(classes)
+    binary = _hierarchy(_parents(merges), ids, wnids)
+    fitting = fitting_concepts(binary, synsets)
+    own, named = _spared(binary, fitting, ids)
+    if not asked and own <= {len(ids) - 1}:
+        branching = min(branching, UNNAMED_BRANCHING)
+    tree = _hierarchy(_contracted(merges, branching, own, named), ids, wnids)
+    # A node that is left has the leaves, hence the concepts, that it had before.
+    before = {node: index for index, node in enumerate(binary.ids)}
+    kept = {node: fitting[before[tree.ids[node]]] for node in tree.inner_nodes}
+    return relabel(tree, report(tree, synsets, kept))
+
+
 def _cluster_ids(classes: Sequence[str]) -> list[str]:
     """The classes, then "group 1", "group 2", … in the order of merging."""
     taken, ids = set(classes), list(classes)
@@ -205,7 +228,7 @@ def _cluster_ids(classes: Sequence[str]) -> list[str]:
 
 
 def _parents(merges: FloatArray) -> list[int]:
-    """The parent of each cluster; row i of the merges makes cluster ``classes + i``, -1 the root's."""
+    """The parent of each cluster, -1 for the root; row i of the merges makes ``classes + i``."""
     size = len(merges) + 1
     parents = np.full(2 * size - 1, -1)
     for column in (0, 1):
@@ -214,11 +237,7 @@ def _parents(merges: FloatArray) -> list[int]:
 
 
 def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[int]) -> list[int]:
-    """`_parents` after contraction; GONE for the clusters that went into another.
-
-    A cluster goes into the one above it, the least rise in height first, wherever that one then
-    has no more than `branching` children.
-    """
+    """`_parents` after contraction (see the module); GONE for clusters that went into another."""
     size = len(merges) + 1
     parents = _parents(merges)
     height = [0.0] * size + merges[:, 2].tolist()
@@ -243,6 +262,7 @@ def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[
 def _hierarchy(
     parents: Sequence[int], ids: Sequence[str], wnids: Sequence[str | None]
 ) -> Hierarchy:
+    """Nodes that are called by their ids; the first `wnids` are those of the leaves."""
     nodes = [
         Node(node, ids[parent] if parent >= 0 else None, node, wnid)
         for node, parent, wnid in zip_longest(ids, parents, wnids)
@@ -259,15 +279,3 @@ def _spared(
     own = {place[binary.ids[node]] for node in owners(binary, fitting)}
     named = {node for node, row in fitting.items() if any(concept.names for concept in row)}
     return own, {place[binary.ids[node]] for node in named}
-
-
-def _with_names(
-    tree: Hierarchy,
-    binary: Hierarchy,
-    synsets: Sequence[int | None],
-    fitting: Mapping[int, Sequence[Concept]],
-) -> Hierarchy:
-    """Named by the concepts that fitted the same node, hence the same leaves, before."""
-    before = {node: index for index, node in enumerate(binary.ids)}
-    kept = {node: fitting.get(before[tree.ids[node]], ()) for node in tree.inner_nodes}
-    return relabel(tree, report(tree, synsets, kept))
