@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .history import History as History
     from .induced import induce as induce
     from .naming import rename as rename
-    from .senses import from_wordnet as from_wordnet
-    from .senses import senses as senses
+    from .word_senses import from_wordnet as from_wordnet
+    from .word_senses import senses as senses
     from .wordnet_tree import from_wnids as from_wnids
 
 _HOME = {
@@ -30,10 +30,10 @@ _HOME = {
     "History": "history",
     "diff": "difference",
     "from_wnids": "wordnet_tree",
-    "from_wordnet": "senses",
+    "from_wordnet": "word_senses",
     "induce": "induced",
     "rename": "naming",
-    "senses": "senses",
+    "senses": "word_senses",
 }
 __all__ = sorted([*_HOME, "edit", "formats"])
 

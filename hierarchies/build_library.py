@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import typer
+
 from nbdt.files import write_atomic
 from nbdt.hierarchy import Hierarchy
 
@@ -23,8 +25,6 @@ HERE = Path(__file__).parent / "data"
 LARGE = 100_000  # bytes
 MOBILENET = "weights/imagenet_mobilenetv2_100_tf2ptq_fp16.pth"
 WORDNET_LICENCE = "WordNet 3.0 licence"
-# CIFAR-100's senses where the names alone mislead, see `nbdt hierarchy wordnet --sense`.
-CIFAR100_SENSES: dict[str | int, str] = {}
 
 
 class Recipe(NamedTuple):
@@ -36,14 +36,14 @@ class Recipe(NamedTuple):
     build: Callable[[Path], Hierarchy]
 
 
-def cifar10_wordnet(data: Path) -> Hierarchy:
+def cifar10_wordnet(_data: Path) -> Hierarchy:
     """WordNet over torchvision's names of the CIFAR-10 classes."""
-    from .senses import from_wordnet
+    from .word_senses import from_wordnet
 
     return from_wordnet(CIFAR10)
 
 
-def cifar10_induced(data: Path) -> Hierarchy:
+def cifar10_induced(_data: Path) -> Hierarchy:
     """From the last layer of the bundled model, for the rule that it answers by."""
     from nbdt.model import NBDT
 
@@ -57,20 +57,20 @@ def cifar100_superclasses(data: Path) -> Hierarchy:
     """The 20 superclasses that the data set's authors published."""
     record = json.loads((data / "cifar100_coarse.json").read_text())
     coarse = record["coarse_names"]
-    groups = [coarse[index] for index in record["fine_to_coarse"]]
-    names = record["fine_names"]
-    return Hierarchy.from_paths([["CIFAR-100", g.replace("_", " "), n] for g, n in zip(groups, names, strict=True)])
+    groups = [coarse[index].replace("_", " ") for index in record["fine_to_coarse"]]
+    named = zip(groups, record["fine_names"], strict=True)
+    return Hierarchy.from_paths([["all classes", group, name] for group, name in named])
 
 
 def cifar100_wordnet(data: Path) -> Hierarchy:
-    """WordNet over the names in the data."""
-    from .senses import from_wordnet
+    """WordNet over the ids that are published for these classes, with their corrections."""
+    from .wordnet_tree import from_wnids
 
-    names = json.loads((data / "cifar100_coarse.json").read_text())["fine_names"]
-    return from_wordnet(names, CIFAR100_SENSES)
+    record = json.loads((data / "wordnet_imagenet_closure.json").read_text())
+    return from_wnids(record["classes"]["cifar100_corrected"], record["class_names"]["cifar100"])
 
 
-def imagenet1k_wordnet(data: Path) -> Hierarchy:
+def imagenet1k_wordnet(_data: Path) -> Hierarchy:
     """WordNet over timm's ids and torchvision's names."""
     from .wordnet_tree import from_wnids
 
@@ -118,7 +118,10 @@ RECIPES = {
         cifar100_superclasses,
     ),
     "cifar100-wordnet": Recipe(
-        "CIFAR-100 in WordNet", "WordNet 3.0 nouns", WORDNET_LICENCE, cifar100_wordnet
+        "CIFAR-100 in WordNet",
+        "WordNet 3.0 nouns; the original NBDT's ids of the classes, eight of them corrected",
+        WORDNET_LICENCE,
+        cifar100_wordnet,
     ),
     "imagenet1k-wordnet": Recipe(
         "ImageNet-1k in WordNet",
@@ -128,7 +131,7 @@ RECIPES = {
     ),
     "imagenet1k-induced": Recipe(
         "ImageNet-1k, induced from MobileNetV2",
-        f"last layer of timm's mobilenetv2_100 (tf2ptq); names of groups from WordNet 3.0; {IMAGENET_NAMES}",
+        f"last layer of timm's mobilenetv2_100; names of groups from WordNet 3.0; {IMAGENET_NAMES}",
         f"weights Apache-2.0; {WORDNET_LICENCE}; names BSD-3-Clause",
         imagenet1k_induced,
     ),
@@ -162,7 +165,7 @@ def build(names: Sequence[str], data: Path, folder: Path) -> None:
         tree = RECIPES[name].build(data)
         save(name, tree, folder)
         known[name] = entry(name, tree).to_dict()
-        print(f"{name}: {tree!r}, hash {tree.hash[:12]}")
+        typer.echo(f"{name}: {tree!r}, hash {tree.hash[:12]}")
     kept = [known[name] for name in RECIPES if name in known]
     write_atomic(index, json.dumps(kept, indent=1) + "\n")
 

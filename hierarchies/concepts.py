@@ -20,7 +20,7 @@ from nbdt.hierarchy import Hierarchy
 
 from .candidates import candidates
 from .lexicon import lemma_key
-from .senses import senses
+from .word_senses import senses
 from .wordnet import WordNet, wordnet
 
 MIN_PRECISION = 0.7

@@ -1,6 +1,7 @@
 """The house: which room may import which, and what an import loads."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -271,3 +272,12 @@ def test_every_public_name_can_be_had():
 
     assert all(getattr(nbdt, name) for name in nbdt.__all__)
     assert set(nbdt.__all__) <= set(dir(nbdt))
+
+
+@pytest.mark.parametrize("package", ["nbdt", "nbdt.hierarchies", "nbdt.train", "nbdt.explain"])
+def test_no_module_hides_what_its_package_offers(package):
+    """A submodule called like a function would take its place once it is imported."""
+    room = ROOT / ("nbdt" if package == "nbdt" else package.removeprefix("nbdt."))
+    modules = {path.stem for path in room.glob("*.py")} - {"__init__", "__main__"}
+    offered = set(importlib.import_module(package).__all__)
+    assert offered & modules <= {"edit", "formats"}  # offered as modules

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.candidates import candidates
 from nbdt.hierarchies.disambiguation import BACKGROUND, NESTED_COST, SPREAD, _log_prior, choose
-from nbdt.hierarchies.senses import (
+from nbdt.hierarchies.word_senses import (
     OverrideError,
     RepeatedNameError,
     UnknownNamesError,
