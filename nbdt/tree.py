@@ -7,7 +7,6 @@ are neighbours: all groups of one size are decided by a single ``log_softmax``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -171,11 +170,11 @@ class Tree(nn.Module):
 
     def node_means(self, values: Tensor) -> Tensor:
         """Means over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _apply(_NodeMeans, self.gather_leaves, values, self, mean=True)
+        return _sum(values, self, leaves=True, mean=True)
 
     def node_sums(self, values: Tensor) -> Tensor:
         """Sums over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _apply(_NodeSums, self.gather_leaves, values, self, mean=False)
+        return _sum(values, self, leaves=True, mean=False)
 
     def gather_leaves(self, values: Tensor, *, mean: bool) -> Tensor:
         """`node_sums` or `node_means` outside autograd."""
@@ -224,11 +223,11 @@ class Tree(nn.Module):
 
     def path_sums(self, values: Tensor) -> Tensor:
         """Sums over the edges from the root to each class: (edges, batch) -> (classes, batch)."""
-        return _apply(_PathSums, self.gather_edges, values, self, mean=False)
+        return _sum(values, self, leaves=False, mean=False)
 
     def path_shares(self, values: Tensor) -> Tensor:
         """As `path_sums`, each edge's value divided by its number of leaves."""
-        return _apply(_PathShares, self.gather_edges, values, self, mean=True)
+        return _sum(values, self, leaves=False, mean=True)
 
     def gather_edges(self, values: Tensor, *, mean: bool) -> Tensor:
         """`path_sums` or `path_shares` outside autograd."""
@@ -262,66 +261,28 @@ def _bag(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = 
     return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 
 
-def _apply(
-    function: type[_Adjoint],
-    plain: Callable[..., Tensor],
-    values: Tensor,
-    tree: Tree,
-    *,
-    mean: bool,
-) -> Tensor:
-    """`plain`, through autograd only where a gradient may be asked for."""
+def _sum(values: Tensor, tree: Tree, *, leaves: bool, mean: bool) -> Tensor:
+    """Over the leaves below each edge or the edges above each leaf; autograd only where asked."""
     if values.requires_grad and torch.is_grad_enabled():
-        return cast(Tensor, function.apply(values, tree))  # type: ignore[no-untyped-call]
-    return plain(values, mean=mean)
+        return cast(Tensor, _TreeSum.apply(values, tree, leaves, mean))  # type: ignore[no-untyped-call]
+    return (tree.gather_leaves if leaves else tree.gather_edges)(values, mean=mean)
 
 
-class _Adjoint(torch.autograd.Function):
-    """A sum over the tree whose gradient is another: leaves below, or edges above."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tree], output: Tensor) -> None:
-        ctx.tree = inputs[1]
-
-
-class _NodeSums(_Adjoint):
-    @staticmethod
-    def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree.gather_leaves(values, mean=False)
+class _TreeSum(torch.autograd.Function):
+    """The gradient of a sum over leaves is the sum over edges with the same weights, and back."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.tree.path_sums(gradient.contiguous()), None
-
-
-class _NodeMeans(_Adjoint):
-    @staticmethod
-    def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree.gather_leaves(values, mean=True)
+    def forward(values: Tensor, tree: Tree, leaves: bool, mean: bool) -> Tensor:
+        return (tree.gather_leaves if leaves else tree.gather_edges)(values, mean=mean)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.tree.path_shares(gradient.contiguous()), None
-
-
-class _PathSums(_Adjoint):
-    @staticmethod
-    def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree.gather_edges(values, mean=False)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.tree, ctx.leaves, ctx.mean = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.tree.node_sums(gradient.contiguous()), None
-
-
-class _PathShares(_Adjoint):
-    @staticmethod
-    def forward(values: Tensor, tree: Tree) -> Tensor:
-        return tree.gather_edges(values, mean=True)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.tree.node_means(gradient.contiguous()), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        result = _sum(gradient.contiguous(), ctx.tree, leaves=not ctx.leaves, mean=ctx.mean)
+        return result, None, None, None
 
 
 # ---- index arithmetic, once per tree, in NumPy ----------------------------------------------
