@@ -1,6 +1,6 @@
 """How long `nbdt --help` and `import nbdt` take in a fresh process, against a bare interpreter.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import argparse
 import io
 import math
 import os
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -39,7 +40,9 @@ def drawn(label: str, found: Explanation, *, photographs: bool) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     right = label == path.class_name
     title = f"{label}: {'answered so' if right else f'answered {path.class_name}'}, "
-    draw.text((GAP, 8), title + f"{path.probability:.0%}", "#1a7f37" if right else "#b42318", font(18))
+    draw.text(
+        (GAP, 8), title + f"{path.probability:.0%}", "#1a7f37" if right else "#b42318", font(18)
+    )
     tiles = overlays(found, TILE) if photographs else [bare(found, i) for i in range(len(path))]
     for index, (tile, decision) in enumerate(zip(tiles, path, strict=True)):
         left = GAP + index % COLUMNS * (TILE + GAP)
@@ -67,6 +70,7 @@ def bare(found: Explanation, index: int) -> Image.Image:
 
 
 def font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, which is the same everywhere."""
     return ImageFont.load_default(points)
 
 
@@ -97,10 +101,10 @@ def main() -> None:
         found = explain(model, source.open())[0]
         sheet = drawn(names[wnid], found, photographs=given.photographs)
         stream = io.BytesIO()
-        sheet.quantize(128).save(stream, "PNG", optimize=True)
+        sheet.quantize(256).save(stream, "PNG", optimize=True)
         name = f"any-model-{CHOSEN.index(label) + 1:02d}.png"
         (given.out / name).write_bytes(stream.getvalue())
-        print(f"{name}: {label}, {found.path}, {len(stream.getvalue()):,} bytes")
+        sys.stdout.write(f"{name}: {label}, {found.path}\n")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from rich.tree import Tree as RichTree
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
+from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
-from nbdt.model import NBDT
 
 from .attribution import explain
 from .explanation import Explanation
@@ -29,16 +29,15 @@ app = typer.Typer(add_completion=False)
 @app.command(name="explain")
 def explain_command(
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
-    model: Annotated[
-        str, typer.Option(help="A bundled model's name, or a saved model's folder.")
-    ] = "cifar10",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(),
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line instead of trees.")
     ] = False,
 ) -> None:
     """Explain photographs: the path with its probabilities, and one picture each."""
-    loaded = NBDT.load(model)
+    loaded = open_model(model, weights)
     out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
     for source in iter_files(images, max_side=AMPLE_SIDE):

@@ -7,9 +7,10 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from nbdt.errors import NBDTError
+from nbdt.hierarchies.lettering import fitting, font
 
 from .explanation import Explanation
 
@@ -77,16 +78,15 @@ def picture(explanation: Explanation) -> Image.Image:
         left = GAP + index * (TILE + GAP)
         sheet.paste(tile, (left, GAP))
         for row, line in enumerate(lines):
-            font = _font(17 if row == 0 else 13)
-            draw.text((left, TILE + GAP + 4 + 20 * row), _fitting(line, font, TILE), "black", font)
+            size = 16 if row == 0 else 12
+            place = (left, TILE + GAP + 4 + 20 * row)
+            draw.text(place, fitting(line, size, width=TILE), "black", font(size))
     height, columns = explanation.resolution
     note = (
         f"Red speaks for the chosen branch, blue against it; one scale for all. The maps have "
         f"{columns} × {height} positions and are drawn smoothed."
     )
-    draw.text(
-        (GAP, TILE + CAPTION + 2 * GAP), _fitting(note, _font(12), width), "#555555", _font(12)
-    )
+    draw.text((GAP, TILE + CAPTION + 2 * GAP), fitting(note, 11, width=width), "#555555", font(11))
     return sheet
 
 
@@ -109,16 +109,3 @@ def _photo(explanation: Explanation, side: int) -> Image.Image:
             "images to explain()."
         )
     return explanation.photo.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """`text`, shortened with an ellipsis until it is at most `width` pixels wide."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

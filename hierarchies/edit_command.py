@@ -28,13 +28,21 @@ class _Kind(NamedTuple):
 _KINDS = {
     "move": _Kind("NODE GROUP", 2, 2, "none", lambda h, n, _: edit.move(h, *n)),
     "group": _Kind(
-        "NODE NODE… --name NAME", 2, None, "required", lambda h, n, name: edit.group(h, n, name or "")
+        "NODE NODE… --name NAME",
+        2,
+        None,
+        "required",
+        lambda h, n, name: edit.group(h, n, name or ""),
     ),
     "ungroup": _Kind("GROUP", 1, 1, "none", lambda h, n, _: edit.ungroup(h, *n)),
     "rename": _Kind("GROUP NAME", 2, 2, "none", lambda h, n, _: edit.rename(h, *n)),
     "swap": _Kind("NODE NODE", 2, 2, "none", lambda h, n, _: edit.swap(h, *n)),
     "merge": _Kind(
-        "GROUP GROUP [--name NAME]", 2, 2, "optional", lambda h, n, name: edit.merge(h, *n, name)
+        "GROUP GROUP [--name NAME]",
+        2,
+        2,
+        "optional",
+        lambda h, n, name: edit.merge(h, n[0], n[1], name),
     ),
     "split": _Kind(
         "GROUP NODE NODE… --name NAME",

@@ -16,6 +16,12 @@ from .errors import NBDTError
 COMMANDS = {
     "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
     "demo": ("nbdt.demo.command", "Open the page where a photograph is explained.", "demo"),
+    "hierarchy": ("nbdt.hierarchies.command", "Show, make, edit, compare and convert trees.", ""),
+    "evaluate": (
+        "nbdt.train.evaluate_command",
+        "Measure a tree on photographs, or what an edit changes.",
+        "",
+    ),
     "train": ("nbdt.train.command", "Train a model from a recipe and a folder of images.", "train"),
 }
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import paths
+from .architecture import Architecture, parse_architecture
 from .errors import NBDTError, listed, nearest
 from .head import NBDTHead
 from .hierarchy import Hierarchy
@@ -71,7 +72,8 @@ class NBDT(nn.Module):
         backbone: a timm model without classifier: images (batch, 3, height, width) to pooled
             features (batch, features).
         head: the decision tree on top.
-        architecture: the timm name that `backbone` was created from.
+        architecture: the timm name that `backbone` was created from, with its options; see
+            `nbdt.architecture`.
         preprocessing: what turns a photograph into the backbone's input.
     """
 
@@ -99,7 +101,8 @@ class NBDT(nn.Module):
         """A model on any timm backbone, with one output per class of the hierarchy.
 
         Args:
-            architecture: a name from ``timm.list_models()``.
+            architecture: a name from ``timm.list_models()``, and options after commas; see
+                `nbdt.architecture`.
             hierarchy: its classes are, in order, the classifier's outputs.
             rule: as in `NBDTHead`.
             pretrained: fetch timm's weights from the Hugging Face hub. They keep their classifier
@@ -252,33 +255,63 @@ def bundled() -> list[str]:
 
 def create_timm(
     architecture: str,
-    num_classes: int,
+    num_classes: int | None,
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
 ) -> nn.Module:
-    """A timm model with its classifier; the errors of `NBDT.from_timm`."""
-    timm = import_timm()
-    if not timm.is_model(architecture.split(".", maxsplit=1)[0]):
-        raise NBDTError(
-            f"timm knows no architecture {architecture!r}."
-            f"{nearest(architecture, timm.list_models())} See timm.list_models()."
-        )
+    """A timm model with its classifier; the errors of `NBDT.from_timm`.
+
+    `num_classes` None leaves the classifier that the pretrained weights have.
+    """
+    parsed = parse_architecture(architecture)
+    _check_known(parsed.name)
     if weights is not None and not Path(weights).is_file():
         raise NBDTError(f"There is no weights file {os.fspath(weights)!r}.")
-    try:
-        network = timm.create_model(
-            architecture, pretrained=pretrained and weights is None, num_classes=num_classes
-        )
-    except Exception as error:
-        if not pretrained or weights is not None:
-            raise
-        raise NBDTError(
-            f"The pretrained weights of {architecture!r} could not be fetched from the Hugging "
-            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere and "
-            "pass the file: weights='model.safetensors'."
-        ) from error
+    network = _make(parsed, num_classes, pretrained=pretrained and weights is None)
     if weights is not None:
         load_weights(network, weights)
+    return network
+
+
+def _check_known(name: str) -> None:
+    timm = import_timm()
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise NBDTError(
+            f"timm knows no architecture {name!r}."
+            f"{nearest(name, timm.list_models())} See timm.list_models()."
+        )
+    tags = timm.list_models(f"{base}.*", pretrained=True)
+    if tag and tag != "untrained" and name not in tags:
+        raise NBDTError(
+            f"timm knows no pretrained weights {name!r}; of {base!r} it has {listed(tags) or 'none'}."
+        )
+
+
+def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) -> nn.Module:
+    try:
+        network = import_timm().create_model(
+            parsed.name,
+            pretrained=pretrained,
+            num_classes=num_classes,
+            pretrained_cfg_overlay=dict(parsed.inputs),
+            **parsed.network,
+        )
+    except Exception as error:
+        if parsed.network and isinstance(error, TypeError):
+            options = ", ".join(parsed.network)
+            raise NBDTError(f"timm's {parsed.name!r} does not take {options}: {error}.") from None
+        if not pretrained:
+            raise
+        if "No pretrained weights exist" in str(error):
+            raise NBDTError(
+                f"timm has no pretrained weights for {parsed.name!r}; pass a file: weights=…."
+            ) from None
+        raise NBDTError(
+            f"The pretrained weights of {parsed.name!r} could not be fetched from the Hugging "
+            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere and "
+            "pass the file: weights='model.safetensors', or --weights to a command."
+        ) from error
     return cast(nn.Module, network)
 
 
@@ -293,27 +326,42 @@ def import_timm() -> types.ModuleType:
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a local state dict into a network.
+    """Load a local state dict into a network, whose parameters keep their type.
 
     Raises:
         NBDTError: not a file of tensors, or tensors that do not fit the network.
     """
+    state = read_weights(path)
+    result = _compare(network, state)
+    if result:
+        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {result}.")
+    network.load_state_dict(state)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a local state dict, by their names in a network that nothing wraps.
+
+    Raises:
+        NBDTError: not a file of tensors.
+    """
     try:
         if str(path).endswith(".safetensors"):
-            state: Mapping[str, Tensor] = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return {str(name).removeprefix("module."): _tensor(state[name]) for name in state}
     except Exception as error:
         raise NBDTError(
             f"{os.fspath(path)!r} is not a readable file of tensors ({type(error).__name__}); "
             "expected safetensors or a plain state dict."
         ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    result = _compare(network, state)
-    if result:
-        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {result}.")
-    network.load_state_dict(state)
+
+
+def _tensor(value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a tensor, got {type(value).__name__}")
+    return value
 
 
 def _compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:

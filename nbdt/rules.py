@@ -59,7 +59,7 @@ def full_precision(logits: Tensor) -> AbstractContextManager[object]:
 
 def check_finite(logits: Tensor) -> None:
     """Raises NBDTError if an answer would rest on NaN or infinity (skipped while compiling)."""
-    if torch.compiler.is_compiling() or math.isfinite(float(logits.sum())):
+    if torch.compiler.is_compiling() or math.isfinite(float(logits.detach().sum())):
         return
     bad = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
     if bad:

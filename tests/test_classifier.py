@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -49,6 +48,7 @@ def test_imagenets_names_are_unique_whatever_their_case_and_carry_ids():
     assert len(set(wnids)) == 1000
 
 
+@pytest.mark.slow
 def test_imagenet_12k_has_labels_too():
     names, wnids = class_labels(11821, {})
     assert len(set(names)) == 11821
@@ -108,9 +108,6 @@ def test_a_given_hierarchy_is_used_if_its_classes_are_the_models(small, tmp_path
 
 
 def test_classifiers_that_are_no_linear_layer_are_refused(tmp_path):
-    weights_of("mobilenetv4_conv_small", 5, tmp_path / "w.pth")
-    assert from_classifier("mobilenetv4_conv_small", weights=tmp_path / "w.pth")
-    weights_of("vgg11", 3, tmp_path / "v.pth") if False else None
     network = create_timm("deit_tiny_distilled_patch16_224", 3)
     torch.save(network.state_dict(), tmp_path / "d.pth")
     with pytest.raises(NBDTError, match="not one linear layer"):
@@ -156,7 +153,8 @@ def test_options_survive_saving(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resnet18,pad=same", "unknown option 'pad'. Did you mean 'pad_type'"),
+        ("resnet18,pad=same", "unknown option 'pad'. Options are: pad_type"),
+        ("resnet18,pad_tpye=same", "unknown option 'pad_tpye'. Did you mean 'pad_type'"),
         ("resnet18,checkpoint_path=/etc/passwd", "unknown option 'checkpoint_path'"),
         ("resnet18,mean=0.5,mean=0.4", "repeats option 'mean'"),
         ("resnet18,mean=0.5/0.4", "expected mean to be one number, or three"),
@@ -236,7 +234,7 @@ def test_explain_and_demo_take_timm_models():
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_035", "efficientnet_b0", "resnet18", "densenet121"])
-def test_maps_are_complete_where_the_pool_is_an_average(name):
+def test_maps_are_of_the_feature_map_right_before_the_average_pool(name):
     from nbdt.explain import explain
 
     torch.manual_seed(1)
@@ -244,12 +242,17 @@ def test_maps_are_complete_where_the_pool_is_an_average(name):
     model = NBDT.from_timm(name, tree, rule="marginal").eval()
     images = torch.randn(1, 3, 64, 64)
     found = explain(model, images)[0]
-    for index in range(len(found.path)):
-        total = found.maps[index].sum()
-        assert np.isfinite(total)
     with torch.inference_mode():
         feature_map = model.feature_map(images)
-        assert torch.allclose(model.pool(feature_map), feature_map.mean((2, 3)), atol=1e-5)
+        pooled = model.pool(feature_map)
+    assert torch.allclose(pooled, feature_map.mean((2, 3)), atol=1e-5)
+    assert pooled.shape[1] == model.head.in_features
+    # A map of the last decision adds up to the difference of its two classes' logits, less biases.
+    last = found.path.decisions[-1]
+    chosen, other = (tree.classes.index(last.children[i]) for i in (last.chosen, last.runner_up))
+    weight = model.head.linear.weight.detach()
+    expected = (pooled @ (weight[chosen] - weight[other])).item()
+    assert found.maps[-1].sum() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -270,15 +273,15 @@ def photographs(data_dir, step):
 def test_an_imagenet_classifier_is_a_good_tree_with_no_training(mobilenet, data_dir):
     tree = mobilenet.hierarchy
     wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
-    labels, images = zip(*photographs(data_dir, 12), strict=True)
+    labels, images = zip(*photographs(data_dir, 20), strict=True)
     batch = torch.stack([mobilenet.preprocess(image) for image in images])
     with torch.inference_mode():
         logits = mobilenet.head.linear(mobilenet.features(batch))
         hard = mobilenet.head.rules.hard(logits)
     target = torch.tensor([wnids.index(label) for label in labels])
     flat = (logits.argmax(1) == target).double().mean()
-    assert flat >= 0.78  # 87.2 % of all 1,000, less three standard errors of 84
-    assert (hard == target).double().mean() >= flat - 0.025  # two photographs
+    assert flat >= 0.73  # 87.2 % of all 1,000, less three standard errors of 50
+    assert (hard == target).double().mean() >= flat - 0.045  # two photographs
 
 
 @pytest.mark.data

@@ -281,3 +281,17 @@ def test_no_module_hides_what_its_package_offers(package):
     modules = {path.stem for path in room.glob("*.py")} - {"__init__", "__main__"}
     offered = set(importlib.import_module(package).__all__)
     assert offered & modules <= {"edit", "formats"}  # offered as modules
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from nbdt.train import train",
+        "from nbdt.explain import explain",
+        "from nbdt.hierarchies import from_classifier",
+        "import nbdt.demo.app",
+    ],
+)
+def test_what_rests_on_torchvision_imports_by_itself(statement):
+    """Beside a CPU-only torch, in a process that has not repaired torchvision yet."""
+    subprocess.run([sys.executable, "-c", statement], check=True)

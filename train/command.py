@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from nbdt.hierarchy import Hierarchy
-from nbdt.torchvision_cpu import import_torchvision
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +31,6 @@ def train_command(
     ] = None,
 ) -> None:
     """Train a model; running the same command again continues from the last checkpoint."""
-    import_torchvision()  # Lightning imports it
     from .config import load_recipe
     from .run import train
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
+from nbdt.torchvision_cpu import import_torchvision
+
+import_torchvision()  # Lightning imports it
+
+# ruff: noqa: E402
 import lightning
 import torch
 import torch.nn.functional as F

@@ -8,6 +8,11 @@ import os
 import time
 from pathlib import Path
 
+from nbdt.torchvision_cpu import import_torchvision
+
+import_torchvision()  # Lightning imports it
+
+# ruff: noqa: E402
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint

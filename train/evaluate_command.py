@@ -1,0 +1,222 @@
+"""``nbdt evaluate MODEL --data D [--hierarchy OLD] [--against NEW]``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+import nbdt
+from nbdt.files import write_atomic
+from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchy import Hierarchy
+from nbdt.image_sources import ImageSource
+from nbdt.metrics import accuracy
+
+from .comparison import (
+    Comparison,
+    NodeResult,
+    TreeResult,
+    check_same_classes,
+    compare,
+    comparison_record,
+    measure,
+    tree_record,
+)
+from .comparison_picture import hardest, picture
+from .logits import Logits, class_logits
+
+SHOWN = 8
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    *,
+    data: Annotated[Path, typer.Option(help="A folder of class folders, or a tar archive of one.")],
+    hierarchy: Annotated[
+        Path | None, typer.Option(help="A saved tree; by default the model's own.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A saved tree to compare it with, after an edit say.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where evaluation.json, its picture and the kept logits go.")
+    ] = Path("evaluation"),
+) -> None:
+    """Measure a tree on labelled photographs, or what another tree would change."""
+    loaded = open_model(model, weights)
+    before_tree = _tree(hierarchy, loaded.hierarchy)
+    after_tree = _tree(against, loaded.hierarchy) if against else None
+    if torch.cuda.is_available():
+        loaded.to("cuda")
+    out.mkdir(parents=True, exist_ok=True)
+    found = class_logits(loaded, data, split=split, cache=out, watch=_watch)
+    before = measure(found.logits, found.labels, before_tree, loaded.rule)
+    comparison = None
+    if after_tree is not None:
+        comparison = compare(before, measure(found.logits, found.labels, after_tree, loaded.rule))
+    facts = {"model": model, "data": str(data), "rule": loaded.rule}
+    _report(out, _record(facts, found, before, comparison), before, comparison)
+    for message in found.failed:
+        typer.echo(f"error: {message}", err=True)
+    if found.failed:
+        raise typer.Exit(3)
+
+
+def _tree(path: Path | None, own: Hierarchy) -> Hierarchy:
+    if path is None:
+        return own
+    tree = Hierarchy.load(path)
+    check_same_classes(own, tree, repr(str(path)))
+    return tree
+
+
+def _watch(sources: Iterable[ImageSource], count: int) -> Iterator[ImageSource]:
+    columns = (
+        SpinnerColumn(), TextColumn("photographs"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(sources, total=count)
+
+
+def _record(
+    facts: dict[str, Any], found: Logits, before: TreeResult, comparison: Comparison | None
+) -> dict[str, Any]:
+    record = {
+        "format": "nbdt-evaluation",
+        "version": 1,
+        **facts,
+        "flat": accuracy(found.logits.argmax(dim=1), found.labels),
+        "images": len(found.labels),
+        "classes_without_images": before.hierarchy.num_classes - len(found.labels.unique()),
+        "failed": list(found.failed),
+        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+        "before": tree_record(before),
+    }
+    if comparison:
+        record["after"] = tree_record(comparison.after)
+        record["changes"] = comparison_record(comparison, found.files)
+    return record
+
+
+def _report(
+    out: Path, record: dict[str, Any], before: TreeResult, comparison: Comparison | None
+) -> None:
+    text = json.dumps(record, indent=1, ensure_ascii=True) + "\n"
+    write_atomic(out / "evaluation.json", text)
+    write_atomic(out / "evaluation.png", picture(record["flat"], before, comparison))
+    _show(Console(highlight=False, emoji=False), record, before, comparison)
+    typer.echo(f"written: {out / 'evaluation.json'}, {out / 'evaluation.png'}")
+
+
+# ---- in the terminal ----------------------------------------------------------------------------
+
+
+def _show(
+    console: Console, record: dict[str, Any], before: TreeResult, comparison: Comparison | None
+) -> None:
+    console.print(_accuracy_table(record))
+    if missing := record["classes_without_images"]:
+        console.print(
+            f"{missing} of {before.hierarchy.num_classes} classes have no photograph here."
+        )
+    if comparison is None:
+        console.print(_hardest_table(before))
+        return
+    if record["rule"] == "marginal":
+        console.print(
+            "Under the marginal rule a tree changes paths and hard answers, never soft ones."
+        )
+    console.print(_verdict_line(comparison))
+    if comparison.easier or comparison.harder:
+        console.print(_node_table(comparison))
+    changed = [row for row in record["changes"]["images"] if row["verdict"] != "other path"]
+    if changed:
+        console.print(_image_table(changed))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table at least as wide as its title, which would break otherwise."""
+    return Table(*columns, title=title, min_width=len(title))
+
+
+def _accuracy_table(record: dict[str, Any]) -> Table:
+    pairs = [("flat", record["flat"], record["flat"])]
+    after = record.get("after")
+    pairs += [(k, record["before"][k], (after or record["before"])[k]) for k in ("soft", "hard")]
+    title = f"right answers on {record['images']:,} photographs"
+    if after is None:
+        table = _table(title, "", "tree")
+        for kind, value, _ in pairs:
+            table.add_row(kind, f"{value:.2%}")
+        return table
+    table = _table(title, "", "before", "after", "change")
+    for kind, old, new in pairs:
+        table.add_row(kind, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
+    return table
+
+
+def _verdict_line(comparison: Comparison) -> str:
+    counts = [f"{count} {verdict}" for verdict, count in comparison.verdicts.items() if count]
+    return f"{len(comparison.images):,} photographs changed: {', '.join(counts) or 'none'}."
+
+
+def _node_table(comparison: Comparison) -> Table:
+    table = _table("easier and harder decisions", "decision", "mistakes before", "after", "")
+    rows = [(change, "easier", "blue") for change in comparison.easier[:SHOWN]]
+    rows += [(change, "harder", "red") for change in comparison.harder[:SHOWN]]
+    for change, word, colour in rows:
+        counts = (_mistakes(change.before), _mistakes(change.after))
+        table.add_row(_plain(change.name), *counts, Text(word, style=colour))
+    return table
+
+
+def _mistakes(result: NodeResult | None) -> str:
+    return "" if result is None else f"{result.mistakes} of {result.images}"
+
+
+def _hardest_table(result: TreeResult) -> Table:
+    table = _table("decisions with the most mistakes", "decision", "mistakes", "right")
+    for node in hardest(result)[:SHOWN]:
+        values = result.nodes[node]
+        name = _plain(result.hierarchy.names[node])
+        table.add_row(name, _mistakes(values), f"{values.accuracy:.1%}")
+    return table
+
+
+def _image_table(changed: Sequence[dict[str, Any]]) -> Table:
+    title = f"{min(SHOWN, len(changed))} of {len(changed):,} photographs with another answer"
+    table = _table(title, "photograph", "class", "before", "after", "")
+    for row in changed[:SHOWN]:
+        name = _plain(row["file"].replace("!", "/").rpartition("/")[2])
+        kind = "soft" if row["verdict"] == "other soft answer" else "hard"
+        answers = [_plain(row[when][kind]) for when in ("before", "after")]
+        table.add_row(name, _plain(row["label"]), *answers, row["verdict"])
+    return table
+
+
+def _plain(name: str) -> Text:
+    """Text that cannot steer the terminal, and is not read as rich's markup."""
+    return Text(name if name.isprintable() else ascii(name), overflow="fold")

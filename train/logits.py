@@ -1,0 +1,216 @@
+"""Class logits of labelled photographs, computed once and kept: a second look takes seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nbdt.errors import NBDTError, listed, nearest
+from nbdt.files import write_atomic
+from nbdt.hierarchy import Hierarchy
+from nbdt.image_sources import ImageSource, iter_images
+from nbdt.images import ImageError
+from nbdt.model import NBDT
+
+BATCH = 32
+_WNID_FILE = re.compile(r"(n[0-9]{8})(?![0-9])")
+
+
+@dataclass(frozen=True, eq=False)
+class Logits:
+    """What a model says about labelled photographs, before any tree.
+
+    Attributes:
+        files: (count) where each photograph came from.
+        labels: (count,) int64, its class.
+        logits: (count, classes), float32.
+        failed: one message for each photograph that could not be read.
+    """
+
+    files: tuple[str, ...]
+    labels: Tensor
+    logits: Tensor
+    failed: tuple[str, ...]
+
+
+Watch = Callable[[Iterable[ImageSource], int], Iterable[ImageSource]]
+
+
+def class_logits(
+    model: NBDT,
+    data: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    watch: Watch = lambda sources, _: sources,
+) -> Logits:
+    """The logits of every photograph in a folder of class folders, or in a tar archive of them.
+
+    A photograph's class is its folder's name, or the WordNet id that its file name starts with
+    where it is in no folder. It may be the class's name, in any case and with spaces or
+    underscores, or its WordNet id.
+
+    Args:
+        model: in evaluation mode.
+        data: the folder or archive.
+        split: the folder of splits inside, "test" for instance.
+        cache: a folder where logits are kept, by model and by the data's names, sizes and times
+            of change.
+        watch: given the photographs and their number, yields them: a progress bar.
+
+    Raises:
+        NBDTError: labels that are no classes of the model, no readable photograph, or unreadable
+            data.
+    """
+    key = _key(model, data, split)
+    kept = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
+    if kept and (found := _read(kept, key)):
+        return found
+    places = _places(model.hierarchy)
+    count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
+    measured = _compute(model, watch(iter_images(data, split), count), places)
+    if kept:
+        _write(kept, key, measured)
+    return measured
+
+
+def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]) -> Logits:
+    files: list[str] = []
+    labels: list[int] = []
+    failed: list[str] = []
+    parts: list[Tensor] = []
+    batch: list[Tensor] = []
+    for source in sources:
+        try:
+            batch.append(model.preprocess(source.open()))
+        except ImageError as error:
+            failed.append(str(error))
+            continue
+        files.append(source.reference)
+        labels.append(places[_plain(_label(source))])
+        if len(batch) == BATCH:
+            parts.append(_forward(model, batch))
+            batch = []
+    if batch:
+        parts.append(_forward(model, batch))
+    if not parts:
+        raise NBDTError(f"None of the photographs can be read; the first: {failed[0]}")
+    return Logits(tuple(files), torch.tensor(labels), torch.cat(parts), tuple(failed))
+
+
+def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        features = model.features(torch.stack(batch).to(device))
+        logits: Tensor = model.head.linear(features).float().cpu()
+    return logits.clone()
+
+
+# ---- labels -----------------------------------------------------------------------------------
+
+
+def _label(source: ImageSource) -> str:
+    if source.label is not None:
+        return source.label
+    name = re.split(r"[/\\!]", source.reference)[-1]
+    found = _WNID_FILE.match(name)
+    return found[1] if found else f"(no folder: {name})"
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").strip()
+
+
+def _places(hierarchy: Hierarchy) -> dict[str, int]:
+    """Class index by plain name and by WordNet id; names win, and shared ones are left out."""
+    found: dict[str, int] = {}
+    names = [_plain(name) for name in hierarchy.classes]
+    wnids = [hierarchy.nodes[leaf].wnid or "" for leaf in hierarchy.leaf_nodes]
+    for keys in (wnids, names):
+        times = Counter(keys)
+        found.update({key: index for index, key in enumerate(keys) if times[key] == 1})
+    found.pop("", None)
+    return found
+
+
+def _check_labels(
+    sources: Iterable[ImageSource], places: dict[str, int], hierarchy: Hierarchy, data: str
+) -> int:
+    """The number of photographs, once every one of them is known to be of a class."""
+    count, labels = 0, set[str]()
+    for source in sources:
+        count += 1
+        labels.add(_label(source))
+    unknown = sorted(label for label in labels if _plain(label) not in places)
+    if unknown:
+        raise NBDTError(
+            f"{data!r} has {len(labels)} labels, of which {len(unknown)} are no class of the "
+            f"model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
+            f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders so, "
+            "or by WordNet id."
+        )
+    return count
+
+
+# ---- kept on the disk -------------------------------------------------------------------------
+
+
+def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
+    """A digest of all that the logits follow from; the tree is not among it."""
+    digest = hashlib.sha256()
+    tree = model.hierarchy
+    wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+    facts = [model.architecture, asdict(model.preprocess), tree.classes, wnids, split]
+    digest.update(json.dumps(facts).encode())
+    for part in (model.backbone, model.head.linear):
+        for name, value in part.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for line in _traces(Path(data)):
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _traces(data: Path) -> Iterator[str]:
+    """Name, size and time of change of each file: their content would take minutes to read."""
+    paths = [data]
+    if data.is_dir():
+        walked = os.walk(data, followlinks=True)
+        paths = [Path(folder, name) for folder, _, names in walked for name in names]
+    for path in sorted(paths):
+        if path.is_file():
+            status = path.stat()
+            yield f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+
+
+def _read(path: Path, key: str) -> Logits | None:
+    """What `_write` wrote, or None if that is missing, damaged or of other things."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
+        if facts["key"] == key and len(facts["files"]) == len(logits) == len(labels):
+            return Logits(tuple(facts["files"]), labels, logits, tuple(facts["failed"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # it is computed again, and written over
+    return None
+
+
+def _write(path: Path, key: str, measured: Logits) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = json.dumps({"key": key, "files": measured.files, "failed": measured.failed})
+    tensors = {"logits": measured.logits, "labels": measured.labels}
+    write_atomic(path, save(tensors, metadata={"facts": facts}))
