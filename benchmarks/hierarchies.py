@@ -29,7 +29,7 @@ from nbdt.hierarchies.naming import names
 from nbdt.hierarchies.wordnet import wordnet
 from nbdt.image_sources import iter_tar
 from nbdt.metrics import accuracy
-from nbdt.model import import_timm
+from nbdt.networks import import_timm
 
 DATA = Path(os.environ.get("NBDT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "induced.png"

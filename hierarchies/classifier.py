@@ -16,7 +16,8 @@ from torch import nn
 from nbdt.architecture import parse_architecture
 from nbdt.errors import NBDTError, listed
 from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT, create_timm, import_timm, read_weights
+from nbdt.model import NBDT
+from nbdt.networks import create_timm, import_timm, read_weights
 
 from .class_order import WNID
 from .induced import induce

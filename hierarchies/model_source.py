@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT, bundled, import_timm
+from nbdt.model import NBDT, bundled
+from nbdt.networks import import_timm
 
 from .classifier import PREFIX, from_classifier
 

@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -20,49 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import paths
-from .architecture import Architecture, parse_architecture
 from .errors import NBDTError, listed, nearest
 from .head import NBDTHead
 from .hierarchy import Hierarchy
-from .torchvision_cpu import import_torchvision
-
-if TYPE_CHECKING:
-    import types
+from .networks import create_timm, mismatch
+from .preprocessing import Preprocessing, three, timm_preprocessing
 
 FORMAT = "nbdt-model"
 VERSION = 1
 MAX_CONFIG = 2**20  # bytes
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a photograph becomes the network's input: timm's evaluation transform.
-
-    The shorter side is resized to ``size / crop_pct``, the centre cropped, and each channel, in
-    [0, 1], normalised with `mean` and `std`.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop_pct: float
-    interpolation: str
-
-    def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
-        """The square part of the image that the network sees, at its size or another, in pixels."""
-        side = size or self.size
-        scale = int(side / self.crop_pct) / min(image.size)
-        width, height = (max(side, int(length * scale)) for length in image.size)
-        method = Image.Resampling[self.interpolation.upper()]
-        resized = image.convert("RGB").resize((width, height), method)
-        left, top = round((width - side) / 2), round((height - side) / 2)
-        return resized.crop((left, top, left + side, top + side))
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """(3, size, size), float32."""
-        pixels = torch.from_numpy(np.array(self.frame(image))).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pixels - mean) / std
 
 
 class NBDT(nn.Module):
@@ -253,149 +217,10 @@ def bundled() -> list[str]:
     return sorted(item.name for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
 
 
-def create_timm(
-    architecture: str,
-    num_classes: int | None,
-    pretrained: bool = False,
-    weights: str | os.PathLike[str] | None = None,
-) -> nn.Module:
-    """A timm model with its classifier; the errors of `NBDT.from_timm`.
-
-    `num_classes` None leaves the classifier that the pretrained weights have.
-    """
-    parsed = parse_architecture(architecture)
-    _check_known(parsed.name)
-    if weights is not None and not Path(weights).is_file():
-        raise NBDTError(f"There is no weights file {os.fspath(weights)!r}.")
-    network = _make(parsed, num_classes, pretrained=pretrained and weights is None)
-    if weights is not None:
-        load_weights(network, weights)
-    return network
-
-
-def _check_known(name: str) -> None:
-    timm = import_timm()
-    base, _, tag = name.partition(".")
-    if not timm.is_model(base):
-        raise NBDTError(
-            f"timm knows no architecture {name!r}."
-            f"{nearest(name, timm.list_models())} See timm.list_models()."
-        )
-    tags = timm.list_models(f"{base}.*", pretrained=True)
-    if tag and tag != "untrained" and name not in tags:
-        raise NBDTError(
-            f"timm knows no pretrained weights {name!r}; of {base!r} it has {listed(tags) or 'none'}."
-        )
-
-
-def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) -> nn.Module:
-    try:
-        network = import_timm().create_model(
-            parsed.name,
-            pretrained=pretrained,
-            num_classes=num_classes,
-            pretrained_cfg_overlay=dict(parsed.inputs),
-            **parsed.network,
-        )
-    except Exception as error:
-        if parsed.network and isinstance(error, TypeError):
-            options = ", ".join(parsed.network)
-            raise NBDTError(f"timm's {parsed.name!r} does not take {options}: {error}.") from None
-        if not pretrained:
-            raise
-        if "No pretrained weights exist" in str(error):
-            raise NBDTError(
-                f"timm has no pretrained weights for {parsed.name!r}; pass a file: weights=…."
-            ) from None
-        raise NBDTError(
-            f"The pretrained weights of {parsed.name!r} could not be fetched from the Hugging "
-            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere and "
-            "pass the file: weights='model.safetensors', or --weights to a command."
-        ) from error
-    return cast(nn.Module, network)
-
-
-def import_timm() -> types.ModuleType:
-    """timm, with this project's own networks registered."""
-    import_torchvision()
-    import timm
-
-    from . import small  # noqa: F401  registers its models on import
-
-    return timm
-
-
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a local state dict into a network, whose parameters keep their type.
-
-    Raises:
-        NBDTError: not a file of tensors, or tensors that do not fit the network.
-    """
-    state = read_weights(path)
-    result = _compare(network, state)
-    if result:
-        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {result}.")
-    network.load_state_dict(state)
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a local state dict, by their names in a network that nothing wraps.
-
-    Raises:
-        NBDTError: not a file of tensors.
-    """
-    try:
-        if str(path).endswith(".safetensors"):
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        return {str(name).removeprefix("module."): _tensor(state[name]) for name in state}
-    except Exception as error:
-        raise NBDTError(
-            f"{os.fspath(path)!r} is not a readable file of tensors ({type(error).__name__}); "
-            "expected safetensors or a plain state dict."
-        ) from error
-
-
-def _tensor(value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"expected a tensor, got {type(value).__name__}")
-    return value
-
-
-def _compare(network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What keeps `state` from fitting `network`, or nothing."""
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    extra = [name for name in state if name not in own]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    problems = {"missing": missing, "unexpected": extra, "of another shape": shapes}
-    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)
-
-
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Matrices in `dtype`; norm parameters and statistics are few, and need their range."""
     halve = dtype is not None and value.is_floating_point() and value.ndim > 1
     return (value.to(dtype) if halve else value).detach().cpu().contiguous()
-
-
-def timm_preprocessing(network: nn.Module) -> Preprocessing:
-    """What timm's configuration of this network says its input should be."""
-    from timm.data import resolve_model_data_config
-
-    config = resolve_model_data_config(network)
-    return Preprocessing(
-        size=config["input_size"][-1],
-        mean=_three(config["mean"]),
-        std=_three(config["std"]),
-        crop_pct=config["crop_pct"],
-        interpolation=config["interpolation"],
-    )
 
 
 def _find(folder: str | os.PathLike[str]) -> Path:
@@ -435,18 +260,13 @@ def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
     try:
         return Preprocessing(
             size=int(values["size"]),
-            mean=_three(values["mean"]),
-            std=_three(values["std"]),
+            mean=three(values["mean"]),
+            std=three(values["std"]),
             crop_pct=float(values["crop_pct"]),
             interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
-
-
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = map(float, values)
-    return red, green, blue
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -458,7 +278,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load_state(model: NBDT, path: Path) -> None:
     state = _read_tensors(path)
-    problem = _compare(model, state)
+    problem = mismatch(model, state)
     if problem:
         raise NBDTError(f"{str(path)!r} does not fit the saved architecture: {problem}.")
     model.load_state_dict(state)

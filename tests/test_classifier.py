@@ -12,7 +12,7 @@ from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.architecture import parse_architecture
 from nbdt.hierarchies.classifier import class_labels, from_classifier
 from nbdt.hierarchies.model_source import open_model
-from nbdt.model import create_timm
+from nbdt.networks import create_timm
 
 MOBILENET = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"
 

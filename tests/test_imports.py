@@ -22,8 +22,9 @@ ROOMS = {  # each room and the rooms it may import from, itself aside
 }
 CORE = {"torch", "numpy", "networkx", "safetensors", "PIL"}
 CORE_EXCEPTIONS = {
-    "nbdt/__main__.py": {"click", "typer"},
-    "nbdt/model.py": {"timm"},
+    "nbdt/__main__.py": {"typer"},
+    "nbdt/networks.py": {"timm"},
+    "nbdt/preprocessing.py": {"timm"},
     "nbdt/small.py": {"timm"},
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }

@@ -311,7 +311,7 @@ def test_imagenet_trees_are_named(mobilenet, rule, share, bar):
 def test_imagenet_hard_accuracy_is_within_a_point_of_flat(mobilenet, data_dir):
     from nbdt import DecisionRules
     from nbdt.image_sources import iter_tar
-    from nbdt.model import import_timm
+    from nbdt.networks import import_timm
 
     state, wnids = mobilenet
     model = import_timm().create_model("mobilenetv2_100", pad_type="same").eval()

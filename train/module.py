@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from nbdt.hierarchies.induced import induce
 from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT, Preprocessing
+from nbdt.model import NBDT
+from nbdt.preprocessing import Preprocessing
 
 from .config import Recipe
 from .data import normalise

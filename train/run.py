@@ -21,7 +21,9 @@ from lightning.pytorch.loggers import CSVLogger
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.naming import rename
 from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT, Preprocessing, create_timm, timm_preprocessing
+from nbdt.model import NBDT
+from nbdt.networks import create_timm
+from nbdt.preprocessing import Preprocessing, timm_preprocessing
 
 from .config import Recipe
 from .data import AugmentedBatches, Labelled, PlainBatches, hold_out, read_split

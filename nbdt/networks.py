@@ -1,0 +1,144 @@
+"""timm networks: made by name, filled with weights from the hub or a local file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .architecture import Architecture, parse_architecture
+from .errors import NBDTError, listed, nearest
+from .torchvision_cpu import import_torchvision
+
+if TYPE_CHECKING:
+    import types
+
+
+def create_timm(
+    architecture: str,
+    num_classes: int | None,
+    pretrained: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+) -> nn.Module:
+    """A timm model with its classifier; the errors of `NBDT.from_timm`.
+
+    `num_classes` None leaves the classifier that the pretrained weights have.
+    """
+    parsed = parse_architecture(architecture)
+    _check_known(parsed.name)
+    if weights is not None and not Path(weights).is_file():
+        raise NBDTError(f"There is no weights file {os.fspath(weights)!r}.")
+    network = _make(parsed, num_classes, pretrained=pretrained and weights is None)
+    if weights is not None:
+        load_weights(network, weights)
+    return network
+
+
+def _check_known(name: str) -> None:
+    timm = import_timm()
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise NBDTError(
+            f"timm knows no architecture {name!r}."
+            f"{nearest(name, timm.list_models())} See timm.list_models()."
+        )
+    tags = timm.list_models(f"{base}.*", pretrained=True)
+    if tag and tag != "untrained" and name not in tags:
+        raise NBDTError(
+            f"timm knows no pretrained weights {name!r}; of {base!r} it has {listed(tags) or 'none'}."
+        )
+
+
+def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) -> nn.Module:
+    try:
+        network = import_timm().create_model(
+            parsed.name,
+            pretrained=pretrained,
+            num_classes=num_classes,
+            pretrained_cfg_overlay=dict(parsed.inputs),
+            **parsed.network,
+        )
+    except Exception as error:
+        if parsed.network and isinstance(error, TypeError):
+            options = ", ".join(parsed.network)
+            raise NBDTError(f"timm's {parsed.name!r} does not take {options}: {error}.") from None
+        if not pretrained:
+            raise
+        if "No pretrained weights exist" in str(error):
+            raise NBDTError(
+                f"timm has no pretrained weights for {parsed.name!r}; pass a file: weights=…."
+            ) from None
+        raise NBDTError(
+            f"The pretrained weights of {parsed.name!r} could not be fetched from the Hugging "
+            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere and "
+            "pass the file: weights='model.safetensors', or --weights to a command."
+        ) from error
+    return cast(nn.Module, network)
+
+
+def import_timm() -> types.ModuleType:
+    """timm, with this project's own networks registered."""
+    import_torchvision()
+    import timm
+
+    from . import small  # noqa: F401  registers its models on import
+
+    return timm
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a local state dict into a network, whose parameters keep their type.
+
+    Raises:
+        NBDTError: not a file of tensors, or tensors that do not fit the network.
+    """
+    state = read_weights(path)
+    result = mismatch(network, state)
+    if result:
+        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {result}.")
+    network.load_state_dict(state)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a local state dict, by their names in a network that nothing wraps.
+
+    Raises:
+        NBDTError: not a file of tensors.
+    """
+    try:
+        if str(path).endswith(".safetensors"):
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return {str(name).removeprefix("module."): _tensor(state[name]) for name in state}
+    except Exception as error:
+        raise NBDTError(
+            f"{os.fspath(path)!r} is not a readable file of tensors ({type(error).__name__}); "
+            "expected safetensors or a plain state dict."
+        ) from error
+
+
+def _tensor(value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a tensor, got {type(value).__name__}")
+    return value
+
+
+def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What keeps `state` from fitting `network`, or nothing."""
+    own = network.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": extra, "of another shape": shapes}
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)
