@@ -153,5 +153,5 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> Any:
         prevent_thread_lock=not block,
         footer_links=["api"],
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        quiet=not block,
+        quiet=True,  # Gradio would suggest a public link
     )
