@@ -21,14 +21,14 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would surprise whoever shares the file
+        os.chmod(name, 0o666 & ~umask())  # mkstemp's 0600 would surprise whoever shares the file
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)

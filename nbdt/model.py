@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from . import paths
 from .errors import NBDTError, listed, nearest
+from .files import umask
 from .head import NBDTHead
 from .hierarchy import Hierarchy
 from .networks import create_timm, mismatch
@@ -161,7 +162,9 @@ class NBDT(nn.Module):
         aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             self._write(aside, dtype, card)
-            aside.chmod(0o755)
+            aside.chmod(0o777 & ~umask())
+            for path in aside.iterdir():  # safetensors makes files that only their owner reads
+                path.chmod(0o666 & ~umask())
             aside.rename(target)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)

@@ -59,6 +59,8 @@ def test_save_and_load_give_the_same_answers(model, tmp_path):
     assert torch.equal(again.reference["logits"], model.reference["logits"])
     assert not again.training
     assert (tmp_path / "model" / "README.md").read_text() == "# card"
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1  # weights are as readable as the rest
 
 
 def test_half_precision_halves_matrices_only(model, tmp_path):
