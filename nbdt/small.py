@@ -1,17 +1,23 @@
-"""A residual network for 32-pixel images, registered with timm as ``small_resnet``.
+"""Residual networks for 32-pixel images, registered with timm: ``small_resnet`` and a deeper one.
 
 Most of the work happens at 16 × 16 and 8 × 8 positions, where a CPU trains fastest; the last
 feature map is 8 × 8, so that a node map has something to show. Convolutions start as the identity
-(Dirac), which lets a shallow network train at high learning rates from the first step.
+(Dirac), which lets a shallow network train at high learning rates from the first step; the stem may
+start by whitening patches (`SmallResNet.whiten`; both from Jordan, 94 % on CIFAR-10 in 3.29 seconds,
+2024).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import torch
+import torch.nn.functional as F
 from timm.models import build_model_with_cfg, register_model
 from timm.models._registry import generate_default_cfgs
 from torch import Tensor, nn
+
+WHITENING_FLOOR = 5e-4  # added to a patch component's variance: noise is not blown up
 
 
 class ConvNorm(nn.Sequential):
@@ -38,10 +44,11 @@ class Residual(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Stem at half resolution, one wide stage there, one residual stage at a quarter.
+    """Stem at half resolution, one wide stage there, residual blocks at a quarter.
 
     Args:
         widths: channels of the stem and the two stages.
+        residuals: blocks in the last stage.
         num_classes: outputs of the linear layer; 0 for none.
         in_chans: channels of the image.
     """
@@ -49,6 +56,7 @@ class SmallResNet(nn.Module):
     def __init__(
         self,
         widths: tuple[int, int, int] = (64, 128, 192),
+        residuals: int = 1,
         num_classes: int = 10,
         in_chans: int = 3,
     ) -> None:
@@ -58,10 +66,31 @@ class SmallResNet(nn.Module):
         self.num_features = self.head_hidden_size = last
         self.stem = nn.Sequential(nn.Conv2d(in_chans, stem, 4, stride=2, padding=1), nn.ReLU())
         self.stages = nn.Sequential(
-            ConvNorm(stem, middle, pool=True), ConvNorm(middle, last), Residual(last)
+            ConvNorm(stem, middle, pool=True),
+            ConvNorm(middle, last),
+            *(Residual(last) for _ in range(residuals)),
         )
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.fc = _classifier(last, num_classes)
+
+    def whiten(self, images: Tensor) -> None:
+        """Set the stem to the main axes of patches, of unit variance and in both signs; freeze it.
+
+        The patches' first principal components are what any first layer has to find; given them, a
+        short run spends its steps on the rest.
+
+        Args:
+            images: (batch, 3, height, width), preprocessed; a few thousand.
+        """
+        stem = cast(nn.Conv2d, self.stem[0])
+        patches = F.unfold(images, stem.kernel_size, stride=stem.stride)
+        values = patches.transpose(1, 2).flatten(0, 1).double()
+        variances, axes = torch.linalg.eigh(values.T.cov())
+        count = len(stem.weight) // 2
+        axes = axes[:, -count:] / (variances[-count:] + WHITENING_FLOOR).sqrt()
+        filters = axes.T.reshape(count, *stem.weight.shape[1:]).to(stem.weight)
+        stem.weight.data.copy_(torch.cat([filters, -filters]))
+        stem.weight.requires_grad_(False)
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
@@ -92,26 +121,33 @@ def _classifier(features: int, num_classes: int) -> nn.Module:
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
 
 
+_INPUT = {
+    "url": "",
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "pool_size": (8, 8),
+    "crop_pct": 1.0,
+    "interpolation": "bicubic",
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2470, 0.2435, 0.2616),
+    "first_conv": "stem.0",
+    "classifier": "fc",
+}
 default_cfgs = generate_default_cfgs(
-    {
-        "small_resnet.untrained": {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "crop_pct": 1.0,
-            "interpolation": "bicubic",
-            "mean": (0.4914, 0.4822, 0.4465),
-            "std": (0.2470, 0.2435, 0.2616),
-            "first_conv": "stem.0",
-            "classifier": "fc",
-        }
-    }
+    {"small_resnet.untrained": _INPUT, "small_resnet8.untrained": _INPUT}
 )
 
 
 @register_model
 def small_resnet(pretrained: bool = False, **options: Any) -> SmallResNet:
-    """The network of the bundled models."""
+    """Six layers, 1.0 million weights with ten classes."""
     network: SmallResNet = build_model_with_cfg(SmallResNet, "small_resnet", pretrained, **options)
+    return network
+
+
+@register_model
+def small_resnet8(pretrained: bool = False, **options: Any) -> SmallResNet:
+    """Eight layers, 2.7 million weights with ten classes: the network of the bundled models."""
+    wider = {"widths": (64, 128, 256), "residuals": 2, **options}
+    network: SmallResNet = build_model_with_cfg(SmallResNet, "small_resnet8", pretrained, **wider)
     return network

@@ -29,6 +29,7 @@ class Recipe:
         early_size, early_until: the side in pixels that images are shrunk to until that fraction of
             the run; fewer pixels train faster, and a short rest at full size makes up for it.
         warmup: fraction of the run in which the learning rate rises; it then falls to 0, linearly.
+        whiten: start the stem of a small_resnet from the main axes of the images' patches.
         held_out: images a class kept from training, for choices and as the reference set.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     crop_padding_pixels: int = 4
     flip: bool = True
     held_out: int = 500
+    whiten: bool = False
     seed: int = 0
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any, cast
 
 from nbdt.torchvision_cpu import import_torchvision
 
@@ -17,6 +18,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.naming import rename
@@ -26,7 +28,7 @@ from nbdt.networks import create_timm
 from nbdt.preprocessing import Preprocessing, timm_preprocessing
 
 from .config import Recipe
-from .data import AugmentedBatches, Labelled, PlainBatches, hold_out, read_split
+from .data import AugmentedBatches, Labelled, PlainBatches, hold_out, normalise, read_split
 from .evaluate import accuracies, flat_logits
 from .module import TreeSupervised
 
@@ -55,6 +57,8 @@ def train(
     kept, held_out = hold_out(read_split(data, recipe.train, recipe), recipe.held_out, recipe.seed)
     network = create_timm(recipe.architecture, len(recipe.classes))
     preprocessing = _for_recipe(timm_preprocessing(network), recipe)
+    if recipe.whiten:
+        _whiten(network, kept, preprocessing)
     module = TreeSupervised(network, recipe, preprocessing, hierarchy)
     started = time.monotonic()
     _fit(module, kept, held_out, target)
@@ -77,6 +81,13 @@ def train(
 def _for_recipe(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
     """The whole image at the recipe's size, as it was trained."""
     return dataclasses.replace(preprocessing, size=recipe.image_size, crop_pct=1.0)
+
+
+def _whiten(network: nn.Module, data: Labelled, preprocessing: Preprocessing) -> None:
+    if not hasattr(network, "whiten"):
+        raise NBDTError("The recipe says whiten = true, which only small_resnet networks can do.")
+    images = data.images[:5000]
+    cast(Any, network).whiten(normalise(images, preprocessing.mean, preprocessing.std))
 
 
 def _fit(module: TreeSupervised, kept: Labelled, held_out: Labelled, out: Path) -> None:
