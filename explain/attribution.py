@@ -1,69 +1,212 @@
-"""`explain`: the path of each image and the node map of each of its decisions."""
+"""`explain`: the path of each image and the node maps of its decisions."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 import nbdt
-from nbdt.errors import NBDTError
+from nbdt.errors import NBDTError, nearest
+from nbdt.fingerprint import model_hash
+from nbdt.hierarchy import Hierarchy
 from nbdt.images import AMPLE_SIDE, open_image
-from nbdt.maps import log_odds_coefficients, node_maps
+from nbdt.maps import log_odds_coefficients, score_coefficients
 from nbdt.model import NBDT
-from nbdt.paths import Path
+from nbdt.paths import Decision, Path
 
 from .explanation import Explanation
+from .layers import Layer, last_layer
+from .methods import METHODS, input_maps
+
+if TYPE_CHECKING:
+    from .evidence import EvidenceIndex
 
 PHOTO_SIDE = 320  # pixels of the stored photograph: enough to look at, small enough to keep
 
-
 Photo: TypeAlias = "Image.Image | str | os.PathLike[str]"
+Map: TypeAlias = NDArray[np.float32]
 
 
 def explain(
     model: NBDT,
     images: Tensor | Photo | Sequence[Photo],
     *,
+    nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
+    method: str = "grad-cam",
+    evidence: EvidenceIndex | None = None,
+    counterfactuals: bool = False,
 ) -> list[Explanation]:
     """The path of each image, with the log-odds map of every decision on it.
 
-    The maps are exact and cost one matrix product, where the head is linear on an average pool;
-    see `nbdt.maps`.
+    The default maps are Grad-CAM, signed and raw, of all decisions from one forward pass: in closed
+    form where the head is linear on an average pool, else by the exact gradient through whatever
+    stands between the layer and the head; see `nbdt.explain.layers`.
 
     Args:
         model: in evaluation mode.
         images: photographs (PIL images or paths), one or several; or a (batch, 3, height, width)
             tensor of what `model.preprocess` returns.
+        nodes: ids or names of further nodes, whose log-odds maps are wanted for every image.
         classes: class indices whose paths are wanted instead of the model's own.
+        method: "grad-cam", or one of Captum's on the input image: "integrated gradients",
+            "input x gradient", "occlusion", "lime". Those give the path's log-odds maps only.
+        evidence: an index of training images, to find the nearest on both sides of each decision.
+        counterfactuals: look for the regions whose blur flips each decision; runs the model often.
 
     Raises:
         ImageError: a path that holds no readable image.
         NBDTError: a model in training mode, an empty or misshapen batch, values that are not
-            finite, or an architecture whose pooling is not an average.
+            finite, an unknown node or method, evidence of another model, or a network without
+            positions to map.
     """
     if model.training:
         raise NBDTError("The model is in training mode; call model.eval() before explaining.")
+    if method != "grad-cam" and method not in METHODS:
+        known = ["grad-cam", *METHODS]
+        raise NBDTError(
+            f"Unknown method {method!r}; there are {', '.join(known)}.{nearest(method, known)}"
+        )
+    wanted = [find_node(model.hierarchy, text) for text in nodes]
     batch, photos = _prepare(model, images)
-    with torch.inference_mode():
-        feature_map = model.feature_map(batch)
-        features = _checked_pool(model, feature_map)
-        logits = model.head.linear(features).float()
-        found = model.head.rules.paths(logits, classes)
-        nodes = _path_nodes(model, found).to(logits.device)
-        head = model.head
-        coefficients = log_odds_coefficients(logits, nodes, head.rules.tree, model.rule)
-        maps = node_maps(feature_map, head.linear.weight, coefficients).float().cpu().numpy()
-    made = _made(model, maps.shape[-2:])
-    return [
-        Explanation(path, tuple(rows[: len(path)]), photo, made)
-        for path, rows, photo in zip(found, maps, photos, strict=True)
+    layer = last_layer(model, batch)
+    with torch.no_grad():
+        logits = model.head.linear(layer.features).float()
+    found = model.head.rules.paths(logits, classes)
+    if method == "grad-cam":
+        child_maps = _child_maps(model, layer, logits, found)
+        maps = [_log_odds_maps(*pair) for pair in zip(found, child_maps, strict=True)]
+        node_maps = _node_maps(model, layer, logits, wanted)
+        made = _made(model, layer.way, layer.name)
+    else:
+        maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
+        child_maps, node_maps = [()] * len(found), [{}] * len(found)
+        made = _made(model, f"{method} (Captum)", "input")
+    explanations = [
+        Explanation(*parts, made=made)
+        for parts in zip(found, maps, child_maps, node_maps, photos, strict=True)
     ]
+    if evidence is not None:
+        explanations = _with_evidence(model, layer, explanations, evidence)
+    return _with_counterfactuals(model, batch, explanations) if counterfactuals else explanations
+
+
+def find_node(hierarchy: Hierarchy, text: str) -> int:
+    """The index of the node with that id or name.
+
+    Raises:
+        NBDTError: no such node (the nearest is suggested), several of that name, or the root, which
+            no decision is about.
+    """
+    if text in hierarchy.ids:
+        index = hierarchy.ids.index(text)
+    else:
+        found = [i for i, name in enumerate(hierarchy.names) if name == text]
+        if len(found) > 1:
+            ids = ", ".join(hierarchy.ids[i] for i in found)
+            raise NBDTError(f"{len(found)} nodes are named {text!r}; say which by its id: {ids}.")
+        if not found:
+            raise NBDTError(
+                f"The hierarchy has no node {text!r}.{nearest(text, list(hierarchy.names))}"
+            )
+        index = found[0]
+    if index == 0:
+        raise NBDTError(f"{text!r} is the root: no decision leads there. Name a node below it.")
+    return index
+
+
+def chosen_nodes(model: NBDT, path: Path) -> list[int]:
+    """Node indices of the children that the path takes, from the top."""
+    tree = model.hierarchy
+    return list(tree.path_to(tree.leaf_nodes[path.class_index])[1:])
+
+
+# ---- maps ----------------------------------------------------------------------------------
+
+
+def _child_maps(
+    model: NBDT, layer: Layer, logits: Tensor, found: Sequence[Path]
+) -> list[tuple[Map, ...]]:
+    """For every image and decision the maps of all children's scores, (children, height, width)."""
+    tree = model.hierarchy
+    families = [[tree.children[tree.parents[n]] for n in chosen_nodes(model, p)] for p in found]
+    rows = [[node for family in families_ for node in family] for families_ in families]
+    longest = max(map(len, rows))
+    padded = torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
+    maps = _maps(model, layer, logits, padded, score_coefficients)
+    result = []
+    for values, families_ in zip(maps, families, strict=True):
+        ends = np.cumsum([len(family) for family in families_])
+        parts = zip(ends, families_, strict=True)
+        result.append(tuple(values[end - len(family) : end] for end, family in parts))
+    return result
+
+
+def _log_odds_maps(path: Path, child_maps: Sequence[Map]) -> tuple[Map, ...]:
+    """A gradient is linear: the map of ``log p/(1 − p)`` is the children's, weighted."""
+    return tuple(
+        np.tensordot(_log_odds_weights(decision), maps, axes=1).astype(np.float32)
+        for decision, maps in zip(path, child_maps, strict=True)
+    )
+
+
+def _log_odds_weights(decision: Decision) -> NDArray[np.float64]:
+    """Derivatives of the chosen child's log-odds with respect to all children's scores.
+
+    1 for the child itself, and minus the softmax among the others.
+    """
+    others = np.array(decision.log_probs, dtype=np.float64)
+    others[decision.chosen] = -math.inf
+    weights = -np.exp(others - others.max())
+    weights /= -weights.sum()
+    weights[decision.chosen] = 1
+    return weights
+
+
+def _node_maps(
+    model: NBDT, layer: Layer, logits: Tensor, nodes: Sequence[int]
+) -> list[Mapping[str, Map]]:
+    """For every image the log-odds maps of `nodes`, by id."""
+    if not nodes:
+        return [{}] * len(logits)
+    queries = torch.tensor(nodes).expand(len(logits), -1)
+    maps = _maps(model, layer, logits, queries, log_odds_coefficients)
+    ids = [model.hierarchy.ids[node] for node in nodes]
+    return [dict(zip(ids, values, strict=True)) for values in maps]
+
+
+def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients: Any) -> Map:
+    """(batch, queries, height, width) for node indices (batch, queries)."""
+    tree, weight = model.head.rules.tree, model.head.linear.weight.detach()
+    found = coefficients(logits, nodes.to(logits.device), tree, model.rule)
+    maps: Map = layer.maps(found.to(weight.dtype) @ weight).cpu().numpy()
+    return maps
+
+
+# ---- what is asked for beside the maps -----------------------------------------------------
+
+
+def _with_evidence(
+    model: NBDT, layer: Layer, explanations: list[Explanation], evidence: EvidenceIndex
+) -> list[Explanation]:
+    raise NotImplementedError
+
+
+def _with_counterfactuals(
+    model: NBDT, batch: Tensor, explanations: list[Explanation]
+) -> list[Explanation]:
+    raise NotImplementedError
+
+
+# ---- input and output ----------------------------------------------------------------------
 
 
 def _prepare(
@@ -89,34 +232,14 @@ def _prepare(
     return batch.to(device), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
 
 
-def _checked_pool(model: NBDT, feature_map: Tensor) -> Tensor:
-    """Pooled features, once a random feature map has shown that pooling is an average."""
-    if feature_map.ndim == 4:
-        probe = torch.randn_like(feature_map[:1]) + 1
-        pooled, average = model.pool(probe), probe.mean(dim=(2, 3))
-        if pooled.shape == average.shape and torch.allclose(pooled, average, 1e-3, 1e-3):
-            return model.pool(feature_map)
-    raise NBDTError(
-        f"{model.architecture!r} does not end in a global average pool, which the closed form of "
-        "node maps needs. Its paths are available: model.paths(images)."
-    )
-
-
-def _path_nodes(model: NBDT, found: Sequence[Path]) -> Tensor:
-    """(batch, longest path) node indices, shorter paths padded by their last node."""
-    tree = model.hierarchy
-    rows = [tree.path_to(tree.leaf_nodes[path.class_index])[1:] for path in found]
-    longest = max(map(len, rows))
-    return torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
-
-
-def _made(model: NBDT, resolution: tuple[int, int]) -> Mapping[str, Any]:
+def _made(model: NBDT, way: str, layer: str) -> Mapping[str, Any]:
     return {
-        "method": "closed-form Grad-CAM of the log-odds of each chosen child",
-        "layer": "last feature map",
-        "resolution": list(resolution),
+        "method": way,
+        "of": "log-odds of each chosen child among its siblings",
+        "layer": layer,
         "architecture": model.architecture,
         "rule": model.rule,
+        "model": model_hash(model),
         "hierarchy": model.hierarchy.hash,
         "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +12,40 @@ from PIL import Image
 
 from nbdt.paths import Path
 
+if TYPE_CHECKING:
+    from .counterfactual import Counterfactual
+    from .evidence import DecisionEvidence
+
+Map: TypeAlias = NDArray[np.float32]
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """One image's path, and for each decision the map of what spoke for and against it.
 
+    Maps are float32, raw and signed, at the resolution of the layer that they lie on.
+
     Attributes:
         path: the decisions from the root to the class.
-        maps: one a decision, (height, width) float32: the raw signed share of each position in
-            the log-odds of the chosen child, at the feature map's own resolution.
+        maps: one a decision, (height, width): the share of each position in the log-odds of the
+            chosen child among its siblings.
+        child_maps: one a decision, (children, height, width): the share in each child's own score;
+            empty for methods other than Grad-CAM.
+        node_maps: by id, (height, width): the log-odds maps of the nodes that were asked for.
         photo: the part of the photograph that the network saw, or None if tensors were given.
-        made: how: method, layer, shapes, model, hierarchy, versions.
+        evidence: one a decision: the nearest training images on both sides; empty unless asked for.
+        counterfactuals: one a decision: what would change it; empty unless asked for.
+        made: how: method, layer, model, hierarchy, versions.
     """
 
     path: Path
-    maps: tuple[NDArray[np.float32], ...]
-    photo: Image.Image | None = field(repr=False)
-    made: Mapping[str, Any]
+    maps: tuple[Map, ...]
+    child_maps: tuple[Map, ...] = ()
+    node_maps: Mapping[str, Map] = field(default_factory=dict)
+    photo: Image.Image | None = field(default=None, repr=False)
+    evidence: tuple[DecisionEvidence, ...] = ()
+    counterfactuals: tuple[Counterfactual, ...] = ()
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:

@@ -51,8 +51,9 @@ def parse_architecture(text: str) -> Architecture:
             )
         found[key] = _value(text, key, value)
     inputs = {key: value for key, value in found.items() if key not in _NETWORK}
-    if "size" in inputs:
-        inputs["input_size"] = (3, inputs["size"], inputs.pop("size"))
+    side = inputs.pop("size", found.get("img_size"))
+    if side:
+        inputs["input_size"] = (3, side, side)
     network = {key: value for key, value in found.items() if key in _NETWORK}
     return Architecture(name, network, inputs)
 

@@ -1,0 +1,213 @@
+"""The layer that a node map lies on, and the way back to it from the head.
+
+A map is Grad-CAM: the gradient of a score with respect to the layer, averaged over positions, times
+the layer itself (Selvaraju et al., 2017; raw and signed here, neither clipped nor rescaled). All maps
+of an image share one forward pass and one way back:
+
+- average pool, then the linear head: the gradient is the head's own weights, nothing to compute;
+- something more between the layer and the head (a norm in ConvNeXt, a hidden layer in MobileNetV3):
+  the exact gradient through just that;
+- a class token: the patch tokens of the last block do not reach the answer any more, so the layer is
+  the last one whose patch tokens do, and the gradient goes through the blocks after it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nbdt.errors import NBDTError
+from nbdt.model import NBDT
+
+QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A batch's last feature map, and how much each of its channels counts for any score.
+
+    Attributes:
+        name: module path inside the backbone, or "forward_features" for its very output.
+        way: how the gradient was found, for a person to read.
+        features: (batch, features), what the head takes.
+        activations: (batch, channels, height, width).
+        channel_weights: (batch, queries, features) gradients of scores with respect to `features`,
+            to (batch, queries, channels): their gradients with respect to `activations`, averaged
+            over positions.
+    """
+
+    name: str
+    way: str
+    features: Tensor
+    activations: Tensor
+    channel_weights: Callable[[Tensor], Tensor]
+
+    def maps(self, vectors: Tensor) -> Tensor:
+        """Grad-CAM of scores with gradients `vectors`: (batch, queries, height, width)."""
+        weights = self.channel_weights(vectors).float()
+        return torch.einsum("bqd,bdhw->bqhw", weights, self.activations.float())
+
+
+def last_layer(model: NBDT, images: Tensor) -> Layer:
+    """One forward pass of `images` (batch, 3, height, width), up to the head.
+
+    Weights, their gradients, train or eval mode and hooks stay as they are, and it works for frozen
+    weights and inside ``torch.inference_mode()``.
+
+    Raises:
+        NBDTError: the network refuses the size, or none of its layers has positions that matter.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        images = images.clone() if images.is_inference() else images
+        with _size_errors(model, images):
+            if getattr(model.backbone, "num_prefix_tokens", 0):
+                return _through_gradients(model, images)
+            feature_map = model.feature_map(images)
+            pooled = _average_pool(model, feature_map)
+            if pooled is not None:
+                return pooled
+            return _through_gradients(model, images, feature_map)
+
+
+def _average_pool(model: NBDT, feature_map: Tensor) -> Layer | None:
+    """The closed form, if a random feature map shows that pooling is an average."""
+    activations = _positions(model, feature_map)
+    if activations is None or activations.shape[1] != model.head.linear.in_features:
+        return None
+    probe = torch.randn_like(feature_map[:1]) + 1
+    seen = _positions(model, probe)
+    average = probe if seen is None else seen.mean(dim=(2, 3))
+    pooled = model.pool(probe)
+    if pooled.shape != average.shape or not torch.allclose(pooled, average, 1e-3, 1e-3):
+        return None
+    count = activations.shape[-2] * activations.shape[-1]
+    return Layer(
+        "forward_features",
+        "closed form (average pool, linear head)",
+        model.pool(feature_map),
+        activations,
+        lambda vectors: vectors / count,
+    )
+
+
+def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None = None) -> Layer:
+    """The last layer whose positions reach the head, and the gradient through what follows it."""
+    candidates: list[tuple[str, Tensor]] = []
+    with torch.enable_grad():
+        if feature_map is None:
+            with _recorded(model.backbone, candidates), torch.no_grad():
+                feature_map = model.feature_map(images)
+        leaf = feature_map if feature_map.requires_grad else feature_map.detach().requires_grad_()
+        candidates.append(("forward_features", leaf))
+        features = model.pool(leaf.clone())
+        probe = torch.randn_like(features)
+        for name, tensor in reversed(candidates):
+            (slope,) = torch.autograd.grad(
+                features, tensor, probe, retain_graph=True, allow_unused=True
+            )
+            reached = None if slope is None else _positions(model, slope)
+            if reached is not None and reached.any():
+                return _gradient_layer(model, name, tensor, features)
+    raise NBDTError(
+        f"{model.architecture!r} has no layer whose positions could carry a node map. Its paths are "
+        "available: model.paths(images); and so are explain's other methods, as method='occlusion'."
+    )
+
+
+def _gradient_layer(model: NBDT, name: str, tensor: Tensor, features: Tensor) -> Layer:
+    def channel_weights(vectors: Tensor) -> Tensor:
+        found = []
+        for part in vectors.transpose(0, 1).to(features.dtype).split(QUERIES_AT_ONCE):
+            (slopes,) = torch.autograd.grad(
+                features, tensor, part, retain_graph=True, is_grads_batched=True
+            )
+            maps = _positions(model, slopes.flatten(0, 1))
+            assert maps is not None  # noqa: S101 (the layer was chosen for having positions)
+            found.append(maps.mean(dim=(2, 3)).unflatten(0, (len(part), -1)))
+        return torch.cat(found).transpose(0, 1)
+
+    activations = _positions(model, tensor.detach())
+    assert activations is not None  # noqa: S101 (as above)
+    way = "gradient through what follows the layer"
+    return Layer(name, way, features.detach(), activations, channel_weights)
+
+
+@contextmanager
+def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """Appends (name, output) of the last two blocks while the backbone runs without gradients.
+
+    From the first of them on, gradients are recorded: what comes before costs no memory.
+    """
+    names = [entry["module"] for entry in list(getattr(backbone, "feature_info", []))[-2:]]
+
+    def record(name: str) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                return output
+            torch.set_grad_enabled(True)
+            kept = output if output.requires_grad else output.detach().requires_grad_()
+            found.append((name, kept))
+            return kept.clone()  # what follows may write in place
+
+        return hook
+
+    handles = [backbone.get_submodule(n).register_forward_hook(record(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _positions(model: NBDT, values: Tensor) -> Tensor | None:
+    """(batch, channels, height, width) of a feature map or of tokens; None if there are none."""
+    channels = model.head.linear.in_features
+    if values.ndim == 4:
+        last = values.shape[-1] == channels and values.shape[1] != channels
+        if getattr(model.backbone, "output_fmt", "") == "NHWC" or last:
+            return values.permute(0, 3, 1, 2)
+        return values
+    if values.ndim != 3:
+        return None
+    grid, skipped = _grid(model.backbone, values.shape[1])
+    return values[:, skipped:].transpose(1, 2).unflatten(2, grid) if grid else None
+
+
+def _grid(backbone: nn.Module, tokens: int) -> tuple[tuple[int, int] | None, int]:
+    """Height and width of the patch tokens, and how many other tokens come before them.
+
+    Some networks add their class token only after the blocks.
+    """
+    prefixes = (0, getattr(backbone, "num_prefix_tokens", 0))
+    height, width = getattr(getattr(backbone, "patch_embed", None), "grid_size", None) or (0, 0)
+    for skipped in prefixes:
+        if height * width == tokens - skipped > 0:
+            return (height, width), skipped
+    for skipped in reversed(prefixes):
+        side = math.isqrt(max(tokens - skipped, 0))
+        if side > 1 and side * side == tokens - skipped:
+            return (side, side), skipped
+    return None, 0
+
+
+@contextmanager
+def _size_errors(model: NBDT, images: Tensor) -> Iterator[None]:
+    """What a network says of images that it cannot take, in words."""
+    height, width = images.shape[-2:]
+    size = model.preprocess.size
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or (height, width) == (size, size):
+            raise
+        raise NBDTError(
+            f"{model.architecture!r} cannot take images of {height} × {width} pixels "
+            f"({str(error).splitlines()[0]}); it was made for {size} × {size}: use "
+            "model.preprocess."
+        ) from error

@@ -1,0 +1,271 @@
+"""Node maps of many families equal Captum's Grad-CAM on the layer that the explanation names."""
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import nn
+
+from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt.explain import explain
+from nbdt.explain.layers import last_layer
+from nbdt.explain.methods import METHODS, LogOdds
+
+TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",
+                             "vehicle/road/van"])  # fmt: skip
+# Architecture, side in pixels, layer, and how its values are laid out.
+MAPS, LAST = "channels first", "channels last"
+FAMILIES = [
+    ("resnet18", 64, "forward_features", MAPS),
+    ("small_resnet", 32, "forward_features", MAPS),
+    ("efficientnet_b0", 64, "forward_features", MAPS),
+    ("regnetx_002", 64, "forward_features", MAPS),
+    ("densenet121", 64, "forward_features", MAPS),
+    ("pvt_v2_b0", 64, "forward_features", MAPS),
+    ("convnext_atto", 64, "forward_features", MAPS),  # a norm after the pool
+    ("mobilenetv3_small_050", 64, "forward_features", MAPS),  # a hidden layer after the pool
+    ("poolformer_s12", 64, "forward_features", MAPS),
+    ("davit_tiny", 64, "forward_features", MAPS),
+    ("swin_tiny_patch4_window7_224", 224, "forward_features", LAST),
+    ("mixer_s32_224", 224, "forward_features", (7, 7, 0)),
+    ("vit_tiny_patch16_224,img_size=64", 64, "blocks.10", (4, 4, 1)),
+    ("deit3_small_patch16_224,img_size=64", 64, "blocks.10", (4, 4, 1)),
+    ("vit_wee_patch16_reg1_gap_256,img_size=64", 64, "forward_features", (4, 4, 1)),
+    ("vit_base_patch16_siglip_224,img_size=64", 64, "forward_features", (4, 4, 0)),
+    ("xcit_nano_12_p16_224", 64, "blocks.11", (4, 4, 0)),
+]
+NAMES = [family[0].partition(",")[0] for family in FAMILIES]
+CLOSED = NAMES[:6]
+
+
+def make(name, rule="marginal"):
+    torch.manual_seed(0)
+    model = NBDT.from_timm(name, TREE, rule=rule).eval()
+    nn.init.normal_(model.head.linear.weight, std=0.1)  # some heads start at zero
+    return model
+
+
+class Shown(nn.Module):
+    """Values as maps (batch, channels, height, width) at `here`, and back."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.layout, self.here = layout, nn.Identity()
+
+    def forward(self, values):
+        if self.layout == MAPS:
+            return self.here(values)
+        if self.layout == LAST:
+            return self.here(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        height, width, others = self.layout
+        before, tokens = values[:, :others], values[:, others:]
+        maps = tokens.transpose(1, 2).reshape(len(values), -1, height, width)
+        return torch.cat([before, self.here(maps).flatten(2).transpose(1, 2)], dim=1)
+
+
+class Whole(nn.Module):
+    """Images to the scores of all nodes, with `Shown` put where the layer is."""
+
+    def __init__(self, model, layer, layout, output):
+        super().__init__()
+        self.model, self.output, self.shown = model, output, Shown(layout)
+        self.at_the_end = layer == "forward_features"
+        if not self.at_the_end:
+            stage, _, index = layer.rpartition(".")
+            blocks = model.backbone.get_submodule(stage)
+            blocks[int(index)] = _after(blocks[int(index)], self.shown)
+
+    def forward(self, images):
+        values = self.model.feature_map(images)
+        values = self.shown(values) if self.at_the_end else values
+        return self.output(self.model.head.linear(self.model.pool(values)))
+
+
+class _after(nn.Module):  # noqa: N801
+    def __init__(self, block, shown):
+        super().__init__()
+        self.block, self.shown = block, shown
+
+    def forward(self, *args, **kwargs):
+        return self.shown(self.block(*args, **kwargs))
+
+
+@pytest.mark.parametrize(("name", "side", "layer", "layout"), FAMILIES, ids=NAMES)
+def test_maps_equal_captums(name, side, layer, layout):
+    images = torch.randn(2, 3, side, side)
+    model = make(name)
+    explanations = explain(model, images, nodes=["road", "van"])
+    assert explanations[0].made["layer"] == layer
+    assert ("closed" in explanations[0].made["method"]) == (
+        name.partition(",")[0] in [*CLOSED, "mixer_s32_224", "swin_tiny_patch4_window7_224"]
+    )
+
+    def log_odds(logits):
+        log_probs = model.head.rules.log_probs(logits)
+        families = [[c for c in TREE.children[p] if c != n] if p >= 0 else [0]
+                    for n, p in enumerate(TREE.parents)]  # fmt: skip
+        others = [log_probs[:, family].logsumexp(dim=1) for family in families]
+        return log_probs - torch.stack(others, dim=1)
+
+    def scores(logits):  # log of the summed exponentials below each node
+        below = [[c for c in range(5) if node in TREE.path_to(TREE.leaf_nodes[c])]
+                 for node in range(TREE.num_nodes)]  # fmt: skip
+        return torch.stack([logits[:, b].logsumexp(dim=1) for b in below], dim=1)
+
+    whole = Whole(model, layer, layout, log_odds)
+    gradcam = LayerGradCam(whole, whole.shown.here)
+    for row, found in enumerate(explanations):
+        image = images[row : row + 1]
+        wanted = [TREE.ids.index(i) for i in found.node_maps]
+        path = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1:]
+        maps = [*found.maps, *found.node_maps.values()]
+        whole.output = log_odds
+        for node, values in zip([*path, *wanted], maps, strict=True):
+            assert_close(values, gradcam.attribute(image, node))
+            assert np.abs(values).max() > 0
+        whole.output = scores
+        for node, values in zip(path, found.child_maps, strict=True):
+            for child, child_values in zip(TREE.children[TREE.parents[node]], values, strict=True):
+                assert_close(child_values, gradcam.attribute(image, child))
+
+
+def assert_close(values, expected):
+    expected = expected[0, 0].detach().numpy()
+    assert values.shape == expected.shape
+    assert np.allclose(values, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("rule", ["representative", "marginal"])
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224,img_size=64"])
+def test_nothing_is_touched(name, rule):
+    model = make(name, rule)
+    model.requires_grad_(False)
+    model.head.linear.weight.requires_grad_(True)
+    model.head.linear.weight.grad = gradient = torch.ones_like(model.head.linear.weight)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    hooks = count_hooks(model)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        inside = explain(model, images)[0]
+    outside = explain(model, images.requires_grad_())[0]
+    assert all(np.array_equal(a, b) for a, b in zip(inside.maps, outside.maps, strict=True))
+    assert torch.is_grad_enabled()
+    assert not any(module.training for module in model.modules())
+    assert [p.requires_grad for p in model.parameters()].count(True) == 1
+    assert model.head.linear.weight.grad is gradient
+    assert bool((gradient == 1).all())
+    assert images.grad is None
+    assert count_hooks(model) == hooks
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def count_hooks(model):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def test_a_failure_leaves_no_hooks():
+    model = make("vit_tiny_patch16_224,img_size=64")
+    with pytest.raises(NBDTError, match=r"cannot take images of 32 × 32 pixels .* 64 × 64"):
+        explain(model, torch.randn(1, 3, 32, 32))
+    assert count_hooks(model) == 0
+    assert torch.is_grad_enabled()
+
+
+def test_two_hundred_images_keep_no_memory():
+    model = make("convnext_atto")
+    images = torch.randn(1, 3, 32, 32)
+
+    def alive():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    explain(model, images)
+    before = alive()
+    for _ in range(200):
+        explain(model, images)
+    assert alive() <= before
+
+
+def test_a_network_without_positions_is_refused_and_told_what_works():
+    with pytest.raises(NBDTError, match="no layer whose positions .* method='occlusion'"):
+        explain(make("pit_ti_224"), torch.randn(1, 3, 224, 224))
+
+
+def test_half_precision_weights_give_float32_maps():
+    model = make("resnet18").bfloat16()
+    found = explain(model, torch.randn(1, 3, 64, 64).bfloat16())[0]
+    assert found.maps[0].dtype == np.float32
+    assert np.abs(found.maps[0]).max() > 0
+
+
+def test_maps_and_constants_sum_to_the_score():
+    model = make("resnet18", "representative")
+    layer = last_layer(model, torch.randn(3, 3, 64, 64))
+    weight, bias = model.head.linear.weight, model.head.linear.bias
+    maps = layer.maps(weight.detach().expand(3, -1, -1))
+    total = maps.sum(dim=(2, 3)) + bias
+    assert torch.allclose(total, model.head.linear(layer.features), atol=1e-4)
+
+
+# ---- Captum's methods by name --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["small_resnet", "vit_tiny_patch16_224,img_size=64"])
+def test_other_methods_by_name(name, method):
+    model = make(name)
+    needed = [p.requires_grad for p in model.parameters()]
+    images = torch.randn(2, 3, 64, 64)
+    found = explain(model, images, method=method)
+    size = (8, 8) if method in {"occlusion", "lime"} else (64, 64)
+    assert [e.path for e in found] == model.paths(images)
+    assert all(values.shape == size for e in found for values in e.maps)
+    assert any(np.abs(values).max() > 0 for e in found for values in e.maps)
+    assert method in found[0].made["method"]
+    assert needed == [p.requires_grad for p in model.parameters()]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_integrated_gradients_sum_to_the_difference():
+    model = make("small_resnet")
+    images = torch.randn(1, 3, 32, 32)
+    found = explain(model, images, method="integrated gradients")[0]
+    node = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1]
+    with torch.no_grad():
+        value = LogOdds(model, node)(torch.cat([images, torch.zeros_like(images)]))
+    assert found.maps[0].sum() == pytest.approx(float(value[0] - value[1]), rel=0.05)
+
+
+def test_occlusion_is_the_drop_when_a_square_is_hidden():
+    model = make("small_resnet")
+    images = torch.randn(1, 3, 32, 32)
+    found = explain(model, images, method="occlusion")[0]
+    node = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1]
+    hidden = images.clone()
+    hidden[:, :, 8:12, 20:24] = 0
+    with torch.no_grad():
+        value = LogOdds(model, node)(torch.cat([images, hidden]))
+    assert found.maps[0][2, 5] == pytest.approx(float(value[0] - value[1]), abs=1e-4)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    model, images = make("small_resnet"), torch.randn(1, 3, 32, 32)
+    with pytest.raises(NBDTError, match=r"Unknown method 'oclusion'.*Did you mean 'occlusion'"):
+        explain(model, images, method="oclusion")
+    with pytest.raises(NBDTError, match=r"no node 'rod'.*Did you mean 'road'"):
+        explain(model, images, nodes=["rod"])
+    with pytest.raises(NBDTError, match="is the root"):
+        explain(model, images, nodes=[TREE.ids[0]])
+
+
+def test_a_name_that_two_nodes_share_needs_an_id():
+    tree = Hierarchy.from_paths(["a/cat", "a/x/dog", "a/x/cow", "b/x/car", "b/x/van", "b/bus"])
+    model = NBDT.from_timm("small_resnet", tree, rule="marginal").eval()
+    images = torch.randn(1, 3, 32, 32)
+    with pytest.raises(NBDTError, match="2 nodes are named 'x'; say which by its id"):
+        explain(model, images, nodes=["x"])
+    second = [i for i, name in zip(tree.ids, tree.names, strict=True) if name == "x"][1]
+    assert list(explain(model, images, nodes=[second])[0].node_maps) == [second]
