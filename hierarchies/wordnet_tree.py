@@ -3,7 +3,9 @@
 The rules, all deterministic and independent of the order of the classes:
 
 - Of several hypernyms, a synset keeps the one with the most of the given classes below it, since
-  that groups it with most of them; then the most specific one; then the lowest id.
+  that groups it with most of them; then the one whose nearest ancestor with yet more classes is the
+  most specific (a dog among a cat and a car is a canine, which leads to carnivores, before it is a
+  domestic animal, which leads to animals); then the most specific itself; then the lowest id.
 - Inner nodes with a single child vanish, so a chain leaves its most specific synset.
 - A class that is also an ancestor of another class becomes an inner node of that synset, with a
   leaf of its own beside the others: "woman" holds the leaves "woman" and "girl". Classes of one
@@ -59,15 +61,20 @@ def chosen_parents(synsets: Sequence[int], net: WordNet) -> dict[int, int]:
     closure = net.closure(sorted(set(synsets)))
     below = np.bincount(closure.synset, minlength=net.num_synsets)
     content = net.information_content
+
+    def rank(option: int) -> tuple[int, float, float, int]:
+        company = (a for a in net.ancestors(option) if below[a] > below[option])
+        nearest = max((float(content[a]) for a in company), default=0.0)
+        return int(below[option]), nearest, float(content[option]), -option
+
     parents: dict[int, int] = {}
     waiting = sorted(set(synsets))
     while waiting:
         synset = waiting.pop()
         options = net.parents[synset].tolist()
         if options and synset not in parents:
-            best = max(options, key=lambda option: (below[option], content[option], -option))
-            parents[synset] = best
-            waiting.append(best)
+            parents[synset] = options[0] if len(options) == 1 else max(options, key=rank)
+            waiting.append(parents[synset])
     return parents
 
 
