@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .attribution import explain as explain
+    from .evidence_index import EvidenceIndex as EvidenceIndex
     from .explanation import Explanation as Explanation
 
-_HOME = {"Explanation": "explanation", "explain": "attribution"}
+_HOME = {"EvidenceIndex": "evidence_index", "Explanation": "explanation", "explain": "attribution"}
 __all__ = sorted(_HOME)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -27,8 +28,9 @@ from .layers import Layer, last_layer
 from .methods import METHODS, input_maps
 
 if TYPE_CHECKING:
-    from .evidence import EvidenceIndex
+    from .evidence_index import EvidenceIndex
 
+GRAD_CAM = "grad-cam"
 PHOTO_SIDE = 320  # pixels of the stored photograph: enough to look at, small enough to keep
 
 Photo: TypeAlias = "Image.Image | str | os.PathLike[str]"
@@ -41,7 +43,7 @@ def explain(
     *,
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
-    method: str = "grad-cam",
+    method: str = GRAD_CAM,
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
 ) -> list[Explanation]:
@@ -70,18 +72,14 @@ def explain(
     """
     if model.training:
         raise NBDTError("The model is in training mode; call model.eval() before explaining.")
-    if method != "grad-cam" and method not in METHODS:
-        known = ["grad-cam", *METHODS]
-        raise NBDTError(
-            f"Unknown method {method!r}; there are {', '.join(known)}.{nearest(method, known)}"
-        )
+    check_method(method)
     wanted = [find_node(model.hierarchy, text) for text in nodes]
     batch, photos = _prepare(model, images)
     layer = last_layer(model, batch)
     with torch.no_grad():
         logits = model.head.linear(layer.features).float()
     found = model.head.rules.paths(logits, classes)
-    if method == "grad-cam":
+    if method == GRAD_CAM:
         child_maps = _child_maps(model, layer, logits, found)
         maps = [_log_odds_maps(*pair) for pair in zip(found, child_maps, strict=True)]
         node_maps = _node_maps(model, layer, logits, wanted)
@@ -90,13 +88,23 @@ def explain(
         maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
         child_maps, node_maps = [()] * len(found), [{}] * len(found)
         made = _made(model, f"{method} (Captum)", "input")
+    answers = _soft_answers(model, logits)
     explanations = [
-        Explanation(*parts, made=made)
-        for parts in zip(found, maps, child_maps, node_maps, photos, strict=True)
+        Explanation(*parts, made={**made, "soft_answer": answer})
+        for *parts, answer in zip(found, maps, child_maps, node_maps, photos, answers, strict=True)
     ]
     if evidence is not None:
         explanations = _with_evidence(model, layer, explanations, evidence)
     return _with_counterfactuals(model, batch, explanations) if counterfactuals else explanations
+
+
+def check_method(method: str) -> None:
+    """Raises NBDTError, with the choices, unless `explain` knows the method."""
+    known = [GRAD_CAM, *METHODS]
+    if method not in known:
+        raise NBDTError(
+            f"Unknown method {method!r}; there are {', '.join(known)}.{nearest(method, known)}"
+        )
 
 
 def find_node(hierarchy: Hierarchy, text: str) -> int:
@@ -195,15 +203,24 @@ def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients
 
 
 def _with_evidence(
-    model: NBDT, layer: Layer, explanations: list[Explanation], evidence: EvidenceIndex
+    model: NBDT, layer: Layer, explanations: Sequence[Explanation], evidence: EvidenceIndex
 ) -> list[Explanation]:
-    raise NotImplementedError
+    seen = evidence.for_model(model)
+    return [
+        replace(found, evidence=seen.for_path(features, found.path))
+        for found, features in zip(explanations, layer.features, strict=True)
+    ]
 
 
 def _with_counterfactuals(
-    model: NBDT, batch: Tensor, explanations: list[Explanation]
+    model: NBDT, batch: Tensor, explanations: Sequence[Explanation]
 ) -> list[Explanation]:
-    raise NotImplementedError
+    from .counterfactual import counterfactuals
+
+    return [
+        replace(found, counterfactuals=counterfactuals(model, image, found.path, found.maps))
+        for found, image in zip(explanations, batch, strict=True)
+    ]
 
 
 # ---- input and output ----------------------------------------------------------------------
@@ -230,6 +247,15 @@ def _prepare(
     ]
     batch = torch.stack([model.preprocess(picture) for picture in pictures])
     return batch.to(device), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
+
+
+def _soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
+    """The likeliest class over all paths; the path's own may be another."""
+    best = model.head.rules(logits).exp().max(dim=1)
+    return [
+        {"class": model.hierarchy.classes[index], "probability": value}
+        for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def _made(model: NBDT, way: str, layer: str) -> Mapping[str, Any]:

@@ -19,7 +19,8 @@ from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
 
-from .attribution import explain
+from .attribution import GRAD_CAM, check_method, explain
+from .evidence_index import EvidenceIndex
 from .explanation import Explanation
 from .render import picture, png
 
@@ -29,39 +30,71 @@ app = typer.Typer(add_completion=False)
 @app.command(name="explain")
 def explain_command(
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(),
+    method: Annotated[
+        str, typer.Option(help="How maps are made; a wrong name lists the others.")
+    ] = GRAD_CAM,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(help="Training images to compare with: a folder of nbdt evidence build."),
+    ] = None,
+    counterfactuals: Annotated[
+        bool, typer.Option("--counterfactuals", help="Look for regions whose blur flips a step.")
+    ] = False,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="A folder with an HTML page for each, not one picture.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line instead of trees.")
     ] = False,
 ) -> None:
-    """Explain photographs: the path with its probabilities, and one picture each."""
+    """Explain photographs: the path with its probabilities, and one picture or page each."""
+    check_method(method)
     loaded = open_model(model, weights)
+    index = EvidenceIndex.load(evidence) if evidence else None
     out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
     for source in iter_files(images, max_side=AMPLE_SIDE):
         try:
-            explanation = explain(loaded, source.open())[0]
+            photo = source.open()
+            explanation = explain(
+                loaded, photo, method=method, evidence=index, counterfactuals=counterfactuals
+            )[0]
+            target = _write(explanation, out, _free_name(source.reference, taken), pages=pages)
         except (ImageError, NBDTError) as error:
             failed += 1
             _report_failure(source, error, as_json=as_json)
             continue
-        target = out / _picture_name(source.reference, taken)
-        write_atomic(target, png(picture(explanation)))
         _report(source, explanation, target, as_json=as_json)
     if failed:
         raise typer.Exit(3)
 
 
+def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Path:
+    """The picture or, in a folder of its own, the page."""
+    if pages:
+        explanation.save(out / name)
+        return out / name / "index.html"
+    target = out / f"{name}.png"
+    write_atomic(target, png(picture(explanation)))
+    return target
+
+
 def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_json: bool) -> None:
     if as_json:
-        record = {"file": source.reference, **explanation.path.to_dict(), "picture": str(target)}
+        facts = {"words": explanation.words, "picture": str(target)}
+        record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
         return
     console = Console(highlight=False, emoji=False)
     console.print(_tree(source.reference, explanation))
-    console.print(Text(f"picture: {target}", style="dim"))
+    console.print(Text(explanation.words))
+    console.print(
+        Text(f"{'page' if target.suffix == '.html' else 'picture'}: {target}", style="dim")
+    )
 
 
 def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> None:
@@ -91,13 +124,13 @@ def _safe(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _picture_name(reference: str, taken: set[str]) -> str:
-    """``photo.nbdt.png`` for ``photo.jpg``; numbered where two files would share a name."""
+def _free_name(reference: str, taken: set[str]) -> str:
+    """``photo.nbdt`` for ``photo.jpg``; numbered where two files would share a name."""
     stem = os.path.basename(reference).rpartition(".")[0] or os.path.basename(reference)
     stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
-    name, count = f"{stem}.nbdt.png", 1
+    name, count = f"{stem}.nbdt", 1
     while name.casefold() in taken:
         count += 1
-        name = f"{stem}-{count}.nbdt.png"
+        name = f"{stem}-{count}.nbdt"
     taken.add(name.casefold())
     return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -57,6 +58,35 @@ class Explanation:
         """Height and width of the maps, in positions of the feature map."""
         height, width = self.maps[0].shape
         return height, width
+
+    @property
+    def words(self) -> str:
+        """A short paragraph for a person who knows nothing of networks; see `nbdt.explain.words`."""
+        from .words import words
+
+        return words(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything to a new folder, with one HTML page that shows it offline.
+
+        Raises:
+            NBDTError: the folder exists.
+            OSError: it cannot be written.
+        """
+        from .saved import save
+
+        save(self, folder)
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> Explanation:
+        """What `save` wrote: the same path, photograph and, bit for bit, maps.
+
+        Raises:
+            NBDTError: no such folder, a newer version, or a file that is missing or damaged.
+        """
+        from .saved import load
+
+        return load(folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the path, the maps as nested lists, and how they were made."""

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,13 +127,11 @@ def _gradient_layer(model: NBDT, name: str, tensor: Tensor, features: Tensor) ->
             (slopes,) = torch.autograd.grad(
                 features, tensor, part, retain_graph=True, is_grads_batched=True
             )
-            maps = _positions(model, slopes.flatten(0, 1))
-            assert maps is not None  # noqa: S101 (the layer was chosen for having positions)
+            maps = cast(Tensor, _positions(model, slopes.flatten(0, 1)))
             found.append(maps.mean(dim=(2, 3)).unflatten(0, (len(part), -1)))
         return torch.cat(found).transpose(0, 1)
 
-    activations = _positions(model, tensor.detach())
-    assert activations is not None  # noqa: S101 (as above)
+    activations = cast(Tensor, _positions(model, tensor.detach()))  # chosen for having them
     way = "gradient through what follows the layer"
     return Layer(name, way, features.detach(), activations, channel_weights)
 

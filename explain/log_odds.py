@@ -38,7 +38,7 @@ def log_odds(logits: Tensor, tree: Tree, rule: str) -> Tensor:
 def _among_siblings(scores: Tensor) -> Tensor:
     """(groups, siblings, batch) scores to (groups · siblings, batch) log-odds."""
     best = scores.argmax(dim=1, keepdim=True)
-    is_best = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)  # noqa: FBT003
+    is_best = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
     everyone = scores.logsumexp(dim=1, keepdim=True)
     # For the best child the others are summed by themselves; any other one has p of at most 1/2,
     # and 1 - p loses nothing.

@@ -15,6 +15,16 @@ from .errors import NBDTError
 # Name: where its Typer app lives, what it does, and the extra that brings its libraries.
 COMMANDS = {
     "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
+    "evidence": (
+        "nbdt.explain.evidence_command",
+        "Training images for and against each decision.",
+        "",
+    ),
+    "audit": (
+        "nbdt.explain.audit_command",
+        "Measure how far explanations can be trusted.",
+        "",
+    ),
     "demo": ("nbdt.demo.command", "Open the page where a photograph is explained.", "demo"),
     "hierarchy": ("nbdt.hierarchies.command", "Show, make, edit, compare and convert trees.", ""),
     "evaluate": (

@@ -1,5 +1,6 @@
 """Slow float64 twins of the core, written from the definitions, and trees to try them on."""
 
+import itertools
 import math
 import random
 from functools import lru_cache
@@ -245,3 +246,219 @@ def entropy(h, z, node):
     own = z[:, classes_below(h)[node]]
     q = np.exp(own - log_sum_exp(own)[:, None])
     return np.array([-sum(value * math.log(value) for value in row if value) for row in q])
+
+
+# Tree supervision with weights, a class and a decision at a time.
+
+
+def weighted_tree_loss(h, z, target, rule, *, beta=1.0, omega=1.0, alpha=0.0, **weights):
+    """`tree_loss` with `class_weights`, `node_weights` (by node index) and flat `smoothing`."""
+    per_class = weights.get("class_weights", np.ones(h.num_classes))
+    per_node, smoothing = weights.get("node_weights", {}), weights.get("smoothing", 0.0)
+    steps, tall, ways = decisions(h, z, rule), heights(h), paths(h)
+    flat = z - log_sum_exp(z)[:, None]
+    above = {child: node for node, below in enumerate(children(h)) for child in below}
+    total = norm = 0.0
+    for image in range(len(z)):
+        mass = np.eye(h.num_classes)[target[image]] if np.ndim(target) == 1 else target[image]
+        for c in range(h.num_classes):
+            smoothed = (1 - smoothing) * mass[c] + smoothing * mass.sum() / h.num_classes
+            total += per_class[c] * smoothed * beta * -flat[image, c]
+            for node in ways[c]:
+                importance = math.exp(-alpha * tall[node] / tall[0])
+                importance *= per_node.get(above[node], 1.0)
+                total += per_class[c] * mass[c] * omega * importance * -steps[image, node]
+            norm += per_class[c] * mass[c]
+    return total / norm
+
+
+def weight_over_time(schedule, progress, start, end):
+    """β or ω: the shapes written as mixtures of start and end."""
+    share = {
+        "constant": 0.0,
+        "linear": progress,
+        "cosine": math.sin(math.pi * progress / 2) ** 2,
+    }[schedule]
+    return (1 - share) * start + share * end
+
+
+# Evidence, image by image and region by region.
+
+
+def cosine(a, b):
+    """Of two vectors, 0 where one is zero."""
+    lengths = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
+
+
+def nearest_below(h, node, embeddings, labels, query, k, without=()):
+    """(row, cosine) of the `k` images most like the query among those of classes below a node."""
+    wanted = {h.classes[index] for index in classes_below(h)[node]}
+    found = [
+        (cosine(row, query), index)
+        for index, (row, label) in enumerate(zip(embeddings.tolist(), labels, strict=True))
+        if label in wanted and index not in without
+    ]
+    return [(index, value) for value, index in sorted(found, key=lambda pair: -pair[0])[:k]]
+
+
+def late_interaction(query, image, weights):
+    """The score, and for each query region its best region in the image and their cosine."""
+    best = []
+    for region in query.tolist():
+        cosines = [cosine(region, other) for other in image.tolist()]
+        best.append((cosines.index(max(cosines)), max(cosines)))
+    score = sum(weight * value for weight, (_, value) in zip(weights, best, strict=True))
+    return score, best
+
+
+# Counterfactuals and words, pixel by pixel and cell by cell.
+
+
+def gaussian_blur(channel, sigma):
+    """(height, width): each pixel the weighted mean of all there are, weights exp(−d²/2σ²)."""
+    height, width = channel.shape
+    down, across = np.mgrid[:height, :width]
+    out = np.zeros((height, width))
+    for r in range(height):
+        for c in range(width):
+            weights = np.exp(-((down - r) ** 2 + (across - c) ** 2) / (2 * sigma**2))
+            out[r, c] = (weights * channel).sum() / weights.sum()
+    return out
+
+
+def soft_mask(cells, grid, height, width, softness):
+    """(height, width): 1 on the pixels whose centre is in a cell, then smoothed along each axis."""
+    hard = np.zeros((height, width))
+    for r in range(height):
+        for c in range(width):
+            owner = (int((r + 0.5) * grid[0] / height), int((c + 0.5) * grid[1] / width))
+            hard[r, c] = owner in set(cells)
+    sigmas = (softness * height / grid[0], softness * width / grid[1])
+
+    def smooth(values, sigma):
+        out = []
+        for i in range(len(values)):
+            w = [math.exp(-((i - j) ** 2) / (2 * sigma**2)) for j in range(len(values))]
+            out.append(sum(a * b for a, b in zip(w, values, strict=True)) / sum(w))
+        return np.array(out)
+
+    rows = np.stack([smooth(column, sigmas[0]) for column in hard.T], axis=1)
+    return np.stack([smooth(row, sigmas[1]) for row in rows])
+
+
+def shared_out(values, rows, columns, steps=12):
+    """`values` over rows × columns, each position cut into steps × steps equal crumbs.
+
+    Exact where `steps` × height is a multiple of `rows`, and so for the width.
+    """
+    height, width = values.shape
+    out = np.zeros((rows, columns))
+    for r in range(height * steps):
+        for c in range(width * steps):
+            place = (r * rows // (height * steps), c * columns // (width * steps))
+            out[place] += float(values[r // steps, c // steps]) / steps**2
+    return out
+
+
+def place_share(values, name):
+    """The share of a map's positive mass in the part of the picture that words call `name`."""
+    ninths = shared_out(np.maximum(values, 0), 3, 3, steps=3)
+    rows = {"top": [0], "middle": [1], "bottom": [2]}
+    columns = {"left": [0], "centre": [1], "right": [2]}
+    bands = {
+        "along the top": ([0], [0, 1, 2]),
+        "across the middle": ([1], [0, 1, 2]),
+        "along the bottom": ([2], [0, 1, 2]),
+        "along the left side": ([0, 1, 2], [0]),
+        "down the middle": ([0, 1, 2], [1]),
+        "along the right side": ([0, 1, 2], [2]),
+        "in the centre": ([1], [1]),
+    }
+    halves = {"upper": [(0, 0), (0, 1)], "lower": [(1, 0), (1, 1)]}
+    halves |= {"left": [(0, 0), (1, 0)], "right": [(0, 1), (1, 1)]}
+    if name.endswith("half"):
+        quarters = shared_out(np.maximum(values, 0), 2, 2, steps=2)
+        return sum(quarters[place] for place in halves[name.split()[2]]) / quarters.sum()
+    if name in bands:
+        down, across = bands[name]
+    else:
+        vertical, horizontal = name.removeprefix("at the ").split()
+        down, across = rows[vertical], columns[horizontal]
+    return sum(ninths[r, c] for r in down for c in across) / ninths.sum()
+
+
+def numbers_of(explanation):
+    """Every number, as words would write it, that is a fact of the explanation."""
+    path, facts = explanation.path, set()
+    shares = [path.probability]
+    running = 0.0
+    for decision in path:
+        running += decision.log_probs[decision.chosen]
+        shares += [math.exp(running), *(math.exp(p) for p in decision.log_probs)]
+    for values in explanation.maps:
+        mass = sum(abs(float(v)) for v in values.flat)
+        shares.append(sum(-float(v) for v in values.flat if v < 0) / mass if mass else 0.0)
+    for found in explanation.counterfactuals:
+        shares += [found.share, found.searched, found.runner_up_path.probability]
+    if "soft_answer" in explanation.made:
+        shares.append(explanation.made["soft_answer"]["probability"])
+    for share in shares:
+        facts |= {f"{100 * share:.0f}", "99" if share > 0.99 else "", "1" if share < 0.01 else ""}
+    for found in explanation.evidence:
+        for neighbour in (*found.chosen, *found.rejected):
+            facts.add(f"{neighbour.similarity:.2f}")
+    return facts
+
+
+# Audits: what `nbdt.explain.perturbation`, `specificity` and `sanity` compute in batches.
+
+
+def log_odds(h, z):
+    """(batch, nodes) under node scores `z` (batch, nodes): log p/(1 − p) among siblings, root 0."""
+    found = np.zeros_like(z)
+    for siblings in children(h):
+        for node in siblings:
+            others = [other for other in siblings if other != node]
+            found[:, node] = z[:, node] - log_sum_exp(z[:, others])
+    return found
+
+
+def region_curve(probability, top, rest, values, grid, steps):
+    """Probability of an image whose best regions, one after the other, are `top`'s, else `rest`'s.
+
+    `probability` takes one image (3, height, width); `values` (rows, columns) ranks the regions.
+    """
+    height, width = top.shape[1:]
+    order = sorted(np.ndindex(*grid), key=lambda cell: -values[cell])
+    found = []
+    for step in range(steps + 1):
+        image = rest.copy()
+        for row, column in order[: round(len(order) * step / steps)]:
+            for y in range(height):
+                for x in range(width):
+                    if (y * grid[0] // height, x * grid[1] // width) == (row, column):
+                        image[:, y, x] = top[:, y, x]
+        found.append(probability(image))
+    return np.array(found)
+
+
+def trapezia(curve):
+    """Area under equally spaced points over 0 to 1."""
+    width = 1 / (len(curve) - 1)
+    return sum(width * (a + b) / 2 for a, b in itertools.pairwise(curve))
+
+
+def path_specificity(before, after, path, spread):
+    """Share of other decisions on a path that change less than a decision falls, for each.
+
+    `before` (nodes,) are one image's log-odds, `after` (len(path), nodes) those without the top
+    regions of each decision's map.
+    """
+    shares = []
+    for row, node in enumerate(path):
+        fall = (before[node] - after[row][node]) / spread[node]
+        others = [n for n in path if n != node]
+        wins = [abs(before[n] - after[row][n]) / spread[n] < fall for n in others]
+        shares.append(sum(wins) / len(wins) if wins else math.nan)
+    return np.array(shares)

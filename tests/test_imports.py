@@ -28,8 +28,8 @@ CORE_EXCEPTIONS = {
     "nbdt/small.py": {"timm"},
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }
-EXTRAS = {"train": "train", "demo": "demo"}  # the extra whose libraries a room may use
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+EXTRAS = {"train": "train", "explain": "evidence", "demo": "demo"}  # the extra whose libraries a room may use
+DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn"}
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 PACKAGE = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

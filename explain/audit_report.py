@@ -1,0 +1,266 @@
+"""An audit to read: tables, plots, JSON and one page that works offline."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, tostring
+
+import numpy as np
+from PIL import Image
+from rich.table import Table
+from rich.text import Text
+
+from nbdt.errors import NBDTError
+from nbdt.files import umask
+
+from .audit import Audit, MethodAudit
+from .baselines import CONTROLS
+from .findings import CURVES, beaten
+from .page import POLICY, make
+from .page_style import STYLE
+from .render import data_url
+
+COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
+TABLE_STYLE = "table { border-collapse: collapse; } td, th { padding: 4px 10px; text-align: left; }"
+
+
+class Part(NamedTuple):
+    """One table: what it is about, its columns, and a row for each method."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def parts(audit: Audit) -> list[Part]:
+    """The measures as two tables of text: mean over images and its 95 % interval."""
+    made = audit.made
+    return [
+        Part(
+            f"does it find what decides? {made['images']} images, {made['decisions']} decisions",
+            "Area under the decision's probability while regions are hidden (deletion) or shown "
+            "(insertion), those that the map ranks highest first. The last column counts the "
+            "curves on which a method is better than random maps and than the centre.",
+            ("method", "deletion, blur ↓", "insertion, blur ↑", "deletion, mean ↓",
+             "insertion, mean ↑", "beats controls"),
+            [_faithful_row(audit, method) for method in audit.methods.values()],
+        ),
+        Part(
+            "is it this decision's, and the weights'? (random weights and noise: "
+            f"{made['checked_images']} images)",
+            f"Specific: how often hiding a map's top {made['top_share']:.0%} moves its own decision "
+            "more than the others on the path; a map that is the same for all decisions reaches "
+            "50 % at most. Random weights: rank correlation with the map after all weights were "
+            "replaced, signed and absolute. Noise: largest relative change of the map under "
+            f"{made['noise_samples']} draws of ± {made['noise_radius']:.0%}. Sum: how far the map's "
+            "sum is from the log-odds it explains, where it promises to be.",
+            ("method", "specific, blur ↑", "specific, mean ↑", "random weights ↓", "absolute ↓",
+             "noise ↓", "sum ↓"),
+            [_check_row(method) for method in audit.methods.values()],
+        ),
+    ]  # fmt: skip
+
+
+def _faithful_row(audit: Audit, method: MethodAudit) -> tuple[str, ...]:
+    measured = [str(method.estimates[name]) for name in CURVES]
+    if method.method in CONTROLS:
+        return (method.method, *measured, "control")
+    won = beaten(audit, method.method).values()
+    count = sum(len(controls) == len(CONTROLS) for controls in won)
+    return (method.method, *measured, f"{count} of {len(CURVES)}")
+
+
+def _check_row(method: MethodAudit) -> tuple[str, ...]:
+    names = ("specificity path_share blur", "specificity path_share mean", "randomised: all",
+             "randomised, absolute: all", "max sensitivity", "completeness error")  # fmt: skip
+    found = [method.estimates.get(name) for name in names]
+    return (method.method, *("–" if value is None else str(value) for value in found))
+
+
+# ---- as text -------------------------------------------------------------------------------------
+
+
+def tables(audit: Audit) -> list[Table]:
+    """For the terminal."""
+    found = []
+    for part in parts(audit):
+        table = Table(*part.columns, title=part.title, min_width=len(part.title))
+        for row in part.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        found.append(table)
+    return found
+
+
+def markdown(audit: Audit) -> str:
+    """For a page of documentation: tables and findings."""
+    lines = []
+    for part in parts(audit):
+        lines += [f"**{part.title[0].upper()}{part.title[1:]}** {part.note}", ""]
+        lines += [f"| {' | '.join(part.columns)} |", "|" + "---|" * len(part.columns)]
+        lines += [f"| {' | '.join(row)} |" for row in part.rows]
+        lines.append("")
+    return "\n".join([*lines, *(f"- {finding}" for finding in audit.findings)]) + "\n"
+
+
+# ---- as pictures ---------------------------------------------------------------------------------
+
+
+def curve_plot(audit: Audit) -> bytes:
+    """A PNG file: deletion and insertion curves for both baselines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 2, sharex=True).flat, CURVES, strict=True):
+        for index, method in enumerate(audit.methods.values()):
+            values = method.curves[name]
+            shares = np.linspace(0, 100, len(values))
+            axes.plot(shares, values, label=method.method, **_look(method.method, index))
+        kind, baseline = name.split()
+        better = "lower is better" if kind == "deletion" else "higher is better"
+        axes.set(title=f"{kind}, {baseline} ({better})", ylabel="probability of the decision")
+        axes.set_xlabel(f"regions {'hidden' if kind == 'deletion' else 'shown'}, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize="small")
+    return _png(figure)
+
+
+def check_plot(audit: Audit) -> bytes:
+    """A PNG file: specificity, and rank correlation as weights are randomised from the head down."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, method in enumerate(audit.methods.values()):
+        look = _look(method.method, index)
+        for offset, baseline, filled in ((-0.15, "blur", "full"), (0.15, "mean", "none")):
+            value = method.estimates[f"specificity path_share {baseline}"]
+            reach = [[100 * (value.mean - value.low)], [100 * (value.high - value.mean)]]
+            left.errorbar(
+                [100 * value.mean], [index + offset], xerr=reach, fmt="o", fillstyle=filled,
+                color=look["color"],
+            )  # fmt: skip
+        stages = list(method.absolute_sanity)
+        values = [1.0, *(abs(method.absolute_sanity[stage]) for stage in stages)]
+        right.plot(range(len(values)), values, label=method.method, **look)
+    left.axvline(50, color="black", linewidth=0.8)
+    left.set_yticks(range(len(audit.methods)), list(audit.methods))
+    left.invert_yaxis()
+    left.set(title="specificity (filled: blur, open: mean)")
+    left.set_xlabel("own decision moves more than another on the path, %")
+    right.set_xticks(range(len(stages) + 1), ["none", *stages], rotation=15, fontsize="small")
+    right.set(title="random weights, from the head down", ylim=(-0.02, 1.05))
+    right.set_ylabel("rank correlation of absolute maps")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def _look(method: str, index: int) -> dict[str, Any]:
+    """Controls are grey and broken, methods coloured."""
+    if method in CONTROLS:
+        return {"color": "#777777", "linestyle": ("--", ":")[list(CONTROLS).index(method)]}
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": "-"}
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
+    return stream.getvalue()
+
+
+# ---- as a page -----------------------------------------------------------------------------------
+
+
+def page(audit: Audit, plots: Sequence[bytes]) -> str:
+    """One HTML file that loads and runs nothing: findings, tables, plots, how it was made."""
+    head = make(
+        "head",
+        make("meta", charset="utf-8"),
+        make("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        make("meta", **{"http-equiv": "Content-Security-Policy", "content": POLICY}),
+        make("title", "How far its explanations can be trusted"),
+        make("style", STYLE + TABLE_STYLE),
+    )
+    body = make(
+        "main",
+        make("h1", "How far its explanations can be trusted"),
+        make("ul", *(make("li", finding) for finding in audit.findings), class_="card"),
+        *(_section(part) for part in parts(audit)),
+        *(_figure(plot) for plot in plots),
+        make("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
+    )
+    document = make("html", head, make("body", body), lang="en")
+    return "<!doctype html>\n" + tostring(document, encoding="unicode", method="html") + "\n"
+
+
+def _section(part: Part) -> Element:
+    header = make("tr", *(make("th", name) for name in part.columns))
+    rows = (make("tr", *(make("td", cell, class_="number") for cell in row)) for row in part.rows)
+    table = make("div", make("table", header, *rows), style="overflow-x: auto")
+    return make("section", make("h2", part.title), make("p", part.note), table, class_="card")
+
+
+def _figure(plot: bytes) -> Element:
+    with Image.open(io.BytesIO(plot)) as image:
+        return make("figure", make("img", src=data_url(image), alt="plot"), class_="card")
+
+
+# ---- on the disk ---------------------------------------------------------------------------------
+
+
+def check_new(folder: str | os.PathLike[str]) -> None:
+    """Raises NBDTError if there is something at `folder` already."""
+    if os.path.lexists(folder):
+        raise NBDTError(f"{os.fspath(folder)!r} exists already; name a new folder.")
+
+
+def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
+    """Write JSON, tables (Markdown), plots (PNG) and index.html to a new folder, whole or not at all.
+
+    ``manifest.json`` is written last and holds the hash of every file.
+
+    Raises:
+        NBDTError: the folder exists.
+        OSError: it cannot be written.
+    """
+    check_new(folder)
+    target = Path(folder)
+    plots = [curve_plot(audit), check_plot(audit)]
+    files = {
+        "audit.json": (json.dumps(audit.to_dict(), indent=1) + "\n").encode(),
+        "tables.md": markdown(audit).encode(),
+        "curves.png": plots[0],
+        "checks.png": plots[1],
+        "index.html": page(audit, plots).encode(),
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _appear(target, lambda aside: _write(aside, files))
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = {"format": "nbdt-audit", "version": 1, "files": hashes}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _appear(target: Path, write: Callable[[Path], None]) -> None:
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        write(aside)
+        aside.chmod(0o777 & ~umask())
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

@@ -1,0 +1,204 @@
+"""Every map an audit can compare: `explain`'s methods, more of Captum's, and controls.
+
+A control knows nothing of the decision: a method that does not beat all of them explains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nbdt.errors import NBDTError, nearest
+from nbdt.model import NBDT
+
+from .attribution import explain
+from .log_odds import log_odds
+from .methods import METHODS, input_maps
+
+Maps: TypeAlias = "list[tuple[NDArray[np.float32], ...]]"
+Nodes: TypeAlias = "Sequence[Sequence[int]]"
+
+CENTRE = 1 / 4  # of the side: the standard deviation of the centre control
+SIDE = 16  # cells along the side of a control map; an audit averages them within its own
+
+
+def method_maps(
+    model: NBDT,
+    images: Tensor,
+    nodes: Nodes,
+    method: str,
+    rng: np.random.Generator | None = None,
+) -> Maps:
+    """For every image one map, (height, width), for each decision of its path.
+
+    Args:
+        model: in evaluation mode.
+        images: (batch, 3, height, width), preprocessed.
+        nodes: for every image the nodes of a path, from below the root to a leaf.
+        method: one of `known_methods()`.
+        rng: what the "random" control draws from.
+
+    Raises:
+        NBDTError: an unknown method, or one that this network's layers do not allow.
+    """
+    check_method(method)
+    if method in CONTROLS:
+        return CONTROLS[method](nodes, rng or np.random.default_rng(0))
+    if method in CAPTUM:
+        return CAPTUM[method](model, images, nodes)
+    if method in METHODS:
+        return list(input_maps(model, images, nodes, method))
+    classes = [model.hierarchy.class_indices[path[-1]] for path in nodes]
+    return [found.maps for found in explain(model, images, classes=classes, method=method)]
+
+
+def known_methods() -> list[str]:
+    """Names of all methods and controls."""
+    return ["grad-cam", *METHODS, *CAPTUM, *CONTROLS]
+
+
+def check_method(method: str) -> None:
+    """Raises NBDTError, with the nearest names, for what is no method."""
+    known = known_methods()
+    if method not in known:
+        raise NBDTError(
+            f"Unknown method {method!r}; there are {', '.join(known)}.{nearest(method, known)}"
+        )
+
+
+# ---- controls ------------------------------------------------------------------------------------
+
+
+def _random(nodes: Nodes, rng: np.random.Generator) -> Maps:
+    """Noise: one map an image, whatever the decision."""
+    return [(rng.random((SIDE, SIDE), dtype=np.float32),) * len(path) for path in nodes]
+
+
+def _centre(nodes: Nodes, _: np.random.Generator) -> Maps:
+    """A Gaussian in the middle, where photographers put their subject."""
+    places = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    square = places[:, None] ** 2 + places**2
+    values = np.exp(-square / (2 * CENTRE**2)).astype(np.float32)
+    return [(values,) * len(path) for path in nodes]
+
+
+CONTROLS: Mapping[str, Callable[[Nodes, np.random.Generator], Maps]] = {
+    "random": _random,
+    "centre": _centre,
+}
+
+
+# ---- Captum's methods that `explain` does not offer ----------------------------------------------
+
+
+class _Scores(nn.Module):
+    """Images to (batch, scores), with the feature map in reach of Captum's layer methods."""
+
+    def __init__(self, model: NBDT, score: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.score = score
+        self.tap = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, scores)."""
+        feature_map = self.tap(self.model.feature_map(images))
+        logits: Tensor = self.model.head.linear(self.model.pool(feature_map))
+        return self.score(logits)
+
+
+class _FromFeatures(_Scores):
+    """The same, without the gradients before the feature map: frozen weights will do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, scores)."""
+        with torch.no_grad():
+            feature_map = self.model.feature_map(images)
+        logits: Tensor = self.model.head.linear(
+            self.model.pool(self.tap(feature_map.detach().requires_grad_()))
+        )
+        return self.score(logits)
+
+
+def _decisions(model: NBDT) -> Callable[[Tensor], Tensor]:
+    tree = model.head.rules.tree
+    return lambda logits: log_odds(logits, tree, model.rule)
+
+
+def _layer_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
+    """Captum's LayerGradCam of each decision, clipped at 0 as published."""
+    function = _FromFeatures(model, _decisions(model))
+    return _captum_grad_cam(model, function, images, nodes, clip=True)
+
+
+def _class_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
+    """Captum's LayerGradCam of the class logit, as if it explained each decision on the way.
+
+    What a model without node maps offers.
+    """
+    leaves = [[model.hierarchy.class_indices[path[-1]]] for path in nodes]
+    function = _FromFeatures(model, lambda logits: logits)
+    found = _captum_grad_cam(model, function, images, leaves, clip=False)
+    return [maps * len(path) for maps, path in zip(found, nodes, strict=True)]
+
+
+def _captum_grad_cam(
+    model: NBDT, function: _Scores, images: Tensor, targets: Nodes, *, clip: bool
+) -> Maps:
+    from captum.attr import LayerGradCam
+
+    if not has_feature_map(model, images):
+        raise NBDTError(
+            f"{model.architecture!r} has no feature map of channels × height × width before its "
+            "pooling, which Captum's LayerGradCam needs; leave it out of the methods."
+        )
+    method = LayerGradCam(function, function.tap)
+
+    def maps(image: Tensor, target: Tensor) -> Tensor:
+        found: Tensor = method.attribute(image, target, relu_attributions=clip)
+        return found
+
+    return _each(maps, images, targets)
+
+
+def has_feature_map(model: NBDT, images: Tensor) -> bool:
+    """Whether the backbone ends in (batch, channels, height, width)."""
+    with torch.inference_mode():
+        shape = model.feature_map(images[:1]).shape
+    return len(shape) == 4 and shape[1] != shape[2] == shape[3]
+
+
+def _saliency(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
+    """Captum's Saliency: the absolute gradient on the input image."""
+    from captum.attr import Saliency
+
+    method = Saliency(_Scores(model, _decisions(model)))
+
+    def maps(image: Tensor, target: Tensor) -> Tensor:
+        found: Tensor = method.attribute(image.requires_grad_(), target)
+        return found
+
+    return _each(maps, images, nodes)
+
+
+def _each(maps: Callable[[Tensor, Tensor], Tensor], images: Tensor, targets: Nodes) -> Maps:
+    """`maps` of each image repeated for its targets, summed over channels."""
+    found = []
+    with torch.inference_mode(False), torch.enable_grad():
+        for image, own in zip(images, targets, strict=True):
+            batch = image.detach().clone().expand(len(own), -1, -1, -1).clone()
+            values = maps(batch, torch.tensor(own, device=batch.device)).detach().sum(dim=1)
+            found.append(tuple(values.float().cpu().numpy()))
+    return found
+
+
+CAPTUM: Mapping[str, Callable[[NBDT, Tensor, Nodes], Maps]] = {
+    "layer grad-cam": _layer_grad_cam,
+    "class grad-cam": _class_grad_cam,
+    "saliency": _saliency,
+}

@@ -1,0 +1,272 @@
+"""Streams labelled images through a model into the columns of an evidence index."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import nbdt
+from nbdt.class_labels import check_labels, class_places, label_of, plain
+from nbdt.files import umask, write_atomic
+from nbdt.fingerprint import embedding_hash
+from nbdt.image_sources import ImageSource, iter_images
+from nbdt.images import AMPLE_SIDE, ImageError
+from nbdt.model import NBDT
+
+from .evidence_store import (
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    Column,
+    ColumnWriter,
+    EvidenceError,
+    describe,
+    read_columns,
+)
+from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
+
+BATCH = 64
+SAMPLE = 512  # images whose regions decide what a stored region keeps
+THUMBNAIL_SIDE = 160  # pixels at most; smaller where the network sees less
+
+Data = str | os.PathLike[str] | Sequence[ImageSource]
+Watch = Callable[[Iterable[ImageSource], int], Iterable[ImageSource]]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build leaves: the columns, their manifest, and what could not be read."""
+
+    columns: dict[str, Column]
+    manifest: dict[str, Any]
+    failed: tuple[str, ...]
+
+
+@dataclass
+class _Stream:
+    """One pass of images through the model, a batch at a time, into a writer."""
+
+    model: NBDT
+    root: str | None
+    writer: ColumnWriter
+    thumbnails: bool
+    axes: Column | None
+    grid: tuple[int, int] | None = None
+    failed: list[str] = field(default_factory=list)
+    _waiting: list[tuple[str, int, Image.Image]] = field(default_factory=list)
+
+    def take(self, sources: Iterable[ImageSource]) -> None:
+        places = class_places(self.model.hierarchy)
+        for source in sources:
+            try:
+                image = source.open()
+            except ImageError as error:
+                self.failed.append(str(error))
+                continue
+            place = places[plain(label_of(source))]
+            self._waiting.append((_relative(source.reference, self.root), place, image))
+            if len(self._waiting) == BATCH:
+                self._flush()
+        if self._waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        references, labels, images = zip(*self._waiting, strict=True)
+        self._waiting = []
+        feature_map, pooled = forward(self.model, images)
+        self.writer.append("embeddings", unit_embeddings(pooled))
+        self.writer.append("labels", np.array(labels))
+        texts = [text.encode(errors="surrogateescape") for text in references]
+        self.writer.append_blob("references", "reference_ends", texts)
+        if self.thumbnails:
+            small = [thumbnail(self.model, image) for image in images]
+            self.writer.append_blob("thumbnails", "thumbnail_ends", small)
+        if self.axes is not None:
+            grid = feature_grid(self.model, feature_map)
+            self.grid = (grid.shape[2], grid.shape[3])
+            self.writer.append("patches", compressed(region_vectors(grid), self.axes))
+
+
+def build(
+    model: NBDT,
+    data: Data,
+    folder: Path | None,
+    *,
+    split: str | None,
+    thumbnails: bool,
+    patches: bool,
+    watch: Watch,
+) -> Built:
+    """The columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
+    if model.training:
+        raise EvidenceError("The model is in training mode; call model.eval() first.")
+    fill = partial(
+        _fill, model, data, split=split, thumbnails=thumbnails, patches=patches, watch=watch
+    )
+    if folder is None:
+        return fill(None)
+    if folder.exists():
+        raise EvidenceError(f"{os.fspath(folder)!r} exists already; name a new folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        built = replace(fill(aside), columns={})  # Windows renames no folder with mapped files
+        write_atomic(aside / MANIFEST, json.dumps(built.manifest, indent=1) + "\n")
+        aside.chmod(0o777 & ~umask())
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return replace(built, columns=read_columns(folder, built.manifest))
+
+
+def _fill(
+    model: NBDT,
+    data: Data,
+    folder: Path | None,
+    *,
+    split: str | None,
+    thumbnails: bool,
+    patches: bool,
+    watch: Watch,
+) -> Built:
+    root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
+    count, sample = _survey(model, data, split, SAMPLE if patches else 0)
+    axes = _axes(model, sample) if patches else None
+    writer = ColumnWriter(folder)
+    stream = _Stream(model, root, writer, thumbnails, axes)
+    try:
+        stream.take(watch(_sources(data, split), count))
+        if axes is not None:
+            writer.append("projection", axes)
+        if len(stream.failed) == count:
+            raise EvidenceError(
+                f"None of the {count} images can be read; the first: {stream.failed[0]}"
+            )
+        columns = writer.finish()
+    finally:
+        writer.close()
+    return Built(columns, _manifest(model, columns, stream), tuple(stream.failed))
+
+
+def _sources(data: Data, split: str | None) -> Iterator[ImageSource]:
+    if isinstance(data, str | os.PathLike):
+        # A photograph is reduced while it is decoded; no network looks at more.
+        return iter_images(data, split, max_side=AMPLE_SIDE)
+    return iter(data)
+
+
+def _survey(model: NBDT, data: Data, split: str | None, size: int) -> tuple[int, list[ImageSource]]:
+    """How many images there are, all of known classes, and a random sample of them."""
+    count, labels, sample = 0, set[str](), list[ImageSource]()
+    draw = random.Random(0)  # noqa: S311 - reservoir sampling, repeatable
+    for source in _sources(data, split):
+        labels.add(label_of(source))
+        if len(sample) < size:
+            sample.append(source)
+        elif size and (at := draw.randrange(count + 1)) < size:
+            sample[at] = source
+        count += 1
+    named = os.fspath(data) if isinstance(data, str | os.PathLike) else "the data"
+    if not count:
+        raise EvidenceError(f"Expected labelled images, but {named!r} holds none.")
+    check_labels(labels, class_places(model.hierarchy), model.hierarchy, named)
+    return count, sample
+
+
+def _axes(model: NBDT, sample: list[ImageSource]) -> Column:
+    """The principal axes of the regions of sampled images."""
+    images = []
+    for source in sample:
+        try:
+            images.append(source.open())
+        except ImageError:
+            continue  # it is reported when its turn comes
+    if not images:
+        raise EvidenceError("None of the images that were drawn to learn from can be read.")
+    parts = []
+    for at in range(0, len(images), BATCH):
+        feature_map, _ = forward(model, images[at : at + BATCH])
+        parts.append(np.concatenate(region_vectors(feature_grid(model, feature_map))))
+    return principal_axes(np.concatenate(parts))
+
+
+def forward(
+    model: NBDT, images: Sequence[Image.Image], *, framed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The last feature map and the pooled features of photographs.
+
+    Args:
+        model: in evaluation mode.
+        images: photographs.
+        framed: they are already the square part that the network sees, at any size.
+    """
+    prepare = replace(model.preprocess, crop_pct=1.0) if framed else model.preprocess
+    batch = torch.stack([prepare(image) for image in images])
+    with torch.inference_mode():
+        feature_map = model.feature_map(batch.to(next(model.parameters()).device))
+        return feature_map, model.pool(feature_map)
+
+
+def unit_embeddings(pooled: Tensor) -> Column:
+    """(batch, features) float32 of unit length: only directions are compared."""
+    units: Column = torch.nn.functional.normalize(pooled.detach().float(), dim=1).cpu().numpy()
+    if not np.isfinite(units).all():
+        raise EvidenceError("The model gives features that are not finite numbers.")
+    return units
+
+
+def thumbnail(model: NBDT, image: Image.Image) -> bytes:
+    """What the network sees of a photograph, as a WebP file without metadata."""
+    side = min(model.preprocess.size, THUMBNAIL_SIDE)
+    small = model.preprocess.frame(image, side)
+    small.info = {}
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=90, exif=b"", icc_profile=b"", xmp=b"")
+    return stream.getvalue()
+
+
+def _relative(reference: str, root: str | None) -> str:
+    """The reference inside the data: an index does not carry the way to it in every row."""
+    if root is None:
+        return reference
+    if reference.startswith(root + "!"):
+        return reference[len(root) + 1 :]
+    return Path(os.path.relpath(reference, root)).as_posix()
+
+
+def _manifest(model: NBDT, columns: dict[str, Column], stream: _Stream) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "embedding_hash": embedding_hash(model),
+        "architecture": model.architecture,
+        "preprocessing": asdict(model.preprocess),
+        "classes": list(model.hierarchy.classes),
+        "count": len(columns["labels"]),
+        "failed": len(stream.failed),
+        "data": stream.root,
+        "grid": stream.grid,
+        "columns": describe(columns),
+        "versions": {
+            "nbdt": nbdt.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }

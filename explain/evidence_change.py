@@ -1,0 +1,124 @@
+"""What it changes when an image no longer counts as evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from nbdt import paths
+
+from .evidence import DecisionEvidence
+from .evidence_index import EvidenceIndex
+from .evidence_paths import NEIGHBOURS, ModelEvidence
+from .evidence_search import Rows, best_of, units
+
+AMONG = 200  # images nearest to a marked one: those whose own neighbours it may be
+AT_A_TIME = 16  # of them in one matrix product
+
+
+@dataclass(frozen=True)
+class DecisionChange:
+    """A decision whose evidence changes.
+
+    Attributes:
+        decision: of the path.
+        before: while the images counted.
+        after: without them.
+    """
+
+    decision: paths.Decision
+    before: DecisionEvidence
+    after: DecisionEvidence
+
+
+@dataclass(frozen=True)
+class VoteChange:
+    """An image of the index whose nearest neighbours change.
+
+    Attributes:
+        reference: the image.
+        label: its class.
+        before: classes of its k nearest others, nearest first, while the marked images counted.
+        after: the same without them.
+    """
+
+    reference: str
+    label: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @property
+    def votes(self) -> tuple[str, str]:
+        """The class that most neighbours are of, before and after; of several the nearest."""
+        return _majority(self.before), _majority(self.after)
+
+
+def _majority(labels: tuple[str, ...]) -> str:
+    return Counter(labels).most_common(1)[0][0] if labels else ""
+
+
+def path_changes(
+    evidence: ModelEvidence,
+    features: Tensor,
+    path: paths.Path,
+    rows: Collection[int],
+    k: int = NEIGHBOURS,
+) -> tuple[DecisionChange, ...]:
+    """The decisions of a path whose evidence holds any of the rows, with and without them.
+
+    Args:
+        evidence: from `EvidenceIndex.for_model`.
+        features: (features,), as in `ModelEvidence.for_path`.
+        path: of the same image.
+        rows: what was marked or is about to be; whether it is marked already does not matter.
+        k: images a side.
+    """
+    others = evidence.index.excluded - set(rows)
+    before = evidence.for_path(features, path, k, without=others)
+    after = evidence.for_path(features, path, k, without=others | set(rows))
+    changes = map(DecisionChange, path, before, after)
+    return tuple(change for change in changes if change.before != change.after)
+
+
+def vote_changes(
+    index: EvidenceIndex, rows: Collection[int], k: int = NEIGHBOURS, among: int = AMONG
+) -> tuple[VoteChange, ...]:
+    """The images of the index that have any of the rows among their k nearest others.
+
+    No model is needed. Looked at are the `among` images nearest to the rows, nearest first.
+    """
+    others = index.excluded - set(rows)
+    hidden = np.array(sorted(others), dtype=np.int64)
+    marked = np.array(sorted(rows), dtype=np.int64)
+    found = []
+    for row, ranked in _neighbourhoods(index, marked, hidden, k, among):
+        before = ranked[:k]
+        after = ranked[~np.isin(ranked, marked)][:k]
+        if not np.array_equal(before, after):
+            labels = [tuple(map(index.label, side.tolist())) for side in (before, after)]
+            found.append(VoteChange(index.reference(row), index.label(row), *labels))
+    return tuple(found)
+
+
+def _neighbourhoods(
+    index: EvidenceIndex, marked: Rows, hidden: Rows, k: int, among: int
+) -> Iterator[tuple[int, Rows]]:
+    """Images near the marked ones, each with its nearest others: k, and as many as are marked."""
+    embeddings = index.exact.embeddings
+    nearness = index.exact.similarities(units(embeddings[marked]).T).max(axis=1)
+    nearness[hidden] = nearness[marked] = -np.inf
+    everyone = np.arange(len(index))
+    close = best_of(nearness, everyone, among)
+    close = close[np.isfinite(nearness[close])]
+    for at in range(0, len(close), AT_A_TIME):
+        some = close[at : at + AT_A_TIME]
+        similarities = index.exact.similarities(units(embeddings[some]).T).T
+        similarities[:, hidden] = -np.inf
+        for row, own in zip(some.tolist(), similarities, strict=True):
+            own[row] = -np.inf
+            ranked = best_of(own, everyone, k + len(marked))
+            yield row, ranked[np.isfinite(own[ranked])]

@@ -1,0 +1,283 @@
+"""``nbdt evidence build | info | show | mark``: training images behind, and against, an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from nbdt.errors import NBDTError
+from nbdt.files import write_atomic
+from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.image_sources import ImageSource, iter_files
+from nbdt.images import AMPLE_SIDE, ImageError, open_image
+from nbdt.model import NBDT
+from nbdt.paths import Path as DecisionPath
+
+from .attribution import explain
+from .evidence import DecisionEvidence, Neighbour
+from .evidence_build import forward
+from .evidence_change import path_changes, vote_changes
+from .evidence_index import EvidenceIndex
+from .evidence_paths import NEIGHBOURS, ModelEvidence
+from .evidence_picture import linked, sheet
+from .render import png
+
+SHOWN = 8  # changed images in the terminal
+
+INDEX_HELP = "A folder that `nbdt evidence build` made."
+DATA_HELP = "Where the original images lie now, if not where they were."
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def evidence() -> None:
+    """Training images that are nearest to a photograph, for and against each decision."""
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    *,
+    data: Annotated[Path, typer.Option(help="A folder of class folders, or a tar archive of one.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the index.")] = Path("evidence"),
+    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Store small pictures, so that it can travel.")
+    ] = False,
+    patches: Annotated[
+        bool, typer.Option("--patches", help="Store the vectors of all regions of the images.")
+    ] = False,
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+) -> None:
+    """Store the embeddings of labelled images."""
+    loaded = open_model(model, weights)
+    if torch.cuda.is_available():
+        loaded.to("cuda")
+    index = EvidenceIndex.build(
+        loaded, data, out, split=split, thumbnails=thumbnails, patches=patches, watch=_watch
+    )
+    for message in index.failed:
+        typer.echo(f"error: {message}", err=True)
+    typer.echo(f"written: {out} ({_size(index)})")
+    if index.failed:
+        typer.echo(f"{len(index.failed):,} images could not be read and are left out", err=True)
+        raise typer.Exit(3)
+
+
+@app.command()
+def info(
+    index: Annotated[Path, typer.Argument(help=INDEX_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what an index holds, and what was marked in it."""
+    opened = EvidenceIndex.load(index)
+    if as_json:
+        record = {**opened.manifest, "bytes": opened.nbytes, "excluded": sorted(opened.excluded)}
+        typer.echo(json.dumps({**record, "marks": [asdict(mark) for mark in opened.marks]}))
+        return
+    facts = opened.manifest
+    typer.echo(f"{index}: {_size(opened)}")
+    typer.echo(f"classes: {len(opened.classes):,}; unreadable images left out: {facts['failed']}")
+    typer.echo(f"network: {facts['architecture']}, embedding hash {facts['embedding_hash'][:12]}…")
+    typer.echo(f"images from: {_plain(str(facts['data']))}; stored: {', '.join(facts['columns'])}")
+    for mark in opened.marks:
+        verdict = "bad" if mark.bad else "good again"
+        why = f": {_plain(mark.why)}" if mark.why else ""
+        typer.echo(f"{mark.when} {_plain(mark.reference)} {verdict}{why}")
+
+
+@app.command()
+def show(
+    index: Annotated[Path, typer.Argument(help=INDEX_HELP)],
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    *,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
+    k: Annotated[int, typer.Option(min=1, help="Images a side of a decision.")] = NEIGHBOURS,
+    search: Annotated[str, typer.Option(help="exact, or faiss for millions.")] = "exact",
+    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print the nearest images for and against each decision, and draw them."""
+    loaded = open_model(model, weights)
+    near = EvidenceIndex.load(index, data=data, search=search).for_model(loaded)
+    out.mkdir(parents=True, exist_ok=True)
+    failed, taken = 0, set[str]()
+    for source in iter_files(images, max_side=AMPLE_SIDE):
+        try:
+            _show_one(near, source, k, out, taken, as_json=as_json)
+        except (ImageError, NBDTError) as error:
+            failed += 1
+            if as_json:
+                typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
+            typer.echo(f"error: {error}", err=True)
+    if failed:
+        raise typer.Exit(3)
+
+
+def _show_one(
+    near: ModelEvidence, source: ImageSource, k: int, out: Path, taken: set[str], *, as_json: bool
+) -> None:
+    image = source.open()
+    feature_map, features, path = _query(near.model, image)
+    found = near.for_path(features, path, k)
+    photo = near.model.preprocess.frame(image, 320)
+    closest = _closest_decision(path, found)
+    compared = [side[0] for side in (found[closest].chosen, found[closest].rejected) if side]
+    node_map = explain(near.model, image)[0].maps[closest]
+    views = near.look_closer(feature_map, compared, node_map)
+    stem = _stem(source.reference, taken)
+    pictures = {"picture": out / f"{stem}.evidence.png", "regions": out / f"{stem}.regions.png"}
+    write_atomic(pictures["picture"], png(sheet(photo, path, found)))
+    write_atomic(pictures["regions"], png(linked(photo, compared, views)))
+    places = {name: str(place) for name, place in pictures.items()}
+    if as_json:
+        lists = [one.to_dict() for one in found]
+        record = {"file": source.reference, **path.to_dict(), "evidence": lists, **places}
+        typer.echo(json.dumps(record))
+        return
+    typer.echo(f"{_plain(source.reference)}: {_plain(path.class_name)} {path.probability:.1%}")
+    for decision, one in zip(path, found, strict=True):
+        for sign, child, side in (("+", decision.chosen, one.chosen),
+                                  ("-", decision.runner_up, one.rejected)):  # fmt: skip
+            typer.echo(f"{sign} {_plain(decision.children[child])}: {_listed(side)}")
+    typer.echo(f"pictures: {', '.join(places.values())}")
+
+
+@app.command()
+def mark(
+    index: Annotated[Path, typer.Argument(help=INDEX_HELP)],
+    reference: Annotated[str, typer.Argument(help="The image, as `show` names it.")],
+    *,
+    bad: Annotated[
+        bool, typer.Option("--bad/--good", help="Exclude it from now on, or take that back.")
+    ],
+    why: Annotated[str | None, typer.Option(help="In your words.")] = None,
+    on: Annotated[
+        list[str] | None, typer.Option(help="A photograph whose evidence to compare; repeatable.")
+    ] = None,
+    model: Annotated[str, typer.Option(help=f"For --on. {MODEL_HELP}")] = "cifar10",
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+) -> None:
+    """Mark an image as bad evidence, and show what that changes."""
+    opened = EvidenceIndex.load(index)
+    near = opened.for_model(open_model(model, weights)) if on else None
+    queries = [(name, _query(near.model, open_image(name))) for name in on or ()] if near else []
+    rows = opened.rows_of(reference)
+    done = opened.mark(reference, bad=bad, why=why)
+    verb = "no longer counts" if bad else "counts again"
+    typer.echo(f"{_plain(done.reference)} ({_plain(opened.label(rows[0]))}) {verb}.")
+    _show_votes(opened, rows, bad=bad)
+    for name, (_, features, path) in queries:
+        changes = path_changes(near, features, path, rows) if near else ()
+        typer.echo(
+            f"{_plain(name)}: the evidence of {len(changes)} of {len(path)} decisions changes"
+        )
+        for change in changes:
+            old, new = _ordered(change.before, change.after, bad)
+            typer.echo(f"  {_plain(change.decision.node)}, vote {_vote(old)} -> {_vote(new)}")
+            for side in ("chosen", "rejected"):
+                lists = (getattr(old, side), getattr(new, side))
+                if lists[0] != lists[1]:
+                    typer.echo(f"    before: {_listed(lists[0])}\n    after:  {_listed(lists[1])}")
+
+
+def _show_votes(index: EvidenceIndex, rows: tuple[int, ...], *, bad: bool) -> None:
+    changes = vote_changes(index, rows)
+    turned = [change for change in changes if change.votes[0] != change.votes[1]]
+    typer.echo(
+        f"It is among the {NEIGHBOURS} nearest of {len(changes)} images of the index; the class "
+        f"that most neighbours are of changes for {len(turned)}."
+    )
+    for change in turned[:SHOWN]:
+        old, new = _ordered(*change.votes, bad)
+        names = [_plain(name) for name in (change.reference, change.label, old, new)]
+        typer.echo("  {} ({}): {} -> {}".format(*names))
+
+
+def _ordered(with_it: Any, without_it: Any, bad: bool) -> tuple[Any, Any]:
+    """Before and after: a mark takes images away, taking it back adds them."""
+    return (with_it, without_it) if bad else (without_it, with_it)
+
+
+def _query(model: NBDT, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor, DecisionPath]:
+    """Feature map, features and path of one photograph."""
+    with torch.inference_mode():
+        feature_map, pooled = forward(model, [image])
+        return feature_map[0], pooled[0], model.head.paths(pooled)[0]
+
+
+def _closest_decision(path: DecisionPath, found: tuple[DecisionEvidence, ...]) -> int:
+    """The decision with the smallest margin that has evidence on both sides."""
+    margins = [
+        decision.margin if one.chosen and one.rejected else float("inf")
+        for decision, one in zip(path, found, strict=True)
+    ]
+    return margins.index(min(margins))
+
+
+def _listed(side: tuple[Neighbour, ...]) -> str:
+    shown = [f"{n.similarity:.2f} {_plain(n.label)} ({_plain(n.reference)})" for n in side]
+    return ", ".join(shown) or "no images"
+
+
+def _vote(found: DecisionEvidence) -> str:
+    return "none" if found.vote is None else f"{found.vote:.0%}"
+
+
+def _size(index: EvidenceIndex) -> str:
+    return f"{len(index):,} images, {index.nbytes / 1e6:.1f} MB"
+
+
+def _plain(name: str) -> str:
+    """Text that cannot steer the terminal."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _stem(reference: str, taken: set[str]) -> str:
+    """A file name's stem; numbered where two files would share it."""
+    stem = Path(reference).stem or "image"
+    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
+    name, count = stem, 1
+    while name.casefold() in taken:
+        count += 1
+        name = f"{stem}-{count}"
+    taken.add(name.casefold())
+    return name
+
+
+class _Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+def _watch(sources: Iterable[ImageSource], count: int) -> Iterator[ImageSource]:
+    columns = (
+        SpinnerColumn(), TextColumn("images"), BarColumn(), MofNCompleteColumn(), _Rate(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(sources, total=count)

@@ -1,0 +1,146 @@
+"""Pictures of evidence: the nearest images on both sides of each decision, and linked regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+
+from nbdt.hierarchies.lettering import fitting, font
+from nbdt.images import ImageError
+from nbdt.paths import Decision, Path
+
+from .evidence import DecisionEvidence, Neighbour
+from .late_interaction import Box, LateInteraction
+
+SMALL, LARGE = 96, 256  # pixels of a square tile
+GAP = 12
+LINE = 16  # pixels a line of small text
+GREY = "#555555"
+# Told apart in all common colour blindness, and on photographs (Okabe and Ito, 2008).
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+
+
+def sheet(photo: Image.Image, path: Path, evidence: Sequence[DecisionEvidence]) -> Image.Image:
+    """The photograph, and a row a decision: nearest images of the chosen and the rejected child.
+
+    Args:
+        photo: the square part of the photograph that the network saw.
+        path: its decisions.
+        evidence: one a decision.
+    """
+    most = max((len(side) for e in evidence for side in (e.chosen, e.rejected)), default=0)
+    side = max(most, 2) * (SMALL + GAP)
+    row = SMALL + 4 * LINE
+    left = LARGE + 2 * GAP
+    height = max(len(path) * row, LARGE + 2 * LINE) + 2 * GAP
+    canvas = Image.new("RGB", (left + 2 * side + 2 * GAP, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    canvas.paste(_square(photo, LARGE), (GAP, GAP))
+    title = f"{path.class_name} {path.probability:.1%}"
+    _text(draw, (GAP, GAP + LARGE + 4), title, LARGE, size=16)
+    for number, (decision, found) in enumerate(zip(path, evidence, strict=True)):
+        top = GAP + number * row
+        for at, near, child, word in (
+            (left, found.chosen, decision.chosen, "chosen"),
+            (left + side + GAP, found.rejected, decision.runner_up, "not"),
+        ):
+            _text(draw, (at, top), _caption(decision, child, word), side - GAP, size=13)
+            _strip(canvas, (at, top + LINE + 6), near)
+    return canvas
+
+
+def _caption(decision: Decision, child: int, word: str) -> str:
+    chance = f"{math.exp(decision.log_probs[child]):.1%}"
+    return f"{word}: {decision.children[child]} {chance}"
+
+
+def _strip(canvas: Image.Image, place: tuple[int, int], near: Sequence[Neighbour]) -> None:
+    draw = ImageDraw.Draw(canvas)
+    left, top = place
+    if not near:
+        _text(draw, place, "no images", SMALL, colour=GREY)
+    for neighbour in near:
+        canvas.paste(tile(neighbour, SMALL), (left, top))
+        words = f"{neighbour.similarity:.2f} {neighbour.label}"
+        _text(draw, (left, top + SMALL + 2), words, SMALL, colour=GREY)
+        left += SMALL + GAP
+
+
+def linked(
+    photo: Image.Image,
+    neighbours: Sequence[Neighbour],
+    interactions: Sequence[LateInteraction],
+    shown: int = 4,
+) -> Image.Image:
+    """A row a neighbour: the photograph beside it, and lines between regions that look alike.
+
+    Args:
+        photo: the square part of the photograph that the network saw.
+        neighbours: the images.
+        interactions: one a neighbour, from `ModelEvidence.look_closer`.
+        shown: matches drawn, those with the largest shares of the score.
+    """
+    step = LARGE + LINE + 2 * GAP
+    apart = LARGE // 2
+    width = 2 * LARGE + apart + 2 * GAP
+    canvas = Image.new("RGB", (width, max(1, len(neighbours)) * step + GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    pairs = zip(neighbours, interactions, strict=True)
+    for number, (neighbour, interaction) in enumerate(pairs):
+        top = GAP + number * step
+        right = GAP + LARGE + apart
+        canvas.paste(_square(photo, LARGE), (GAP, top))
+        canvas.paste(tile(neighbour, LARGE), (right, top))
+        for rank, match in enumerate(interaction.matches[:shown]):
+            colour = COLOURS[rank % len(COLOURS)]
+            start = _outline(draw, match.query, (GAP, top), colour)
+            end = _outline(draw, match.evidence, (right, top), colour)
+            draw.line([start, end], colour, width=2)
+        words = (
+            f"{neighbour.label}: regions {interaction.score:.2f}, whole {neighbour.similarity:.2f}"
+        )
+        _text(draw, (right, top + LARGE + 2), words, LARGE, size=13)
+    return canvas
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, box: Box, place: tuple[int, int], colour: str
+) -> tuple[float, float]:
+    """Draw a region's box on a tile; its centre."""
+    left, top = place
+    corners = (left + LARGE * box.left, top + LARGE * box.top,
+               left + LARGE * box.right - 1, top + LARGE * box.bottom - 1)  # fmt: skip
+    draw.rectangle(corners, outline=colour, width=3)
+    return (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
+
+
+def tile(neighbour: Neighbour, side: int) -> Image.Image:
+    """The neighbour's picture, or a grey square with its name where there is none."""
+    try:
+        return _square(neighbour.open(), side)
+    except ImageError:
+        blank = Image.new("RGB", (side, side), "#dddddd")
+        name = neighbour.reference.rpartition("/")[2]
+        name = name if name.isprintable() else ascii(name)
+        draw = ImageDraw.Draw(blank)
+        _text(draw, (4, side // 2 - LINE), "picture missing", side - 8)
+        _text(draw, (4, side // 2), name, side - 8)
+        return blank
+
+
+def _square(picture: Image.Image, side: int) -> Image.Image:
+    return picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    words: str,
+    width: int,
+    *,
+    size: int = 11,
+    colour: str = "black",
+) -> None:
+    draw.text(place, fitting(words, size, width=width), colour, font(size))

@@ -1,0 +1,194 @@
+"""The files of an evidence index: one .npy array a column, read through memory maps.
+
+Nothing is pickled: texts and thumbnails are one array of bytes beside one of their ends. A column
+grows while it is written, and the manifest, which comes last, says what each must look like.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbdt.errors import NBDTError
+
+FORMAT = "nbdt-evidence"
+VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 64 << 20  # bytes; 100,000 class names take about 3 MB
+DTYPES = {
+    "embeddings": "<f2",
+    "labels": "<i4",
+    "references": "|u1",
+    "reference_ends": "<i8",
+    "thumbnails": "|u1",
+    "thumbnail_ends": "<i8",
+    "patches": "|i1",
+    "projection": "<f4",
+}
+PAIRS = (("thumbnails", "thumbnail_ends"), ("patches", "projection"))  # both or neither
+REQUIRED = ("embeddings", "labels", "references", "reference_ends")
+
+Column = NDArray[Any]
+
+
+class EvidenceError(NBDTError):
+    """An evidence index that cannot be built, read or used with this model."""
+
+
+class ColumnWriter:
+    """Columns that grow: files in `folder`, or arrays in memory where there is none."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._parts: dict[str, list[Column]] = {}
+        self._files: dict[str, BinaryIO] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def append(self, name: str, rows: Column) -> None:
+        """Add rows (count, …) to a column; all but the first axis as in its other rows."""
+        rows = np.ascontiguousarray(rows, dtype=DTYPES[name])
+        count, *rest = rows.shape
+        before = self._shapes.get(name, (0,))[0]
+        self._shapes[name] = (before + count, *rest)
+        if self.folder is None:
+            self._parts.setdefault(name, []).append(rows)
+            return
+        if name not in self._files:
+            self._files[name] = (self.folder / f"{name}.npy").open("wb")
+            self._write_header(name)
+        self._files[name].write(rows.data)
+
+    def append_blob(self, name: str, ends: str, items: Sequence[bytes]) -> None:
+        """Add byte strings to the column `name`, and where each ends to the column `ends`."""
+        start = self._shapes.get(name, (0,))[0]
+        self.append(name, np.frombuffer(b"".join(items), dtype=np.uint8))
+        self.append(ends, start + np.cumsum([len(item) for item in items]))
+
+    def _write_header(self, name: str) -> None:
+        header = {"descr": DTYPES[name], "fortran_order": False, "shape": self._shapes[name]}
+        np.lib.format.write_array_header_1_0(self._files[name], header)
+
+    def finish(self) -> dict[str, Column]:
+        """Close the columns and give them back, memory-mapped where they are files."""
+        if self.folder is None:
+            return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        for name, file in self._files.items():
+            file.seek(0)  # numpy pads a header so that its first axis may grow in place
+            self._write_header(name)
+        self.close()
+        return {name: _map(self.folder / f"{name}.npy") for name in self._files}
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+def _map(path: Path) -> Column:
+    mapped: Column = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def describe(columns: Mapping[str, Column]) -> dict[str, Any]:
+    """What the manifest says of each column."""
+    return {
+        name: {"dtype": values.dtype.str, "shape": list(values.shape)}
+        for name, values in columns.items()
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The checked manifest of an index.
+
+    Raises:
+        EvidenceError: no index, a damaged manifest, or one written by a newer release.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise EvidenceError(
+            f"There is no evidence index at {os.fspath(folder)!r} (a folder with {MANIFEST}); "
+            "make one with: nbdt evidence build MODEL --data TRAIN"
+        )
+    try:
+        if path.stat().st_size > MAX_MANIFEST:
+            raise ValueError(f"larger than {MAX_MANIFEST:,} bytes")
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise EvidenceError(f'{str(path)!r} is not of an evidence index ("format": "{FORMAT}").')
+    if manifest.get("version") != VERSION:
+        raise EvidenceError(
+            f"{str(path)!r} has evidence format version {manifest.get('version')!r}; this release "
+            f"reads version {VERSION}. Upgrade nbdt-vision, or build the index again."
+        )
+    wanted = {"embedding_hash": str, "classes": list, "columns": dict, "preprocessing": dict,
+              "count": int}  # fmt: skip
+    wrong = [key for key, kind in wanted.items() if not isinstance(manifest.get(key), kind)]
+    if wrong or not all(isinstance(name, str) for name in manifest["classes"]):
+        raise _damaged(path, f"missing or wrong: {', '.join(wrong or ['classes'])}")
+    return manifest
+
+
+def read_columns(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Column]:
+    """The columns, memory-mapped, once they are what the manifest says.
+
+    Raises:
+        EvidenceError: a file that is missing, cut short, of another shape, or inconsistent.
+    """
+    columns = {}
+    for name, stated in manifest["columns"].items():
+        path = folder / f"{name}.npy"
+        if name not in DTYPES or not isinstance(stated, dict):
+            raise _damaged(folder / MANIFEST, f"an unknown column {name!r}")
+        try:
+            columns[name] = _map(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error}") from None
+        found = describe({name: columns[name]})[name]
+        if found != {"dtype": DTYPES[name], "shape": stated.get("shape")}:
+            raise _damaged(path, f"{found}, where the manifest says {stated}")
+    _check(folder, columns, manifest)
+    return columns
+
+
+def _check(folder: Path, columns: Mapping[str, Column], manifest: Mapping[str, Any]) -> None:
+    """Refuse columns that contradict each other."""
+    missing = [name for name in REQUIRED if name not in columns]
+    for pair in PAIRS:
+        missing += [name for name in pair if name not in columns and {*pair} & {*columns}]
+    if missing:
+        raise _damaged(folder, f"without {', '.join(missing)}")
+    count, labels = manifest["count"], columns["labels"]
+    if count < 1:
+        raise EvidenceError(f"The evidence index {str(folder)!r} is empty; build it again.")
+    rows = [n for n in columns if n not in {"references", "thumbnails", "projection"}]
+    uneven = [name for name in rows if len(columns[name]) != count]
+    if uneven or columns["embeddings"].ndim != 2:
+        raise _damaged(folder, f"{', '.join(uneven or ['embeddings'])} not of {count:,} rows")
+    if labels.min() < 0 or labels.max() >= len(manifest["classes"]):
+        raise _damaged(folder / "labels.npy", "labels outside the classes")
+    for name, ends in (("references", "reference_ends"), ("thumbnails", "thumbnail_ends")):
+        if name in columns:
+            _check_ends(folder / f"{ends}.npy", columns[ends], len(columns[name]))
+
+
+def _check_ends(path: Path, ends: Column, size: int) -> None:
+    if ends[0] < 0 or ends[-1] != size or (np.diff(ends) < 0).any():
+        raise _damaged(path, "ends that do not fit their bytes")
+
+
+def blob(items: Column, ends: Column, row: int) -> bytes:
+    """Byte string `row` of what `ColumnWriter.append_blob` wrote."""
+    return items[ends[row - 1] if row else 0 : ends[row]].tobytes()
+
+
+def _damaged(path: Path, what: str) -> EvidenceError:
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in what)[:300]
+    return EvidenceError(f"{str(path)!r} is damaged ({plain}); build the index again.")

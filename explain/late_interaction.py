@@ -1,0 +1,203 @@
+"""Late interaction: each region of the query and the region of another image it is most like.
+
+As in ColBERT (Khattab and Zaharia, 2020), which matches words: the score of a query with regions
+``q_i`` and an image with regions ``e_j``, all of unit length, is ``Σ_i w_i max_j q_i · e_j``. The
+weights sum to one, so that scores lie in [−1, 1]; ColBERT's sum is this times the number of
+regions, where all weigh alike. A region is a position of the last feature map; its box is the
+position's share of the picture, though what a network sees there reaches further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nbdt.errors import NBDTError
+from nbdt.model import NBDT
+
+Floats = NDArray[np.float32]
+Grid = tuple[int, int]  # height and width of a feature map, in positions
+
+STORED_FEATURES = 256  # axes at most that a stored region keeps, one byte each
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle as shares, 0 to 1, of the square picture that the network sees."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class RegionMatch:
+    """One region of the query and its best region in the other image.
+
+    Attributes:
+        query: where in the query.
+        evidence: where in the other image.
+        similarity: the cosine of their vectors.
+        weight: the region's weight in the score; all weights sum to 1.
+    """
+
+    query: Box
+    evidence: Box
+    similarity: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class LateInteraction:
+    """How a query resembles another image, region by region.
+
+    Attributes:
+        score: Σ weight · similarity over all regions, in [−1, 1].
+        matches: those regions that weigh anything, largest share of the score first.
+    """
+
+    score: float
+    matches: tuple[RegionMatch, ...]
+
+
+def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:
+    """(batch, features, height, width) of whatever the backbone's last feature map looks like.
+
+    Channels first or last, or tokens: a transformer's class token and registers are left out.
+
+    Raises:
+        NBDTError: tokens that form no square, or another number of axes.
+    """
+    backbone = cast(Any, model.backbone)
+    if feature_map.ndim == 4:
+        features = int(backbone.num_features)
+        channels_last = feature_map.shape[1] != features == feature_map.shape[-1]
+        return feature_map.permute(0, 3, 1, 2) if channels_last else feature_map
+    if feature_map.ndim == 3:
+        tokens = feature_map[:, int(getattr(backbone, "num_prefix_tokens", 0)) :]
+        side = round(tokens.shape[1] ** 0.5)
+        if side * side == tokens.shape[1] > 0:
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+    raise NBDTError(
+        f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, which "
+        "is no grid of positions; whole-image evidence is available for it."
+    )
+
+
+def region_vectors(grid: Tensor) -> Floats:
+    """(batch, height · width, features) of unit length, row by row, from a `feature_grid`."""
+    vectors = torch.nn.functional.normalize(grid.detach().float().flatten(2), dim=1, eps=1e-12)
+    found: Floats = vectors.transpose(1, 2).cpu().numpy()
+    return np.ascontiguousarray(found)
+
+
+def max_similarities(query: Floats, evidence: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Each query region's best region in each image, and the cosine of the two.
+
+    Args:
+        query: (regions, features), of unit length.
+        evidence: (images, regions of an image, features), of unit length.
+
+    Returns:
+        Two arrays (images, regions): positions among an image's regions, similarities.
+    """
+    cosines = evidence @ query.T  # (images, regions of an image, regions)
+    best = cosines.argmax(axis=1)
+    return best, np.take_along_axis(cosines, best[:, None], axis=1)[:, 0]
+
+
+def late_scores(query: Floats, evidence: Floats, weights: Floats | None = None) -> Floats:
+    """(images,): the score of each image; arguments as in `max_similarities`.
+
+    Args:
+        query: (regions, features).
+        evidence: (images, regions of an image, features).
+        weights: (regions,), sum 1; by default all alike.
+    """
+    values = (evidence @ query.T).max(axis=1)
+    scores: Floats = values.mean(axis=1) if weights is None else values @ weights
+    return scores
+
+
+def late_interactions(
+    query: Floats, evidence: Floats, grid: Grid, weights: Floats | None = None
+) -> tuple[LateInteraction, ...]:
+    """One result an image; arguments as in `max_similarities`, both of regions in one `grid`."""
+    height, width = grid
+    if weights is None:
+        weights = np.full(height * width, 1 / (height * width), dtype=np.float32)
+    best, values = max_similarities(query, evidence)
+    return tuple(
+        _interaction(row, own, weights, grid) for row, own in zip(best, values, strict=True)
+    )
+
+
+def _interaction(
+    best: NDArray[np.int64], values: Floats, weights: Floats, grid: Grid
+) -> LateInteraction:
+    shares = weights * values
+    order = [int(at) for at in np.argsort(-shares, kind="stable") if weights[at] > 0]
+    matches = tuple(
+        RegionMatch(box(at, grid), box(int(best[at]), grid), float(values[at]), float(weights[at]))
+        for at in order
+    )
+    return LateInteraction(float(shares.sum()), matches)
+
+
+def box(position: int, grid: Grid) -> Box:
+    """The box of a position, counted row by row."""
+    height, width = grid
+    row, column = divmod(position, width)
+    return Box(column / width, row / height, (column + 1) / width, (row + 1) / height)
+
+
+def strongest(node_map: Floats, count: int = 5) -> Floats:
+    """(height · width,) weights that look only where a node map speaks for its child.
+
+    The `count` largest positive values, scaled to sum 1; where no value is positive, all
+    positions weigh alike.
+    """
+    values = np.asarray(node_map, dtype=np.float32).ravel()
+    weights = np.zeros_like(values)
+    kept = [at for at in np.argsort(-values, kind="stable")[:count] if values[at] > 0]
+    if not kept:
+        return np.full_like(values, 1 / values.size)
+    weights[kept] = values[kept] / values[kept].sum()
+    return weights
+
+
+# ---- stored with an index: projected, one byte a value ---------------------------------------
+
+
+def principal_axes(vectors: Floats, count: int = STORED_FEATURES) -> Floats:
+    """(features, count) orthonormal axes that keep most of the vectors' dot products.
+
+    The leading eigenvectors of the second moment, not of the covariance: cosines are of vectors
+    as they are, from the origin.
+    """
+    _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
+    leading: Floats = axes[:, ::-1][:, :count].astype(np.float32)
+    return leading
+
+
+def projected(vectors: Floats, axes: Floats) -> Floats:
+    """On the axes, no longer of unit length: what was left out must not count as likeness."""
+    return vectors @ axes
+
+
+def compressed(vectors: Floats, axes: Floats) -> NDArray[np.int8]:
+    """Projected and rounded to 1/127; no coordinate of a unit vector is beyond 1."""
+    return np.round(127 * projected(vectors, axes)).astype(np.int8)
+
+
+def restored(stored: NDArray[np.int8]) -> Floats:
+    """What `projected` gave, from what `compressed` gave."""
+    values = stored.astype(np.float32)
+    values /= 127
+    return values

@@ -1,0 +1,72 @@
+"""Regions of a picture: cells of a coarse grid, and groups of them that touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Cell = tuple[int, int]  # row and column
+
+
+@dataclass(frozen=True)
+class Region:
+    """Cells of a grid that touch each other by a side.
+
+    Attributes:
+        cells: (row, column) of each, in reading order.
+        grid: rows and columns of the whole grid.
+    """
+
+    cells: tuple[Cell, ...]
+    grid: tuple[int, int]
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom and right of the enclosing box in cells; bottom and right are past it."""
+        rows, columns = zip(*self.cells, strict=True)
+        return min(rows), min(columns), max(rows) + 1, max(columns) + 1
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the enclosing box as fractions of the picture."""
+        top, left, bottom, right = self.bounds
+        height, width = self.grid
+        return left / width, top / height, right / width, bottom / height
+
+
+def connected(cells: Iterable[Cell], grid: tuple[int, int]) -> tuple[Region, ...]:
+    """The cells as regions, the largest first."""
+    from scipy.ndimage import label
+
+    mask = np.zeros(grid, dtype=bool)
+    for cell in cells:
+        mask[cell] = True
+    labels, count = label(mask)
+    found = [np.argwhere(labels == number) for number in range(1, count + 1)]
+    regions = [Region(tuple((int(r), int(c)) for r, c in places), grid) for places in found]
+    return tuple(sorted(regions, key=lambda region: (-len(region.cells), region.cells)))
+
+
+def regrid(values: NDArray[np.floating[Any]], rows: int, columns: int) -> NDArray[np.float64]:
+    """Sums of a map over a coarser grid; a position on a border is shared by area.
+
+    Nothing is lost: the result's sum is the map's.
+
+    Args:
+        values: (height, width).
+        rows, columns: of the result.
+    """
+    height, width = values.shape
+    return _overlaps(rows, height) @ values.astype(np.float64) @ _overlaps(columns, width).T
+
+
+def _overlaps(parts: int, length: int) -> NDArray[np.float64]:
+    """(parts, length): the share of each of `length` equal intervals inside each of `parts`."""
+    starts = np.arange(parts)[:, None] * (length / parts)
+    inside = np.minimum(starts + length / parts, np.arange(length) + 1)
+    shared: NDArray[np.float64] = np.clip(inside - np.maximum(starts, np.arange(length)), 0, 1)
+    return shared

@@ -1,0 +1,171 @@
+"""Whether maps depend on the weights, hold still under noise, and add up.
+
+- Parameter randomisation (Adebayo et al., *Sanity checks for saliency maps*, 2018), cascading from
+  the head down: a map that stays as it was has not looked at the weights.
+- Maximum sensitivity (Yeh et al., *On the (in)fidelity and sensitivity of explanations*, 2019).
+- Completeness: whether a map's values sum to what it explains (Sundararajan et al., 2017).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nbdt.model import NBDT
+
+from .baselines import Maps, Nodes
+from .log_odds import log_odds, measured_log_odds
+
+STAGES = 4
+RADIUS = 0.02  # of the range of pixel values, added to or taken from each pixel
+SAMPLES = 3
+Values = NDArray[np.float64]
+
+
+# ---- parameter randomisation ---------------------------------------------------------------------
+
+
+def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
+    """The model with ever more fresh weights, from the head down: (what is fresh, a copy).
+
+    The first has a fresh head, the last no trained weight at all; between them the backbone's
+    layers fall in equal parts, the last layers first. Fresh means initialised as PyTorch does it;
+    parameters without such a way (class tokens, layer scales) are drawn with their own spread.
+    """
+    changed = copy.deepcopy(model).requires_grad_(requires_grad=False)
+    layers = list(_layers(changed.backbone))[::-1]
+    ends = [round(len(layers) * stage / (stages - 1)) for stage in range(stages)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _refresh(changed.head.linear)
+        yield "head", changed
+        for low, high in pairwise(ends):
+            for _, layer in layers[low:high]:
+                _refresh(layer)
+            name = f"down to {layers[high - 1][0]}" if high < len(layers) else "all"
+            yield name, changed
+
+
+def _layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module that has parameters of its own, in the order of registration."""
+    for name, module in backbone.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            yield name, module
+
+
+def _refresh(layer: nn.Module) -> None:
+    reset = getattr(layer, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for value in layer.parameters(recurse=False):
+        spread = float(value.std()) if value.numel() > 1 else 0.0
+        value.normal_(0, spread or float(value.abs().max()) or 1.0)
+
+
+def rank_correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Spearman's coefficient of two maps' values; 0 where only one of them is constant.
+
+    Two constant maps are the same map: 1.
+    """
+    from scipy.stats import rankdata
+
+    ranks = np.stack([rankdata(values) for values in (first.ravel(), second.ravel())])
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    lengths = np.sqrt((centred**2).sum(axis=1))
+    if not lengths.all():
+        return float(not lengths.any())
+    return float(centred[0] @ centred[1] / lengths.prod())
+
+
+def correlations(before: Maps, after: Maps) -> Values:
+    """(decisions, 2) rank correlation of the maps, signed and of their absolute values."""
+    pairs = [
+        (first, second)
+        for old, new in zip(before, after, strict=True)
+        for first, second in zip(old, new, strict=True)
+    ]
+    return np.array(
+        [(rank_correlation(a, b), rank_correlation(np.abs(a), np.abs(b))) for a, b in pairs]
+    )
+
+
+# ---- noise ---------------------------------------------------------------------------------------
+
+
+def noisy(model: NBDT, images: Tensor, rng: np.random.Generator, radius: float = RADIUS) -> Tensor:
+    """Images with uniform noise of up to `radius` of the range of pixel values, either way."""
+    spread = torch.tensor(model.preprocess.std)[:, None, None]
+    noise = torch.from_numpy(rng.uniform(-radius, radius, images.shape)).float()
+    return images + (noise / spread).to(images)
+
+
+def sensitivity(before: Maps, after: Maps) -> Values:
+    """``‖after − before‖ / ‖before‖`` (Frobenius) of each decision's map: (decisions,).
+
+    Its maximum over samples of noise is Yeh et al.'s maximum sensitivity, relative to the map as in
+    Quantus.
+    """
+    return np.array(
+        [
+            np.linalg.norm(second.astype(np.float64) - first) / max(_norm(first), 1e-30)
+            for old, new in zip(before, after, strict=True)
+            for first, second in zip(old, new, strict=True)
+        ]
+    )
+
+
+def _norm(values: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(values.astype(np.float64)))
+
+
+# ---- completeness --------------------------------------------------------------------------------
+
+# What is left of the log-odds when all that a map speaks of is gone: features, or the image.
+REFERENCE = {
+    "grad-cam": "features",
+    "integrated gradients": "image",
+    "input x gradient": "image",
+    "occlusion": "image",
+}
+
+
+def completeness_error(
+    model: NBDT, images: Tensor, nodes: Nodes, maps: Maps, method: str
+) -> Values | None:
+    """``|Σ map − (ℓ − ℓ₀)|``, over the mean ``|ℓ − ℓ₀|`` of the image's path; None without a promise.
+
+    ``ℓ`` is the log-odds, ``ℓ₀`` that of features, or of an image (the mean colour), that are all 0.
+    Under `representative`, at two children, a node map of a linear head on an average pool is exact;
+    elsewhere the log-odds are curved and a gradient is not.
+
+    Returns:
+        (decisions,).
+    """
+    if method not in REFERENCE:
+        return None
+    own = measured_log_odds(model, images)
+    if REFERENCE[method] == "image":
+        nothing = measured_log_odds(model, torch.zeros_like(images[:1]))
+    else:
+        nothing = _without_features(model, images)
+    errors = []
+    for row, (path, values) in enumerate(zip(nodes, maps, strict=True)):
+        change = own[row, list(path)] - nothing[0, list(path)]
+        total = torch.tensor([value.sum(dtype=np.float64) for value in values], dtype=own.dtype)
+        errors.append(((total - change).abs() / change.abs().mean().clamp(min=1e-12)).numpy())
+    return np.concatenate(errors)
+
+
+def _without_features(model: NBDT, images: Tensor) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        feature_map = model.feature_map(images[:1].to(device))
+        logits = model.head.linear(model.pool(torch.zeros_like(feature_map))).float()
+        return log_odds(logits, model.head.rules.tree, model.rule).cpu().clone()
