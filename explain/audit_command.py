@@ -23,13 +23,14 @@ from rich.progress import (
 from torch import Tensor
 
 from nbdt.errors import NBDTError
+from nbdt.files import check_new
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files, iter_tar
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.model import NBDT
 
 from .audit import Audit, Watch, audit, count_steps, default_methods
-from .audit_report import check_new, save, tables
+from .audit_report import save, tables
 from .baselines import check_method
 
 app = typer.Typer(add_completion=False)

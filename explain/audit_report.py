@@ -6,10 +6,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
@@ -18,8 +15,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from nbdt.errors import NBDTError
-from nbdt.files import umask
+from nbdt.files import check_new, new_folder
 
 from .audit import Audit, MethodAudit
 from .baselines import CONTROLS
@@ -218,12 +214,6 @@ def _figure(plot: bytes) -> Element:
 # ---- on the disk ---------------------------------------------------------------------------------
 
 
-def check_new(folder: str | os.PathLike[str]) -> None:
-    """Raises NBDTError if there is something at `folder` already."""
-    if os.path.lexists(folder):
-        raise NBDTError(f"{os.fspath(folder)!r} exists already; name a new folder.")
-
-
 def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
     """Write JSON, tables (Markdown), plots (PNG) and index.html to a new folder, whole or not at all.
 
@@ -234,7 +224,6 @@ def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
         OSError: it cannot be written.
     """
     check_new(folder)
-    target = Path(folder)
     plots = [curve_plot(audit), check_plot(audit)]
     files = {
         "audit.json": (json.dumps(audit.to_dict(), indent=1) + "\n").encode(),
@@ -243,24 +232,9 @@ def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
         "checks.png": plots[1],
         "index.html": page(audit, plots).encode(),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _appear(target, lambda aside: _write(aside, files))
-
-
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = {"format": "nbdt-audit", "version": 1, "files": hashes}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def _appear(target: Path, write: Callable[[Path], None]) -> None:
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        write(aside)
-        aside.chmod(0o777 & ~umask())
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    with new_folder(folder) as aside:
+        for name, data in files.items():
+            (aside / name).write_bytes(data)
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

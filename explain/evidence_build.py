@@ -7,8 +7,6 @@ import json
 import os
 import platform
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -22,7 +20,7 @@ from torch import Tensor
 
 import nbdt
 from nbdt.class_labels import check_labels, class_places, label_of, plain
-from nbdt.files import umask, write_atomic
+from nbdt.files import new_folder, write_atomic
 from nbdt.fingerprint import embedding_hash
 from nbdt.image_sources import ImageSource, iter_images
 from nbdt.images import AMPLE_SIDE, ImageError
@@ -120,18 +118,9 @@ def build(
     )
     if folder is None:
         return fill(None)
-    if folder.exists():
-        raise EvidenceError(f"{os.fspath(folder)!r} exists already; name a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as aside:
         built = replace(fill(aside), columns={})  # Windows renames no folder with mapped files
         write_atomic(aside / MANIFEST, json.dumps(built.manifest, indent=1) + "\n")
-        aside.chmod(0o777 & ~umask())
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     return replace(built, columns=read_columns(folder, built.manifest))
 
 

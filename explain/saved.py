@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.errors import NBDTError, listed
-from nbdt.files import umask
+from nbdt.files import new_folder
 from nbdt.images import ImageError, open_image, refuse, regular_file
 
 from .evidence import Neighbour
@@ -49,20 +47,10 @@ def save(explanation: Explanation, folder: str | os.PathLike[str]) -> None:
         NBDTError: the folder exists, or `made` is not plain data.
         OSError: it cannot be written.
     """
-    target = FilePath(folder)
-    if os.path.lexists(target):
-        raise NBDTError(f"{os.fspath(folder)!r} exists already; name a new folder.")
     content = _content(explanation)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = FilePath(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with new_folder(folder) as aside:
         for name, data in [*content.items(), ("manifest.json", _manifest(content))]:
             (aside / name).write_bytes(data)
-        aside.chmod(0o777 & ~umask())
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
 def load(folder: str | os.PathLike[str]) -> Explanation:

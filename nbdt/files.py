@@ -1,10 +1,15 @@
-"""Writing a file so that a reader sees the old content or the new, never a half."""
+"""Writing so that a reader sees the old content or the new, never a half."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import NBDTError
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -25,6 +30,35 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
+        raise
+
+
+def check_new(path: str | os.PathLike[str]) -> None:
+    """Raises NBDTError if there is anything at `path`: what takes long asks before it starts."""
+    if os.path.lexists(path):
+        raise NBDTError(f"{os.fspath(path)!r} exists already; name a new folder.")
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write to, which becomes `path` when the block ends, and is gone if it fails.
+
+    Raises:
+        NBDTError: `path` exists.
+        OSError: it cannot be made.
+    """
+    check_new(path)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~umask())
+        for file in aside.iterdir():  # some writers make files that only their owner reads
+            file.chmod(0o666 & ~umask())
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
         raise
 
 

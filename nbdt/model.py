@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from . import paths
 from .errors import NBDTError, listed, nearest
-from .files import umask
+from .files import new_folder
 from .head import NBDTHead
 from .hierarchy import Hierarchy
 from .networks import create_timm, mismatch
@@ -155,20 +153,8 @@ class NBDT(nn.Module):
             NBDTError: the folder exists.
             OSError: it cannot be written.
         """
-        target = Path(folder)
-        if target.exists():
-            raise NBDTError(f"{os.fspath(target)!r} exists already; name a new folder.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+        with new_folder(folder) as aside:
             self._write(aside, dtype, card)
-            aside.chmod(0o777 & ~umask())
-            for path in aside.iterdir():  # safetensors makes files that only their owner reads
-                path.chmod(0o666 & ~umask())
-            aside.rename(target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
 
     def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
         state = {name: _stored(value, dtype) for name, value in self.state_dict().items()}
