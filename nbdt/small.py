@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import build_model_with_cfg, register_model
 from timm.models._registry import generate_default_cfgs
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 WHITENING_FLOOR = 5e-4  # added to a patch component's variance: noise is not blown up
@@ -133,8 +134,14 @@ _INPUT = {
     "first_conv": "stem.0",
     "classifier": "fc",
 }
+_RESNET_INPUT = {**_INPUT, "pool_size": (4, 4), "first_conv": "conv1"}
 default_cfgs = generate_default_cfgs(
-    {"small_resnet.untrained": _INPUT, "small_resnet8.untrained": _INPUT}
+    {
+        "small_resnet.untrained": _INPUT,
+        "small_resnet8.untrained": _INPUT,
+        "resnet18_32px.untrained": _RESNET_INPUT,
+        "resnet101_32px.untrained": _RESNET_INPUT,
+    }
 )
 
 
@@ -150,4 +157,34 @@ def small_resnet8(pretrained: bool = False, **options: Any) -> SmallResNet:
     """Eight layers, 2.7 million weights with ten classes: the network of the bundled models."""
     wider = {"widths": (64, 128, 256), "residuals": 2, **options}
     network: SmallResNet = build_model_with_cfg(SmallResNet, "small_resnet8", pretrained, **wider)
+    return network
+
+
+class SmallStemResNet(ResNet):
+    """timm's ResNet with a 3 × 3 stem of stride 1 and no max pool, as is usual for 32 pixels."""
+
+    def __init__(self, block: Any, layers: tuple[int, ...], **options: Any) -> None:
+        super().__init__(block, layers, **options)
+        stem = nn.Conv2d(options.get("in_chans", 3), 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        self.add_module("conv1", stem)
+        self.add_module("maxpool", nn.Identity())
+
+
+@register_model
+def resnet18_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
+    """ResNet-18 for 32-pixel images: 11.2 million weights with ten classes."""
+    kind = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
+    return _small_stem("resnet18_32px", pretrained, kind)
+
+
+@register_model
+def resnet101_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
+    """ResNet-101 for 32-pixel images: 42.5 million weights with ten classes."""
+    kind = {"block": Bottleneck, "layers": (3, 4, 23, 3), **options}
+    return _small_stem("resnet101_32px", pretrained, kind)
+
+
+def _small_stem(name: str, pretrained: bool, options: dict[str, Any]) -> SmallStemResNet:
+    network: SmallStemResNet = build_model_with_cfg(SmallStemResNet, name, pretrained, **options)
     return network

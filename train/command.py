@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nbdt.errors import NBDTError
 from nbdt.hierarchy import Hierarchy
+from nbdt.image_sources import ImageSource
+from nbdt.model import NBDT
+
+if TYPE_CHECKING:
+    from .module import Row
 
 app = typer.Typer(add_completion=False)
 
@@ -19,27 +29,91 @@ app = typer.Typer(add_completion=False)
 @app.command(name="train")
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
-    data: Annotated[Path, typer.Option(help="Folder with the images.")],
-    out: Annotated[Path, typer.Option(help="Where checkpoints and the model go.")] = Path(
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="A folder of class folders, one with train and test folders of them, CIFAR or "
+            "ImageNet as torchvision keeps them, a tar archive, or a CSV or Parquet table."
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Where checkpoints, log and model go.")] = Path(
         "runs/run"
     ),
     hierarchy: Annotated[
-        Path | None, typer.Option(help="A saved hierarchy; by default one is induced.")
+        str | None,
+        typer.Option(help="A tree: a file, a shipped one's name, or wordnet. Else induced."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A local weights file to start from, instead of the hub.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, changing the recipe.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
+    ] = False,
 ) -> None:
-    """Train a model; running the same command again continues from the last checkpoint."""
+    """Train a model. A run that was interrupted goes on with the same command and --resume."""
     from .config import load_recipe
     from .run import train
 
-    parsed = load_recipe(recipe, settings or [])
-    tree = Hierarchy.load(hierarchy) if hierarchy else None
-    command = shlex.join(["nbdt", *sys.argv[1:]])
-    model = train(parsed, data, out, hierarchy=tree, command=command)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
+    model = train(
+        load_recipe(recipe, settings or []),
+        data,
+        out,
+        hierarchy=_hierarchy(hierarchy),
+        weights=weights,
+        resume=resume,
+        command=shlex.join(["nbdt", *sys.argv[1:]]),
+        watch=_watch,
+        report=_report,
+        say=_say,
+    )
+    _show(model, out)
+
+
+def _hierarchy(text: str | None) -> Hierarchy | str | None:
+    if text is None or text in ("wordnet", "induced"):
+        return text if text == "wordnet" else None
+    from nbdt.hierarchies.library import find
+
+    try:
+        return find(text)
+    except NBDTError as error:
+        raise NBDTError(f"{error} With 'wordnet' the tree is made from the class names.") from None
+
+
+def _watch(sources: Iterable[ImageSource], what: str) -> Iterator[ImageSource]:
+    columns = (SpinnerColumn(), TextColumn(what), TextColumn("{task.completed:,}"))
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        yield from progress.track(sources, total=None)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _report(rows: list[Row]) -> None:
+    """The epoch that has just ended, one line."""
+    row = rows[-1]
+    figures = [f"{kind} {row[kind]:6.2%}" for kind in ("flat", "soft", "hard") if kind in row]
+    if "soft" not in row:
+        figures.append("no tree yet")
+    loss = f"loss {row['train_loss']:.4f}" if "train_loss" in row else ""
+    _say(f"epoch {row['epoch']:>3g}  {loss}  {'  '.join(figures)}  {row['minutes']:.1f} min")
+
+
+def _show(model: NBDT, out: Path) -> None:
     table = Table("images", "flat", "soft", "hard")
     for split, values in model.provenance["accuracy"].items():
         table.add_row(split, *(f"{values[kind]:.2%}" for kind in ("flat", "soft", "hard")))
     Console().print(table)
+    folder = shlex.quote(str(out / "model"))
     typer.echo(f"saved: {out / 'model'}")
+    _say(f"Try it: nbdt explain photo.jpg --model {folder}")
+    _say(f"        nbdt hierarchy show {folder}")

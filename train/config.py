@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,52 +13,177 @@ from typing import Any
 
 from nbdt.errors import NBDTError, listed, nearest
 
+from .schedules import SCHEDULES
+
+AUTO = -1  # workers: by the number of cores
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one run. Units are in the names; fractions are of the whole run.
+    """The settings of one run. Units are in the names; shares and fractions are of 1.
 
-    Attributes:
-        train, test: glob patterns inside the data folder for a folder of classes or an archive.
-        classes: class names in output order, as the data names its folders.
-        architecture: a timm name.
-        image_size: side in pixels that images are brought to.
+    Data.
+        train, test: glob patterns inside the data folder for a folder of classes or an archive,
+            alternatives after "|". Without them the data's own layout says (`nbdt.train.splits`).
+        classes: class names in output order. Without them the hierarchy's, else the data's, sorted.
+        image_size: side in pixels of what the network sees.
+        held_out: kept from training, for choices and as the reference set: below 1 a share of each
+            class, from 1 up that many images a class. Unused where the data has a validation split.
+        held_out_test: the same, where the data has no test split.
+        memory_gigabytes: decoded images are kept in memory up to this; more are read every epoch.
+        workers: processes that read and augment images; -1 for one less than there are cores.
+        check_images: decode every image once before the first step.
+        skip_corrupt: leave out what cannot be read instead of stopping.
+
+    Network.
+        architecture: a timm name, with options; see `nbdt.architecture`.
+        pretrained: start from timm's weights, or a file's.
+        freeze_backbone: train the last layer alone, on features computed once.
+        freeze_norms: batch norms keep the pretrained statistics, which few images estimate badly.
+        whiten: start the stem of a small_resnet from the main axes of the images' patches.
+
+    Tree.
         rule: "representative" or "marginal".
-        linkage: how a hierarchy is induced when none is given.
-        tree_from: when tree supervision starts; until then the loss is plain cross-entropy, and
-            the hierarchy is induced from the weights at that moment unless one was given.
+        linkage: how a hierarchy is induced when none is given: "average", "ward", "complete", or
+            "auto", by the rule.
+        tree_from: fraction of the run after which tree supervision starts. Until then the loss is
+            plain cross-entropy, and the hierarchy is induced from the weights at that moment,
+            unless one was given or the pretrained classifier has these classes.
+        refresh_every_epochs: induce it anew so often; 0 never.
+        beta, omega, alpha: as in `TreeSupervisionLoss`.
+        beta_end, omega_end, weight_schedule: where β and ω go from when the tree stands to the end
+            of the run, and how: "constant", "linear" or "cosine".
+
+    Optimisation.
+        batch_size: images a step; with accumulate_batches, of each of the batches that a step sums.
+        optimizer: a name that timm knows.
+        learning_rate, momentum, weight_decay: the optimiser's.
+        schedule: "linear" or "cosine": how the learning rate falls to 0 after the warm-up.
+        warmup: fraction of the run in which it rises.
+        clip_norm: longest gradient; 0 for any.
+        precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
+        ema_decay: the finished weights are a moving average with this decay; 0 for none.
+        balance_classes: weigh each class by how rare it is.
+        early_stop_epochs: stop after so many epochs without a better soft answer on held-out
+            images, and keep the best epoch's weights; 0 never.
+
+    Augmentation.
+        augment: "shift" (small images: padded and shifted) or "crop" (photographs: a random part,
+            resized).
+        crop_padding_pixels: for "shift".
+        crop_share_min: smallest share of a photograph's area, for "crop".
+        flip: mirror half of the images.
+        auto_augment: as timm writes it, "rand-m9-mstd0.5" for instance.
+        erase_probability: of erasing a rectangle.
+        mixup_alpha, cutmix_alpha: of timm's mixing of pairs.
         early_size, early_until: the side in pixels that images are shrunk to until that fraction of
             the run; fewer pixels train faster, and a short rest at full size makes up for it.
-        warmup: fraction of the run in which the learning rate rises; it then falls to 0, linearly.
-        whiten: start the stem of a small_resnet from the main axes of the images' patches.
-        held_out: images a class kept from training, for choices and as the reference set.
+
+    Safety.
+        save_every_minutes, save_every_steps: how often, beside each epoch's end; 0 never.
     """
 
-    train: str
-    test: str
-    classes: tuple[str, ...]
     architecture: str
     image_size: int
+    # data
+    train: str = ""
+    test: str = ""
+    classes: tuple[str, ...] = ()
+    held_out: float = 0.1
+    held_out_test: float = 0.15
+    memory_gigabytes: float = 4.0
+    workers: int = AUTO
+    check_images: bool = True
+    skip_corrupt: bool = False
+    # network
+    pretrained: bool = False
+    freeze_backbone: bool = False
+    freeze_norms: bool = False
+    whiten: bool = False
+    # tree
     rule: str = "representative"
-    linkage: str = "average"
+    linkage: str = "auto"
+    tree_from: float = 0.4
+    refresh_every_epochs: int = 0
     beta: float = 1.0
     omega: float = 1.0
-    tree_from: float = 0.4
+    alpha: float = 0.0
+    beta_end: float = 1.0
+    omega_end: float = 1.0
+    weight_schedule: str = "constant"
+    # optimisation
     epochs: int = 20
     batch_size: int = 250
+    accumulate_batches: int = 1
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    schedule: str = "linear"
     warmup: float = 0.15
+    clip_norm: float = 0.0
+    precision: str = "auto"
+    ema_decay: float = 0.0
+    label_smoothing: float = 0.0
+    balance_classes: bool = False
+    early_stop_epochs: int = 0
+    seed: int = 0
+    # augmentation
+    augment: str = "shift"
+    crop_padding_pixels: int = 4
+    crop_share_min: float = 0.35
+    flip: bool = True
+    auto_augment: str = ""
+    erase_probability: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
     early_size: int = 0
     early_until: float = 0.0
-    label_smoothing: float = 0.0
-    crop_padding_pixels: int = 4
-    flip: bool = True
-    held_out: int = 500
-    whiten: bool = False
-    seed: int = 0
+    # safety
+    save_every_minutes: float = 10.0
+    save_every_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for key, choices in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices:
+                raise NBDTError(
+                    f"Recipe key {key!r} must be one of {', '.join(choices)}, got {value!r}."
+                    f"{nearest(str(value), choices)}"
+                )
+        for key, (low, high) in _RANGES.items():
+            value = getattr(self, key)
+            if not low <= value <= high:
+                upper = "" if high == math.inf else f" and at most {high:g}"
+                raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
+        if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2:
+            raise NBDTError(
+                f"Mixing pairs needs an even batch_size, got {self.batch_size} "
+                "(mixup_alpha or cutmix_alpha is above 0)."
+            )
+
+
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "rule": ("representative", "marginal"),
+    "linkage": ("auto", "average", "ward", "complete"),
+    "weight_schedule": tuple(SCHEDULES),
+    "schedule": ("linear", "cosine"),
+    "precision": ("auto", "32", "bf16", "16"),
+    "augment": ("shift", "crop"),
+}
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("image_size", "epochs", "batch_size", "accumulate_batches"), (1, math.inf)),
+    **dict.fromkeys(("tree_from", "warmup", "early_until", "erase_probability"), (0, 1)),
+    **dict.fromkeys(("label_smoothing", "ema_decay"), (0, 0.999999)),
+    **dict.fromkeys(("beta", "omega", "alpha", "beta_end", "omega_end"), (0, math.inf)),
+    **dict.fromkeys(("held_out", "held_out_test", "memory_gigabytes", "clip_norm"), (0, math.inf)),
+    **dict.fromkeys(("learning_rate", "momentum", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("refresh_every_epochs", "early_stop_epochs", "seed"), (0, math.inf)),
+    **dict.fromkeys(("crop_padding_pixels", "early_size", "mixup_alpha"), (0, math.inf)),
+    **dict.fromkeys(("cutmix_alpha", "save_every_minutes", "save_every_steps"), (0, math.inf)),
+    "crop_share_min": (0.01, 1),
+    "workers": (AUTO, 256),
+}
 
 
 def available() -> list[str]:
@@ -102,20 +228,31 @@ def _typed(key: str, value: object, kind: str) -> object:
         "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
         "tuple[str, ...]": (list, tuple),
     }  # fmt: skip
-    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "bool"):
+    texts = kind != "tuple[str, ...]" or (
+        isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    )
+    # A precision of 32 and one of "32" are the same on a command line.
+    if key == "precision" and isinstance(value, int):
+        value = str(value)
+    if not (isinstance(value, types[kind]) and texts) or (
+        isinstance(value, bool) and kind != "bool"
+    ):
         raise NBDTError(f"Recipe key {key!r} must be of type {kind}, got {value!r}.")
     return tuple(value) if isinstance(value, list) else value
 
 
 def _read(name: str | os.PathLike[str]) -> str:
     if str(name) in available():
-        return (files(f"{__package__}.recipes") / f"{name}.toml").read_text()
+        return (files(f"{__package__}.recipes") / f"{name}.toml").read_text(encoding="utf-8")
     if not Path(name).is_file():
         raise NBDTError(
             f"There is no recipe {os.fspath(name)!r}; shipped: {', '.join(available())}."
             f"{nearest(str(name), available())} A path to a TOML file works too."
         )
-    return Path(name).read_text()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NBDTError(f"{os.fspath(name)!r} is not TOML: {error}.") from None
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:

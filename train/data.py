@@ -1,27 +1,40 @@
-"""Labelled images as tensors: read once, held in memory, augmented a batch at a time."""
+"""Labelled images for training: held in memory if small, read anew every epoch if not.
+
+Image ``i`` of epoch ``e`` looks the same in every run: its draws come from the seed, the epoch and
+its own index, so neither the number of workers nor a resumed run changes anything.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from nbdt.errors import NBDTError, listed
-from nbdt.image_sources import iter_images
+from nbdt.errors import NBDTError
+from nbdt.image_sources import ImageSource
+from nbdt.images import ImageError
+from nbdt.preprocessing import Preprocessing
 
-from .config import Recipe
+from .augment import PLAIN, Augmentation, Key, seeded
+from .config import AUTO, Recipe
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+PLAIN_BATCH = 500
 
 
 class Labelled(NamedTuple):
-    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64."""
+    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory.
+
+    For a frozen backbone `images` are its features, (count, features) float32.
+    """
 
     images: Tensor
     labels: Tensor
@@ -30,97 +43,167 @@ class Labelled(NamedTuple):
         """The images that an index or mask (count,) selects."""
         return Labelled(self.images[index], self.labels[index])
 
+    def open(self, index: int) -> Image.Image:
+        """One image."""
+        return Image.fromarray(self.images[index].permute(1, 2, 0).numpy())
 
-def read_split(root: str | os.PathLike[str], pattern: str, recipe: Recipe) -> Labelled:
-    """All images of one split, in the recipe's class order.
+
+class Streamed(NamedTuple):
+    """Images that are decoded when they are needed, and `labels` (count,) int64."""
+
+    sources: Sequence[ImageSource]
+    labels: Tensor
+
+    def pick(self, index: Tensor) -> Streamed:
+        """The images that an index or mask (count,) selects."""
+        chosen = index.nonzero().flatten() if index.dtype == torch.bool else index
+        return Streamed([self.sources[i] for i in chosen.tolist()], self.labels[index])
+
+    def open(self, index: int) -> Image.Image:
+        """One image. Raises NBDTError where the file has become unreadable."""
+        try:
+            return self.sources[index].open()
+        except ImageError as error:
+            raise NBDTError(
+                f"A training image cannot be read: {error}. Mend it and continue with --resume, or "
+                "start anew with --set skip_corrupt=true."
+            ) from None
+
+
+Images: TypeAlias = Labelled | Streamed
+
+
+def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
+    """`data` without, and only, some images of every class, drawn with `seed`.
 
     Args:
-        root: the data folder.
-        pattern: a glob inside it that matches one folder of classes or one tar archive.
+        data: the images.
+        amount: below 1 a share of each class, rounded up; from 1 up so many images of each.
+        seed: of the draw.
 
     Raises:
-        NBDTError: nothing matches, or the data's classes are not the recipe's.
+        NBDTError: a class would be left without images.
     """
-    source = _match(Path(root), pattern)
-    position = {name: index for index, name in enumerate(recipe.classes)}
-    images, labels, unknown = [], [], set()
-    for item in iter_images(source):
-        if item.label not in position:
-            unknown.add(str(item.label))
-            continue
-        images.append(_square(item.open(), recipe.image_size))
-        labels.append(position[item.label])
-    missing = [name for name, index in position.items() if index not in set(labels)]
-    if unknown or missing:
-        raise NBDTError(
-            f"The classes in {str(source)!r} are not the recipe's: unknown "
-            f"{listed(sorted(unknown)) or 'none'}, missing {listed(missing) or 'none'}."
-        )
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Labelled(stacked, torch.tensor(labels))
-
-
-def _match(root: Path, pattern: str) -> Path:
-    if not root.is_dir():
-        raise NBDTError(f"There is no data folder {str(root)!r}; pass it with --data.")
-    found = [path for part in pattern.split("|") for path in sorted(root.glob(part))]
-    if not found:
-        raise NBDTError(
-            f"{str(root)!r} holds nothing that matches {pattern!r}: expected a folder with one "
-            "sub-folder a class, or a tar archive of one."
-        )
-    return found[0]
-
-
-def _square(image: Image.Image, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.array(image)
-
-
-def hold_out(data: Labelled, per_class: int, seed: int) -> tuple[Labelled, Labelled]:
-    """`data` without, and only, `per_class` images of every class, drawn with `seed`."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.labels), generator=generator)
-    rank = torch.empty_like(order)
+    held = torch.zeros(len(order), dtype=torch.bool)
     for label in data.labels.unique():
         members = order[data.labels[order] == label]
-        rank[members] = torch.arange(len(members))
-    return data.pick(rank >= per_class), data.pick(rank < per_class)
+        count = math.ceil(amount * len(members)) if amount < 1 else int(amount)
+        if count >= len(members):
+            raise NBDTError(
+                f"Class {int(label)} has {len(members)} images, of which {count} are to be held "
+                "out: none would be left. Add images, or hold out less: --set held_out=0.1."
+            )
+        held[members[:count]] = True
+    return data.pick(~held), data.pick(held)
 
 
-class AugmentedBatches:
-    """Shuffled, flipped and shifted batches; image i of epoch e is the same in every run.
+def worker_count(recipe: Recipe) -> int:
+    """Processes that read images."""
+    if recipe.workers != AUTO:
+        return recipe.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(12, max(0, (cores or 1) - 1))
 
-    All draws come from ``seed`` and the epoch, for every image at once, so neither the number of
-    workers nor a resumed run changes what an image looks like.
-    """
 
-    def __init__(self, data: Labelled, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
-        self.epoch = 0
+# ---- one image ----------------------------------------------------------------------------------
+
+
+class Views(Dataset[Batch]):
+    """Images as the network sees them, uint8 (3, size, size), by (epoch, index)."""
+
+    def __init__(self, data: Images, augmentation: Augmentation, seed: int) -> None:
+        self.data, self.augmentation, self.seed = data, augmentation, seed
 
     def __len__(self) -> int:
-        return len(self.data.labels) // self.recipe.batch_size
+        return len(self.data.labels)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count, size = len(self.data.labels), self.recipe.batch_size
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        image = self.data.open(index)
+        if epoch == PLAIN:
+            return self.augmentation.plain(image), self.data.labels[index]
+        with seeded(self.seed, epoch, index):
+            return self.augmentation(image), self.data.labels[index]
+
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches, one epoch after another; the last, partial one is left out.
+
+    Lightning says which epoch it is (through `sampler`), saves `state_dict` with a checkpoint and
+    gives it back, so that a resumed run goes on with the batch that would have come next.
+    """
+
+    def __init__(self, data: Images, recipe: Recipe) -> None:
+        self.data, self.recipe = data, recipe
+        self.batch_size = min(recipe.batch_size, len(data.labels))
+        self.epoch = self.position = 0
+        self.sampler = self
+
+    def __len__(self) -> int:
+        return len(self.data.labels) // self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch, unless it is the one that was restored half done."""
+        if epoch != self.epoch or self.position >= len(self):
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were handed out."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from there."""
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches(self._indices()):
+            self.position += 1
+            yield batch
+
+    def _indices(self) -> list[Tensor]:
+        """Images of each batch still to come."""
+        order = self._draw()[0][: len(self) * self.batch_size]
+        return list(order.split(self.batch_size))[self.position :]
+
+    def _draw(self) -> tuple[Tensor, torch.Generator]:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(count, generator=generator)
-        padding = self.recipe.crop_padding_pixels
+        return torch.randperm(len(self.data.labels), generator=generator), generator
+
+    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
+        raise NotImplementedError
+
+
+class AugmentedBatches(TrainingBatches):
+    """From memory, flipped and shifted a whole batch at a time; features as they are."""
+
+    data: Labelled
+
+    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
+        if self.data.images.ndim == 2:
+            yield from (self.data.pick(index) for index in indices)
+            return
+        count, padding = len(self.data.labels), self.recipe.crop_padding_pixels
+        _, generator = self._draw()
         shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
-        # Every image is flipped in every other epoch, half of them first: fewer repeated views
-        # than independent draws (Jordan, 94 % on CIFAR-10 in 3.29 seconds, 2024).
+        flips = self._flips(count)
+        for index in indices:
+            images = self._augment(index, shifts[index], flips[index])
+            yield images, self.data.labels[index]
+
+    def _flips(self, count: int) -> Tensor:
+        """Every image in every other epoch, half of them first: fewer repeated views.
+
+        So in Jordan, 94 % on CIFAR-10 in 3.29 seconds, 2024.
+        """
+        if not self.recipe.flip:
+            return torch.zeros(count, dtype=torch.bool)
         first = torch.randperm(count, generator=torch.Generator().manual_seed(self.recipe.seed)) % 2
-        flips = (first + self.epoch) % 2 == 0 if self.recipe.flip else torch.zeros(count).bool()
-        self.epoch += 1
-        for start in range(0, len(self) * size, size):
-            index = order[start : start + size]
-            yield self._augment(index, shifts[index], flips[index]), self.data.labels[index]
+        return (first + self.epoch) % 2 == 0
 
     def _augment(self, index: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
         images, padding = self.data.images[index], self.recipe.crop_padding_pixels
@@ -134,21 +217,90 @@ class AugmentedBatches:
         return padded[batch, channel, rows, columns]
 
 
-class PlainBatches:
-    """The images in order, unchanged."""
+class StreamedBatches(TrainingBatches):
+    """Image by image in worker processes: for what is not in memory, or needs more than shifts."""
 
-    def __init__(self, data: Labelled, batch_size: int) -> None:
+    def __init__(self, data: Images, recipe: Recipe, preprocessing: Preprocessing) -> None:
+        super().__init__(data, recipe)
+        self._keys: list[list[Key]] = []
+        views = Views(data, Augmentation(recipe, preprocessing), recipe.seed)
+        self._loader = _loader(views, self, worker_count(recipe), persistent=True)
+
+    def keys(self) -> list[list[Key]]:
+        """What the workers read next."""
+        return self._keys
+
+    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
+        self._keys = [[(self.epoch, i) for i in index.tolist()] for index in indices]
+        yield from self._loader
+
+
+class _Plan:
+    """The batches of keys that someone else decides on, as a batch sampler."""
+
+    def __init__(self, owner: StreamedBatches | PlainBatches) -> None:
+        self.owner = owner
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.owner.keys())
+
+    def __len__(self) -> int:
+        return len(self.owner.keys())
+
+
+def _loader(
+    views: Views, owner: StreamedBatches | PlainBatches, workers: int, *, persistent: bool
+) -> DataLoader[Batch]:
+    return DataLoader(
+        views,
+        batch_sampler=cast(Any, _Plan(owner)),
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class PlainBatches:
+    """The images in order, unaugmented: from memory as they are, else framed for the network."""
+
+    def __init__(
+        self,
+        data: Images,
+        batch_size: int = PLAIN_BATCH,
+        preprocessing: Preprocessing | None = None,
+        workers: int = 0,
+    ) -> None:
         self.data, self.batch_size = data, batch_size
+        self._loader: DataLoader[Batch] | None = None
+        if isinstance(data, Streamed):
+            if preprocessing is None:
+                raise ValueError("streamed images need the network's preprocessing")
+            views = Views(data, Augmentation(None, preprocessing), 0)
+            self._loader = _loader(views, self, workers, persistent=False)
+
+    def keys(self) -> list[list[Key]]:
+        """What the workers read."""
+        everything: list[Key] = [(PLAIN, index) for index in range(len(self.data.labels))]
+        size = self.batch_size
+        return [everything[start : start + size] for start in range(0, len(everything), size)]
 
     def __len__(self) -> int:
         return math.ceil(len(self.data.labels) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(
-            self.data.images.split(self.batch_size),
-            self.data.labels.split(self.batch_size),
-            strict=True,
-        )
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is not None:
+            return iter(self._loader)
+        data = cast(Labelled, self.data)
+        parts = (data.images.split(self.batch_size), data.labels.split(self.batch_size))
+        return zip(*parts, strict=True)
+
+
+def training_batches(data: Images, recipe: Recipe, preprocessing: Preprocessing) -> TrainingBatches:
+    """The quickest way to batches that the recipe and the kind of data allow."""
+    simple = recipe.augment == "shift" and not (recipe.auto_augment or recipe.erase_probability)
+    if isinstance(data, Labelled) and (simple or data.images.ndim == 2):
+        return AugmentedBatches(data, recipe)
+    return StreamedBatches(data, recipe, preprocessing)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -156,3 +308,14 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     scale = torch.tensor(std, device=images.device)[:, None, None] * 255
     shift = torch.tensor(mean, device=images.device)[:, None, None] * 255
     return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The centre of an image, (size, size, 3), its shorter side resized to `size`."""
+    if image.size != (size, size):
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    return np.array(image)

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nbdt.metrics import accuracy
 from nbdt.model import NBDT
 
-from .data import Labelled, normalise
+from .data import Images, Labelled, PlainBatches, normalise
 
 
-def flat_logits(model: NBDT, data: Labelled, batch_size: int = 500) -> Tensor:
+def flat_logits(model: NBDT, data: Images, batch_size: int = 500, workers: int = 0) -> Tensor:
     """Class logits of all images, before any tree: (count, classes), float32."""
     mean, std = model.preprocess.mean, model.preprocess.std
+    device = next(model.parameters()).device
     parts = []
     with torch.inference_mode():
-        for images in data.images.split(batch_size):
-            inputs = normalise(images, mean, std)
-            parts.append(model.head.linear(model.features(inputs)).float())
+        for images, _ in PlainBatches(data, batch_size, model.preprocess, workers):
+            inputs = normalise(images.to(device), mean, std)
+            parts.append(model.head.linear(model.features(inputs)).float().cpu())
     return torch.cat(parts).clone()
+
+
+def features(module: Any, data: Images, workers: int = 0) -> Labelled:
+    """What a frozen backbone makes of images, once: (count, features) float32, with the labels.
+
+    Args:
+        module: a `TreeSupervised`.
+        data: the images.
+        workers: processes that read them.
+    """
+    network, device = module.network.eval(), "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+    mean, std = module.preprocessing.mean, module.preprocessing.std
+    parts = []
+    with torch.inference_mode():
+        for images, _ in PlainBatches(data, 100, module.preprocessing, workers):
+            inputs = normalise(images.to(device), mean, std)
+            pooled = network.forward_head(network.forward_features(inputs), pre_logits=True)
+            parts.append(pooled.float().cpu())
+    network.train()
+    return Labelled(torch.cat(parts).clone(), data.labels)
 
 
 def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:

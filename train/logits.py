@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nbdt.class_labels import class_places, label_of, plain
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.files import write_atomic
 from nbdt.hierarchy import Hierarchy
@@ -24,7 +23,6 @@ from nbdt.images import ImageError
 from nbdt.model import NBDT
 
 BATCH = 32
-_WNID_FILE = re.compile(r"(n[0-9]{8})(?![0-9])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +75,7 @@ def class_logits(
     kept = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
     if kept and (found := _read(kept, key)):
         return found
-    places = _places(model.hierarchy)
+    places = class_places(model.hierarchy)
     count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
     measured = _compute(model, watch(iter_images(data, split), count), places)
     if kept:
@@ -98,7 +96,7 @@ def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]
             failed.append(str(error))
             continue
         files.append(source.reference)
-        labels.append(places[_plain(_label(source))])
+        labels.append(places[plain(label_of(source))])
         if len(batch) == BATCH:
             parts.append(_forward(model, batch))
             batch = []
@@ -120,30 +118,6 @@ def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
 # ---- labels -----------------------------------------------------------------------------------
 
 
-def _label(source: ImageSource) -> str:
-    if source.label is not None:
-        return source.label
-    name = re.split(r"[/\\!]", source.reference)[-1]
-    found = _WNID_FILE.match(name)
-    return found[1] if found else f"(no folder: {name})"
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").strip()
-
-
-def _places(hierarchy: Hierarchy) -> dict[str, int]:
-    """Class index by plain name and by WordNet id; names win, and shared ones are left out."""
-    found: dict[str, int] = {}
-    names = [_plain(name) for name in hierarchy.classes]
-    wnids = [hierarchy.nodes[leaf].wnid or "" for leaf in hierarchy.leaf_nodes]
-    for keys in (wnids, names):
-        times = Counter(keys)
-        found.update({key: index for index, key in enumerate(keys) if times[key] == 1})
-    found.pop("", None)
-    return found
-
-
 def _check_labels(
     sources: Iterable[ImageSource], places: dict[str, int], hierarchy: Hierarchy, data: str
 ) -> int:
@@ -151,8 +125,8 @@ def _check_labels(
     count, labels = 0, set[str]()
     for source in sources:
         count += 1
-        labels.add(_label(source))
-    unknown = sorted(label for label in labels if _plain(label) not in places)
+        labels.add(label_of(source))
+    unknown = sorted(label for label in labels if plain(label) not in places)
     if unknown:
         raise NBDTError(
             f"{data!r} has {len(labels)} labels, of which {len(unknown)} are no class of the "

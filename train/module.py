@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from nbdt.torchvision_cpu import import_torchvision
@@ -14,15 +15,24 @@ import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
 
+from nbdt.errors import NBDTError
+from nbdt.head import DecisionRules
 from nbdt.hierarchies.induced import induce
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.preprocessing import Preprocessing
 
+from .augment import seed_all
+from .class_order import ClassOrder
 from .config import Recipe
-from .data import normalise
+from .data import Batch, TrainingBatches, normalise
 from .loss import TreeSupervisionLoss
+from .optimisation import make_optimizer, make_schedule
+from .schedules import weight_at
+
+Row = dict[str, float]
 
 
 class TreeSupervised(lightning.LightningModule):
@@ -32,8 +42,11 @@ class TreeSupervised(lightning.LightningModule):
         network: with its linear classifier.
         recipe: the run's settings.
         preprocessing: mean and std of the network's input.
+        order: the classes.
         hierarchy: used from the start; None induces one from the classifier's weights when tree
             supervision begins.
+        class_weights: (classes,) how much an image of each class counts.
+        report: called with each epoch's row of figures.
     """
 
     def __init__(
@@ -41,114 +54,270 @@ class TreeSupervised(lightning.LightningModule):
         network: nn.Module,
         recipe: Recipe,
         preprocessing: Preprocessing,
+        order: ClassOrder,
         hierarchy: Hierarchy | None = None,
+        *,
+        class_weights: Tensor | None = None,
+        report: Callable[[list[Row]], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe = recipe
         self.preprocessing = preprocessing
+        self.order = order
         self.hierarchy = hierarchy
+        self.is_induced = hierarchy is None
+        self.report = report
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.average = _average(self.network, recipe)
+        kinds = ("flat", "soft", "hard")
+        count = len(order.names)
+        self.accuracy = nn.ModuleDict(
+            {kind: MulticlassAccuracy(count, average="micro") for kind in kinds}
+        )
         self.tree_loss: TreeSupervisionLoss | None = None
+        self.rules: DecisionRules | None = None
+        self.batches: TrainingBatches | None = None
+        self.history: list[Row] = []
+        self.loss_sum, self.loss_count = torch.zeros(()), 0
+        self.seconds, self._since = 0.0, time.monotonic()
+
+    # ---- forward ----------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (batch, 3, size, size) to flat logits (batch, classes)."""
-        inputs = normalise(images, self.preprocessing.mean, self.preprocessing.std)
-        return cast(Tensor, self.network(inputs))
+        """uint8 images (batch, 3, size, size), or features (batch, features), to flat logits."""
+        return self._logits(self.network, self._inputs(images))
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        if images.ndim == 2:
+            return images
+        return normalise(images, self.preprocessing.mean, self.preprocessing.std)
+
+    def _logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        module = cast(Any, network)
+        return cast(Tensor, module.get_classifier()(inputs) if inputs.ndim == 2 else module(inputs))
 
     @property
     def classifier(self) -> nn.Linear:
         """The network's last linear layer."""
         return cast(nn.Linear, cast(Any, self.network).get_classifier())
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """One batch: smoothed cross-entropy, and the path's likelihood once the tree stands."""
-        images, labels = batch
-        logits = self(self._shrunk(images))
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        if self._tree_starts():
+    # ---- training ---------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """The clock starts with the first step."""
+        self._since = time.monotonic()
+        if self.recipe.freeze_norms:
+            for part in self.network.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout and mixing draw from the seed, the epoch and the batch: also after a resume."""
+        seed_all(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def on_train_epoch_start(self) -> None:
+        """Induce the tree anew, where the recipe says so."""
+        every = self.recipe.refresh_every_epochs
+        if every and self.is_induced and self.rules and self.current_epoch % every == 0:
+            self.induce_tree()
             self._start_tree()
-        if self.tree_loss is not None:
-            loss = self.recipe.beta * loss + self.tree_loss(logits, labels)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One batch: cross-entropy, and the path's likelihood once the tree stands."""
+        images, target = batch
+        inputs, target = self._mixed(self._inputs(self._shrunk(images)), target)
+        logits = self._logits(self.network, inputs)
+        if self.rules is None and self._progress() >= self.recipe.tree_from:
+            self._start_tree()
+        loss = self._loss(logits, target)
+        self.loss_sum, self.loss_count = self.loss_sum + loss.detach().cpu(), self.loss_count + 1
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.tree_loss is None:
+            weights = cast(Tensor | None, self.class_weights)
+            smoothing = self.recipe.label_smoothing
+            return F.cross_entropy(logits, target, weights, label_smoothing=smoothing)
+        recipe = self.recipe
+        done = (self._progress() - recipe.tree_from) / max(1e-9, 1 - recipe.tree_from)
+        shape = recipe.weight_schedule
+        self.tree_loss.beta = weight_at(shape, done, recipe.beta, recipe.beta_end)
+        self.tree_loss.omega = weight_at(shape, done, recipe.omega, recipe.omega_end)
+        return cast(Tensor, self.tree_loss(logits, target))
+
+    def _progress(self) -> float:
+        return self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+
     def _shrunk(self, images: Tensor) -> Tensor:
         side = self.recipe.early_size
-        total = self.trainer.estimated_stepping_batches
-        if not side or self.global_step >= self.recipe.early_until * total:
+        if not side or images.ndim == 2 or self._progress() >= self.recipe.early_until:
             return images
         return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
 
-    def _tree_starts(self) -> bool:
-        """Whether flat training is over and the tree's loss not yet set up."""
-        total = self.trainer.estimated_stepping_batches
-        return self.tree_loss is None and self.global_step >= self.recipe.tree_from * total
+    def _mixed(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        if not (recipe.mixup_alpha or recipe.cutmix_alpha) or inputs.ndim == 2:
+            return inputs, target
+        from timm.data import Mixup
+
+        even = len(inputs) - len(inputs) % 2
+        mix = Mixup(
+            recipe.mixup_alpha,
+            recipe.cutmix_alpha,
+            label_smoothing=0,
+            num_classes=len(self.order.names),
+        )
+        return cast("tuple[Tensor, Tensor]", mix(inputs[:even], target[:even]))
+
+    def _check_finite(self) -> None:
+        if not all(value.isfinite().all() for value in self.network.parameters()):
+            raise NBDTError(
+                "Training diverged: the weights are not finite. Lower the learning rate, for "
+                f"instance --set learning_rate={self.recipe.learning_rate / 10:g}, and start anew."
+            )
+
+    def induce_tree(self) -> None:
+        """A tree from the classifier's weights as they are now."""
+        self._check_finite()
+        linkage = self.recipe.linkage
+        self.hierarchy = induce(
+            self.classifier.weight.detach(),
+            self.order.names,
+            rule=self.recipe.rule,
+            linkage=None if linkage == "auto" else linkage,
+            wnids=self.order.wnids if any(self.order.wnids) else None,
+        )
 
     def _start_tree(self) -> None:
+        """The tree stands from here on: induced now if there is none."""
+        recipe = self.recipe
         if self.hierarchy is None:
-            self.hierarchy = induce(
-                self.classifier.weight.detach(), self.recipe.classes, linkage=self.recipe.linkage
-            )
-        self.tree_loss = TreeSupervisionLoss(
-            self.hierarchy, rule=self.recipe.rule, beta=0, omega=self.recipe.omega
-        ).to(self.device)
+            self.induce_tree()
+        hierarchy = cast(Hierarchy, self.hierarchy)
+        self.rules = DecisionRules(hierarchy, rule=recipe.rule).to(self.device)
+        self.tree_loss = None
+        if recipe.rule == "representative" or recipe.alpha:
+            self.tree_loss = TreeSupervisionLoss(
+                hierarchy,
+                rule=recipe.rule,
+                beta=recipe.beta,
+                omega=recipe.omega,
+                alpha=recipe.alpha,
+                class_weights=cast(Tensor | None, self.class_weights),
+                label_smoothing=recipe.label_smoothing,
+            ).to(self.device)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Flat accuracy on the held-out images."""
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """A step of the optimiser, and of the moving average."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            cast(Any, self.average).update(self.network, step=self.global_step + 1)
+
+    # ---- held-out images --------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """No figures of a network that is lost. Raises NBDTError if training diverged."""
+        self._check_finite()
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Flat, soft and hard answers on held-out images."""
         images, labels = batch
-        accuracy = (self(images).argmax(dim=1) == labels).float().mean()
-        self.log("flat_accuracy", accuracy, prog_bar=True, batch_size=len(labels))
+        logits = self._logits(self.best_network, self._inputs(images)).float()
+        answers = {"flat": logits.argmax(dim=1)}
+        if self.rules is not None:
+            answers |= {"soft": self.rules(logits).argmax(dim=1), "hard": self.rules.hard(logits)}
+        for kind, answer in answers.items():
+            cast(Any, self.accuracy[kind]).update(answer, labels)
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The moving average if there is one."""
+        return self.network if self.average is None else cast(nn.Module, self.average.module)
+
+    def on_validation_epoch_end(self) -> None:
+        """A row of figures, for the log and for whoever watches."""
+        row: Row = {"epoch": self.current_epoch + 1, "steps": self.global_step}
+        if self.loss_count:
+            row["train_loss"] = float(self.loss_sum) / self.loss_count
+        for kind, metric in self.accuracy.items():
+            if cast(Any, metric).update_called:
+                row[kind] = float(cast(Any, metric).compute())
+                cast(Any, metric).reset()
+                self.log(f"{kind}_accuracy", row[kind], prog_bar=True)
+        row["minutes"] = round(self.elapsed() / 60, 2)
+        self.history.append(row)
+        self.loss_sum, self.loss_count = torch.zeros(()), 0
+        if self.report and self.trainer.is_global_zero:
+            self.report(self.history)
+
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.seconds + time.monotonic() - self._since
+
+    # ---- optimiser and checkpoints ----------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """timm's optimiser, a linear warm-up and a linear decay to zero."""
-        from timm.optim import create_optimizer_v2
-
-        if self.device.type == "cpu":
-            _orthogonalise_in_float32()
-        recipe = self.recipe
-        optimizer = create_optimizer_v2(
-            self.network,
-            opt=recipe.optimizer,
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
+        """timm's optimiser and the recipe's schedule, a step of it for each of the optimiser."""
+        trained = self.classifier if self.recipe.freeze_backbone else self.network
+        optimizer = make_optimizer(trained, self.recipe, on_cpu=self.device.type == "cpu")
         total = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, int(recipe.warmup * total))
-
-        def factor(step: int) -> float:
-            return min((step + 1) / warmup, (total - step) / max(1, total - warmup))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = make_schedule(optimizer, self.recipe, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """timm's schedules are told the step, torch's count themselves."""
+        if hasattr(scheduler, "step_update"):
+            scheduler.step_update(self.global_step)
+        else:
+            scheduler.step()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The tree travels with the weights."""
-        checkpoint["hierarchy"] = self.hierarchy.to_json() if self.hierarchy else None
+        """The tree, the log and the place in the data travel with the weights."""
+        checkpoint["nbdt"] = {
+            "batches": self.batches.state_dict() if self.batches else None,
+            "hierarchy": self.hierarchy.to_json() if self.hierarchy else None,
+            "standing": self.rules is not None,
+            "history": self.history,
+            "loss": [float(self.loss_sum), self.loss_count],
+            "seconds": self.elapsed(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The tree as it was; its loss is set up again at the next step."""
-        if checkpoint["hierarchy"]:
-            self.hierarchy = Hierarchy.from_json(checkpoint["hierarchy"])
+        """As it was."""
+        kept = checkpoint["nbdt"]
+        if self.batches and kept["batches"]:
+            # Lightning restores loaders too, but not once their length was asked for (2.6).
+            self.batches.load_state_dict(kept["batches"])
+        if kept["hierarchy"]:
+            self.hierarchy = Hierarchy.from_json(kept["hierarchy"])
+        if kept["standing"]:
+            self._start_tree()
+        self.history = list(kept["history"])
+        self.loss_sum, self.loss_count = torch.tensor(kept["loss"][0]), kept["loss"][1]
+        self.seconds, self._since = kept["seconds"], time.monotonic()
 
     def finished(self) -> NBDT:
-        """The trained network with its tree, in evaluation mode."""
-        if self.hierarchy is None:
+        """The trained network with its tree, in evaluation mode, on the CPU."""
+        self.cpu()
+        self._check_finite()
+        if self.rules is None:
             self._start_tree()
         hierarchy = cast(Hierarchy, self.hierarchy)
         model = NBDT.from_network(
-            self.network, self.recipe.architecture, hierarchy, rule=self.recipe.rule
+            self.best_network, self.recipe.architecture, hierarchy, rule=self.recipe.rule
         )
         model.preprocess = self.preprocessing
         return model.eval()
 
 
-def _orthogonalise_in_float32() -> None:
-    """Keep timm's Muon from working in bfloat16, which most CPUs only emulate.
+def _average(network: nn.Module, recipe: Recipe) -> Any:
+    """timm's moving average of the weights, or None."""
+    if not recipe.ema_decay:
+        return None
+    from timm.utils import ModelEmaV3
 
-    Measured on two Zen 3 cores, small_resnet: 1.1 s an optimiser step in bfloat16, 0.06 s so.
-    """
-    from timm.optim import muon
-
-    original = getattr(muon.zeropower_via_newtonschulz, "func", muon.zeropower_via_newtonschulz)
-    muon.zeropower_via_newtonschulz = partial(original, dtype=torch.float32)
+    average = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
+    average.requires_grad_(False)
+    return average.train()  # Lightning warns of parts in evaluation mode; it is never run so

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 from nbdt.torchvision_cpu import import_torchvision
 
@@ -16,21 +16,33 @@ import_torchvision()  # Lightning imports it
 # ruff: noqa: E402
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from nbdt.errors import NBDTError
 from nbdt.hierarchies.naming import rename
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
-from nbdt.networks import create_timm
 from nbdt.preprocessing import Preprocessing, timm_preprocessing
 
+from .checkpoints import check_room, read_checkpoint
+from .class_order import ClassOrder, class_order
 from .config import Recipe
-from .data import AugmentedBatches, Labelled, PlainBatches, hold_out, normalise, read_split
-from .evaluate import accuracies, flat_logits
-from .module import TreeSupervised
+from .data import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
+from .evaluate import accuracies, features, flat_logits
+from .inspection import Scan, Watch, inspect, scan, unwatched
+from .model_card import model_card
+from .module import Row, TreeSupervised
+from .network import Start, make_network, whiten
+from .run_folder import RunFolder
+from .splits import TEST, TRAIN, VALIDATION, find_splits
+from .trainer import make_trainer
+
+WORDNET = "wordnet"
+Say: TypeAlias = Callable[[str], None]
+Report: TypeAlias = Callable[[list[Row]], None]
+
+
+def print_nothing(_text: str) -> None:
+    """Keep quiet."""
 
 
 def train(
@@ -38,78 +50,195 @@ def train(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    hierarchy: Hierarchy | None = None,
+    hierarchy: Hierarchy | str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     command: str = "",
+    watch: Watch = unwatched,
+    report: Report | None = None,
+    say: Say = print_nothing,
 ) -> NBDT:
     """Train by `recipe` on `data`; write checkpoints, log and the finished model to `out`.
 
     Choices are made on held-out training images, whose logits become the model's reference set;
     the test split is looked at once, at the end.
 
+    Args:
+        recipe: all settings.
+        data: what `nbdt.train.splits.find_splits` understands.
+        out: a folder; it is made.
+        hierarchy: a tree whose classes are the data's, or "wordnet" for the one over their names;
+            without it a tree is induced.
+        weights: a local file to start from, instead of the hub.
+        resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
+        command: for the model's card.
+        watch: given images and a word for what is done with them, yields them: a progress bar.
+        report: called after each epoch with the rows of figures so far.
+        say: called with messages for people.
+
+    Returns:
+        The finished model, as saved to `out`/model.
+
     Raises:
-        NBDTError: a finished model in `out` already, or data that does not fit the recipe.
+        NBDTError: a run in `out` already that is not to be resumed, data that cannot be trained
+            on, a folder or disk that cannot take the checkpoints, or a recipe that does not fit.
     """
-    target = Path(out)
-    if (target / "model").exists():
-        raise NBDTError(f"{os.fspath(out)!r} holds a finished model already; name another --out.")
-    target.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(Path(out))
+    if folder.begin(resume=resume):
+        say(f"{folder.model} is finished already.")
+        return NBDT.load(folder.model)
     lightning.seed_everything(recipe.seed, verbose=False)
-    kept, held_out = hold_out(read_split(data, recipe.train, recipe), recipe.held_out, recipe.seed)
-    network = create_timm(recipe.architecture, len(recipe.classes))
-    preprocessing = _for_recipe(timm_preprocessing(network), recipe)
+    scans = {name: scan(part, recipe, watch) for name, part in find_splits(data, recipe).items()}
+    order, tree = _classes(scans, recipe, hierarchy)
+    order, images = inspect(scans, recipe, order)
+    images = _held_out(images, recipe)
+    _announce(say, scans, images, order)
+
+    network, knows_classes = make_network(recipe, order, weights)
+    check_room(folder.root, sum(value.numel() for value in network.parameters()))
+    preprocessing = _preprocessing(network, recipe)
     if recipe.whiten:
-        _whiten(network, kept, preprocessing)
-    module = TreeSupervised(network, recipe, preprocessing, hierarchy)
-    started = time.monotonic()
-    _fit(module, kept, held_out, target)
-    minutes = (time.monotonic() - started) / 60
+        whiten(network, images[TRAIN], preprocessing)
+    facts = _facts(recipe, images[TRAIN], tree, command)
+    folder.check_same(facts)
+
+    start = Start(network, knows_classes)
+    module = _module(start, recipe, preprocessing, order, tree, data=images[TRAIN])
+    module.report = _reporter(folder, report)
+    minutes = _fit(module, images, folder, say)
     model = module.finished()
     _name(model)
-    _measure(model, held_out, read_split(data, recipe.test, recipe))
-    model.provenance |= {
-        "command": command,
-        "recipe": dataclasses.asdict(recipe),
-        "minutes": round(minutes, 1),
-        "training_images": len(kept.labels),
-        "data_sha256": hashlib.sha256(kept.images.numpy().tobytes()).hexdigest(),
-        "lightning": lightning.__version__,
-    }
-    model.save(target / "model", dtype=torch.float16, card=model_card(model))
+    _measure(model, images, worker_count(recipe))
+    counts = {"minutes": round(minutes, 1), "training_images": len(images[TRAIN].labels)}
+    model.provenance |= facts | counts
+    model.save(folder.model, dtype=torch.float16, card=model_card(model))
     return model
 
 
-def _for_recipe(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
-    """The whole image at the recipe's size, as it was trained."""
-    return dataclasses.replace(preprocessing, size=recipe.image_size, crop_pct=1.0)
+# ---- data ---------------------------------------------------------------------------------------
 
 
-def _whiten(network: nn.Module, data: Labelled, preprocessing: Preprocessing) -> None:
-    if not hasattr(network, "whiten"):
-        raise NBDTError("The recipe says whiten = true, which only small_resnet networks can do.")
-    images = data.images[:5000]
-    cast(Any, network).whiten(normalise(images, preprocessing.mean, preprocessing.std))
+def _classes(
+    scans: dict[str, Scan], recipe: Recipe, hierarchy: Hierarchy | str | None
+) -> tuple[ClassOrder, Hierarchy | None]:
+    """The class order, and the tree if there is one already."""
+    if isinstance(hierarchy, Hierarchy):
+        return class_order((), recipe.classes, hierarchy), hierarchy
+    order = class_order(scans[TRAIN].labels, recipe.classes)
+    if hierarchy != WORDNET:
+        return order, None
+    from nbdt.hierarchies.word_senses import from_wordnet
+
+    tree = from_wordnet(order.names)
+    return class_order((), order.names, tree), tree
 
 
-def _fit(module: TreeSupervised, kept: Labelled, held_out: Labelled, out: Path) -> None:
-    recipe = module.recipe
-    batches = AugmentedBatches(kept, recipe)
-    trainer = lightning.Trainer(
-        max_epochs=recipe.epochs,
-        default_root_dir=out,
-        logger=CSVLogger(out, name="log"),
-        callbacks=[ModelCheckpoint(out / "checkpoints", save_last=True)],
-        enable_model_summary=False,
-        log_every_n_steps=min(20, len(batches)),
-        num_sanity_val_steps=0,
+def _held_out(images: dict[str, Images], recipe: Recipe) -> dict[str, Images]:
+    """All three splits: what the data lacks is drawn from the training images."""
+    found = dict(images)
+    if TEST not in found:
+        found[TRAIN], found[TEST] = hold_out(found[TRAIN], recipe.held_out_test, recipe.seed + 1)
+    if VALIDATION not in found:
+        found[TRAIN], found[VALIDATION] = hold_out(found[TRAIN], recipe.held_out, recipe.seed)
+    return found
+
+
+def _announce(
+    say: Say, scans: dict[str, Scan], images: dict[str, Images], order: ClassOrder
+) -> None:
+    count = {name: len(part.labels) for name, part in images.items()}
+    drawn = [name for name in (VALIDATION, TEST) if name not in scans]
+    say(
+        f"{len(order.names)} classes, in the order of {order.origin}. {count[TRAIN]:,} images to "
+        f"train on, {count[VALIDATION]:,} for choices, {count[TEST]:,} for the test"
+        + (f"; {' and '.join(drawn)} drawn from the training images." if drawn else ".")
     )
-    last = out / "checkpoints" / "last.ckpt"
-    trainer.fit(
-        module,
-        batches,
-        PlainBatches(held_out, batch_size=500),
-        ckpt_path=last if last.exists() else None,
-        weights_only=False,
+    for found in scans.values():
+        if found.failed:
+            say(f"{len(found.failed):,} unreadable {found.split.name} images are left out.")
+
+
+def _preprocessing(network: nn.Module, recipe: Recipe) -> Preprocessing:
+    """At the recipe's size; of small images the whole, as they are trained on."""
+    found = dataclasses.replace(timm_preprocessing(network), size=recipe.image_size)
+    return dataclasses.replace(found, crop_pct=1.0) if recipe.augment == "shift" else found
+
+
+def _facts(
+    recipe: Recipe, data: Images, hierarchy: Hierarchy | None, command: str
+) -> dict[str, Any]:
+    """What a run rests on."""
+    digest = hashlib.sha256(data.labels.numpy().tobytes())
+    if isinstance(data, Labelled):
+        digest = hashlib.sha256(data.images.numpy().tobytes())
+    else:
+        for source in data.sources:
+            digest.update(source.reference.encode(errors="surrogateescape"))
+    return {
+        "command": command,
+        "recipe": dataclasses.asdict(recipe),
+        "data_sha256": digest.hexdigest(),
+        "hierarchy": hierarchy.hash if hierarchy else None,
+        "lightning": lightning.__version__,
+    }
+
+
+# ---- fit ----------------------------------------------------------------------------------------
+
+
+def _module(
+    start: Start,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    order: ClassOrder,
+    hierarchy: Hierarchy | None,
+    *,
+    data: Images,
+) -> TreeSupervised:
+    weights = None
+    if recipe.balance_classes:
+        counts = torch.bincount(data.labels, minlength=len(order.names))
+        weights = counts.float().mean() / counts
+    module = TreeSupervised(
+        start.network, recipe, preprocessing, order, hierarchy, class_weights=weights
     )
+    if hierarchy is None and start.knows_classes:
+        module.induce_tree()
+    return module
+
+
+def _reporter(folder: RunFolder, report: Report | None) -> Report:
+    def log_and_report(rows: list[Row]) -> None:
+        folder.log(rows)
+        if report:
+            report(rows)
+
+    return log_and_report
+
+
+def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, say: Say) -> float:
+    """Train to the end, or on from the last checkpoint; minutes of training in all."""
+    recipe, workers = module.recipe, worker_count(module.recipe)
+    kept, held_out = images[TRAIN], images[VALIDATION]
+    if recipe.freeze_backbone:
+        say("Computing the frozen backbone's features.")
+        kept, held_out = (features(module, part, workers) for part in (kept, held_out))
+    checkpoint = folder.last if folder.last.exists() else None
+    if checkpoint:
+        say(f"Continuing from {checkpoint}.")
+    module.batches = batches = training_batches(kept, recipe, module.preprocessing)
+    plain = PlainBatches(held_out, preprocessing=module.preprocessing, workers=workers)
+    trainer = make_trainer(recipe, folder, len(batches))
+    trainer.fit(module, batches, plain, ckpt_path=checkpoint, weights_only=False)
+    minutes = module.elapsed() / 60
+    if recipe.early_stop_epochs and folder.best.exists():
+        best = read_checkpoint(folder.best)
+        module.load_state_dict(best["state_dict"])
+        module.on_load_checkpoint(best)
+    return minutes
+
+
+# ---- measure ------------------------------------------------------------------------------------
 
 
 def _name(model: NBDT) -> None:
@@ -117,44 +246,21 @@ def _name(model: NBDT) -> None:
     model.head.rules = type(model.head.rules)(rename(model.hierarchy), rule=model.rule)
 
 
-def _measure(model: NBDT, held_out: Labelled, test: Labelled) -> None:
+def _measure(model: NBDT, images: dict[str, Images], workers: int) -> None:
     # The stored weights are rounded to half precision: round before measuring, not after.
     with torch.no_grad():
         for value in model.parameters():
             if value.ndim > 1:
                 value.copy_(value.half())
-    logits = flat_logits(model, held_out)
-    model.reference = {"logits": logits.half(), "labels": held_out.labels.to(torch.int16)}
-    figures = {
+    if torch.cuda.is_available():
+        model.cuda()
+    held_out, test = images[VALIDATION], images[TEST]
+    logits = flat_logits(model, held_out, workers=workers)
+    tested = flat_logits(model, test, workers=workers)
+    model.cpu()
+    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
+    model.reference = {"logits": logits.half(), "labels": held_out.labels.to(kind)}
+    model.provenance["accuracy"] = {
         "held_out": accuracies(model, logits, held_out.labels),
-        "test": accuracies(model, flat_logits(model, test), test.labels),
+        "test": accuracies(model, tested, test.labels),
     }
-    model.provenance["accuracy"] = figures
-
-
-def model_card(model: NBDT) -> str:
-    """What a user should know, from the model's own provenance."""
-    facts = model.provenance
-    rows = "\n".join(
-        f"| {split} | {values['flat']:.2%} | {values['soft']:.2%} | {values['hard']:.2%} |"
-        for split, values in facts["accuracy"].items()
-    )
-    recipe = facts["recipe"]
-    return f"""# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
-
-Trained with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
-images of {recipe["image_size"]} pixels; {len(model.reference["labels"]):,} training images were held
-out for choices, and the test images were looked at once.
-
-| images | flat | soft | hard |
-|---|---|---|---|
-{rows}
-
-```
-{model.hierarchy}
-```
-
-Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, and answers with one of
-them whatever the photograph shows; it sees the centre square of a photograph at
-{recipe["image_size"]} × {recipe["image_size"]} pixels.
-"""

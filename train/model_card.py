@@ -1,0 +1,33 @@
+"""The README of a trained model, from the model's own provenance."""
+
+from __future__ import annotations
+
+from nbdt.model import NBDT
+
+
+def model_card(model: NBDT) -> str:
+    """What a user should know."""
+    facts = model.provenance
+    rows = "\n".join(
+        f"| {split} | {values['flat']:.2%} | {values['soft']:.2%} | {values['hard']:.2%} |"
+        for split, values in facts["accuracy"].items()
+    )
+    size = model.preprocess.size
+    return f"""# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
+
+Trained with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
+images of {size} pixels; {len(model.reference["labels"]):,} training images were held
+out for choices, and the test images were looked at once.
+
+| images | flat | soft | hard |
+|---|---|---|---|
+{rows}
+
+```
+{model.hierarchy}
+```
+
+Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, and answers with one of
+them whatever the photograph shows; it sees the centre square of a photograph at
+{size} × {size} pixels.
+"""
