@@ -537,7 +537,7 @@ def test_classes_the_model_does_not_know_are_refused(model, built):
 
 
 def test_bad_builds_are_refused(model, data, built, tmp_path):
-    with pytest.raises(EvidenceError, match="exists already"):
+    with pytest.raises(NBDTError, match="exists already"):
         EvidenceIndex.build(model, data, built.folder)
     with pytest.raises(EvidenceError, match="holds none"):
         EvidenceIndex.build(model, [])

@@ -28,7 +28,11 @@ CORE_EXCEPTIONS = {
     "nbdt/small.py": {"timm"},
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }
-EXTRAS = {"train": "train", "explain": "evidence", "demo": "demo"}  # the extra whose libraries a room may use
+EXTRAS = {
+    "train": "train",
+    "explain": "evidence",
+    "demo": "demo",
+}  # the extra whose libraries a room may use
 DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn"}
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

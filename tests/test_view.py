@@ -62,7 +62,7 @@ def test_a_large_tree_is_cut_to_what_fits_and_says_so():
     tree = load("imagenet1k-wordnet")
     text = shown(tree)
     assert 10 < len(text.splitlines()) <= LINES + 1
-    assert "1,000 classes, 367 groups" in text
+    assert "1,000 classes, 369 groups" in text
     assert "not all is shown" in text
     assert len(shown(tree, everything=True).splitlines()) == tree.num_nodes + 1
     assert "not all" not in shown(tree, everything=True)
