@@ -88,10 +88,17 @@ def explain(
         maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
         child_maps, node_maps = [()] * len(found), [{}] * len(found)
         made = _made(model, f"{method} (Captum)", "input")
-    answers = _soft_answers(model, logits)
+    answers = soft_answers(model, logits)
     explanations = [
-        Explanation(*parts, made={**made, "soft_answer": answer})
-        for *parts, answer in zip(found, maps, child_maps, node_maps, photos, answers, strict=True)
+        Explanation(
+            path=path,
+            maps=maps[row],
+            child_maps=child_maps[row],
+            node_maps=node_maps[row],
+            photo=photos[row],
+            made={**made, "soft_answer": answers[row]},
+        )
+        for row, path in enumerate(found)
     ]
     if evidence is not None:
         explanations = _with_evidence(model, layer, explanations, evidence)
@@ -173,8 +180,8 @@ def _log_odds_weights(decision: Decision) -> NDArray[np.float64]:
     """
     others = np.array(decision.log_probs, dtype=np.float64)
     others[decision.chosen] = -math.inf
-    weights = -np.exp(others - others.max())
-    weights /= -weights.sum()
+    shares: NDArray[np.float64] = np.exp(others - others.max())
+    weights: NDArray[np.float64] = -shares / shares.sum()
     weights[decision.chosen] = 1
     return weights
 
@@ -249,7 +256,7 @@ def _prepare(
     return batch.to(device), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
 
 
-def _soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
+def soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
     """The likeliest class over all paths; the path's own may be another."""
     best = model.head.rules(logits).exp().max(dim=1)
     return [
