@@ -1,10 +1,13 @@
-"""``nbdt explain IMAGE…``: the path in the terminal, a picture an image in the output folder."""
+"""``nbdt explain``: files named one by one are shown, a tree in the terminal and a picture each;
+a folder, pattern, list, archive or table of them becomes a batch of rows; see `nbdt.explain.batch`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,23 +23,68 @@ from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
 
 from .attribution import GRAD_CAM, check_method, explain
+from .batch_inputs import is_collection
 from .evidence_index import EvidenceIndex
 from .explanation import Explanation
 from .render import picture, png
+
+BATCH_FOLDER = Path("explained")
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command(name="explain")
 def explain_command(
-    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files; or any number of them: a folder, a quoted pattern, a list (.txt), a "
+            "tar archive, or a .parquet or .csv table with a column of paths."
+        ),
+    ],
     *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where pictures go, by default here; or the batch's folder, by default "
+            "./explained. The same command goes on with a batch that was stopped."
+        ),
+    ] = None,
+    rows: Annotated[
+        bool | None,
+        typer.Option(
+            "--rows/--pictures",
+            help="Make a batch of files named one by one; or show each image of a folder.",
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="How maps are made; a wrong name lists the others.")
     ] = GRAD_CAM,
+    maps: Annotated[
+        str, typer.Option(help="Of a batch: npz (raw arrays), png (pictures) or none.")
+    ] = "npz",
+    column: Annotated[
+        str | None, typer.Option(help="The tables' column of paths, if not 'path'.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(help="Of a batch on n machines: i/n, its i-th share, in one folder.")
+    ] = "1/1",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of a batch: float32, bfloat16, or auto: bfloat16 if the hardware has it."
+        ),
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 32,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that decode; by default one a core.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read the finished files of a batch again, all of them."),
+    ] = False,
     evidence: Annotated[
         Path | None,
         typer.Option(help="Training images to compare with: a folder of nbdt evidence build."),
@@ -51,10 +99,24 @@ def explain_command(
         bool, typer.Option("--json", help="One JSON object a line instead of trees.")
     ] = False,
 ) -> None:
-    """Explain photographs: the path with its probabilities, and one picture or page each."""
+    """Explain photographs: the path with its probabilities, and one picture or page each.
+
+    A batch leaves Parquet rows and raw maps instead, and a manifest once it is complete.
+    """
     check_method(method)
+    share = _share(shard)
     loaded = open_model(model, weights)
     index = EvidenceIndex.load(evidence) if evidence else None
+    if rows or (rows is None and any(map(is_collection, images))):
+        from .batch_command import explain_batch
+
+        explain_batch(
+            loaded, images, out or BATCH_FOLDER, share=share, column=column, as_json=as_json,
+            maps=maps, pages=pages, method=method, evidence=index, counterfactuals=counterfactuals,
+            precision=precision, batch_size=batch_size, workers=workers, verify=verify,
+        )  # fmt: skip
+        return
+    out = out or Path()
     out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
     for source in iter_files(images, max_side=AMPLE_SIDE):
@@ -71,6 +133,16 @@ def explain_command(
         _report(source, explanation, target, as_json=as_json)
     if failed:
         raise typer.Exit(3)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """(3, 8) for "3/8"; a usage error for anything but i/n with 1 ≤ i ≤ n."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise typer.BadParameter(
+            f"Expected --shard i/n with 1 ≤ i ≤ n, such as 1/8 to 8/8 on eight machines; got {text!r}."
+        )
+    return int(match[1]), int(match[2])
 
 
 def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Path:

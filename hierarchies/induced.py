@@ -147,7 +147,8 @@ def _source(
         return weights, list(classes), wnids
     from torch import nn
 
-    from nbdt.head import NBDTHead, _last_linear
+    from nbdt.head import NBDTHead
+    from nbdt.last_layer import class_weights
 
     heads = [part for part in weights.modules() if isinstance(part, NBDTHead)]
     if classes is None and not heads:
@@ -160,8 +161,9 @@ def _source(
         classes = tree.classes
         carried = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
         wnids = carried if wnids is None and any(carried) else wnids
-    found = weights if isinstance(weights, nn.Linear) else _last_linear(weights, len(classes))[1]
-    return found.weight, list(classes), wnids
+    if isinstance(weights, nn.Linear):
+        return weights.weight, list(classes), wnids
+    return class_weights(weights, len(classes)), list(classes), wnids
 
 
 def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:

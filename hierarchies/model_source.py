@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT, bundled
+from nbdt.model import NBDT
 from nbdt.networks import import_timm
+from nbdt.saved_model import bundled
 
 from .classifier import PREFIX, from_classifier
 

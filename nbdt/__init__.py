@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .attaching import attach as attach
+    from .attaching import detach as detach
+    from .attaching import flat as flat
     from .errors import NBDTError as NBDTError
     from .head import DecisionRules as DecisionRules
     from .head import NBDTHead as NBDTHead
-    from .head import attach as attach
-    from .head import detach as detach
-    from .head import flat as flat
     from .hierarchy import Hierarchy as Hierarchy
     from .model import NBDT as NBDT
     from .nodes import HierarchyError as HierarchyError
@@ -30,9 +30,9 @@ _HOME = {
     "NBDTError": "errors",
     "NBDTHead": "head",
     "Path": "paths",
-    "attach": "head",
-    "detach": "head",
-    "flat": "head",
+    "attach": "attaching",
+    "detach": "attaching",
+    "flat": "attaching",
 }
 __all__ = sorted(_HOME)
 

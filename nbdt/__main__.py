@@ -32,6 +32,7 @@ COMMANDS = {
         "Measure a tree on photographs, or what an edit changes.",
         "",
     ),
+    "export": ("nbdt.export_command", "Write a model as ONNX or .pt2, for any runtime.", "export"),
     "train": ("nbdt.train.command", "Train a model from a recipe and a folder of images.", "train"),
 }
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .errors import NBDTError, listed
+from .errors import NBDTError
 from .hierarchy import Hierarchy
+from .last_layer import width
 from .paths import Decision, Path
 from .rules import (
     check_finite,
@@ -24,8 +24,6 @@ from .rules import (
     leaf_log_probs,
 )
 from .tree import Tree
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class DecisionRules(nn.Module):
@@ -175,21 +173,31 @@ class NBDTHead(nn.Module):
         self.gives_flat = False
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, hierarchy: Hierarchy, *, rule: str) -> NBDTHead:
+    def from_linear(cls, linear: nn.Module, hierarchy: Hierarchy, *, rule: str) -> NBDTHead:
         """A head around an existing layer, which is used as it is and not copied.
+
+        Args:
+            linear: a linear layer or a 1 × 1 convolution; or whatever else gives the logits, where
+                a wrong number of them shows only when it runs.
+            hierarchy: its classes are the layer's outputs.
+            rule: as in `DecisionRules`.
 
         Raises:
             NBDTError: the layer's outputs are not as many as the hierarchy's classes.
         """
-        if linear.out_features != hierarchy.num_classes:
+        found = width(linear, "out")
+        if found not in {None, hierarchy.num_classes}:
             raise NBDTError(
-                f"The linear layer has {linear.out_features} outputs, the hierarchy "
+                f"The linear layer has {found} outputs, the hierarchy "
                 f"{hierarchy.num_classes} classes; they must be the same classes in one order."
             )
         head = cls.__new__(cls)
         nn.Module.__init__(head)
-        head.linear = linear
-        head.rules = DecisionRules(hierarchy, rule=rule).to(linear.weight.device)
+        head.linear = cast(nn.Linear, linear)  # what it mostly is, and what readers of weights need
+        head.rules = DecisionRules(hierarchy, rule=rule)
+        parameter = next(linear.parameters(), None)
+        if parameter is not None:
+            head.rules.to(parameter.device)
         head.gives_flat = False
         head.train(linear.training)
         return head
@@ -207,103 +215,54 @@ class NBDTHead(nn.Module):
     @property
     def in_features(self) -> int:
         """Width of the features, as on the linear layer that this head replaces."""
-        return self.linear.in_features
+        return width(self.linear, "in") or self.hierarchy.num_classes
 
     @property
     def out_features(self) -> int:
         """Number of classes, as on the linear layer that this head replaces."""
-        return self.linear.out_features
+        return self.hierarchy.num_classes
+
+    @property
+    def weight(self) -> Tensor:
+        """The linear layer's weight: some models look at their last layer's."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The linear layer's bias."""
+        return self.linear.bias
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, features) to (batch, classes): leaf log-probabilities, or logits in `flat`."""
+        """(batch, features) to (batch, classes): leaf log-probabilities, or logits in `flat`.
+
+        On a convolution, (batch, features, 1, 1) to (batch, classes, 1, 1).
+
+        Raises:
+            NBDTError: another shape. Then the model pools after its last layer.
+        """
         logits: Tensor = self.linear(features)
-        return logits if self.gives_flat else self.rules(logits)
+        if self.gives_flat:
+            return logits
+        rows = self._rows(logits)
+        log_probs: Tensor = self.rules(rows)
+        return log_probs if rows is logits else log_probs.reshape(logits.shape)
 
     def hard(self, features: Tensor) -> Tensor:
         """Greedy descent: (batch, features) to (batch,) int64 class indices."""
-        return self.rules.hard(self.linear(features))
+        return self.rules.hard(self._rows(self.linear(features)))
 
     def paths(self, features: Tensor, classes: Sequence[int] | Tensor | None = None) -> list[Path]:
         """The decisions for each image; see `DecisionRules.paths`."""
-        return self.rules.paths(self.linear(features), classes)
+        return self.rules.paths(self._rows(self.linear(features)), classes)
 
-
-def attach(model: M, hierarchy: Hierarchy, *, rule: str) -> M:
-    """Put an `NBDTHead` in the place of the model's last linear layer; return the model.
-
-    The layer is found by structure: the last `nn.Linear`, in the order of registration, that has
-    one output per class. It is kept inside the head, so that `detach` gives the model back.
-
-    Raises:
-        NBDTError: no such layer, or a model that has a head already.
-    """
-    if _heads(model):
-        raise NBDTError("The model has an NBDTHead already; detach(model) first.")
-    name, linear = _last_linear(model, hierarchy.num_classes)
-    _replace(model, name, NBDTHead.from_linear(linear, hierarchy, rule=rule))
-    return model
-
-
-def detach(model: M) -> M:
-    """Undo `attach`: the very same linear layer takes its old place. Returns the model.
-
-    Raises:
-        NBDTError: the model has no head, or is one.
-    """
-    for name, head in _require_heads(model).items():
-        if not name:
-            raise NBDTError("This is a bare NBDTHead; its linear layer is `head.linear`.")
-        _replace(model, name, head.linear)
-    return model
-
-
-@contextmanager
-def flat(model: nn.Module) -> Iterator[None]:
-    """Inside, the model gives its flat logits: what `TreeSupervisionLoss` takes.
-
-    Works through wrappers such as DistributedDataParallel. One thread at a time: the switch sits
-    on the head.
-
-    Raises:
-        NBDTError: the model has no head.
-    """
-    heads = _require_heads(model).values()
-    before = [head.gives_flat for head in heads]
-    for head in heads:
-        head.gives_flat = True
-    try:
-        yield
-    finally:
-        for head, value in zip(heads, before, strict=True):
-            head.gives_flat = value
-
-
-def _heads(model: nn.Module) -> dict[str, NBDTHead]:
-    return {name: part for name, part in model.named_modules() if isinstance(part, NBDTHead)}
-
-
-def _require_heads(model: nn.Module) -> dict[str, NBDTHead]:
-    heads = _heads(model)
-    if not heads:
+    def _rows(self, logits: Tensor) -> Tensor:
+        """(batch, classes), also from the one position that a convolution on pooled features has."""
+        if logits.ndim == 2:
+            return logits
+        if logits.ndim > 2 and logits.shape[1] * len(logits) == logits.numel():
+            return logits.flatten(1)
         raise NBDTError(
-            f"{type(model).__name__} has no NBDTHead; attach(model, hierarchy, rule=…) first."
+            f"The layer below the head gives {tuple(logits.shape)} instead of (batch, "
+            f"{self.out_features}): the model goes on after it. detach(model), then attach with "
+            "layer='', which puts the rules on the model's output."
         )
-    return heads
-
-
-def _last_linear(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-    fitting = [name for name, layer in layers.items() if layer.out_features == num_classes]
-    if not fitting or fitting == [""]:
-        found = [f"{name} ({layer.out_features})" for name, layer in layers.items()]
-        raise NBDTError(
-            f"Expected a linear layer inside {type(model).__name__} with {num_classes} outputs, "
-            f"one for each class of the hierarchy; found {listed(found[-5:]) or 'none'}. Use "
-            "NBDTHead where the model has another kind of last layer."
-        )
-    return fitting[-1], layers[fitting[-1]]
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

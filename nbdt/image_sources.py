@@ -10,7 +10,17 @@ from functools import partial
 
 from PIL import Image
 
-from .images import MAX_PIXELS, ImageError, StrPath, open_image, refusal, refuse, regular_file
+from .images import (
+    MAX_PIXELS,
+    ImageError,
+    StrPath,
+    check_bytes,
+    open_image,
+    read_file,
+    refusal,
+    refuse,
+    regular_file,
+)
 
 MAX_MEMBER_BYTES = 256 << 20  # a member of an archive is held in memory, a file is not
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -24,11 +34,15 @@ class ImageSource:
     `open` may be called any number of times, at once or later, in this process or another, and
     raises `ImageError`. A source from a tar archive holds the file's bytes, so drop it when done:
     a list of all sources of an archive keeps the whole archive in memory.
+
+    `read` gives the bytes that `open` decodes, under the same checks; None where a source was made
+    by hand without it.
     """
 
     reference: str
     label: str | None
     open: Callable[[], Image.Image] = field(repr=False, compare=False)
+    read: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 def iter_files(
@@ -46,7 +60,7 @@ def iter_files(
         if os.path.isdir(name):
             yield from _walk(name, reader)
         else:
-            yield ImageSource(name, None, partial(reader, name))
+            yield ImageSource(name, None, partial(reader, name), partial(read_file, name))
 
 
 def _walk(root: str, reader: Callable[[str], Image.Image]) -> Iterator[ImageSource]:
@@ -55,17 +69,18 @@ def _walk(root: str, reader: Callable[[str], Image.Image]) -> Iterator[ImageSour
     while pending:
         path, is_folder = pending.pop()
         opener: Callable[[], Image.Image] = partial(reader, path)
+        content: Callable[[], bytes] = partial(read_file, path)
         if is_folder:
             try:
                 pending.extend(reversed(_entries(path)))
                 continue
             except ImageError as error:
-                opener = partial(refuse, error)
+                opener = content = partial(refuse, error)
         empty = False
-        yield ImageSource(path, None, opener)
+        yield ImageSource(path, None, opener, content)
     if empty:
         refused = refusal(root, "image files", "a folder without any", _named())
-        yield ImageSource(root, None, partial(refuse, refused))
+        yield ImageSource(root, None, partial(refuse, refused), partial(refuse, refused))
 
 
 def _entries(folder: str, *, follow: bool = False) -> list[tuple[str, bool]]:
@@ -122,7 +137,8 @@ def _labelled(
         for path, is_folder in _entries(folder):
             if not is_folder:
                 empty = False
-                yield ImageSource(path, os.path.basename(folder), partial(reader, path))
+                label, content = os.path.basename(folder), partial(read_file, path)
+                yield ImageSource(path, label, partial(reader, path), content)
     if empty:
         got = f"{len(classes)} folders ({os.path.basename(classes[0])!r}, ...) without any"
         remedy = f"name the split if there are splits; {_named()}"
@@ -180,7 +196,9 @@ def iter_tar(
                 # One byte more than allowed tells the reader that it is too large.
                 data = _content(archive, member, max_member_bytes + 1)
                 reference = f"{name}!{member.name}"
-                yield ImageSource(reference, label, partial(reader, data, name=reference))
+                opener = partial(reader, data, name=reference)
+                content = partial(check_bytes, data, reference, max_member_bytes)
+                yield ImageSource(reference, label, opener, content)
     except ImageError:
         raise
     except Exception as error:  # decompressors and header parsers of hostile bytes

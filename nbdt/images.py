@@ -115,6 +115,23 @@ def open_image(
             raise refusal(name, expected, got, remedy) from error
 
 
+def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """A file's bytes, under the checks of `open_image`: for who needs more than the picture.
+
+    Raises:
+        ImageError: missing, unreadable, not a regular file, empty or too large.
+    """
+    name = _name_of(path)
+    with _stream(path, name, max_bytes) as stream:
+        return _read(stream, name, max_bytes)
+
+
+def check_bytes(data: bytes, name: str, max_bytes: int) -> bytes:
+    """`data` itself. Raises ImageError if it is empty or longer than `max_bytes`."""
+    _check_size(len(data), name, max_bytes)
+    return data
+
+
 def refusal(name: str, expected: str, got: str, remedy: str) -> ImageError:
     """One line in which no file name or decoder message can smuggle a terminal's control codes."""
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in got)
@@ -122,7 +139,7 @@ def refusal(name: str, expected: str, got: str, remedy: str) -> ImageError:
 
 
 def refuse(error: ImageError) -> NoReturn:
-    """Raise it: an opener for what cannot be opened."""
+    """Raise it: an opener, or a reader, for what cannot be opened."""
     raise error
 
 

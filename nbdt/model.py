@@ -5,30 +5,25 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import paths
-from .errors import NBDTError, listed, nearest
+from .errors import NBDTError
 from .files import new_folder
 from .head import NBDTHead
 from .hierarchy import Hierarchy
-from .networks import create_timm, mismatch
-from .preprocessing import Preprocessing, three, timm_preprocessing
-
-FORMAT = "nbdt-model"
-VERSION = 1
-MAX_CONFIG = 2**20  # bytes
+from .hub import Published
+from .networks import create_timm, shape_mismatch
+from .preprocessing import Preprocessing, timm_preprocessing
+from .saved_model import FORMAT, REFERENCE, VERSION, WEIGHTS, file_hashes, open_saved
 
 
-class NBDT(nn.Module):
+class NBDT(nn.Module, Published):
     """An image classifier that answers with a path.
 
     Args:
@@ -158,12 +153,12 @@ class NBDT(nn.Module):
 
     def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
         state = {name: _stored(value, dtype) for name, value in self.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
+        save_file(state, folder / WEIGHTS)
         self.hierarchy.save(folder / "hierarchy.json")
         if self.reference:
-            save_file(self.reference, folder / "reference.safetensors")
+            save_file(self.reference, folder / REFERENCE)
         if card:
-            (folder / "README.md").write_text(card)
+            (folder / "README.md").write_text(card, encoding="utf-8")
         config = {
             "format": FORMAT,
             "version": VERSION,
@@ -171,6 +166,7 @@ class NBDT(nn.Module):
             "rule": self.rule,
             "preprocessing": asdict(self.preprocess),
             "hierarchy_hash": self.hierarchy.hash,
+            "sha256": file_hashes(folder),
             "provenance": {"torch": torch.__version__, **self.provenance},
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -182,92 +178,26 @@ class NBDT(nn.Module):
         Raises:
             NBDTError: no such model, a damaged one, or one written by a newer version.
         """
-        root = _find(folder)
-        config = _read_config(root / "config.json")
-        hierarchy = Hierarchy.load(root / "hierarchy.json")
-        if hierarchy.hash != config["hierarchy_hash"]:
+        saved = open_saved(folder)
+        architecture = saved.config["architecture"]
+        network = create_timm(architecture, saved.hierarchy.num_classes)
+        model = cls.from_network(network, architecture, saved.hierarchy, rule=saved.config["rule"])
+        problem = shape_mismatch(model, saved.shapes)
+        if problem:
             raise NBDTError(
-                f"{str(root)!r}: hierarchy.json is not the one this model was saved with "
-                f"(hash {hierarchy.hash[:12]}…, expected {config['hierarchy_hash'][:12]}…)."
+                f"{str(saved.root / WEIGHTS)!r} does not fit the saved architecture: {problem}."
             )
-        network = create_timm(config["architecture"], hierarchy.num_classes)
-        model = cls.from_network(network, config["architecture"], hierarchy, rule=config["rule"])
-        model.preprocess = _read_preprocessing(root, config["preprocessing"])
-        _load_state(model, root / "model.safetensors")
-        model.provenance = config.get("provenance", {})
-        if (root / "reference.safetensors").exists():
-            model.reference = _read_tensors(root / "reference.safetensors")
+        model.load_state_dict(saved.weights())
+        model.preprocess = saved.preprocessing
+        model.provenance = saved.config.get("provenance", {})
+        model.reference = saved.reference()
         return model.eval()
 
-
-def bundled() -> list[str]:
-    """Names of the models inside the package."""
-    root = files("nbdt") / "bundled"
-    return sorted(item.name for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self._write(save_directory, None, None)
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Matrices in `dtype`; norm parameters and statistics are few, and need their range."""
     halve = dtype is not None and value.is_floating_point() and value.ndim > 1
     return (value.to(dtype) if halve else value).detach().cpu().contiguous()
-
-
-def _find(folder: str | os.PathLike[str]) -> Path:
-    if str(folder) in bundled():
-        return Path(str(files("nbdt") / "bundled" / str(folder)))
-    root = Path(folder)
-    if not (root / "config.json").is_file():
-        raise NBDTError(
-            f"There is no saved model at {os.fspath(folder)!r} (a folder with config.json). "
-            f"Bundled models: {listed(bundled())}.{nearest(str(folder), bundled())}"
-        )
-    return root
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_CONFIG:
-        raise NBDTError(f"{str(path)!r} is larger than {MAX_CONFIG:,} bytes; not a model's config.")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise NBDTError(f'{str(path)!r} is not the config of a saved model ("format": "{FORMAT}").')
-    if config.get("version") != VERSION:
-        raise NBDTError(
-            f"{str(path)!r} has model format version {config.get('version')!r}; this release reads "
-            f"version {VERSION}. Upgrade nbdt-vision."
-        )
-    wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
-    wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
-    if wrong:
-        raise NBDTError(f"{str(path)!r} is damaged: missing or wrong {listed(wrong)}.")
-    return config
-
-
-def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
-    try:
-        return Preprocessing(
-            size=int(values["size"]),
-            mean=three(values["mean"]),
-            std=three(values["std"]),
-            crop_pct=float(values["crop_pct"]),
-            interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None
-
-
-def _load_state(model: NBDT, path: Path) -> None:
-    state = _read_tensors(path)
-    problem = mismatch(model, state)
-    if problem:
-        raise NBDTError(f"{str(path)!r} does not fit the saved architecture: {problem}.")
-    model.load_state_dict(state)

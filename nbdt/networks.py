@@ -132,13 +132,18 @@ def _tensor(value: object) -> Tensor:
 
 def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
     """What keeps `state` from fitting `network`, or nothing."""
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    extra = [name for name in state if name not in own]
+    return shape_mismatch(network, {name: tuple(value.shape) for name, value in state.items()})
+
+
+def shape_mismatch(network: nn.Module, found: Mapping[str, tuple[int, ...]]) -> str:
+    """What keeps tensors of these shapes from fitting `network`, or nothing."""
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    missing = [name for name in own if name not in found]
+    extra = [name for name in found if name not in own]
     shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        f"{name} {found[name]} for {own[name]}"
         for name in own
-        if name in state and state[name].shape != own[name].shape
+        if name in found and found[name] != own[name]
     ]
     problems = {"missing": missing, "unexpected": extra, "of another shape": shapes}
     return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)

@@ -37,9 +37,13 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(3, size, size), float32."""
-        pixels = torch.from_numpy(np.array(self.frame(image))).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pixels - mean) / std
+        return self.normalise(torch.from_numpy(np.array(self.frame(image))))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Of `frame`'s pixels (…, height, width, 3), uint8, on any device: (…, 3, height, width)."""
+        values = pixels.movedim(-1, -3).float().div_(255)
+        mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
+        return values.sub_(mean).div_(std)
 
 
 def timm_preprocessing(network: nn.Module) -> Preprocessing:

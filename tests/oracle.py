@@ -1,5 +1,6 @@
 """Slow float64 twins of the core, written from the definitions, and trees to try them on."""
 
+import hashlib
 import itertools
 import math
 import random
@@ -462,3 +463,72 @@ def path_specificity(before, after, path, spread):
         wins = [abs(before[n] - after[row][n]) / spread[n] < fall for n in others]
         shares.append(sum(wins) / len(wins) if wins else math.nan)
     return np.array(shares)
+
+
+# Corrections: what `nbdt.train.correction_loss` computes in batches.
+
+
+def sibling_log_probs(h, rule, z):
+    """(nodes,) log p(node | parent) of one image's class logits `z` (classes,), root 0."""
+    scores = node_scores(h, np.asarray(z, dtype=np.float64)[None], rule)[0]
+    found = np.zeros(h.num_nodes)
+    for siblings in children(h):
+        for node in siblings:
+            found[node] = scores[node] - log_sum_exp(scores[None, list(siblings)])[0]
+    return found
+
+
+def correction_loss(h, rule, z, said):
+    """What one correction costs: ("step", child node) or ("label", class index)."""
+    log_probs = sibling_log_probs(h, rule, z)
+    kind, index = said
+    if kind == "step":
+        return -log_probs[index]
+    path = -sum(log_probs[node] for node in h.path_to(h.leaf_nodes[index]))
+    if rule == "marginal":
+        return path
+    return path + log_sum_exp(np.asarray(z)[None])[0] - z[index]
+
+
+def decision_divergence(h, rule, before, after, trust):
+    """Mean over images of Σ over inner nodes of trust · P_before(node) · KL(before ‖ after)."""
+    total = 0.0
+    for z, w in zip(before, after, strict=True):
+        p, q = sibling_log_probs(h, rule, z), sibling_log_probs(h, rule, w)
+        for siblings in children(h):
+            for node in siblings:
+                reach = math.exp(sum(p[other] for other in h.path_to(node)))
+                total += trust[h.parents[node]] * reach * (p[node] - q[node])
+    return total / len(before)
+
+
+# Batches: what `nbdt.explain.batch` writes, one image and one decision at a time.
+
+
+def sha256(file):
+    """Of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def batch_row(path):
+    """A path's columns, from nothing but its names and log-probabilities."""
+    decisions, total = [], 1.0
+    for decision in path:
+        probabilities = [math.exp(value) for value in decision.log_probs]
+        ranked = sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
+        second = next(i for i in ranked if i != decision.chosen)
+        total *= probabilities[decision.chosen]
+        decisions.append(
+            {
+                "node": decision.node,
+                "node_id": decision.node_id,
+                "chosen": decision.children[decision.chosen],
+                "chosen_id": decision.child_ids[decision.chosen],
+                "probability": probabilities[decision.chosen],
+                "runner_up": decision.children[second],
+                "runner_up_id": decision.child_ids[second],
+                "runner_up_probability": probabilities[second],
+                "margin": math.log(probabilities[decision.chosen] / probabilities[second]),
+            }
+        )
+    return {"class": path.class_name, "probability": total, "decisions": decisions}

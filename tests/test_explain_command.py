@@ -1,6 +1,7 @@
 """`nbdt explain`: real files in, trees, JSON and pictures out, in a process of its own."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -78,3 +79,52 @@ def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
     assert unknown.returncode == 1
     assert "Did you mean 'cifar10'?" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+@pytest.fixture(scope="module")
+def batch(outcome, tmp_path_factory):
+    """The same good and bad files as a folder: rows, and the same command again as JSON lines."""
+    folder = tmp_path_factory.mktemp("batch")
+    shutil.copytree(outcome[0], folder / "photos", ignore=shutil.ignore_patterns("out", "js"))
+    first = run(folder, "photos", "--out", "done")
+    (folder / "done" / "rows" / "part-000000.parquet").unlink()
+    return folder, first, run(folder, "photos", "--out", "done", "--json")
+
+
+def test_a_folder_becomes_a_batch(batch):
+    folder, first, _ = batch
+    assert first.returncode == 3, first.stderr
+    assert first.stdout == "written: done (5 of 8 images explained)\n"
+    assert first.stderr.count("error: 'photos/") == len(first.stderr.splitlines()) == 3
+    assert "\x1b" not in first.stderr
+    names = {path.name for path in (folder / "done").iterdir()}
+    assert names == {"batch.json", "manifest.json", "maps", "rows"}
+
+
+def test_a_batchs_json_is_one_line_an_image_and_nothing_else(batch):
+    _, _, again = batch
+    assert again.returncode == 3
+    records = [json.loads(line) for line in again.stdout.splitlines()]
+    assert len(records) == 8
+    assert sum(record["status"] == "failed" for record in records) == 3
+    assert "written: done" in again.stderr
+
+
+def test_another_option_is_fatal_and_says_what_differs(batch):
+    folder, _, _ = batch
+    refused = run(folder, "photos", "--out", "done", "--maps", "none")
+    assert refused.returncode == 1
+    assert 'maps: "npz" there, "none" now' in refused.stderr
+
+
+def test_either_way_can_be_asked_for(tmp_path):
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "red.png")
+    rows = run(tmp_path, "red.png", "--rows", "--maps", "none", "--shard", "1/2")
+    assert rows.returncode == 0, rows.stderr
+    assert (tmp_path / "explained" / "rows" / "part-000000.parquet").exists()
+    shown = run(tmp_path, ".", "--pictures", "--out", "pictures")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "pictures" / "red.nbdt.png").exists()
+    wrong = run(tmp_path, ".", "--shard", "2")
+    assert wrong.returncode == 2
+    assert "Expected --shard i/n" in wrong.stderr

@@ -294,7 +294,7 @@ def test_attach_keeps_the_device_the_type_and_the_parameters():
             r"linear layer inside Sequential with 4 outputs.*found '1 \(10\)', '3 \(9\)'",
         ),
         (lambda: attach(nn.Flatten(), TEN, rule="marginal"), "found none"),
-        (lambda: attach(nn.Linear(3, 10), TEN, rule="marginal"), "inside Linear .*Use NBDTHead"),
+        (lambda: attach(nn.Linear(3, 10), TEN, rule="marginal"), "inside Linear .*use NBDTHead"),
         (lambda: attach(small_network(), TEN, rule="soft"), "Unknown rule 'soft'"),
         (lambda: detach(small_network()), "Sequential has no NBDTHead; attach"),
         (lambda: detach(head_on("marginal")), "bare NBDTHead; its linear layer is `head.linear`"),

@@ -23,17 +23,26 @@ ROOMS = {  # each room and the rooms it may import from, itself aside
 CORE = {"torch", "numpy", "networkx", "safetensors", "PIL"}
 CORE_EXCEPTIONS = {
     "nbdt/__main__.py": {"typer"},
+    "nbdt/export.py": {"onnx", "onnxscript"},
+    "nbdt/export_command.py": {"rich", "typer"},
+    "nbdt/hub.py": {"huggingface_hub"},
     "nbdt/networks.py": {"timm"},
     "nbdt/preprocessing.py": {"timm"},
     "nbdt/small.py": {"timm"},
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }
 EXTRAS = {
+    "nbdt": "export",
     "train": "train",
     "explain": "evidence",
     "demo": "demo",
 }  # the extra whose libraries a room may use
-DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "huggingface_hub": "huggingface-hub",
+    "sklearn": "scikit-learn",
+}
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 PACKAGE = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.model import bundled
+from nbdt.saved_model import bundled
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
 
@@ -116,6 +116,9 @@ def test_damaged_weights_are_refused(model, tmp_path):
     state = load_file(weights)
     del state["head.linear.bias"]
     save_file(state, weights)
+    with pytest.raises(NBDTError, match="is not the file that was saved"):
+        NBDT.load(tmp_path / "model")
+    edit_config(tmp_path / "model", sha256={})
     with pytest.raises(NBDTError, match=r"missing: 'head\.linear\.bias'"):
         NBDT.load(tmp_path / "model")
     weights.write_bytes(b"\x80\x04pickle")

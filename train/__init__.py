@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import Recipe as Recipe
+    from .corrections import fit_corrections as fit_corrections
     from .loss import TreeSupervisionLoss as TreeSupervisionLoss
     from .run import train as train
 
 # Importing the loss does not import Lightning.
-_HOME = {"Recipe": "config", "TreeSupervisionLoss": "loss", "train": "run"}
+_HOME = {
+    "Recipe": "config",
+    "TreeSupervisionLoss": "loss",
+    "fit_corrections": "corrections",
+    "train": "run",
+}
 __all__ = sorted(_HOME)
 
 

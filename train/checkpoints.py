@@ -34,6 +34,7 @@ from nbdt.files import write_atomic
 FORMAT = "nbdt-checkpoint"
 VERSION = "1"
 FOLDER, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+ASK_EVERY = 20  # batches
 COPIES = 4  # of the weights: they themselves, two moments of the optimiser, a moving average
 Packed: TypeAlias = Any
 
@@ -160,6 +161,9 @@ class SaveLast(Checkpoint):
             return
         by_step = self.steps and trainer.global_step % self.steps == 0
         by_time = self.minutes and time.monotonic() - self._saved >= 60 * self.minutes
+        if trainer.world_size > 1 and self.minutes:
+            # Ranks save together, so the first one's clock counts; asking takes time, too.
+            by_time = done % ASK_EVERY == 0 and trainer.strategy.broadcast(by_time)
         if by_step or by_time:
             self._save(trainer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sys
 import warnings
@@ -28,7 +29,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command(name="train")
 def train_command(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A shipped recipe's name, or a TOML file.")
+    ] = None,
+    *,
     data: Annotated[
         Path,
         typer.Option(
@@ -36,7 +40,6 @@ def train_command(
             "ImageNet as torchvision keeps them, a tar archive, or a CSV or Parquet table."
         ),
     ],
-    *,
     out: Annotated[Path, typer.Option(help="Where checkpoints, log and model go.")] = Path(
         "runs/run"
     ),
@@ -53,16 +56,43 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
     ] = False,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a recipe: what people said of --model, as JSON lines."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The model that is corrected; else the bundled one.")
+    ] = None,
 ) -> None:
-    """Train a model. A run that was interrupted goes on with the same command and --resume."""
+    """Train a model. A run that was interrupted goes on with the same command and --resume.
+
+    With --corrections, teach a model what people said of its decisions.
+    """
+    if (recipe is None) == (corrections is None):
+        raise typer.BadParameter("give a RECIPE to train by, or --corrections to learn from")
+    if corrections is not None:
+        if hierarchy or weights or resume:
+            raise typer.BadParameter("--hierarchy, --weights and --resume belong to a RECIPE")
+        _correct(corrections, model, data, out, settings or [])
+        return
+    if model is not None:
+        raise typer.BadParameter("--model belongs to --corrections; a recipe has --weights")
+    _train(str(recipe), data, out, hierarchy, weights, settings or [], resume=resume)
+
+
+def _train(  # noqa: PLR0917
+    recipe: str, data: Path, out: Path, hierarchy: str | None, weights: Path | None,
+    settings: list[str], *, resume: bool,
+) -> None:  # fmt: skip
     from .config import load_recipe
+    from .distributed import global_rank
     from .run import train
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     model = train(
-        load_recipe(recipe, settings or []),
+        load_recipe(recipe, settings),
         data,
         out,
         hierarchy=_hierarchy(hierarchy),
@@ -73,7 +103,33 @@ def train_command(
         report=_report,
         say=_say,
     )
-    _show(model, out)
+    if global_rank() == 0:
+        _show(model, out)
+
+
+def _correct(
+    corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str]
+) -> None:
+    from .correction_run import correct, settings_from, watched
+
+    found = correct(
+        NBDT.load("cifar10" if model is None else model),
+        corrections,
+        data,
+        out,
+        settings_from(settings),
+        command=shlex.join(["nbdt", *sys.argv[1:]]),
+        watch=_watch,
+        bar=watched,
+        say=_say,
+    )
+    table = Table(f"{len(found.applied):,} corrections", "met", "flat", "soft", "hard")
+    figures = found.model.provenance["corrected"]["accuracy"]
+    for name, met in (("before", found.met_before), ("after", found.met_after)):
+        row = (f"{figures[name][kind]:.2%}" for kind in ("flat", "soft", "hard"))
+        table.add_row(name, "" if math.isnan(met) else f"{met:.0%}", *row)
+    Console().print(table)
+    typer.echo(f"saved: {out / 'model'}")
 
 
 def _hierarchy(text: str | None) -> Hierarchy | str | None:

@@ -55,12 +55,17 @@ class Recipe:
             of the run, and how: "constant", "linear" or "cosine".
 
     Optimisation.
-        batch_size: images a step; with accumulate_batches, of each of the batches that a step sums.
+        batch_size: images a step, of all devices together; with accumulate_batches, of each of the batches that a step sums.
         optimizer: a name that timm knows.
         learning_rate, momentum, weight_decay: the optimiser's.
         schedule: "linear" or "cosine": how the learning rate falls to 0 after the warm-up.
         warmup: fraction of the run in which it rises.
         clip_norm: longest gradient; 0 for any.
+        devices: GPUs or, on a CPU, processes on this machine; 0 for all GPUs, one process on a CPU.
+        nodes: machines; each is started with the same command, by torchrun or SLURM.
+        strategy: how several devices share the work: "auto" (DDP where there are several), "ddp", or
+            "fsdp" (FSDP2: weights and optimiser are divided among them).
+        sync_norms: batch norms estimate over the batch of all devices, as one device would.
         precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
         ema_decay: the finished weights are a moving average with this decay; 0 for none.
         balance_classes: weigh each class by how rare it is.
@@ -122,6 +127,10 @@ class Recipe:
     schedule: str = "linear"
     warmup: float = 0.15
     clip_norm: float = 0.0
+    devices: int = 0
+    nodes: int = 1
+    strategy: str = "auto"
+    sync_norms: bool = False
     precision: str = "auto"
     ema_decay: float = 0.0
     label_smoothing: float = 0.0
@@ -156,6 +165,11 @@ class Recipe:
             if not low <= value <= high:
                 upper = "" if high == math.inf else f" and at most {high:g}"
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
+        if self.strategy == "fsdp" and (self.ema_decay or self.freeze_backbone):
+            raise NBDTError(
+                "strategy 'fsdp' divides the weights, which ema_decay and freeze_backbone need whole; "
+                "use strategy 'ddp', or leave them out."
+            )
         if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2:
             raise NBDTError(
                 f"Mixing pairs needs an even batch_size, got {self.batch_size} "
@@ -170,6 +184,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "schedule": ("linear", "cosine"),
     "precision": ("auto", "32", "bf16", "16"),
     "augment": ("shift", "crop"),
+    "strategy": ("auto", "ddp", "fsdp"),
 }
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("image_size", "epochs", "batch_size", "accumulate_batches"), (1, math.inf)),
@@ -182,6 +197,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("crop_padding_pixels", "early_size", "mixup_alpha"), (0, math.inf)),
     **dict.fromkeys(("cutmix_alpha", "save_every_minutes", "save_every_steps"), (0, math.inf)),
     "crop_share_min": (0.01, 1),
+    "devices": (0, math.inf),
+    "nodes": (1, math.inf),
     "workers": (AUTO, 256),
 }
 
@@ -205,6 +222,11 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             raise NBDTError(f"Expected key=value, got {override!r}, as in --set epochs=5.")
         values.update(_parse(f"{key} = {_quoted(text)}", override))
     return parse_recipe(values)
+
+
+def typed(key: str, text: str, kind: str) -> object:
+    """A value as it is written after ``key=``, of a type by its name. Raises NBDTError if not."""
+    return _typed(key, _parse(f"value = {_quoted(text)}", f"{key}={text}")["value"], kind)
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:

@@ -136,7 +136,12 @@ class TrainingBatches:
 
     Lightning says which epoch it is (through `sampler`), saves `state_dict` with a checkpoint and
     gives it back, so that a resumed run goes on with the batch that would have come next.
+
+    Of several ranks each takes its own images of every batch: together they see the very batches, and
+    the very views, that one process would.
     """
+
+    rank, ranks = 0, 1
 
     def __init__(self, data: Images, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
@@ -168,7 +173,17 @@ class TrainingBatches:
     def _indices(self) -> list[Tensor]:
         """Images of each batch still to come."""
         order = self._draw()[0][: len(self) * self.batch_size]
-        return list(order.split(self.batch_size))[self.position :]
+        batches = list(order.split(self.batch_size))[self.position :]
+        return [batch[self.rank :: self.ranks] for batch in batches]
+
+    def share(self, rank: int, ranks: int) -> None:
+        """Take the images of one rank from here on. Raises NBDTError if they cannot be shared."""
+        if self.batch_size % ranks:
+            raise NBDTError(
+                f"A batch of {self.batch_size} images cannot be divided evenly among {ranks} "
+                f"devices; choose a multiple: --set batch_size={math.ceil(self.batch_size / ranks) * ranks}."
+            )
+        self.rank, self.ranks = rank, ranks
 
     def _draw(self) -> tuple[Tensor, torch.Generator]:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
@@ -271,6 +286,7 @@ class PlainBatches:
         workers: int = 0,
     ) -> None:
         self.data, self.batch_size = data, batch_size
+        self._start, self._step = 0, 1
         self._loader: DataLoader[Batch] | None = None
         if isinstance(data, Streamed):
             if preprocessing is None:
@@ -278,20 +294,27 @@ class PlainBatches:
             views = Views(data, Augmentation(None, preprocessing), 0)
             self._loader = _loader(views, self, workers, persistent=False)
 
+    def share(self, rank: int, ranks: int) -> None:
+        """Only the images of one rank from here on."""
+        self._start, self._step = rank, ranks
+
     def keys(self) -> list[list[Key]]:
         """What the workers read."""
-        everything: list[Key] = [(PLAIN, index) for index in range(len(self.data.labels))]
+        own = range(self._start, len(self.data.labels), self._step)
+        everything: list[Key] = [(PLAIN, index) for index in own]
         size = self.batch_size
         return [everything[start : start + size] for start in range(0, len(everything), size)]
 
     def __len__(self) -> int:
-        return math.ceil(len(self.data.labels) / self.batch_size)
+        own = range(self._start, len(self.data.labels), self._step)
+        return math.ceil(len(own) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is not None:
             return iter(self._loader)
         data = cast(Labelled, self.data)
-        parts = (data.images.split(self.batch_size), data.labels.split(self.batch_size))
+        own = slice(self._start, None, self._step)
+        parts = (data.images[own].split(self.batch_size), data.labels[own].split(self.batch_size))
         return zip(*parts, strict=True)
 
 

@@ -15,9 +15,7 @@ def model_card(model: NBDT) -> str:
     size = model.preprocess.size
     return f"""# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
 
-Trained with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
-images of {size} pixels; {len(model.reference["labels"]):,} training images were held
-out for choices, and the test images were looked at once.
+{_how(model)}
 
 | images | flat | soft | hard |
 |---|---|---|---|
@@ -31,3 +29,16 @@ Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, a
 them whatever the photograph shows; it sees the centre square of a photograph at
 {size} × {size} pixels.
 """
+
+
+def _how(model: NBDT) -> str:
+    facts, size = model.provenance, model.preprocess.size
+    held_out = f"{len(model.reference['labels']):,} training images"
+    if "corrected" in facts:
+        learnt = facts["corrected"]
+        return f"""Learnt from {learnt["applied"]:,} corrections of the model {learnt["model"][:12]}… with
+`{facts["command"]}`;
+measured on {held_out} of {size} pixels that it was not trained on."""
+    return f"""Trained with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
+images of {size} pixels; {held_out} were held
+out for choices, and the test images were looked at once."""

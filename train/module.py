@@ -22,12 +22,14 @@ from nbdt.head import DecisionRules
 from nbdt.hierarchies.induced import induce
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
+from nbdt.networks import create_timm
 from nbdt.preprocessing import Preprocessing
 
 from .augment import seed_all
 from .class_order import ClassOrder
 from .config import Recipe
-from .data import Batch, TrainingBatches, normalise
+from .data import Batch, PlainBatches, TrainingBatches, normalise
+from .distributed import shard, unshard
 from .loss import TreeSupervisionLoss
 from .optimisation import make_optimizer, make_schedule
 from .schedules import weight_at
@@ -78,6 +80,8 @@ class TreeSupervised(lightning.LightningModule):
         self.tree_loss: TreeSupervisionLoss | None = None
         self.rules: DecisionRules | None = None
         self.batches: TrainingBatches | None = None
+        self.held_out: PlainBatches | None = None
+        self.is_sharded = False
         self.history: list[Row] = []
         self.loss_sum, self.loss_count = torch.zeros(()), 0
         self.seconds, self._since = 0.0, time.monotonic()
@@ -101,6 +105,31 @@ class TreeSupervised(lightning.LightningModule):
     def classifier(self) -> nn.Linear:
         """The network's last linear layer."""
         return cast(nn.Linear, cast(Any, self.network).get_classifier())
+
+    # ---- several devices ------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Every rank takes its own images of each batch."""
+        rank, ranks = self.global_rank, self.trainer.world_size
+        if self.batches is not None:
+            self.batches.share(rank, ranks)
+        if self.held_out is not None and self.recipe.strategy != "fsdp":  # whose ranks go in step
+            self.held_out.share(rank, ranks)
+
+    def configure_model(self) -> None:
+        """Under FSDP2 the weights are divided among the ranks."""
+        if self.recipe.strategy == "fsdp" and not self.is_sharded:
+            self.network.to(memory_format=torch.contiguous_format)
+            shard(self.network, self.device_mesh)
+            self.is_sharded = True
+
+    def on_fit_end(self) -> None:
+        """A divided network becomes whole again, on every rank."""
+        if self.is_sharded:
+            state = unshard(self.network)
+            self.network = create_timm(self.recipe.architecture, len(self.order.names))
+            self.network.load_state_dict(state)
+            self.is_sharded = False
 
     # ---- training ---------------------------------------------------------------------------
 
@@ -172,7 +201,7 @@ class TreeSupervised(lightning.LightningModule):
         return cast("tuple[Tensor, Tensor]", mix(inputs[:even], target[:even]))
 
     def _check_finite(self) -> None:
-        if not all(value.isfinite().all() for value in self.network.parameters()):
+        if not all(_whole(value).isfinite().all() for value in self.network.parameters()):
             raise NBDTError(
                 "Training diverged: the weights are not finite. Lower the learning rate, for "
                 f"instance --set learning_rate={self.recipe.learning_rate / 10:g}, and start anew."
@@ -183,7 +212,7 @@ class TreeSupervised(lightning.LightningModule):
         self._check_finite()
         linkage = self.recipe.linkage
         self.hierarchy = induce(
-            self.classifier.weight.detach(),
+            _whole(self.classifier.weight.detach()).cpu(),
             self.order.names,
             rule=self.recipe.rule,
             linkage=None if linkage == "auto" else linkage,
@@ -240,7 +269,8 @@ class TreeSupervised(lightning.LightningModule):
         """A row of figures, for the log and for whoever watches."""
         row: Row = {"epoch": self.current_epoch + 1, "steps": self.global_step}
         if self.loss_count:
-            row["train_loss"] = float(self.loss_sum) / self.loss_count
+            mean = self.trainer.strategy.reduce((self.loss_sum / self.loss_count).to(self.device))
+            row["train_loss"] = float(cast(Tensor, mean))
         for kind, metric in self.accuracy.items():
             if cast(Any, metric).update_called:
                 row[kind] = float(cast(Any, metric).compute())
@@ -310,6 +340,11 @@ class TreeSupervised(lightning.LightningModule):
         )
         model.preprocess = self.preprocessing
         return model.eval()
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A weight that may be divided among ranks, as one."""
+    return cast(Tensor, cast(Any, value).full_tensor()) if hasattr(value, "full_tensor") else value
 
 
 def _average(network: nn.Module, recipe: Recipe) -> Any:

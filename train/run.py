@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from nbdt.torchvision_cpu import import_torchvision
 
@@ -27,6 +27,7 @@ from .checkpoints import check_room, read_checkpoint
 from .class_order import ClassOrder, class_order
 from .config import Recipe
 from .data import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
+from .distributed import global_rank, raise_if_lost
 from .evaluate import accuracies, features, flat_logits
 from .inspection import Scan, Watch, inspect, scan, unwatched
 from .model_card import model_card
@@ -83,8 +84,9 @@ def train(
         NBDTError: a run in `out` already that is not to be resumed, data that cannot be trained
             on, a folder or disk that cannot take the checkpoints, or a recipe that does not fit.
     """
-    folder = RunFolder(Path(out))
-    if folder.begin(resume=resume):
+    folder, first = RunFolder(Path(out)), global_rank() == 0
+    say, report = (say, report) if first else (print_nothing, None)
+    if folder.begin(resume=resume) if first else folder.model.exists():
         say(f"{folder.model} is finished already.")
         return NBDT.load(folder.model)
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -95,12 +97,14 @@ def train(
     _announce(say, scans, images, order)
 
     network, knows_classes = make_network(recipe, order, weights)
-    check_room(folder.root, sum(value.numel() for value in network.parameters()))
+    if first:
+        check_room(folder.root, sum(value.numel() for value in network.parameters()))
     preprocessing = _preprocessing(network, recipe)
     if recipe.whiten:
         whiten(network, images[TRAIN], preprocessing)
     facts = _facts(recipe, images[TRAIN], tree, command)
-    folder.check_same(facts)
+    if first:
+        folder.check_same(facts)
 
     start = Start(network, knows_classes)
     module = _module(start, recipe, preprocessing, order, tree, data=images[TRAIN])
@@ -108,6 +112,8 @@ def train(
     minutes = _fit(module, images, folder, say)
     model = module.finished()
     _name(model)
+    if not first:
+        return model
     _measure(model, images, worker_count(recipe))
     counts = {"minutes": round(minutes, 1), "training_images": len(images[TRAIN].labels)}
     model.provenance |= facts | counts
@@ -199,6 +205,9 @@ def _module(
     if recipe.balance_classes:
         counts = torch.bincount(data.labels, minlength=len(order.names))
         weights = counts.float().mean() / counts
+    if recipe.freeze_backbone:
+        start.network.requires_grad_(False)
+        cast(Any, start.network).get_classifier().requires_grad_(True)
     module = TreeSupervised(
         start.network, recipe, preprocessing, order, hierarchy, class_weights=weights
     )
@@ -227,9 +236,15 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
     if checkpoint:
         say(f"Continuing from {checkpoint}.")
     module.batches = batches = training_batches(kept, recipe, module.preprocessing)
-    plain = PlainBatches(held_out, preprocessing=module.preprocessing, workers=workers)
+    module.held_out = plain = PlainBatches(
+        held_out, preprocessing=module.preprocessing, workers=workers
+    )
     trainer = make_trainer(recipe, folder, len(batches))
-    trainer.fit(module, batches, plain, ckpt_path=checkpoint, weights_only=False)
+    try:
+        trainer.fit(module, batches, plain, ckpt_path=checkpoint, weights_only=False)
+    except RuntimeError as error:
+        raise_if_lost(error, recipe)
+        raise
     minutes = module.elapsed() / 60
     if recipe.early_stop_epochs and folder.best.exists():
         best = read_checkpoint(folder.best)

@@ -17,7 +17,10 @@ from .checkpoints import BEST, FOLDER, LAST, check_room, remove_leftovers
 
 COLUMNS = ("epoch", "steps", "train_loss", "flat", "soft", "hard", "minutes")
 # What may differ between a run and its continuation: none of it changes the weights.
-FREE = ("workers", "save_every_minutes", "save_every_steps", "check_images")
+# (How many devices share a batch changes only how sums are rounded.)
+FREE = (
+    "workers", "save_every_minutes", "save_every_steps", "check_images", "devices", "nodes", "strategy",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -90,7 +93,7 @@ class RunFolder:
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = before["recipe"], now["recipe"]
-    keys = [key for key in new if key not in FREE and old.get(key) != new[key]]
+    keys = [key for key in new if key in old and key not in FREE and old[key] != new[key]]
     found = [f"{key} = {old.get(key)!r}, not {new[key]!r}" for key in keys]
     for key, what in (("data_sha256", "other data"), ("hierarchy", "another hierarchy")):
         if before.get(key) != now.get(key):

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from .checkpoints import KeepBest, SafeCheckpointIO, SaveLast
 from .config import Recipe
+from .distributed import device_count, make_strategy
 from .run_folder import RunFolder
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -44,6 +45,11 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> lightning.T
         logger=CSVLogger(folder.root, name="log"),
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],
+        devices=device_count(recipe),
+        num_nodes=recipe.nodes,
+        strategy=make_strategy(recipe),
+        sync_batchnorm=recipe.sync_norms,
+        use_distributed_sampler=False,
         enable_checkpointing=True,
         enable_progress_bar=watched,
         enable_model_summary=False,

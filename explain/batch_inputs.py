@@ -1,0 +1,222 @@
+"""What a batch is given: folders, patterns, lists, archives and tables, as one stream of images."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from nbdt.errors import NBDTError, listed, nearest
+from nbdt.image_sources import iter_files, iter_tar
+from nbdt.images import ImageError, read_file, refusal, refuse
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+LISTS = (".txt", ".lst")
+TABLES = (".parquet", ".pq")
+TEXTS = (".csv", ".tsv")
+COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")  # looked for, in order
+LONGEST_LINE = 32_768  # bytes; no system has longer paths
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image of a batch: what it is called, its bytes, and the file whose date is its own.
+
+    `read` raises `ImageError`; it may be called in any thread, and again later.
+    """
+
+    reference: str
+    read: Callable[[], bytes]
+    file: str
+
+    @property
+    def modified_ns(self) -> int | None:
+        """When its file was last changed, in nanoseconds since 1970; None if there is none."""
+        try:
+            return os.stat(self.file).st_mtime_ns
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None if unknown without reading: a member of an archive, a missing file."""
+        try:
+            return os.stat(self.file).st_size if self.file == self.reference else None
+        except (OSError, ValueError):
+            return None
+
+    def sha256(self) -> str:
+        """Of its bytes, in hexadecimal; raises as `read` does."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+
+def is_collection(text: str) -> bool:
+    """Whether an argument stands for any number of images and not for one file."""
+    many = (*ARCHIVES, *LISTS, *TABLES, *TEXTS)
+    return os.path.isdir(text) or text.lower().endswith(many) or _is_pattern(text)
+
+
+def iter_inputs(arguments: Iterable[str], column: str | None = None) -> Iterator[Input]:
+    """Every image, in an order that is the same whenever nothing has changed.
+
+    Memory stays flat: a folder's names, or a pattern's matches, are the most that is held.
+
+    Args:
+        arguments: image files; folders (walked in sorted order); glob patterns (``**`` too); lists
+            (.txt: a path a line, from the current folder); tar archives; tables (.parquet, .csv,
+            .tsv) with a column of paths.
+        column: the tables' column; by default one named path, file, filename or image.
+
+    Raises:
+        NBDTError: while iterating: a pattern without match, a list or table that cannot be read.
+            An unreadable image, folder or archive is an `Input` whose `read` raises.
+    """
+    for text in arguments:
+        if _is_pattern(text):
+            yield from iter_inputs(_matches(text), column)
+        elif os.path.isdir(text):
+            for source in iter_files([text]):
+                yield Input(source.reference, source.read or _none, source.reference)
+        else:
+            yield from _read_named(text, column)
+
+
+def count_inputs(arguments: Sequence[str], column: str | None = None) -> int | None:
+    """How many there are; None with an archive, which would have to be read whole to know."""
+    texts = [match for text in arguments for match in _expanded(text)]
+    if any(text.lower().endswith(ARCHIVES) and not os.path.isdir(text) for text in texts):
+        return None
+    return sum(1 for _ in iter_inputs(texts, column))
+
+
+def parts_of(inputs: Iterator[Input], size: int) -> Iterator[list[Input]]:
+    """Runs of `size` inputs, the last one shorter."""
+    while part := list(islice(inputs, size)):
+        yield part
+
+
+def _expanded(text: str) -> list[str]:
+    return _matches(text) if _is_pattern(text) else [text]
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) and not os.path.lexists(text)
+
+
+def _matches(pattern: str) -> list[str]:
+    """Sorted, since a file system's own order is nobody's; a matched name is no pattern again."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise NBDTError(f"No file matches {pattern!r}; check the pattern and the current folder.")
+    return found
+
+
+def _read_named(text: str, column: str | None) -> Iterator[Input]:
+    name = text.lower()
+    if name.endswith(ARCHIVES):
+        return _from_archive(text)
+    if name.endswith(LISTS):
+        return _from_list(text)
+    if name.endswith(TABLES):
+        return _from_table(text, column)
+    if name.endswith(TEXTS):
+        return _from_text(text, column)
+    return iter([_file(text)])
+
+
+def _file(path: str) -> Input:
+    return Input(path, partial(read_file, path), path)
+
+
+def _none() -> bytes:
+    raise ImageError("There is nothing to read.")
+
+
+def _from_archive(path: str) -> Iterator[Input]:
+    try:
+        for source in iter_tar(path):
+            yield Input(source.reference, source.read or _none, path)
+    except ImageError as error:  # the members before the damage are good
+        yield Input(path, partial(refuse, error), path)
+
+
+def _from_list(path: str) -> Iterator[Input]:
+    with _reading(path), open(path, "rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE:
+                raise NBDTError(
+                    f"{path!r}: expected a path a line, got a line of {LONGEST_LINE:,} bytes or "
+                    "more; is it a list of paths?"
+                )
+            if text := os.fsdecode(line.strip(b"\r\n")):
+                yield _file(text)
+
+
+def _from_text(path: str, column: str | None) -> Iterator[Input]:
+    delimiter = "\t" if path.lower().endswith(".tsv") else ","
+    with (
+        _reading(path),
+        open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file,
+    ):
+        rows = csv.DictReader(file, delimiter=delimiter)
+        wanted = _column(path, list(rows.fieldnames or []), column)
+        for row in rows:
+            yield _cell(path, rows.line_num, row[wanted])
+
+
+def _from_table(path: str, column: str | None) -> Iterator[Input]:
+    import pyarrow.parquet as pq
+
+    with _reading(path), pq.ParquetFile(path) as table:
+        wanted = _column(path, table.schema_arrow.names, column)
+        row = 0
+        for batch in table.iter_batches(ROWS_AT_ONCE, columns=[wanted]):
+            for value in batch.column(0).to_pylist():
+                row += 1
+                yield _cell(path, row, value)
+
+
+def _cell(table: str, row: int, value: object) -> Input:
+    if isinstance(value, str) and value:
+        return _file(value)
+    where = f"{table}, row {row}"
+    error = refusal(where, "a path", repr(value), "mend the table, or name another --column")
+    return Input(where, partial(refuse, error), table)
+
+
+def _column(path: str, names: Sequence[str], column: str | None) -> str:
+    if column is None:
+        column = next((name for name in COLUMNS if name in names), None)
+    if column is None:
+        raise NBDTError(
+            f"{path!r} has no column {listed(COLUMNS, 3)} …, but {listed(names) or 'none at all'}; "
+            "say which holds the paths: --column NAME."
+        )
+    if column not in names:
+        raise NBDTError(
+            f"{path!r} has no column {column!r}, but {listed(names) or 'none at all'}."
+            f"{nearest(column, names)}"
+        )
+    return column
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """What a list's or table's reader raises, in words."""
+    if not os.path.isfile(path):  # nothing that blocks, such as a pipe
+        raise NBDTError(f"There is no file {path!r} to read paths from.")
+    try:
+        yield
+    except NBDTError:
+        raise
+    except Exception as error:  # readers of hostile bytes raise nearly everything there is
+        raise NBDTError(
+            f"{path!r} cannot be read as paths ({type(error).__name__}: {error})."
+        ) from error

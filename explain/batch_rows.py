@@ -1,0 +1,149 @@
+"""One row an image: the columns of a batch's Parquet parts, and of its JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nbdt.paths import Decision
+
+from .batch_loading import Loaded
+from .explanation import Explanation
+
+OK, FAILED = "ok", "failed"
+META = b"nbdt"  # the key of a part's own facts in its Parquet metadata
+HALF_MAX = float(np.finfo(np.float16).max)
+
+DECISION = pa.struct(
+    [
+        ("node", pa.string()),
+        ("node_id", pa.string()),
+        ("chosen", pa.string()),
+        ("chosen_id", pa.string()),
+        ("probability", pa.float64()),
+        ("runner_up", pa.string()),
+        ("runner_up_id", pa.string()),
+        ("runner_up_probability", pa.float64()),
+        ("margin", pa.float64()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("modified_ns", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("class", pa.string()),
+        ("class_index", pa.int32()),
+        ("probability", pa.float64()),
+        ("soft_class", pa.string()),
+        ("soft_probability", pa.float64()),
+        ("decisions", pa.list_(DECISION)),
+    ]
+)
+FILE_COLUMNS = ("path", "sha256", "bytes", "modified_ns")
+
+
+def row_of(index: int, loaded: Loaded, found: Explanation | str) -> dict[str, Any]:
+    """The row of the image at place `index` of the inputs: explained, or why not."""
+    row = {
+        "row": index,
+        "path": plain_path(loaded.reference),
+        "sha256": loaded.sha256,
+        "bytes": loaded.bytes,
+        "modified_ns": loaded.modified_ns,
+        "status": FAILED if isinstance(found, str) else OK,
+    }
+    if isinstance(found, str):
+        return {**row, "error": found}
+    soft = found.made["soft_answer"]
+    return {
+        **row,
+        "class": found.path.class_name,
+        "class_index": found.path.class_index,
+        "probability": found.path.probability,
+        "soft_class": soft["class"],
+        "soft_probability": soft["probability"],
+        "decisions": [_decision(decision) for decision in found.path],
+    }
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    runner_up = decision.runner_up
+    return {
+        "node": decision.node,
+        "node_id": decision.node_id,
+        "chosen": decision.children[decision.chosen],
+        "chosen_id": decision.child_ids[decision.chosen],
+        "probability": decision.probability,
+        "runner_up": decision.children[runner_up],
+        "runner_up_id": decision.child_ids[runner_up],
+        "runner_up_probability": math.exp(decision.log_probs[runner_up]),
+        "margin": decision.margin,
+    }
+
+
+def plain_path(reference: str) -> str:
+    """The reference as text that UTF-8 can hold; bytes that are no text are written in escapes."""
+    return os.fsencode(reference).decode("utf-8", "backslashreplace")
+
+
+def parquet(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> bytes:
+    """Rows as a Parquet file; the same rows and facts give the same bytes."""
+    counts = {"rows": len(rows), "failed": sum(row["status"] == FAILED for row in rows)}
+    schema = SCHEMA.with_metadata({META: json.dumps({**counts, **facts})})
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), stream, compression="zstd")
+    return stream.getvalue()
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One row as JSON, with the same keys in every row."""
+    return json.dumps({name: row.get(name) for name in SCHEMA.names})
+
+
+# ---- maps --------------------------------------------------------------------------------------
+
+
+def packed_maps(rows: Iterable[tuple[int, Sequence[NDArray[np.float32]]]]) -> bytes:
+    """An .npz of ``maps`` (decisions of all rows, height, width), ``rows`` and ``ends``.
+
+    The maps of ``rows[i]`` are ``maps[ends[i - 1]:ends[i]]`` (from 0 for the first). They are raw
+    and signed, in float16 (three digits; half the bytes), or in float32 if one is too large for it.
+    """
+    indices: list[int] = []
+    ends = [0]
+    values: list[NDArray[np.float32]] = []
+    for index, maps_of_row in rows:
+        indices.append(index)
+        values += maps_of_row
+        ends.append(len(values))
+    maps = np.stack(values) if values else np.zeros((0, 0, 0), np.float32)
+    if not np.abs(maps, out=np.empty_like(maps)).max(initial=0) > HALF_MAX:
+        maps = maps.astype(np.float16)
+    stream = io.BytesIO()
+    np.savez(stream, maps=maps, rows=np.array(indices, np.int64), ends=np.array(ends[1:], np.int64))
+    return stream.getvalue()
+
+
+def maps_of(file: str | os.PathLike[str], row: int) -> NDArray[np.float32]:
+    """(decisions, height, width) of one row of an .npz of maps; KeyError if it has none."""
+    with np.load(file, allow_pickle=False) as stored:
+        place = int(np.searchsorted(stored["rows"], row))
+        if place == len(stored["rows"]) or stored["rows"][place] != row:
+            raise KeyError(row)
+        ends = np.concatenate([[0], stored["ends"]])
+        maps: NDArray[np.float32] = stored["maps"][ends[place] : ends[place + 1]].astype(np.float32)
+        return maps

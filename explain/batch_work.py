@@ -1,0 +1,123 @@
+"""A batch's work: which parts are left to do, and how one of them is made."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from nbdt.errors import NBDTError
+from nbdt.files import write_atomic
+from nbdt.model import NBDT
+
+from .batch_folder import BatchFolder
+from .batch_inputs import Input, parts_of
+from .batch_loading import Loaded
+from .batch_rows import packed_maps, parquet, row_of
+from .explanation import Explanation
+from .render import picture, png
+
+Row: TypeAlias = Mapping[str, Any]
+Explain: TypeAlias = Callable[[torch.Tensor], Sequence[Explanation]]
+
+
+@dataclass
+class Parts:
+    """Deals out the parts that are this run's and not done, and counts."""
+
+    folder: BatchFolder
+    size: int
+    shard: tuple[int, int]
+    tell: Callable[[int], None]
+    verify: bool
+    count: int = 0
+    images: int = 0
+    failed: int = 0
+    repeated: int = 0
+    waiting: deque[tuple[int, int]] = field(default_factory=deque)
+
+    def unfinished(self, inputs: Iterator[Input]) -> Iterator[Input]:
+        """The inputs of the parts to make, which stand in `waiting` once the first is given."""
+        number, shards = self.shard
+        for part, members in enumerate(parts_of(inputs, self.size)):
+            self.count += 1
+            if part % shards != number - 1:
+                continue
+            self.images += len(members)
+            if self.folder.is_done(part, members, every_byte=self.verify):
+                self.repeated += len(members)
+                self.failed += self.folder.facts(part)["failed"]
+                self.tell(len(members))
+                continue
+            self.folder.forget(part)
+            self.waiting.append((part, len(members)))
+            yield from members
+
+
+@dataclass(frozen=True)
+class Work:
+    """Makes one part: forward passes, then its files, its rows last."""
+
+    model: NBDT
+    run: Explain
+    folder: BatchFolder
+    batch_size: int
+    made: Mapping[str, Any]
+    tell: Callable[[int], None]
+
+    def make(self, part: int, part_size: int, images: Iterator[Loaded]) -> list[Row]:
+        """The rows of a part, once they and all else of it are on the disk."""
+        first = part * part_size
+        rows: list[Row] = []
+        maps: list[tuple[int, Sequence[Any]]] = []
+        with self.folder.drawing(part) as draw:
+            while chunk := list(islice(images, self.batch_size)):
+                for loaded, found in zip(chunk, self._explain(chunk), strict=True):
+                    index = first + len(rows)
+                    rows.append(row_of(index, loaded, found))
+                    if not isinstance(found, str):
+                        maps.append((index, found.maps))
+                        _draw(found, index, loaded.reference, draw)
+                self.tell(len(chunk))
+        if "maps" in self.folder.kinds:
+            self.folder.write("maps", part, packed_maps(maps))
+        self.folder.write("rows", part, parquet(rows, {"made": self.made}))
+        return rows
+
+    def _explain(self, chunk: Sequence[Loaded]) -> list[Explanation | str]:
+        good = [item for item in chunk if item.error is None]
+        found = iter(self._forward(good))
+        return [next(found) if item.error is None else item.error for item in chunk]
+
+    def _forward(self, good: Sequence[Loaded]) -> list[Explanation | str]:
+        """One pass; where an image spoils it, one pass for each."""
+        if not good:
+            return []
+        pixels = np.stack([item.pixels for item in good if item.pixels is not None])
+        device = next(self.model.parameters()).device
+        images = self.model.preprocess.normalise(torch.from_numpy(pixels).to(device))
+        try:
+            found = self.run(images)
+        except NBDTError as error:
+            if len(good) == 1:
+                return [f"{good[0].reference!r}: {error}"]
+            return [one for item in good for one in self._forward([item])]
+        return [replace(one, photo=item.photo) for one, item in zip(found, good, strict=True)]
+
+
+def _draw(explanation: Explanation, index: int, reference: str, places: Mapping[str, Path]) -> None:
+    """Its page and picture, where these are wanted."""
+    stem = os.path.basename(reference).rpartition(".")[0] or "image"
+    plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60]
+    name = f"{index:09d}-{plain}"
+    if "pages" in places:
+        explanation.save(places["pages"] / name)
+    if "pictures" in places:
+        write_atomic(places["pictures"] / f"{name}.png", png(picture(explanation)))

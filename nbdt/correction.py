@@ -1,0 +1,277 @@
+"""What a person said was wrong with an answer: frozen records, as JSON lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .errors import NBDTError, listed
+from .files import write_atomic
+from .nodes import short
+
+FORMAT = "nbdt-correction"
+VERSION = 1
+MAX_LINE = 2**16  # characters
+MAX_TEXT = 4000  # characters of a reference or note
+KINDS = {
+    "step": ("node", "child"),
+    "label": ("label",),
+    "region": ("node", "region"),
+}
+_OPTIONAL = {"region": ("child",)}
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+Box = tuple[float, float, float, float]
+
+
+class CorrectionError(NBDTError):
+    """A record that cannot be a correction. The message names the field and the remedy."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One statement of a person about one photograph.
+
+    - ``step``: "at *node* this should have gone to *child*";
+    - ``label``: "this is a *label*";
+    - ``region``: "at *node*, what lies in *region* is irrelevant"; with `child`, for the decision
+      for that child, else for whichever child the model chooses there.
+
+    Nodes are named by their id, which renaming and other edits keep.
+
+    Attributes:
+        kind: "step", "label" or "region".
+        image: `picture_hash` of the photograph.
+        reference: where the photograph was: a path, or ``archive.tar!member``.
+        node: id of an inner node.
+        child: id of one of its children.
+        label: name of a class.
+        region: left, top, right and bottom as fractions (0 to 1) of the square that the network
+            saw, `Preprocessing.frame`.
+        model: `model_hash` of the model that answered.
+        hierarchy: `Hierarchy.hash` of its tree.
+        time: of the statement, ISO 8601 with a time zone; now, if it is left out.
+        note: anything else.
+
+    Raises:
+        CorrectionError: an unknown kind, a field that is missing, of the wrong form, or that this
+            kind does not have.
+    """
+
+    kind: str
+    image: str
+    reference: str = ""
+    node: str | None = None
+    child: str | None = None
+    label: str | None = None
+    region: Box | None = None
+    model: str | None = None
+    hierarchy: str | None = None
+    time: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.time:
+            object.__setattr__(self, "time", datetime.now(UTC).isoformat(timespec="seconds"))
+        _check_kind(self)
+        _check_hash("image", self.image)
+        for name in ("model", "hierarchy"):
+            if getattr(self, name) is not None:
+                _check_hash(name, getattr(self, name))
+        for name in ("reference", "note", "node", "child", "label"):
+            _check_text(name, getattr(self, name))
+        if self.region is not None:
+            object.__setattr__(self, "region", _checked_box(self.region))
+        _check_time(self.time)
+
+    def to_json(self) -> str:
+        """One line of JSON, without the fields that are empty."""
+        content = {key: value for key, value in asdict(self).items() if value not in (None, "")}
+        record = {"format": FORMAT, "version": VERSION, **content}
+        return json.dumps(record)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Correction:
+        """The inverse of `to_json`.
+
+        Raises:
+            CorrectionError: not such a line, or one that a newer version wrote.
+        """
+        if len(text) > MAX_LINE:
+            raise CorrectionError(f"A correction has at most {MAX_LINE:,} characters.")
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CorrectionError(
+                f"Expected one JSON object a line, got {short(text)} ({type(error).__name__})."
+            ) from None
+        return cls(**_fields(data))
+
+
+def _fields(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise CorrectionError(
+            f'Expected a JSON object with "format": "{FORMAT}", got {short(data)}.'
+        )
+    if data.get("version") != VERSION:
+        raise CorrectionError(
+            f"Correction format version {short(data.get('version'))} is not known to this release, "
+            f"which reads version {VERSION}; upgrade nbdt-vision."
+        )
+    found = {key: value for key, value in data.items() if key not in ("format", "version")}
+    known = {field.name for field in fields(Correction)}
+    if unknown := sorted(set(found) - known):
+        raise CorrectionError(
+            f"Unknown field {listed(unknown)}; known: {', '.join(sorted(known))}."
+        )
+    if missing := sorted({"kind", "image", "time"} - set(found)):
+        raise CorrectionError(f"The field {listed(missing)} is missing.")
+    return found
+
+
+def _check_kind(record: Correction) -> None:
+    if not isinstance(record.kind, str) or record.kind not in KINDS:
+        raise CorrectionError(
+            f"Unknown kind of correction {short(record.kind)}; there are {', '.join(KINDS)}."
+        )
+    needed = KINDS[record.kind]
+    for name in ("node", "child", "label", "region"):
+        given = getattr(record, name) is not None
+        if name in needed and not given:
+            raise CorrectionError(f"A {record.kind!r} correction needs {name!r}.")
+        if given and name not in (*needed, *_OPTIONAL.get(record.kind, ())):
+            raise CorrectionError(
+                f"A {record.kind!r} correction has no {name!r}; it has {', '.join(needed)}."
+            )
+
+
+def _check_hash(name: str, value: object) -> None:
+    if not isinstance(value, str) or not _HASH.fullmatch(value):
+        raise CorrectionError(
+            f"{name!r} must be a SHA-256 of 64 hexadecimal digits, got {short(value)}."
+        )
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None and name in ("node", "child", "label"):
+        return
+    if not isinstance(value, str):
+        raise CorrectionError(f"{name!r} must be text, got {short(value)}.")
+    if len(value) > MAX_TEXT:
+        raise CorrectionError(f"{name!r} has {len(value):,} characters; at most {MAX_TEXT:,}.")
+    if not value and name in ("node", "child", "label"):
+        raise CorrectionError(f"{name!r} is empty.")
+
+
+def _checked_box(value: object) -> Box:
+    numbers = value if isinstance(value, list | tuple) else ()
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    if len(numbers) == 4 and plain and all(math.isfinite(n) for n in numbers):
+        left, top, right, bottom = map(float, numbers)
+        if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
+            return left, top, right, bottom
+    raise CorrectionError(
+        "'region' must be left, top, right and bottom as fractions of the picture, with "
+        f"0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1, got {short(str(value))}."
+    )
+
+
+def _check_time(value: object) -> None:
+    try:
+        if datetime.fromisoformat(str(value)).tzinfo is not None:
+            return
+    except ValueError:
+        pass
+    raise CorrectionError(
+        f"'time' must be ISO 8601 with a time zone, as in '2026-01-31T12:00:00+00:00', got "
+        f"{short(value)}."
+    )
+
+
+def picture_hash(image: Image.Image) -> str:
+    """SHA-256 over size and RGB pixels of a photograph as `nbdt.images.open_image` gives it.
+
+    Not over the file: a copy without its metadata is still the same photograph.
+    """
+    rgb = image.convert("RGB")
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
+    """All corrections of a file of JSON lines, in order; empty lines are skipped.
+
+    A last line that is not whole, because its writer was killed, is left out.
+
+    Raises:
+        CorrectionError: a line is no correction: the message says which.
+        OSError: the file cannot be read.
+    """
+    found = []
+    *lines, last = Path(path).read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                found.append(Correction.from_json(line))
+            except CorrectionError as error:
+                raise CorrectionError(f"{os.fspath(path)!r}, line {number}: {error}") from None
+    return found + ([Correction.from_json(last)] if _is_whole(last) else [])
+
+
+def write_corrections(
+    corrections: Iterable[Correction], path: str | os.PathLike[str], *, append: bool = True
+) -> None:
+    """Write corrections as JSON lines, after those in the file already or instead of them.
+
+    What is appended is one write, flushed to the disk; a half line that a killed writer left is cut
+    off first. Replacing writes aside and renames.
+
+    Raises:
+        OSError: the file cannot be written; what was in it is kept.
+    """
+    data = "".join(record.to_json() + "\n" for record in corrections).encode()
+    if not append:
+        write_atomic(path, data)
+        return
+    with open(path, "a+b", buffering=0) as file:
+        file.write(_line_end(file) + data)
+        os.fsync(file.fileno())
+
+
+def _line_end(file: Any) -> bytes:
+    """What completes the last line of a file, once a half one is cut off."""
+    size = file.seek(0, os.SEEK_END)
+    start = max(0, size - 4 * MAX_LINE)
+    file.seek(start)
+    tail = file.read()
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last:
+        return b""
+    if _is_whole(last):
+        return b"\n"
+    if last == tail and start:
+        raise CorrectionError(f"{file.name!r} does not hold JSON lines; name another file.")
+    file.truncate(size - len(last))
+    return b""
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        Correction.from_json(line)
+    except CorrectionError:
+        return False
+    return True

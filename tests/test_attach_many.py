@@ -1,0 +1,224 @@
+"""`attach` in models of others: every kind of last layer. All of them: benchmarks/attach.py."""
+
+import copy
+import io
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from nbdt import DecisionRules, Hierarchy, NBDTError, NBDTHead, attach, detach, flat
+from nbdt.last_layer import OUTPUT, last_layer
+
+TREE = Hierarchy.from_paths([f"g{i % 4}/c{i}" for i in range(11)])
+
+
+def tv(name, **options):
+    return lambda: torchvision.models.get_model(name, weights=None, num_classes=11, **options)
+
+
+def tm(name, **options):
+    return lambda: timm.create_model(name, num_classes=11, **options)
+
+
+# Model, pixels, and where its logits come from.
+MODELS = {
+    "resnet18": (tv("resnet18"), 64, "fc"),
+    "mobilenet_v3": (tv("mobilenet_v3_small"), 64, "classifier.3"),
+    "vgg": (tv("vgg11"), 32, "classifier.6"),
+    "swin": (tv("swin_v2_t"), 64, "head"),
+    "two auxiliary heads": (tv("googlenet", init_weights=False), 64, "fc"),
+    "convolution, ReLU, pool": (tv("squeezenet1_1"), 64, OUTPUT),
+    "convolution, flatten": (tm("dla46_c"), 64, "fc"),
+    "convolution": (tm("dpn48b"), 64, "classifier"),
+    "norm, then linear": (tm("levit_128s", img_size=64), 64, OUTPUT),
+    "hidden layer": (tm("efficientvit_b0"), 64, "head.classifier.4"),
+    "heads averaged": (tm("crossvit_tiny_240"), 240, OUTPUT),
+    "vision transformer": (tm("vit_tiny_patch16_224", img_size=32), 32, "head"),
+}
+
+
+def network(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # a head that starts at zero would hide an error
+                parameter.normal_(std=0.02)
+    return model
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_attached_model_is_log_softmax_of_its_own_logits(kind):
+    make, side, place = MODELS[kind]
+    model = network(make)
+    images = torch.rand(2, 3, side, side)
+    parts, keys = dict(model.named_modules()), list(model.state_dict())
+    assert last_layer(model, 11) == place
+    with torch.inference_mode():
+        logits = model(images)
+        assert logits.shape == (2, 11)
+        attach(model, TREE, rule="marginal")
+        assert torch.allclose(model(images), logits.log_softmax(1), atol=1e-5)
+        with flat(model):
+            assert torch.equal(model(images), logits)
+        twin = copy.deepcopy(model)
+        detach(model)
+        found = dict(model.named_modules())
+        assert list(found) == list(parts)
+        assert all(found[name] is part for name, part in parts.items())
+        assert list(model.state_dict()) == keys
+        assert torch.equal(model(images), logits)
+        assert torch.allclose(twin(images), logits.log_softmax(1), atol=1e-5)
+        assert torch.allclose(detach(twin)(images), logits, atol=1e-5)
+
+
+class Twins(nn.Module):
+    """Two heads whose answers are averaged, as in distilled transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(5, 6)
+        self.head, self.head_dist = nn.Linear(6, 11), nn.Linear(6, 11)
+
+    def forward(self, x):
+        x = self.body(x).relu()
+        return (self.head(x) + self.head_dist(x)) / 2
+
+
+class Shared(nn.Module):
+    """One layer by two names; the answer comes through the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(5, 11)
+        self.classifier = self.fc
+
+    def forward(self, x):
+        return self.classifier(x)
+
+
+class Own(nn.Module):
+    """A last layer that is no nn.Linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.randn(11, 5))
+
+    def forward(self, x):
+        return -torch.cdist(x, self.prototypes)
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (Twins, None),
+        (Shared, None),
+        (Own, ""),
+        (lambda: nn.Sequential(nn.Linear(5, 11), nn.ReLU()), None),
+        (lambda: nn.Sequential(nn.Linear(5, 11), nn.ReLU(), nn.Linear(11, 11)), None),
+        (Twins, ""),
+    ],
+)
+def test_wherever_the_logits_come_from(make, layer, rule):
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(3, 5)
+    logits = model(x)
+    expected = DecisionRules(TREE, rule=rule)(logits)
+    modules = list(model.named_modules(remove_duplicate=False))
+    attach(model, TREE, rule=rule, layer=layer)
+    assert torch.allclose(model(x), expected, atol=1e-6)
+    with flat(model):
+        assert torch.equal(model(x), logits)
+    assert sum(isinstance(part, NBDTHead) for part in model.modules()) == 1
+    detach(model)
+    assert list(model.named_modules(remove_duplicate=False)) == modules
+    assert not model._forward_hooks
+    assert torch.equal(model(x), logits)
+
+
+@pytest.mark.parametrize("make", [Twins, Shared])
+def test_weights_go_through_a_file_and_to_other_types(make):
+    torch.manual_seed(0)
+    model, other = (attach(make().eval(), TREE, rule="representative") for _ in range(2))
+    x = torch.randn(3, 5)
+    stored = io.BytesIO()
+    torch.save(model.state_dict(), stored)
+    stored.seek(0)
+    other.load_state_dict(torch.load(stored, weights_only=True))
+    assert torch.equal(other(x), model(x))
+    wide = copy.deepcopy(model).double()
+    assert wide(x.double()).dtype == torch.float64
+    assert torch.allclose(wide(x.double()).float(), model(x), atol=1e-5)
+    meta = copy.deepcopy(model).to("meta")
+    assert {buffer.device.type for buffer in meta.buffers()} == {"meta"}
+
+
+def test_a_model_that_gives_probabilities_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 11), nn.Softmax(dim=1))
+    with pytest.raises(NBDTError, match="a Softmax follows the last layer '1'.*Remove the Softmax"):
+        attach(model, TREE, rule="marginal")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (Own, {}, "inside Own with 11 outputs.*found none.*layer=''"),
+        (Twins, {"layer": "haed"}, "no module 'haed'. Did you mean 'head'"),
+        (Twins, {"layer": "body"}, "linear layer has 6 outputs, the hierarchy 11"),
+    ],
+)
+def test_errors_say_what_to_do(make, options, message):
+    model = make()
+    with pytest.raises(NBDTError, match=message):
+        attach(model, TREE, rule="marginal", **options)
+    assert not any(isinstance(part, NBDTHead) for part in model.modules())
+
+
+def test_a_layer_per_position_and_an_output_that_is_no_tensor_are_refused():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(5, 11)
+
+        def forward(self, x):
+            return self.fc(x).mean(1)
+
+    model, x = Pooled(), torch.randn(2, 7, 5)
+    logits = model(x)
+    attach(model, TREE, rule="marginal")
+    with pytest.raises(NBDTError, match=r"gives \(2, 7, 11\) instead of .*attach with layer=''"):
+        model(x)
+    attach(detach(model), TREE, rule="marginal", layer="")
+    assert torch.allclose(model(x), logits.log_softmax(1), atol=1e-6)
+
+    class Pair(Pooled):
+        def forward(self, x):
+            return self.fc(x), x
+
+    with pytest.raises(NBDTError, match="Pair gives a tuple instead of logits"):
+        attach(Pair(), TREE, rule="marginal", layer="")(torch.randn(2, 5))
+
+
+def test_a_head_shows_the_weights_of_its_layer():
+    model = attach(Shared(), TREE, rule="marginal")
+    assert model.fc is model.classifier
+    assert model.fc.weight is model.fc.linear.weight
+    assert model.fc.bias is model.fc.linear.bias
+    assert (model.fc.in_features, model.fc.out_features) == (5, 11)
+
+
+def test_the_hugging_face_example_of_the_page():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        image_size=32, patch_size=8, num_labels=11,
+    )  # fmt: skip
+    model, images = transformers.ViTForImageClassification(config).eval(), torch.rand(2, 3, 32, 32)
+    logits = model(images).logits
+    attach(model, TREE, rule="marginal")
+    assert torch.allclose(model(images).logits, logits.log_softmax(1), atol=1e-5)
+    assert torch.equal(detach(model)(images).logits, logits)
