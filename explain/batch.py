@@ -119,7 +119,7 @@ def explain_all(
         "maps": maps,
         "pages": pages,
         "method": method,
-        "evidence": evidence is not None,
+        "evidence": evidence.hash if evidence else None,
         "counterfactuals": counterfactuals,
         "column": column,
         "precision": precision,

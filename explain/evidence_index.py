@@ -6,6 +6,8 @@ index at once.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from functools import cached_property, partial
 from pathlib import Path
@@ -132,6 +134,14 @@ class EvidenceIndex:
     def nbytes(self) -> int:
         """Bytes of all columns."""
         return sum(values.nbytes for values in self._columns.values())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what the index holds and of what is excluded from it at present."""
+        hashed = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode())
+        hashed.update(self._columns["references"].tobytes())
+        hashed.update(json.dumps(sorted(self.excluded)).encode())
+        return hashed.hexdigest()
 
     @cached_property
     def exact(self) -> ExactSearch:

@@ -536,6 +536,15 @@ def test_classes_the_model_does_not_know_are_refused(model, built):
         built.for_model(other)
 
 
+def test_the_hash_says_what_is_in_it_and_what_counts(model, data):
+    index, again = EvidenceIndex.build(model, data), EvidenceIndex.build(model, data)
+    assert index.hash == again.hash
+    index.mark(index.reference(0))
+    assert index.hash != again.hash
+    index.mark(index.reference(0), bad=False)
+    assert index.hash == again.hash
+
+
 def test_bad_builds_are_refused(model, data, built, tmp_path):
     with pytest.raises(NBDTError, match="exists already"):
         EvidenceIndex.build(model, data, built.folder)
