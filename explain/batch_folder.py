@@ -130,7 +130,7 @@ class BatchFolder:
         self.file("rows", part).unlink(missing_ok=True)
 
     def _sweep(self, target: Path) -> None:
-        """What a killed process left beside it. Only this part's: others may be at work."""
+        """What a killed process left beside it. Only of this file: others may be at work."""
         for left in target.parent.glob(f".{target.name}.*"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -174,6 +174,9 @@ class BatchFolder:
             "made": [json.loads(text) for text in made],
         }
         text = json.dumps(record, indent=1) + "\n"
+        # Every part is there, so no process is still starting or about to finish.
+        for name in (START, MANIFEST):
+            self._sweep(self.root / name)
         if not (self.root / MANIFEST).exists() or (self.root / MANIFEST).read_text() != text:
             write_atomic(self.root / MANIFEST, text)
         return 0

@@ -431,6 +431,15 @@ print(json.dumps(killed))
 """
 
 
+def test_what_a_killed_start_left_is_gone_in_the_end(model, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    left = [tmp_path / "out" / f".{name}.8p6ypw4y" for name in ("batch.json", "manifest.json")]
+    for path in left:
+        path.write_bytes(b"")
+    run(model, [photos], tmp_path / "out")
+    assert not any(path.exists() for path in left)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_killed_twenty_times_it_ends_in_the_very_bytes_of_an_uninterrupted_run(tmp_path):
