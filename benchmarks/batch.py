@@ -37,11 +37,12 @@ import_torchvision()
 import torch
 
 from nbdt import NBDT, Hierarchy
-from nbdt.explain import batch_folder, batch_work
-from nbdt.explain.batch import BATCH, explain_all
-from nbdt.explain.batch_device import computing, resolve_precision, to_device
-from nbdt.explain.batch_inputs import iter_inputs
-from nbdt.explain.batch_loading import load
+from nbdt.explain.batch import folder as batch_folder
+from nbdt.explain.batch import work as batch_work
+from nbdt.explain.batch.device import computing, resolve_precision, to_device
+from nbdt.explain.batch.inputs import iter_inputs
+from nbdt.explain.batch.loading import load
+from nbdt.explain.batch.run import BATCH, explain_all
 
 CLASSES, DEPTH = 1000, 10
 SIZE = (500, 375)
@@ -183,7 +184,7 @@ def measure(name: str, folder: Path, batch_size: int, precision: str, rounds: in
                     run = partial(
                         explain_all, model, block, out, precision="float32", batch_size=batch_size
                     )
-                    with clock.watching(model), patch("nbdt.explain.batch._try"):
+                    with clock.watching(model), patch("nbdt.explain.batch.run._try"):
                         begun = time.perf_counter()
                         _, share = busy_share(run)
                         whole += time.perf_counter() - begun

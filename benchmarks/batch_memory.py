@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 
 from nbdt import NBDT
-from nbdt.explain import batch
 from nbdt.explain.batch import explain_all
+from nbdt.explain.batch import run as batch
 
 
 def resident_mb() -> float:

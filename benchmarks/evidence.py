@@ -24,10 +24,8 @@ import torch
 from nbdt import NBDT
 from nbdt.class_labels import class_places, label_of, plain
 from nbdt.explain import EvidenceIndex
-from nbdt.explain.evidence_build import forward, unit_embeddings
-from nbdt.explain.evidence_paths import Layout
-from nbdt.explain.evidence_search import ExactSearch, FaissSearch
-from nbdt.explain.late_interaction import (
+from nbdt.explain.evidence.build import forward, unit_embeddings
+from nbdt.explain.evidence.late_interaction import (
     compressed,
     feature_grid,
     late_scores,
@@ -37,6 +35,8 @@ from nbdt.explain.late_interaction import (
     region_vectors,
     restored,
 )
+from nbdt.explain.evidence.paths import Layout
+from nbdt.explain.evidence.search import ExactSearch, FaissSearch
 from nbdt.image_sources import ImageSource, iter_images
 
 METRICS = ("success@1", "success@5", "MRR", "precision@10", "mAP")

@@ -23,11 +23,11 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from nbdt import NBDT
-from nbdt.explain.baselines import method_maps
+from nbdt.explain.audit.baselines import method_maps
+from nbdt.explain.audit.perturbation import area, curves, ranked
+from nbdt.explain.audit.sanity import RADIUS, SAMPLES, noisy, sensitivity
 from nbdt.explain.log_odds import log_odds
-from nbdt.explain.perturbation import area, curves, ranked
 from nbdt.explain.regions import regrid
-from nbdt.explain.sanity import RADIUS, SAMPLES, noisy, sensitivity
 from nbdt.image_sources import iter_tar
 
 METHODS = ("grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency", "random",

@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 from nbdt import NBDT
-from nbdt.explain.baselines import method_maps
-from nbdt.explain.shortcut import Shortcut, shortcut
+from nbdt.explain.audit.baselines import method_maps
+from nbdt.explain.audit.shortcut import Shortcut, shortcut
 from nbdt.image_sources import iter_tar
 from nbdt.train.config import load_recipe
 from nbdt.train.run import train

@@ -18,8 +18,8 @@ from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.explain import EvidenceIndex, explain
-from nbdt.explain.evidence_build import forward
-from nbdt.explain.evidence_picture import linked, sheet
+from nbdt.explain.evidence.build import forward
+from nbdt.explain.evidence.picture import linked, sheet
 from nbdt.hierarchies import from_classifier
 from nbdt.image_sources import ImageSource
 from nbdt.images import open_image

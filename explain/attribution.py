@@ -28,7 +28,7 @@ from .layers import Layer, last_layer
 from .methods import METHODS, input_maps
 
 if TYPE_CHECKING:
-    from .evidence_index import EvidenceIndex
+    from .evidence.index import EvidenceIndex
 
 GRAD_CAM = "grad-cam"
 PHOTO_SIDE = 320  # pixels of the stored photograph: enough to look at, small enough to keep
@@ -73,36 +73,115 @@ def explain(
     if model.training:
         raise NBDTError("The model is in training mode; call model.eval() before explaining.")
     check_method(method)
-    wanted = [find_node(model.hierarchy, text) for text in nodes]
+    for text in nodes:
+        find_node(model.hierarchy, text)
     batch, photos = _prepare(model, images)
     layer = last_layer(model, batch)
-    with torch.no_grad():
-        logits = model.head.linear(layer.features).float()
-    found = model.head.rules.paths(logits, classes)
     if method == GRAD_CAM:
-        child_maps = _child_maps(model, layer, logits, found)
-        maps = [_log_odds_maps(*pair) for pair in zip(found, child_maps, strict=True)]
-        node_maps = _node_maps(model, layer, logits, wanted)
-        made = _made(model, layer.way, layer.name)
+        found = explain_layer(model, layer, photos, nodes=nodes, classes=classes)
     else:
-        maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
-        child_maps, node_maps = [()] * len(found), [{}] * len(found)
-        made = _made(model, f"{method} (Captum)", "input")
-    answers = soft_answers(model, logits)
+        found = _by_input(model, layer, batch, photos, classes=classes, method=method)
+    if evidence is not None:
+        found = _with_evidence(model, layer, found, evidence)
+    return _with_counterfactuals(model, batch, found) if counterfactuals else found
+
+
+def explain_layer(
+    model: NBDT,
+    layer: Layer,
+    photos: Sequence[Image.Image | None],
+    *,
+    nodes: Sequence[str] = (),
+    classes: Sequence[int] | None = None,
+    evidence: EvidenceIndex | None = None,
+) -> list[Explanation]:
+    """What `explain` says by Grad-CAM of images that the network has seen already.
+
+    No forward pass: an edited hierarchy costs only its own decisions.
+
+    Args:
+        model: one whose backbone and linear layer computed `layer`; its hierarchy may be another.
+        layer: from `last_layer`.
+        photos: the square part that the network saw of each image, or None.
+        nodes: as in `explain`.
+        classes: as in `explain`.
+        evidence: as in `explain`.
+
+    Raises:
+        NBDTError: an unknown node, features that are not finite, evidence of another model.
+    """
+    logits = _logits(model, layer)
+    found = model.head.rules.paths(logits, classes)
+    child_maps = _child_maps(model, layer, logits, found)
+    others, answers = node_maps(model, layer, nodes), soft_answers(model, logits)
+    made = _made(model, layer.way, layer.name)
     explanations = [
         Explanation(
             path=path,
-            maps=maps[row],
+            maps=_log_odds_maps(path, child_maps[row]),
             child_maps=child_maps[row],
-            node_maps=node_maps[row],
+            node_maps=others[row],
             photo=photos[row],
             made={**made, "soft_answer": answers[row]},
         )
         for row, path in enumerate(found)
     ]
-    if evidence is not None:
-        explanations = _with_evidence(model, layer, explanations, evidence)
-    return _with_counterfactuals(model, batch, explanations) if counterfactuals else explanations
+    return (
+        explanations if evidence is None else _with_evidence(model, layer, explanations, evidence)
+    )
+
+
+def node_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[str, Map]]:
+    """For every image of `layer` the log-odds maps of nodes, named as in `explain`, by id.
+
+    Raises:
+        NBDTError: an unknown or ambiguous node, or the root.
+    """
+    wanted = [find_node(model.hierarchy, text) for text in nodes]
+    logits = _logits(model, layer)
+    if not wanted:
+        return [{}] * len(logits)
+    queries = torch.tensor(wanted).expand(len(logits), -1)
+    maps = _maps(model, layer, logits, queries, log_odds_coefficients)
+    ids = [model.hierarchy.ids[node] for node in wanted]
+    return [dict(zip(ids, values, strict=True)) for values in maps]
+
+
+def class_maps(model: NBDT, layer: Layer, classes: Sequence[int]) -> Map:
+    """Plain Grad-CAM of flat class logits, one class an image: (batch, height, width).
+
+    Signed and raw, as all maps here; it knows of no hierarchy.
+    """
+    vectors = model.head.linear.weight.detach()[list(classes)]
+    maps: Map = layer.maps(vectors[:, None]).cpu().numpy()[:, 0]
+    return maps
+
+
+def _logits(model: NBDT, layer: Layer) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model.head.linear(layer.features).float()
+    return logits
+
+
+def _by_input(
+    model: NBDT,
+    layer: Layer,
+    batch: Tensor,
+    photos: Sequence[Image.Image | None],
+    *,
+    classes: Sequence[int] | None,
+    method: str,
+) -> list[Explanation]:
+    """One of Captum's methods, on the input image."""
+    logits = _logits(model, layer)
+    found = model.head.rules.paths(logits, classes)
+    maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
+    made, answers = _made(model, f"{method} (Captum)", "input"), soft_answers(model, logits)
+    rows = zip(found, maps, photos, answers, strict=True)
+    return [
+        Explanation(path, own, photo=photo, made={**made, "soft_answer": answer})
+        for path, own, photo, answer in rows
+    ]
 
 
 def check_method(method: str) -> None:
@@ -184,18 +263,6 @@ def _log_odds_weights(decision: Decision) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = -shares / shares.sum()
     weights[decision.chosen] = 1
     return weights
-
-
-def _node_maps(
-    model: NBDT, layer: Layer, logits: Tensor, nodes: Sequence[int]
-) -> list[Mapping[str, Map]]:
-    """For every image the log-odds maps of `nodes`, by id."""
-    if not nodes:
-        return [{}] * len(logits)
-    queries = torch.tensor(nodes).expand(len(logits), -1)
-    maps = _maps(model, layer, logits, queries, log_odds_coefficients)
-    ids = [model.hierarchy.ids[node] for node in nodes]
-    return [dict(zip(ids, values, strict=True)) for values in maps]
 
 
 def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients: Any) -> Map:

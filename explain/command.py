@@ -1,5 +1,5 @@
 """``nbdt explain``: files named one by one are shown, a tree in the terminal and a picture each;
-a folder, pattern, list, archive or table of them becomes a batch of rows; see `nbdt.explain.batch`.
+a folder, pattern, list, archive or table of them becomes a batch of rows; see `nbdt.explain.batch.run`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
 
 from .attribution import GRAD_CAM, check_method, explain
-from .batch_inputs import is_collection
-from .evidence_index import EvidenceIndex
+from .batch.inputs import is_collection
+from .evidence.index import EvidenceIndex
 from .explanation import Explanation
 from .render import picture, png
 
@@ -108,7 +108,7 @@ def explain_command(
     loaded = open_model(model, weights)
     index = EvidenceIndex.load(evidence) if evidence else None
     if rows or (rows is None and any(map(is_collection, images))):
-        from .batch_command import explain_batch
+        from .batch.command import explain_batch
 
         explain_batch(
             loaded, images, out or BATCH_FOLDER, share=share, column=column, as_json=as_json,

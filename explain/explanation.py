@@ -15,7 +15,7 @@ from nbdt.paths import Path
 
 if TYPE_CHECKING:
     from .counterfactual import Counterfactual
-    from .evidence import DecisionEvidence
+    from .evidence.neighbours import DecisionEvidence
 
 Map: TypeAlias = NDArray[np.float32]
 

@@ -17,7 +17,7 @@ from nbdt.images import ImageError
 from nbdt.paths import Decision, Path
 
 from .counterfactual import Counterfactual
-from .evidence import DecisionEvidence, Neighbour
+from .evidence.neighbours import DecisionEvidence, Neighbour
 from .explanation import Explanation
 from .page_style import STYLE
 from .regions import Region

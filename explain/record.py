@@ -15,7 +15,7 @@ from nbdt.images import refusal, refuse
 from nbdt.paths import Decision, Path
 
 from .counterfactual import Counterfactual
-from .evidence import DecisionEvidence, Neighbour
+from .evidence.neighbours import DecisionEvidence, Neighbour
 from .explanation import Explanation
 from .regions import Region
 from .words import words

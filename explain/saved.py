@@ -20,7 +20,7 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import new_folder
 from nbdt.images import ImageError, open_image, refuse, regular_file
 
-from .evidence import Neighbour
+from .evidence.neighbours import Neighbour
 from .explanation import Explanation
 from .page import page, plain
 from .record import arrays, changed_name, evidence_name, from_record, to_record

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from nbdt.lazy import lazy
 
 if TYPE_CHECKING:
     from . import edit as edit
@@ -35,6 +36,8 @@ _HOME = {
     "History": "history",
     "available": "library",
     "diff": "difference",
+    "edit": "edit",
+    "formats": "formats",
     "from_classifier": "classifier",
     "from_wnids": "wordnet_tree",
     "from_wordnet": "word_senses",
@@ -45,12 +48,5 @@ _HOME = {
     "rename": "naming",
     "senses": "word_senses",
 }
-__all__ = sorted([*_HOME, "edit", "formats"])
-
-
-def __getattr__(name: str) -> object:
-    if name in ("edit", "formats"):
-        return import_module(f".{name}", __name__)
-    if name not in _HOME:
-        raise AttributeError(f"module 'nbdt.hierarchies' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+__all__ = sorted(_HOME)
+__getattr__ = lazy(__name__, _HOME)

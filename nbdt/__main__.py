@@ -16,12 +16,12 @@ from .errors import NBDTError
 COMMANDS = {
     "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
     "evidence": (
-        "nbdt.explain.evidence_command",
+        "nbdt.explain.evidence.command",
         "Training images for and against each decision.",
         "",
     ),
     "audit": (
-        "nbdt.explain.audit_command",
+        "nbdt.explain.audit.command",
         "Measure how far explanations can be trusted.",
         "",
     ),

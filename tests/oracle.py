@@ -412,7 +412,7 @@ def numbers_of(explanation):
     return facts
 
 
-# Audits: what `nbdt.explain.perturbation`, `specificity` and `sanity` compute in batches.
+# Audits: what `nbdt.explain.audit.perturbation`, `specificity` and `sanity` compute in batches.
 
 
 def log_odds(h, z):
@@ -502,7 +502,7 @@ def decision_divergence(h, rule, before, after, trust):
     return total / len(before)
 
 
-# Batches: what `nbdt.explain.batch` writes, one image and one decision at a time.
+# Batches: what `nbdt.explain.batch.run` writes, one image and one decision at a time.
 
 
 def sha256(file):

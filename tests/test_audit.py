@@ -14,16 +14,16 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.explain import baselines, sanity
-from nbdt.explain.audit import audit, count_steps, default_methods
-from nbdt.explain.audit_report import markdown, save
-from nbdt.explain.baselines import method_maps
-from nbdt.explain.estimate import estimate, per_image
-from nbdt.explain.findings import CURVES, beaten
+from nbdt.explain.audit import baselines, sanity
+from nbdt.explain.audit.baselines import method_maps
+from nbdt.explain.audit.estimate import estimate, per_image
+from nbdt.explain.audit.findings import CURVES, beaten
+from nbdt.explain.audit.perturbation import BASELINES, area, blurred, curves, ranked, without_top
+from nbdt.explain.audit.report import markdown, save
+from nbdt.explain.audit.run import audit, count_steps, default_methods
+from nbdt.explain.audit.shortcut import positive_share, shortcut
+from nbdt.explain.audit.specificity import specificity, spreads
 from nbdt.explain.log_odds import log_odds, measured_log_odds
-from nbdt.explain.perturbation import BASELINES, area, blurred, curves, ranked, without_top
-from nbdt.explain.shortcut import positive_share, shortcut
-from nbdt.explain.specificity import specificity, spreads
 from nbdt.head import NBDTHead
 from nbdt.preprocessing import Preprocessing
 from nbdt.tree import Tree

@@ -21,10 +21,10 @@ from PIL import Image
 from nbdt import NBDT, NBDTError
 from nbdt.explain import explain
 from nbdt.explain.batch import explain_all
-from nbdt.explain.batch_device import computing, resolve_precision
-from nbdt.explain.batch_folder import read_maps
-from nbdt.explain.batch_inputs import count_inputs, is_collection, iter_inputs
-from nbdt.explain.batch_rows import json_line, maps_of, packed_maps
+from nbdt.explain.batch.device import computing, resolve_precision
+from nbdt.explain.batch.folder import read_maps
+from nbdt.explain.batch.inputs import count_inputs, is_collection, iter_inputs
+from nbdt.explain.batch.rows import json_line, maps_of, packed_maps
 from nbdt.explain.command import _share
 
 from . import oracle
@@ -186,7 +186,7 @@ def test_an_image_that_spoils_a_pass_costs_only_itself(small, photos, tmp_path, 
     def never(logits, classes=None):
         raise NBDTError("The logits are not finite.")
 
-    monkeypatch.setattr("nbdt.explain.batch._try", lambda *_: None)
+    monkeypatch.setattr("nbdt.explain.batch.run._try", lambda *_: None)
     monkeypatch.setattr(small.head.rules, "paths", never)
     assert run(small, [photos], tmp_path / "all").failed == 10
 

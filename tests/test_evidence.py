@@ -17,15 +17,11 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.explain import EvidenceIndex
-from nbdt.explain import evidence_build as building
-from nbdt.explain import evidence_search as searching
-from nbdt.explain.evidence_change import path_changes, vote_changes
-from nbdt.explain.evidence_command import app
-from nbdt.explain.evidence_paths import Layout
-from nbdt.explain.evidence_picture import linked, sheet, tile
-from nbdt.explain.evidence_search import ExactSearch, FaissSearch
-from nbdt.explain.evidence_store import EvidenceError, blob
-from nbdt.explain.late_interaction import (
+from nbdt.explain.evidence import build as building
+from nbdt.explain.evidence import search as searching
+from nbdt.explain.evidence.change import path_changes, vote_changes
+from nbdt.explain.evidence.command import app
+from nbdt.explain.evidence.late_interaction import (
     box,
     compressed,
     feature_grid,
@@ -36,6 +32,10 @@ from nbdt.explain.late_interaction import (
     restored,
     strongest,
 )
+from nbdt.explain.evidence.paths import Layout
+from nbdt.explain.evidence.picture import linked, sheet, tile
+from nbdt.explain.evidence.search import ExactSearch, FaissSearch
+from nbdt.explain.evidence.store import EvidenceError, blob
 from nbdt.image_sources import ImageSource
 from nbdt.images import ImageError, refusal, refuse
 

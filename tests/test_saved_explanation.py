@@ -17,7 +17,7 @@ from PIL import Image
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.explain.counterfactual import Counterfactual
-from nbdt.explain.evidence import DecisionEvidence, Neighbour
+from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
 from nbdt.explain.explanation import Explanation
 from nbdt.explain.page import page
 from nbdt.explain.regions import Region

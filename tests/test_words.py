@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.explain.counterfactual import Counterfactual
-from nbdt.explain.evidence import DecisionEvidence, Neighbour
+from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
 from nbdt.explain.explanation import Explanation
 from nbdt.explain.regions import Region
 from nbdt.explain.wording import count, percent, say, with_article

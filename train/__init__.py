@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from nbdt.lazy import lazy
 
 if TYPE_CHECKING:
     from .config import Recipe as Recipe
@@ -19,9 +20,4 @@ _HOME = {
     "train": "run",
 }
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nbdt.train' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+__getattr__ = lazy(__name__, _HOME)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from nbdt.paths import Decision
 
-from .batch_loading import Loaded
-from .explanation import Explanation
+from ..explanation import Explanation
+from .loading import Loaded
 
 OK, FAILED = "ok", "failed"
 META = b"nbdt"  # the key of a part's own facts in its Parquet metadata

@@ -17,10 +17,7 @@ from nbdt.hierarchies.concepts import leaf_spans
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 
-from .evidence import DecisionEvidence, Neighbour
-from .evidence_build import forward, unit_embeddings
-from .evidence_search import Found, Rows, Span
-from .evidence_store import Column, EvidenceError
+from .build import forward, unit_embeddings
 from .late_interaction import (
     Floats,
     LateInteraction,
@@ -31,9 +28,12 @@ from .late_interaction import (
     restored,
     strongest,
 )
+from .neighbours import DecisionEvidence, Neighbour
+from .search import Found, Rows, Span
+from .store import Column, EvidenceError
 
 if TYPE_CHECKING:
-    from .evidence_index import EvidenceIndex
+    from .index import EvidenceIndex
 
 NEIGHBOURS = 5
 

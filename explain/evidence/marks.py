@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .evidence_store import EvidenceError
+from .store import EvidenceError
 
 MAX_WHY = 2000  # characters
 

@@ -18,10 +18,10 @@ from nbdt.errors import NBDTError
 from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
 
+from ..log_odds import measured_log_odds
 from .baselines import CONTROLS, Maps, check_method, has_feature_map, method_maps
 from .estimate import Estimate, estimate, per_image
 from .findings import findings
-from .log_odds import measured_log_odds
 from .perturbation import BASELINES, Grid, area, curves, ranked, without_top
 from .sanity import (
     RADIUS,

@@ -46,7 +46,7 @@ def shortcut(
         model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
         region: (height, width) bool, where the suspect is.
-        method: see `nbdt.explain.baselines.known_methods`.
+        method: see `nbdt.explain.audit.baselines.known_methods`.
 
     Raises:
         NBDTError: a region of another size, or none.

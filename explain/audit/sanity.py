@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from nbdt.model import NBDT
 
+from ..log_odds import log_odds, measured_log_odds
 from .baselines import Maps, Nodes
-from .log_odds import log_odds, measured_log_odds
 
 STAGES = 4
 RADIUS = 0.02  # of the range of pixel values, added to or taken from each pixel

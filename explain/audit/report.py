@@ -17,12 +17,12 @@ from rich.text import Text
 
 from nbdt.files import check_new, new_folder
 
-from .audit import Audit, MethodAudit
+from ..page import POLICY, make
+from ..page_style import STYLE
+from ..render import data_url
 from .baselines import CONTROLS
 from .findings import CURVES, beaten
-from .page import POLICY, make
-from .page_style import STYLE
-from .render import data_url
+from .run import Audit, MethodAudit
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
 TABLE_STYLE = "table { border-collapse: collapse; } td, th { padding: 4px 10px; text-align: left; }"

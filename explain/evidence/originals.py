@@ -14,7 +14,7 @@ from nbdt.image_sources import iter_tar
 from nbdt.images import AMPLE_SIDE, ImageError, open_image, refusal
 from nbdt.preprocessing import Preprocessing, three
 
-from .evidence_store import Column, EvidenceError, blob
+from .store import Column, EvidenceError, blob
 
 MAX_THUMBNAIL = 1 << 20  # pixels; ours have at most 160 × 160
 

@@ -22,8 +22,8 @@ from PIL import Image
 from nbdt.images import AMPLE_SIDE, ImageError, open_image
 from nbdt.preprocessing import Preprocessing
 
-from .attribution import PHOTO_SIDE
-from .batch_inputs import Input
+from ..attribution import PHOTO_SIDE
+from .inputs import Input
 
 AHEAD = 64  # images decoded before the model asks for them
 MOST_WORKERS = 16

@@ -29,9 +29,9 @@ from nbdt.image_sources import ImageSource, iter_files, iter_tar
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.model import NBDT
 
-from .audit import Audit, Watch, audit, count_steps, default_methods
-from .audit_report import save, tables
 from .baselines import check_method
+from .report import save, tables
+from .run import Audit, Watch, audit, count_steps, default_methods
 
 app = typer.Typer(add_completion=False)
 WIDTH = 140  # columns of a terminal that does not say how wide it is

@@ -19,13 +19,13 @@ from nbdt.errors import listed, nearest
 from nbdt.fingerprint import embedding_hash
 from nbdt.model import NBDT
 
-from .evidence import DecisionEvidence, Neighbour
-from .evidence_build import Built, Data, Watch, build
-from .evidence_marks import Mark, Marks
-from .evidence_originals import Pictures
-from .evidence_paths import NEIGHBOURS, Layout, ModelEvidence
-from .evidence_search import ExactSearch, FaissSearch, Search
-from .evidence_store import Column, EvidenceError, blob, read_columns, read_manifest
+from .build import Built, Data, Watch, build
+from .marks import Mark, Marks
+from .neighbours import DecisionEvidence, Neighbour
+from .originals import Pictures
+from .paths import NEIGHBOURS, Layout, ModelEvidence
+from .search import ExactSearch, FaissSearch, Search
+from .store import Column, EvidenceError, blob, read_columns, read_manifest
 
 MARKS = "marks.jsonl"
 SEARCHES = ("exact", "faiss")
@@ -156,7 +156,7 @@ class EvidenceIndex:
         return self.exact
 
     def column(self, name: str) -> Column | None:
-        """One of the stored arrays, see `nbdt.explain.evidence_store`; None if it is not stored."""
+        """One of the stored arrays, see `nbdt.explain.evidence.store`; None if it is not stored."""
         return self._columns.get(name)
 
     def reference(self, row: int) -> str:

@@ -17,12 +17,12 @@ from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
 from nbdt.model import NBDT
 
-from .batch_folder import BatchFolder
-from .batch_inputs import Input, parts_of
-from .batch_loading import Loaded
-from .batch_rows import packed_maps, parquet, row_of
-from .explanation import Explanation
-from .render import picture, png
+from ..explanation import Explanation
+from ..render import picture, png
+from .folder import BatchFolder
+from .inputs import Input, parts_of
+from .loading import Loaded
+from .rows import packed_maps, parquet, row_of
 
 Row: TypeAlias = Mapping[str, Any]
 Explain: TypeAlias = Callable[[torch.Tensor], Sequence[Explanation]]

@@ -11,7 +11,7 @@ from .baselines import CONTROLS
 from .estimate import Estimate, estimate
 
 if TYPE_CHECKING:
-    from .audit import Audit, MethodAudit
+    from .run import Audit, MethodAudit
 
 SANE = 0.5  # rank correlation with maps of a network without trained weights: above, they ignore it
 CURVES = ("deletion blur", "insertion blur", "deletion mean", "insertion mean")

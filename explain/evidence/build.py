@@ -26,7 +26,8 @@ from nbdt.image_sources import ImageSource, iter_images
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.model import NBDT
 
-from .evidence_store import (
+from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
+from .store import (
     FORMAT,
     MANIFEST,
     VERSION,
@@ -36,7 +37,6 @@ from .evidence_store import (
     describe,
     read_columns,
 )
-from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
 
 BATCH = 64
 SAMPLE = 512  # images whose regions decide what a stored region keeps

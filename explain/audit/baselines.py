@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from nbdt.errors import NBDTError, nearest
 from nbdt.model import NBDT
 
-from .attribution import explain
-from .log_odds import log_odds
-from .methods import METHODS, input_maps
+from ..attribution import explain
+from ..log_odds import log_odds
+from ..methods import METHODS, input_maps
 
 Maps: TypeAlias = "list[tuple[NDArray[np.float32], ...]]"
 Nodes: TypeAlias = "Sequence[Sequence[int]]"

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from nbdt.model import NBDT
 
-from .log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
-from .regions import regrid
+from ..log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
+from ..regions import regrid
 
 BLUR = 1 / 12  # of the image's side: the standard deviation of the blur that hides a region
 Grid = tuple[int, int]

@@ -11,8 +11,8 @@ from nbdt.hierarchies.lettering import fitting, font
 from nbdt.images import ImageError
 from nbdt.paths import Decision, Path
 
-from .evidence import DecisionEvidence, Neighbour
 from .late_interaction import Box, LateInteraction
+from .neighbours import DecisionEvidence, Neighbour
 
 SMALL, LARGE = 96, 256  # pixels of a square tile
 GAP = 12

@@ -32,14 +32,14 @@ from nbdt.images import AMPLE_SIDE, ImageError, open_image
 from nbdt.model import NBDT
 from nbdt.paths import Path as DecisionPath
 
-from .attribution import explain
-from .evidence import DecisionEvidence, Neighbour
-from .evidence_build import forward
-from .evidence_change import path_changes, vote_changes
-from .evidence_index import EvidenceIndex
-from .evidence_paths import NEIGHBOURS, ModelEvidence
-from .evidence_picture import linked, sheet
-from .render import png
+from ..attribution import explain
+from ..render import png
+from .build import forward
+from .change import path_changes, vote_changes
+from .index import EvidenceIndex
+from .neighbours import DecisionEvidence, Neighbour
+from .paths import NEIGHBOURS, ModelEvidence
+from .picture import linked, sheet
 
 SHOWN = 8  # changed images in the terminal
 

@@ -30,8 +30,8 @@ from nbdt.errors import NBDTError
 from nbdt.files import new_folder, write_atomic
 from nbdt.images import ImageError
 
-from .batch_inputs import Input
-from .batch_rows import FILE_COLUMNS, META, maps_of, plain_path
+from .inputs import Input
+from .rows import FILE_COLUMNS, META, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1
 START, MANIFEST = "batch.json", "manifest.json"

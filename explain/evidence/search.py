@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .evidence_store import EvidenceError
+from .store import EvidenceError
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

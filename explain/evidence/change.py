@@ -11,10 +11,10 @@ from torch import Tensor
 
 from nbdt import paths
 
-from .evidence import DecisionEvidence
-from .evidence_index import EvidenceIndex
-from .evidence_paths import NEIGHBOURS, ModelEvidence
-from .evidence_search import Rows, best_of, units
+from .index import EvidenceIndex
+from .neighbours import DecisionEvidence
+from .paths import NEIGHBOURS, ModelEvidence
+from .search import Rows, best_of, units
 
 AMONG = 200  # images nearest to a marked one: those whose own neighbours it may be
 AT_A_TIME = 16  # of them in one matrix product

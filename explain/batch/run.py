@@ -21,17 +21,17 @@ from nbdt.errors import NBDTError, nearest
 from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
 
-from .attribution import GRAD_CAM, check_method, explain, soft_answers
-from .batch_device import AUTO, computing, made_on, resolve_precision
-from .batch_folder import BatchFolder
-from .batch_inputs import iter_inputs
-from .batch_loading import Loader, default_workers
-from .batch_rows import FAILED
-from .batch_work import Explain, Parts, Row, Work
-from .explanation import Explanation
+from ..attribution import GRAD_CAM, check_method, explain, soft_answers
+from ..explanation import Explanation
+from .device import AUTO, computing, made_on, resolve_precision
+from .folder import BatchFolder
+from .inputs import iter_inputs
+from .loading import Loader, default_workers
+from .rows import FAILED
+from .work import Explain, Parts, Row, Work
 
 if TYPE_CHECKING:
-    from .evidence_index import EvidenceIndex
+    from ..evidence.index import EvidenceIndex
 
 MAPS = ("none", "npz", "png")
 BATCH = 32  # images in one forward pass
@@ -44,7 +44,7 @@ class Batch:
     """What a run left behind.
 
     Attributes:
-        folder: of the batch; see `nbdt.explain.batch_folder`.
+        folder: of the batch; see `nbdt.explain.batch.folder`.
         images: in this run's share of the inputs.
         failed: those of them that could not be explained; their rows say why.
         repeated: those that had been done before, and were not done again.
@@ -84,8 +84,8 @@ def explain_all(
     has changed. The result is that of one uninterrupted run, byte for byte on one machine.
 
     Args:
-        model: in evaluation mode, on the device to use; see `nbdt.explain.batch_device.to_device`.
-        inputs: see `nbdt.explain.batch_inputs.iter_inputs`.
+        model: in evaluation mode, on the device to use; see `nbdt.explain.batch.device.to_device`.
+        inputs: see `nbdt.explain.batch.inputs.iter_inputs`.
         out: the batch's folder: new, or of the same batch.
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
         pages: an HTML page an image as well.

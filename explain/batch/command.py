@@ -24,11 +24,11 @@ from rich.text import Text
 
 from nbdt.model import NBDT
 
-from .batch import Batch, explain_all
-from .batch_device import to_device
-from .batch_inputs import count_inputs
-from .batch_rows import FAILED, json_line
-from .batch_work import Row
+from .device import to_device
+from .inputs import count_inputs
+from .rows import FAILED, json_line
+from .run import Batch, explain_all
+from .work import Row
 
 SHOWN = 20  # failures in the terminal; the rows have all
 INTERRUPTED = 130

@@ -1,0 +1,1 @@
+"""Evidence: the training images nearest to a photograph, on both sides of each decision."""
