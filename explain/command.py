@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +16,11 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from nbdt.errors import NBDTError
-from nbdt.files import write_atomic
+from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
+from nbdt.terminal import plain
 
 from .attribution import GRAD_CAM, check_method, explain
 from .batch.inputs import is_collection
@@ -125,7 +125,9 @@ def explain_command(
             explanation = explain(
                 loaded, photo, method=method, evidence=index, counterfactuals=counterfactuals
             )[0]
-            target = _write(explanation, out, _free_name(source.reference, taken), pages=pages)
+            target = _write(
+                explanation, out, free_name(source.reference, taken, ".nbdt"), pages=pages
+            )
         except (ImageError, NBDTError) as error:
             failed += 1
             _report_failure(source, error, as_json=as_json)
@@ -178,7 +180,7 @@ def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> 
 def _tree(reference: str, explanation: Explanation) -> RichTree:
     """The path as nested branches, the runner-up of each decision dimmed beside it."""
     path = explanation.path
-    head = Text.assemble(_safe(reference), ": ", (path.class_name, "bold"))
+    head = Text.assemble(plain(reference), ": ", (path.class_name, "bold"))
     root = branch = RichTree(Text.assemble(head, f"  {path.probability:.1%}"))
     branch = branch.add(Text(path.decisions[0].node))
     for decision in path:
@@ -189,20 +191,3 @@ def _tree(reference: str, explanation: Explanation) -> RichTree:
         step = Text.assemble(name, f" {decision.probability:.1%}", (dimmed, "dim"))
         branch = branch.add(step)
     return root
-
-
-def _safe(text: str) -> str:
-    """A file name as text that cannot steer the terminal."""
-    return text if text.isprintable() else ascii(text)
-
-
-def _free_name(reference: str, taken: set[str]) -> str:
-    """``photo.nbdt`` for ``photo.jpg``; numbered where two files would share a name."""
-    stem = os.path.basename(reference).rpartition(".")[0] or os.path.basename(reference)
-    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
-    name, count = f"{stem}.nbdt", 1
-    while name.casefold() in taken:
-        count += 1
-        name = f"{stem}-{count}.nbdt"
-    taken.add(name.casefold())
-    return name

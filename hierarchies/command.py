@@ -14,6 +14,7 @@ from rich.text import Text
 
 from nbdt.errors import NBDTError, listed
 from nbdt.hierarchy import Hierarchy
+from nbdt.terminal import plain
 
 from . import formats, library
 from .class_order import check_order
@@ -225,7 +226,7 @@ def check(
     remarks = _remarks(tree)
     if as_json:
         return _echo({"file": file, "valid": True, "hash": tree.hash, "remarks": remarks})
-    typer.echo(f"{_safe(file)}: {tree!r}, hash {tree.hash[:12]}")
+    typer.echo(f"{plain(file)}: {tree!r}, hash {tree.hash[:12]}")
     for remark in remarks:
         typer.echo(f"  remark: {remark}")
     return None
@@ -268,11 +269,6 @@ def _echo(data: object) -> None:
 def _print_line(*parts: str | tuple[str, str]) -> None:
     console = Console(highlight=False, emoji=False)
     console.print(Text.assemble(*parts), soft_wrap=True)
-
-
-def _safe(text: str) -> str:
-    """A file name as text that cannot steer the terminal."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _print(tree: Hierarchy, *, depth: int | None, everything: bool, as_json: bool) -> None:
@@ -326,4 +322,4 @@ def _save(
     else:
         formats.write(tree, path, kind)
     if not quiet:
-        typer.echo(f"saved: {_safe(str(path))}")
+        typer.echo(f"saved: {plain(str(path))}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.hierarchy import Hierarchy
+from nbdt.terminal import plain
 
 from . import formats
 
@@ -136,7 +137,7 @@ def title_of(tree: str | os.PathLike[str]) -> str:
     """What a picture of it is headed: a shipped tree's title, else the last part of its path."""
     name = os.fspath(tree)
     shown = _index()[name].title if name in _index() else Path(name).name or name
-    return shown if shown.isprintable() else ascii(shown)
+    return plain(shown)
 
 
 @cache

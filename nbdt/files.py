@@ -62,6 +62,23 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def free_name(reference: str, taken: set[str], ending: str = "") -> str:
+    """A file name for what belongs to `reference`, without its own ending and with `ending`.
+
+    Characters that some system forbids become underscores. The name is added to `taken`; one that
+    is there already, in either case, is numbered.
+    """
+    file = os.path.basename(reference) or "image"
+    stem = file.rpartition(".")[0] or file
+    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
+    name, count = f"{stem}{ending}", 1
+    while name.casefold() in taken:
+        count += 1
+        name = f"{stem}-{count}{ending}"
+    taken.add(name.casefold())
+    return name
+
+
 def umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)

@@ -306,7 +306,7 @@ def test_labels_may_be_wordnet_ids(model):
 
 
 def test_no_folder_remains_of_a_build_that_fails(model, data, tmp_path):
-    def interrupted(sources, _):
+    def interrupted(sources, _count, _what):
         yield next(iter(sources))
         raise KeyboardInterrupt
 

@@ -29,6 +29,7 @@ CORE_EXCEPTIONS = {
     "nbdt/networks.py": {"timm"},
     "nbdt/preprocessing.py": {"timm"},
     "nbdt/small.py": {"timm"},
+    "nbdt/terminal.py": {"rich"},
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }
 EXTRAS = {

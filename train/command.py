@@ -7,19 +7,17 @@ import math
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchy import Hierarchy
-from nbdt.image_sources import ImageSource
 from nbdt.model import NBDT
+from nbdt.terminal import tracked
 
 if TYPE_CHECKING:
     from .module import Row
@@ -99,7 +97,7 @@ def _train(  # noqa: PLR0917
         weights=weights,
         resume=resume,
         command=shlex.join(["nbdt", *sys.argv[1:]]),
-        watch=_watch,
+        watch=tracked,
         report=_report,
         say=_say,
     )
@@ -110,7 +108,7 @@ def _train(  # noqa: PLR0917
 def _correct(
     corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str]
 ) -> None:
-    from .correction_run import correct, settings_from, watched
+    from .correction_run import correct, settings_from
 
     found = correct(
         NBDT.load("cifar10" if model is None else model),
@@ -119,8 +117,7 @@ def _correct(
         out,
         settings_from(settings),
         command=shlex.join(["nbdt", *sys.argv[1:]]),
-        watch=_watch,
-        bar=watched,
+        watch=tracked,
         say=_say,
     )
     table = Table(f"{len(found.applied):,} corrections", "met", "flat", "soft", "hard")
@@ -141,13 +138,6 @@ def _hierarchy(text: str | None) -> Hierarchy | str | None:
         return find(text)
     except NBDTError as error:
         raise NBDTError(f"{error} With 'wordnet' the tree is made from the class names.") from None
-
-
-def _watch(sources: Iterable[ImageSource], what: str) -> Iterator[ImageSource]:
-    columns = (SpinnerColumn(), TextColumn(what), TextColumn("{task.completed:,}"))
-    console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        yield from progress.track(sources, total=None)
 
 
 def _say(text: str) -> None:

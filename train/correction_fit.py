@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from nbdt.errors import NBDTError, nearest
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.rules import full_precision
+from nbdt.watch import Watch, unwatched
 
 from .correction_inputs import Told, encoded
 from .correction_loss import CorrectionLoss, decision_divergence
@@ -22,7 +23,6 @@ from .data import Images, Labelled, PlainBatches, normalise
 from .evaluate import flat_logits
 
 RATES = {"shift": 2e-2, "head": 1e-3, "all": 1e-5}
-Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def fit_head(  # noqa: PLR0917
     replayed: Tensor,
     settings: Settings,
     *,
-    watch: Watch = lambda items, _count, _what: items,
+    watch: Watch = unwatched,
 ) -> None:
     """Train a last layer, in place, on features computed once.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbdt.correction import read_corrections
+from nbdt.correction import read_corrections, write_corrections
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.files import check_new
 from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
+from nbdt.watch import Watch, unwatched
 
 from .class_order import class_order
 from .config import Recipe, parse_recipe, typed
@@ -27,11 +28,12 @@ from .correction_targets import summary
 from .corrections import CorrectionFit, fit_corrections
 from .data import Images, hold_out, worker_count
 from .evaluate import accuracies, flat_logits
-from .inspection import Watch, inspect, scan, unwatched
+from .inspection import inspect, scan
 from .model_card import model_card
 from .splits import TRAIN, VALIDATION, find_splits
 
 Say = Callable[[str], None]
+APPLIED = "applied.jsonl"  # beside the model: the corrections that it learnt from
 
 
 def correct(
@@ -43,10 +45,11 @@ def correct(
     *,
     command: str = "",
     watch: Watch = unwatched,
-    bar: Callable[..., Iterable[Any]] = lambda items, _count, _what: items,
     say: Say = lambda _text: None,
 ) -> CorrectionFit:
     """Teach a model the corrections of a file; write the new one to `out`/model.
+
+    `out`/applied.jsonl lists those that were learnt from, as they were given.
 
     Images are replayed from the training split of `data`; on those held out from it, as when the
     model was trained, it is measured before and after.
@@ -59,8 +62,7 @@ def correct(
         out: a folder without a model in it.
         settings: how firmly.
         command: for the model's card.
-        watch: as in `nbdt.train.run.train`.
-        bar: as `watch` in `fit_corrections`.
+        watch: of the images while they are read, and of the steps.
         say: called with messages for people.
 
     Raises:
@@ -75,7 +77,7 @@ def correct(
     recipe = _recipe(model)
     replayed, held_out = _images(model, data, recipe, watch)
     opener = partial(open_photographs, root=Path(corrections).parent)
-    found = fit_corrections(model, records, replayed, settings, open_photos=opener, watch=bar)
+    found = fit_corrections(model, records, replayed, settings, open_photos=opener, watch=watch)
     if found.left_out:
         say(f"{len(found.left_out):,} corrections are left out:\n{summary(found.left_out)}")
     _round(found.model)
@@ -93,6 +95,7 @@ def correct(
     }
     found.model.provenance["accuracy"] = {"held_out": facts["after"]}
     folder.parent.mkdir(parents=True, exist_ok=True)
+    write_corrections(found.applied, folder.parent / APPLIED, append=False)
     found.model.save(folder, dtype=torch.float16, card=model_card(found.model))
     return found
 
@@ -161,11 +164,3 @@ def _measured(
     kind = torch.int16 if after.hierarchy.num_classes < 2**15 else torch.int32
     after.reference = {"logits": logits.half(), "labels": held_out.labels.to(kind)}
     return found
-
-
-def watched(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """A progress bar on standard error."""
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, what, count, console=Console(stderr=True), transient=True)

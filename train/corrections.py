@@ -13,8 +13,9 @@ from nbdt.correction import Correction
 from nbdt.errors import NBDTError
 from nbdt.head import NBDTHead
 from nbdt.model import NBDT
+from nbdt.watch import Watch, unwatched
 
-from .correction_fit import Settings, Watch, fit
+from .correction_fit import Settings, fit
 from .correction_inputs import Told, told, with_maps
 from .correction_loss import CorrectionLoss
 from .correction_photos import open_photographs
@@ -55,7 +56,7 @@ def fit_corrections(
     open_photos: Callable[
         [Sequence[Target]], tuple[list[tuple[Target, Image.Image]], list[LeftOut]]
     ] = open_photographs,
-    watch: Watch = lambda items, _count, _what: items,
+    watch: Watch = unwatched,
 ) -> CorrectionFit:
     """Teach a model what people said of its decisions; hold its other answers where they were.
 
@@ -71,7 +72,7 @@ def fit_corrections(
         data: images to replay, best those the model was trained on, at its size.
         settings: how firmly.
         open_photos: the photographs of some targets, and what could not be opened.
-        watch: given steps, their number and a word for them, yields them: a progress bar.
+        watch: of the steps.
 
     Raises:
         NBDTError: no correction can be used, or no images to replay.

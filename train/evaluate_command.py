@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -26,8 +17,8 @@ import nbdt
 from nbdt.files import write_atomic
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.hierarchy import Hierarchy
-from nbdt.image_sources import ImageSource
 from nbdt.metrics import accuracy
+from nbdt.terminal import plain, tracked
 
 from .comparison import (
     Comparison,
@@ -71,7 +62,7 @@ def evaluate_command(
     if torch.cuda.is_available():
         loaded.to("cuda")
     out.mkdir(parents=True, exist_ok=True)
-    found = class_logits(loaded, data, split=split, cache=out, watch=_watch)
+    found = class_logits(loaded, data, split=split, cache=out, watch=tracked)
     before = measure(found.logits, found.labels, before_tree, loaded.rule)
     comparison = None
     if after_tree is not None:
@@ -90,15 +81,6 @@ def _tree(path: Path | None, own: Hierarchy) -> Hierarchy:
     tree = Hierarchy.load(path)
     check_same_classes(own, tree, repr(str(path)))
     return tree
-
-
-def _watch(sources: Iterable[ImageSource], count: int) -> Iterator[ImageSource]:
-    columns = (
-        SpinnerColumn(), TextColumn("photographs"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(sources, total=count)
 
 
 def _record(
@@ -189,7 +171,7 @@ def _node_table(comparison: Comparison) -> Table:
     rows += [(change, "harder", "red") for change in comparison.harder[:SHOWN]]
     for change, word, colour in rows:
         counts = (_mistakes(change.before), _mistakes(change.after))
-        table.add_row(_plain(change.name), *counts, Text(word, style=colour))
+        table.add_row(_cell(change.name), *counts, Text(word, style=colour))
     return table
 
 
@@ -201,7 +183,7 @@ def _hardest_table(result: TreeResult) -> Table:
     table = _table("decisions with the most mistakes", "decision", "mistakes", "right")
     for node in hardest(result)[:SHOWN]:
         values = result.nodes[node]
-        name = _plain(result.hierarchy.names[node])
+        name = _cell(result.hierarchy.names[node])
         table.add_row(name, _mistakes(values), f"{values.accuracy:.1%}")
     return table
 
@@ -210,13 +192,13 @@ def _image_table(changed: Sequence[dict[str, Any]]) -> Table:
     title = f"{min(SHOWN, len(changed))} of {len(changed):,} photographs with another answer"
     table = _table(title, "photograph", "class", "before", "after", "")
     for row in changed[:SHOWN]:
-        name = _plain(row["file"].replace("!", "/").rpartition("/")[2])
+        name = _cell(row["file"].replace("!", "/").rpartition("/")[2])
         kind = "soft" if row["verdict"] == "other soft answer" else "hard"
-        answers = [_plain(row[when][kind]) for when in ("before", "after")]
-        table.add_row(name, _plain(row["label"]), *answers, row["verdict"])
+        answers = [_cell(row[when][kind]) for when in ("before", "after")]
+        table.add_row(name, _cell(row["label"]), *answers, row["verdict"])
     return table
 
 
-def _plain(name: str) -> Text:
-    """Text that cannot steer the terminal, and is not read as rich's markup."""
-    return Text(name if name.isprintable() else ascii(name), overflow="fold")
+def _cell(name: str) -> Text:
+    """Text that is not read as rich's markup."""
+    return Text(plain(name), overflow="fold")

@@ -16,6 +16,7 @@ from torch import Tensor
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.image_sources import ImageSource
 from nbdt.images import ImageError
+from nbdt.watch import Watch, unwatched
 
 from .archives import is_compressed
 from .class_order import ClassOrder, class_indices, class_order
@@ -23,14 +24,8 @@ from .config import Recipe
 from .data import Images, Labelled, Streamed, square, worker_count
 from .splits import TRAIN, Split
 
-Watch: TypeAlias = Callable[[Iterable[ImageSource], str], Iterable[ImageSource]]
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 AHEAD = 64  # images decoded ahead of the one that is looked at
-
-
-def unwatched(sources: Iterable[ImageSource], _what: str) -> Iterable[ImageSource]:
-    """No progress bar."""
-    return sources
 
 
 @dataclass
@@ -67,7 +62,7 @@ def scan(split: Split, recipe: Recipe, watch: Watch = unwatched) -> Scan:
     found = Scan(split, in_memory=recipe.augment == "shift")
     limit = int(recipe.memory_gigabytes * 1e9) // (3 * recipe.image_size**2)
     try:
-        sources = watch(split.sources(), f"reading {split.name} images")
+        sources = watch(split.sources(), None, f"reading {split.name} images")
         if found.in_memory:
             _read(found, sources, recipe, limit)
         else:

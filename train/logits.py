@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.image_sources import ImageSource, iter_images
 from nbdt.images import ImageError
 from nbdt.model import NBDT
+from nbdt.watch import Watch, unwatched
 
 BATCH = 32
 
@@ -42,16 +43,13 @@ class Logits:
     failed: tuple[str, ...]
 
 
-Watch = Callable[[Iterable[ImageSource], int], Iterable[ImageSource]]
-
-
 def class_logits(
     model: NBDT,
     data: str | os.PathLike[str],
     *,
     split: str | None = None,
     cache: str | os.PathLike[str] | None = None,
-    watch: Watch = lambda sources, _: sources,
+    watch: Watch = unwatched,
 ) -> Logits:
     """The logits of every photograph in a folder of class folders, or in a tar archive of them.
 
@@ -65,7 +63,7 @@ def class_logits(
         split: the folder of splits inside, "test" for instance.
         cache: a folder where logits are kept, by model and by the data's names, sizes and times
             of change.
-        watch: given the photographs and their number, yields them: a progress bar.
+        watch: of the photographs.
 
     Raises:
         NBDTError: labels that are no classes of the model, no readable photograph, or unreadable
@@ -77,7 +75,7 @@ def class_logits(
         return found
     places = class_places(model.hierarchy)
     count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
-    measured = _compute(model, watch(iter_images(data, split), count), places)
+    measured = _compute(model, watch(iter_images(data, split), count, "photographs"), places)
     if kept:
         _write(kept, key, measured)
     return measured

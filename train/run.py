@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from nbdt.torchvision_cpu import import_torchvision
+from nbdt.watch import Watch, unwatched
 
 import_torchvision()  # Lightning imports it
 
@@ -29,7 +30,7 @@ from .config import Recipe
 from .data import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
 from .distributed import global_rank, raise_if_lost
 from .evaluate import accuracies, features, flat_logits
-from .inspection import Scan, Watch, inspect, scan, unwatched
+from .inspection import Scan, inspect, scan
 from .model_card import model_card
 from .module import Row, TreeSupervised
 from .network import Start, make_network, whiten
@@ -73,7 +74,7 @@ def train(
         weights: a local file to start from, instead of the hub.
         resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
         command: for the model's card.
-        watch: given images and a word for what is done with them, yields them: a progress bar.
+        watch: of the images while they are read.
         report: called after each epoch with the rows of figures so far.
         say: called with messages for people.
 

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from nbdt.errors import NBDTError
@@ -28,10 +20,11 @@ from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files, iter_tar
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.model import NBDT
+from nbdt.terminal import progress
 
 from .baselines import check_method
 from .report import save, tables
-from .run import Audit, Watch, audit, count_steps, default_methods
+from .run import Audit, audit, count_steps, default_methods
 
 app = typer.Typer(add_completion=False)
 WIDTH = 140  # columns of a terminal that does not say how wide it is
@@ -64,7 +57,9 @@ def audit_command(
         loaded.to("cuda")
     batch, failed = _read(loaded, _drawn(_sources(data, split), images, seed))
     names = list(default_methods(loaded, batch[:1])) if names is None else names
-    with _progress(count_steps(len(batch), _count(names))) as watch:
+    with progress("steps") as bar:
+        steps = bar.add_task("", total=count_steps(len(batch), _count(names)))
+        watch = partial(bar.advance, steps)
         found = audit(loaded, batch, methods=names, seed=seed, watch=watch)
     save(found, out)
     _report(found, out, as_json=as_json)
@@ -110,17 +105,6 @@ def _read(model: NBDT, sources: Iterable[ImageSource]) -> tuple[Tensor, list[str
         first = f" The first: {failed[0]}" if failed else ""
         raise NBDTError(f"There are no readable images to audit on.{first}")
     return torch.stack(batch).to(next(model.parameters()).device), failed
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Watch]:
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("audit", total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 def _report(found: Audit, out: Path, *, as_json: bool) -> None:

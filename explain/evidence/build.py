@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from nbdt.fingerprint import embedding_hash
 from nbdt.image_sources import ImageSource, iter_images
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.model import NBDT
+from nbdt.watch import Watch
 
 from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
 from .store import (
@@ -43,7 +44,6 @@ SAMPLE = 512  # images whose regions decide what a stored region keeps
 THUMBNAIL_SIDE = 160  # pixels at most; smaller where the network sees less
 
 Data = str | os.PathLike[str] | Sequence[ImageSource]
-Watch = Callable[[Iterable[ImageSource], int], Iterable[ImageSource]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _fill(
     writer = ColumnWriter(folder)
     stream = _Stream(model, root, writer, thumbnails, axes)
     try:
-        stream.take(watch(_sources(data, split), count))
+        stream.take(watch(_sources(data, split), count, "images"))
         if axes is not None:
             writer.append("projection", axes)
         if len(stream.failed) == count:

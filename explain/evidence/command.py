@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,26 +10,15 @@ from typing import Annotated, Any
 import torch
 import typer
 from PIL import Image
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from nbdt.errors import NBDTError
-from nbdt.files import write_atomic
+from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError, open_image
 from nbdt.model import NBDT
 from nbdt.paths import Path as DecisionPath
+from nbdt.terminal import plain, tracked
 
 from ..attribution import explain
 from ..render import png
@@ -74,7 +62,7 @@ def build(
     if torch.cuda.is_available():
         loaded.to("cuda")
     index = EvidenceIndex.build(
-        loaded, data, out, split=split, thumbnails=thumbnails, patches=patches, watch=_watch
+        loaded, data, out, split=split, thumbnails=thumbnails, patches=patches, watch=tracked
     )
     for message in index.failed:
         typer.echo(f"error: {message}", err=True)
@@ -99,11 +87,11 @@ def info(
     typer.echo(f"{index}: {_size(opened)}")
     typer.echo(f"classes: {len(opened.classes):,}; unreadable images left out: {facts['failed']}")
     typer.echo(f"network: {facts['architecture']}, embedding hash {facts['embedding_hash'][:12]}…")
-    typer.echo(f"images from: {_plain(str(facts['data']))}; stored: {', '.join(facts['columns'])}")
+    typer.echo(f"images from: {plain(str(facts['data']))}; stored: {', '.join(facts['columns'])}")
     for mark in opened.marks:
         verdict = "bad" if mark.bad else "good again"
-        why = f": {_plain(mark.why)}" if mark.why else ""
-        typer.echo(f"{mark.when} {_plain(mark.reference)} {verdict}{why}")
+        why = f": {plain(mark.why)}" if mark.why else ""
+        typer.echo(f"{mark.when} {plain(mark.reference)} {verdict}{why}")
 
 
 @app.command()
@@ -147,7 +135,7 @@ def _show_one(
     compared = [side[0] for side in (found[closest].chosen, found[closest].rejected) if side]
     node_map = explain(near.model, image)[0].maps[closest]
     views = near.look_closer(feature_map, compared, node_map)
-    stem = _stem(source.reference, taken)
+    stem = free_name(source.reference, taken)
     pictures = {"picture": out / f"{stem}.evidence.png", "regions": out / f"{stem}.regions.png"}
     write_atomic(pictures["picture"], png(sheet(photo, path, found)))
     write_atomic(pictures["regions"], png(linked(photo, compared, views)))
@@ -157,11 +145,11 @@ def _show_one(
         record = {"file": source.reference, **path.to_dict(), "evidence": lists, **places}
         typer.echo(json.dumps(record))
         return
-    typer.echo(f"{_plain(source.reference)}: {_plain(path.class_name)} {path.probability:.1%}")
+    typer.echo(f"{plain(source.reference)}: {plain(path.class_name)} {path.probability:.1%}")
     for decision, one in zip(path, found, strict=True):
         for sign, child, side in (("+", decision.chosen, one.chosen),
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip
-            typer.echo(f"{sign} {_plain(decision.children[child])}: {_listed(side)}")
+            typer.echo(f"{sign} {plain(decision.children[child])}: {_listed(side)}")
     typer.echo(f"pictures: {', '.join(places.values())}")
 
 
@@ -187,16 +175,16 @@ def mark(
     rows = opened.rows_of(reference)
     done = opened.mark(reference, bad=bad, why=why)
     verb = "no longer counts" if bad else "counts again"
-    typer.echo(f"{_plain(done.reference)} ({_plain(opened.label(rows[0]))}) {verb}.")
+    typer.echo(f"{plain(done.reference)} ({plain(opened.label(rows[0]))}) {verb}.")
     _show_votes(opened, rows, bad=bad)
     for name, (_, features, path) in queries:
         changes = path_changes(near, features, path, rows) if near else ()
         typer.echo(
-            f"{_plain(name)}: the evidence of {len(changes)} of {len(path)} decisions changes"
+            f"{plain(name)}: the evidence of {len(changes)} of {len(path)} decisions changes"
         )
         for change in changes:
             old, new = _ordered(change.before, change.after, bad)
-            typer.echo(f"  {_plain(change.decision.node)}, vote {_vote(old)} -> {_vote(new)}")
+            typer.echo(f"  {plain(change.decision.node)}, vote {_vote(old)} -> {_vote(new)}")
             for side in ("chosen", "rejected"):
                 lists = (getattr(old, side), getattr(new, side))
                 if lists[0] != lists[1]:
@@ -212,7 +200,7 @@ def _show_votes(index: EvidenceIndex, rows: tuple[int, ...], *, bad: bool) -> No
     )
     for change in turned[:SHOWN]:
         old, new = _ordered(*change.votes, bad)
-        names = [_plain(name) for name in (change.reference, change.label, old, new)]
+        names = [plain(name) for name in (change.reference, change.label, old, new)]
         typer.echo("  {} ({}): {} -> {}".format(*names))
 
 
@@ -238,7 +226,7 @@ def _closest_decision(path: DecisionPath, found: tuple[DecisionEvidence, ...]) -
 
 
 def _listed(side: tuple[Neighbour, ...]) -> str:
-    shown = [f"{n.similarity:.2f} {_plain(n.label)} ({_plain(n.reference)})" for n in side]
+    shown = [f"{n.similarity:.2f} {plain(n.label)} ({plain(n.reference)})" for n in side]
     return ", ".join(shown) or "no images"
 
 
@@ -248,36 +236,3 @@ def _vote(found: DecisionEvidence) -> str:
 
 def _size(index: EvidenceIndex) -> str:
     return f"{len(index):,} images, {index.nbytes / 1e6:.1f} MB"
-
-
-def _plain(name: str) -> str:
-    """Text that cannot steer the terminal."""
-    return name if name.isprintable() else ascii(name)
-
-
-def _stem(reference: str, taken: set[str]) -> str:
-    """A file name's stem; numbered where two files would share it."""
-    stem = Path(reference).stem or "image"
-    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
-    name, count = stem, 1
-    while name.casefold() in taken:
-        count += 1
-        name = f"{stem}-{count}"
-    taken.add(name.casefold())
-    return name
-
-
-class _Rate(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
-
-
-def _watch(sources: Iterable[ImageSource], count: int) -> Iterator[ImageSource]:
-    columns = (
-        SpinnerColumn(), TextColumn("images"), BarColumn(), MofNCompleteColumn(), _Rate(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(sources, total=count)

@@ -6,9 +6,11 @@ index at once.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,8 +20,9 @@ from nbdt import paths
 from nbdt.errors import listed, nearest
 from nbdt.fingerprint import embedding_hash
 from nbdt.model import NBDT
+from nbdt.watch import Watch, unwatched
 
-from .build import Built, Data, Watch, build
+from .build import Built, Data, build
 from .marks import Mark, Marks
 from .neighbours import DecisionEvidence, Neighbour
 from .originals import Pictures
@@ -71,7 +74,7 @@ class EvidenceIndex:
         split: str | None = None,
         thumbnails: bool = False,
         patches: bool = False,
-        watch: Watch = lambda sources, _: sources,
+        watch: Watch = unwatched,
     ) -> EvidenceIndex:
         """Run labelled images through the model and keep their embeddings.
 
@@ -87,7 +90,7 @@ class EvidenceIndex:
             thumbnails: store small pictures, so that the index can travel without the originals.
             patches: store the vectors of all regions, at most 256 bytes each, so that late
                 interaction needs no second forward pass.
-            watch: given the images and their number, yields them: a progress bar.
+            watch: of the images while they are read.
 
         Raises:
             EvidenceError: a model in training mode, an existing folder, no readable image.
@@ -254,3 +257,20 @@ class EvidenceIndex:
         """
         rows = self.rows_of(reference)
         return self._marks.add(self.reference(rows[0]), rows, bad=bad, why=why)
+
+    def without(self, references: Iterable[str]) -> EvidenceIndex:
+        """The same index for one person, without images that they called bad evidence.
+
+        It shares all columns with this one; nothing is written, and what is marked in it later
+        stays in memory.
+
+        Raises:
+            EvidenceError: as `rows_of`.
+        """
+        marks = Marks(None, len(self))
+        marks.all = list(self.marks)
+        view = copy.copy(self)
+        view._marks = marks  # noqa: SLF001 - of its own class
+        for reference in references:
+            view.mark(reference)
+        return view

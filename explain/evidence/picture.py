@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from nbdt.hierarchies.lettering import fitting, font
 from nbdt.images import ImageError
 from nbdt.paths import Decision, Path
+from nbdt.terminal import plain
 
 from .late_interaction import Box, LateInteraction
 from .neighbours import DecisionEvidence, Neighbour
@@ -122,8 +123,7 @@ def tile(neighbour: Neighbour, side: int) -> Image.Image:
         return _square(neighbour.open(), side)
     except ImageError:
         blank = Image.new("RGB", (side, side), "#dddddd")
-        name = neighbour.reference.rpartition("/")[2]
-        name = name if name.isprintable() else ascii(name)
+        name = plain(neighbour.reference.rpartition("/")[2])
         draw = ImageDraw.Draw(blank)
         _text(draw, (4, side // 2 - LINE), "picture missing", side - 8)
         _text(draw, (4, side // 2), name, side - 8)
