@@ -13,7 +13,6 @@ of an image share one forward pass and one way back:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
 from nbdt.model import NBDT
+from nbdt.positions import pools_by_average, positions
 
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 
@@ -76,15 +76,9 @@ def last_layer(model: NBDT, images: Tensor) -> Layer:
 
 
 def _average_pool(model: NBDT, feature_map: Tensor) -> Layer | None:
-    """The closed form, if a random feature map shows that pooling is an average."""
+    """The closed form, if pooling is an average."""
     activations = _positions(model, feature_map)
-    if activations is None or activations.shape[1] != model.head.linear.in_features:
-        return None
-    probe = torch.randn_like(feature_map[:1]) + 1
-    seen = _positions(model, probe)
-    average = probe if seen is None else seen.mean(dim=(2, 3))
-    pooled = model.pool(probe)
-    if pooled.shape != average.shape or not torch.allclose(pooled, average, 1e-3, 1e-3):
+    if activations is None or not pools_by_average(model, feature_map):
         return None
     count = activations.shape[-2] * activations.shape[-1]
     return Layer(
@@ -164,34 +158,7 @@ def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[
 
 
 def _positions(model: NBDT, values: Tensor) -> Tensor | None:
-    """(batch, channels, height, width) of a feature map or of tokens; None if there are none."""
-    channels = model.head.linear.in_features
-    if values.ndim == 4:
-        last = values.shape[-1] == channels and values.shape[1] != channels
-        if getattr(model.backbone, "output_fmt", "") == "NHWC" or last:
-            return values.permute(0, 3, 1, 2)
-        return values
-    if values.ndim != 3:
-        return None
-    grid, skipped = _grid(model.backbone, values.shape[1])
-    return values[:, skipped:].transpose(1, 2).unflatten(2, grid) if grid else None
-
-
-def _grid(backbone: nn.Module, tokens: int) -> tuple[tuple[int, int] | None, int]:
-    """Height and width of the patch tokens, and how many other tokens come before them.
-
-    Some networks add their class token only after the blocks.
-    """
-    prefixes = (0, getattr(backbone, "num_prefix_tokens", 0))
-    height, width = getattr(getattr(backbone, "patch_embed", None), "grid_size", None) or (0, 0)
-    for skipped in prefixes:
-        if height * width == tokens - skipped > 0:
-            return (height, width), skipped
-    for skipped in reversed(prefixes):
-        side = math.isqrt(max(tokens - skipped, 0))
-        if side > 1 and side * side == tokens - skipped:
-            return (side, side), skipped
-    return None, 0
+    return positions(model.backbone, model.head.linear.in_features, values)
 
 
 @contextmanager

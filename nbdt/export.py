@@ -14,7 +14,6 @@ else that a consumer needs.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import warnings
@@ -34,6 +33,7 @@ from .exported_tree import ExportedTree
 from .files import umask
 from .fingerprint import model_hash
 from .model import NBDT
+from .positions import pools_by_average, positions
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 ONNX_LIMIT = 2**31  # bytes of one protobuf message
@@ -93,16 +93,18 @@ class ExportedModel(nn.Module):
         self.backbone, self.linear = model.backbone, model.head.linear
         self.tree = ExportedTree(model.hierarchy, model.rule).to(self.linear.weight.device)
         with _in_evaluation(model):
-            self.grid = _average_pool(model)
+            with torch.no_grad():
+                feature_map = model.feature_map(_example(model)[:1])
+            self.has_maps = pools_by_average(model, feature_map)
         self.why_no_maps = (
             ""
-            if self.grid
+            if self.has_maps
             else (
                 f"{model.architecture!r} has more than an average pool between its last feature map and "
                 "the linear head, so that its maps have no closed form"
             )
         )
-        self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.grid else 2]
+        self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.has_maps else 2]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs named above, in float32."""
@@ -113,11 +115,11 @@ class ExportedModel(nn.Module):
         scores = self.tree.scores(logits)
         decisions = self.tree.decisions(scores)
         answer = self.tree.log_probs(logits, decisions)
-        if self.grid is None:
+        if not self.has_maps:
             return answer, self.tree.columns(decisions)
-        grid = self.grid(feature_map).float()
-        positions = grid.shape[2] * grid.shape[3]
-        class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), grid) / positions
+        grid = cast(Tensor, positions(self.backbone, self.linear.in_features, feature_map)).float()
+        shares = grid / (grid.shape[2] * grid.shape[3])
+        class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
         maps = self.tree.log_odds_maps(class_maps, scores, decisions)
         return answer, self.tree.columns(decisions), maps
 
@@ -227,37 +229,3 @@ class _in_evaluation:  # noqa: N801  a context manager
     def __exit__(self, *_: object) -> None:
         for part in self.training:
             part.training = True
-
-
-# ---- the feature map -----------------------------------------------------------------------
-
-
-def _average_pool(model: NBDT) -> Callable[[Tensor], Tensor] | None:
-    """How to see a feature map as (batch, features, height, width), if pooling is its average.
-
-    Asked of a random feature map, since networks do not say.
-    """
-    with torch.no_grad():
-        feature_map = model.feature_map(_example(model)[:1])
-        probe = torch.randn_like(feature_map) + 1
-        grid = _grid(model, probe)
-        if grid is None:
-            return None
-        pooled, average = model.pool(probe), grid(probe).mean(dim=(2, 3))
-    if pooled.shape != average.shape or not torch.allclose(pooled, average, 1e-3, 1e-3):
-        return None
-    return grid
-
-
-def _grid(model: NBDT, probe: Tensor) -> Callable[[Tensor], Tensor] | None:
-    features = model.head.linear.in_features
-    if probe.ndim == 4 and probe.shape[1] == features != probe.shape[3]:
-        return nn.Identity()
-    if probe.ndim == 4 and probe.shape[3] == features:
-        return lambda values: values.permute(0, 3, 1, 2)
-    if probe.ndim == 3 and probe.shape[2] == features:
-        skipped = int(getattr(model.backbone, "num_prefix_tokens", 0))
-        side = math.isqrt(max(probe.shape[1] - skipped, 0))
-        if side * side == probe.shape[1] - skipped > 0:
-            return lambda values: values[:, skipped:].transpose(1, 2).unflatten(2, (side, side))
-    return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from .architecture import MAX_SIDE
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,36 @@ class Preprocessing:
     std: tuple[float, float, float]
     crop_pct: float
     interpolation: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `dataclasses.asdict`, from a file that may be damaged.
+
+        Raises:
+            ValueError: a value that is missing or not of its kind, or out of range.
+        """
+        try:
+            found = cls(
+                size=int(values["size"]),
+                mean=three(values["mean"]),
+                std=three(values["std"]),
+                crop_pct=float(values["crop_pct"]),
+                interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
+            )
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(str(error)) from None
+        found._check_ranges()
+        return found
+
+    def _check_ranges(self) -> None:
+        if not 1 <= self.size <= MAX_SIDE:
+            raise ValueError(f"size {self.size:.6g} is not from 1 to {MAX_SIDE} pixels")
+        if not 0.01 <= self.crop_pct <= 1:  # below, a photograph would be enlarged a hundredfold
+            raise ValueError(f"crop_pct {self.crop_pct} is not from 0.01 to 1")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise ValueError("mean or std is not finite")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std} is not above 0")
 
     def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
         """The square part of the image that the network sees, at its size or another, in pixels."""

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .architecture import MAX_SIDE
 from .errors import NBDTError, listed, nearest
 from .hierarchy import Hierarchy
-from .preprocessing import Preprocessing, three
+from .preprocessing import Preprocessing
 
 FORMAT = "nbdt-model"
 VERSION = 1
@@ -162,28 +159,9 @@ def _no_constant(name: str) -> float:
 
 def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
     try:
-        found = Preprocessing(
-            size=int(values["size"]),
-            mean=three(values["mean"]),
-            std=three(values["std"]),
-            crop_pct=float(values["crop_pct"]),
-            interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
-        )
-        _check_ranges(found)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        return Preprocessing.from_dict(values)
+    except ValueError as error:
         raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
-    return found
-
-
-def _check_ranges(found: Preprocessing) -> None:
-    if not 1 <= found.size <= MAX_SIDE:
-        raise ValueError(f"size {found.size:.6g} is not from 1 to {MAX_SIDE} pixels")
-    if not 0.01 <= found.crop_pct <= 1:  # below, a photograph would be enlarged a hundredfold
-        raise ValueError(f"crop_pct {found.crop_pct} is not from 0.01 to 1")
-    if not all(math.isfinite(value) for value in (*found.mean, *found.std)):
-        raise ValueError("mean or std is not finite")
-    if min(found.std) <= 0:
-        raise ValueError(f"std {found.std} is not above 0")
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

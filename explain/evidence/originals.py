@@ -9,10 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from nbdt.errors import NBDTError
 from nbdt.image_sources import iter_tar
 from nbdt.images import AMPLE_SIDE, ImageError, open_image, refusal
-from nbdt.preprocessing import Preprocessing, three
+from nbdt.preprocessing import Preprocessing
 
 from .store import Column, EvidenceError, blob
 
@@ -84,15 +83,6 @@ class Pictures:
 
 def _read(values: Mapping[str, Any]) -> Preprocessing:
     try:
-        found = Preprocessing(
-            size=int(values["size"]),
-            mean=three(values["mean"]),
-            std=three(values["std"]),
-            crop_pct=float(values["crop_pct"]),
-            interpolation=Image.Resampling[values["interpolation"].upper()].name.lower(),
-        )
-        if not (0 < found.size <= 4096 and 0 < found.crop_pct <= 1):
-            raise NBDTError("a size or share of the crop that no network has")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Preprocessing.from_dict(values)
+    except ValueError as error:
         raise EvidenceError(f"The index's preprocessing is damaged ({error}).") from None
-    return found
