@@ -23,6 +23,7 @@ ROOMS = {  # each room and the rooms it may import from, itself aside
 CORE = {"torch", "numpy", "networkx", "safetensors", "PIL"}
 CORE_EXCEPTIONS = {
     "nbdt/__main__.py": {"typer"},
+    "nbdt/cifar_resnet.py": {"timm"},
     "nbdt/export.py": {"onnx", "onnxscript"},
     "nbdt/export_command.py": {"rich", "typer"},
     "nbdt/hub.py": {"huggingface_hub"},
