@@ -21,74 +21,25 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from cifar_features import MOBILENET, Split, features
 from torch import Tensor, nn
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.correction import Correction
 from nbdt.hierarchies.induced import induce
-from nbdt.image_sources import iter_tar
-from nbdt.networks import create_timm, read_weights
 from nbdt.train import TreeSupervisionLoss
 from nbdt.train.correction_fit import Settings, fit_head
 from nbdt.train.correction_inputs import Told
 from nbdt.train.correction_targets import Target, find_targets
 
-ARCHITECTURE = "mobilenetv2_100,pad_type=same"
-WEIGHTS = "weights/imagenet_mobilenetv2_100_tf2ptq_fp16.pth"
-SIDE, TRAINED, POOL = 64, 30_000, 15_000
+TRAINED, POOL = 30_000, 15_000
 WRONG, INTO = "cat", "dog"
 COUNTS, SHARES = (20, 100, 500), (0.05, 0.3)
-
-
-@dataclass(frozen=True)
-class Split:
-    features: Tensor
-    labels: Tensor
-
-
-def features(data: Path, cache: Path, split: str) -> tuple[Split, list[str]]:
-    """Pooled features of one archive, computed once: (count, features) half precision."""
-    file = cache / f"{split}.pt"
-    if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        torch.save(_features(data, split), file)
-    kept = torch.load(file, weights_only=True)
-    return Split(kept["f"].float(), kept["l"]), kept["names"]
-
-
-def _features(data: Path, split: str) -> dict[str, Any]:
-    network: Any = create_timm(ARCHITECTURE, 1000)
-    network.load_state_dict(read_weights(data / WEIGHTS))
-    network.eval().to(memory_format=torch.channels_last)
-    labels: list[str] = []
-    found, batch = [], []
-
-    def flush() -> None:
-        pixels = torch.stack(batch).float() / 127.5 - 1
-        resized = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=False)
-        inputs = resized.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            maps = network.forward_features(inputs)
-            found.append(network.forward_head(maps, pre_logits=True).half())
-        batch.clear()
-
-    for source in iter_tar(data / f"cifar10_{split}_lossless.tar.xz"):
-        batch.append(torch.from_numpy(np.array(source.open())).permute(2, 0, 1))
-        labels.append(str(source.label))
-        if len(batch) == 100:
-            flush()
-    if batch:
-        flush()
-    names = sorted(set(labels))
-    index = torch.tensor([names.index(label) for label in labels])
-    return {"f": torch.cat(found), "l": index, "names": names}
 
 
 def planted(labels: Tensor, names: list[str], share: float, seed: int) -> Tensor:
@@ -228,12 +179,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("features"))
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
-    whole, names = features(options.data, options.cache, "train")
-    test, _ = features(options.data, options.cache, "test")
+    whole, names = features(MOBILENET, options.data, options.cache, "train")
+    test, _ = features(MOBILENET, options.data, options.cache, "test")
     order = torch.randperm(len(whole.labels), generator=torch.Generator().manual_seed(0))
     first, rest = order[:TRAINED], order[TRAINED : TRAINED + POOL]
-    train = Split(whole.features[first], whole.labels[first])
-    pool = Split(whole.features[rest], whole.labels[rest])
+    train = whole[first]
+    pool = whole[rest]
     for seed in range(options.seeds):
         for share in SHARES:
             experiment(train, pool, test, names, share, seed, Settings(seed=seed))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from .card import card_text, draw_path, example_path
 from .errors import NBDTError
-from .hub_card import card_text, draw_path, example_path
 from .saved_model import ALL_FILES, bundled
 
 if TYPE_CHECKING:

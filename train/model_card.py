@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+from nbdt.card import figures, limits
 from nbdt.model import NBDT
 
 
 def model_card(model: NBDT) -> str:
     """What a user should know."""
-    facts = model.provenance
-    rows = "\n".join(
-        f"| {split} | {values['flat']:.2%} | {values['soft']:.2%} | {values['hard']:.2%} |"
-        for split, values in facts["accuracy"].items()
-    )
-    size = model.preprocess.size
     return f"""# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
 
 {_how(model)}
 
-| images | flat | soft | hard |
-|---|---|---|---|
-{rows}
+{figures(model)}
 
 ```
 {model.hierarchy}
 ```
 
-Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, and answers with one of
-them whatever the photograph shows; it sees the centre square of a photograph at
-{size} × {size} pixels.
+{limits(model)}
 """
 
 

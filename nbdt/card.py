@@ -40,7 +40,6 @@ def card_text(model: NBDT, data: dict[str, Any], has_picture: bool) -> str:
     more = [f"… {rest:,} more nodes in hierarchy.json"] if rest > 0 else []
     tree = "\n".join([*shown[:SHOWN_NODES], *more]).replace("```", "'''")
     picture = "\n![The path of one image](path.png)\n" if has_picture else ""
-    size = model.preprocess.size
     return f"""---
 {header}
 ---
@@ -57,7 +56,7 @@ model = NBDT.from_pretrained("this/repository")
 print(model.paths(model.preprocess(Image.open("photo.jpg"))[None])[0])
 ```
 {picture}
-{_figures(model)}
+{figures(model)}
 
 ## The tree
 
@@ -65,13 +64,22 @@ print(model.paths(model.preprocess(Image.open("photo.jpg"))[None])[0])
 {tree}
 ```
 
-Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, and answers with one
-of them whatever the photograph shows; it sees the centre square of a photograph at {size} × {size}
-pixels. Weights are safetensors, the rest is JSON: nothing is executed when it is loaded.
+{limits(model)} Weights are safetensors, the rest is JSON: nothing is executed when it is loaded.
 """
 
 
-def _figures(model: NBDT) -> str:
+def limits(model: NBDT) -> str:
+    """What no figure says."""
+    size = model.preprocess.size
+    return (
+        f"Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, and "
+        "answers with one of\nthem whatever the photograph shows; it sees the centre square of a "
+        f"photograph at\n{size} × {size} pixels."
+    )
+
+
+def figures(model: NBDT) -> str:
+    """The measured accuracies as a Markdown table."""
     accuracy = model.provenance.get("accuracy")
     if not isinstance(accuracy, dict) or not accuracy:
         return "No accuracy was measured with this model before it was published."
