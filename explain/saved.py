@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.errors import NBDTError, listed
-from nbdt.files import new_folder
+from nbdt.files import check_record, new_folder
 from nbdt.images import ImageError, open_image, refuse, regular_file
 
 from .evidence.neighbours import Neighbour
@@ -182,14 +182,7 @@ def _object(data: bytes, path: FilePath) -> dict[str, Any]:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"it is not JSON ({type(error).__name__})") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise NBDTError(f'{str(path)!r} is no part of a saved explanation ("format": "{FORMAT}").')
-    if found.get("version") != VERSION:
-        raise NBDTError(
-            f"{str(path)!r} has explanation format version {found.get('version')!r:.20}; this "
-            f"release reads version {VERSION}. Upgrade nbdt-vision."
-        )
-    return found
+    return check_record(found, path, FORMAT, VERSION)
 
 
 def _checked_files(root: FilePath) -> Files:

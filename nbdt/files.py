@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import NBDTError
 
@@ -60,6 +61,25 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def check_record(
+    record: object, path: object, form: str, version: int, error: type[NBDTError] = NBDTError
+) -> dict[str, Any]:
+    """The JSON object that one of our files holds, once it says what it is.
+
+    Raises:
+        NBDTError: or `error`; no object, another "format", or a version that this release does not
+            read.
+    """
+    if not isinstance(record, dict) or record.get("format") != form:
+        raise error(f'{str(path)!r} is no JSON object with "format": "{form}".')
+    if record.get("version") != version:
+        raise error(
+            f"{str(path)!r} has {form} format version {record.get('version')!r:.20}; this release "
+            f"reads version {version}. Upgrade nbdt-vision, or make it again with this release."
+        )
+    return record
 
 
 def free_name(reference: str, taken: set[str], ending: str = "") -> str:

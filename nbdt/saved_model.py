@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import NBDTError, listed, nearest
+from .files import check_record
 from .hierarchy import Hierarchy
 from .preprocessing import Preprocessing
 
@@ -137,13 +138,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise NBDTError(f'{str(path)!r} is not the config of a saved model ("format": "{FORMAT}").')
-    if config.get("version") != VERSION:
-        raise NBDTError(
-            f"{str(path)!r} has model format version {config.get('version')!r}; this release reads "
-            f"version {VERSION}. Upgrade nbdt-vision."
-        )
+    config = check_record(config, path, FORMAT, VERSION)
     wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
     optional = {"provenance": dict, "sha256": dict}
     wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]

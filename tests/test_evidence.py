@@ -619,7 +619,7 @@ def put(place, value):
     [
         (lambda f: (f / "manifest.json").unlink(), "There is no evidence index at"),
         (lambda f: (f / "manifest.json").write_text("{"), "manifest.json' is damaged"),
-        (lambda f: (f / "manifest.json").write_text("{}"), "is not of an evidence index"),
+        (lambda f: (f / "manifest.json").write_text("{}"), r'is no JSON object with "format": "nbdt-evidence"'),
         (set_in_manifest(version=9), "format version 9; this release reads version 1"),
         (set_in_manifest(classes=None), "missing or wrong: classes"),
         (set_in_manifest(classes=[1]), "missing or wrong: classes"),

@@ -94,7 +94,7 @@ def edit_config(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "pickle"}, "not the config of a saved model"),
+        ({"format": "pickle"}, 'no JSON object with "format": "nbdt-model"'),
         ({"version": 2}, "version 2; this release reads version 1"),
         ({"architecture": "resnet19x"}, "timm knows no architecture 'resnet19x'. Did you mean"),
         ({"architecture": 7}, "missing or wrong 'architecture'"),

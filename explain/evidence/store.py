@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
+from nbdt.files import check_record
 
 FORMAT = "nbdt-evidence"
 VERSION = 1
@@ -121,13 +122,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise EvidenceError(f'{str(path)!r} is not of an evidence index ("format": "{FORMAT}").')
-    if manifest.get("version") != VERSION:
-        raise EvidenceError(
-            f"{str(path)!r} has evidence format version {manifest.get('version')!r}; this release "
-            f"reads version {VERSION}. Upgrade nbdt-vision, or build the index again."
-        )
+    check_record(manifest, path, FORMAT, VERSION, EvidenceError)
     wanted = {"embedding_hash": str, "classes": list, "columns": dict, "preprocessing": dict,
               "count": int}  # fmt: skip
     wrong = [key for key, kind in wanted.items() if not isinstance(manifest.get(key), kind)]
