@@ -37,12 +37,13 @@ import_torchvision()
 import torch
 
 from nbdt import NBDT, Hierarchy
-from nbdt.explain.batch import folder as batch_folder
+from nbdt.explain.batch import explain_all
+from nbdt.explain.batch import places as batch_places
 from nbdt.explain.batch import work as batch_work
 from nbdt.explain.batch.device import computing, resolve_precision, to_device
 from nbdt.explain.batch.inputs import iter_inputs
+from nbdt.explain.batch.job import BATCH
 from nbdt.explain.batch.loading import load
-from nbdt.explain.batch.run import BATCH, explain_all
 
 CLASSES, DEPTH = 1000, 10
 SIZE = (500, 375)
@@ -111,7 +112,7 @@ class Clock:
             (model, "feature_map", "forward pass, decoding beside it"),
             (batch_work, "packed_maps", "packing maps"),
             (batch_work, "parquet", "packing rows"),
-            (batch_folder, "write_atomic", "writing, to the disk"),
+            (batch_places, "write_atomic", "writing, to the disk"),
             (batch_work, "row_of", "rows"),
             (type(model.preprocess), "normalise", "normalising"),
         ]
@@ -184,7 +185,7 @@ def measure(name: str, folder: Path, batch_size: int, precision: str, rounds: in
                     run = partial(
                         explain_all, model, block, out, precision="float32", batch_size=batch_size
                     )
-                    with clock.watching(model), patch("nbdt.explain.batch.run._try"):
+                    with clock.watching(model), patch("nbdt.explain.batch.job._try"):
                         begun = time.perf_counter()
                         _, share = busy_share(run)
                         whole += time.perf_counter() - begun

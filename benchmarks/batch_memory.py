@@ -23,7 +23,7 @@ from PIL import Image
 
 from nbdt import NBDT
 from nbdt.explain.batch import explain_all
-from nbdt.explain.batch import run as batch
+from nbdt.explain.batch import job as batch
 
 
 def resident_mb() -> float:

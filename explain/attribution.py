@@ -110,7 +110,7 @@ def explain_layer(
     Raises:
         NBDTError: an unknown node, features that are not finite, evidence of another model.
     """
-    logits = _logits(model, layer)
+    logits = flat_logits(model, layer)
     found = model.head.rules.paths(logits, classes)
     child_maps = _child_maps(model, layer, logits, found)
     others, answers = node_maps(model, layer, nodes), soft_answers(model, logits)
@@ -138,13 +138,25 @@ def node_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[s
         NBDTError: an unknown or ambiguous node, or the root.
     """
     wanted = [find_node(model.hierarchy, text) for text in nodes]
-    logits = _logits(model, layer)
+    logits = flat_logits(model, layer)
     if not wanted:
         return [{}] * len(logits)
     queries = torch.tensor(wanted).expand(len(logits), -1)
     maps = _maps(model, layer, logits, queries, log_odds_coefficients)
     ids = [model.hierarchy.ids[node] for node in wanted]
     return [dict(zip(ids, values, strict=True)) for values in maps]
+
+
+def path_maps(model: NBDT, layer: Layer, paths: Sequence[Path]) -> list[tuple[Map, ...]]:
+    """The maps of `Explanation.maps` and no others: one a decision of each image's path.
+
+    Half the work or less of `explain_layer`, which has those of all children besides.
+    """
+    wanted = [chosen_nodes(model, path) for path in paths]
+    longest = max(map(len, wanted))
+    queries = torch.tensor([nodes + nodes[-1:] * (longest - len(nodes)) for nodes in wanted])
+    maps = _maps(model, layer, flat_logits(model, layer), queries, log_odds_coefficients)
+    return [tuple(own[: len(nodes)]) for own, nodes in zip(maps, wanted, strict=True)]
 
 
 def class_maps(model: NBDT, layer: Layer, classes: Sequence[int]) -> Map:
@@ -157,7 +169,8 @@ def class_maps(model: NBDT, layer: Layer, classes: Sequence[int]) -> Map:
     return maps
 
 
-def _logits(model: NBDT, layer: Layer) -> Tensor:
+def flat_logits(model: NBDT, layer: Layer) -> Tensor:
+    """(batch, classes), float32, of the images that `layer` is of."""
     with torch.no_grad():
         logits: Tensor = model.head.linear(layer.features).float()
     return logits
@@ -173,7 +186,7 @@ def _by_input(
     method: str,
 ) -> list[Explanation]:
     """One of Captum's methods, on the input image."""
-    logits = _logits(model, layer)
+    logits = flat_logits(model, layer)
     found = model.head.rules.paths(logits, classes)
     maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
     made, answers = _made(model, f"{method} (Captum)", "input"), soft_answers(model, logits)

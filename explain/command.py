@@ -24,11 +24,12 @@ from nbdt.terminal import plain
 
 from .attribution import GRAD_CAM, check_method, explain
 from .batch.inputs import is_collection
+from .batch.places import is_uri
 from .evidence.index import EvidenceIndex
 from .explanation import Explanation
 from .render import picture, png
 
-BATCH_FOLDER = Path("explained")
+BATCH_FOLDER = "explained"
 
 app = typer.Typer(add_completion=False)
 
@@ -46,10 +47,10 @@ def explain_command(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Where pictures go, by default here; or the batch's folder, by default "
-            "./explained. The same command goes on with a batch that was stopped."
+            help="Where pictures go, by default here; or the batch's folder or URI (s3://…), by "
+            "default ./explained. The same command goes on with a batch that was stopped."
         ),
     ] = None,
     rows: Annotated[
@@ -78,8 +79,18 @@ def explain_command(
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 32,
+    engine: Annotated[str, typer.Option(help="Of a batch: local, or ray for a cluster.")] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Of a running cluster; by default $RAY_ADDRESS, else this machine."),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that decode; by default one a core.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that decode, by default one a core; with --engine ray processes that "
+            "hold the model, by default one a GPU or else one a node.",
+        ),
     ] = None,
     verify: Annotated[
         bool,
@@ -107,17 +118,19 @@ def explain_command(
     share = _share(shard)
     loaded = open_model(model, weights)
     index = EvidenceIndex.load(evidence) if evidence else None
-    if rows or (rows is None and any(map(is_collection, images))):
+    many = engine != "local" or is_uri(out or "") or any(map(is_collection, images))
+    if rows or (rows is None and many):
         from .batch.command import explain_batch
 
         explain_batch(
             loaded, images, out or BATCH_FOLDER, share=share, column=column, as_json=as_json,
             maps=maps, pages=pages, method=method, evidence=index, counterfactuals=counterfactuals,
-            precision=precision, batch_size=batch_size, workers=workers, verify=verify,
+            precision=precision, batch_size=batch_size, engine=engine, ray_address=ray_address,
+            workers=workers, verify=verify,
         )  # fmt: skip
         return
-    out = out or Path()
-    out.mkdir(parents=True, exist_ok=True)
+    here = Path(out or "")
+    here.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
     for source in iter_files(images, max_side=AMPLE_SIDE):
         try:
@@ -126,7 +139,7 @@ def explain_command(
                 loaded, photo, method=method, evidence=index, counterfactuals=counterfactuals
             )[0]
             target = _write(
-                explanation, out, free_name(source.reference, taken, ".nbdt"), pages=pages
+                explanation, here, free_name(source.reference, taken, ".nbdt"), pages=pages
             )
         except (ImageError, NBDTError) as error:
             failed += 1

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -169,6 +170,7 @@ def iter_tar(
     max_member_bytes: int = MAX_MEMBER_BYTES,
     max_pixels: int = MAX_PIXELS,
     max_side: int | None = None,
+    open_archive: Callable[[str], BinaryIO] | None = None,
 ) -> Iterator[ImageSource]:
     """The images of a tar archive (plain, gz, bz2, xz), in its order; nothing reaches the disk.
 
@@ -176,7 +178,8 @@ def iter_tar(
     file lies in. With `split`, only files whose class folder lies in a folder of that name, or
     that lie directly in such a folder at the top (label None). Links, devices, hidden files and
     files not named like images are skipped. The reference is `archive.tar!member`; a member's
-    name is used for nothing else, wherever it may point.
+    name is used for nothing else, wherever it may point. `open_archive` opens what is
+    no file of this machine.
 
     Raises:
         ImageError: while iterating, when the archive is missing, unreadable, damaged or truncated,
@@ -188,7 +191,7 @@ def iter_tar(
     )
     try:
         with (
-            regular_file(path, name) as file,
+            open_archive(name) if open_archive else regular_file(path, name) as file,
             tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
         ):
             for member, label in _selected(archive, split):

@@ -95,9 +95,11 @@ def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
             f"Duplicate class {listed(repeated)}: class names are unique; qualify them, as in "
             "'crane (bird)' and 'crane (machine)'."
         )
+    checked = set(classes)  # a leaf's id and name are its class as a rule
     for node in nodes:
-        check_word(node.id, "A node id")
-        check_word(node.name, f"The name of node {node.id!r}")
+        for word, what in ((node.id, "A node id"), (node.name, "The name of node {id!r}")):
+            if not isinstance(word, str) or word not in checked:
+                check_word(word, what.format(id=node.id))
         if node.parent is not None and not isinstance(node.parent, str):
             raise HierarchyError(
                 f"The parent of node {node.id!r} must be an id or null, got {short(node.parent)}."

@@ -186,7 +186,7 @@ def test_an_image_that_spoils_a_pass_costs_only_itself(small, photos, tmp_path, 
     def never(logits, classes=None):
         raise NBDTError("The logits are not finite.")
 
-    monkeypatch.setattr("nbdt.explain.batch.run._try", lambda *_: None)
+    monkeypatch.setattr("nbdt.explain.batch.job._try", lambda *_: None)
     monkeypatch.setattr(small.head.rules, "paths", never)
     assert run(small, [photos], tmp_path / "all").failed == 10
 

@@ -34,11 +34,11 @@ CORE_EXCEPTIONS = {
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }
 EXTRAS = {
-    "nbdt": "export",
-    "train": "train",
-    "explain": "evidence",
-    "demo": "demo",
-}  # the extra whose libraries a room may use
+    "nbdt": ["export"],
+    "train": ["train"],
+    "explain": ["evidence", "scale"],
+    "demo": ["demo"],
+}  # the extras whose libraries a room may use
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "faiss": "faiss-cpu",
@@ -168,7 +168,7 @@ def test_every_imported_library_is_declared():
     wrong = []
     for path in PACKAGE:
         declared = names(project["dependencies"])
-        if extra := EXTRAS.get(path.relative_to(ROOT).parts[0]):
+        for extra in EXTRAS.get(path.relative_to(ROOT).parts[0], []):
             declared |= names(project["optional-dependencies"][extra])
         wrong += [
             f"{where(path, line)} {name}"

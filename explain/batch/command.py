@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -37,7 +36,7 @@ INTERRUPTED = 130
 def explain_batch(
     model: NBDT,
     inputs: Sequence[str],
-    out: Path,
+    out: str,
     *,
     share: tuple[int, int],
     column: str | None,

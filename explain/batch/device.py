@@ -17,12 +17,16 @@ from nbdt.model import NBDT
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 
 
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def to_device(model: NBDT) -> NBDT:
-    """The model itself, on a GPU where there is one, its weights channels-last."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cpu" and torch.backends.mps.is_available():
-        kind = "mps"
-    return model.to(device=kind, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    """The model itself, on the best device, its weights channels-last."""
+    return model.to(device=best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

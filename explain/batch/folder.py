@@ -16,9 +16,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +28,33 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
-from nbdt.files import new_folder, write_atomic
 from nbdt.images import ImageError
 
 from .inputs import Input
+from .places import Place, is_uri, place
 from .rows import FILE_COLUMNS, META, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1
 START, MANIFEST = "batch.json", "manifest.json"
 KINDS = {"rows": ".parquet", "maps": ".npz", "pages": "", "pictures": ""}
+DRAWN = ("pages", "pictures")
+AT_ONCE, PARTS_AT_ONCE = 16, 4096
+_LEFT = re.compile(r"\.(part-|batch\.json\.|manifest\.json\.)")
 _PART = re.compile(r"part-(\d{6,})(\.parquet|\.npz|)")
 
 
 class BatchFolder:
-    """Parts are written aside and renamed; the rows of a part come last.
+    """What is written is whole or not there; the rows of a part come last.
 
     Args:
-        root: the folder, which need not exist.
+        where: the folder, which need not exist: a path, a URI or a `Place`.
         kinds: what a part is made of, of `KINDS`.
     """
 
-    def __init__(self, root: str | os.PathLike[str], kinds: Sequence[str] = ("rows",)) -> None:
-        self.root = Path(root)
+    def __init__(
+        self, where: str | os.PathLike[str] | Place, kinds: Sequence[str] = ("rows",)
+    ) -> None:
+        self.place = place(where)
         self.kinds = tuple(kinds)
 
     def open(self, identity: Mapping[str, Any]) -> None:
@@ -57,24 +63,29 @@ class BatchFolder:
         Raises:
             NBDTError: the folder holds another batch, and what differs; or something else.
         """
-        record = {"format": FORMAT, "version": VERSION, **identity}
-        if (self.root / START).exists():
-            _check_same(self.root, read_json(self.root / START), record)
+        record = _record(identity)
+        if self.place.exists(START):
+            _check_same(self.place, read_json(self.place, START), record)
             return
-        taken = [name for name in (*KINDS, MANIFEST) if (self.root / name).exists()]
+        taken = [name for name in (*KINDS, MANIFEST) if self.place.exists(name)]
         if taken:
             raise NBDTError(
-                f"{str(self.root)!r} holds {taken[0]!r} but no {START}: it is no batch. Name a new "
+                f"{str(self.place)!r} holds {taken[0]!r} but no {START}: it is no batch. Name a new "
                 "folder with --out."
             )
-        self.root.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.root / START, json.dumps(record, indent=1) + "\n")
+        self.place.write(START, _text(record))
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raises NBDTError unless the batch is there, and this one: nodes may have other disks."""
+        try:
+            _check_same(self.place, read_json(self.place, START), _record(identity))
+        except NBDTError as error:
+            raise NBDTError(
+                f"{error} All nodes must reach it: name a folder of a disk that they share, or a "
+                "URI, such as s3://…"
+            ) from None
 
     # ---- parts -----------------------------------------------------------------------------
-
-    def file(self, kind: str, part: int) -> Path:
-        """Where a part's rows, maps, pages or pictures go."""
-        return self.root / kind / f"part-{part:06d}{KINDS[kind]}"
 
     def is_done(self, part: int, inputs: Sequence[Input], *, every_byte: bool = False) -> bool:
         """Whether the part is there and its files are still what was explained.
@@ -82,71 +93,74 @@ class BatchFolder:
         A file of the same length and date is taken for unchanged, unless `every_byte`; any other
         is read, and its hash decides.
         """
-        if not all(self.file(kind, part).exists() for kind in self.kinds):
+        if not all(self._has(kind, part) for kind in self.kinds):
             return False
         try:
-            stored = pq.read_table(self.file("rows", part), columns=list(FILE_COLUMNS))
+            with self.place.open(part_name("rows", part)) as file:
+                stored = pq.read_table(file, columns=list(FILE_COLUMNS))
         except (OSError, pa.ArrowException):
             return False
-        columns = zip(*(stored[name].to_pylist() for name in FILE_COLUMNS), strict=True)
-        rows = list(columns)
-        return len(rows) == len(inputs) and all(
-            _unchanged(source, *row, every_byte=every_byte)
-            for source, row in zip(inputs, rows, strict=True)
-        )
+        rows = list(zip(*(stored[name].to_pylist() for name in FILE_COLUMNS), strict=True))
+        if len(rows) != len(inputs):
+            return False
+        same = partial(_unchanged, every_byte=every_byte)
+        if not any(is_uri(source.file) for source in inputs):
+            return all(map(same, inputs, rows))
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # a store takes its time for each
+            return all(pool.map(same, inputs, rows))
+
+    def _has(self, kind: str, part: int) -> bool:
+        if self.place.exists(part_name(kind, part)):
+            return True
+        # An object store has no empty folder: where nothing could be drawn, there is none.
+        return kind in DRAWN and self._has("rows", part) and self._all_failed(part)
+
+    def _all_failed(self, part: int) -> bool:
+        facts = self.facts(part)
+        return bool(facts["failed"] == facts["rows"])
 
     def write(self, kind: str, part: int, data: bytes) -> None:
         """Rows or maps of a part."""
-        target = self.file(kind, part)
-        target.parent.mkdir(exist_ok=True)
-        self._sweep(target)
-        write_atomic(target, data)
+        self.place.write(part_name(kind, part), data)
 
     @property
     def draws(self) -> bool:
         """Whether photographs are needed."""
-        return not {"pages", "pictures"}.isdisjoint(self.kinds)
+        return not set(DRAWN).isdisjoint(self.kinds)
 
     @contextmanager
     def drawing(self, part: int) -> Iterator[dict[str, Path]]:
         """Folders for a part's pages and pictures, by kind, which take the place of older ones."""
-        kinds = [kind for kind in self.kinds if not KINDS[kind]]
         with ExitStack() as stack:
-            yield {kind: stack.enter_context(self._drawn(kind, part)) for kind in kinds}
-
-    @contextmanager
-    def _drawn(self, kind: str, part: int) -> Iterator[Path]:
-        target = self.file(kind, part)
-        target.parent.mkdir(exist_ok=True)
-        self._sweep(target)
-        if target.exists():  # of a run that was killed before it wrote the rows
-            shutil.rmtree(target)
-        with new_folder(target) as aside:
-            yield aside
+            yield {
+                kind: stack.enter_context(self.place.folder(part_name(kind, part)))
+                for kind in self.kinds
+                if kind in DRAWN
+            }
 
     def forget(self, part: int) -> None:
         """Before a part is made again: neither its rows nor a manifest may claim to be true."""
-        (self.root / MANIFEST).unlink(missing_ok=True)
-        self.file("rows", part).unlink(missing_ok=True)
+        self.place.remove(MANIFEST)
+        self.place.remove(part_name("rows", part))
 
-    def _sweep(self, target: Path) -> None:
-        """What a killed process left beside it. Only of this file: others may be at work."""
-        for left in target.parent.glob(f".{target.name}.*"):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+    def rows(self, part: int) -> list[dict[str, Any]]:
+        """All rows of a part that is done."""
+        with self.place.open(part_name("rows", part)) as file:
+            found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        return found
+
+    def facts(self, part: int) -> dict[str, Any]:
+        """Counts of a part, and what made it."""
+        with self.place.open(part_name("rows", part)) as file:
+            found: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[META])
+        return found
 
     # ---- the end ---------------------------------------------------------------------------
 
     def parts(self) -> list[int]:
         """The parts whose rows are there, in order."""
-        names = (_PART.fullmatch(entry.name) for entry in os.scandir(self._rows()))
+        names = map(_PART.fullmatch, self.place.names("rows"))
         return sorted(int(match[1]) for match in names if match)
-
-    def _rows(self) -> Path:
-        (self.root / "rows").mkdir(exist_ok=True)
-        return self.root / "rows"
 
     def finish(self, count: int, identity: Mapping[str, Any]) -> int:
         """Write the manifest if all `count` parts are there; the number that are missing.
@@ -159,32 +173,41 @@ class BatchFolder:
             return missing
         for part in there[count:]:
             self.forget(part)
-            self.file("maps", part).unlink(missing_ok=True)
-            for kind in ("pages", "pictures"):
-                shutil.rmtree(self.file(kind, part), ignore_errors=True)
-        facts = [self.facts(part) for part in range(count)]
-        images, failed = (sum(fact[name] for fact in facts) for name in ("rows", "failed"))
-        made = sorted({json.dumps(fact["made"], sort_keys=True) for fact in facts})
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            **identity,
-            "counts": {"images": images, "explained": images - failed, "failed": failed},
-            "parts": count,
-            "made": [json.loads(text) for text in made],
-        }
-        text = json.dumps(record, indent=1) + "\n"
-        # Every part is there, so no process is still starting or about to finish.
-        for name in (START, MANIFEST):
-            self._sweep(self.root / name)
-        if not (self.root / MANIFEST).exists() or (self.root / MANIFEST).read_text() != text:
-            write_atomic(self.root / MANIFEST, text)
+            for kind in KINDS:
+                self.place.remove(part_name(kind, part))
+        self._sweep()
+        text = _text({**_record(identity), **self._summary(count)})
+        if not self.place.exists(MANIFEST) or self._read(MANIFEST) != text:
+            self.place.write(MANIFEST, text)
         return 0
 
-    def facts(self, part: int) -> dict[str, Any]:
-        """Counts of a part, and what made it."""
-        found: dict[str, Any] = json.loads(pq.read_metadata(self.file("rows", part)).metadata[META])
-        return found
+    def _summary(self, count: int) -> dict[str, Any]:
+        """Counts of images, and all that made them; flat in memory for any number of parts."""
+        images = failed = 0
+        made = set[str]()
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # a store may take its time for each
+            for start in range(0, count, PARTS_AT_ONCE):
+                for fact in pool.map(self.facts, range(start, min(count, start + PARTS_AT_ONCE))):
+                    images, failed = images + fact["rows"], failed + fact["failed"]
+                    made.add(json.dumps(fact["made"], sort_keys=True))
+        counts = {"images": images, "explained": images - failed, "failed": failed}
+        return {"counts": counts, "parts": count, "made": [json.loads(t) for t in sorted(made)]}
+
+    def _sweep(self) -> None:
+        """What killed processes left: every part is there, so nobody is at work on one any more."""
+        for folder in ("", *KINDS):
+            for name in self.place.names(folder):
+                if name.startswith(".") and _LEFT.match(name):
+                    self.place.remove(f"{folder}/{name}".lstrip("/"))
+
+    def _read(self, name: str) -> bytes:
+        with self.place.open(name) as file:
+            return file.read()
+
+
+def part_name(kind: str, part: int) -> str:
+    """Where a part's rows, maps, pages or pictures lie in a batch's folder."""
+    return f"{kind}/part-{part:06d}{KINDS[kind]}"
 
 
 def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
@@ -197,31 +220,33 @@ def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
     Raises:
         NBDTError: no batch, one without maps, or a row without maps.
     """
-    batch = BatchFolder(folder)
-    size = read_json(batch.root / START)["options"]["part"]
-    file = batch.file("maps", row // size)
+    batch = place(folder)
+    size = read_json(batch, START)["options"]["part"]
     try:
-        return maps_of(file, row)
+        with batch.open(part_name("maps", row // size)) as file:
+            return maps_of(file, row)
     except (OSError, KeyError, ValueError):
         raise NBDTError(
-            f"{str(batch.root)!r} has no maps of row {row}: the image failed, is not done, or the "
+            f"{str(batch)!r} has no maps of row {row}: the image failed, is not done, or the "
             "batch was made without --maps npz."
         ) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(where: Place, name: str) -> dict[str, Any]:
     """A batch's own record. Raises NBDTError if it is not one that this release reads."""
+    path = f"{where}/{name}"
     try:
-        record = json.loads(path.read_text())
+        with where.open(name) as file:
+            record = json.loads(file.read())
     except FileNotFoundError:
-        raise NBDTError(f"There is no batch at {str(path.parent)!r} ({path.name}).") from None
+        raise NBDTError(f"There is no batch at {str(where)!r} ({name}).") from None
     except (ValueError, RecursionError) as error:
-        raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
+        raise NBDTError(f"{path!r} is not JSON: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise NBDTError(f'{str(path)!r} is not the record of a batch ("format": "{FORMAT}").')
+        raise NBDTError(f'{path!r} is not the record of a batch ("format": "{FORMAT}").')
     if record.get("version") != VERSION:
         raise NBDTError(
-            f"{str(path)!r} has batch format version {record.get('version')!r}; this release reads "
+            f"{path!r} has batch format version {record.get('version')!r}; this release reads "
             f"version {VERSION}. Upgrade nbdt-vision, or name a new folder."
         )
     return record
@@ -229,24 +254,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _unchanged(
     source: Input,
-    path: str,
-    sha256: str | None,
-    size: int | None,
-    modified_ns: int | None,
+    row: tuple[str, str | None, int | None, int | None],
     *,
     every_byte: bool,
 ) -> bool:
+    path, sha256, size, modified_ns = row
     if plain_path(source.reference) != path:
         return False
-    if not every_byte and source.modified_ns == modified_ns and source.size in {None, size}:
-        return True
+    if not every_byte:
+        length, date = source.state()
+        if date == modified_ns and length in {None, size}:
+            return True
     try:
         return source.sha256() == sha256
     except ImageError:
         return sha256 is None
 
 
-def _check_same(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(root: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raises NBDTError, saying what differs, if a batch was started for something else."""
     before, after = _flat(old), _flat(json.loads(json.dumps(new)))
     names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
@@ -258,6 +283,14 @@ def _check_same(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
             f"{str(root)!r} holds another batch ({lines}). Go on with the same command, or name a "
             "new folder with --out."
         )
+
+
+def _record(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "version": VERSION, **identity}
+
+
+def _text(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1) + "\n").encode()
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

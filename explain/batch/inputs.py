@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import BinaryIO
 
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.image_sources import iter_files, iter_tar
 from nbdt.images import ImageError, read_file, refusal, refuse
+
+from .places import is_uri
+from .remote import file_state, is_folder, open_remote, read_remote, walk
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 LISTS = (".txt", ".lst")
@@ -29,28 +34,23 @@ ROWS_AT_ONCE = 4096
 class Input:
     """One image of a batch: what it is called, its bytes, and the file whose date is its own.
 
-    `read` raises `ImageError`; it may be called in any thread, and again later.
+    `read` raises `ImageError`; it may be called in any thread or process, and again later.
     """
 
     reference: str
     read: Callable[[], bytes]
     file: str
 
-    @property
-    def modified_ns(self) -> int | None:
-        """When its file was last changed, in nanoseconds since 1970; None if there is none."""
-        try:
-            return os.stat(self.file).st_mtime_ns
-        except (OSError, ValueError):
-            return None
+    def state(self) -> tuple[int | None, int | None]:
+        """Bytes, and when its file was last changed, in nanoseconds since 1970.
 
-    @property
-    def size(self) -> int | None:
-        """Bytes; None if unknown without reading: a member of an archive, a missing file."""
+        None if there is none; the bytes too if unknown without reading: a member of an archive.
+        """
         try:
-            return os.stat(self.file).st_size if self.file == self.reference else None
-        except (OSError, ValueError):
-            return None
+            size, modified_ns = file_state(self.file)
+        except (OSError, ValueError, NBDTError):
+            return None, None
+        return size if self.file == self.reference else None, modified_ns
 
     def sha256(self) -> str:
         """Of its bytes, in hexadecimal; raises as `read` does."""
@@ -60,7 +60,7 @@ class Input:
 def is_collection(text: str) -> bool:
     """Whether an argument stands for any number of images and not for one file."""
     many = (*ARCHIVES, *LISTS, *TABLES, *TEXTS)
-    return os.path.isdir(text) or text.lower().endswith(many) or _is_pattern(text)
+    return is_uri(text) or os.path.isdir(text) or text.lower().endswith(many) or _is_pattern(text)
 
 
 def iter_inputs(arguments: Iterable[str], column: str | None = None) -> Iterator[Input]:
@@ -71,7 +71,8 @@ def iter_inputs(arguments: Iterable[str], column: str | None = None) -> Iterator
     Args:
         arguments: image files; folders (walked in sorted order); glob patterns (``**`` too); lists
             (.txt: a path a line, from the current folder); tar archives; tables (.parquet, .csv,
-            .tsv) with a column of paths.
+            .tsv) with a column of paths. Each may be a URI (s3://…), and so may the paths in
+            lists and tables; patterns may not.
         column: the tables' column; by default one named path, file, filename or image.
 
     Raises:
@@ -84,6 +85,8 @@ def iter_inputs(arguments: Iterable[str], column: str | None = None) -> Iterator
         elif os.path.isdir(text):
             for source in iter_files([text]):
                 yield Input(source.reference, source.read or _none, source.reference)
+        elif is_uri(text) and is_folder(text):
+            yield from _from_folder(text)
         else:
             yield from _read_named(text, column)
 
@@ -107,7 +110,7 @@ def _expanded(text: str) -> list[str]:
 
 
 def _is_pattern(text: str) -> bool:
-    return glob.has_magic(text) and not os.path.lexists(text)
+    return glob.has_magic(text) and not is_uri(text) and not os.path.lexists(text)
 
 
 def _matches(pattern: str) -> list[str]:
@@ -132,23 +135,33 @@ def _read_named(text: str, column: str | None) -> Iterator[Input]:
 
 
 def _file(path: str) -> Input:
-    return Input(path, partial(read_file, path), path)
+    return Input(path, partial(read_remote if is_uri(path) else read_file, path), path)
 
 
 def _none() -> bytes:
     raise ImageError("There is nothing to read.")
 
 
+def _from_folder(uri: str) -> Iterator[Input]:
+    empty = True
+    for file in walk(uri):
+        empty = False
+        yield _file(file)
+    if empty:
+        error = refusal(uri, "image files", "a folder without any", "name another folder")
+        yield Input(uri, partial(refuse, error), uri)
+
+
 def _from_archive(path: str) -> Iterator[Input]:
     try:
-        for source in iter_tar(path):
+        for source in iter_tar(path, open_archive=open_remote if is_uri(path) else None):
             yield Input(source.reference, source.read or _none, path)
     except ImageError as error:  # the members before the damage are good
         yield Input(path, partial(refuse, error), path)
 
 
 def _from_list(path: str) -> Iterator[Input]:
-    with _reading(path), open(path, "rb") as file:
+    with _reading(path) as file:
         while line := file.readline(LONGEST_LINE):
             if len(line) == LONGEST_LINE:
                 raise NBDTError(
@@ -161,11 +174,9 @@ def _from_list(path: str) -> Iterator[Input]:
 
 def _from_text(path: str, column: str | None) -> Iterator[Input]:
     delimiter = "\t" if path.lower().endswith(".tsv") else ","
-    with (
-        _reading(path),
-        open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file,
-    ):
-        rows = csv.DictReader(file, delimiter=delimiter)
+    with _reading(path) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+        rows = csv.DictReader(text, delimiter=delimiter)
         wanted = _column(path, list(rows.fieldnames or []), column)
         for row in rows:
             yield _cell(path, rows.line_num, row[wanted])
@@ -174,7 +185,7 @@ def _from_text(path: str, column: str | None) -> Iterator[Input]:
 def _from_table(path: str, column: str | None) -> Iterator[Input]:
     import pyarrow.parquet as pq
 
-    with _reading(path), pq.ParquetFile(path) as table:
+    with _reading(path) as file, pq.ParquetFile(file) as table:
         wanted = _column(path, table.schema_arrow.names, column)
         row = 0
         for batch in table.iter_batches(ROWS_AT_ONCE, columns=[wanted]):
@@ -208,12 +219,13 @@ def _column(path: str, names: Sequence[str], column: str | None) -> str:
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """What a list's or table's reader raises, in words."""
-    if not os.path.isfile(path):  # nothing that blocks, such as a pipe
+def _reading(path: str) -> Iterator[BinaryIO]:
+    """A list or table, open; what its reader raises, in words."""
+    if not is_uri(path) and not os.path.isfile(path):  # nothing that blocks, such as a pipe
         raise NBDTError(f"There is no file {path!r} to read paths from.")
     try:
-        yield
+        with open_remote(path) if is_uri(path) else open(path, "rb") as file:
+            yield file
     except NBDTError:
         raise
     except Exception as error:  # readers of hostile bytes raise nearly everything there is

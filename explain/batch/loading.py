@@ -37,7 +37,7 @@ class Loaded:
         reference: as given.
         sha256: of the file's bytes; None if they could not be had.
         bytes: how many.
-        modified_ns: as of `Input`, taken before the bytes were read.
+        modified_ns: of the file, as `Input.state` says, taken before the bytes were read.
         pixels: (height, width, 3) uint8, what the network sees.
         photo: the same for people, larger, if wanted.
         error: one line; pixels and photo are then None.
@@ -54,7 +54,7 @@ class Loaded:
 
 def load(source: Input, preprocess: Preprocessing, *, photo: bool = False) -> Loaded:
     """Read, hash, decode, resize and crop; never raises for what a file holds."""
-    modified = source.modified_ns
+    _, modified = source.state()
     try:
         data = source.read()
     except ImageError as error:

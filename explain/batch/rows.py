@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +138,7 @@ def packed_maps(rows: Iterable[tuple[int, Sequence[NDArray[np.float32]]]]) -> by
     return stream.getvalue()
 
 
-def maps_of(file: str | os.PathLike[str], row: int) -> NDArray[np.float32]:
+def maps_of(file: str | os.PathLike[str] | BinaryIO, row: int) -> NDArray[np.float32]:
     """(decisions, height, width) of one row of an .npz of maps; KeyError if it has none."""
     with np.load(file, allow_pickle=False) as stored:
         place = int(np.searchsorted(stored["rows"], row))

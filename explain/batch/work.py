@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,13 +19,24 @@ from nbdt.model import NBDT
 
 from ..explanation import Explanation
 from ..render import picture, png
+from .device import made_on
 from .folder import BatchFolder
 from .inputs import Input, parts_of
-from .loading import Loaded
-from .rows import packed_maps, parquet, row_of
+from .job import Explain, Job
+from .loading import Loaded, Loader
+from .rows import FAILED, packed_maps, parquet, row_of
 
 Row: TypeAlias = Mapping[str, Any]
-Explain: TypeAlias = Callable[[torch.Tensor], Sequence[Explanation]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one part; one without images stands behind the last, its number their count."""
+
+    part: int
+    images: int
+    failed: int
+    made: bool
 
 
 @dataclass
@@ -60,6 +71,16 @@ class Parts:
             self.waiting.append((part, len(members)))
             yield from members
 
+    def add(self, outcome: Outcome) -> None:
+        """Count a part that a cluster has made, or found done."""
+        if not outcome.images:
+            self.count = outcome.part
+            return
+        self.images += outcome.images
+        self.failed += outcome.failed
+        self.repeated += 0 if outcome.made else outcome.images
+        self.tell(outcome.images)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -68,17 +89,16 @@ class Work:
     model: NBDT
     run: Explain
     folder: BatchFolder
-    batch_size: int
-    made: Mapping[str, Any]
+    job: Job
     tell: Callable[[int], None]
 
-    def make(self, part: int, part_size: int, images: Iterator[Loaded]) -> list[Row]:
+    def make(self, part: int, images: Iterator[Loaded]) -> list[Row]:
         """The rows of a part, once they and all else of it are on the disk."""
-        first = part * part_size
+        first = part * self.job.part_size
         rows: list[Row] = []
         maps: list[tuple[int, Sequence[Any]]] = []
         with self.folder.drawing(part) as draw:
-            while chunk := list(islice(images, self.batch_size)):
+            while chunk := list(islice(images, self.job.batch_size)):
                 for loaded, found in zip(chunk, self._explain(chunk), strict=True):
                     index = first + len(rows)
                     rows.append(row_of(index, loaded, found))
@@ -88,8 +108,21 @@ class Work:
                 self.tell(len(chunk))
         if "maps" in self.folder.kinds:
             self.folder.write("maps", part, packed_maps(maps))
-        self.folder.write("rows", part, parquet(rows, {"made": self.made}))
+        self.folder.write(
+            "rows", part, parquet(rows, {"made": made_on(self.model, self.job.precision)})
+        )
         return rows
+
+    def make_all(
+        self, parts: Parts, inputs: Iterator[Input], loader: Loader
+    ) -> Iterator[list[Row]]:
+        """The rows of each unfinished part; images are loaded ahead across parts."""
+        loaded = loader(parts.unfinished(inputs))
+        for first in loaded:
+            part, size = parts.waiting.popleft()
+            rows = self.make(part, chain([first], islice(loaded, size - 1)))
+            parts.failed += count_failed(rows)
+            yield rows
 
     def _explain(self, chunk: Sequence[Loaded]) -> list[Explanation | str]:
         good = [item for item in chunk if item.error is None]
@@ -110,6 +143,11 @@ class Work:
                 return [f"{good[0].reference!r}: {error}"]
             return [one for item in good for one in self._forward([item])]
         return [replace(one, photo=item.photo) for one, item in zip(found, good, strict=True)]
+
+
+def count_failed(rows: Iterable[Row]) -> int:
+    """How many of them are of images that could not be explained."""
+    return sum(row["status"] == FAILED for row in rows)
 
 
 def _draw(explanation: Explanation, index: int, reference: str, places: Mapping[str, Path]) -> None:

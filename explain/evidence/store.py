@@ -122,7 +122,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
-    check_record(manifest, path, FORMAT, VERSION, EvidenceError)
+    manifest = check_record(manifest, path, FORMAT, VERSION, EvidenceError)
     wanted = {"embedding_hash": str, "classes": list, "columns": dict, "preprocessing": dict,
               "count": int}  # fmt: skip
     wrong = [key for key, kind in wanted.items() if not isinstance(manifest.get(key), kind)]
