@@ -15,7 +15,7 @@ TYPES := $(VENV)/types
 ROOMS := nbdt hierarchies train explain demo
 SOURCES := $(shell find $(ROOMS) -name '*.py' -o -name py.typed)
 
-.PHONY: help install test demo lint format types clean
+.PHONY: help install test demo docs lint format types clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,10 @@ test: install  ## Run the tests.
 
 demo: install  ## Open the page on 127.0.0.1:7860.
 	$(BIN)/nbdt demo
+
+docs: $(TYPES)/installed  ## Build the documentation in site/.
+	NBDT_INSTALLED=$$($(TYPES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: install  ## Check style and layout.
 	$(BIN)/ruff check .
@@ -41,7 +45,7 @@ types: $(TYPES)/installed  ## Check the types of the package as a wheel installs
 	  --config-file $(CURDIR)/pyproject.toml --cache-dir cache
 
 clean:  ## Remove everything that the other targets made.
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
 	find $(ROOMS) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first and by its bare version, so that a CPU build is taken where one is on offer.
@@ -55,7 +59,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" \
 	  "$$(grep '^setuptools==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt \
-	  -e '.[demo,train,evidence,export,dev]'
+	  -e '.[demo,train,evidence,export,scale,docs,dev]'
 	touch $@
 
 # The wheel is built from a copy, since setuptools would carry a removed file along in build/. The

@@ -1,157 +1,231 @@
-"""The page as Gradio blocks. Logic lives in the rooms below; here it is only shown."""
+"""The page as Gradio blocks. Logic lives in the rooms below; here it is only laid out and wired."""
 
 from __future__ import annotations
 
-import html
-import json
 import os
 import tempfile
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 from PIL import Image
 
+from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
-from nbdt.explain import Explanation, explain
-from nbdt.explain.render import data_url, overlays
-from nbdt.images import AMPLE_SIDE, open_image
+from nbdt.explain import explain
+from nbdt.explain.render import overlays
 from nbdt.model import NBDT
 
-from .decision_strip import CSS, JS, TEMPLATE
+from .answer_view import answer_view, draw_answer
+from .correction_panel import correction_panel, correction_part
+from .edit_panel import draw_edits, edit_api, edit_panel, edit_view
+from .errors import refused
+from .examples import examples, examples_view
+from .node_view import draw_node, node_view
+from .part import part
+from .stage import Stage
+from .strip_view import draw_strip, strip_view
+from .tree_view import draw as draw_tree
+from .tree_view import path_record, tree_record, tree_view
+from .uploads import opened, photograph, refuse_addresses
+from .visitor import Visitor
 
-MAX_PIXELS = 50_000_000  # a generous camera; strangers may send anything
-MAX_BYTES = 20 * 2**20
-EXAMPLES = {"cheetah.jpg": "cheetah", "lion.jpg": "lion", "bus.png": "bus", "tower.jpg": "tower"}
+if TYPE_CHECKING:
+    from nbdt.explain import EvidenceIndex
+
+    from .store import Store
+
+STATE_S = 2 * 3600  # seconds after its last photograph that a visitor is forgotten
+FILES_S = 3600  # seconds that an uploaded file is kept
+TOP = (
+    '<header class="nbdt-top"><h1>See the decision</h1><p class="nbdt-lead">A network that answers '
+    "with a path, from the general to the particular. At every fork you see how sure it was, and "
+    "which part of the photograph decided.</p></header>"
+)
+QUICK: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "trigger_mode": "multiple",
+    "api_visibility": "private",
+}
 
 
-def _photograph(label: str, **options: Any) -> gr.Image:
-    """An image input that hands over the path of the uploaded file: `nbdt.images` opens it.
+def build(
+    model: NBDT,
+    *,
+    store: Store | None = None,
+    index: EvidenceIndex | None = None,
+    apply_data: Path | None = None,
+    source: str = "MODEL",
+) -> gr.Blocks:
+    """The page for one model.
 
-    Gradio's own preprocessing would open it first. A subclass would say this more plainly, but
-    Gradio takes one for a component with a front end of its own.
+    Args:
+        model: what answers, in evaluation mode.
+        store: keeps corrections and saved hierarchies; without one nothing is kept.
+        index: training photographs for both sides of each step.
+        apply_data: photographs that corrections are applied with; None where nobody may.
+        source: what the model is called on the command line.
+
+    Raises:
+        NBDTError: the index belongs to another network.
     """
-    image = gr.Image(label=label, type="filepath", image_mode=None, **options)
-    image.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-    return image
-
-
-def build(model: NBDT) -> gr.Blocks:
-    """The page for one model."""
+    if index is not None:
+        index.for_model(model)
     # Read by every component when it is made; of our own, so that it can be emptied by age.
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="nbdt-demo-")
     with gr.Blocks(
-        title="NBDT: see the decision",
-        analytics_enabled=False,
-        delete_cache=(3600, 3600),
+        title="NBDT: see the decision", analytics_enabled=False, delete_cache=(600, FILES_S)
     ) as page:
-        gr.Markdown(_introduction(model))
-        with gr.Row():
-            with gr.Column(scale=1, min_width=280):
-                photo = _photograph("Photograph", sources=["upload", "webcam", "clipboard"])
-                _examples(model, photo)
-            with gr.Column(scale=2, min_width=320):
-                strip = gr.HTML(
-                    value="",
-                    record="",
-                    html_template=TEMPLATE,
-                    css_template=CSS,
-                    js_on_load=JS,
-                    apply_default_css=False,
+        newcomer = Visitor.new(model, index)
+        visitor = gr.State(newcomer, time_to_live=STATE_S)
+        gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
+        with gr.Row(elem_classes="nbdt-stage"):
+            with gr.Column(scale=4, min_width=300, elem_classes="nbdt-left"):
+                photo = photograph(
+                    "Photograph", sources=["upload", "webcam", "clipboard"], elem_id="nbdt-photo"
                 )
+                chosen = examples_view(model)
+            with gr.Column(scale=7, min_width=300, elem_classes="nbdt-right"):
+                answer = answer_view(model)
+                tree = tree_view()
+                tree.props |= _first_tree(newcomer)
+                node = node_view()
+                edits = edit_view()
+        strip = strip_view()
+        note = part("note", "note.js", text="")
+        correction = correction_part()
+        stage = Stage(
+            page=page,
+            store=store,
+            visitor=visitor,
+            tree=tree,
+            strip=strip,
+            note=note,
+            parts=(
+                (answer, draw_answer),
+                (tree, draw_tree),
+                (strip, partial(draw_strip, source=source)),
+                (node, draw_node),
+                (edits, draw_edits),
+                correction,
+            ),
+            apply_data=apply_data,
+        )
+        edit_panel(stage, edits)
+        correction_panel(stage, correction[0], model)
+        _wirephotograph(stage, photo, chosen, answer)
+        _wire_nodes(stage, node)
         _api(model)
-
-        def show(path: str | None) -> gr.HTML:
-            return gr.HTML(record=_strip_record(answer(model, path)) if path else "")
-
-        photo.change(show, photo, strip, api_visibility="private", show_progress="minimal")
+        edit_api(model)
+    refuse_addresses(page)
     return cast(gr.Blocks, page)
 
 
-def answer(model: NBDT, path: str) -> Explanation:
-    """The explanation of an uploaded photograph.
+# ---- events ------------------------------------------------------------------------------------
 
-    Raises:
-        gr.Error: the file is no readable photograph; the message says why.
-    """
-    try:
-        photo = open_image(path, name="photograph", max_pixels=MAX_PIXELS, max_side=AMPLE_SIDE)
-        return explain(model, photo)[0]
-    except NBDTError as error:
-        # Gradio shows messages as HTML, and this one may quote the file.
-        raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from None
+
+def _wirephotograph(stage: Stage, photo: gr.Image, chosen: gr.HTML, answer: gr.HTML) -> None:
+    outputs = [stage.visitor, *stage.shown]
+
+    def show(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
+        try:
+            if path:
+                visitor.show(opened(path))
+            else:
+                visitor.photo = None
+            return visitor, *stage.redraw(visitor)
+        except NBDTError as error:
+            raise refused(error) from None
+
+    def pick(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
+        found = examples().get(str(field(event, "name")))
+        if found is None:
+            raise refused("There is no such example; choose one of those on the page.")
+        return str(found.path), *show(visitor, str(found.path))
+
+    def change(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
+        """Also called after an example was picked, which is shown already."""
+        try:
+            known = visitor.photo.hash if visitor.photo else None
+            if path and picture_hash(opened(path)) == known:
+                return visitor, *(gr.skip() for _ in stage.shown)
+        except NBDTError as error:
+            raise refused(error) from None
+        return show(visitor, path)
+
+    # Not `input`: that comes once more, with the old file, when a photograph is taken away.
+    photo.change(
+        change,
+        [stage.visitor, photo],
+        outputs,
+        show_progress_on=answer,
+        api_visibility="private",
+        concurrency_id="network",
+        concurrency_limit=2,
+    )
+    chosen.pick(
+        pick,
+        stage.visitor,
+        [photo, *outputs],
+        show_progress_on=answer,
+        api_visibility="private",
+        concurrency_id="network",
+    )
+
+
+def _first_tree(newcomer: Visitor) -> dict[str, str]:
+    """The tree comes with the page: no second request."""
+    tree, rule = newcomer.hierarchy, newcomer.model.rule
+    return {"tree": tree_record(tree), "path": path_record(newcomer.stack, rule, None)}
+
+
+def _wire_nodes(stage: Stage, node: gr.HTML) -> None:
+    def select(visitor: Visitor, event: gr.EventData) -> gr.HTML:
+        try:
+            visitor.select(field(event, "id"))
+            return draw_node(visitor, photo=False)
+        except NBDTError as error:
+            raise refused(error) from None
+
+    def close(visitor: Visitor) -> gr.HTML:
+        visitor.selected = None
+        return draw_node(visitor, photo=False)
+
+    stage.tree.node_select(select, stage.visitor, node, **QUICK)
+    node.node_close(close, stage.visitor, node, **QUICK)
+
+
+def field(event: gr.EventData, name: str) -> Any:
+    """What the browser sent under that name; None if it sent nothing or no event at all."""
+    data = getattr(event, "_data", None)
+    return data.get(name) if isinstance(data, dict) else None
+
+
+# ---- for programs ------------------------------------------------------------------------------
 
 
 def _api(model: NBDT) -> None:
     """``/explain``: one image to the path as JSON, beside one picture a decision."""
     with gr.Row(visible=False):
-        image, record, pictures = _photograph("image"), gr.JSON(), gr.Gallery(format="png")
+        image, record, pictures = photograph("image"), gr.JSON(), gr.Gallery(format="png")
         go = gr.Button()
 
     def explain_image(image: str) -> tuple[dict[str, Any], list[tuple[Image.Image, str]]]:
         if not image:
-            raise gr.Error("Send one image.", print_exception=False)
-        found = answer(model, image)
+            raise refused("Send one image.")
+        try:
+            found = explain(model, opened(image))[0]
+        except NBDTError as error:
+            raise refused(error) from None
         captions = [decision.children[decision.chosen] for decision in found.path]
         return found.path.to_dict(), list(zip(overlays(found), captions, strict=True))
 
-    go.click(explain_image, image, [record, pictures], api_name="explain")
-
-
-def _strip_record(explanation: Explanation) -> str:
-    """Everything the strip draws, as JSON text; pictures are data URLs."""
-    height, width = explanation.resolution
-    pictures = [data_url(picture) for picture in overlays(explanation)]
-    photo = explanation.photo
-    return json.dumps(
-        {
-            **explanation.path.to_dict(),
-            "photo": data_url(photo) if photo else "",
-            "pictures": pictures,
-            "resolution": f"{width} × {height}",
-        }
-    )
-
-
-def _examples(model: NBDT, photo: gr.Image) -> None:
-    folder = Path(str(files("gradio"))) / "media_assets" / "images"
-    found = {
-        str(folder / name): label for name, label in EXAMPLES.items() if (folder / name).is_file()
-    }
-    if not found:
-        return
-    known = set(model.hierarchy.classes)
-    labels = [
-        label if label in known else f"{label} (not a class here)" for label in found.values()
-    ]
-    gr.Examples([[path] for path in found], photo, example_labels=labels, label="Examples")
-
-
-def _introduction(model: NBDT) -> str:
-    names = ", ".join(html.escape(name) for name in model.hierarchy.classes[:12])
-    more = " …" if model.hierarchy.num_classes > 12 else ""
-    return (
-        "# See the decision\n"
-        "Drop a photograph. The model answers with a path through its class hierarchy; for each "
-        "step you see how sure it was, and which part of the photograph decided. It knows "
-        f"{model.hierarchy.num_classes} classes ({names}{more}) and answers with one of them "
-        "whatever it is shown."
-    )
-
-
-def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> Any:
-    """Serve the page; nothing leaves this machine, and nothing outside is asked."""
-    return page.queue(max_size=64, default_concurrency_limit=2).launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        show_error=False,
-        allowed_paths=[],
-        max_file_size=MAX_BYTES,
-        strict_cors=True,
-        prevent_thread_lock=not block,
-        footer_links=["api"],
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        quiet=True,  # Gradio would suggest a public link
+    go.click(
+        explain_image,
+        image,
+        [record, pictures],
+        api_name="explain",
+        concurrency_id="network",
     )

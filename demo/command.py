@@ -2,28 +2,128 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nbdt.errors import NBDTError
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.torchvision_cpu import import_torchvision
+
+if TYPE_CHECKING:
+    from .store import Store
+
+PASSWORD = "NBDT_DEMO_PASSWORD"  # noqa: S105 - the variable's name
+NO_STORE = "none"
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command(name="demo")
 def demo_command(
+    *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 7860,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_USER",
+            help="Ask for a login: a file with lines of user:password, or one user, whose password "
+            f"is in the environment variable {PASSWORD}.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where corrections and saved hierarchies are kept: a SQLite file or a database "
+            f"URL; by default a file of yours. '{NO_STORE}' keeps nothing.",
+        ),
+    ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="INDEX",
+            help="Training photographs to compare with, as nbdt evidence build wrote them.",
+        ),
+    ] = None,
+    apply_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Let visitors apply corrections by training on this data."
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
 ) -> None:
     """Open the page where a photograph is explained."""
     import_torchvision()
-    from .app import build, launch
+    from nbdt.explain import EvidenceIndex
 
+    from .app import build
+    from .server import check_port, launch
+
+    port = port or _free_port(host)
+    check_port(host, port)
+    users = None if auth is None else logins(auth)
     loaded = open_model(model, weights)
+    index = None if evidence is None else EvidenceIndex.load(evidence)
+    kept = _store(store)
+    page = build(loaded, store=kept, index=index, apply_data=apply_data, source=model)
     typer.echo(f"NBDT demo: http://{host}:{port} (stop with Ctrl+C)")
-    launch(build(loaded), host, port)
+    launch(page, host, port, model=model, auth=users, browser=browser)
+
+
+def logins(text: str) -> list[tuple[str, str]]:
+    """Names and passwords, from a file or, for one user, from the environment.
+
+    Raises:
+        NBDTError: a file without a login, a line that is none, or a user without a password.
+    """
+    path = Path(text)
+    if path.is_file():
+        return _logins_of(path)
+    if ":" in text:
+        raise NBDTError(
+            "A password on the command line is seen by everyone on this machine; give the user "
+            f"alone and the password in {PASSWORD}, or a file with lines of user:password."
+        )
+    password = os.environ.get(PASSWORD, "")
+    if not password:
+        raise NBDTError(
+            f"There is no file {text!r} with lines of user:password; if it is a user, set the "
+            f"environment variable {PASSWORD} to the password."
+        )
+    return [(text, password)]
+
+
+def _logins_of(path: Path) -> list[tuple[str, str]]:
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        user, colon, password = line.strip().partition(":")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not (colon and user and password):
+            raise NBDTError(f"{str(path)!r}, line {number}: expected user:password.")
+        found.append((user, password))
+    if not found:
+        raise NBDTError(f"{str(path)!r} has no line of user:password.")
+    return found
+
+
+def _store(url: str | None) -> Store | None:
+    from .store import Store
+    from .store_place import default_url
+
+    return None if url == NO_STORE else Store.open(default_url() if url is None else url)
+
+
+def _free_port(host: str) -> int:
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -25,6 +25,11 @@ COMMANDS = {
         "Measure how far explanations can be trusted.",
         "",
     ),
+    "corrections": (
+        "nbdt.demo.corrections_command",
+        "List, export, apply and delete what people said on the page.",
+        "demo",
+    ),
     "demo": ("nbdt.demo.command", "Open the page where a photograph is explained.", "demo"),
     "hierarchy": ("nbdt.hierarchies.command", "Show, make, edit, compare and convert trees.", ""),
     "evaluate": (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -176,9 +175,9 @@ def _check_text(name: str, value: object) -> None:
 def _checked_box(value: object) -> Box:
     numbers = value if isinstance(value, list | tuple) else ()
     plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    if len(numbers) == 4 and plain and all(math.isfinite(n) for n in numbers):
+    if len(numbers) == 4 and plain and all(0 <= n <= 1 for n in numbers):
         left, top, right, bottom = map(float, numbers)
-        if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
+        if left < right and top < bottom:
             return left, top, right, bottom
     raise CorrectionError(
         "'region' must be left, top, right and bottom as fractions of the picture, with "

@@ -1,17 +1,49 @@
-"""The page: its API through a client, and itself in a real browser."""
+"""The demo's server: the command, the API, what is refused, and what a visitor's state holds."""
 
+import copy
 import http.client
+import io
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
+import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
 
-HOSTILE = Image.effect_noise((64, 64), 90).convert("RGB")
+from nbdt import NBDT, Hierarchy
+from nbdt.demo.app import build
+from nbdt.demo.command import PASSWORD, app, logins
+from nbdt.demo.server import check_port, launch
+from nbdt.demo.static_files import FOLDER
+from nbdt.demo.step_words import question, sentence
+from nbdt.demo.strip_view import draw_strip
+from nbdt.demo.sureness import unfamiliar, verdict
+from nbdt.demo.visitor import RECENT, Visitor, with_hierarchy
+from nbdt.errors import NBDTError
+from nbdt.explain import EvidenceIndex, explain
+from nbdt.hierarchies import edit
+from nbdt.paths import Decision, Path
+
+# Gradio leaves event loops and sockets of its own behind, which show wherever memory is collected.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*no_silent_downcasting",  # pandas 3, through Gradio's queue
+)
+
+PHOTO = Image.effect_noise((64, 48), 90).convert("RGB")
 
 
 def free_port():
@@ -21,25 +53,62 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The command itself, as a user starts it, on a free port."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("demo") / "log"
+def model():
+    return NBDT.load("cifar10")
+
+
+@pytest.fixture(scope="module")
+def page(model):
+    """The page, served from this process."""
+    port, blocks = free_port(), build(model)
+    launch(blocks, "127.0.0.1", port, model="cifar10", block=False)
+    yield f"http://127.0.0.1:{port}"
+    blocks.close(verbose=False)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    PHOTO.save(path)
+    return path
+
+
+def ask(url, data=None, **headers):
+    """Status and text of a plain HTTP request."""
+    body = None if data is None else data if isinstance(data, bytes) else json.dumps(data).encode()
+    request = urllib.request.Request(url, body, {"content-type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(errors="replace")
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def test_the_command_opens_the_page_and_answers_for_its_health(tmp_path):
+    port, log = free_port(), tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nbdt", "demo", "--port", str(port)],
+            [sys.executable, "-m", "nbdt", "demo", "--port", str(port), "--store", "none"],
             stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     try:
         wait_until_open(port, process, log)
-        yield f"http://127.0.0.1:{port}"
+        status, text = ask(f"http://127.0.0.1:{port}/health")
+        assert status == 200
+        assert json.loads(text)["status"] == "ok"
+        assert json.loads(text)["model"] == "cifar10"
+        assert f"http://127.0.0.1:{port}" in log.read_text()
     finally:
         process.terminate()
         process.wait(20)
 
 
 def wait_until_open(port, process, log):
-    for _ in range(180):
+    for _ in range(240):
         if process.poll() is not None:
             pytest.fail(f"the demo stopped: {log.read_text()}")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -54,11 +123,46 @@ def wait_until_open(port, process, log):
     pytest.fail(f"the demo did not open: {log.read_text()}")
 
 
-@pytest.fixture
-def photo(tmp_path):
-    path = tmp_path / "photo.png"
-    HOSTILE.save(path)
-    return path
+def test_a_port_that_is_taken_is_refused_and_the_next_free_one_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(NBDTError, match=rf"port {port}: .*in use.*Port \d+ is free: --port"):
+            check_port("127.0.0.1", port)
+
+
+def test_logins_come_from_a_file_or_the_environment_never_from_the_command_line(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "users"
+    file.write_text("# who may come\nann:one:two\n\nbob:three\n")
+    assert logins(str(file)) == [("ann", "one:two"), ("bob", "three")]
+    monkeypatch.setenv(PASSWORD, "secret")
+    assert logins("ann") == [("ann", "secret")]
+    monkeypatch.delenv(PASSWORD)
+    with pytest.raises(NBDTError, match=f"set the environment variable {PASSWORD}"):
+        logins("ann")
+    with pytest.raises(NBDTError, match="seen by everyone on this machine"):
+        logins("ann:secret")
+    file.write_text("ann\n")
+    with pytest.raises(NBDTError, match="line 1: expected user:password"):
+        logins(str(file))
+    file.write_text("\n")
+    with pytest.raises(NBDTError, match="no line of user:password"):
+        logins(str(file))
+
+
+def test_the_command_refuses_before_it_loads_anything(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = CliRunner().invoke(app, ["--port", str(taken.getsockname()[1])])
+    assert isinstance(result.exception, NBDTError)
+    assert "is free" in str(result.exception)
+
+
+# ---- the API -----------------------------------------------------------------------------------
 
 
 def test_the_api_takes_one_image_and_returns_path_and_pictures(page, photo):
@@ -76,51 +180,397 @@ def test_the_api_takes_one_image_and_returns_path_and_pictures(page, photo):
         assert overlay.size == (256, 256)
 
 
-def test_the_api_explains_why_it_refuses_a_file(page, tmp_path):
-    from gradio_client import Client, handle_file
-    from gradio_client.exceptions import AppError
-
-    bad = tmp_path / "photo.png"
-    bad.write_text("<img src=x onerror=alert(1)>")
-    client = Client(page, verbose=False)
-    with pytest.raises(AppError, match="expected an image") as refusal:
-        client.predict(handle_file(bad), api_name="/explain")
-    assert "<img" not in str(refusal.value)
+def test_the_example_in_the_pages_runs(page, photo, capsys):
+    text = (FOLDER.parents[1] / "docs" / "demo.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    code = example.replace("http://127.0.0.1:7860", page).replace("photo.jpg", str(photo))
+    exec(compile(code, "demo.md", "exec"), {})
+    assert "→" in capsys.readouterr().out
 
 
-def test_only_explain_is_offered(page):
-    from gradio_client import Client
-
-    offered = Client(page, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert list(offered) == ["/explain"]
+def test_only_the_verbs_are_offered(page):
+    status, text = ask(f"{page}/gradio_api/info")
+    offered = json.loads(text)["named_endpoints"]
+    assert status == 200
+    assert list(offered) == ["/explain", "/edit"]
     assert len(offered["/explain"]["parameters"]) == 1
 
 
-@pytest.mark.browser
-def test_a_dropped_photograph_shows_class_path_and_maps(page, photo, chromium):
-    from playwright.sync_api import sync_playwright
+def bomb():
+    """A PNG of a few hundred bytes that claims 3,600 million pixels."""
 
-    with sync_playwright() as tools:
-        browser = tools.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
-        tab = browser.new_page()
-        asked = []
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(page)
-        tab.wait_for_selector("text=The decision appears here", timeout=60_000)
-        tab.set_input_files("input[type=file]", photo)
-        tab.wait_for_selector(".nbdt-strip .answer", timeout=60_000)
-        answer = tab.inner_text(".nbdt-strip .answer")
-        trail = tab.inner_text(".nbdt-strip .trail")
-        steps = trail.count("→")
-        pictures = tab.eval_on_selector_all(
-            ".nbdt-strip img", "images => images.map(i => i.naturalWidth)"
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    body = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def truncated():
+    stream = io.BytesIO()
+    PHOTO.save(stream, "JPEG")
+    return stream.getvalue()[:300]
+
+
+HOSTILE_FILES = {
+    "text.png": (b"<img src=x onerror=alert(1)>", "expected an image"),
+    "bomb.png": (bomb(), "at most 50,000,000 pixels"),
+    "cut.jpg": (truncated(), "complete, undamaged JPEG"),
+    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "expected an image"),
+    "empty.png": (b"", "expected an image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_the_api_says_why_it_refuses_a_file(page, tmp_path, name):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    data, message = HOSTILE_FILES[name]
+    (tmp_path / name).write_bytes(data)
+    client = Client(page, verbose=False)
+    with pytest.raises(AppError, match=message) as refusal:
+        client.predict(handle_file(tmp_path / name), api_name="/explain")
+    assert "<" not in str(refusal.value)
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def test_every_response_forbids_the_browser_to_ask_anyone_else(page):
+    with urllib.request.urlopen(page, timeout=30) as answer:
+        policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "..%2f..%2f..%2fetc%2fpasswd",
+        "file:///etc/passwd",
+        os.path.abspath(__file__),
+        "{temp}",
+        "{temp}/../../etc/passwd",
+        "/proc/self/environ",
+        "http://127.0.0.1:1/",
+    ],
+)
+def test_files_of_the_server_cannot_be_had(page, path):
+    path = path.format(temp=os.environ["GRADIO_TEMP_DIR"])
+    status, text = ask(f"{page}/gradio_api/file={path}")
+    assert 400 <= status < 500
+    assert "root:" not in text
+    assert "Traceback" not in text
+
+
+def test_an_upload_that_is_too_large_is_refused(page):
+    boundary = "----x"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = head.encode() + b"\0" * (21 * 2**20) + f"\r\n--{boundary}--\r\n".encode()
+    try:
+        status, text = ask(
+            f"{page}/gradio_api/upload",
+            body,
+            **{"content-type": f"multipart/form-data; boundary={boundary}"},
         )
-        browser.close()
-    assert answer in json.dumps(trail)
-    assert len(pictures) == steps + 1
-    assert all(width > 200 for width in pictures)
-    outside = [url for url in asked if not url.startswith((page, "data:", "blob:"))]
-    assert outside == []
+    except urllib.error.URLError as error:  # the server may hang up before it has read it all
+        assert isinstance(error.reason, ConnectionError)
+    else:
+        assert status == 413
+        assert "size" in text
+    assert ask(f"{page}/health")[0] == 200
+
+
+def endpoints(page):
+    status, text = ask(f"{page}/config")
+    assert status == 200
+    return [(d["id"], len(d["inputs"])) for d in json.loads(text)["dependencies"]]
+
+
+def outcome(page, index, data, session="s"):
+    """What the queue says of a call made without the page."""
+    body = {"data": data, "fn_index": index, "session_hash": session, "event_data": {"id": data}}
+    status, text = ask(f"{page}/gradio_api/queue/join", body)
+    if status != 200:
+        return text
+    return ask(f"{page}/gradio_api/queue/data?session_hash={session}")[1]
+
+
+GARBAGE = [
+    None,
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    "${alert(1)}<img src=x onerror=alert(1)>",
+    [[[[[]]]]] * 3,
+    {"__proto__": 1, "id": {"$": 1}},
+    -1,
+]
+
+
+def test_calls_that_skip_the_page_are_answered_and_break_nothing(page):
+    asked = 0
+    for index, count in endpoints(page):
+        for number, garbage in enumerate(GARBAGE):
+            text = outcome(page, index, [garbage] * count, f"{index}-{number}")
+            assert "Traceback" not in text
+            assert 'File "' not in text
+            assert "root:" not in text
+            asked += 1
+    assert asked >= 5 * len(GARBAGE)
+    assert ask(f"{page}/health")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"data": 1}', b'{"fn_index": 99999, "data": []}']
+)
+def test_hostile_json_is_refused(page, body):
+    for route in ("queue/join", "call/explain", "run/explain", "reset", "cancel"):
+        status, text = ask(f"{page}/gradio_api/{route}", body)
+        assert status != 200 or route not in {"queue/join", "run/explain"}  # which answer at once
+        assert "Traceback" not in text
+    assert ask(f"{page}/health")[0] == 200
+
+
+def test_the_server_fetches_nothing_that_a_request_names(page):
+    asked = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/photo.png"
+        file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+        status, text = ask(f"{page}/gradio_api/call/explain", {"data": [file]})
+        event = json.loads(text)["event_id"]
+        said = ask(f"{page}/gradio_api/call/explain/{event}")[1]
+        server.shutdown()
+    assert status == 200
+    assert "web address" in said
+    assert asked == []
+
+
+def test_a_login_guards_the_page_and_not_its_health(model):
+    port, blocks = free_port(), build(model)
+    launch(blocks, "127.0.0.1", port, auth=[("ann", "secret")], block=False)
+    page = f"http://127.0.0.1:{port}"
+    try:
+        assert ask(f"{page}/health")[0] == 200
+        assert ask(f"{page}/gradio_api/call/explain", {"data": [None]})[0] == 401
+        assert ask(f"{page}/gradio_api/info")[0] == 401
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        assert ask(f"{page}/login", b"username=ann&password=wrong", **form)[0] == 400
+        assert ask(f"{page}/login", b"username=ann&password=secret", **form)[0] == 200
+    finally:
+        blocks.close(verbose=False)
+
+
+# ---- a visitor ---------------------------------------------------------------------------------
+
+
+def test_an_edit_and_a_click_need_no_second_forward_pass(model):
+    visitor = Visitor.new(model)
+    seen = []
+    handle = next(model.backbone.children()).register_forward_hook(lambda *_: seen.append(1))
+    try:
+        visitor.show(PHOTO)
+        first = visitor.explanation()
+        visitor.stack = visitor.stack.push(edit.move(visitor.hierarchy, "cat", "vehicle"))
+        second = visitor.explanation()
+        for node in visitor.hierarchy.ids:
+            visitor.node(node)
+    finally:
+        handle.remove()
+    assert seen == [1]
+    assert first.made["hierarchy"] != second.made["hierarchy"]
+    assert second.made["hierarchy"] == visitor.hierarchy.hash
+
+
+def test_a_visitor_sees_what_explain_says(model):
+    visitor = Visitor.new(model)
+    visitor.show(PHOTO)
+    visitor.stack = visitor.stack.push(edit.move(visitor.hierarchy, "cat", "vehicle"))
+    nodes = list(visitor.hierarchy.ids[1:])
+    slow = explain(with_hierarchy(model, visitor.hierarchy), PHOTO, nodes=nodes)[0]
+    fast = visitor.explanation()
+    assert fast.path.to_dict() == slow.path.to_dict()
+    for one, other in zip(fast.maps, slow.maps, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    for node in nodes:
+        np.testing.assert_allclose(visitor.node(node).map, slow.node_maps[node], atol=1e-6)
+
+
+def test_a_node_has_its_decision_and_its_chance_from_the_root(model):
+    visitor = Visitor.new(model)
+    visitor.show(PHOTO)
+    tree, path = visitor.hierarchy, visitor.explanation().path
+    leaf = visitor.node(path.class_name)
+    assert leaf.taken
+    assert leaf.probability == pytest.approx(path.probability)
+    assert leaf.decision == path.decisions[-1]
+    root = visitor.node(tree.ids[0])
+    assert root.probability == 1
+    assert root.decision == path.decisions[0]
+    leaves = [visitor.node(name).probability for name in tree.classes]
+    assert sum(leaves) == pytest.approx(1)
+    assert sum(visitor.node(name).taken for name in tree.classes) == 1
+
+
+@pytest.mark.parametrize("name", ["nobody", "", None, 7, ["cat"], "${alert(1)}", "x" * 10_000])
+def test_a_node_that_is_none_is_refused(model, name):
+    visitor = Visitor.new(model)
+    visitor.show(PHOTO)
+    with pytest.raises(NBDTError, match="no node") as refusal:
+        visitor.node(name)
+    assert len(str(refusal.value)) < 200
+
+
+def test_nothing_is_explained_before_there_is_a_photograph(model):
+    with pytest.raises(NBDTError, match="no photograph yet"):
+        Visitor.new(model).explanation()
+
+
+def test_a_hierarchy_over_other_classes_is_refused(model):
+    with pytest.raises(NBDTError, match="the same, in the same order"):
+        with_hierarchy(model, Hierarchy.from_paths(["a/b", "a/c", "d"]))
+
+
+def test_every_visitor_begins_anew(model):
+    first = Visitor.new(model)
+    first.show(PHOTO)
+    first.stack = first.stack.push(edit.move(first.hierarchy, "cat", "vehicle"))
+    second = copy.deepcopy(first)
+    assert second.model is model
+    assert second.photo is None
+    assert not second.recent
+    assert second.hierarchy == model.hierarchy
+
+
+def test_the_last_photographs_are_kept_small(model):
+    visitor = Visitor.new(model)
+    for number in range(RECENT + 3):
+        visitor.show(Image.new("RGB", (900, 700), (number, 0, 0)))
+    assert len(visitor.recent) == RECENT
+    assert visitor.recent[0] is visitor.photo
+    assert [photo.layer is None for photo in visitor.recent] == [False] + [True] * (RECENT - 1)
+    assert all(max(photo.image.size) <= 512 for photo in list(visitor.recent)[1:])
+    visitor.show(Image.new("RGB", (900, 700), (RECENT, 0, 0)))
+    assert len({photo.hash for photo in visitor.recent}) == RECENT
+
+
+def test_another_version_of_the_model_sees_the_same_photographs(model):
+    visitor = Visitor.new(model)
+    visitor.show(Image.new("RGB", (90, 70), "red"))
+    visitor.show(PHOTO)
+    hashes = [photo.hash for photo in visitor.recent]
+    other = with_hierarchy(model, model.hierarchy)
+    visitor.use(other)
+    assert visitor.model is other
+    assert [photo.hash for photo in visitor.recent] == hashes
+    assert visitor.photo is visitor.recent[0]
+    assert visitor.explanation().path.class_name
+
+
+def test_evidence_stands_on_both_sides_of_every_step(model, tmp_path):
+    for name in model.hierarchy.classes:
+        (tmp_path / name).mkdir()
+        PHOTO.save(tmp_path / name / "1.png")
+    index = EvidenceIndex.build(model, tmp_path, thumbnails=True)
+    with_index, without = Visitor.new(model, index), Visitor.new(model)
+    for visitor in (with_index, without):
+        visitor.show(PHOTO)
+    record = json.loads(draw_strip(with_index).props["record"])
+    for step in record["steps"]:
+        for side, child in (("chosen", step["chosen"]), ("rejected", step["rival"])):
+            found = step["evidence"][side]
+            below = model.hierarchy.classes_under(model.hierarchy.index(child["name"]))
+            assert {f["label"] for f in found} <= {model.hierarchy.classes[i] for i in below}
+            assert all(f["picture"].startswith("data:image/jpeg;base64,") for f in found)
+            assert found[0]["similarity"] == "1.00"
+    assert record["hint"] == ""
+    bare = json.loads(draw_strip(without, source="cifar10").props["record"])
+    assert all("evidence" not in step for step in bare["steps"])
+    assert "nbdt evidence build cifar10 --data TRAIN" in bare["hint"]
+
+
+def test_evidence_of_another_network_is_refused(model, tmp_path):
+    for name in model.hierarchy.classes[:2]:
+        (tmp_path / name).mkdir()
+        PHOTO.save(tmp_path / name / "1.png")
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other.backbone.parameters()).add_(1)
+    index = EvidenceIndex.build(other, tmp_path)
+    with pytest.raises(NBDTError, match="another network"):
+        build(model, index=index)
+    visitor = Visitor.new(other, index)
+    visitor.use(model)
+    assert visitor.index is None
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def path(*shares, names=("animal", "mammal", "cat")):
+    decisions = tuple(
+        Decision("up", "up", (name, f"not {name}"), (name, f"not {name}"),
+                 (float(np.log(share)), float(np.log(1 - share))), 0)
+        for share, name in zip(shares, names, strict=True)
+    )  # fmt: skip
+    return Path(decisions, names[-1], 0, float(np.log(shares).sum()))
+
+
+def test_the_answer_goes_down_as_far_as_it_is_sure():
+    sure = verdict(path(0.99, 0.99, 0.99))
+    assert (sure.level, sure.headline, sure.sure) == ("sure", "cat", "It is 97 % sure.")
+    likely = verdict(path(0.99, 0.98, 0.7))
+    assert (likely.level, likely.headline) == ("likely", "cat")
+    assert likely.sure == "It is 68 % sure of that, and 97 % that it is a mammal."
+    climbed = verdict(path(0.97, 0.6, 0.6))
+    assert (climbed.level, climbed.headline) == ("unsure", "an animal")
+    assert (
+        climbed.sure
+        == "It is sure of that (97 %), but not which one. Its best guess is a cat: only 35 %."
+    )
+    lost = verdict(path(0.6, 0.6, 0.6))
+    assert (lost.level, lost.headline) == ("unsure", "It is not sure")
+    assert lost.sure == "Its best guess is a cat: only 22 %."
+
+
+def test_a_response_weaker_than_to_nearly_all_reference_photographs_is_told(model):
+    energies = torch.logsumexp(model.reference["logits"].double(), dim=1).sort().values
+    weak, usual = torch.zeros(10), torch.zeros(10)
+    weak += float(energies[0]) - np.log(10) - 1
+    usual += float(energies[len(energies) // 2]) - np.log(10)
+    assert "may be nothing it knows" in unfamiliar(model, weak)
+    assert f"{len(energies):,} photographs" in unfamiliar(model, weak)
+    assert unfamiliar(model, usual) is None
+    assert unfamiliar(with_hierarchy(model, model.hierarchy), weak) is None  # has no reference
+
+
+def test_a_step_says_how_it_went_and_where():
+    corner = np.zeros((6, 6), dtype=np.float32)
+    corner[0, 0] = 1
+    clear, close = path(0.95, names=("cat",)).decisions[0], path(0.55, names=("cat",)).decisions[0]
+    assert question(clear) == "cat or not cat?"
+    assert (
+        sentence(clear, corner)
+        == "It takes cat rather than not cat, with 95 %; mostly the region at the top left spoke for it."
+    )
+    assert (
+        sentence(close, -corner)
+        == "A close call: cat 55 %, not cat 45 %; most of the picture spoke against it."
+    )

@@ -1,0 +1,88 @@
+"""The form in which a visitor says what is wrong: its data, drawn by static/correction.js."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gradio as gr
+
+from nbdt.images import ImageError
+from nbdt.paths import Decision
+
+from .part import dump, jpeg_url, part
+from .visitor import Photograph, Visitor
+
+PICTURE = 360  # pixels of the square on which a region is drawn
+THUMBNAIL = 112  # pixels of evidence
+
+_pictures: WeakKeyDictionary[Photograph, str] = WeakKeyDictionary()
+
+
+def correction_part() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
+    """The form, not yet placed, and what draws it for a visitor: a part of `Stage.parts`."""
+    form = part(
+        "correct", "correction.js", label="Correct this answer",
+        record="", classes="", evidence="", reply="", render=False,
+    )  # fmt: skip
+    return form, draw_form
+
+
+def draw_form(visitor: Visitor) -> gr.HTML:
+    """For the photograph that the visitor looks at."""
+    return gr.HTML(**form_props(visitor))
+
+
+def form_props(visitor: Visitor) -> dict[str, Any]:
+    """Its properties: what the form is about. No evidence until somebody asks for it."""
+    if visitor.photo is None or visitor.photo.layer is None:
+        return {"record": "", "evidence": ""}
+    found = visitor.explanation()
+    record = {
+        "photo": _picture(visitor.photo),
+        "key": f"{visitor.photo.hash} {visitor.hierarchy.hash}",
+        "answer": found.path.class_name,
+        "steps": [_step(decision) for decision in found.path],
+        "has_evidence": visitor.index is not None,
+    }
+    classes = dump(list(visitor.hierarchy.classes))
+    return {"record": dump(record), "classes": classes, "evidence": ""}
+
+
+def evidence_record(visitor: Visitor) -> str:
+    """The training images behind the answer, each once, with a small picture."""
+    shown: dict[str, dict[str, Any]] = {}
+    if visitor.index is None:
+        return dump([])
+    for decision, found in zip(
+        visitor.explanation().path, visitor.explanation().evidence, strict=True
+    ):
+        for child, side in ((decision.chosen, found.chosen), (decision.runner_up, found.rejected)):
+            for neighbour in side:
+                try:
+                    picture = jpeg_url(neighbour.open(), THUMBNAIL)
+                except ImageError:
+                    picture = ""
+                record = {
+                    "reference": neighbour.reference, "label": neighbour.label, "photo": picture,
+                    "side": decision.children[child],
+                }  # fmt: skip
+                shown.setdefault(neighbour.reference, record)
+    return dump(list(shown.values()))
+
+
+def _step(decision: Decision) -> dict[str, Any]:
+    children = zip(decision.child_ids, decision.children, decision.log_probs, strict=True)
+    return {
+        "id": decision.node_id,
+        "name": decision.node,
+        "chosen": decision.child_ids[decision.chosen],
+        "children": [{"id": i, "name": n, "log_prob": p} for i, n, p in children],
+    }
+
+
+def _picture(photo: Photograph) -> str:
+    if photo not in _pictures:
+        _pictures[photo] = jpeg_url(photo.frame, PICTURE)
+    return _pictures[photo]

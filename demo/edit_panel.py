@@ -1,0 +1,262 @@
+"""Editing the hierarchy on the page: what an edit changes, undo and redo, versions, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from nbdt.errors import NBDTError
+from nbdt.hierarchies.edit import EditError, EditStack
+from nbdt.hierarchies.formats import WRITERS
+from nbdt.hierarchy import Hierarchy
+from nbdt.model import NBDT
+from nbdt.nodes import short
+
+from . import edit_versions as versions
+from .edit_effect import Reference, consequences, effect
+from .edit_names import suggest
+from .editing import before_last, edited, in_words, last_edits, next_edits
+from .errors import refused
+from .part import dump, part
+from .stage import Stage
+from .visitor import Visitor
+
+MAX_EDITS = 200  # in one call of the API
+MAX_TEXT = 2**22  # characters of one call
+QUICK: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "trigger_mode": "multiple",
+    "api_visibility": "private",
+}
+
+
+def edit_view() -> gr.HTML:
+    """What an edit changes, and the versions. Its props are JSON text; register it in the stage."""
+    return part(
+        "edit",
+        "edit_effect.js",
+        "edit_versions.js",
+        "edit.js",
+        label="Your hierarchy",
+        effect="",
+        said="",
+        file="",
+        saved="",
+        difference="",
+        formats=dump([*WRITERS]),
+    )
+
+
+def draw_edits(visitor: Visitor) -> gr.HTML:
+    """What the visitor's edits change."""
+    return gr.HTML(effect=dump(effect_record(visitor)))
+
+
+def effect_record(visitor: Visitor) -> dict[str, Any]:
+    """The last edit, and all that differs from the model's own hierarchy, with their effects."""
+    model, stack = visitor.model, visitor.stack
+    own, now, before = model.hierarchy, stack.hierarchy, before_last(stack)
+    records = last_edits(stack)
+    if now is own or now.hash == own.hash:
+        return {"edited": False}
+    reference, problem = _reference(model)
+    asked = [photo.logits for photo in visitor.recent]
+
+    def measured(since: Hierarchy) -> dict[str, Any]:
+        found = effect(model, since, now, asked, reference).to_dict()
+        return found if visitor.photo else {**found, "before": None, "after": None}
+
+    return {
+        "edited": True,
+        "edits": len(stack.past),
+        "words": in_words(records) or "This hierarchy came from a file or a saved version.",
+        "consequences": str(consequences(records, model.rule)) if records else _RULES[model.rule],
+        "soft_changes": model.rule != "marginal",
+        "problem": problem,
+        "step": measured(before) if records else None,
+        "total": None if records and before.hash == own.hash else measured(own),
+    }
+
+
+_RULES = {
+    "marginal": "Under 'marginal' another hierarchy can change the explanation and the hard "
+    "answer, never the soft answer.",
+    "representative": "Under 'representative' another hierarchy can change the explanation, the "
+    "hard answer and the soft answer.",
+}
+
+
+def _reference(model: NBDT) -> tuple[Reference | None, str]:
+    """The reference set, and in words why there is none."""
+    try:
+        found = Reference.of(model)
+    except NBDTError as error:
+        return None, str(error)
+    missing = "This model was saved without a reference set, so its accuracy cannot be measured."
+    return found, "" if found else missing
+
+
+# ---- events --------------------------------------------------------------------------------------
+
+
+def edit_panel(stage: Stage, view: gr.HTML) -> None:
+    """Wire the tree's edits and the panel's buttons. Call it inside the page's Blocks.
+
+    Args:
+        stage: with the tree and `view` among its parts.
+        view: what `edit_view` made.
+    """
+    panel, outputs = _Panel(stage, view), [stage.visitor, *stage.shown]
+    stage.tree.tree_edit(panel.change, stage.visitor, outputs, **QUICK)
+    stage.tree.name_wanted(offer_names, stage.visitor, stage.tree, **QUICK)
+    for name in versions.ACTIONS:
+        getattr(view, f"edit_{name}")(panel.act(name), stage.visitor, outputs, **QUICK)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What events do: each returns the visitor and a value for every part of the page."""
+
+    stage: Stage
+    view: gr.HTML
+
+    def change(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
+        """An edit from the tree."""
+        sent, before = payload(event), visitor.stack
+        seq = sent.get("seq") if isinstance(sent.get("seq"), int) else 0
+        try:
+            visitor.stack = edited(visitor.stack, sent)
+            reply = {"seq": seq, "ok": True, "text": _done(sent.get("kind"), visitor.stack)}
+            return self._redrawn(visitor, {self.stage.tree: {"reply": dump(reply)}})
+        except NBDTError as error:
+            visitor.stack = before
+            reply = {"seq": seq, "ok": False, "text": str(error)}
+            return self._only(self.stage.tree, {"reply": dump(reply)})
+
+    def act(self, name: str) -> Callable[..., tuple[Any, ...]]:
+        """The handler of one of the panel's buttons."""
+
+        def handle(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
+            before = visitor.stack
+            try:
+                props = versions.ACTIONS[name](self.stage.store, visitor, payload(event))
+                same = visitor.stack is before
+                return self._only(self.view, props) if same else self._moved(visitor, props)
+            except NBDTError as error:
+                return self._only(self.view, {"said": dump({"ok": False, "text": str(error)})})
+
+        return handle
+
+    def _moved(self, visitor: Visitor, props: versions.Props) -> tuple[Any, ...]:
+        return self._redrawn(visitor, {self.view: props})
+
+    def _redrawn(self, visitor: Visitor, more: dict[gr.HTML, versions.Props]) -> tuple[Any, ...]:
+        """Everything anew; `more` are props beyond those that a part is drawn with."""
+        if visitor.selected not in visitor.hierarchy.ids:
+            visitor.selected = None
+        drawn = []
+        for shown, draw in self.stage.parts:
+            value = draw(visitor)
+            added = more.get(shown)
+            drawn.append(gr.HTML(**{**value.constructor_args, **added}) if added else value)
+        return visitor, *drawn
+
+    def _only(self, target: gr.HTML, props: versions.Props) -> tuple[Any, ...]:
+        """Everything as it is but these props of one part."""
+        shown = self.stage.shown
+        return gr.skip(), *(gr.HTML(**props) if one is target else gr.skip() for one in shown)
+
+
+def offer_names(visitor: Visitor, event: gr.EventData) -> gr.HTML:
+    """Names for the group that somebody is about to make."""
+    sent = payload(event)
+    try:
+        names = suggest(visitor.hierarchy, sent.get("nodes") or [])
+    except NBDTError:
+        names = []
+    return gr.HTML(names=dump({"seq": sent.get("seq"), "names": names}))
+
+
+def payload(event: gr.EventData) -> dict[str, Any]:
+    """What the browser sent with an event; empty if it was anything but an object."""
+    data = getattr(event, "_data", None)
+    return data if isinstance(data, dict) else {}
+
+
+def _done(kind: object, stack: EditStack) -> str:
+    """What happened, for the line below the tree."""
+    if kind == "undo":
+        return f"Undone. It was: {in_words(next_edits(stack))}"
+    if kind == "reset":
+        return "Back at the hierarchy that you began with."
+    return f"{'Redone. ' if kind == 'redo' else ''}{in_words(last_edits(stack))}"
+
+
+# ---- for programs --------------------------------------------------------------------------------
+
+
+def edit_api(model: NBDT) -> None:
+    """``/edit``: a hierarchy and edits in, the edited hierarchy and what it changes out."""
+    with gr.Row(visible=False):
+        hierarchy = gr.Textbox(label="hierarchy")
+        edits = gr.Textbox(label="edits")
+        result, report = gr.Textbox(label="result"), gr.JSON(label="report")
+        go = gr.Button()
+
+    def edit_hierarchy(hierarchy: str, edits: str) -> tuple[str, dict[str, Any]]:
+        try:
+            return edited_by_program(model, hierarchy, edits)
+        except NBDTError as error:
+            raise refused(error) from None
+
+    go.click(edit_hierarchy, [hierarchy, edits], [result, report], api_name="edit")
+
+
+def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dict[str, Any]]:
+    """The edited hierarchy as JSON, and what was done and what it changes.
+
+    Args:
+        model: whose classes and rule they are.
+        hierarchy: what `Hierarchy.to_json` gives; "" for the model's own.
+        edits: a JSON list of objects with ``kind``, ``nodes`` and, as the kind needs them, ``to``
+            and ``name``.
+
+    Raises:
+        NBDTError: a hierarchy of other classes, or an edit that cannot be made; none is then.
+    """
+    for text in (hierarchy, edits):
+        if not isinstance(text, str) or len(text) > MAX_TEXT:
+            raise EditError(f"Send JSON text of at most {MAX_TEXT:,} characters.")
+    own = model.hierarchy
+    start = versions.fitted(Hierarchy.from_json(hierarchy), own.classes) if hierarchy else own
+    stack = EditStack(start)
+    for one in _edit_list(edits):
+        stack = edited(stack, one)
+    reference, problem = _reference(model)
+    found = effect(model, start, stack.hierarchy, [], reference).to_dict()
+    report: dict[str, Any] = {
+        "edits": [record.to_dict() for record in stack.edits],
+        "consequences": consequences(stack.edits, model.rule).to_dict(),
+        "reference": {key: found[key] for key in _OF_REFERENCE} if reference else None,
+    }
+    return stack.hierarchy.to_json(), report | ({"problem": problem} if problem else {})
+
+
+_OF_REFERENCE = (
+    "images", "images_all", "score_before", "score_after", "changed_hard", "changed_soft",
+)  # fmt: skip
+
+
+def _edit_list(text: str) -> list[Any]:
+    try:
+        found = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as error:
+        raise EditError(f"The edits are no JSON ({short(str(error))}).") from None
+    if not isinstance(found, list) or len(found) > MAX_EDITS:
+        raise EditError(f"Expected a JSON list of at most {MAX_EDITS} edits, got {short(found)}.")
+    return found

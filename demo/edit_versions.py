@@ -1,0 +1,240 @@
+"""Versions and files of a visitor's hierarchy: save, load, compare, download, upload.
+
+A download never is a file on the server: the text goes to the visitor who asked, whose browser
+saves it. So there is no address that another visitor could guess.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from nbdt.errors import NBDTError, listed
+from nbdt.fingerprint import model_hash
+from nbdt.hierarchies.difference import diff
+from nbdt.hierarchies.edit import EditError, EditStack
+from nbdt.hierarchies.formats import WRITERS, FormatError, read
+from nbdt.hierarchy import Hierarchy
+from nbdt.model import NBDT
+from nbdt.nodes import short
+
+from .editing import reset
+from .part import dump
+from .visitor import Visitor
+
+if TYPE_CHECKING:
+    from .store import Store
+    from .store_records import SavedHierarchy
+
+MAX_UPLOAD = 2**22  # characters; 1,000 classes take some 100,000
+MOST_SAVED = 200  # versions in the list, the newest
+MOST_LINES = 200  # of a comparison
+SUFFIXES = {"paths": "txt", "csv": "csv", "newick": "nwk"}  # the others are JSON
+NO_STORE = "This page keeps nothing (nbdt demo --store says where); download the hierarchy instead."
+
+Props = dict[str, Any]  # of the panel; JSON text
+Sent = Mapping[str, Any]
+
+_HASHES: WeakKeyDictionary[NBDT, str] = WeakKeyDictionary()
+
+
+# ---- what the buttons do ---------------------------------------------------------------------------
+
+
+def list_saved(store: Store | None, visitor: Visitor, _: Sent) -> Props:
+    """The saved versions for this model."""
+    return {"saved": dump(_saved(store, visitor))}
+
+
+def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
+    """Keep the hierarchy as a new version of a name. Raises NBDTError: a name that cannot be one."""
+    if store is None:
+        raise EditError(NO_STORE)
+    name = sent.get("name")
+    if not isinstance(name, str) or not name.strip():
+        raise EditError("Give the version a name.")
+    kept = store.save_hierarchy(
+        visitor.hierarchy,
+        name.strip(),
+        model=_model(visitor),
+        visitor=getattr(visitor, "id", ""),
+        edits=visitor.stack.edits,
+    )
+    text = (
+        f"Saved as {kept.name!r}, version {kept.version}. Everyone who uses this page can load it."
+    )
+    return _said(text) | list_saved(store, visitor, sent)
+
+
+def load(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
+    """Continue with a saved version."""
+    tree, name = _version(store, visitor, sent.get("version"))
+    return _replace(visitor, tree, f"Loaded {name}.")
+
+
+def compare(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
+    """What differs between two of: the model's own, the visitor's, saved versions."""
+    one, first = _version(store, visitor, sent.get("version"))
+    two, second = _version(store, visitor, sent.get("other"))
+    lines = [str(change) for change in diff(one, two).changes]
+    title = f"From {first} to {second}"
+    more = len(lines) - MOST_LINES
+    rest = [f"… and {more:,} more changes"] if more > 0 else []
+    shown = [*lines[:MOST_LINES], *rest] or ["They are the same."]
+    return {"difference": dump({"title": title, "lines": shown})}
+
+
+def download(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
+    """The hierarchy as the text of a file. Raises FormatError: a format that cannot hold it."""
+    kind = sent.get("format")
+    if not isinstance(kind, str) or kind not in WRITERS:
+        raise FormatError(f"Unknown format {short(kind)}; choose one of {listed(WRITERS, 9)}.")
+    name = f"hierarchy-{kind}-{visitor.hierarchy.hash[:8]}.{SUFFIXES.get(kind, 'json')}"
+    text = WRITERS[kind](visitor.hierarchy)
+    return {"file": dump({"name": name, "text": text, "seq": sent.get("seq")})}
+
+
+def upload(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
+    """Continue with a hierarchy from a file. Raises NBDTError: no hierarchy of these classes."""
+    text, name = sent.get("text"), sent.get("name")
+    if not isinstance(text, str) or len(text) > MAX_UPLOAD:
+        raise FormatError(f"Expected a text file of at most {MAX_UPLOAD:,} characters.")
+    named = short(name if isinstance(name, str) else "the file")
+    tree = read_upload(text, name if isinstance(name, str) else "", visitor.model.hierarchy.classes)
+    return _replace(visitor, tree, f"Opened {named}.")
+
+
+def reset_edits(_: Store | None, visitor: Visitor, __: Sent) -> Props:
+    """Back to the model's own hierarchy; edits of it can be redone."""
+    own = visitor.model.hierarchy
+    if visitor.hierarchy.hash == own.hash:
+        raise EditError("This is the model's own hierarchy already.")
+    stack = visitor.stack
+    begun = stack.past[0][0] if stack.past else stack.hierarchy
+    if begun.hash != own.hash:
+        return _replace(visitor, own, "Back at the model's own hierarchy.")
+    visitor.stack = reset(stack)
+    return _said("Back at the model's own hierarchy; redo brings your edits back.")
+
+
+def back(_: Store | None, visitor: Visitor, __: Sent) -> Props:
+    """To the hierarchy and the edits that loading or opening one replaced."""
+    before = _REPLACED.pop(visitor, None)
+    if before is None:
+        raise EditError("There is no earlier hierarchy to go back to.")
+    visitor.stack = before
+    return _said("Back at your earlier hierarchy, with its edits.")
+
+
+ACTIONS: dict[str, Callable[[Store | None, Visitor, Sent], Props]] = {
+    "versions": list_saved,
+    "save": save,
+    "load": load,
+    "compare": compare,
+    "download": download,
+    "upload": upload,
+    "reset": reset_edits,
+    "back": back,
+}
+
+_REPLACED: WeakKeyDictionary[Visitor, EditStack] = WeakKeyDictionary()
+
+
+def _replace(visitor: Visitor, tree: Hierarchy, text: str) -> Props:
+    """Another tree, with edits to come; the earlier one with its edits can be had back."""
+    _REPLACED[visitor] = visitor.stack
+    visitor.stack, visitor.selected = EditStack(tree), None
+    return _said(text, back=True)
+
+
+def _said(text: str, *, back: bool = False) -> Props:
+    return {"said": dump({"ok": True, "text": text, "back": back})}
+
+
+# ---- versions ----------------------------------------------------------------------------------------
+
+
+def _model(visitor: Visitor) -> str:
+    """`model_hash`, once for each model: its own check of the weights takes a while."""
+    if visitor.model not in _HASHES:
+        _HASHES[visitor.model] = model_hash(visitor.model)
+    return _HASHES[visitor.model]
+
+
+def _saved(store: Store | None, visitor: Visitor) -> dict[str, Any]:
+    found = store.hierarchies(_model(visitor))[-MOST_SAVED:] if store else []
+    return {"keeps": store is not None, "versions": [_listed(one) for one in reversed(found)]}
+
+
+def _listed(one: SavedHierarchy) -> dict[str, Any]:
+    return {"id": one.id, "label": f"{one.name}, version {one.version}", "time": one.time[:16]}
+
+
+def _version(store: Store | None, visitor: Visitor, wanted: object) -> tuple[Hierarchy, str]:
+    """The tree that the browser asked for, and what it is called. Raises EditError: none such."""
+    if wanted == "own":
+        return visitor.model.hierarchy, "the model's own"
+    if wanted == "now":
+        return visitor.hierarchy, "yours now"
+    if store is None:
+        raise EditError(NO_STORE)
+    # Asked of the list, since a number alone could be that of another model's hierarchy.
+    known = {one.id: one for one in store.hierarchies(_model(visitor))}
+    if not isinstance(wanted, int) or wanted not in known:
+        raise EditError(f"There is no saved version {short(wanted)} for this model.")
+    one = known[wanted]
+    return store.hierarchy(one.id), f"{one.name!r}, version {one.version}"
+
+
+# ---- files ---------------------------------------------------------------------------------------------
+
+
+def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:
+    """The hierarchy in an uploaded text, in the model's class order.
+
+    Raises:
+        NBDTError: no hierarchy, or not of the model's classes; the message names those.
+    """
+    suffix = Path(name).suffix.lower()
+    suffix = suffix if re.fullmatch(r"\.[a-z]{1,8}", suffix) else ".json"
+    with tempfile.TemporaryDirectory(prefix="nbdt-") as folder:
+        path = Path(folder) / f"hierarchy{suffix}"  # of our own naming, whatever theirs was
+        path.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            return _read(path, classes)
+        except NBDTError as error:
+            raise FormatError(str(error).removeprefix(f"{str(path)!r}: ")) from None
+
+
+def _read(path: Path, classes: Sequence[str]) -> Hierarchy:
+    """By its own names; else by what `formats.read` can tell about which leaf is which class."""
+    try:
+        found = read(path)
+    except FormatError:  # perhaps for want of an order of classes, which the model has
+        return read(path, classes=classes)
+    if {*found.classes} != {*classes}:
+        with suppress(FormatError):
+            return read(path, classes=classes)
+    return fitted(found, classes)
+
+
+def fitted(hierarchy: Hierarchy, classes: Sequence[str]) -> Hierarchy:
+    """The same tree in the model's class order: a leaf is a class by its name.
+
+    Raises:
+        FormatError: not the model's classes; names those that are missing and those that are not
+            the model's.
+    """
+    missing = sorted({*classes} - {*hierarchy.classes})
+    extra = sorted({*hierarchy.classes} - {*classes})
+    if missing or extra:
+        raise FormatError(
+            "The hierarchy's classes are not those of the model. Missing: "
+            f"{listed(missing) or 'none'}. Not the model's: {listed(extra) or 'none'}."
+        )
+    return Hierarchy(hierarchy.nodes, tuple(classes))

@@ -1,0 +1,75 @@
+"""Photographs to begin with, some of which the model cannot know."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from nbdt.images import open_image
+from nbdt.model import NBDT
+
+from .part import dump, jpeg_url, part
+from .static_files import FOLDER
+
+# cat: Stefan van der Walt, coffee: Rachel Michetti, both CC0; rocket: SpaceX, public domain; all as
+# in scikit-image. The others come with Gradio.
+OWN = {"cat": "cat.jpg", "rocket": "rocket.jpg", "coffee": "coffee.jpg"}
+GRADIO = {"lion": "lion.jpg", "cheetah": "cheetah.jpg"}
+SIDE = 160  # pixels of a thumbnail
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photograph and what is on it."""
+
+    name: str
+    path: Path
+
+    def open(self) -> Image.Image:
+        """The photograph."""
+        return _opened(self.path)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path) -> Image.Image:
+    return open_image(path)
+
+
+def examples() -> dict[str, Example]:
+    """By name; those of Gradio where it has them."""
+    folder = Path(str(files("gradio"))) / "media_assets" / "images"
+    places = {name: FOLDER / file for name, file in OWN.items()}
+    places |= {name: folder / file for name, file in GRADIO.items()}
+    return {name: Example(name, path) for name, path in places.items() if path.is_file()}
+
+
+def examples_view(model: NBDT) -> gr.HTML:
+    """A row of buttons."""
+    shown = [
+        {
+            "name": example.name,
+            "label": example.name,
+            "note": "" if knows(model, example.name) else "not a class",
+            "picture": jpeg_url(_square(example.open()), SIDE),
+        }
+        for example in examples().values()
+    ]
+    return part("examples", "examples.js", label="Examples", examples=dump(shown))
+
+
+def knows(model: NBDT, word: str) -> bool:
+    """Whether a class has that word in its name."""
+    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    return any(pattern.search(name) for name in model.hierarchy.classes)
+
+
+def _square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))

@@ -1,0 +1,1 @@
+"""The steps. New: `alembic revision --autogenerate`, then read what it wrote."""

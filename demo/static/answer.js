@@ -1,0 +1,52 @@
+// The answer in large type, how sure it is, and the path as a list.
+
+const root = element.querySelector('.nbdt-answer');
+
+const crumb = (step, last) => {
+  const item = make('li', last ? 'nbdt-last' : '');
+  item.append(make('span', 'nbdt-crumb', step.name));
+  if (step.probability !== undefined) item.append(make('span', 'nbdt-crumb-share', percent(step.probability)));
+  return item;
+};
+
+const trail = (steps) => {
+  const list = make('ol', 'nbdt-trail');
+  list.setAttribute('aria-label', 'The path, from general to particular');
+  list.append(...steps.map((step, i) => crumb(step, i === steps.length - 1)));
+  return list;
+};
+
+const known = (record) => {
+  const box = make('details', 'nbdt-known');
+  box.append(make('summary', '', record.knows), make('p', '', record.classes));
+  return box;
+};
+
+const empty = (record) => [
+  make('p', 'nbdt-eyebrow', 'Nothing to judge yet'),
+  make('p', 'nbdt-headline nbdt-waiting', 'Show it a photograph'),
+  make('p', 'nbdt-words', 'Upload one, paste it, or take one of the examples. The answer comes as a path through the tree below: each fork is one question, and you see how it was answered and why.'),
+  known(record),
+];
+
+const answered = (record) => {
+  const parts = [
+    make('p', 'nbdt-eyebrow', record.eyebrow),
+    make('p', 'nbdt-headline', record.headline),
+    make('p', 'nbdt-sure', record.sure),
+    trail(record.trail),
+  ];
+  if (record.unfamiliar) parts.push(make('p', 'nbdt-caution', record.unfamiliar));
+  parts.push(known(record));
+  return parts;
+};
+
+const draw = () => {
+  const record = parsed(props.record);
+  if (!record) return;
+  root.dataset.level = record.level;
+  root.replaceChildren(...(record.headline ? answered(record) : empty(record)));
+};
+
+watch('record', draw);
+draw();

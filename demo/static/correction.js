@@ -1,0 +1,311 @@
+// The form in which somebody says what is wrong. All text is set as text; see page.js.
+
+const root = element.querySelector('.nbdt-correct');
+const KINDS = [
+  ['step', 'A step went the wrong way', 'It should have turned off here.'],
+  ['region', 'It looked at the wrong thing', 'A part of the photograph should not count.'],
+  ['label', 'The answer is something else', 'You know what this is.'],
+  ['evidence', 'A training picture is bad', 'It should not count as evidence.'],
+];
+const EMPTY = { left: 25, top: 25, right: 75, bottom: 75 };
+const SIDES = [['left', 'Left'], ['top', 'Top'], ['right', 'Right'], ['bottom', 'Bottom']];
+let key = '', kind = '', step = 0, child = '', reference = '', box = { ...EMPTY };
+let seq = 0, waiting = 0, late = 0;
+let fields = null, status = null, send = null, note = null, keep = null, label = null;
+
+const labelled = (tag, text, control, hint) => {
+  const row = make(tag, 'nbdt-correct-row');
+  const name = make('label', 'nbdt-correct-name', text);
+  control.id = control.id || 'nbdt-correct-' + text.toLowerCase().replace(/[^a-z]+/g, '-');
+  name.htmlFor = control.id;
+  row.append(name, control);
+  if (hint) row.append(make('p', 'nbdt-correct-hint', hint));
+  return row;
+};
+
+const choice = (group, value, title, below, chosen, picked) => {
+  const card = make('label', 'nbdt-correct-card');
+  const radio = make('input');
+  radio.type = 'radio';
+  radio.name = group;
+  radio.value = value;
+  radio.checked = chosen;
+  radio.addEventListener('change', () => picked(value));
+  const words = make('span', 'nbdt-correct-words');
+  words.append(make('span', 'nbdt-correct-title', title));
+  if (below) words.append(make('span', 'nbdt-correct-hint', below));
+  card.append(radio, words);
+  return card;
+};
+
+const group = (title, ...cards) => {
+  const set = make('fieldset', 'nbdt-correct-set');
+  const grid = make('div', 'nbdt-correct-cards');
+  grid.append(...cards);
+  set.append(make('legend', 'nbdt-correct-name', title), grid);
+  return set;
+};
+
+const stepChoice = (record, redraw) => {
+  const select = make('select', 'nbdt-correct-control');
+  record.steps.forEach((one, i) => {
+    const taken = one.children.find((c) => c.id === one.chosen);
+    const option = make('option', '', (i + 1) + '. ' + one.name + ' → ' + taken.name + ' (' +
+      percent(Math.exp(taken.log_prob)) + ')');
+    option.value = String(i);
+    select.append(option);
+  });
+  select.value = String(step);
+  select.addEventListener('change', () => { step = Number(select.value); child = ''; redraw(); });
+  return select;
+};
+
+const stepFields = (record) => {
+  const at = record.steps[step];
+  const others = at.children.filter((c) => c.id !== at.chosen);
+  if (others.length === 1) child = others[0].id;
+  const select = stepChoice(record, () => drawFields(record));
+  const parts = [labelled('div', 'Which step?', select)];
+  if (others.length <= 8) {
+    parts.push(group('It should have gone to', ...others.map((c) => choice(
+      'nbdt-correct-child', c.id, c.name, 'now ' + percent(Math.exp(c.log_prob)), c.id === child,
+      (value) => { child = value; }))));
+  } else {
+    const to = make('select', 'nbdt-correct-control');
+    to.append(make('option', '', 'Choose …'));
+    others.sort((a, b) => b.log_prob - a.log_prob).forEach((c) => {
+      const option = make('option', '', c.name + ' (' + percent(Math.exp(c.log_prob)) + ')');
+      option.value = c.id;
+      to.append(option);
+    });
+    to.value = child;
+    to.addEventListener('change', () => { child = to.value; });
+    parts.push(labelled('div', 'It should have gone to', to));
+  }
+  return parts;
+};
+
+// ---- the region: by pointer on the photograph, by arrow keys, or as four numbers ----
+
+const clamp = (value) => Math.max(0, Math.min(100, Math.round(value)));
+const tidy = () => {
+  box.left = Math.min(box.left, 99); box.top = Math.min(box.top, 99);
+  box.right = Math.max(box.right, box.left + 1); box.bottom = Math.max(box.bottom, box.top + 1);
+};
+
+const regionFields = (record) => {
+  const board = make('div', 'nbdt-correct-board'), frame = make('div', 'nbdt-correct-box');
+  const shown = picture(record.photo, 'The photograph as the network sees it');
+  const numbers = {};
+  const draw = () => {
+    frame.style.left = box.left + '%';
+    frame.style.top = box.top + '%';
+    frame.style.width = (box.right - box.left) + '%';
+    frame.style.height = (box.bottom - box.top) + '%';
+    SIDES.forEach(([name]) => { if (numbers[name]) numbers[name].value = String(box[name]); });
+  };
+  board.tabIndex = 0;
+  board.setAttribute('role', 'group');
+  board.setAttribute('aria-label',
+    'Region: drag over the photograph, or move it with the arrow keys and resize it with Shift');
+  board.append(shown, frame);
+  let from = null;
+  const place = (event) => {
+    const area = board.getBoundingClientRect();
+    return [100 * (event.clientX - area.left) / area.width,
+            100 * (event.clientY - area.top) / area.height].map(clamp);
+  };
+  board.addEventListener('pointerdown', (event) => {
+    from = place(event);
+    board.setPointerCapture(event.pointerId);
+    event.preventDefault();
+    board.focus({ preventScroll: true });
+  });
+  board.addEventListener('pointermove', (event) => {
+    if (!from) return;
+    const [x, y] = place(event);
+    box = { left: Math.min(from[0], x), top: Math.min(from[1], y),
+            right: Math.max(from[0], x), bottom: Math.max(from[1], y) };
+    tidy();
+    draw();
+  });
+  const stop = () => { from = null; };
+  board.addEventListener('pointerup', stop);
+  board.addEventListener('pointercancel', stop);
+  board.addEventListener('keydown', (event) => {
+    const move = { ArrowLeft: [-2, 0], ArrowRight: [2, 0], ArrowUp: [0, -2], ArrowDown: [0, 2] };
+    if (!move[event.key]) return;
+    event.preventDefault();
+    const [x, y] = move[event.key];
+    if (event.shiftKey) {
+      box.right = clamp(box.right + x);
+      box.bottom = clamp(box.bottom + y);
+    } else if (box.left + x >= 0 && box.right + x <= 100 && box.top + y >= 0 && box.bottom + y <= 100) {
+      box = { left: box.left + x, top: box.top + y, right: box.right + x, bottom: box.bottom + y };
+    }
+    tidy();
+    draw();
+  });
+  const row = make('div', 'nbdt-correct-numbers');
+  SIDES.forEach(([name, title]) => {
+    const input = make('input', 'nbdt-correct-control');
+    input.type = 'number';
+    input.min = '0';
+    input.max = '100';
+    input.addEventListener('change', () => {
+      box[name] = clamp(Number(input.value) || 0);
+      tidy();
+      draw();
+    });
+    numbers[name] = input;
+    row.append(labelled('div', title + ' %', input));
+  });
+  draw();
+  const select = stepChoice(record, () => drawFields(record));
+  const drawing = make('div', 'nbdt-correct-row');
+  drawing.append(make('p', 'nbdt-correct-name', 'What should not count?'), board,
+    make('p', 'nbdt-correct-hint', 'Drag over it, or use the arrow keys (Shift resizes) or the numbers.'),
+    row);
+  return [labelled('div', 'At which step?', select), drawing];
+};
+
+// ---- the label, the evidence ----
+
+const labelFields = (record) => {
+  label = make('input', 'nbdt-correct-control');
+  label.setAttribute('list', 'nbdt-correct-classes');
+  label.autocomplete = 'off';
+  label.placeholder = 'Type to search';
+  const list = make('datalist');
+  list.id = 'nbdt-correct-classes';
+  (parsed(props.classes) || []).forEach((name) => {
+    if (name === record.answer) return;
+    const option = make('option');
+    option.value = name;
+    list.append(option);
+  });
+  return [labelled('div', 'This is', label, 'One of the classes that the model knows.'), list];
+};
+
+const evidenceFields = () => {
+  const found = parsed(props.evidence);
+  if (!found) {
+    trigger('evidence_wanted', { seq: ++seq });
+    return [make('p', 'nbdt-correct-hint', 'Fetching the training pictures …')];
+  }
+  if (!found.length) return [make('p', 'nbdt-correct-hint', 'There are none for this answer.')];
+  return [group('Which one should not count?', ...found.map((one) => {
+    const card = choice('nbdt-correct-evidence', one.reference, one.label, 'shown for ' + one.side,
+      one.reference === reference, (value) => { reference = value; });
+    card.classList.add('nbdt-correct-picture');
+    card.querySelector('.nbdt-correct-words').prepend(picture(one.photo, ''));
+    return card;
+  }))];
+};
+
+const drawFields = (record) => {
+  const made = { step: stepFields, region: regionFields, label: labelFields, evidence: evidenceFields };
+  const focused = fields.contains(document.activeElement) && document.activeElement.id;
+  fields.replaceChildren(...(kind ? made[kind](record) : []));
+  if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
+  fields.parentElement.querySelector('.nbdt-correct-rest').hidden = !kind;
+  keep.closest('.nbdt-correct-consent').hidden = kind === 'evidence';
+};
+
+// ---- sending ----
+
+const payload = (record) => {
+  const at = record.steps[step].id;
+  const region = [box.left, box.top, box.right, box.bottom].map((value) => value / 100);
+  const what = {
+    step: { node: at, child },
+    region: { node: at, region },
+    label: { label: label ? label.value.trim() : '' },
+    evidence: { reference },
+  }[kind];
+  return { kind, ...what, note: note.value, keep: keep.checked };
+};
+
+const lacks = (said) => {
+  if (kind === 'step' && !said.child) return 'Choose where the step should have gone.';
+  if (kind === 'evidence' && !said.reference) return 'Choose the picture that should not count.';
+  if (kind === 'label' && !said.label) return 'Say what it is.';
+  return '';
+};
+
+const tell = (text, tone) => {
+  status.textContent = text;
+  status.dataset.tone = tone;
+};
+
+const submit = (record) => {
+  const said = payload(record), missing = lacks(said);
+  if (missing) { tell(missing, 'problem'); return; }
+  waiting = ++seq;
+  send.disabled = true;
+  tell('Saving …', '');
+  trigger(kind === 'evidence' ? 'mark' : 'say', { ...said, seq: waiting });
+  clearTimeout(late);
+  late = setTimeout(() => {
+    send.disabled = false;
+    tell('No answer from the server: this may not be saved. Look at the list below, then try again.',
+      'problem');
+  }, 20000);
+};
+
+const answered = () => {
+  const reply = parsed(props.reply);
+  if (!reply || !status) return;
+  if (reply.seq !== waiting && reply.seq !== 0) return;
+  clearTimeout(late);
+  send.disabled = false;
+  tell(reply.text, reply.done ? 'done' : 'problem');
+  if (reply.done && note) { note.value = ''; reference = ''; }
+};
+
+// ---- the whole ----
+
+const draw = () => {
+  const record = parsed(props.record);
+  root.hidden = !record;
+  if (!record) { key = ''; root.replaceChildren(); return; }
+  if (record.key === key) return;
+  key = record.key;
+  kind = ''; step = 0; child = ''; reference = ''; box = { ...EMPTY };
+  const form = make('form', 'nbdt-correct-form');
+  const kinds = KINDS.filter(([name]) => name !== 'evidence' || record.has_evidence);
+  fields = make('div', 'nbdt-correct-fields');
+  note = make('textarea', 'nbdt-correct-control');
+  note.rows = 2;
+  note.maxLength = 2000;
+  keep = make('input');
+  keep.type = 'checkbox';
+  const consent = make('label', 'nbdt-correct-consent'), words = make('span', 'nbdt-correct-words');
+  words.append(
+    make('span', 'nbdt-correct-title', 'Keep a copy of this photograph, so that the model can learn from it'),
+    make('span', 'nbdt-correct-hint', 'Without place, time and camera data (EXIF); you can delete it ' +
+      'below. Unticked, only a fingerprint is kept, and the model can learn only where the photograph is found.'));
+  consent.append(keep, words);
+  send = make('button', 'nbdt-correct-send', 'Save the correction');
+  send.type = 'submit';
+  status = make('p', 'nbdt-correct-status');
+  status.setAttribute('role', 'status');
+  const rest = make('div', 'nbdt-correct-rest');
+  rest.append(labelled('div', 'Anything else? (optional)', note), consent, send);
+  form.append(group('What is wrong?', ...kinds.map(([name, title, below]) => choice(
+    'nbdt-correct-kind', name, title, below, false, (value) => {
+      kind = value;
+      tell('', '');
+      drawFields(record);
+    }))), fields, rest, status);
+  form.addEventListener('submit', (event) => { event.preventDefault(); submit(record); });
+  root.replaceChildren(make('h2', '', 'Is something wrong?'),
+    make('p', 'nbdt-correct-lead', 'Say where. It is kept, and the model can learn from it.'), form);
+  drawFields(record);
+};
+
+watch('record', draw);
+// Emptied by the server when what counts has changed: drawing the fields asks for it anew.
+watch('evidence', () => { if (kind === 'evidence' && props.record) drawFields(parsed(props.record)); });
+watch('reply', answered);
+draw();

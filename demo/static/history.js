@@ -1,0 +1,130 @@
+// What this visitor said so far, and the models that learnt from it. All text is set as text.
+
+const root = element.querySelector('.nbdt-said');
+const EVERY = 60000; // ms between looks for a new model, while the page is seen
+let seq = 0;
+
+const button = (text, about, act) => {
+  const made = make('button', 'nbdt-said-button', text);
+  made.type = 'button';
+  if (about) made.setAttribute('aria-label', about);
+  made.addEventListener('click', () => { made.disabled = true; act(); });
+  return made;
+};
+
+const when = (text) => {
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) ? '' : time.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+};
+
+const correction = (one) => {
+  const item = make('li', 'nbdt-said-item'), words = make('div', 'nbdt-said-words');
+  const facts = ['No. ' + one.id, when(one.time), one.kept ? 'photograph kept' : 'no photograph kept'];
+  if (one.learned) facts.push('the model has learnt from it');
+  words.append(make('p', 'nbdt-said-text', one.text));
+  if (one.note) words.append(make('p', 'nbdt-said-note', one.note));
+  words.append(make('p', 'nbdt-said-facts', facts.filter(Boolean).join(' · ')));
+  item.append(words, button('Undo', 'Undo correction ' + one.id,
+    () => trigger('withdraw', { id: one.id, seq: ++seq })));
+  return item;
+};
+
+const mark = (reference) => {
+  const item = make('li', 'nbdt-said-item'), words = make('div', 'nbdt-said-words');
+  words.append(make('p', 'nbdt-said-text', reference), make('p', 'nbdt-said-facts', 'bad evidence, for you'));
+  item.append(words, button('Let it count again', 'Let ' + reference + ' count again',
+    () => trigger('good_again', { reference, seq: ++seq })));
+  return item;
+};
+
+const figures = (accuracy) => {
+  const [before, after] = accuracy;
+  if (typeof before !== 'number' || typeof after !== 'number') return '';
+  const shown = [before, after].map((value) => (100 * value).toFixed(1) + ' %');
+  return ' On photographs it was not taught with it is right ' + shown[1] + ' of the time; before, ' + shown[0] + '.';
+};
+
+const version = (one, choose) => {
+  const card = make('li', 'nbdt-said-version');
+  const many = one.learned === 1 ? '1 correction' : one.learned + ' corrections';
+  card.append(make('p', 'nbdt-said-text',
+    'Version ' + one.id + ' learned from ' + many + '.' + figures(one.accuracy)));
+  card.append(one.chosen ? make('p', 'nbdt-said-chosen', 'You are looking at it.')
+    : button('Try version ' + one.id, '', () => choose(one.id)));
+  return card;
+};
+
+const answer = (title, one) => {
+  const side = make('div', 'nbdt-said-side');
+  side.append(make('p', 'nbdt-said-facts', title),
+    make('p', 'nbdt-said-text', one.path.join(' → ') + ' (' + percent(one.probability) + ')'));
+  one.wanted.forEach((asked) => {
+    const place = asked.at ? ' at ' + asked.at : '';
+    side.append(make('p', 'nbdt-said-note', asked.name + place + ': ' + percent(asked.probability)));
+  });
+  return side;
+};
+
+const comparison = (rows) => {
+  const list = make('ul', 'nbdt-said-compared');
+  rows.forEach((row) => {
+    const item = make('li', 'nbdt-said-pair'), words = make('div', 'nbdt-said-words');
+    words.append(make('p', 'nbdt-said-note', row.said.join('; ')), answer('Before', row.before),
+      answer('After', row.after));
+    item.append(picture(row.photo, 'a photograph that you corrected'), words);
+    list.append(item);
+  });
+  return list;
+};
+
+const models = (record) => {
+  const parts = [];
+  const choose = (id) => { say('Loading …'); trigger('choose', { id, seq: ++seq }); };
+  if (record.versions.length) {
+    const list = make('ul', 'nbdt-said-list');
+    list.append(...record.versions.map((one) => version(one, choose)));
+    parts.push(make('h3', 'nbdt-said-head', 'The model has learnt'), list);
+    if (!record.first) parts.push(button('Back to the first version', '', () => choose(0)));
+  }
+  const rows = parsed(props.compared);
+  if (rows && rows.length) {
+    parts.push(make('h3', 'nbdt-said-head', 'Your photographs, before and after'), comparison(rows));
+  }
+  if (record.may_apply) {
+    const many = record.waiting === 1 ? '1 correction waits' : record.waiting + ' corrections wait';
+    parts.push(make('p', 'nbdt-said-facts', many + ' to be learnt.'));
+    if (record.waiting) {
+      parts.push(button('Teach the model now', '', () => { say('Starting …'); trigger('teach', { seq: ++seq }); }));
+    }
+  }
+  return parts;
+};
+
+const live = make('p', 'nbdt-said-status');
+live.setAttribute('role', 'status');
+const body = make('div', 'nbdt-said-body');
+const say = (text) => { live.textContent = text; };
+
+const draw = () => {
+  const record = parsed(props.record);
+  const anything = record && (record.corrections.length || record.marks.length ||
+    record.versions.length || record.may_apply);
+  root.hidden = !anything && !live.textContent;
+  if (!record) return;
+  const parts = models(record);
+  if (record.corrections.length || record.marks.length) {
+    const list = make('ul', 'nbdt-said-list');
+    list.append(...record.corrections.map(correction), ...record.marks.map(mark));
+    parts.push(make('h3', 'nbdt-said-head', 'What you said'), list);
+    if (record.more) parts.push(make('p', 'nbdt-said-facts', 'and ' + record.more + ' earlier ones'));
+  }
+  body.replaceChildren(...parts);
+};
+
+root.hidden = true;
+root.replaceChildren(live, body);
+watch('record', draw);
+watch('compared', draw);
+watch('progress', () => { say(props.progress || ''); root.hidden = root.hidden && !props.progress; });
+draw();
+setInterval(() => { if (!document.hidden) trigger('look', { seq: ++seq }); }, EVERY);

@@ -1,0 +1,40 @@
+// One node of the tree, seen with this photograph.
+
+const root = element.querySelector('.nbdt-node');
+
+const close = () => {
+  const button = make('button', 'nbdt-close', 'Close');
+  button.type = 'button';
+  button.addEventListener('click', () => trigger('node_close', {}));
+  return button;
+};
+
+const heading = (record) => {
+  const head = make('header', 'nbdt-node-head');
+  const words = make('div');
+  words.append(make('p', 'nbdt-eyebrow', record.eyebrow), make('h3', '', record.name));
+  head.append(words, close());
+  return head;
+};
+
+const facts = (record) => {
+  const side = make('div', 'nbdt-node-facts');
+  side.append(make('p', 'nbdt-question', record.question), bars(record), make('p', 'nbdt-words', record.sentence));
+  return side;
+};
+
+const draw = () => {
+  const record = parsed(props.record);
+  root.hidden = !record;
+  if (!record) return root.replaceChildren();
+  let body = make('p', 'nbdt-words', record.sentence);
+  if (record.map) {
+    body = make('div', 'nbdt-node-body');
+    body.append(layered(props.photo, record.map, record.scale, record.label), facts(record));
+  }
+  root.replaceChildren(heading(record), body);
+  root.dataset.node = record.id;
+};
+
+watch(['record', 'photo'], draw);
+draw();

@@ -1,0 +1,10 @@
+// One line that says what happened; screen readers read it out.
+
+const root = element.querySelector('.nbdt-note');
+
+const draw = () => {
+  root.textContent = props.text || '';
+};
+
+watch('text', draw);
+draw();

@@ -1,0 +1,51 @@
+"""One decision in words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbdt.explain.wording import percent, say
+from nbdt.explain.words import AGAINST, CLOSE, place
+from nbdt.paths import Decision
+
+
+def question(decision: Decision) -> str:
+    """What was decided: the chosen child and its rival, by name."""
+    one, other = decision.children[decision.chosen], decision.children[decision.runner_up]
+    more = len(decision.children) - 2
+    return f"{say(one)} or {say(other)}{f' or {more} more' if more else ''}?"
+
+
+def sentence(decision: Decision, values: NDArray[np.float32]) -> str:
+    """How the decision went, and which part of the photograph spoke for it."""
+    return f"{_outcome(decision)}{_where(values)}."
+
+
+def _outcome(decision: Decision) -> str:
+    one, other = say(decision.children[decision.chosen]), say(decision.children[decision.runner_up])
+    first = decision.probability
+    second = math.exp(decision.log_probs[decision.runner_up])
+    if decision.margin < 0:
+        return f"It prefers {other} ({percent(second)}) to {one} ({percent(first)})"
+    if first / (first + second) < CLOSE:
+        return f"A close call: {one} {percent(first)}, {other} {percent(second)}"
+    return f"It takes {one} rather than {other}, with {percent(first)}"
+
+
+def _where(values: NDArray[np.float32]) -> str:
+    """From the positive part of the map; or that most of the map speaks against."""
+    mass = float(np.abs(values).sum())
+    if mass and float(np.maximum(-values, 0).sum()) / mass > AGAINST:
+        return "; most of the picture spoke against it"
+    found = place(values)
+    if found is None:
+        return ""
+    spread = found[0] == "all over the picture"
+    return (
+        "; parts all over the picture spoke for it"
+        if spread
+        else f"; mostly the region {found[0]} spoke for it"
+    )

@@ -1,0 +1,89 @@
+"""The hierarchies of a store: every save a new version of its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import undefer
+
+from nbdt.hierarchies.edit_record import Edit
+from nbdt.hierarchy import Hierarchy
+from nbdt.nodes import check_word
+
+from . import store_records as records
+from .store_base import Base
+from .store_engine import reading, writing
+from .store_limits import at_most, count, now
+from .store_place import StoreError
+from .store_records import SavedHierarchy
+from .store_schema import HierarchyRow
+
+
+class Hierarchies(Base):
+    """Saved hierarchies."""
+
+    def save_hierarchy(
+        self,
+        hierarchy: Hierarchy,
+        name: str,
+        *,
+        model: str,
+        visitor: str,
+        edits: Sequence[Edit] = (),
+    ) -> SavedHierarchy:
+        """Keep a hierarchy as the next version of its name; earlier ones stay.
+
+        Args:
+            hierarchy: as it is now.
+            name: what people call it.
+            model: `model_hash` of the model that it was edited for.
+            visitor: who saves it.
+            edits: what led to it.
+
+        Raises:
+            StoreError: a limit. HierarchyError: a name that cannot be one.
+        """
+        check_word(name, "The name of a hierarchy")
+        content = hierarchy.to_json()
+        at_most(len(content.encode()), self.limits.hierarchy_bytes, "bytes in a hierarchy")
+        with writing(self._engine) as session:
+            own = count(session, select(HierarchyRow.id).where(HierarchyRow.visitor == visitor))
+            limit = self.limits.hierarchies_of_visitor
+            at_most(own + 1, limit, "saved hierarchies of one visitor")
+            last = session.scalar(
+                select(func.max(HierarchyRow.version)).where(
+                    HierarchyRow.model == model, HierarchyRow.name == name
+                )
+            )
+            row = HierarchyRow(
+                visitor=visitor, model=model, name=name, version=(last or 0) + 1,
+                hash=hierarchy.hash, time=now(), content=content,
+                edits=json.dumps([edit.to_dict() for edit in edits]),
+            )  # fmt: skip
+            session.add(row)
+            session.flush()
+            return records.saved_hierarchy(row)
+
+    def hierarchies(self, model: str) -> list[SavedHierarchy]:
+        """All versions that were saved for a model, oldest first."""
+        query = select(HierarchyRow).where(HierarchyRow.model == model).order_by(HierarchyRow.id)
+        with reading(self._engine) as session:
+            return [records.saved_hierarchy(row) for row in session.scalars(query)]
+
+    def hierarchy(self, saved: int) -> Hierarchy:
+        """The tree of one version. Raises StoreError if there is none."""
+        return Hierarchy.from_json(self._hierarchy(saved).content)
+
+    def hierarchy_edits(self, saved: int) -> list[Edit]:
+        """The edits that led to one version. Raises StoreError if there is none."""
+        return [Edit.from_dict(record) for record in json.loads(self._hierarchy(saved).edits)]
+
+    def _hierarchy(self, saved: int) -> HierarchyRow:
+        everything = [undefer(HierarchyRow.content), undefer(HierarchyRow.edits)]
+        with reading(self._engine) as session:
+            row = session.get(HierarchyRow, saved, options=everything)
+        if row is None:
+            raise StoreError(f"There is no saved hierarchy {saved}.")
+        return row

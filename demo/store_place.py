@@ -1,0 +1,71 @@
+"""Where corrections are kept: a file of this person's, or a database that the URL names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_data_path
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from nbdt.errors import NBDTError
+from nbdt.nodes import short
+
+FILE = "corrections.sqlite"
+STORE_HELP = (
+    "Where corrections are kept: a SQLite file, or a URL such as postgresql://user@host/database. "
+    "By default a file of yours."
+)
+_POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
+
+
+class StoreError(NBDTError):
+    """What cannot be stored or found. The message says why and what to do; nothing was changed."""
+
+
+def default_url() -> str:
+    """The SQLite file in this person's own data folder, ``~/.local/share/nbdt`` on Linux."""
+    return str(user_data_path("nbdt", appauthor=False) / FILE)
+
+
+def store_url(text: str) -> URL:
+    """A URL as SQLAlchemy takes it, from a URL or the path of a SQLite file.
+
+    Raises:
+        StoreError: another kind of database, no file, or no URL.
+    """
+    if "://" not in text:
+        return URL.create("sqlite", database=os.fspath(Path(text).expanduser().absolute()))
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise StoreError(
+            f"Expected a path or a URL of a store, got {short(_hidden(text))}."
+        ) from None
+    if url.drivername == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise StoreError("A store in memory keeps nothing; name a file: sqlite:///FILE.")
+        return url.set(database=os.fspath(Path(str(url.database)).absolute()))
+    if url.drivername in _POSTGRESQL:
+        return url.set(drivername="postgresql+psycopg")
+    raise StoreError(
+        f"Corrections are kept in SQLite or PostgreSQL, not in {short(url.drivername)}; "
+        "write sqlite:///FILE or postgresql://user@host/database."
+    )
+
+
+def check_driver(url: URL) -> None:
+    """Raises StoreError where PostgreSQL's driver is not installed."""
+    try:
+        url.get_dialect().import_dbapi()
+    except (ModuleNotFoundError, NoSuchModuleError):
+        raise StoreError(
+            "PostgreSQL needs its driver; install it with: pip install 'nbdt-vision[postgres]'"
+        ) from None
+
+
+def _hidden(text: str) -> str:
+    """Without what may be a password."""
+    scheme, sign, rest = text.partition("://")
+    return f"{scheme}{sign}…{rest.rpartition('@')[2]}" if "@" in rest else text

@@ -1,0 +1,116 @@
+"""The interactive tree: a static template, data as JSON text, and what comes back as events.
+
+Events: ``node_select {id, seq}``, ``tree_edit {kind, nodes, to, name, seq}`` and ``name_wanted
+{nodes, seq}``. Anyone can send anything under these names: whoever listens checks it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from torch import Tensor
+
+from nbdt.hierarchies.edit_stack import EditStack
+from nbdt.hierarchy import Hierarchy
+
+from .edit_effect import rules_of
+from .editing import before_last, in_words, last_edits, next_edits
+from .part import dump
+from .static_files import scripts, static_text
+
+if TYPE_CHECKING:
+    from .visitor import Visitor
+
+SCRIPTS = (
+    "page.js",
+    "tree_model.js",
+    "tree_rows.js",
+    "tree_branches.js",
+    "tree_search.js",
+    "tree_edits.js",
+    "tree_dialog.js",
+    "tree_menu.js",
+    "tree_drag.js",
+    "tree_keys.js",
+    "tree.js",
+)
+
+
+def tree_view() -> gr.HTML:
+    """The component. Its props, all JSON text: `tree`, `path`, `reply` and `names`."""
+    return gr.HTML(
+        value="",
+        tree="",
+        path="",
+        reply="",
+        names="",
+        html_template=static_text("tree.html"),
+        js_on_load=scripts(*SCRIPTS),
+        apply_default_css=False,
+    )
+
+
+def draw(visitor: Visitor) -> gr.HTML:
+    """The visitor's tree and what lights up in it."""
+    logits = visitor.photo.logits if visitor.photo else None
+    lit = path_record(visitor.stack, visitor.model.rule, logits, visitor.selected)
+    return gr.HTML(tree=tree_record(visitor.hierarchy), path=lit)
+
+
+@lru_cache(maxsize=32)
+def tree_record(hierarchy: Hierarchy) -> str:
+    """The tree alone: parents, names, and ids where they are not the name (else 0)."""
+    named = zip(hierarchy.ids, hierarchy.names, strict=True)
+    return dump(
+        {
+            "hash": hierarchy.hash[:16],
+            "parents": hierarchy.parents,
+            "names": hierarchy.names,
+            "ids": [0 if node_id == name else node_id for node_id, name in named],
+        }
+    )
+
+
+def path_record(
+    stack: EditStack, rule: str, logits: Tensor | None, selected: str | None = None
+) -> str:
+    """What a photograph lights up in the tree.
+
+    Args:
+        stack: the hierarchy with its edits.
+        rule: the model's.
+        logits: (classes,) flat logits of the photograph, None without one.
+        selected: id of the node that the visitor clicked.
+
+    Returns:
+        JSON text: ``p``, the probability of every node among its siblings; ``path``, node indices
+        from the root to the class; ``ghost``, the path before the last edit if that changed the
+        class, as ids; ``undo`` and ``redo``, the edits concerned in words.
+    """
+    tree = stack.hierarchy
+    record: dict[str, Any] = {
+        "hash": tree.hash[:16],
+        "selected": selected,
+        "undo": in_words(last_edits(stack)),
+        "redo": in_words(next_edits(stack)),
+    }
+    if logits is not None:
+        rules = rules_of(tree, rule)
+        shares = rules.log_probs(logits[None])[0].exp().tolist()
+        answer = int(rules.hard(logits[None])[0])
+        record["p"] = [float(f"{share:.4g}") for share in shares]
+        record["path"] = tree.path_to(tree.leaf_nodes[answer])
+        record["ghost"] = _ghost(stack, rule, logits, answer)
+    return dump(record)
+
+
+def _ghost(stack: EditStack, rule: str, logits: Tensor, answer: int) -> list[str]:
+    """Ids of the path before the last edit, if it led to another class."""
+    if not stack.past:
+        return []
+    before = before_last(stack)
+    was = int(rules_of(before, rule).hard(logits[None])[0])
+    path = before.path_to(before.leaf_nodes[was]) if was != answer else []
+    return [before.ids[node] for node in path]
