@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nbdt.demo import edit_panel, tree_view
-from nbdt.demo.answer_view import answer_view, draw_answer
-from nbdt.demo.node_view import draw_node, node_view
+from nbdt.demo.editing import panel as edit_panel
 from nbdt.demo.part import part
 from nbdt.demo.stage import Stage
-from nbdt.demo.strip_view import draw_strip, strip_view
+from nbdt.demo.views import tree as tree_view
+from nbdt.demo.views.answer import answer_view, draw_answer
+from nbdt.demo.views.node import draw_node, node_view
+from nbdt.demo.views.strip import draw_strip, strip_view
 from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.head import NBDTHead
 from nbdt.hierarchies import from_classifier

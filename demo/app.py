@@ -17,18 +17,18 @@ from nbdt.explain import explain
 from nbdt.explain.render import overlays
 from nbdt.model import NBDT
 
-from .answer_view import answer_view, draw_answer
-from .correction_panel import correction_panel, correction_part
-from .edit_panel import draw_edits, edit_api, edit_panel, edit_view
+from .corrections.panel import correction_panel, correction_part
+from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .errors import refused
 from .examples import examples, examples_view
-from .node_view import draw_node, node_view
 from .part import part
 from .stage import Stage
-from .strip_view import draw_strip, strip_view
-from .tree_view import draw as draw_tree
-from .tree_view import path_record, tree_record, tree_view
 from .uploads import opened, photograph, refuse_addresses
+from .views.answer import answer_view, draw_answer
+from .views.node import draw_node, node_view
+from .views.strip import draw_strip, strip_view
+from .views.tree import draw as draw_tree
+from .views.tree import path_record, tree_record, tree_view
 from .visitor import Visitor
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ def demo_command(
         str | None,
         typer.Option(
             metavar="URL",
+            envvar="NBDT_STORE",
             help="Where corrections and saved hierarchies are kept: a SQLite file or a database "
             f"URL; by default a file of yours. '{NO_STORE}' keeps nothing.",
         ),
@@ -116,7 +117,7 @@ def _logins_of(path: Path) -> list[tuple[str, str]]:
 
 def _store(url: str | None) -> Store | None:
     from .store import Store
-    from .store_place import default_url
+    from .store.place import default_url
 
     return None if url == NO_STORE else Store.open(default_url() if url is None else url)
 

@@ -26,7 +26,7 @@ COMMANDS = {
         "",
     ),
     "corrections": (
-        "nbdt.demo.corrections_command",
+        "nbdt.demo.corrections.command",
         "List, export, apply and delete what people said on the page.",
         "demo",
     ),

@@ -15,8 +15,8 @@ import pytest
 
 from nbdt import NBDT
 from nbdt.correction import CorrectionError, picture_hash
-from nbdt.demo.correction_identity import is_token, new_token, visitor_id
-from nbdt.demo.correction_statement import in_words, stated
+from nbdt.demo.corrections.identity import is_token, new_token, visitor_id
+from nbdt.demo.corrections.statement import in_words, stated
 from nbdt.demo.store import Store
 from nbdt.demo.visitor import MAX_SIDE
 from nbdt.explain import EvidenceIndex, explain

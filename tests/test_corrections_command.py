@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT
 from nbdt.correction import Correction, picture_hash, read_corrections
-from nbdt.demo.corrections_command import app
-from nbdt.demo.evidence_marks import mark_index, own_view
-from nbdt.demo.model_versions import ModelVersions, descendants, lineage, pending
+from nbdt.demo.corrections.command import app
+from nbdt.demo.corrections.evidence_marks import mark_index, own_view
+from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
 from nbdt.demo.store import Store
-from nbdt.demo.store_learning import evidence_hash
-from nbdt.demo.store_place import StoreError
+from nbdt.demo.store.learning import evidence_hash
+from nbdt.demo.store.place import StoreError
 from nbdt.demo.visitor import MAX_SIDE
 from nbdt.explain import EvidenceIndex, explain
 from nbdt.fingerprint import model_hash

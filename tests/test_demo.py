@@ -27,9 +27,9 @@ from nbdt.demo.app import build
 from nbdt.demo.command import PASSWORD, app, logins
 from nbdt.demo.server import check_port, launch
 from nbdt.demo.static_files import FOLDER
-from nbdt.demo.step_words import question, sentence
-from nbdt.demo.strip_view import draw_strip
-from nbdt.demo.sureness import unfamiliar, verdict
+from nbdt.demo.views.step_words import question, sentence
+from nbdt.demo.views.strip import draw_strip
+from nbdt.demo.views.sureness import unfamiliar, verdict
 from nbdt.demo.visitor import RECENT, Visitor, with_hierarchy
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex, explain

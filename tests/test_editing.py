@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy
-from nbdt.demo import edit_versions as versions
-from nbdt.demo.edit_effect import MAX_VALUES, Reference, consequences, effect
-from nbdt.demo.edit_names import suggest
-from nbdt.demo.edit_panel import draw_edits, edited_by_program, effect_record
-from nbdt.demo.editing import MAX_UNDO, Request, before_last, edited, in_words, last_edits
-from nbdt.demo.tree_view import path_record, tree_record
+from nbdt.demo.editing import versions
+from nbdt.demo.editing.edits import MAX_UNDO, Request, before_last, edited, in_words, last_edits
+from nbdt.demo.editing.effect import MAX_VALUES, Reference, consequences, effect
+from nbdt.demo.editing.names import suggest
+from nbdt.demo.editing.panel import draw_edits, edited_by_program, effect_record
+from nbdt.demo.views.tree import path_record, tree_record
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import edit

@@ -23,10 +23,10 @@ import nbdt
 from nbdt import Hierarchy
 from nbdt.correction import Correction, CorrectionError, picture_hash
 from nbdt.demo.store import Store
-from nbdt.demo.store_engine import VERSION_TABLE, open_engine
-from nbdt.demo.store_limits import Limits
-from nbdt.demo.store_place import StoreError, default_url, store_url
-from nbdt.demo.store_schema import Table
+from nbdt.demo.store.engine import VERSION_TABLE, open_engine
+from nbdt.demo.store.limits import Limits
+from nbdt.demo.store.place import StoreError, default_url, store_url
+from nbdt.demo.store.schema import Table
 from nbdt.hierarchies import edit
 from nbdt.images import open_image
 
@@ -217,7 +217,7 @@ def test_a_release_that_changes_the_schema_carries_everything_over(url, tmp_path
         "        table.add_column(sa.Column('mood', sa.Text(), server_default='calm'))\n"
         "        table.alter_column('note', type_=sa.String(5000))\n"
     )
-    monkeypatch.setattr("nbdt.demo.store_engine.MIGRATIONS", later)
+    monkeypatch.setattr("nbdt.demo.store.engine.MIGRATIONS", later)
     store = Store.open(url)
     (saved,) = store.corrections()
     assert (saved.id, saved.correction.note) == (number, "Größe")

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from nbdt import Hierarchy
-from nbdt.demo import edit_panel, tree_view
+from nbdt.demo.editing import panel as edit_panel
 from nbdt.demo.part import part
 from nbdt.demo.server import launch
 from nbdt.demo.stage import Stage
+from nbdt.demo.views import tree as tree_view
 from nbdt.demo.visitor import Photograph, Visitor
 
 pytestmark = pytest.mark.browser

@@ -33,6 +33,7 @@ from .model_card import model_card
 from .splits import TRAIN, VALIDATION, find_splits
 
 Say = Callable[[str], None]
+SHARE = 0.1  # of each class, held out of collections smaller than the recipe expects
 APPLIED = "applied.jsonl"  # beside the model: the corrections that it learnt from
 
 
@@ -131,7 +132,10 @@ def _recipe(model: NBDT) -> Recipe:
 def _images(
     model: NBDT, data: str | os.PathLike[str], recipe: Recipe, watch: Watch
 ) -> tuple[Images, Images]:
-    """Training and held-out images, divided as when the model was trained."""
+    """Training and held-out images, divided as when the model was trained.
+
+    Of a smaller collection than that, which would not be left enough, a share is held out.
+    """
     splits = find_splits(data, recipe)
     wanted = {name: splits[name] for name in (TRAIN, VALIDATION) if name in splits}
     scans = {name: scan(split, recipe, watch) for name, split in wanted.items()}
@@ -142,7 +146,9 @@ def _images(
         train, _ = hold_out(train, recipe.held_out_test, recipe.seed + 1)
     if VALIDATION in images:
         return train, images[VALIDATION]
-    return hold_out(train, recipe.held_out, recipe.seed)
+    fewest = int(train.labels.bincount().min())
+    fits = recipe.held_out < 1 or fewest >= 2 * recipe.held_out
+    return hold_out(train, recipe.held_out if fits else SHARE, recipe.seed)
 
 
 def _round(model: NBDT) -> None:

@@ -12,13 +12,13 @@ from nbdt.hierarchies.edit_record import Edit
 from nbdt.hierarchy import Hierarchy
 from nbdt.nodes import check_word
 
-from . import store_records as records
-from .store_base import Base
-from .store_engine import reading, writing
-from .store_limits import at_most, count, now
-from .store_place import StoreError
-from .store_records import SavedHierarchy
-from .store_schema import HierarchyRow
+from . import records
+from .base import Base
+from .engine import reading, writing
+from .limits import at_most, count, now
+from .place import StoreError
+from .records import SavedHierarchy
+from .schema import HierarchyRow
 
 
 class Hierarchies(Base):

@@ -6,9 +6,9 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from .store_engine import open_engine
-from .store_limits import Limits
-from .store_place import default_url
+from .engine import open_engine
+from .limits import Limits
+from .place import default_url
 
 
 class Base:

@@ -8,10 +8,10 @@ import gradio as gr
 
 from nbdt.explain.wording import percent
 
-from .part import dump, map_record, part
+from ..part import dump, map_record, part
+from ..visitor import NodeView, Visitor
 from .step_words import question, sentence
-from .strip_view import competitors, map_label
-from .visitor import NodeView, Visitor
+from .strip import competitors, map_label
 
 
 def node_view() -> gr.HTML:

@@ -13,7 +13,7 @@ from nbdt.model import NBDT
 from nbdt.nodes import HierarchyError, short
 
 FIELDS = ("kind", "node", "child", "label", "region", "note")
-MAX_NOTE = 2_000  # characters, as `nbdt.demo.store_limits.Limits.text`
+MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.limits.Limits.text`
 
 
 def stated(said: object, image: str, model: NBDT, hierarchy: Hierarchy) -> Correction:

@@ -9,25 +9,25 @@ from sqlalchemy import ColumnElement, delete, select, update
 
 from nbdt.correction import Correction
 
-from . import store_records as records
-from .store_engine import reading, writing
-from .store_hierarchies import Hierarchies
-from .store_learning import Learning
-from .store_limits import (
+from . import records
+from .engine import reading, writing
+from .hierarchies import Hierarchies
+from .learning import Learning
+from .limits import (
     at_most,
     check_texts,
     count,
     keep_photograph,
     room_for_correction,
 )
-from .store_photographs import decoded, encoded
-from .store_place import StoreError
-from .store_records import (
+from .photographs import decoded, encoded
+from .place import StoreError
+from .records import (
     Pending,
     SavedCorrection,
     StoredPhotograph,
 )
-from .store_schema import (
+from .schema import (
     CorrectionRow,
     HierarchyRow,
     LearnedRow,
@@ -37,7 +37,7 @@ from .store_schema import (
 
 
 class Store(Hierarchies, Learning):
-    """A database of what people said; see `nbdt.demo.store_engine` for what it promises.
+    """A database of what people said; see `nbdt.demo.store.engine` for what it promises.
 
     A visitor is any text that the caller can vouch for; what is deleted in a visitor's name must
     be that visitor's.

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 import nbdt
 
-from .store_place import StoreError, check_driver, store_url
-from .store_schema import AboutRow, Table
+from .place import StoreError, check_driver, store_url
+from .schema import AboutRow, Table
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nbdt_schema"

@@ -9,7 +9,7 @@ from typing import Any
 
 from nbdt.correction import Correction
 
-from .store_schema import CorrectionRow, HierarchyRow, MarkRow, ModelRow, PhotographRow
+from .schema import CorrectionRow, HierarchyRow, MarkRow, ModelRow, PhotographRow
 
 _FIELDS = tuple(field.name for field in fields(Correction))
 

@@ -11,8 +11,8 @@ import gradio as gr
 from nbdt.images import ImageError
 from nbdt.paths import Decision
 
-from .part import dump, jpeg_url, part
-from .visitor import Photograph, Visitor
+from ..part import dump, jpeg_url, part
+from ..visitor import Photograph, Visitor
 
 PICTURE = 360  # pixels of the square on which a region is drawn
 THUMBNAIL = 112  # pixels of evidence

@@ -9,9 +9,9 @@ import gradio as gr
 from nbdt.model import NBDT
 from nbdt.paths import Path
 
-from .part import dump, part
+from ..part import dump, part
+from ..visitor import Visitor
 from .sureness import unfamiliar, verdict
-from .visitor import Visitor
 
 LISTED = 200  # class names that are listed; a reader of more uses the tree's search
 

@@ -11,11 +11,11 @@ from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
 from nbdt.model import NBDT
 
-from .correction_identity import visitor_id
-from .correction_statement import stated
-from .errors import refused
-from .store import Store
-from .uploads import opened, photograph
+from ..errors import refused
+from ..store import Store
+from ..uploads import opened, photograph
+from .identity import visitor_id
+from .statement import stated
 
 
 def correction_api(model: NBDT, store: Store) -> None:

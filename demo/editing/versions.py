@@ -23,13 +23,13 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.nodes import short
 
-from .editing import reset
-from .part import dump
-from .visitor import Visitor
+from ..part import dump
+from ..visitor import Visitor
+from .edits import reset
 
 if TYPE_CHECKING:
-    from .store import Store
-    from .store_records import SavedHierarchy
+    from ..store import Store
+    from ..store.records import SavedHierarchy
 
 MAX_UPLOAD = 2**22  # characters; 1,000 classes take some 100,000
 MOST_SAVED = 200  # versions in the list, the newest

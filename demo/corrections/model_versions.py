@@ -9,9 +9,9 @@ from nbdt.errors import NBDTError
 from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
 
-from .store import Store
-from .store_place import StoreError
-from .store_records import ModelVersion, Pending
+from ..store import Store
+from ..store.place import StoreError
+from ..store.records import ModelVersion, Pending
 
 LOADED = 4  # versions in memory beside the model that the page was opened with
 

@@ -15,8 +15,8 @@ from nbdt.errors import NBDTError
 from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
 
+from ..store.place import default_url
 from .model_versions import ModelVersions
-from .store_place import default_url
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TABLE = "┏┃┡│└├┌"

@@ -15,13 +15,13 @@ from torch import Tensor
 from nbdt.hierarchies.edit_stack import EditStack
 from nbdt.hierarchy import Hierarchy
 
-from .edit_effect import rules_of
-from .editing import before_last, in_words, last_edits, next_edits
-from .part import dump
-from .static_files import scripts, static_text
+from ..editing.edits import before_last, in_words, last_edits, next_edits
+from ..editing.effect import rules_of
+from ..part import dump
+from ..static_files import scripts, static_text
 
 if TYPE_CHECKING:
-    from .visitor import Visitor
+    from ..visitor import Visitor
 
 SCRIPTS = (
     "page.js",

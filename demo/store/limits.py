@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from nbdt.errors import listed
 
-from .store_place import StoreError
-from .store_schema import CorrectionRow, PhotographRow
+from .place import StoreError
+from .schema import CorrectionRow, PhotographRow
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
 from nbdt.images import ImageError
 from nbdt.paths import Decision
 
-from .part import dump, jpeg_url, map_record, part
+from ..part import dump, jpeg_url, map_record, part
+from ..visitor import Map, Visitor
 from .step_words import question, sentence
-from .visitor import Map, Visitor
 
 SHOWN = 3  # training photographs a side
 THUMBNAIL = 96  # pixels

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from nbdt.explain import EvidenceIndex
 
-from .store import Store
-from .store_learning import evidence_hash
-from .store_records import EvidenceMark
+from ..store import Store
+from ..store.learning import evidence_hash
+from ..store.records import EvidenceMark
 
 
 def own_view(index: EvidenceIndex, store: Store, visitor: str) -> EvidenceIndex:

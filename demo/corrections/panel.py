@@ -12,21 +12,21 @@ from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex
 from nbdt.model import NBDT
 
-from .correction_api import correction_api
-from .correction_form import correction_part as correction_part  # noqa: PLC0414 - a part of the panel
-from .correction_form import draw_form, evidence_record, form_props
-from .correction_history import compared_record, history_part, history_record
-from .correction_identity import is_token, new_token, visitor_id
-from .correction_statement import stated
-from .correction_teaching import Teaching
+from ..part import dump
+from ..stage import Stage
+from ..store import Store
+from ..store.learning import evidence_hash
+from ..store.place import StoreError
+from ..visitor import Visitor
+from .api import correction_api
 from .evidence_marks import own_view
+from .form import correction_part as correction_part  # noqa: PLC0414 - a part of the panel
+from .form import draw_form, evidence_record, form_props
+from .history import compared_record, history_part, history_record
+from .identity import is_token, new_token, visitor_id
 from .model_versions import ModelVersions
-from .part import dump
-from .stage import Stage
-from .store import Store
-from .store_learning import evidence_hash
-from .store_place import StoreError
-from .visitor import Visitor
+from .statement import stated
+from .teaching import Teaching
 
 OFF = (
     '<p class="nbdt-correct-lead">Corrections are not kept on this page. Whoever runs it can turn '

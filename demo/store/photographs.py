@@ -9,7 +9,7 @@ from PIL import Image
 from nbdt.correction import picture_hash
 from nbdt.images import open_image
 
-from .store_place import StoreError
+from .place import StoreError
 
 WEBP_SIDE = 16383  # pixels; the format's limit
 

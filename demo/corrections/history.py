@@ -15,13 +15,13 @@ from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
 from nbdt.paths import Path
 
-from .correction_form import PICTURE
-from .correction_statement import in_words
+from ..part import dump, jpeg_url, part
+from ..store.records import ModelVersion, SavedCorrection
+from ..visitor import Visitor
 from .evidence_marks import bad_references
+from .form import PICTURE
 from .model_versions import ModelVersions, lineage, pending
-from .part import dump, jpeg_url, part
-from .store_records import ModelVersion, SavedCorrection
-from .visitor import Visitor
+from .statement import in_words
 
 SHOWN = 50  # corrections in the list, the latest
 COMPARED = 6  # photographs before and after

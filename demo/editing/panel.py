@@ -16,14 +16,14 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.nodes import short
 
-from . import edit_versions as versions
-from .edit_effect import Reference, consequences, effect
-from .edit_names import suggest
-from .editing import before_last, edited, in_words, last_edits, next_edits
-from .errors import refused
-from .part import dump, part
-from .stage import Stage
-from .visitor import Visitor
+from ..errors import refused
+from ..part import dump, part
+from ..stage import Stage
+from ..visitor import Visitor
+from . import versions
+from .edits import before_last, edited, in_words, last_edits, next_edits
+from .effect import Reference, consequences, effect
+from .names import suggest
 
 MAX_EDITS = 200  # in one call of the API
 MAX_TEXT = 2**22  # characters of one call

@@ -15,7 +15,7 @@ from nbdt.correction import Correction
 from nbdt.hierarchies.model_source import MODEL_HELP
 from nbdt.terminal import plain
 
-from .store_place import STORE_HELP, StoreError
+from ..store.place import STORE_HELP, StoreError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 photos_app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -70,7 +70,7 @@ def export_command(
     search: SearchOption = None,
 ) -> None:
     """Write corrections as `nbdt train --corrections` reads them, and their photographs."""
-    from .correction_export import export
+    from .export import export
 
     with _opened(store) as opened:
         found = opened.corrections(visitor=visitor)
@@ -99,7 +99,7 @@ def apply_command(
     search: SearchOption = None,
 ) -> None:
     """Teach a model what was said of it, and offer the result on the page."""
-    from .correction_apply import apply_corrections
+    from .apply import apply_corrections
 
     with _opened(store) as opened:
         version = apply_corrections(
@@ -217,7 +217,7 @@ def delete_photos(
 
 @contextmanager
 def _opened(place: str | None) -> Iterator[Any]:
-    from .store import Store
+    from ..store import Store
 
     with closing(Store.open(place)) as store:
         yield store

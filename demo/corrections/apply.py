@@ -16,11 +16,11 @@ from nbdt.hierarchies.model_source import open_model
 from nbdt.model import NBDT
 from nbdt.saved_model import bundled
 
-from .correction_export import export
+from ..store import Store
+from ..store.place import StoreError
+from ..store.records import ModelVersion
+from .export import export
 from .model_versions import pending
-from .store import Store
-from .store_place import StoreError
-from .store_records import ModelVersion
 
 APPLIED = "applied.jsonl"  # written by `nbdt train --corrections` beside the model
 
@@ -44,7 +44,7 @@ def apply_corrections(
         source: the model, as in `open_model`.
         data: what it was trained on.
         out: a folder for the new model, in `out`/model.
-        settings: key=value, for training.
+        settings: key=value, for training; ``learn=head`` is added where regions are to be learnt.
         search: where photographs that were not kept may lie.
 
     Raises:
@@ -64,8 +64,15 @@ def apply_corrections(
     with tempfile.TemporaryDirectory(prefix=".photographs-", dir=out) as photos:
         lines = out / "corrections.jsonl"
         written = export(store, waiting, lines, Path(photos), search)
-        _train(lines, _folder(source, model, out), data, out, settings)
+        _train(lines, _folder(source, model, out), data, out, _settings(settings, written))
     return _record(store, out, parent, written)
+
+
+def _settings(given: Sequence[str], written: Mapping[int, Correction]) -> Sequence[str]:
+    """Regions move the last layer, unless told otherwise: the default's offsets move no map."""
+    told = any(setting.startswith("learn=") for setting in given)
+    regions = any(said.kind == "region" for said in written.values())
+    return [*given, "learn=head"] if regions and not told else given
 
 
 def _folder(source: str, model: NBDT, out: Path) -> str:

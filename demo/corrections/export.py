@@ -12,10 +12,10 @@ from nbdt.files import write_atomic
 from nbdt.image_sources import iter_files
 from nbdt.images import ImageError
 
-from .store import Store
-from .store_photographs import encoded, suffix
-from .store_records import SavedCorrection
-from .visitor import MAX_SIDE
+from ..store import Store
+from ..store.photographs import encoded, suffix
+from ..store.records import SavedCorrection
+from ..visitor import MAX_SIDE
 
 MAX_FOUND = 256 << 20  # bytes of one photograph, written without loss
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from . import store_records as records
-from .store_base import Base
-from .store_engine import reading, writing
-from .store_limits import at_most, check_texts, count, now
-from .store_place import StoreError
-from .store_records import EvidenceMark, ModelVersion
-from .store_schema import CorrectionRow, LearnedRow, MarkRow, ModelRow
+from . import records
+from .base import Base
+from .engine import reading, writing
+from .limits import at_most, check_texts, count, now
+from .place import StoreError
+from .records import EvidenceMark, ModelVersion
+from .schema import CorrectionRow, LearnedRow, MarkRow, ModelRow
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex

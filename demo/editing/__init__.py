@@ -1,0 +1,1 @@
+"""Changing the hierarchy on the page, and what that changes."""
