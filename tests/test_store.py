@@ -22,7 +22,7 @@ from sqlalchemy import inspect, text
 import nbdt
 from nbdt import Hierarchy
 from nbdt.correction import Correction, CorrectionError, picture_hash
-from nbdt.demo.store import Store
+from nbdt.demo.store import Store, engine
 from nbdt.demo.store.engine import VERSION_TABLE, open_engine
 from nbdt.demo.store.limits import Limits
 from nbdt.demo.store.place import StoreError, default_url, store_url
@@ -208,7 +208,7 @@ def test_a_release_that_changes_the_schema_carries_everything_over(url, tmp_path
     number = store.add_correction(label(note="Größe"), visitor=ANN, photo=PHOTO)
     store.close()
     later = tmp_path / "100%"
-    shutil.copytree(Path(nbdt.__file__).parents[1] / "demo" / "migrations", later)
+    shutil.copytree(engine.MIGRATIONS, later)
     (later / "versions" / "v2.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
         "revision, down_revision, branch_labels, depends_on = '2', '1', None, None\n"
