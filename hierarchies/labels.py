@@ -38,12 +38,22 @@ def _short(name: str) -> str:
 
 
 def owners(hierarchy: Hierarchy, fitting: Mapping[int, Sequence[Concept]]) -> dict[int, Concept]:
-    """One concept for one node, best fits first, never one broader than a node's above it."""
+    """One concept for one node, best fits first, never one broader than a node's above it.
+
+    A concept that all leaves of the parent are kinds of as well says nothing of the child: of two
+    siblings "chordate" and "vertebrate" nobody knows which is which.
+    """
+    shared = {
+        node: {concept.synset for concept in row if concept.precision == 1}
+        for node, row in fitting.items()
+    }
     pairs = [
         (concept.rank, node, concept)
         for node, row in fitting.items()
         for concept in row
-        if concept.names and concept.fit >= ALTERNATIVE * row[0].fit
+        if concept.names
+        and concept.fit >= ALTERNATIVE * row[0].fit
+        and (node == 0 or concept.synset not in shared[hierarchy.parents[node]])
     ]
     above = hypernyms_of({concept.synset for _, _, concept in pairs})
     start, size = leaf_spans(hierarchy)
