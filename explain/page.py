@@ -172,7 +172,7 @@ def _change(found: Counterfactual, decision: Decision) -> Element:
         said.append(make("p", text))
     else:
         text = f"Blurring {_blurred(found)} turns {name} into {say(str(found.becomes))}."
-        before, after = (f"{value:+.2f}".replace("-", "−") for value in found.log_odds)
+        before, after = (_signed(value) for value in found.log_odds)
         odds = f"Log-odds {before} before, {after} after."
         said.extend([make("p", text), make("p", odds, class_="soft small")])
     rival = make("bdi", str(found.runner_up_path))
@@ -288,3 +288,9 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
             parts = value if isinstance(value, list | tuple) else [value]
             shown = [f"{part:.4g}" if isinstance(part, float) else str(part) for part in parts]
             yield (above + key).replace("_", " "), " × ".join(shown)
+
+
+def _signed(value: float) -> str:
+    """Two digits with a sign; a rounded zero has none."""
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")

@@ -231,6 +231,11 @@ def _training(explanation: Explanation) -> str | None:
     own, other = (max(n.similarity for n in side) for side in (found.chosen, found.rejected))
     one = with_article(decision.children[decision.chosen])
     rival = with_article(decision.children[decision.runner_up])
+    if f"{own:.2f}" == f"{other:.2f}":
+        return (
+            f"The nearest training photograph of {one} is just as similar as that of {rival}: "
+            f"{own:.2f}."
+        )
     if other > own:
         return (
             f"The nearest training photograph of {rival} is even more similar than that of {one}: "

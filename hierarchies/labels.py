@@ -162,7 +162,7 @@ class Labels:
 
     def _leaves(self, node: int) -> str:
         """The best-known leaf of each of the largest children, since they have little in common."""
-        if node == 0 and self.hierarchy.num_classes > 3 and ALL not in self._used:
+        if node == 0 and self.hierarchy.num_classes > 2 and ALL not in self._used:
             return ALL
         groups = sorted(self.hierarchy.children[node], key=lambda child: -self._size[child])
         first = [min(self._under(child), key=self._rank.__getitem__) for child in groups]

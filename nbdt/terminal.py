@@ -27,6 +27,11 @@ def plain(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """As "1 model" and "1,200 models"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def progress(what: str) -> Progress:
     """A bar on stderr that goes away when it is done: count, items a second, time left."""
     columns = (

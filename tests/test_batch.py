@@ -334,6 +334,11 @@ def test_mended_added_and_removed_files_end_in_the_rows_of_a_fresh_run(small, ph
     assert content(out) == content(tmp_path / "fresh")
 
 
+def test_a_slash_that_the_shell_completes_is_no_other_batch(small, photos, tmp_path):
+    first = run(small, [f"{photos}/"], tmp_path / "out")
+    assert run(small, [photos], tmp_path / "out").repeated == first.images
+
+
 def test_another_batchs_folder_is_refused_with_what_differs(small, photos, tmp_path):
     out = tmp_path / "out"
     run(small, [photos], out)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.correction import Correction, picture_hash, write_corrections
 from nbdt.explain.log_odds import log_odds
+from nbdt.images import open_image
 from nbdt.networks import create_timm
 from nbdt.train import fit_corrections
 from nbdt.train.command import app
@@ -362,3 +363,23 @@ def test_settings_on_the_command_line_are_checked(text, message):
     with pytest.raises(NBDTError, match=message):
         settings_from([text])
     assert settings_from(["learning_rate=1e-4", "learn=all"]).rate == 1e-4
+
+
+def test_a_small_folder_teaches_a_model_whose_recipe_held_out_more_than_it_has(tmp_path):
+    """The bundled model's recipe holds 500 images a class out; a visitor has a dozen."""
+    from nbdt.train.correction_run import correct
+
+    bundled, rng = NBDT.load("cifar10"), np.random.default_rng(0)
+    for name in bundled.hierarchy.classes:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    photo = tmp_path / "data" / "cat" / "0.png"
+    said = Correction("label", picture_hash(open_image(photo)), reference=str(photo), label="cat")
+    write_corrections([said], tmp_path / "said.jsonl")
+    found = correct(
+        bundled, tmp_path / "said.jsonl", tmp_path / "data", tmp_path / "out", Settings(steps=2)
+    )
+    assert found.applied == (said,)
+    assert (tmp_path / "out" / "model" / "config.json").is_file()

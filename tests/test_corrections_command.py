@@ -87,7 +87,7 @@ def test_corrections_are_listed_for_people_and_for_programs(store, place):
     number = store.add_correction(said, visitor=ANN, photo=image)
     shown = run("list", "--store", place)
     assert shown.stdout.startswith(f"{number}  {said.time}  it is: cat ('\\x1b[31mred\\n'), photo")
-    assert "1 corrections in" in shown.stderr
+    assert "1 correction in" in shown.stderr
     record = json.loads(run("list", "--json", "--store", place).stdout)
     assert (record["id"], record["visitor"], record["photograph"]) == (number, ANN, 1)
     fields = {
@@ -204,7 +204,7 @@ def test_applying_teaches_records_and_offers_a_new_model(
     arguments = ("--model", saved, "--data", data, "--store", place, "--set", "strength=5")
     result = whole("apply", "--out", tmp_path / "better", *arguments)
     assert result.returncode == 0, result.stderr
-    assert "model 1 learnt from 1 corrections; 1 were left out" in result.stdout
+    assert "model 1 learnt from 1 correction; 1 were left out" in result.stdout
     (version,) = store.model_versions()
     assert version.parent == model_hash(model)
     assert {*version.accuracy} == {"before", "after"}

@@ -288,6 +288,11 @@ def invoke(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "160"})
 
 
+def test_trees_go_by_name_too(data, tmp_path):
+    found = invoke("cifar10", "--data", data, "--hierarchy", "nowhere", "--out", tmp_path / "out")
+    assert "There is no tree 'nowhere'" in str(found.exception)
+
+
 def test_the_command_compares_two_trees(model, data, tmp_path):
     model.save(tmp_path / "model")
     NEW.save(tmp_path / "new.json")

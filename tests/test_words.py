@@ -144,6 +144,7 @@ def test_the_closest_decision_that_flips_is_the_one_told():
     [
         ((0.83, 0.81), "of a dog is almost as similar as that of a cat: 0.81 against 0.83."),
         ((0.83, 0.60), "of a cat is more similar than that of a dog: 0.83 against 0.60."),
+        ((0.831, 0.829), "of a cat is just as similar as that of a dog: 0.83."),
         ((0.60, 0.83), "of a dog is even more similar than that of a cat: 0.83 against 0.60."),
     ],
 )

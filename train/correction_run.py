@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -140,15 +141,16 @@ def _images(
     wanted = {name: splits[name] for name in (TRAIN, VALIDATION) if name in splits}
     scans = {name: scan(split, recipe, watch) for name, split in wanted.items()}
     order = class_order((), model.hierarchy.classes, model.hierarchy)
+    fewest = min(Counter(scans[TRAIN].labels).values(), default=0)
+    if recipe.held_out >= 1 and fewest < 2 * recipe.held_out:
+        recipe = dataclasses.replace(recipe, held_out=SHARE)
     _, images = inspect(scans, recipe, order)
     train = images[TRAIN]
     if "test" not in splits:
         train, _ = hold_out(train, recipe.held_out_test, recipe.seed + 1)
     if VALIDATION in images:
         return train, images[VALIDATION]
-    fewest = int(train.labels.bincount().min())
-    fits = recipe.held_out < 1 or fewest >= 2 * recipe.held_out
-    return hold_out(train, recipe.held_out if fits else SHARE, recipe.seed)
+    return hold_out(train, recipe.held_out, recipe.seed)
 
 
 def _round(model: NBDT) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 import nbdt
 from nbdt.files import write_atomic
+from nbdt.hierarchies.library import find
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.hierarchy import Hierarchy
 from nbdt.metrics import accuracy
@@ -44,10 +45,10 @@ def evaluate_command(
     *,
     data: Annotated[Path, typer.Option(help="A folder of class folders, or a tar archive of one.")],
     hierarchy: Annotated[
-        Path | None, typer.Option(help="A saved tree; by default the model's own.")
+        str | None, typer.Option(help="A tree by name or file; by default the model's own.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="A saved tree to compare it with, after an edit say.")
+        str | None, typer.Option(help="A tree to compare it with, after an edit say.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
@@ -75,11 +76,11 @@ def evaluate_command(
         raise typer.Exit(3)
 
 
-def _tree(path: Path | None, own: Hierarchy) -> Hierarchy:
-    if path is None:
+def _tree(name: str | None, own: Hierarchy) -> Hierarchy:
+    if name is None:
         return own
-    tree = Hierarchy.load(path)
-    check_same_classes(own, tree, repr(str(path)))
+    tree = find(name)
+    check_same_classes(own, tree, repr(name))
     return tree
 
 

@@ -68,7 +68,7 @@ class Job:
                 raise NBDTError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if (self.evidence or self.counterfactuals) and not self.pages:
             raise NBDTError(
-                "Evidence and counterfactuals are shown on pages: ask for pages as well."
+                "Evidence and counterfactuals of a batch are shown on pages: add --pages (pages=True)."
             )
 
     @property
@@ -83,7 +83,7 @@ class Job:
             "hierarchy": model.hierarchy.hash,
             "architecture": model.architecture,
             "rule": model.rule,
-            "inputs": list(inputs),
+            "inputs": [text.rstrip("/") or text for text in inputs],  # shells complete a slash
             "options": self._options(),
         }
 
