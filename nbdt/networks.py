@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +21,8 @@ from .torchvision_cpu import import_torchvision
 
 if TYPE_CHECKING:
     import types
+
+PATIENCE = 3.0  # seconds to find out whether the hub can be reached
 
 
 def create_timm(
@@ -56,13 +62,14 @@ def _check_known(name: str) -> None:
 
 def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) -> nn.Module:
     try:
-        network = import_timm().create_model(
-            parsed.name,
-            pretrained=pretrained,
-            num_classes=num_classes,
-            pretrained_cfg_overlay=dict(parsed.inputs),
-            **parsed.network,
-        )
+        with _offline_at_once() if pretrained else nullcontext():
+            network = import_timm().create_model(
+                parsed.name,
+                pretrained=pretrained,
+                num_classes=num_classes,
+                pretrained_cfg_overlay=dict(parsed.inputs),
+                **parsed.network,
+            )
     except Exception as error:
         if parsed.network and isinstance(error, TypeError):
             options = ", ".join(parsed.network)
@@ -75,10 +82,44 @@ def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) ->
             ) from None
         raise NBDTError(
             f"The pretrained weights of {parsed.name!r} could not be fetched from the Hugging "
-            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere and "
-            "pass the file: weights='model.safetensors', or --weights to a command."
+            f"Face hub ({type(error).__name__}). Without a network, download them elsewhere"
+            f"{_address(parsed.name)} and pass the file: weights='model.safetensors', or --weights "
+            "to a command."
         ) from error
     return cast(nn.Module, network)
+
+
+def _address(name: str) -> str:
+    """Where a browser finds the weights."""
+    config = import_timm().get_pretrained_cfg(name)
+    known = getattr(config, "hf_hub_id", None)
+    repository = f"{known}{config.architecture}.{config.tag}" if known == "timm/" else known
+    return f" (https://huggingface.co/{repository}, model.safetensors)" if repository else ""
+
+
+@contextmanager
+def _offline_at_once() -> Iterator[None]:
+    """Where the hub cannot be reached, only what is kept counts: its client retries a minute."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    # Behind a proxy only the client knows what can be reached.
+    if constants.HF_HUB_OFFLINE or getproxies() or host is None or _answers(host):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _answers(host: str) -> bool:
+    try:
+        socket.create_connection((host, 443), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def import_timm() -> types.ModuleType:

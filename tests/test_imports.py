@@ -27,7 +27,7 @@ CORE_EXCEPTIONS = {
     "nbdt/export.py": {"onnx", "onnxscript"},
     "nbdt/export_command.py": {"rich", "typer"},
     "nbdt/hub.py": {"huggingface_hub"},
-    "nbdt/networks.py": {"timm"},
+    "nbdt/networks.py": {"huggingface_hub", "timm"},
     "nbdt/preprocessing.py": {"timm"},
     "nbdt/small.py": {"timm"},
     "nbdt/terminal.py": {"rich"},

@@ -159,6 +159,23 @@ def test_offline_hub_says_how_to_pass_a_file(monkeypatch):
         NBDT.from_timm("resnet18", TREE, rule="marginal", pretrained=True)
 
 
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(monkeypatch):
+    from huggingface_hub import constants
+
+    def refuse(*_args, **_kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr("nbdt.networks.getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    asked = []
+    monkeypatch.setattr("time.sleep", asked.append)  # how the client waits before it asks again
+    with pytest.raises(NBDTError, match="https://huggingface.co/timm/resnet18.a1_in1k"):
+        NBDT.from_timm("resnet18", TREE, rule="marginal", pretrained=True)
+    assert not asked
+    assert constants.HF_HUB_OFFLINE is False
+
+
 def test_default_architecture_is_resnet101():
     model = NBDT.from_timm(hierarchy=TREE, rule="marginal")
     assert model.architecture == "resnet101"
