@@ -17,6 +17,7 @@ from rich.tree import Tree as RichTree
 
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
+from nbdt.hierarchies.library import find
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
@@ -46,6 +47,9 @@ def explain_command(
     *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    hierarchy: Annotated[
+        str | None, typer.Option(help="Another tree for the model, by name or file: an edited one.")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +121,8 @@ def explain_command(
     check_method(method)
     share = _share(shard)
     loaded = open_model(model, weights)
+    if hierarchy:
+        loaded = loaded.with_hierarchy(find(hierarchy))
     index = EvidenceIndex.load(evidence) if evidence else None
     many = engine != "local" or is_uri(out or "") or any(map(is_collection, images))
     if rows or (rows is None and many):

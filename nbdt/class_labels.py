@@ -56,3 +56,23 @@ def check_labels(
             f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders so, "
             "or by WordNet id."
         )
+
+
+def check_same_classes(expected: Hierarchy, found: Hierarchy, name: str = "the hierarchy") -> None:
+    """Refuse a tree that is not over the same classes in the same order. Raises NBDTError."""
+    if found.classes == expected.classes:
+        return
+    same = {*found.classes} == {*expected.classes}
+    pairs = zip(expected.classes, found.classes, strict=False)
+    place, (wanted, got) = next(
+        ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", ""))
+    )
+    how = f"in another order: class {place} is {got!r} instead of {wanted!r}"
+    other = (
+        f"other classes ({found.num_classes}, not {expected.num_classes}), the first that differs: "
+        f"{got!r} instead of {wanted!r}"
+    )
+    raise NBDTError(
+        f"The classes of {name} are not the model's: {how if same else other}. A tree goes "
+        "with a model only over the model's own classes, in their order."
+    )

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import paths
+from .class_labels import check_same_classes
 from .errors import NBDTError
 from .files import new_folder
 from .head import NBDTHead
@@ -127,6 +128,17 @@ class NBDT(nn.Module, Published):
     def paths(self, images: Tensor) -> list[paths.Path]:
         """The decisions for each image of a preprocessed batch."""
         return self.head.paths(self.features(images))
+
+    def with_hierarchy(self, hierarchy: Hierarchy) -> NBDT:
+        """The same network under another tree, after an edit say; weights are shared.
+
+        Raises:
+            NBDTError: other classes than the model's, or in another order.
+        """
+        check_same_classes(self.hierarchy, hierarchy)
+        head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
+        found = NBDT(self.backbone, head, self.architecture, self.preprocess)
+        return found.train(self.training)
 
     # ---- on the disk ----------------------------------------------------------------------
 

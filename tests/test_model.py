@@ -223,3 +223,18 @@ def test_the_bundled_model_classifies_real_images(data_dir):
         path.class_name == source.label for path, source in zip(paths, sources, strict=True)
     )
     assert right >= 0.84 * len(sources)  # 90.5 % less three standard errors of 200 images
+
+
+def test_another_tree_shares_the_weights_and_the_flat_answer():
+    model = NBDT.load("cifar10")
+    names = model.hierarchy.classes
+    other = model.with_hierarchy(Hierarchy.from_paths([f"{n[0] < 'd'}/{n}" for n in names]))
+    images = torch.randn(3, 3, 32, 32)
+    assert other.head.linear.weight.data_ptr() == model.head.linear.weight.data_ptr()
+    assert not other.training
+    torch.testing.assert_close(
+        other.head.linear(other.features(images)), model.head.linear(model.features(images))
+    )
+    assert other.paths(images)[0].decisions[0].children == ("True", "False")
+    with pytest.raises(NBDTError, match="in another order: class 0 is 'truck'"):
+        model.with_hierarchy(Hierarchy.from_paths([f"all/{name}" for name in names[::-1]]))

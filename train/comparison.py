@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nbdt.errors import NBDTError
+from nbdt.class_labels import check_same_classes
 from nbdt.head import DecisionRules
 from nbdt.hierarchy import Hierarchy
 from nbdt.metrics import accuracy
@@ -193,26 +193,6 @@ def compare(before: TreeResult, after: TreeResult) -> Comparison:
     check_same_classes(before.hierarchy, after.hierarchy)
     return Comparison(
         before, after, tuple(_images(before, after)), tuple(_node_changes(before, after))
-    )
-
-
-def check_same_classes(expected: Hierarchy, found: Hierarchy, name: str = "the hierarchy") -> None:
-    """Refuse a tree that is not over the same classes in the same order. Raises NBDTError."""
-    if found.classes == expected.classes:
-        return
-    same = {*found.classes} == {*expected.classes}
-    pairs = zip(expected.classes, found.classes, strict=False)
-    place, (wanted, got) = next(
-        ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", ""))
-    )
-    how = f"in another order: class {place} is {got!r} instead of {wanted!r}"
-    other = (
-        f"other classes ({found.num_classes}, not {expected.num_classes}), the first that differs: "
-        f"{got!r} instead of {wanted!r}"
-    )
-    raise NBDTError(
-        f"The classes of {name} are not the model's: {how if same else other}. A tree can be "
-        "compared only over the model's own classes, in their order."
     )
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import nbdt
+from nbdt.class_labels import check_same_classes
 from nbdt.files import write_atomic
 from nbdt.hierarchies.library import find
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
@@ -25,7 +26,6 @@ from .comparison import (
     Comparison,
     NodeResult,
     TreeResult,
-    check_same_classes,
     compare,
     comparison_record,
     measure,
