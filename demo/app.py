@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,9 +20,10 @@ from .corrections.panel import correction_panel, correction_part
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .errors import refused
 from .examples import examples, examples_view
+from .forgotten import tell_forgotten
 from .part import part
 from .stage import Stage
-from .uploads import opened, photograph, refuse_addresses
+from .uploads import opened, photograph, refuse_addresses, upload_folder
 from .views.answer import answer_view, draw_answer
 from .views.node import draw_node, node_view
 from .views.strip import draw_strip, strip_view
@@ -74,7 +74,7 @@ def build(
     if index is not None:
         index.for_model(model)
     # Read by every component when it is made; of our own, so that it can be emptied by age.
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="nbdt-demo-")
+    os.environ["GRADIO_TEMP_DIR"] = str(upload_folder())
     with gr.Blocks(
         title="NBDT: see the decision", analytics_enabled=False, delete_cache=(600, FILES_S)
     ) as page:
@@ -117,6 +117,7 @@ def build(
         correction_panel(stage, correction[0], model)
         _wirephotograph(stage, photo, chosen, answer)
         _wire_nodes(stage, node)
+        tell_forgotten(stage, {tree: "reply", edits: "said", correction[0]: "reply"})
         _api(model)
         edit_api(model)
     refuse_addresses(page)
@@ -130,6 +131,7 @@ def _wirephotograph(stage: Stage, photo: gr.Image, chosen: gr.HTML, answer: gr.H
     outputs = [stage.visitor, *stage.shown]
 
     def show(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
+        visitor.arrived = True
         try:
             if path:
                 visitor.show(opened(path))

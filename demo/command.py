@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,14 @@ def demo_command(
             metavar="FILE_OR_USER",
             help="Ask for a login: a file with lines of user:password, or one user, whose password "
             f"is in the environment variable {PASSWORD}.",
+        ),
+    ] = None,
+    public_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            envvar=["NBDT_PUBLIC_HOST", "SPACE_HOST"],  # the second is set in Hugging Face Spaces
+            help="Name that people reach the page by through a proxy; may be given again.",
         ),
     ] = None,
     store: Annotated[
@@ -73,9 +82,12 @@ def demo_command(
     loaded = open_model(model, weights)
     index = None if evidence is None else EvidenceIndex.load(evidence)
     kept = _store(store)
+    # As Ctrl+C does: otherwise nothing would remove what visitors uploaded.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     page = build(loaded, store=kept, index=index, apply_data=apply_data, source=model)
     typer.echo(f"NBDT demo: http://{host}:{port} (stop with Ctrl+C)")
-    launch(page, host, port, model=model, auth=users, browser=browser)
+    public = public_host or ()
+    launch(page, host, port, model=model, auth=users, public=public, browser=browser)
 
 
 def logins(text: str) -> list[tuple[str, str]]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,49 @@ from .errors import refused
 from .visitor import MAX_SIDE
 
 MAX_PIXELS = 50_000_000  # a generous camera; strangers may send anything
+PREFIX = "nbdt-demo-"  # of folders with uploaded files; the number of the process follows
+_own: set[Path] = set()  # folders of this process
+
+
+def upload_folder() -> Path:
+    """A new folder for uploaded files, removed when the process ends, however it ends.
+
+    One that is killed cannot tidy up: the next one does that for it.
+    """
+    _sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    _own.add(folder)
+    atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
+    return folder
+
+
+def _sweep(place: Path) -> None:
+    """Remove folders of this user's whose process is gone."""
+    if os.name != "posix":  # elsewhere signal 0 ends the process that is asked about
+        return
+    for folder in place.glob(f"{PREFIX}*"):
+        found = re.fullmatch(rf"{PREFIX}(\d+)-[^-]+", folder.name)
+        if found and folder not in _own and _mine(folder) and not _alive(int(found[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mine(folder: Path) -> bool:
+    try:
+        return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
+    except OSError:  # somebody else was quicker
+        return False
+
+
+def _alive(process: int) -> bool:
+    if process == os.getpid():  # in a container every server has the same number
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def photograph(label: str, **options: Any) -> gr.Image:

@@ -20,7 +20,6 @@ from nbdt.explain import Explanation
 from nbdt.explain.attribution import class_maps, explain_layer, node_maps
 from nbdt.explain.layers import Layer, last_layer
 from nbdt.fingerprint import embedding_hash
-from nbdt.head import NBDTHead
 from nbdt.hierarchies.edit_stack import EditStack
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
@@ -118,6 +117,8 @@ class Visitor:
         photo: what they uploaded last.
         recent: their last photographs, the newest first, `photo` included.
         selected: id of the node that they clicked.
+        arrived: whether the page was opened, or a photograph shown, since the server began to know
+            them; see `demo.forgotten`.
         id: SHA-256 of what the visitor is known by, for what they keep; see `demo.store`.
     """
 
@@ -127,6 +128,7 @@ class Visitor:
     photo: Photograph | None = None
     recent: deque[Photograph] = field(default_factory=lambda: deque(maxlen=RECENT))
     selected: str | None = None
+    arrived: bool = False
     id: str = ""
     _explained: dict[tuple[str, str], Explanation] = field(default_factory=dict)
     _current: NBDT | None = None
@@ -153,7 +155,7 @@ class Visitor:
         """
         known = self._current
         if known is None or known.hierarchy != self.hierarchy:
-            self._current = known = with_hierarchy(self.model, self.hierarchy)
+            self._current = known = self.model.with_hierarchy(self.hierarchy)
         return known
 
     def show(self, image: Image.Image) -> Photograph:
@@ -241,21 +243,6 @@ class Visitor:
         if self.photo is None or self.photo.layer is None:
             raise NBDTError("There is no photograph yet; upload one first.")
         return self.photo, self.photo.layer
-
-
-def with_hierarchy(model: NBDT, hierarchy: Hierarchy) -> NBDT:
-    """The model under another hierarchy; all weights are shared.
-
-    Raises:
-        NBDTError: the hierarchy's classes are not the model's, in its order.
-    """
-    if hierarchy.classes != model.hierarchy.classes:
-        raise NBDTError(
-            f"The hierarchy has {hierarchy.num_classes:,} classes and the model "
-            f"{model.hierarchy.num_classes:,}; they must be the same, in the same order."
-        )
-    head = NBDTHead.from_linear(model.head.linear, hierarchy, rule=model.rule)
-    return NBDT(model.backbone, head, model.architecture, model.preprocess).eval()
 
 
 def _fits(index: EvidenceIndex, model: NBDT) -> bool:

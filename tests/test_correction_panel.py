@@ -8,7 +8,9 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import gradio as gr
 import pytest
@@ -289,7 +291,7 @@ def test_a_step_is_corrected_and_a_hostile_note_stays_text(server, browser, mode
 
 
 @pytest.mark.browser
-def test_only_who_agrees_has_their_photograph_kept_and_undo_deletes_it(server, browser):
+def test_only_who_agrees_has_their_photograph_kept_and_delete_deletes_it(server, browser):
     url, store = server
     context = browser.new_context()
     tab = opened(context, url)
@@ -297,7 +299,7 @@ def test_only_who_agrees_has_their_photograph_kept_and_undo_deletes_it(server, b
     number = correct_step(tab, keep=True)
     (saved,) = store.corrections(ids=[number])
     assert picture_hash(store.photograph(saved.photograph)) == saved.correction.image
-    tab.click(f"button[aria-label='Undo correction {number}']")
+    tab.click(f"button[aria-label='Delete correction {number}']")
     tab.wait_for_selector(f"text=Correction {number} is deleted.")
     assert store.corrections(ids=[number]) == []
     assert saved.photograph not in [kept.id for kept in store.photographs()]
@@ -338,6 +340,65 @@ def test_a_region_is_drawn_with_the_mouse_with_keys_and_with_numbers(server, bro
     tab.wait_for_selector(f"text=Correction {saved.id + 1} is saved")
     (again,) = store.corrections(ids=[saved.id + 1])
     assert again.correction.region == (0.0, 0.1, 0.5, 1.0)
+    context.close()
+
+
+@pytest.mark.browser
+def test_nothing_is_kept_that_nobody_said(server, browser):
+    url, store = server
+    context = browser.new_context()
+    tab = opened(context, url)
+    before = len(store.corrections())
+    tab.check("input[name=nbdt-correct-kind][value=region]")
+    tab.click(".nbdt-correct-send")
+    assert "First mark what should not count" in answered(tab)
+    assert len(store.corrections()) == before
+    tab.locator(".nbdt-correct-board").focus()
+    tab.keyboard.press("ArrowRight")
+    tab.check(".nbdt-correct-consent input")
+    tab.fill(".nbdt-correct-rest textarea", "the cup")
+    tab.click(".nbdt-correct-send")
+    tab.wait_for_selector("text=is saved.")
+    number = number_of(answered(tab))
+    assert not tab.is_checked(".nbdt-correct-consent input")
+    tab.click(".nbdt-correct-send")
+    tab.wait_for_selector(f"text=This is saved already, as correction {number}.")
+    assert len(store.corrections()) == before + 1
+    tab.click(f"button[aria-label='Delete correction {number}']")
+    tab.wait_for_selector(f"text=Correction {number} is deleted.")
+    tab.click(".nbdt-correct-send")
+    tab.wait_for_selector("text=is saved. No photograph was kept.")
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_ticked_consent_looks_ticked(server, browser, theme):
+    context = browser.new_context()
+    tab = opened(context, f"{server[0]}/?__theme={theme}")
+    tab.check("input[name=nbdt-correct-kind][value=step]")
+    tab.check(".nbdt-correct-consent input")
+    tick = tab.eval_on_selector(
+        ".nbdt-correct-consent input",
+        "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e, '::after').borderRightColor]",
+    )
+    dark = ["rgb(99, 207, 192)", "rgb(12, 31, 28)"]
+    assert tick == (dark if theme == "dark" else ["rgb(15, 107, 98)", "rgb(255, 255, 255)"])
+    context.close()
+
+
+@pytest.mark.browser
+def test_saved_versions_have_the_time_of_where_the_visitor_is(server, browser):
+    context = browser.new_context(timezone_id="Asia/Tokyo", locale="en-US")
+    tab = opened(context, server[0])
+    tab.click(".nbdt-edit summary")
+    tab.get_by_label("Name", exact=True).fill("as it was")
+    tab.get_by_role("button", name="Save", exact=True).click()
+    tab.wait_for_selector("text=Saved as 'as it was', version 1.")
+    now = datetime.now(ZoneInfo("Asia/Tokyo"))
+    times = {(now - timedelta(minutes=ago)).strftime("%-I:%M") for ago in (0, 1, 2)}
+    shown = tab.get_by_label("Saved version").inner_text()
+    assert any(f", {time}" in shown for time in times), shown
     context.close()
 
 
@@ -408,7 +469,7 @@ def test_visitors_neither_see_nor_delete_what_is_anothers(server, browser):
     tab.route(
         "**/gradio_api/**", lambda r: forge(r) if r.request.method == "POST" else r.continue_()
     )
-    tab.click(f"button[aria-label='Undo correction {mine}']")
+    tab.click(f"button[aria-label='Delete correction {mine}']")
     tab.wait_for_selector(f"text=There is no correction of yours with the number {theirs}")
     assert {saved.id for saved in store.corrections(ids=[mine, theirs])} == {mine, theirs}
     one.close()

@@ -1,5 +1,6 @@
 """The demo's server: the command, the API, what is refused, and what a visitor's state holds."""
 
+import asyncio
 import copy
 import http.client
 import io
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -22,15 +24,18 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from nbdt import NBDT, Hierarchy
+from nbdt import NBDT
 from nbdt.demo.app import build
 from nbdt.demo.command import PASSWORD, app, logins
-from nbdt.demo.server import check_port, launch
+from nbdt.demo.examples import examples
+from nbdt.demo.forgotten import FORGOTTEN
+from nbdt.demo.server import SafeHeaders, check_port, launch
 from nbdt.demo.static_files import FOLDER
+from nbdt.demo.store import Store
 from nbdt.demo.views.step_words import question, sentence
 from nbdt.demo.views.strip import draw_strip
 from nbdt.demo.views.sureness import unfamiliar, verdict
-from nbdt.demo.visitor import RECENT, Visitor, with_hierarchy
+from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex, explain
 from nbdt.hierarchies import edit
@@ -88,23 +93,52 @@ def ask(url, data=None, **headers):
 # ---- the command -------------------------------------------------------------------------------
 
 
-def test_the_command_opens_the_page_and_answers_for_its_health(tmp_path):
-    port, log = free_port(), tmp_path / "log"
+@contextmanager
+def running(folder, *options):
+    """The command in a process of its own, started in `folder`, with its temporary files there."""
+    port, log = free_port(), folder / f"log{len(options)}"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nbdt", "demo", "--port", str(port), "--store", "none"],
-            stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "nbdt", "demo", "--port", str(port), "--store", "none", *options],
+            stdout=output, stderr=output, cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
         )  # fmt: skip
     try:
         wait_until_open(port, process, log)
-        status, text = ask(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}", process, log
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def folders(place):
+    return sorted(path.name for path in place.glob("nbdt-demo-*"))
+
+
+def test_the_command_opens_the_page_and_leaves_no_photographs_behind(tmp_path):
+    (tmp_path / "nbdt-demo-file").touch()
+    (tmp_path / f"nbdt-demo-{os.getpid()}-alive").mkdir()
+    kept = folders(tmp_path)
+    with running(tmp_path) as (page, process, log):
+        status, text = ask(f"{page}/health")
         assert status == 200
         assert json.loads(text)["status"] == "ok"
         assert json.loads(text)["model"] == "cifar10"
-        assert f"http://127.0.0.1:{port}" in log.read_text()
-    finally:
+        assert page in log.read_text()
+        said = outcome(page, event(page, "pick"), [None], event_data={"name": "cheetah"})
+        assert "cheetah" in said  # though the server runs elsewhere than in the repository
+        assert '"success":true' in said
+        (own,) = set(folders(tmp_path)) - set(kept)
+        assert [*(tmp_path / own).rglob("*.jpg")]
+        process.kill()
+        process.wait(20)
+        assert own in folders(tmp_path)
+    with running(tmp_path) as (_, process, _):
+        (other,) = set(folders(tmp_path)) - set(kept)
+        assert other.startswith(f"nbdt-demo-{process.pid}-")
         process.terminate()
         process.wait(20)
+        assert folders(tmp_path) == kept
 
 
 def wait_until_open(port, process, log):
@@ -290,19 +324,120 @@ def test_an_upload_that_is_too_large_is_refused(page):
     assert ask(f"{page}/health")[0] == 200
 
 
-def endpoints(page):
+def dependencies(page):
     status, text = ask(f"{page}/config")
     assert status == 200
-    return [(d["id"], len(d["inputs"])) for d in json.loads(text)["dependencies"]]
+    return json.loads(text)["dependencies"]
 
 
-def outcome(page, index, data, session="s"):
+def endpoints(page):
+    return [(d["id"], len(d["inputs"])) for d in dependencies(page)]
+
+
+def event(page, name):
+    """The number of the only event of that name."""
+    (found,) = [d["id"] for d in dependencies(page) if name in [t[1] for t in d["targets"]]]
+    return found
+
+
+def outcome(page, index, data, session="s", event_data=None):
     """What the queue says of a call made without the page."""
-    body = {"data": data, "fn_index": index, "session_hash": session, "event_data": {"id": data}}
+    body = {"data": data, "fn_index": index, "session_hash": session}
+    body["event_data"] = {"id": data} if event_data is None else event_data
     status, text = ask(f"{page}/gradio_api/queue/join", body)
     if status != 200:
         return text
     return ask(f"{page}/gradio_api/queue/data?session_hash={session}")[1]
+
+
+def test_the_examples_do_not_depend_on_where_the_server_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in examples():
+        said = outcome(page, event(page, "pick"), [None], f"pick-{name}", {"name": name})
+        assert '"success":true' in said, name
+    neighbour = next(iter(examples().values())).path.with_name("page.js")
+    assert ask(f"{page}/gradio_api/file={neighbour}")[0] == 403
+
+
+def test_a_call_of_no_event_is_refused(page, capfd):
+    body = {"data": [], "fn_index": 999, "session_hash": "s"}
+    status, text = ask(f"{page}/gradio_api/queue/join", body)
+    assert status == 400
+    assert "no event" in text
+    assert "Traceback" not in capfd.readouterr().err
+
+
+CALL = {"data": [None], "fn_index": 0, "session_hash": "o"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://{own}", "{own}", 200),
+        ("http://LOCALHOST:{port}", "localhost:{port}", 200),
+        ("http://[::1]:80", "[::1]", 200),
+        (None, "{own}", 200),
+        ("https://evil.example", "{own}", 403),
+        ("http://127.0.0.1:1", "{own}", 403),
+        ("null", "{own}", 403),
+        ("", "{own}", 403),
+        ("http://{own}.evil.example", "{own}", 403),
+        ("http://evil.example:{port}", "evil.example:{port}", 403),
+        (None, "evil.example:{port}", 403),
+        (None, "127.0.0.1.evil.example", 403),
+        (None, "[", 403),
+    ],
+)
+def test_another_web_site_cannot_use_the_page(page, origin, host, status):
+    own = page.removeprefix("http://")
+    named = {"own": own, "port": own.split(":")[1]}
+    headers = {"host": host.format(**named)}
+    if origin is not None:
+        headers["origin"] = origin.format(**named)
+    assert ask(f"{page}/gradio_api/queue/join", CALL, **headers)[0] == status
+    assert ask(page, **headers)[0] == status
+
+
+def answer_of(app, headers, cookies=()):
+    """Status and headers that `SafeHeaders` gives before and after an application."""
+    sent = []
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"set-cookie", cookie) for cookie in cookies]})  # fmt: skip
+
+    async def send(message):
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(app(application)({"type": "http", "method": "POST", "headers": raw}, None, send))
+    return sent[0]["status"], sent[0]["headers"]
+
+
+def test_a_page_for_everybody_is_used_by_its_own_names_alone():
+    def everywhere(app):
+        return SafeHeaders(app, "0.0.0.0", ["Demo.example.org"])
+
+    def behind(app):
+        return SafeHeaders(app, "127.0.0.1", ["demo.example.org"])
+
+    site = {"origin": "https://demo.example.org"}
+    for served in (everywhere, behind):
+        assert answer_of(served, {"host": "demo.example.org"} | site)[0] == 200
+        assert answer_of(served, {"host": "127.0.0.1:7860"} | site)[0] == 200  # as nginx sends it
+        evil = {"origin": "https://evil.example", "x-forwarded-host": "evil.example"}
+        assert answer_of(served, {"host": "demo.example.org"} | evil)[0] == 403
+    own = {"host": "pc.lan:7860", "origin": "http://pc.lan:7860"}
+    assert answer_of(everywhere, own)[0] == 200
+    assert answer_of(behind, own)[0] == 403
+
+
+def test_no_cookie_goes_along_when_another_site_asks():
+    cookies = [b"a=1; HttpOnly; SameSite=none; Secure", b"b=2; SameSite=lax"]
+    headers = answer_of(SafeHeaders, {"host": "x"}, cookies)[1]
+    set_ = [value for name, value in headers if name == b"set-cookie"]
+    assert set_ == [b"a=1; HttpOnly; SameSite=lax; Secure", b"b=2; SameSite=lax"]
+    assert any(name == b"content-security-policy" for name, _ in headers)
 
 
 GARBAGE = [
@@ -319,6 +454,7 @@ def test_calls_that_skip_the_page_are_answered_and_break_nothing(page):
     asked = 0
     for index, count in endpoints(page):
         for number, garbage in enumerate(GARBAGE):
+            outcome(page, event(page, "load"), [None], f"{index}-{number}")  # else it is forgotten
             text = outcome(page, index, [garbage] * count, f"{index}-{number}")
             assert "Traceback" not in text
             assert 'File "' not in text
@@ -378,6 +514,42 @@ def test_a_login_guards_the_page_and_not_its_health(model):
         blocks.close(verbose=False)
 
 
+def moved_cat(page, session):
+    sent = {"kind": "move", "nodes": ["cat"], "to": "vehicle", "seq": 7}
+    return outcome(page, event(page, "tree_edit"), [None], session, sent)
+
+
+def test_who_is_forgotten_is_told_so_until_there_is_a_photograph(page):
+    for session in ("new", "other"):
+        outcome(page, event(page, "load"), [None], session)
+        assert FORGOTTEN not in moved_cat(page, session)
+    said = moved_cat(page, "forgotten")
+    assert FORGOTTEN in said
+    assert '\\"seq\\":7' in said
+    for name in ("node_select", "name_wanted", "edit_reset", "edit_versions"):
+        assert FORGOTTEN in outcome(page, event(page, name), [None], "forgotten"), name
+    outcome(page, event(page, "pick"), [None], "forgotten", {"name": "cat"})
+    assert FORGOTTEN not in moved_cat(page, "forgotten")
+
+
+def test_corrections_of_who_is_forgotten_are_answered_and_opening_the_page_arrives(model, tmp_path):
+    store = Store.open(str(tmp_path / "kept.sqlite"))
+    port, blocks = free_port(), build(model, store=store)
+    launch(blocks, "127.0.0.1", port, block=False)
+    page = f"http://127.0.0.1:{port}"
+    sent = {"kind": "label", "label": "cat", "seq": 3}
+    try:
+        assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
+        assert FORGOTTEN not in outcome(page, event(page, "look"), [None, ""], "x")
+        assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
+        outcome(page, event(page, "load"), [None, ""], "x")
+        said = outcome(page, event(page, "say"), [None, ""], "x", sent)
+        assert "no photograph yet" in said
+    finally:
+        blocks.close(verbose=False)
+        store.close()
+
+
 # ---- a visitor ---------------------------------------------------------------------------------
 
 
@@ -404,7 +576,7 @@ def test_a_visitor_sees_what_explain_says(model):
     visitor.show(PHOTO)
     visitor.stack = visitor.stack.push(edit.move(visitor.hierarchy, "cat", "vehicle"))
     nodes = list(visitor.hierarchy.ids[1:])
-    slow = explain(with_hierarchy(model, visitor.hierarchy), PHOTO, nodes=nodes)[0]
+    slow = explain(model.with_hierarchy(visitor.hierarchy), PHOTO, nodes=nodes)[0]
     fast = visitor.explanation()
     assert fast.path.to_dict() == slow.path.to_dict()
     for one, other in zip(fast.maps, slow.maps, strict=True):
@@ -443,11 +615,6 @@ def test_nothing_is_explained_before_there_is_a_photograph(model):
         Visitor.new(model).explanation()
 
 
-def test_a_hierarchy_over_other_classes_is_refused(model):
-    with pytest.raises(NBDTError, match="the same, in the same order"):
-        with_hierarchy(model, Hierarchy.from_paths(["a/b", "a/c", "d"]))
-
-
 def test_every_visitor_begins_anew(model):
     first = Visitor.new(model)
     first.show(PHOTO)
@@ -476,7 +643,7 @@ def test_another_version_of_the_model_sees_the_same_photographs(model):
     visitor.show(Image.new("RGB", (90, 70), "red"))
     visitor.show(PHOTO)
     hashes = [photo.hash for photo in visitor.recent]
-    other = with_hierarchy(model, model.hierarchy)
+    other = model.with_hierarchy(model.hierarchy)
     visitor.use(other)
     assert visitor.model is other
     assert [photo.hash for photo in visitor.recent] == hashes
@@ -558,7 +725,7 @@ def test_a_response_weaker_than_to_nearly_all_reference_photographs_is_told(mode
     assert "may be nothing it knows" in unfamiliar(model, weak)
     assert f"{len(energies):,} photographs" in unfamiliar(model, weak)
     assert unfamiliar(model, usual) is None
-    assert unfamiliar(with_hierarchy(model, model.hierarchy), weak) is None  # has no reference
+    assert unfamiliar(model.with_hierarchy(model.hierarchy), weak) is None  # has no reference
 
 
 def test_a_step_says_how_it_went_and_where():

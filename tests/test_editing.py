@@ -312,7 +312,7 @@ def test_a_damaged_reference_set_is_told_and_stops_nothing(logits, labels):
 def test_the_record_compares_with_the_last_edit_and_with_the_models_own():
     model = FakeModel(images=50)
     visitor = visitor_of(model)
-    assert effect_record(visitor) == {"edited": False}
+    assert effect_record(visitor) == {"edited": False, "hash": ANIMALS.hash[:16]}
     visitor.stack = edited(visitor.stack, {"kind": "ungroup", "nodes": ["bird"]})
     one = effect_record(visitor)
     assert one["total"] is None
@@ -321,10 +321,50 @@ def test_the_record_compares_with_the_last_edit_and_with_the_models_own():
     assert two["step"]["score_before"] == one["step"]["score_after"]
     assert two["total"]["score_before"] == one["step"]["score_before"]
     assert two["step"]["score_after"] == two["total"]["score_after"]
-    assert "soft answer" in two["consequences"]
+    assert two["hash"] == visitor.hierarchy.hash[:16]
+    assert "which class is the likeliest" in two["consequences"]
     assert draw_edits(visitor).props["effect"] == json.dumps(
         two, ensure_ascii=False, separators=(",", ":")
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "words"),
+    [
+        (
+            "marginal",
+            "move",
+            "an edit like this can change the path and the class at its end, never",
+        ),
+        (
+            "representative",
+            "move",
+            "an edit like this can change the path, the class at its end, and",
+        ),
+        ("marginal", "rename", "changes no decision and no answer"),
+        (
+            "marginal",
+            "file",
+            "another hierarchy can change the path and the class at its end, never",
+        ),
+        (
+            "representative",
+            "file",
+            "another hierarchy can change the path, the class at its end, and",
+        ),
+    ],
+)
+def test_what_can_change_is_said_without_the_names_of_rules(rule, kind, words):
+    visitor = visitor_of(FakeModel(rule=rule))
+    moved = edited(visitor.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
+    visitor.stack = {
+        "move": moved,
+        "rename": edited(visitor.stack, {"kind": "rename", "nodes": ["bird"], "name": "fowl"}),
+        "file": EditStack(moved.hierarchy),
+    }[kind]
+    said = effect_record(visitor)["consequences"]
+    assert words in said
+    assert rule not in said
 
 
 def test_what_lights_up_is_the_path_and_every_nodes_probability():
@@ -465,12 +505,14 @@ def test_a_version_is_saved_loaded_and_compared(monkeypatch):
     store, model = FakeStore(), FakeModel()
     one, two = visitor_of(model), visitor_of(model)
     one.stack = edited(one.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
-    versions.save(store, one, {"name": " mine "})
+    saved = json.loads(versions.save(store, one, {"name": " mine "})["said"])
+    assert saved["kept"] == one.hierarchy.hash[:16]
     listed = json.loads(versions.list_saved(store, two, {})["saved"])
     assert [entry["label"] for entry in listed["versions"]] == ["mine, version 1"]
     said = json.loads(versions.compare(store, two, {"version": "now", "other": 1})["difference"])
     assert said["lines"] == ["moved 'cat' from 'mammal' to 'vehicle'"]
-    versions.load(store, two, {"version": 1})
+    loaded = json.loads(versions.load(store, two, {"version": 1})["said"])
+    assert loaded["kept"] == two.hierarchy.hash[:16]
     assert two.hierarchy == one.hierarchy
     record = effect_record(two)
     assert record["step"] is None

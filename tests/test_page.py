@@ -4,12 +4,14 @@ import re
 import socket
 
 import pytest
+import torch
 from PIL import Image
 
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.demo.app import build
 from nbdt.demo.server import launch
 from nbdt.demo.static_files import FOLDER
+from nbdt.demo.views.sureness import sure_group
 
 pytestmark = [
     pytest.mark.browser,
@@ -181,6 +183,71 @@ def test_opacity_raw_resolution_and_comparison_need_no_server(visit, address):
     assert tab.is_visible(".nbdt-flat")
     assert pixels(tab, ".nbdt-flat .nbdt-raw") != pixels(tab, ".nbdt-card:nth-child(1) .nbdt-raw")
     assert len(tab.asked) == before
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_ticked_switch_looks_ticked(visit, address, theme):
+    tab = visit(address, theme=theme)
+    pick(tab)
+    tab.get_by_label("Raw resolution").check()
+    tick = tab.eval_on_selector(
+        ".nbdt-control input:checked",
+        "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e, '::after').borderRightColor]",
+    )
+    dark = ["rgb(99, 207, 192)", "rgb(12, 31, 28)"]
+    assert tick == (dark if theme == "dark" else ["rgb(15, 107, 98)", "rgb(255, 255, 255)"])
+
+
+def test_the_card_of_a_node_comes_into_view(visit, address):
+    tab = visit(address, height=900)
+    pick(tab)
+    tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    tab.wait_for_selector(".nbdt-node h3")
+    tab.wait_for_function(
+        "document.querySelector('.nbdt-node').getBoundingClientRect().bottom <= innerHeight + 1"
+    )
+    tab.evaluate("scrollTo(0, 0)")
+    tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    tab.wait_for_timeout(600)
+    assert tab.locator(".nbdt-node h3").is_visible()
+
+
+def test_an_answer_that_is_worth_little_says_why(visit, address, tmp_path):
+    tab = visit(address)
+    pick(tab, "coffee")
+    cautions = tab.locator(".nbdt-caution")
+    assert "“coffee”, which is not one of its classes" in cautions.first.inner_text()
+    pick(tab, "cat")
+    tab.wait_for_function(
+        "!document.querySelector('.nbdt-answer').textContent.includes('not one of its classes')"
+    )
+    tiny = tmp_path / "tiny.png"
+    Image.open(FOLDER / "cat.jpg").resize((24, 20)).save(tiny)
+    tab.get_by_label("Remove Image").or_(tab.get_by_label("Clear")).first.click()
+    tab.wait_for_selector(".nbdt-waiting")
+    tab.set_input_files("#nbdt-photo input[type=file]", tiny)
+    tab.locator(".nbdt-caution", has_text="24 × 20 pixels, fewer than the 32 × 32").wait_for()
+
+
+@pytest.mark.parametrize("name", ["rifle, suit + 599", "dog: collie + 1,204", "cat, dog"])
+def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(name):
+    model = NBDT.load("cifar10")
+    classes = model.hierarchy.classes
+    tree = Hierarchy.from_nested(
+        {
+            "all": {
+                "thing": {name: [*classes[:4]], "other": [*classes[4:7]]},
+                "rest": [*classes[7:]],
+            }
+        },
+        classes=classes,
+    )
+    rules = NBDTHead.from_linear(model.head.linear, tree, rule="marginal").rules
+    logits = torch.full((1, len(classes)), -9.0)
+    logits[0, :2] = 9.0  # sure of the group, not of the class
+    (path,) = rules.paths(logits)
+    assert path.decisions[1].children[path.decisions[1].chosen] == name
+    assert sure_group(path)[0] == "thing"
 
 
 def test_it_says_what_it_does_not_know(visit, address):

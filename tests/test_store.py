@@ -525,6 +525,28 @@ def test_marks_are_listed_by_index_and_visitor(store):
     assert store.marks("one", visitor=BOB) == []
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(hierarchies=2), "room for 2 saved hierarchies in this store, not 3. Download"),
+        (
+            Limits(hierarchy_text_in_all=1_000),
+            "room for 1,000 characters of saved hierarchies in this store",
+        ),
+    ],
+)
+def test_hierarchies_of_all_together_are_bounded(url, limits, message):
+    assert 350 < len(TREE.to_json()) < 490
+    store = Store.open(url, limits=limits)
+    for visitor in (ANN, BOB):
+        store.save_hierarchy(TREE, "mine", model=MODEL, visitor=visitor)
+    with pytest.raises(StoreError, match=message):
+        store.save_hierarchy(TREE, "mine", model=OTHER, visitor="c" * 64)
+    assert len(store.hierarchies(MODEL)) == 2
+    assert store.hierarchies(OTHER) == []
+    store.close()
+
+
 def test_a_model_that_learnt_knows_its_parent_and_its_corrections(store, tmp_path):
     numbers = [store.add_correction(label(), visitor=ANN) for _ in range(3)]
     figures = {"before": {"soft": 0.5}, "after": {"soft": 0.75}}

@@ -369,6 +369,78 @@ def test_a_download_can_be_opened_again_and_versions_are_compared(small, visit):
     tab.locator(".nbdt-edit-said.wrong", has_text="Not the model's: 'elk', 'lion'").wait_for()
 
 
+def test_what_was_said_of_another_tree_goes_with_it(small, visit):
+    tab = visit(small)
+    drag(tab, "cat", "vehicle")
+    said(tab, "Moved 'cat'")
+    tab.locator(".nbdt-edit summary").click()
+    tab.get_by_role("button", name="Compare", exact=True).click()
+    tab.locator(".nbdt-edit-difference li").first.wait_for()
+    files = tab.locator(".nbdt-edit-group", has_text="Files")
+    with tab.expect_file_chooser() as waiting:
+        files.get_by_role("button", name="Open a file").click()
+    own = {"name": "own.json", "mimeType": "application/json", "buffer": SMALL.to_json().encode()}
+    waiting.value.set_files(own)
+    files.locator(".nbdt-edit-said", has_text="Opened 'own.json'").wait_for()  # where one pressed
+    assert inside(tab, "mammal") == ["cat", "dog", "horse"]
+    assert tab.inner_text(".nbdt-tree-said") == ""
+    assert tab.locator(".nbdt-edit-difference li").count() == 0
+    files.get_by_role("button", name="Bring my earlier hierarchy back").click()
+    tab.locator(".nbdt-edit-difference li").first.wait_for()  # it is of this tree
+    assert inside(tab, "vehicle") == ["cat", "car", "bus"]
+    drag(tab, "cat", "mammal")
+    said(tab, "Moved 'cat' from 'vehicle' to 'mammal'")
+
+
+def test_a_reload_asks_before_it_drops_an_edit_that_is_kept_nowhere(small, visit, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab, asked = context.new_page(), []
+    tab.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    tab.goto(small)
+    tab.wait_for_selector("[role=treeitem]")
+    node(tab, "cat").click()
+    tab.reload()
+    tab.wait_for_selector("[role=treeitem]")
+    assert asked == []
+    drag(tab, "cat", "vehicle")
+    said(tab, "Moved 'cat'")
+    note = tab.locator(".nbdt-edit-unsaved")
+    assert "only as long as this page is open" in note.inner_text()
+    tab.reload()
+    tab.wait_for_selector("[role=treeitem]")
+    assert asked == ["beforeunload"]
+    drag(tab, "cat", "vehicle")
+    said(tab, "Moved 'cat'")
+    tab.locator(".nbdt-edit summary").click()
+    with tab.expect_download():
+        tab.get_by_role("button", name="Download").click()
+    note.wait_for(state="hidden")
+    tab.reload()
+    assert asked == ["beforeunload"]
+    context.close()
+
+
+def test_one_photograph_is_not_counted(small, visit):
+    tab = visit(small)
+    drag(tab, "cat", "vehicle")
+    said(tab, "Moved 'cat'")
+    tile = tab.locator(".nbdt-edit-tile", has_text="Your photograph").inner_text()
+    assert "The same answer" in tile
+    assert "1 of 1" not in tile
+
+
+def test_a_nodes_menu_takes_no_place_from_its_name(small, visit):
+    tab = visit(small)
+    name = node(tab, "mammal").locator(".nbdt-tree-name")
+    before = name.bounding_box()["width"]
+    node(tab, "mammal").click()
+    more = tab.get_by_role("button", name="Edit mammal")
+    more.wait_for()
+    assert name.bounding_box()["width"] == before
+    more.click()
+    tab.get_by_role("menuitem", name="Rename").wait_for()
+
+
 def test_events_that_no_button_sends_are_refused(small, visit):
     """What a script can send in the page's name is answered in words, and changes nothing."""
     tab = visit(small)
@@ -428,11 +500,31 @@ def test_a_thousand_classes_can_be_searched_collapsed_and_edited(urls, visit, ca
         sys.stdout.write(f"\nclick among 1,000 classes: {figures}\n")
 
 
+def test_the_lit_class_is_brought_into_view(urls, visit):
+    tab = visit(urls[1], photo=False)
+    for number in range(3, -1, -1):
+        node(tab, f"part {number}").locator(".nbdt-tree-twist").click()
+    tab.eval_on_selector(".nbdt-tree-scroll", "e => { e.scrollTop = e.scrollHeight; }")
+    assert tab.eval_on_selector(".nbdt-tree-scroll", "e => e.scrollTop") > 100
+    tab.get_by_role("button", name="Photograph").click()
+    tab.wait_for_selector(".class.lit")
+    assert tab.evaluate(
+        """() => {
+          const row = document.querySelector('.class.lit > .nbdt-tree-row').getBoundingClientRect();
+          const box = document.querySelector('.nbdt-tree-scroll').getBoundingClientRect();
+          return row.top >= box.top && row.bottom <= box.bottom;
+        }"""
+    )
+
+
 def test_a_telephone_gets_an_outline_with_a_menu(small, visit):
     tab = visit(small, viewport={"width": 390, "height": 844}, has_touch=True)
     assert "across" not in tab.locator(".nbdt-tree").get_attribute("class")
     wide = tab.evaluate("document.documentElement.scrollWidth")
     assert wide <= 390
+    hint = tab.inner_text(".nbdt-tree-hint")
+    assert "⋯ menu moves" in hint
+    assert "Drag" not in hint
     node(tab, "cat").tap()
     tab.get_by_role("button", name="Edit cat").tap()
     tab.get_by_role("menuitem", name="Move to").tap()

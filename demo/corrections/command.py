@@ -13,7 +13,7 @@ import typer
 
 from nbdt.correction import Correction
 from nbdt.hierarchies.model_source import MODEL_HELP
-from nbdt.terminal import plain
+from nbdt.terminal import counted, plain
 
 from ..store.place import STORE_HELP, StoreError
 
@@ -55,7 +55,7 @@ def list_command(
             f"{saved.id}  {saved.correction.time}  {_statement(saved.correction)}"
             f"{kept}{learned}, visitor {saved.visitor[:8]}"
         )
-    typer.echo(f"{len(found):,} corrections in {plain(place)}", err=True)
+    typer.echo(f"{counted(len(found), 'correction')} in {plain(place)}", err=True)
 
 
 @app.command("export")
@@ -77,7 +77,7 @@ def export_command(
         folder = photos or out.parent / f"{out.stem}_photographs"
         written = export(opened, found, out, folder, search or [])
     lost = sum(not said.reference for said in written.values())
-    typer.echo(f"written: {out} ({len(written):,} corrections)")
+    typer.echo(f"written: {out} ({counted(len(written), 'correction')})")
     if lost:
         typer.echo(
             f"{lost:,} of them have no photograph: it was not kept. If you have it, name its "
@@ -106,7 +106,7 @@ def apply_command(
             opened, model, data, out, settings=settings or [], search=search or []
         )
     typer.echo(
-        f"model {version.id} learnt from {version.learned:,} corrections"
+        f"model {version.id} learnt from {counted(version.learned, 'correction')}"
         + (f"; {version.left_out:,} were left out" if version.left_out else "")
     )
 
@@ -125,7 +125,7 @@ def models_command(store: StoreOption = None, as_json: JsonOption = False) -> No
             f"{version.id}  {version.time}  {plain(version.folder)}: {version.learned:,} "
             f"corrections, soft accuracy {' -> '.join(soft)}"
         )
-    typer.echo(f"{len(found):,} models", err=True)
+    typer.echo(counted(len(found), "model"), err=True)
 
 
 @app.command("marks")
@@ -198,7 +198,7 @@ def list_photos(
             f"visitor {photo.visitor[:8]}"
         )
     size = sum(photo.size for photo in found)
-    typer.echo(f"{len(found):,} photographs, {size / 1e6:.1f} MB", err=True)
+    typer.echo(f"{counted(len(found), 'photograph')}, {size / 1e6:.1f} MB", err=True)
 
 
 @photos_app.command("delete")

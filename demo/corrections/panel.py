@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import gradio as gr
 
+from nbdt.correction import Correction
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex
 from nbdt.model import NBDT
@@ -33,6 +34,7 @@ OFF = (
     "them on: <code>nbdt demo --store FILE</code></p>"
 )
 
+_SAME = ("kind", "image", "node", "child", "label", "region", "model", "hierarchy")
 KEY = "nbdt-visitor"  # of the token in the browser's storage
 QUICK: dict[str, Any] = {
     "queue": False,
@@ -111,6 +113,7 @@ class Desk:
             if photo is None or photo.layer is None:
                 raise StoreError("There is no photograph yet; upload one first.")
             said = stated(payload, photo.hash, visitor.model, visitor.hierarchy)
+            self._refuse_again(visitor, said)
             keep = payload.get("keep") is True
             number = self.store.add_correction(
                 said, visitor=visitor.id, photo=photo.image if keep else None
@@ -215,6 +218,15 @@ class Desk:
         if visitor.id != known:
             visitor.id = known
             self._own_evidence(visitor)
+
+    def _refuse_again(self, visitor: Visitor, said: Correction) -> None:
+        """A second click keeps no second copy, which would count twice when the model learns."""
+        for kept in reversed(self.store.corrections(visitor=visitor.id)):
+            if all(getattr(kept.correction, name) == getattr(said, name) for name in _SAME):
+                raise StoreError(
+                    f"This is saved already, as correction {kept.id}. "
+                    "To say it anew, delete that one below."
+                )
 
     def _own_evidence(self, visitor: Visitor) -> None:
         if self.index is None:

@@ -11,6 +11,7 @@ import gradio as gr
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.edit import EditError, EditStack
+from nbdt.hierarchies.edit_record import Consequences
 from nbdt.hierarchies.formats import WRITERS
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
@@ -24,6 +25,7 @@ from . import versions
 from .edits import before_last, edited, in_words, last_edits, next_edits
 from .effect import Reference, consequences, effect
 from .names import suggest
+from .versions import short_hash
 
 MAX_EDITS = 200  # in one call of the API
 MAX_TEXT = 2**22  # characters of one call
@@ -63,7 +65,7 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
     own, now, before = model.hierarchy, stack.hierarchy, before_last(stack)
     records = last_edits(stack)
     if now is own or now.hash == own.hash:
-        return {"edited": False}
+        return {"edited": False, "hash": short_hash(now)}
     reference, problem = _reference(model)
     asked = [photo.logits for photo in visitor.recent]
 
@@ -73,9 +75,12 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
 
     return {
         "edited": True,
+        "hash": short_hash(now),
         "edits": len(stack.past),
         "words": in_words(records) or "This hierarchy came from a file or a saved version.",
-        "consequences": str(consequences(records, model.rule)) if records else _RULES[model.rule],
+        "consequences": _plainly(
+            consequences(records, model.rule) if records else None, model.rule
+        ),
         "soft_changes": model.rule != "marginal",
         "problem": problem,
         "step": measured(before) if records else None,
@@ -83,12 +88,16 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
     }
 
 
-_RULES = {
-    "marginal": "Under 'marginal' another hierarchy can change the explanation and the hard "
-    "answer, never the soft answer.",
-    "representative": "Under 'representative' another hierarchy can change the explanation, the "
-    "hard answer and the soft answer.",
-}
+def _plainly(found: Consequences | None, rule: str) -> str:
+    """What an edit (None: another tree) can change in this model, without the field's words."""
+    if found and not found.hard_answer:
+        return "A new name changes no decision and no answer."
+    what = "an edit like this" if found else "another hierarchy"
+    if found.soft_answer if found else rule != "marginal":
+        rest = "the path, the class at its end, and which class is the likeliest"
+    else:
+        rest = "the path and the class at its end, never which class is the likeliest"
+    return f"In this model {what} can change {rest}."
 
 
 def _reference(model: NBDT) -> tuple[Reference | None, str]:
@@ -131,7 +140,8 @@ class _Panel:
         seq = sent.get("seq") if isinstance(sent.get("seq"), int) else 0
         try:
             visitor.stack = edited(visitor.stack, sent)
-            reply = {"seq": seq, "ok": True, "text": _done(sent.get("kind"), visitor.stack)}
+            text, tree = _done(sent.get("kind"), visitor.stack), short_hash(visitor.hierarchy)
+            reply = {"seq": seq, "ok": True, "text": text, "hash": tree}
             return self._redrawn(visitor, {self.stage.tree: {"reply": dump(reply)}})
         except NBDTError as error:
             visitor.stack = before

@@ -58,17 +58,16 @@ def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     name = sent.get("name")
     if not isinstance(name, str) or not name.strip():
         raise EditError("Give the version a name.")
-    kept = store.save_hierarchy(
+    saved = store.save_hierarchy(
         visitor.hierarchy,
         name.strip(),
         model=_model(visitor),
         visitor=getattr(visitor, "id", ""),
         edits=visitor.stack.edits,
     )
-    text = (
-        f"Saved as {kept.name!r}, version {kept.version}. Everyone who uses this page can load it."
-    )
-    return _said(text) | list_saved(store, visitor, sent)
+    text = f"Saved as {saved.name!r}, version {saved.version}. Everyone who uses this page can load it."
+    kept = short_hash(visitor.hierarchy)
+    return _said(text, kept=kept) | list_saved(store, visitor, sent)
 
 
 def load(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
@@ -86,7 +85,8 @@ def compare(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     more = len(lines) - MOST_LINES
     rest = [f"… and {more:,} more changes"] if more > 0 else []
     shown = [*lines[:MOST_LINES], *rest] or ["They are the same."]
-    return {"difference": dump({"title": title, "lines": shown})}
+    now = short_hash(visitor.hierarchy)
+    return {"difference": dump({"title": title, "lines": shown, "now": now})}
 
 
 def download(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
@@ -96,7 +96,8 @@ def download(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
         raise FormatError(f"Unknown format {short(kind)}; choose one of {listed(WRITERS, 9)}.")
     name = f"hierarchy-{kind}-{visitor.hierarchy.hash[:8]}.{SUFFIXES.get(kind, 'json')}"
     text = WRITERS[kind](visitor.hierarchy)
-    return {"file": dump({"name": name, "text": text, "seq": sent.get("seq")})}
+    kept = short_hash(visitor.hierarchy)
+    return {"file": dump({"name": name, "text": text, "seq": sent.get("seq"), "kept": kept})}
 
 
 def upload(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
@@ -149,11 +150,17 @@ def _replace(visitor: Visitor, tree: Hierarchy, text: str) -> Props:
     """Another tree, with edits to come; the earlier one with its edits can be had back."""
     _REPLACED[visitor] = visitor.stack
     visitor.stack, visitor.selected = EditStack(tree), None
-    return _said(text, back=True)
+    return _said(text, kept=short_hash(tree), back=True)
 
 
-def _said(text: str, *, back: bool = False) -> Props:
-    return {"said": dump({"ok": True, "text": text, "back": back})}
+def _said(text: str, *, kept: str = "", back: bool = False) -> Props:
+    """What happened; `kept` is `short_hash` of a tree that outlasts the page."""
+    return {"said": dump({"ok": True, "text": text, "back": back, "kept": kept})}
+
+
+def short_hash(tree: Hierarchy) -> str:
+    """By which the browser tells one hierarchy from another."""
+    return tree.hash[:16]
 
 
 # ---- versions ----------------------------------------------------------------------------------------
@@ -172,7 +179,7 @@ def _saved(store: Store | None, visitor: Visitor) -> dict[str, Any]:
 
 
 def _listed(one: SavedHierarchy) -> dict[str, Any]:
-    return {"id": one.id, "label": f"{one.name}, version {one.version}", "time": one.time[:16]}
+    return {"id": one.id, "label": f"{one.name}, version {one.version}", "time": one.time}
 
 
 def _version(store: Store | None, visitor: Visitor, wanted: object) -> tuple[Hierarchy, str]:

@@ -36,7 +36,7 @@ const answered = (record) => {
     make('p', 'nbdt-sure', record.sure),
     trail(record.trail),
   ];
-  if (record.unfamiliar) parts.push(make('p', 'nbdt-caution', record.unfamiliar));
+  parts.push(...record.cautions.map((text) => make('p', 'nbdt-caution', text)));
   parts.push(known(record));
   return parts;
 };

@@ -11,6 +11,7 @@ const EMPTY = { left: 25, top: 25, right: 75, bottom: 75 };
 const SIDES = [['left', 'Left'], ['top', 'Top'], ['right', 'Right'], ['bottom', 'Bottom']];
 let key = '', kind = '', step = 0, child = '', reference = '', box = { ...EMPTY };
 let seq = 0, waiting = 0, late = 0;
+let marked = false; // whether the region is the visitor's: its first place says nothing
 let fields = null, status = null, send = null, note = null, keep = null, label = null;
 
 const labelled = (tag, text, control, hint) => {
@@ -97,6 +98,7 @@ const regionFields = (record) => {
   const board = make('div', 'nbdt-correct-board'), frame = make('div', 'nbdt-correct-box');
   const shown = picture(record.photo, 'The photograph as the network sees it');
   const numbers = {};
+  const mark = () => { marked = true; tidy(); draw(); };
   const draw = () => {
     frame.style.left = box.left + '%';
     frame.style.top = box.top + '%';
@@ -126,8 +128,7 @@ const regionFields = (record) => {
     const [x, y] = place(event);
     box = { left: Math.min(from[0], x), top: Math.min(from[1], y),
             right: Math.max(from[0], x), bottom: Math.max(from[1], y) };
-    tidy();
-    draw();
+    mark();
   });
   const stop = () => { from = null; };
   board.addEventListener('pointerup', stop);
@@ -143,8 +144,7 @@ const regionFields = (record) => {
     } else if (box.left + x >= 0 && box.right + x <= 100 && box.top + y >= 0 && box.bottom + y <= 100) {
       box = { left: box.left + x, top: box.top + y, right: box.right + x, bottom: box.bottom + y };
     }
-    tidy();
-    draw();
+    mark();
   });
   const row = make('div', 'nbdt-correct-numbers');
   SIDES.forEach(([name, title]) => {
@@ -154,8 +154,7 @@ const regionFields = (record) => {
     input.max = '100';
     input.addEventListener('change', () => {
       box[name] = clamp(Number(input.value) || 0);
-      tidy();
-      draw();
+      mark();
     });
     numbers[name] = input;
     row.append(labelled('div', title + ' %', input));
@@ -229,6 +228,7 @@ const payload = (record) => {
 const lacks = (said) => {
   if (kind === 'step' && !said.child) return 'Choose where the step should have gone.';
   if (kind === 'evidence' && !said.reference) return 'Choose the picture that should not count.';
+  if (kind === 'region' && !marked) return 'First mark what should not count: drag over it on the photograph.';
   if (kind === 'label' && !said.label) return 'Say what it is.';
   return '';
 };
@@ -260,7 +260,8 @@ const answered = () => {
   clearTimeout(late);
   send.disabled = false;
   tell(reply.text, reply.done ? 'done' : 'problem');
-  if (reply.done && note) { note.value = ''; reference = ''; }
+  // Consent is for one correction: the next one asks again.
+  if (reply.done && note) { note.value = ''; reference = ''; keep.checked = false; }
 };
 
 // ---- the whole ----
@@ -271,7 +272,7 @@ const draw = () => {
   if (!record) { key = ''; root.replaceChildren(); return; }
   if (record.key === key) return;
   key = record.key;
-  kind = ''; step = 0; child = ''; reference = ''; box = { ...EMPTY };
+  kind = ''; step = 0; child = ''; reference = ''; box = { ...EMPTY }; marked = false;
   const form = make('form', 'nbdt-correct-form');
   const kinds = KINDS.filter(([name]) => name !== 'evidence' || record.has_evidence);
   fields = make('div', 'nbdt-correct-fields');

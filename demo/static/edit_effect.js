@@ -68,10 +68,14 @@ const elsewhere = (found, record) => {
       accuracyTile('Accuracy, likeliest class', before.soft, after.soft, found.changed_soft, images,
         record.soft_changes ? '' : 'No edit changes it under this model’s rule.'));
   }
-  if (found.recent) {
+  if (found.recent === 1) {
+    const soft = (found.recent_soft ? 'Another' : 'The same') + ' likeliest class.';
+    tiles.append(tile('Your photograph', found.recent_hard ? 'Another answer' : 'The same answer', 'At the end of its path.', record.soft_changes ? soft : ''));
+  } else if (found.recent) {
     const big = found.recent_hard + ' of ' + found.recent;
-    const soft = record.soft_changes ? found.recent_soft + ' change their likeliest class.' : '';
-    tiles.append(tile('Your last photographs', big, 'change the answer of their path.', soft));
+    const hard = found.recent_hard === 1 ? 'changes the answer of its path.' : 'change the answer of their path.';
+    const soft = found.recent_soft + (found.recent_soft === 1 ? ' changes its likeliest class.' : ' change their likeliest class.');
+    tiles.append(tile('Your last photographs', big, hard, record.soft_changes ? soft : ''));
   }
   return tiles;
 };
@@ -81,6 +85,21 @@ const measuredOn = (found) => {
   const all = found.images_all.toLocaleString('en');
   if (found.images === found.images_all) return 'Measured on the ' + all + ' photographs of the model’s reference set.';
   return 'Measured on ' + found.images.toLocaleString('en') + ' of the ' + all + ' photographs of the model’s reference set.';
+};
+
+// ---- what is kept ----
+
+const keptTrees = new Set(); // hashes of hierarchies that were saved, loaded or downloaded
+const unsavedLine = make('p', 'nbdt-edit-unsaved', 'Until you save or download it, your hierarchy lasts only as long as this page is open.');
+
+const isUnsaved = () => {
+  const record = parsed(props.effect);
+  return Boolean(record && record.edited) && !keptTrees.has(record.hash);
+};
+
+const keepsTree = (hash) => {
+  keptTrees.add(hash);
+  unsavedLine.hidden = !isUnsaved();
 };
 
 let scope = 'step'; // what the edit is compared with
@@ -119,5 +138,6 @@ const drawEffect = () => {
   if (found.before) made.push(make('p', 'nbdt-edit-verdict', verdict(found)), both(found));
   made.push(make('h3', '', 'What else changes'), elsewhere(found, record));
   made.push(make('p', 'nbdt-small', [measuredOn(found), record.problem, record.consequences].filter(Boolean).join(' ')));
-  effectPart.replaceChildren(...made);
+  unsavedLine.hidden = !isUnsaved();
+  effectPart.replaceChildren(...made, unsavedLine);
 };

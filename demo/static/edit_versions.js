@@ -75,9 +75,14 @@ const loading = line(labelled('Saved version', versionList), loadButton);
 const compareOutput = make('div', 'nbdt-edit-difference');
 compareOutput.setAttribute('role', 'status');
 
+const localTime = (text) => {
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) ? text : time.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+};
+
 const drawSaved = () => {
   const saved = parsed(props.saved) || { keeps: false, versions: [] };
-  const versions = saved.versions.map((one) => [String(one.id), one.label + ' (' + one.time.replace('T', ' ') + ')']);
+  const versions = saved.versions.map((one) => [String(one.id), one.label + ' (' + localTime(one.time) + ')']);
   const own = [['own', 'the model’s own'], ['now', 'yours now']];
   options(versionList, versions);
   options(firstList, [...own, ...versions]);
@@ -89,7 +94,9 @@ const drawSaved = () => {
 
 const drawDifference = () => {
   const record = parsed(props.difference);
-  if (!record) return compareOutput.replaceChildren();
+  const effect = parsed(props.effect);
+  // One with 'yours now' holds for the tree that it was made with.
+  if (!record || (effect && effect.hash !== record.now)) return compareOutput.replaceChildren();
   const lines = make('ul');
   lines.append(...record.lines.map((text) => make('li', '', text)));
   compareOutput.replaceChildren(make('p', 'nbdt-eyebrow', record.title), lines);
@@ -103,6 +110,7 @@ const saveFile = () => {
   link.href = url;
   link.download = record.name;
   link.click();
+  keepsTree(record.kept);
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 };
 

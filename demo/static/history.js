@@ -24,7 +24,7 @@ const correction = (one) => {
   words.append(make('p', 'nbdt-said-text', one.text));
   if (one.note) words.append(make('p', 'nbdt-said-note', one.note));
   words.append(make('p', 'nbdt-said-facts', facts.filter(Boolean).join(' · ')));
-  item.append(words, button('Undo', 'Undo correction ' + one.id,
+  item.append(words, button('Delete', 'Delete correction ' + one.id,
     () => trigger('withdraw', { id: one.id, seq: ++seq })));
   return item;
 };

@@ -23,16 +23,27 @@ const facts = (record) => {
   return side;
 };
 
+// On a low screen it opens below the fold, and the click would seem to do nothing. On a telephone
+// its head is enough: the node that was tapped, with its menu, should stay near.
+const bringIntoView = () => {
+  const narrow = window.matchMedia('(max-width: 560px)').matches;
+  (narrow ? root.firstElementChild : root).scrollIntoView({ block: 'nearest', behavior: reducedMotion() ? 'auto' : 'smooth' });
+};
+
 const draw = () => {
   const record = parsed(props.record);
   root.hidden = !record;
-  if (!record) return root.replaceChildren();
+  if (!record) {
+    delete root.dataset.node;
+    return root.replaceChildren();
+  }
   let body = make('p', 'nbdt-words', record.sentence);
   if (record.map) {
     body = make('div', 'nbdt-node-body');
     body.append(layered(props.photo, record.map, record.scale, record.label), facts(record));
   }
   root.replaceChildren(heading(record), body);
+  if (root.dataset.node !== record.id) bringIntoView();
   root.dataset.node = record.id;
 };
 

@@ -50,6 +50,9 @@ const newTree = () => {
   sayCount();
   focused = tree.index.get(focusId) ?? 0;
   lit = null;
+  // What the line below says is of the last edit; this tree may come from a file or a version.
+  const reply = parsed(props.reply);
+  if (old && (!reply || reply.hash !== tree.hash)) say('');
   return Boolean(old) && had;
 };
 
@@ -76,6 +79,15 @@ const touched = (...records) => {
   return found;
 };
 
+// Of many classes the answer's may be outside what is seen; the page itself stays where it is.
+const showLit = () => {
+  const made = items.get(lit.path.at(-1));
+  if (!made) return;
+  const row = parts.get(made).row.getBoundingClientRect();
+  const seen = scroller.getBoundingClientRect();
+  if (row.top < seen.top || row.bottom > seen.bottom) scroller.scrollTop += row.top - seen.top - (seen.height - row.height) / 2;
+};
+
 const receive = () => {
   if (!props.tree) return;
   const changed = !tree || tree.text !== props.tree;
@@ -94,6 +106,7 @@ const receive = () => {
     redecorate(touched(old, lit));
     afterDraw();
   }
+  if (!keep && lit && (!old || old.path.join() !== lit.path.join())) showLit();
   focusAfter = null;
 };
 

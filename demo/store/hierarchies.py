@@ -15,7 +15,7 @@ from nbdt.nodes import check_word
 from . import records
 from .base import Base
 from .engine import reading, writing
-from .limits import at_most, count, now
+from .limits import at_most, now, room_for_hierarchy
 from .place import StoreError
 from .records import SavedHierarchy
 from .schema import HierarchyRow
@@ -48,10 +48,9 @@ class Hierarchies(Base):
         check_word(name, "The name of a hierarchy")
         content = hierarchy.to_json()
         at_most(len(content.encode()), self.limits.hierarchy_bytes, "bytes in a hierarchy")
+        records_of_edits = json.dumps([edit.to_dict() for edit in edits])
         with writing(self._engine) as session:
-            own = count(session, select(HierarchyRow.id).where(HierarchyRow.visitor == visitor))
-            limit = self.limits.hierarchies_of_visitor
-            at_most(own + 1, limit, "saved hierarchies of one visitor")
+            room_for_hierarchy(session, visitor, len(content) + len(records_of_edits), self.limits)
             last = session.scalar(
                 select(func.max(HierarchyRow.version)).where(
                     HierarchyRow.model == model, HierarchyRow.name == name
@@ -60,7 +59,7 @@ class Hierarchies(Base):
             row = HierarchyRow(
                 visitor=visitor, model=model, name=name, version=(last or 0) + 1,
                 hash=hierarchy.hash, time=now(), content=content,
-                edits=json.dumps([edit.to_dict() for edit in edits]),
+                edits=records_of_edits,
             )  # fmt: skip
             session.add(row)
             session.flush()

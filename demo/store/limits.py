@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from nbdt.errors import listed
 
 from .place import StoreError
-from .schema import CorrectionRow, PhotographRow
+from .schema import CorrectionRow, HierarchyRow, PhotographRow
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Limits:
     photograph_bytes_in_all: int = 20 << 30
     marks_of_visitor: int = 1_000
     hierarchies_of_visitor: int = 200
+    hierarchies: int = 20_000
     hierarchy_bytes: int = 32 << 20
+    hierarchy_text_in_all: int = 2 << 30  # characters, which all databases count alike
     text: int = 2_000  # characters of a note
 
 
@@ -37,6 +39,19 @@ def room_for_correction(session: Session, visitor: str, limits: Limits) -> None:
     at_most(own + 1, limits.corrections_of_visitor, "corrections of one visitor", instead)
     at_most(count(session, select(CorrectionRow.id)) + 1, limits.corrections,
             "corrections in this store")  # fmt: skip
+
+
+def room_for_hierarchy(session: Session, visitor: str, size: int, limits: Limits) -> None:
+    """Raises StoreError if the visitor, or everybody together, has saved enough hierarchies."""
+    own = count(session, select(HierarchyRow.id).where(HierarchyRow.visitor == visitor))
+    instead = "Download this one instead."
+    at_most(own + 1, limits.hierarchies_of_visitor, "saved hierarchies of one visitor", instead)
+    at_most(count(session, select(HierarchyRow.id)) + 1, limits.hierarchies,
+            "saved hierarchies in this store", instead)  # fmt: skip
+    length = func.length(HierarchyRow.content) + func.length(HierarchyRow.edits)
+    used = session.scalar(select(func.coalesce(func.sum(length), 0))) or 0
+    at_most(used + size, limits.hierarchy_text_in_all,
+            "characters of saved hierarchies in this store", instead)  # fmt: skip
 
 
 def keep_photograph(

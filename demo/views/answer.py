@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import gradio as gr
 
+from nbdt.correction import picture_hash
 from nbdt.model import NBDT
 from nbdt.paths import Path
 
+from ..examples import examples, knows
 from ..part import dump, part
-from ..visitor import Visitor
+from ..uploads import opened
+from ..visitor import Photograph, Visitor
 from .sureness import unfamiliar, verdict
 
 LISTED = 200  # class names that are listed; a reader of more uses the tree's search
@@ -34,9 +38,38 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
         "headline": said.headline,
         "sure": said.sure,
         "trail": _trail(found.path),
-        "unfamiliar": unfamiliar(visitor.model, visitor.photo.logits),
+        "cautions": _cautions(visitor.model, visitor.photo),
     }
     return gr.HTML(record=dump(record))
+
+
+def _cautions(model: NBDT, photo: Photograph) -> list[str]:
+    """Why this answer may be worth less than it seems."""
+    found = [_unknown_example(model, photo), _small(model, photo)]
+    return [text for text in (*found, unfamiliar(model, photo.logits)) if text]
+
+
+def _unknown_example(model: NBDT, photo: Photograph) -> str | None:
+    name = _example_hashes().get(photo.hash)
+    if name is None or knows(model, name):
+        return None
+    return f"This example shows “{name}”, which is not one of its classes."
+
+
+@lru_cache(maxsize=1)
+def _example_hashes() -> dict[str, str]:
+    """Names of the examples by what a photograph of the page is known by."""
+    return {picture_hash(opened(str(one.path))): name for name, one in examples().items()}
+
+
+def _small(model: NBDT, photo: Photograph) -> str | None:
+    (width, height), side = photo.image.size, model.preprocess.size
+    if min(width, height) >= side:
+        return None
+    return (
+        f"This picture is small: {width:,} × {height:,} pixels, fewer than the {side:,} × {side:,} "
+        "that the network looks at. It is enlarged, and detail that it lacks cannot count."
+    )
 
 
 def _trail(path: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -16,6 +17,8 @@ from nbdt.model import NBDT
 from nbdt.paths import Path
 
 RARE = 0.05  # share of the reference photographs below which a response is called unusually weak
+
+OF_LEAVES = re.compile(r", | \+ [\d,]+$")  # in a name that `hierarchies.labels` made of leaves
 
 APART = 0.05  # a group is worth a word if it is so much surer than the class
 
@@ -64,13 +67,18 @@ def verdict(path: Path) -> Verdict:
 
 
 def sure_group(path: Path) -> tuple[str, float] | None:
-    """The deepest group on the way with a probability of at least `SURE`, and that probability."""
+    """The deepest group on the way with a probability of at least `SURE`, and that probability.
+
+    Groups that are called after some of their leaves say nothing in a sentence: "it is sure that it
+    is a rifle, suit + 599".
+    """
     chances = accumulate(d.log_probs[d.chosen] for d in path)
     groups = [
         (decision.children[decision.chosen], math.exp(chance))
         for decision, chance in zip(path, chances, strict=True)
     ][:-1]
-    return next((found for found in reversed(groups) if found[1] >= SURE), None)
+    named = [found for found in groups if not OF_LEAVES.search(found[0])]
+    return next((found for found in reversed(named) if found[1] >= SURE), None)
 
 
 def unfamiliar(model: NBDT, logits: Tensor) -> str | None:
