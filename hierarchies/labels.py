@@ -27,6 +27,8 @@ def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None)
         total: how many leaves there are, where `classes` are not all.
     """
     total = len(classes) if total is None else total
+    if limit == total - 1 <= len(classes) - 1:  # "+ 1" is as long as most names
+        limit = total
     shown = ", ".join(map(_short, classes[:limit]))
     return f"{shown} + {total - limit:,}" if total > limit else shown
 
