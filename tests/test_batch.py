@@ -505,7 +505,7 @@ def test_a_shard_is_i_of_n(text):
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"shard": (3, 2)}, "shard i of n"),
         ({"precision": "half"}, "auto, float32 and bfloat16"),
-        ({"counterfactuals": True}, "ask for pages"),
+        ({"counterfactuals": True}, "add --pages"),
         ({"method": "gradcam"}, "Did you mean 'grad-cam'"),
     ],
 )
