@@ -17,8 +17,9 @@ from torch import Tensor
 from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
 from nbdt.explain import Explanation
-from nbdt.explain.attribution import class_maps, explain_layer, node_maps
+from nbdt.explain.attribution import explain_layer
 from nbdt.explain.layers import Layer, last_layer
+from nbdt.explain.node_maps import class_maps, node_maps
 from nbdt.fingerprint import embedding_hash
 from nbdt.hierarchies.edit_stack import EditStack
 from nbdt.hierarchy import Hierarchy

@@ -15,6 +15,8 @@ from timm.models._registry import generate_default_cfgs
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
+from .small import CIFAR_INPUT
+
 WIDTHS = (16, 32, 64)
 
 
@@ -83,13 +85,8 @@ def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 _INPUT = {
-    "url": "",
-    "num_classes": 10,
-    "input_size": (3, 32, 32),
-    "pool_size": (8, 8),
-    "crop_pct": 1.0,
-    "interpolation": "bicubic",
-    "mean": (0.485, 0.456, 0.406),
+    **CIFAR_INPUT,
+    "mean": (0.485, 0.456, 0.406),  # what the published weights were trained with
     "std": (0.229, 0.224, 0.225),
     "first_conv": "conv1",
     "classifier": "linear",

@@ -122,7 +122,7 @@ def _classifier(features: int, num_classes: int) -> nn.Module:
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
 
 
-_INPUT = {
+CIFAR_INPUT = {
     "url": "",
     "num_classes": 10,
     "input_size": (3, 32, 32),
@@ -134,11 +134,11 @@ _INPUT = {
     "first_conv": "stem.0",
     "classifier": "fc",
 }
-_RESNET_INPUT = {**_INPUT, "pool_size": (4, 4), "first_conv": "conv1"}
+_RESNET_INPUT = {**CIFAR_INPUT, "pool_size": (4, 4), "first_conv": "conv1"}
 default_cfgs = generate_default_cfgs(
     {
-        "small_resnet.untrained": _INPUT,
-        "small_resnet8.untrained": _INPUT,
+        "small_resnet.untrained": CIFAR_INPUT,
+        "small_resnet8.untrained": CIFAR_INPUT,
         "resnet18_32px.untrained": _RESNET_INPUT,
         "resnet101_32px.untrained": _RESNET_INPUT,
     }

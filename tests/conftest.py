@@ -6,12 +6,14 @@ in the environment (as in CI) a missing one is an error instead.
 """
 
 import os
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import hypothesis
 import pytest
+from PIL import Image
 
 from nbdt.torchvision_cpu import import_torchvision
 
@@ -89,6 +91,24 @@ def pytest_terminal_summary(terminalreporter):
 def data_dir():
     """The shared data folder; for tests marked ``data``."""
     return DATA
+
+
+@pytest.fixture(scope="module")
+def noise_folders(tmp_path_factory):
+    """Makes three class folders of 16 pictures of noise each."""
+
+    def make(size):
+        root = tmp_path_factory.mktemp("photos")
+        rng = random.Random(0)
+        for name in ("ant", "bee", "cat"):
+            (root / name).mkdir()
+            for index in range(16):
+                colours = [rng.randbytes(3) for _ in range(16)]
+                image = Image.frombytes("RGB", (4, 4), b"".join(colours))
+                image.resize(size).save(root / name / f"{index}.png")
+        return root
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -362,7 +362,7 @@ def test_another_batchs_folder_is_refused_with_what_differs(small, photos, tmp_p
     ("text", "message"),
     [
         ("not json", "is not JSON"),
-        ("{}", "is not the record of a batch"),
+        ("{}", 'no JSON object with "format": "nbdt-batch"'),
         ('{"format": "nbdt-batch", "version": 2}', "format version 2"),
     ],
 )

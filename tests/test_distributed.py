@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -11,7 +10,6 @@ import time
 
 import pytest
 import torch
-from PIL import Image
 
 from nbdt import NBDT, NBDTError
 from nbdt.networks import create_timm
@@ -43,16 +41,8 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    rng = random.Random(0)
-    for name in ("ant", "bee", "cat"):
-        (root / name).mkdir()
-        for index in range(16):
-            colours = [rng.randbytes(3) for _ in range(16)]
-            image = Image.frombytes("RGB", (4, 4), b"".join(colours))
-            image.resize((32, 32)).save(root / name / f"{index}.png")
-    return root
+def photos(noise_folders):
+    return noise_folders((32, 32))
 
 
 def start(photos, out, ranks, how="new", **changes):

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -48,16 +47,8 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    rng = random.Random(0)
-    for name in ("ant", "bee", "cat"):
-        (root / name).mkdir()
-        for index in range(16):
-            colours = [rng.randbytes(3) for _ in range(16)]
-            image = Image.frombytes("RGB", (4, 4), b"".join(colours))
-            image.resize((12, 10)).save(root / name / f"{index}.png")
-    return root
+def photos(noise_folders):
+    return noise_folders((12, 10))
 
 
 # Children of a process that has imported everything start at once, so that many can be killed.

@@ -8,20 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from nbdt.model import NBDT
+from nbdt.terminal import progress
 
 from .device import to_device
 from .inputs import count_inputs
@@ -94,18 +83,7 @@ def _bar(inputs: Sequence[str], column: str | None, shard: tuple[int, int]) -> I
         yield None
         return
     total = count_inputs(inputs, column)
-    columns = (
-        SpinnerColumn(), TextColumn("images"), BarColumn(), MofNCompleteColumn(), _Rate(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress("images") as bar:
         # A shard's images are its parts'; n-th of them is near enough for the time left.
-        task = progress.add_task("", total=total and -(-total // shard[1]))
-        yield lambda count: progress.advance(task, count)
-
-
-class _Rate(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.1f}/s" if task.speed else "")
+        task = bar.add_task("", total=total and -(-total // shard[1]))
+        yield lambda count: bar.advance(task, count)

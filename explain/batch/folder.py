@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
+from nbdt.files import check_record
 from nbdt.images import ImageError
 
 from .inputs import Input
@@ -242,14 +243,7 @@ def read_json(where: Place, name: str) -> dict[str, Any]:
         raise NBDTError(f"There is no batch at {str(where)!r} ({name}).") from None
     except (ValueError, RecursionError) as error:
         raise NBDTError(f"{path!r} is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise NBDTError(f'{path!r} is not the record of a batch ("format": "{FORMAT}").')
-    if record.get("version") != VERSION:
-        raise NBDTError(
-            f"{path!r} has batch format version {record.get('version')!r}; this release reads "
-            f"version {VERSION}. Upgrade nbdt-vision, or name a new folder."
-        )
-    return record
+    return check_record(record, path, FORMAT, VERSION)
 
 
 def _unchanged(

@@ -15,16 +15,10 @@ from nbdt.fingerprint import model_hash
 from nbdt.model import NBDT
 from nbdt.paths import Path
 
-from ..attribution import (
-    GRAD_CAM,
-    check_method,
-    explain,
-    flat_logits,
-    path_maps,
-    soft_answers,
-)
+from ..attribution import GRAD_CAM, check_method, explain, soft_answers
 from ..explanation import Explanation
 from ..layers import last_layer
+from ..node_maps import flat_logits, path_maps
 from .device import computing
 
 if TYPE_CHECKING:
