@@ -15,8 +15,9 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -41,12 +42,7 @@ from nbdt.explain import EvidenceIndex, explain
 from nbdt.hierarchies import edit
 from nbdt.paths import Decision, Path
 
-# Gradio leaves event loops and sockets of its own behind, which show wherever memory is collected.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore:.*no_silent_downcasting",  # pandas 3, through Gradio's queue
-)
+pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")  # pandas 3, in Gradio
 
 PHOTO = Image.effect_noise((64, 48), 90).convert("RGB")
 
@@ -62,13 +58,36 @@ def model():
     return NBDT.load("cifar10")
 
 
+@contextmanager
+def served(model, /, store=None, **options):
+    """The address of the page, served from this process.
+
+    Gradio makes an event loop for every lock and closes none of them; memory collected later,
+    in any test, would warn of it.
+    """
+    loops, make = [], asyncio.new_event_loop
+
+    def remembered():
+        loops.append(make())
+        return loops[-1]
+
+    port = free_port()
+    with patch.object(asyncio, "new_event_loop", remembered):
+        blocks = build(model, store=store)
+        launch(blocks, "127.0.0.1", port, block=False, **options)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        blocks.close(verbose=False)
+        asyncio.set_event_loop(None)
+        for loop in loops:
+            loop.close()
+
+
 @pytest.fixture(scope="module")
 def page(model):
-    """The page, served from this process."""
-    port, blocks = free_port(), build(model)
-    launch(blocks, "127.0.0.1", port, model="cifar10", block=False)
-    yield f"http://127.0.0.1:{port}"
-    blocks.close(verbose=False)
+    with served(model, model="cifar10") as address:
+        yield address
 
 
 @pytest.fixture
@@ -500,18 +519,13 @@ def test_the_server_fetches_nothing_that_a_request_names(page):
 
 
 def test_a_login_guards_the_page_and_not_its_health(model):
-    port, blocks = free_port(), build(model)
-    launch(blocks, "127.0.0.1", port, auth=[("ann", "secret")], block=False)
-    page = f"http://127.0.0.1:{port}"
-    try:
+    with served(model, auth=[("ann", "secret")]) as page:
         assert ask(f"{page}/health")[0] == 200
         assert ask(f"{page}/gradio_api/call/explain", {"data": [None]})[0] == 401
         assert ask(f"{page}/gradio_api/info")[0] == 401
         form = {"content-type": "application/x-www-form-urlencoded"}
         assert ask(f"{page}/login", b"username=ann&password=wrong", **form)[0] == 400
         assert ask(f"{page}/login", b"username=ann&password=secret", **form)[0] == 200
-    finally:
-        blocks.close(verbose=False)
 
 
 def moved_cat(page, session):
@@ -534,20 +548,14 @@ def test_who_is_forgotten_is_told_so_until_there_is_a_photograph(page):
 
 def test_corrections_of_who_is_forgotten_are_answered_and_opening_the_page_arrives(model, tmp_path):
     store = Store.open(str(tmp_path / "kept.sqlite"))
-    port, blocks = free_port(), build(model, store=store)
-    launch(blocks, "127.0.0.1", port, block=False)
-    page = f"http://127.0.0.1:{port}"
     sent = {"kind": "label", "label": "cat", "seq": 3}
-    try:
+    with closing(store), served(model, store) as page:
         assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
         assert FORGOTTEN not in outcome(page, event(page, "look"), [None, ""], "x")
         assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
         outcome(page, event(page, "load"), [None, ""], "x")
         said = outcome(page, event(page, "say"), [None, ""], "x", sent)
         assert "no photograph yet" in said
-    finally:
-        blocks.close(verbose=False)
-        store.close()
 
 
 # ---- a visitor ---------------------------------------------------------------------------------
