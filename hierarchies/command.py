@@ -20,6 +20,7 @@ from . import formats, library
 from .class_order import check_order
 from .difference import diff
 from .edit_command import USAGE, make_edit
+from .history import History, keep_edit
 from .view import PICTURES, print_tree, save_picture
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -27,7 +28,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 WIDE, DEEP = 30, 30  # children and levels beyond which a person loses the overview
 
 Tree = Annotated[
-    str, typer.Argument(help="A shipped tree's name, a model's name or folder, or a file.")
+    str,
+    typer.Argument(
+        help="A shipped tree's name, a model's name or folder, a history's folder, or a file."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 Out = Annotated[
@@ -180,19 +184,45 @@ def edit(
     *,
     name: Annotated[str | None, typer.Option(help="Name of the group that results.")] = None,
     out: Out = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Keep it as the next version in this folder.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="The reason, for --history.")] = "",
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Change a tree; the given one stays as it is."""
-    changed, record = make_edit(library.find(tree), kind, nodes, name)
+    before = library.find(tree)
+    changed, record = make_edit(before, kind, nodes, name)
+    saved = "Nothing was saved; --out FILE or --history FOLDER saves the result."
     if out is not None:
         _save(changed, out, overwrite=overwrite, quiet=True)
+        saved = f"saved: {plain(str(out))}"
+    if history is not None:
+        version = keep_edit(History(history), before, changed, record, why)
+        saved = f"saved: version {version.number} in {plain(str(history))}"
     if as_json:
         return _echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
     typer.echo(record.summary)
     for rule in ("marginal", "representative"):
         typer.echo(f"  {record.consequences(rule)}")
-    return typer.echo(f"saved: {out}" if out else "Nothing was saved; --out FILE saves the result.")
+    return typer.echo(saved)
+
+
+@app.command(name="history")
+def history_command(
+    folder: Annotated[Path, typer.Argument(help="What `edit --history` wrote.")],
+    as_json: Json = False,
+) -> None:
+    """List the versions of a tree, oldest first: when, who and why."""
+    versions = History(folder).versions()
+    if not versions:
+        raise NBDTError(f"There are no versions in {os.fspath(folder)!r}.")
+    if as_json:
+        return _echo([version.to_dict() for version in versions])
+    for version in versions:
+        _print_line(plain(str(version)))
+    return None
 
 
 @app.command(name="diff")

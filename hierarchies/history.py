@@ -8,6 +8,7 @@ killed in between leaves an empty file: its number is skipped, its version was n
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import os
@@ -244,6 +245,36 @@ class History:
             if path.exists() and not path.stat().st_size:
                 path.unlink()
             raise
+
+
+def keep_edit(
+    history: History, before: Hierarchy, after: Hierarchy, record: Edit, why: str = ""
+) -> Version:
+    """Save what one edit made as a version, by the user of this process.
+
+    An empty history begins with the tree before the edit.
+
+    Args:
+        history: where.
+        before: a version of it.
+        after: what the edit made of it.
+        record: the edit.
+        why: the reason; by default what the edit did, in words.
+
+    Raises:
+        HistoryError: `before` is none of the versions.
+        OSError: the folder cannot be written.
+    """
+    versions, who = history.versions(), getpass.getuser()
+    same = [version.number for version in versions if version.hash == before.hash]
+    if versions and not same:
+        folder = os.fspath(history.folder)
+        raise HistoryError(
+            f"The tree to be changed is no version in {folder!r}; name the folder itself to change "
+            "its latest version, or another folder."
+        )
+    parent = same[-1] if same else history.save(before, who=who, why="before the edits").number
+    return history.save(after, who=who, why=why or record.summary, parent=parent, edits=[record])
 
 
 def _is_filled(entry: os.DirEntry[str]) -> bool:

@@ -16,6 +16,7 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.terminal import plain
 
 from . import formats
+from .history import History
 
 INDEX = "trees.json"
 MAX_LIST = 2**24  # bytes of a file of class names
@@ -77,9 +78,10 @@ def load(name: str) -> Hierarchy:
 
 
 def find(tree: str | os.PathLike[str]) -> Hierarchy:
-    """A tree by what people type: a shipped one's name, a model, or a file in any known format.
+    """A tree by what people type: a shipped one's name, a model, a history, or a file.
 
-    A model is a bundled one's name or a saved one's folder. Where a name is also that of a file,
+    A model is a bundled one's name or a saved one's folder; of a history's folder it is the latest
+    version; a file has any known format. Where a name is also that of a file,
     ``./name`` is the file.
 
     Raises:
@@ -96,7 +98,9 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
     if (path / "hierarchy.json").is_file():
         return Hierarchy.load(path / "hierarchy.json")
     if path.is_dir():
-        raise NBDTError(f"{name!r} is a folder without hierarchy.json, so no saved model.")
+        if History(path).latest() is None:
+            raise NBDTError(f"{name!r} is a folder of neither a saved model nor a history.")
+        return History(path).load()
     if not path.exists():
         raise NBDTError(
             f"There is no tree {name!r}: no such file, and no shipped tree or model of that name."

@@ -225,6 +225,37 @@ def test_an_impossible_edit_explains_itself(nbdt, tmp_path):
     assert files(tmp_path) == ["zoo.json"]
 
 
+def test_a_history_keeps_every_edit_and_gives_its_latest_tree(nbdt, tmp_path):
+    done = nbdt(
+        "edit", "zoo.json", "move", "seal", "bird", "--history", "kept", "--why", "it swims"
+    )
+    assert (done.status, done.err) == (0, "")
+    assert done.out.endswith("saved: version 2 in kept\n")
+    assert nbdt("edit", "kept", "move", "owl", "mammal", "--history", "kept").status == 0
+    listed = nbdt("history", "kept").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["1", "2", "3"]
+    assert listed[1].endswith(": it swims")
+    assert listed[2].endswith(": moved 'owl' from 'bird' to 'mammal'")
+    versions = json.loads(nbdt("history", "kept", "--json").out)
+    assert [version["parent"] for version in versions] == [None, 1, 2]
+    assert find("kept").hash == versions[-1]["hash"]
+    assert find("kept/000001.json") == ZOO
+    nbdt("edit", "kept/000001.json", "ungroup", "bird", "--history", "kept")  # a branch
+    assert json.loads(nbdt("history", "kept", "--json").out)[3]["parent"] == 1
+
+
+def test_a_history_is_of_one_tree(nbdt, tmp_path):
+    nbdt("edit", "zoo.json", "move", "seal", "bird", "--history", "kept")
+    nbdt("edit", "zoo.json", "move", "owl", "mammal", "--out", "other.json")
+    done = nbdt("edit", "other.json", "ungroup", "mammal", "--history", "kept")
+    assert (done.status, done.out) == (1, "")
+    assert "is no version in 'kept'; name the folder itself" in done.err
+    assert files(tmp_path / "kept") == ["000001.json", "000002.json"]
+    done = nbdt("history", "nowhere")
+    assert (done.status, done.out) == (1, "")
+    assert "There are no versions in 'nowhere'" in done.err
+
+
 def test_diff_in_words_and_as_json(nbdt):
     nbdt("edit", "zoo.json", "move", "seal", "bird", "--out", "new.json")
     done = nbdt("diff", "zoo.json", "new.json")

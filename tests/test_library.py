@@ -128,7 +128,7 @@ def test_find_takes_names_models_folders_and_files(tmp_path, monkeypatch):
 
 
 def test_find_refuses_a_folder_without_a_tree(tmp_path):
-    with pytest.raises(NBDTError, match="folder without hierarchy.json"):
+    with pytest.raises(NBDTError, match="neither a saved model nor a history"):
         find(tmp_path)
 
 
