@@ -98,20 +98,20 @@ def induce(
     synsets: Sequence[int | None] = unknown
     if names or settings.semantics or wnids is not None:
         synsets = class_synsets(classes, wnids)
-    _check_meaning(semantics, classes, synsets)
+    if semantics:
+        check_meaning(classes, synsets)
     merges = _merge(class_distances(units, synsets, settings.semantics), settings.linkage)
     leaves = unknown if wnids is None else wnids
     senses = synsets if names else unknown
     return _grow(merges, classes, leaves, senses, settings.branching, asked=branching is not None)
 
 
-def _check_meaning(
-    semantics: float | None, classes: Sequence[str], synsets: Sequence[int | None]
-) -> None:
-    if semantics and sum(synset is not None for synset in synsets) < 2:
+def check_meaning(classes: Sequence[str], synsets: Sequence[int | None]) -> None:
+    """Raises NBDTError if WordNet knows too few of the classes for semantics above 0."""
+    if sum(synset is not None for synset in synsets) < 2:
         raise NBDTError(
-            f"WordNet knows fewer than two of the classes {listed(classes)}, so semantics="
-            f"{semantics} has no meaning; give wnids, or semantics=0."
+            f"WordNet knows fewer than two of the classes {listed(classes)}, so semantics above 0 "
+            "have no meaning; give wnids, or semantics=0."
         )
 
 

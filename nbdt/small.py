@@ -118,6 +118,38 @@ class SmallResNet(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
+class SmallConvNet(SmallResNet):
+    """A stem of 2 × 2 patches, then six convolutions, two of which halve the resolution.
+
+    Args:
+        widths: channels of the stem and the three stages of two convolutions.
+        num_classes: outputs of the linear layer; 0 for none.
+        in_chans: channels of the image.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int, int] = (24, 64, 256, 256),
+        num_classes: int = 10,
+        in_chans: int = 3,
+    ) -> None:
+        nn.Module.__init__(self)
+        stem, first, second, third = widths
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = third
+        self.stem = nn.Sequential(nn.Conv2d(in_chans, stem, 2), nn.ReLU())
+        self.stages = nn.Sequential(
+            ConvNorm(stem, first, pool=True),
+            ConvNorm(first, first),
+            ConvNorm(first, second, pool=True),
+            ConvNorm(second, second),
+            ConvNorm(second, third),
+            ConvNorm(third, third),
+        )
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = _classifier(third, num_classes)
+
+
 def _classifier(features: int, num_classes: int) -> nn.Module:
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
 
@@ -139,6 +171,7 @@ default_cfgs = generate_default_cfgs(
     {
         "small_resnet.untrained": CIFAR_INPUT,
         "small_resnet8.untrained": CIFAR_INPUT,
+        "small_convnet.untrained": {**CIFAR_INPUT, "pool_size": (7, 7)},
         "resnet18_32px.untrained": _RESNET_INPUT,
         "resnet101_32px.untrained": _RESNET_INPUT,
     }
@@ -157,6 +190,15 @@ def small_resnet8(pretrained: bool = False, **options: Any) -> SmallResNet:
     """Eight layers, 2.7 million weights with ten classes: the network of the bundled models."""
     wider = {"widths": (64, 128, 256), "residuals": 2, **options}
     network: SmallResNet = build_model_with_cfg(SmallResNet, "small_resnet8", pretrained, **wider)
+    return network
+
+
+@register_model
+def small_convnet(pretrained: bool = False, **options: Any) -> SmallConvNet:
+    """Seven layers, 2.0 million weights with ten classes: the network of the bundled models."""
+    network: SmallConvNet = build_model_with_cfg(
+        SmallConvNet, "small_convnet", pretrained, **options
+    )
     return network
 
 

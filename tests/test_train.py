@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -61,6 +62,26 @@ def test_a_run_ends_in_a_saved_model_that_has_learnt(folder, tmp_path, monkeypat
         train(RECIPE, folder, tmp_path / "run")
 
 
+def test_the_recipe_shapes_the_induced_tree(folder, tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1, tree_from=0.0, branching=3, semantics=1.0)
+    assert len(train(recipe, folder, tmp_path / "run").hierarchy.inner_nodes) == 1
+    with pytest.raises(NBDTError, match="at least 2, or 0: by the rule; got 1"):
+        dataclasses.replace(RECIPE, branching=1)
+
+
+def test_semantics_of_classes_without_meaning_are_refused_before_the_run(folder, tmp_path):
+    named = tmp_path / "data"
+    shutil.copytree(folder, named)
+    names = ["xq-17", "xq-18", "xr-02"]
+    for split in ("train", "test"):
+        for old, new in zip(COLOURS, names, strict=True):
+            (named / split / old).rename(named / split / new)
+    recipe = dataclasses.replace(RECIPE, classes=tuple(names), semantics=0.5)
+    with pytest.raises(NBDTError, match=r"fewer than two .*; give wnids, or semantics=0"):
+        train(recipe, named, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("**/*.ckpt"))
+
+
 def figures(model):
     return model.provenance["accuracy"]["held_out"].keys()
 
@@ -69,7 +90,14 @@ def figures(model):
     "changes",
     [
         {"rule": "marginal", "schedule": "cosine", "optimizer": "adamw", "learning_rate": 2e-3},
-        {"rule": "marginal", "alpha": 0.5, "balance_classes": True, "clip_norm": 1.0},
+        {
+            "rule": "marginal",
+            "alpha": 0.5,
+            "branching": 3,
+            "semantics": 0.5,
+            "balance_classes": True,
+            "clip_norm": 1.0,
+        },
         {"freeze_norms": True, "optimizer": "adamw", "learning_rate": 1e-4, "tree_from": 0.0},
         {"freeze_backbone": True, "optimizer": "adamw", "warmup": 0.0},
         {

@@ -25,6 +25,11 @@ class ClassOrder:
     wnids: tuple[str | None, ...]
     origin: str
 
+    @property
+    def known_wnids(self) -> tuple[str | None, ...] | None:
+        """`wnids`, or None where none is known."""
+        return self.wnids if any(self.wnids) else None
+
     def places(self) -> dict[str, int]:
         """Class index by plain name and by WordNet id; a key that is two classes' is left out."""
         nodes = [Node("/", None, "root")]

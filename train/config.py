@@ -46,6 +46,8 @@ class Recipe:
         rule: "representative" or "marginal".
         linkage: how a hierarchy is induced when none is given: "average", "ward", "complete", or
             "auto", by the rule.
+        branching: most children of a node of an induced hierarchy; 0: by the rule.
+        semantics: how much WordNet has to say in it, from 0 to 1; -1: by the rule.
         tree_from: fraction of the run after which tree supervision starts. Until then the loss is
             plain cross-entropy, and the hierarchy is induced from the weights at that moment,
             unless one was given or the pretrained classifier has these classes.
@@ -108,6 +110,8 @@ class Recipe:
     # tree
     rule: str = "representative"
     linkage: str = "auto"
+    branching: int = 0
+    semantics: float = -1.0
     tree_from: float = 0.4
     refresh_every_epochs: int = 0
     beta: float = 1.0
@@ -165,6 +169,8 @@ class Recipe:
             if not low <= value <= high:
                 upper = "" if high == math.inf else f" and at most {high:g}"
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
+        if self.branching == 1:
+            raise NBDTError("Recipe key 'branching' must be at least 2, or 0: by the rule; got 1.")
         if self.strategy == "fsdp" and (self.ema_decay or self.freeze_backbone):
             raise NBDTError(
                 "strategy 'fsdp' divides the weights, which ema_decay and freeze_backbone need whole; "
@@ -197,6 +203,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("crop_padding_pixels", "early_size", "mixup_alpha"), (0, math.inf)),
     **dict.fromkeys(("cutmix_alpha", "save_every_minutes", "save_every_steps"), (0, math.inf)),
     "crop_share_min": (0.01, 1),
+    "branching": (0, math.inf),
+    "semantics": (-1, 1),
     "devices": (0, math.inf),
     "nodes": (1, math.inf),
     "workers": (AUTO, 256),

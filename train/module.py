@@ -210,13 +210,15 @@ class TreeSupervised(lightning.LightningModule):
     def induce_tree(self) -> None:
         """A tree from the classifier's weights as they are now."""
         self._check_finite()
-        linkage = self.recipe.linkage
+        recipe = self.recipe
         self.hierarchy = induce(
             _whole(self.classifier.weight.detach()).cpu(),
             self.order.names,
-            rule=self.recipe.rule,
-            linkage=None if linkage == "auto" else linkage,
-            wnids=self.order.wnids if any(self.order.wnids) else None,
+            rule=recipe.rule,
+            linkage=None if recipe.linkage == "auto" else recipe.linkage,
+            branching=recipe.branching or None,
+            semantics=None if recipe.semantics < 0 else recipe.semantics,
+            wnids=self.order.known_wnids,
         )
 
     def _start_tree(self) -> None:

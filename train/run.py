@@ -19,6 +19,8 @@ import lightning
 import torch
 from torch import nn
 
+from nbdt.hierarchies.concepts import class_synsets
+from nbdt.hierarchies.induced import check_meaning
 from nbdt.hierarchies.naming import rename
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
@@ -133,6 +135,8 @@ def _classes(
         return class_order((), recipe.classes, hierarchy), hierarchy
     order = class_order(scans[TRAIN].labels, recipe.classes)
     if hierarchy != WORDNET:
+        if recipe.semantics > 0:  # said now, not in the middle of the run
+            check_meaning(order.names, class_synsets(order.names, order.known_wnids))
         return order, None
     from nbdt.hierarchies.word_senses import from_wordnet
 
