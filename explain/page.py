@@ -47,6 +47,11 @@ def page(explanation: Explanation) -> str:
         *(_decision(explanation, index, tile) for index, tile in enumerate(_tiles(explanation))),
         _made(explanation),
     )
+    return document(f"Why “{path.class_name}”?", body)
+
+
+def document(title: str, body: Element, style: str = "") -> str:
+    """A page as text: its elements, and a policy that lets it load and run nothing."""
     head = make(
         "head",
         make("meta", charset="utf-8"),
@@ -54,11 +59,11 @@ def page(explanation: Explanation) -> str:
         make("meta", name="color-scheme", content="light dark"),
         make("meta", name="referrer", content="no-referrer"),
         make("meta", **{"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        make("title", f"Why “{path.class_name}”?"),
-        make("style", STYLE),
+        make("title", title),
+        make("style", STYLE + style),
     )
-    document = make("html", head, make("body", body), lang="en")
-    return "<!doctype html>\n" + tostring(document, encoding="unicode", method="html") + "\n"
+    html = make("html", head, make("body", body), lang="en")
+    return "<!doctype html>\n" + tostring(html, encoding="unicode", method="html") + "\n"
 
 
 def make(tag: str, *content: Content, **attributes: str) -> Element:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -169,7 +170,43 @@ def test_pictures_and_pages_are_drawn_when_asked_for(small, photos, tmp_path):
     run(small, [photos / "a"], tmp_path / "out", maps="png", pages=True)
     pictures = sorted(file.name for file in (tmp_path / "out" / "pictures").rglob("*.png"))
     assert pictures == [f"{i:09d}-{i}.png" for i in (0, 1, 3, 4, 5)]
-    assert len(list((tmp_path / "out" / "pages").rglob("index.html"))) == 5
+    pages = list((tmp_path / "out" / "pages").rglob("index.html"))
+    assert len(pages) == 5
+    assert linked(tmp_path / "out") == set(pages)
+
+
+def linked(batch):
+    """The pages that a batch's overview leads to."""
+    links = re.findall(r'href="([^"]*)"', (batch / "index.html").read_text())
+    return {batch / link for link in links}
+
+
+def test_the_overview_shows_the_least_sure_first_and_what_failed(small, tmp_path, monkeypatch):
+    hostile = tmp_path / "<img onerror=alert(1)>"
+    hostile.mkdir()
+    for number in range(6):
+        Image.effect_noise((40, 40), 20 + 30 * number).save(hostile / f"p{number}é.png")
+    (hostile / "broken.png").write_bytes(b"no image")
+    monkeypatch.setattr("nbdt.explain.batch.overview.MOST", 4)
+    run(small, [hostile], tmp_path / "out", pages=True, part_size=3)
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "The 4 least sure of 6 images" in text
+    sure = sorted(
+        (row["probability"], row["row"]) for row in rows_of(tmp_path / "out") if row["class"]
+    )
+    shown = [int(found) for found in re.findall(r"part-0+\d/(\d{9})-[^/]*/index", text)]
+    assert shown == [row for _, row in sure[:4]]
+    assert all(page.is_file() for page in linked(tmp_path / "out"))
+    assert "<img onerror" not in re.sub(r'title="[^"]*"', "", text)  # text in an attribute
+    Image.new("RGB", (40, 40)).save(hostile / "broken.png")
+    before = (tmp_path / "out" / "index.html").stat().st_mtime_ns
+    monkeypatch.setattr("nbdt.explain.batch.overview.MOST", 40)
+    run(small, [hostile], tmp_path / "out", pages=True, part_size=3)
+    assert "7 images; each leads" in (tmp_path / "out" / "index.html").read_text()
+    again = (tmp_path / "out" / "index.html").stat().st_mtime_ns
+    assert again > before
+    run(small, [hostile], tmp_path / "out", pages=True, part_size=3)
+    assert (tmp_path / "out" / "index.html").stat().st_mtime_ns == again
 
 
 def test_an_image_that_spoils_a_pass_costs_only_itself(small, photos, tmp_path, monkeypatch):

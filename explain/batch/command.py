@@ -13,6 +13,7 @@ from nbdt.model import NBDT
 from nbdt.terminal import progress
 
 from .device import to_device
+from .folder import OVERVIEW
 from .inputs import count_inputs
 from .rows import FAILED, json_line
 from .run import Batch, explain_all
@@ -44,6 +45,8 @@ def explain_batch(
             typer.echo("stopped; the same command goes on from here", err=True)
             raise typer.Exit(INTERRUPTED) from None
     typer.echo(_summary(done), err=as_json)
+    if options["pages"] and not done.missing_parts:
+        typer.echo(f"to look at: {done.folder}/{OVERVIEW}", err=as_json)
     if done.failed:
         raise typer.Exit(3)
 

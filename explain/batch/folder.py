@@ -6,7 +6,8 @@
     rows/part-000000.parquet   the rows of the first images; whole once it is there
     maps/part-000000.npz       their maps
     pages/part-000000/…        their pages or pictures, if drawn
-    manifest.json            written last: its presence says that nothing is missing
+    manifest.json            its presence says that nothing is missing
+    index.html               leads to the pages, if drawn; written last
 
 A part is always the same run of inputs, whoever computes it: a later run, or another machine's shard.
 """
@@ -36,7 +37,7 @@ from .places import Place, is_uri, place
 from .rows import FILE_COLUMNS, META, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1
-START, MANIFEST = "batch.json", "manifest.json"
+START, MANIFEST, OVERVIEW = "batch.json", "manifest.json", "index.html"
 KINDS = {"rows": ".parquet", "maps": ".npz", "pages": "", "pictures": ""}
 DRAWN = ("pages", "pictures")
 AT_ONCE, PARTS_AT_ONCE = 16, 4096
@@ -140,9 +141,9 @@ class BatchFolder:
             }
 
     def forget(self, part: int) -> None:
-        """Before a part is made again: neither its rows nor a manifest may claim to be true."""
-        self.place.remove(MANIFEST)
-        self.place.remove(part_name("rows", part))
+        """Before a part is made again: nothing may claim that it is done."""
+        for claim in (OVERVIEW, MANIFEST, part_name("rows", part)):
+            self.place.remove(claim)
 
     def rows(self, part: int) -> list[dict[str, Any]]:
         """All rows of a part that is done."""

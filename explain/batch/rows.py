@@ -100,6 +100,13 @@ def plain_path(reference: str) -> str:
     return os.fsencode(reference).decode("utf-8", "backslashreplace")
 
 
+def drawn_name(index: int, path: str) -> str:
+    """What the pages and pictures of a row are called; safe in any file system and URL."""
+    stem = path.rpartition("/")[2].rpartition(".")[0] or "image"
+    plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60]
+    return f"{index:09d}-{plain}"
+
+
 def parquet(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> bytes:
     """Rows as a Parquet file; the same rows and facts give the same bytes."""
     counts = {"rows": len(rows), "failed": sum(row["status"] == FAILED for row in rows)}

@@ -18,10 +18,11 @@ from nbdt.model import NBDT
 
 from ..attribution import GRAD_CAM
 from .device import AUTO, resolve_precision
-from .folder import BatchFolder
+from .folder import OVERVIEW, BatchFolder
 from .inputs import iter_inputs
 from .job import BATCH, Explain, Job, default_part_size
 from .loading import Loader, default_workers
+from .overview import overview
 from .places import Place
 from .work import Parts, Row, Work
 
@@ -129,6 +130,8 @@ def explain_all(
         else:
             _here(model, run, job, parts, inputs=inputs, workers=workers, tell=tell)
     missing = folder.finish(parts.count, identity)
+    if job.pages and not missing and not folder.place.exists(OVERVIEW):
+        folder.place.write(OVERVIEW, overview(folder, parts.count).encode())
     return Batch(str(folder.place), parts.images, parts.failed, parts.repeated, missing)
 
 

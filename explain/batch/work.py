@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from .folder import BatchFolder
 from .inputs import Input, parts_of
 from .job import Explain, Job
 from .loading import Loaded, Loader
-from .rows import FAILED, packed_maps, parquet, row_of
+from .rows import FAILED, drawn_name, packed_maps, parquet, plain_path, row_of
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -152,9 +151,7 @@ def count_failed(rows: Iterable[Row]) -> int:
 
 def _draw(explanation: Explanation, index: int, reference: str, places: Mapping[str, Path]) -> None:
     """Its page and picture, where these are wanted."""
-    stem = os.path.basename(reference).rpartition(".")[0] or "image"
-    plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60]
-    name = f"{index:09d}-{plain}"
+    name = drawn_name(index, plain_path(reference))
     if "pages" in places:
         explanation.save(places["pages"] / name)
     if "pictures" in places:

@@ -1,0 +1,91 @@
+"""A batch's pages on one page, the least sure answers first: they are what a person looks for."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from nbdt.images import ImageError, open_image
+
+from ..page import document, make, plain
+from ..render import data_url
+from ..wording import percent, say
+from .folder import BatchFolder, part_name
+from .rows import FAILED, drawn_name
+
+MOST = 500  # images on the page, of any number
+SIDE = 96  # pixels of a thumbnail
+STYLE = """
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 14px; margin-top: 20px; }
+.cards a { display: block; color: inherit; text-decoration: none; height: 100%; padding: 10px; margin: 0; }
+.cards a:hover { border-color: var(--link); }
+.cards img { width: 100%; aspect-ratio: 1; border-radius: 8px; margin-bottom: 8px; }
+.cards .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+"""
+
+
+def overview(folder: BatchFolder, count: int) -> str:
+    """HTML that links to the page of each image, with its answer; it needs no network.
+
+    Args:
+        folder: of a batch with pages, all `count` parts of which are done.
+        count: its parts.
+    """
+    chosen = heapq.nsmallest(MOST, _rows(folder, count), key=_sureness)
+    explained = [row for row in chosen if row["status"] != FAILED]
+    failed = [row for row in chosen if row["status"] == FAILED]
+    body = make(
+        "main",
+        make("h1", "Least sure first"),
+        make("p", _counts(folder, count, len(explained)), class_="soft"),
+        make("ul", *(_card(folder, row) for row in explained), class_="cards"),
+    )
+    if failed:
+        lines = (make("li", f"{row['path']}: {row['error']}", class_="small") for row in failed)
+        body.append(make("section", make("h2", "Not explained"), make("ul", *lines), class_="card"))
+    return document("Least sure first", body, STYLE)
+
+
+def _rows(folder: BatchFolder, count: int) -> Iterator[dict[str, Any]]:
+    for part in range(count):
+        for row in folder.rows(part):
+            yield {**row, "part": part}
+
+
+def _sureness(row: dict[str, Any]) -> tuple[float, int]:
+    """What could not be explained comes last."""
+    return (2.0 if row["status"] == FAILED else row["probability"], row["row"])
+
+
+def _counts(folder: BatchFolder, count: int, shown: int) -> str:
+    facts = [folder.facts(part) for part in range(count)]
+    images = sum(fact["rows"] for fact in facts) - sum(fact["failed"] for fact in facts)
+    if shown < images:
+        return f"The {shown:,} least sure of {images:,} images; all are in rows/ and pages/."
+    return f"{images:,} image{'' if images == 1 else 's'}; each leads to its explanation."
+
+
+def _card(folder: BatchFolder, row: dict[str, Any]) -> Element:
+    where = f"{part_name('pages', row['part'])}/{drawn_name(row['row'], row['path'])}"
+    share = percent(row["probability"])
+    link = make(
+        "a",
+        _thumbnail(folder, f"{where}/photo.png"),
+        make("strong", say(row["class"])),
+        make("span", f" {share}", class_="soft number"),
+        make("div", row["path"].rpartition("/")[2], class_="soft small name", title=row["path"]),
+        href=f"{where}/index.html",
+        class_="card",
+    )
+    return make("li", link)
+
+
+def _thumbnail(folder: BatchFolder, name: str) -> Element | None:
+    try:
+        with folder.place.open(name) as file:
+            photo = open_image(file, name=name, max_side=SIDE)
+    except (OSError, ImageError):
+        return None
+    return make("img", src=data_url(plain(photo)), alt="", loading="lazy")
