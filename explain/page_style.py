@@ -72,7 +72,7 @@ figcaption { font-size: .875rem; color: var(--soft); margin-top: 6px; }
 .frame .halo { stroke: #000a; stroke-width: 5; }
 .frame .edge { stroke: #fff; stroke-width: 2; }
 .evidence { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px; }
-.thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); gap: 10px; margin-top: 8px; }
+.thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)); gap: 10px; margin-top: 8px; }
 .thumbs img { width: 100%; aspect-ratio: 1; border-radius: 8px; }
 .thumbs .none { aspect-ratio: 1; border-radius: 8px; border: 1px dashed var(--line); display: grid; place-items: center; font-size: .75rem; color: var(--soft); text-align: center; padding: 4px; }
 .thumbs figcaption { margin-top: 3px; font-size: .8rem; line-height: 1.3; }

@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
-from xml.etree.ElementTree import Element, tostring
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from PIL import Image
@@ -17,15 +19,19 @@ from rich.text import Text
 
 from nbdt.files import check_new, new_folder
 
-from ..page import POLICY, make
-from ..page_style import STYLE
+from ..page import document, make
 from ..render import data_url
 from .baselines import CONTROLS
 from .findings import CURVES, beaten
 from .run import Audit, MethodAudit
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
-TABLE_STYLE = "table { border-collapse: collapse; } td, th { padding: 4px 10px; text-align: left; }"
+TABLE_STYLE = """
+main { max-width: 1280px; }
+table { border-collapse: collapse; font-size: .875rem; }
+td, th { padding: 4px 10px 4px 0; text-align: left; vertical-align: bottom; }
+.findings { list-style: disc; padding-left: 1.3em; margin: 4px 0 14px; }
+"""
 
 
 class Part(NamedTuple):
@@ -179,24 +185,25 @@ def _png(figure: Any) -> bytes:
 
 def page(audit: Audit, plots: Sequence[bytes]) -> str:
     """One HTML file that loads and runs nothing: findings, tables, plots, how it was made."""
-    head = make(
-        "head",
-        make("meta", charset="utf-8"),
-        make("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        make("meta", **{"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        make("title", "How far its explanations can be trusted"),
-        make("style", STYLE + TABLE_STYLE),
-    )
+    title = "How far its explanations can be trusted"
     body = make(
         "main",
-        make("h1", "How far its explanations can be trusted"),
-        make("ul", *(make("li", finding) for finding in audit.findings), class_="card"),
+        make("h1", title),
+        make("section", *_findings(audit), class_="card"),
         *(_section(part) for part in parts(audit)),
         *(_figure(plot) for plot in plots),
         make("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
     )
-    document = make("html", head, make("body", body), lang="en")
-    return "<!doctype html>\n" + tostring(document, encoding="unicode", method="html") + "\n"
+    return document(title, body, TABLE_STYLE)
+
+
+def _findings(audit: Audit) -> Iterator[Element]:
+    """The sentences under the name of their method."""
+    said = (finding.partition(": ") for finding in audit.findings)
+    for method, group in groupby(said, key=itemgetter(0)):
+        lines = (make("li", sentence[0].upper() + sentence[1:]) for *_, sentence in group)
+        yield make("h3", method)
+        yield make("ul", *lines, class_="findings")
 
 
 def _section(part: Part) -> Element:
