@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.torchvision_cpu import import_torchvision
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False)
 @app.command(name="demo")
 def demo_command(
     *,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 7860,

@@ -18,7 +18,7 @@ from rich.tree import Tree as RichTree
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.library import find
-from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.terminal import plain
@@ -45,7 +45,7 @@ def explain_command(
         ),
     ],
     *,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     hierarchy: Annotated[
         str | None, typer.Option(help="Another tree for the model, by name or file: an edited one.")

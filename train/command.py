@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nbdt.errors import NBDTError
+from nbdt.hierarchies.model_source import DEFAULT_MODEL
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.terminal import tracked
@@ -111,7 +112,7 @@ def _correct(
     from .correction_run import correct, settings_from
 
     found = correct(
-        NBDT.load("cifar10" if model is None else model),
+        NBDT.load(DEFAULT_MODEL if model is None else model),
         corrections,
         data,
         out,

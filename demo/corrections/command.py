@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nbdt.correction import Correction
-from nbdt.hierarchies.model_source import MODEL_HELP
+from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP
 from nbdt.terminal import counted, plain
 
 from ..store.place import STORE_HELP, StoreError
@@ -90,7 +90,7 @@ def export_command(
 def apply_command(
     data: Annotated[Path, typer.Option(help="What the model was trained on.")],
     out: Annotated[Path, typer.Option(help="A new folder; the new model is its model.")],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     *,
     store: StoreOption = None,
     settings: Annotated[

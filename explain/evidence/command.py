@@ -13,7 +13,7 @@ from PIL import Image
 
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
-from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError, open_image
 from nbdt.model import NBDT
@@ -99,7 +99,7 @@ def show(
     index: Annotated[Path, typer.Argument(help=INDEX_HELP)],
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
     *,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cifar10",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     k: Annotated[int, typer.Option(min=1, help="Images a side of a decision.")] = NEIGHBOURS,
@@ -165,7 +165,7 @@ def mark(
     on: Annotated[
         list[str] | None, typer.Option(help="A photograph whose evidence to compare; repeatable.")
     ] = None,
-    model: Annotated[str, typer.Option(help=f"For --on. {MODEL_HELP}")] = "cifar10",
+    model: Annotated[str, typer.Option(help=f"For --on. {MODEL_HELP}")] = DEFAULT_MODEL,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
 ) -> None:
     """Mark an image as bad evidence, and show what that changes."""
