@@ -137,7 +137,8 @@ class SmallConvNet(SmallResNet):
         stem, first, second, third = widths
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = third
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, stem, 2), nn.ReLU())
+        patches = nn.Conv2d(in_chans, stem, 2, padding="same", padding_mode="replicate")
+        self.stem = nn.Sequential(patches, nn.ReLU())
         self.stages = nn.Sequential(
             ConvNorm(stem, first, pool=True),
             ConvNorm(first, first),
@@ -171,7 +172,7 @@ default_cfgs = generate_default_cfgs(
     {
         "small_resnet.untrained": CIFAR_INPUT,
         "small_resnet8.untrained": CIFAR_INPUT,
-        "small_convnet.untrained": {**CIFAR_INPUT, "pool_size": (7, 7)},
+        "small_convnet.untrained": CIFAR_INPUT,
         "resnet18_32px.untrained": _RESNET_INPUT,
         "resnet101_32px.untrained": _RESNET_INPUT,
     }
