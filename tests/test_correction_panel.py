@@ -184,6 +184,7 @@ def server(tmp_path_factory, index):
 
 def test_a_program_corrects_and_is_answered_when_it_is_kept(server, seen):
     from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
 
     url, store = server
     client = Client(url, verbose=False)
@@ -193,10 +194,11 @@ def test_a_program_corrects_and_is_answered_when_it_is_kept(server, seen):
     assert (saved.correction.label, saved.correction.note) == ("dog", HOSTILE)
     assert kept == {"id": saved.id, "image": picture_hash(seen), "photograph_kept": True}
     assert picture_hash(store.photograph(saved.photograph)) == saved.correction.image
-    without = client.predict(
-        handle_file(CAT), {"kind": "label", "label": "dog"}, api_name="/correct"
-    )
+    other = {"kind": "label", "label": "deer"}
+    without = client.predict(handle_file(CAT), other, api_name="/correct")
     assert store.corrections(ids=[without["id"]])[0].photograph is None
+    with pytest.raises(AppError, match=f"saved already, as correction {without['id']}"):
+        client.predict(handle_file(CAT), other, api_name="/correct")
 
 
 @pytest.mark.parametrize("said", [{"kind": "label", "label": "<img>"}, None, "x", {"keep": True}])

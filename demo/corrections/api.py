@@ -15,6 +15,7 @@ from ..errors import refused
 from ..store import Store
 from ..uploads import opened, photograph
 from .identity import visitor_id
+from .saving import save_once
 from .statement import stated
 
 
@@ -50,5 +51,5 @@ def _kept(
     said = stated(correction, picture_hash(photo), model, model.hierarchy)
     keep = isinstance(correction, Mapping) and correction.get("keep") is True
     visitor = visitor_id(None, request)
-    number = store.add_correction(said, visitor=visitor, photo=photo if keep else None)
+    number = save_once(store, said, visitor=visitor, photo=photo if keep else None)
     return {"id": number, "image": said.image, "photograph_kept": keep}

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import gradio as gr
 
-from nbdt.correction import Correction
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex
 from nbdt.model import NBDT
@@ -26,6 +25,7 @@ from .form import draw_form, evidence_record, form_props
 from .history import compared_record, history_part, history_record
 from .identity import is_token, new_token, visitor_id
 from .model_versions import ModelVersions
+from .saving import save_once
 from .statement import stated
 from .teaching import Teaching
 
@@ -34,7 +34,6 @@ OFF = (
     "them on: <code>nbdt demo --store FILE</code></p>"
 )
 
-_SAME = ("kind", "image", "node", "child", "label", "region", "model", "hierarchy")
 KEY = "nbdt-visitor"  # of the token in the browser's storage
 QUICK: dict[str, Any] = {
     "queue": False,
@@ -113,11 +112,9 @@ class Desk:
             if photo is None or photo.layer is None:
                 raise StoreError("There is no photograph yet; upload one first.")
             said = stated(payload, photo.hash, visitor.model, visitor.hierarchy)
-            self._refuse_again(visitor, said)
             keep = payload.get("keep") is True
-            number = self.store.add_correction(
-                said, visitor=visitor.id, photo=photo.image if keep else None
-            )
+            kept = photo.image if keep else None
+            number = save_once(self.store, said, visitor=visitor.id, photo=kept)
         except NBDTError as error:
             return visitor, gr.HTML(reply=_reply(payload, str(error))), gr.skip()
         what = "The photograph is kept with it." if keep else "No photograph was kept."
@@ -218,15 +215,6 @@ class Desk:
         if visitor.id != known:
             visitor.id = known
             self._own_evidence(visitor)
-
-    def _refuse_again(self, visitor: Visitor, said: Correction) -> None:
-        """A second click keeps no second copy, which would count twice when the model learns."""
-        for kept in reversed(self.store.corrections(visitor=visitor.id)):
-            if all(getattr(kept.correction, name) == getattr(said, name) for name in _SAME):
-                raise StoreError(
-                    f"This is saved already, as correction {kept.id}. "
-                    "To say it anew, delete that one below."
-                )
 
     def _own_evidence(self, visitor: Visitor) -> None:
         if self.index is None:
