@@ -50,7 +50,7 @@ def examples() -> dict[str, Example]:
 
 
 def examples_view(model: NBDT) -> gr.HTML:
-    """A row of buttons."""
+    """A row of buttons, first those that the model can know."""
     shown = [
         {
             "name": example.name,
@@ -58,7 +58,7 @@ def examples_view(model: NBDT) -> gr.HTML:
             "note": "" if knows(model, example.name) else "not a class",
             "picture": jpeg_url(_square(example.open()), SIDE),
         }
-        for example in examples().values()
+        for example in sorted(examples().values(), key=lambda e: not knows(model, e.name))
     ]
     return part("examples", "examples.js", label="Examples", examples=dump(shown))
 

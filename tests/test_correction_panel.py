@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from nbdt import NBDT
 from nbdt.correction import CorrectionError, picture_hash
@@ -343,6 +344,46 @@ def test_a_region_is_drawn_with_the_mouse_with_keys_and_with_numbers(server, bro
     (again,) = store.corrections(ids=[saved.id + 1])
     assert again.correction.region == (0.0, 0.1, 0.5, 1.0)
     context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_button_teaches_the_model_and_offers_what_learnt(
+    tmp_path, monkeypatch, browser, model, seen
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))  # where models go
+    data = tmp_path / "data"
+    for name in model.hierarchy.classes:
+        (data / name).mkdir(parents=True)
+        for number in range(4):
+            Image.effect_noise((32, 32), 90 + number).convert("RGB").save(
+                data / name / f"{number}.png"
+            )
+    with serving(tmp_path, "--apply-data", data) as (url, _):
+        context = browser.new_context()
+        tab = opened(context, url)
+        number = correct_step(tab, keep=True)
+        tab.wait_for_selector("text=1 correction waits to be learnt.")
+        tab.click("text=Teach the model now")
+        tab.wait_for_selector("text=The model has learnt. Try the new version.", timeout=240_000)
+        tab.click(".nbdt-said button:has-text('Try version 1')")
+        tab.wait_for_selector("text=You now see version 1 of the model.")
+        tab.wait_for_selector("text=0 corrections wait to be learnt.")
+        assert "Before" in tab.inner_text(".nbdt-said-compared")
+        context.close()
+    with closing(Store.open(str(tmp_path / "kept.sqlite"))) as store:
+        (version,) = store.model_versions()
+        (saved,) = store.corrections(ids=[number])
+    assert saved.learned_by == (version.id,)
+    assert Path(version.folder).is_relative_to(tmp_path / "home")
+    better = NBDT.load(version.folder)
+    node, child = saved.correction.node, saved.correction.child
+    before, after = (explain(m, seen)[0].path.decisions[0] for m in (model, better))
+    assert before.node_id == after.node_id == node
+    assert (
+        after.log_probs[after.child_ids.index(child)]
+        > before.log_probs[before.child_ids.index(child)]
+    )
 
 
 @pytest.mark.browser
