@@ -67,7 +67,7 @@ def trained(data: Path, folder: Path, per_class: int, epochs: int) -> NBDT:
     write_images(data / "cifar10_test_lossless.tar.xz", folder / "test", 100, False)
     recipe = load_recipe(
         "cifar10",
-        ["train=train", "test=test", "architecture=small_resnet", f"image_size={SIDE}",
+        ["train=train", "test=test", "architecture=small_convnet", f"image_size={SIDE}",
          "early_until=0.0", "held_out=30", "batch_size=50", f"epochs={epochs}"],
     )  # fmt: skip
     return train(recipe, folder, folder / "run").eval()

@@ -95,7 +95,7 @@ class Timed(lightning.Callback):
 
 
 def recipe_of(quick: bool) -> Recipe:
-    changes = ["batch_size=16", "architecture=small_resnet"] if quick else ["batch_size=128"]
+    changes = ["batch_size=16", "architecture=small_convnet"] if quick else ["batch_size=128"]
     plain = ["early_size=0", "early_until=0.0", "precision=32", "mixup_alpha=0.0", "auto_augment="]
     return load_recipe("cifar10-resnet18", [*plain, *changes, "erase_probability=0.0"])
 

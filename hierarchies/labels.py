@@ -135,21 +135,35 @@ class Labels:
             self._add(node, self._leaves(node), None)
             return
         concept = next((concept for concept in row if concept.names), row[0])
-        label = self._with_kind(concept, row) if concept.names else None
+        label = self._with_kind(node, concept, row) if concept.names else None
         self._add(node, label or self._with_leaves(node, concept), concept)
 
-    def _with_kind(self, concept: Concept, row: Sequence[Concept]) -> str | None:
-        """As "dog: terriers", if most of the node's leaves are both and no node is so called."""
+    def _with_kind(self, node: int, concept: Concept, row: Sequence[Concept]) -> str | None:
+        """As "dog: terriers", if most of the node's leaves are both and no node is so called.
+
+        A kind that lies in one child alone says nothing of the others.
+        """
         kinds = [
             other.synset
             for other in row
             if concept.synset in self._above[other.synset]
+            and not self._in_one_child(node, other.synset)
             # Else both mean the same classes, and nothing is set apart.
             and (other.precision, other.recall) != (concept.precision, concept.recall)
         ]
         name = self.net.name(concept.synset)
         labels = (f"{name}: {plural(self.net.name(kind))}" for kind in kinds)
         return next((label for label in labels if label not in self._used), None)
+
+    def _in_one_child(self, node: int, kind: int) -> bool:
+        return (
+            sum(
+                any(kind in (synset, *self._above[synset]) for synset in known)
+                for child in self.hierarchy.children[node]
+                if (known := [s for i in self._under(child) if (s := self._synsets[i]) is not None])
+            )
+            == 1
+        )
 
     def _with_leaves(self, node: int, concept: Concept) -> str:
         """As "dog: beagle, basset + 3", leaves that are dogs first."""

@@ -1,10 +1,9 @@
-"""Residual networks for 32-pixel images, registered with timm: ``small_resnet`` and a deeper one.
+"""Networks for 32-pixel images, registered with timm: ``small_convnet``, and ResNets with a small stem.
 
-Most of the work happens at 16 × 16 and 8 × 8 positions, where a CPU trains fastest; the last
-feature map is 8 × 8, so that a node map has something to show. Convolutions start as the identity
-(Dirac), which lets a shallow network train at high learning rates from the first step; the stem may
-start by whitening patches (`SmallResNet.whiten`; both from Jordan, 94 % on CIFAR-10 in 3.29 seconds,
-2024).
+`SmallConvNet` is that of Jordan (94 % on CIFAR-10 in 3.29 seconds, 2024) with an 8 × 8 feature map and an
+average pool at its end, so that a node map has something to show. Convolutions start as the identity
+(Dirac), which lets a shallow network train at high learning rates from the first step; the stem may start
+by whitening patches (`SmallConvNet.whiten`).
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from timm.models._registry import generate_default_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-WHITENING_FLOOR = 5e-4  # added to a patch component's variance: noise is not blown up
-
 
 class ConvNorm(nn.Sequential):
     """3 × 3 convolution, optional 2 × 2 max pool, batch norm, ReLU."""
@@ -31,64 +28,56 @@ class ConvNorm(nn.Sequential):
         super().__init__(convolution, *layers, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class Residual(nn.Module):
-    """``x + f(x)`` with two `ConvNorm` of the same width."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.block = nn.Sequential(ConvNorm(width, width), ConvNorm(width, width))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(batch, width, height, width) to the same shape."""
-        output: Tensor = values + self.block(values)
-        return output
-
-
-class SmallResNet(nn.Module):
-    """Stem at half resolution, one wide stage there, residual blocks at a quarter.
+class SmallConvNet(nn.Module):
+    """A stem of 2 × 2 patches, then six convolutions, two of which halve the resolution.
 
     Args:
-        widths: channels of the stem and the two stages.
-        residuals: blocks in the last stage.
+        widths: channels of the stem and the three stages of two convolutions.
         num_classes: outputs of the linear layer; 0 for none.
         in_chans: channels of the image.
     """
 
     def __init__(
         self,
-        widths: tuple[int, int, int] = (64, 128, 192),
-        residuals: int = 1,
+        widths: tuple[int, int, int, int] = (24, 64, 256, 256),
         num_classes: int = 10,
         in_chans: int = 3,
     ) -> None:
         super().__init__()
-        stem, middle, last = widths
+        stem, first, second, third = widths
         self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = last
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, stem, 4, stride=2, padding=1), nn.ReLU())
+        self.num_features = self.head_hidden_size = third
+        patches = nn.Conv2d(in_chans, stem, 2, padding="same", padding_mode="replicate")
+        self.stem = nn.Sequential(patches, nn.ReLU())
         self.stages = nn.Sequential(
-            ConvNorm(stem, middle, pool=True),
-            ConvNorm(middle, last),
-            *(Residual(last) for _ in range(residuals)),
+            ConvNorm(stem, first, pool=True),
+            ConvNorm(first, first),
+            ConvNorm(first, second, pool=True),
+            ConvNorm(second, second),
+            ConvNorm(second, third),
+            ConvNorm(third, third),
         )
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = _classifier(last, num_classes)
+        self.fc = _classifier(third, num_classes)
 
-    def whiten(self, images: Tensor) -> None:
+    def whiten(self, images: Tensor, floor: float) -> None:
         """Set the stem to the main axes of patches, of unit variance and in both signs; freeze it.
 
         The patches' first principal components are what any first layer has to find; given them, a
-        short run spends its steps on the rest.
+        short run spends its steps on the rest. The smallest components are of fine colour, which depends
+        on how a file was encoded: half of it is gone from a WebP of quality 95. A higher floor lets them
+        count for less.
 
         Args:
             images: (batch, 3, height, width), preprocessed; a few thousand.
+            floor: added to each component's variance.
         """
         stem = cast(nn.Conv2d, self.stem[0])
         patches = F.unfold(images, stem.kernel_size, stride=stem.stride)
         values = patches.transpose(1, 2).flatten(0, 1).double()
         variances, axes = torch.linalg.eigh(values.T.cov())
         count = len(stem.weight) // 2
-        axes = axes[:, -count:] / (variances[-count:] + WHITENING_FLOOR).sqrt()
+        axes = axes[:, -count:] / (variances[-count:] + floor).sqrt()
         filters = axes.T.reshape(count, *stem.weight.shape[1:]).to(stem.weight)
         stem.weight.data.copy_(torch.cat([filters, -filters]))
         stem.weight.requires_grad_(False)
@@ -118,39 +107,6 @@ class SmallResNet(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
-class SmallConvNet(SmallResNet):
-    """A stem of 2 × 2 patches, then six convolutions, two of which halve the resolution.
-
-    Args:
-        widths: channels of the stem and the three stages of two convolutions.
-        num_classes: outputs of the linear layer; 0 for none.
-        in_chans: channels of the image.
-    """
-
-    def __init__(
-        self,
-        widths: tuple[int, int, int, int] = (24, 64, 256, 256),
-        num_classes: int = 10,
-        in_chans: int = 3,
-    ) -> None:
-        nn.Module.__init__(self)
-        stem, first, second, third = widths
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = third
-        patches = nn.Conv2d(in_chans, stem, 2, padding="same", padding_mode="replicate")
-        self.stem = nn.Sequential(patches, nn.ReLU())
-        self.stages = nn.Sequential(
-            ConvNorm(stem, first, pool=True),
-            ConvNorm(first, first),
-            ConvNorm(first, second, pool=True),
-            ConvNorm(second, second),
-            ConvNorm(second, third),
-            ConvNorm(third, third),
-        )
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = _classifier(third, num_classes)
-
-
 def _classifier(features: int, num_classes: int) -> nn.Module:
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
 
@@ -170,28 +126,11 @@ CIFAR_INPUT = {
 _RESNET_INPUT = {**CIFAR_INPUT, "pool_size": (4, 4), "first_conv": "conv1"}
 default_cfgs = generate_default_cfgs(
     {
-        "small_resnet.untrained": CIFAR_INPUT,
-        "small_resnet8.untrained": CIFAR_INPUT,
         "small_convnet.untrained": CIFAR_INPUT,
         "resnet18_32px.untrained": _RESNET_INPUT,
         "resnet101_32px.untrained": _RESNET_INPUT,
     }
 )
-
-
-@register_model
-def small_resnet(pretrained: bool = False, **options: Any) -> SmallResNet:
-    """Six layers, 1.0 million weights with ten classes."""
-    network: SmallResNet = build_model_with_cfg(SmallResNet, "small_resnet", pretrained, **options)
-    return network
-
-
-@register_model
-def small_resnet8(pretrained: bool = False, **options: Any) -> SmallResNet:
-    """Eight layers, 2.7 million weights with ten classes: the network of the bundled models."""
-    wider = {"widths": (64, 128, 256), "residuals": 2, **options}
-    network: SmallResNet = build_model_with_cfg(SmallResNet, "small_resnet8", pretrained, **wider)
-    return network
 
 
 @register_model

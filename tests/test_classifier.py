@@ -29,8 +29,8 @@ def weights_of(architecture, classes, path, seed=0):
 def small(tmp_path_factory):
     """(model, network, file) of a random small network with 1,000 classes."""
     path = tmp_path_factory.mktemp("weights") / "w.pth"
-    network = weights_of("small_resnet", 1000, path)
-    return from_classifier("timm:small_resnet", weights=path), network, path
+    network = weights_of("small_convnet", 1000, path)
+    return from_classifier("timm:small_convnet", weights=path), network, path
 
 
 # ---- labels ----
@@ -87,24 +87,24 @@ def test_the_tree_is_of_the_classifiers_classes_and_its_answers_stay(small):
 
 
 def test_other_class_counts_are_read_from_the_file(tmp_path):
-    weights_of("small_resnet", 7, tmp_path / "w.pth")
-    model = from_classifier("small_resnet", weights=tmp_path / "w.pth")
+    weights_of("small_convnet", 7, tmp_path / "w.pth")
+    model = from_classifier("small_convnet", weights=tmp_path / "w.pth")
     assert model.hierarchy.classes == tuple(f"class {index}" for index in range(7))
     assert all("class" in model.hierarchy.names[node] for node in model.hierarchy.inner_nodes)
 
 
 def test_a_given_hierarchy_is_used_if_its_classes_are_the_models(small, tmp_path):
     model, _, path = small
-    again = from_classifier("timm:small_resnet", weights=path, hierarchy=model.hierarchy)
+    again = from_classifier("timm:small_convnet", weights=path, hierarchy=model.hierarchy)
     assert again.hierarchy == model.hierarchy
     few = Hierarchy.from_paths(["animal/cat", "animal/dog", "car"])
     with pytest.raises(NBDTError, match="1000 classes apart, the hierarchy has 3"):
-        from_classifier("timm:small_resnet", weights=path, hierarchy=few)
+        from_classifier("timm:small_convnet", weights=path, hierarchy=few)
     classes = list(model.hierarchy.classes)
     classes[0], classes[1] = classes[1], classes[0]
     swapped = Hierarchy(model.hierarchy.nodes, tuple(classes))
     with pytest.raises(NBDTError, match="Class 0 is 'goldfish'.*in the model's order"):
-        from_classifier("timm:small_resnet", weights=path, hierarchy=swapped)
+        from_classifier("timm:small_convnet", weights=path, hierarchy=swapped)
 
 
 def test_classifiers_that_are_no_linear_layer_are_refused(tmp_path):
@@ -115,8 +115,8 @@ def test_classifiers_that_are_no_linear_layer_are_refused(tmp_path):
 
 
 def test_without_weights_to_fetch_the_message_says_so():
-    with pytest.raises(NBDTError, match="no pretrained weights for 'small_resnet'"):
-        from_classifier("timm:small_resnet")
+    with pytest.raises(NBDTError, match="no pretrained weights for 'small_convnet'"):
+        from_classifier("timm:small_convnet")
     with pytest.raises(NBDTError, match=r"no pretrained weights 'resnet18\.nope'.*resnet18\.a1"):
         from_classifier("timm:resnet18.nope")
 
@@ -180,10 +180,10 @@ def test_options_that_a_network_does_not_take_are_named():
 
 def test_a_hostile_saved_architecture_is_refused(tmp_path):
     tree = Hierarchy.from_paths(["animal/cat", "animal/dog", "car"])
-    NBDT.from_timm("small_resnet", tree, rule="marginal").save(tmp_path / "model")
+    NBDT.from_timm("small_convnet", tree, rule="marginal").save(tmp_path / "model")
     config = tmp_path / "model" / "config.json"
     data = json.loads(config.read_text())
-    config.write_text(json.dumps({**data, "architecture": "small_resnet,pretrained_cfg=x"}))
+    config.write_text(json.dumps({**data, "architecture": "small_convnet,pretrained_cfg=x"}))
     with pytest.raises(NBDTError, match="unknown option 'pretrained_cfg'"):
         NBDT.load(tmp_path / "model")
 
@@ -194,7 +194,7 @@ def test_a_hostile_saved_architecture_is_refused(tmp_path):
 def test_open_model_takes_all_three_kinds(small, tmp_path):
     model, _, path = small
     assert open_model("cifar10").hierarchy.num_classes == 10
-    assert open_model("timm:small_resnet", path).hierarchy == model.hierarchy
+    assert open_model("timm:small_convnet", path).hierarchy == model.hierarchy
     model.save(tmp_path / "saved")
     assert open_model(str(tmp_path / "saved")).hierarchy == model.hierarchy
 

@@ -191,8 +191,8 @@ def model(data):
     torch.manual_seed(0)
     tree = TREE if TREE.classes == tuple(COLOURS) else None
     assert tree is not None
-    network = create_timm("small_resnet", 4)
-    made = NBDT.from_network(network, "small_resnet", tree, rule="marginal").eval()
+    network = create_timm("small_convnet", 4)
+    made = NBDT.from_network(network, "small_convnet", tree, rule="marginal").eval()
     made.preprocess = dataclasses.replace(made.preprocess, size=16, crop_pct=1.0)
     inputs = (
         data.images.float() / 255 - torch.tensor(made.preprocess.mean)[:, None, None]

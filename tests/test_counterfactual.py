@@ -193,7 +193,7 @@ def test_the_picture_is_what_the_model_saw():
     assert "Gaussian blur" in found.baseline
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "test_vit", "test_convnext"])
+@pytest.mark.parametrize("name", ["small_convnet", "test_vit", "test_convnext"])
 def test_any_network_and_map_will_do(name):
     torch.manual_seed(0)
     model = NBDT.from_timm(name, TREE, rule="marginal").eval()
@@ -221,7 +221,7 @@ def test_nothing_is_left_behind():
 
 def test_explain_gives_them_when_asked():
     torch.manual_seed(0)
-    model = NBDT.from_timm("small_resnet", TREE, rule="marginal").eval()
+    model = NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
     images = torch.randn(2, 3, 32, 32)
     assert explain(model, images)[0].counterfactuals == ()
     for found, image in zip(explain(model, images, counterfactuals=True), images, strict=True):

@@ -29,7 +29,7 @@ from nbdt.train.inspection import inspect, scan
 from nbdt.train.splits import find_splits
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
-RECIPE = Recipe(architecture="small_resnet", image_size=8, batch_size=4, held_out=1, workers=0)
+RECIPE = Recipe(architecture="small_convnet", image_size=8, batch_size=4, held_out=1, workers=0)
 SEEN = Preprocessing(8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 1.0, "bilinear")
 
 

@@ -195,7 +195,7 @@ def data(tmp_path):
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return NBDT.from_timm("small_resnet", OLD, rule="marginal").eval()
+    return NBDT.from_timm("small_convnet", OLD, rule="marginal").eval()
 
 
 def test_logits_are_the_models_own(model, data):
@@ -261,7 +261,7 @@ def test_files_named_by_wordnet_ids_need_no_folder(tmp_path):
         node._replace(wnid="n02121620") if node.id == "cat" else node for node in OLD.nodes
     )
     tree = Hierarchy(nodes, OLD.classes)
-    model = NBDT.from_timm("small_resnet", tree, rule="marginal").eval()
+    model = NBDT.from_timm("small_convnet", tree, rule="marginal").eval()
     photograph(tmp_path / "n02121620_some_cat.png", 0)
     with tarfile.open(tmp_path / "flat.tar", "w") as archive:
         archive.add(tmp_path / "n02121620_some_cat.png", "n02121620_some_cat.png")

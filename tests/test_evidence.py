@@ -58,7 +58,7 @@ def drawn(label, number):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return NBDT.from_timm("small_resnet", TREE, rule="marginal").eval()
+    return NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
 
 
 @pytest.fixture(scope="module")
@@ -521,7 +521,7 @@ def test_what_a_mark_changes_for_other_images_equals_a_plain_loop(index, marked_
 
 def test_another_networks_evidence_is_refused(built, query):
     torch.manual_seed(1)
-    other = NBDT.from_timm("small_resnet", TREE, rule="marginal").eval()
+    other = NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
     with pytest.raises(
         EvidenceError, match=r"another network .embedding hash \w{12}….*Build it ag"
     ):

@@ -17,7 +17,7 @@ TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle
 RULES = ["representative", "marginal"]
 
 
-def make(rule, name="small_resnet"):
+def make(rule, name="small_convnet"):
     torch.manual_seed(0)
     return NBDT.from_timm(name, TREE, rule=rule).eval()
 
@@ -36,7 +36,7 @@ class LogOdds(torch.nn.Module):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(("name", "layer"), [("small_resnet", "stages"), ("resnet18", "layer4")])
+@pytest.mark.parametrize(("name", "layer"), [("small_convnet", "stages"), ("resnet18", "layer4")])
 def test_maps_equal_captums_gradcam_of_the_log_odds(rule, name, layer):
     model = make(rule, name)
     images = torch.randn(2, 3, 64, 64)

@@ -99,7 +99,7 @@ def expected_outputs(model, images):
 @pytest.mark.parametrize("rule", oracle.RULES)
 @pytest.mark.parametrize(
     ("architecture", "maps"),
-    [("small_resnet", True), ("resnet18,size=64", True), ("convnext_atto,size=64", False)],
+    [("small_convnet", True), ("resnet18,size=64", True), ("convnext_atto,size=64", False)],
 )
 def test_onnx_runtime_gives_the_models_answers_at_any_batch(architecture, maps, rule, tmp_path):
     model = make(architecture, rule)
@@ -124,7 +124,7 @@ def test_onnx_runtime_gives_the_models_answers_at_any_batch(architecture, maps, 
 
 @pytest.mark.parametrize("rule", oracle.RULES)
 def test_torch_export_gives_the_models_answers_at_any_batch(rule, tmp_path):
-    model = make("small_resnet", rule).train()
+    model = make("small_convnet", rule).train()
     export(model, tmp_path / "model.pt2", format="torch")
     assert model.training
     model.eval()
@@ -150,7 +150,7 @@ def consumer():
 
 
 def test_the_consumer_of_the_page_prints_the_path_without_torch(tmp_path):
-    model = make("small_resnet", "marginal")
+    model = make("small_convnet", "marginal")
     export(model, tmp_path / "model.onnx", format="onnx")
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")
@@ -175,26 +175,26 @@ def test_the_consumer_of_the_page_prints_the_path_without_torch(tmp_path):
 )
 def test_what_cannot_be_written_is_said_first(path, form, message, tmp_path):
     with pytest.raises(NBDTError, match=message):
-        export(make("small_resnet", "marginal"), tmp_path / path, format=form)
+        export(make("small_convnet", "marginal"), tmp_path / path, format=form)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):
     (tmp_path / "model.pt2").write_text("old")
     monkeypatch.setattr(torch.export, "save", lambda *_args, **_kwargs: 1 / 0)
-    with pytest.raises(NBDTError, match="'small_resnet' cannot be exported.*ZeroDivisionError"):
-        export(make("small_resnet", "marginal"), tmp_path / "model.pt2", format="torch")
+    with pytest.raises(NBDTError, match="'small_convnet' cannot be exported.*ZeroDivisionError"):
+        export(make("small_convnet", "marginal"), tmp_path / "model.pt2", format="torch")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("model.pt2", "old")]
 
 
 def test_without_onnx_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(NBDTError, match=r"needs onnx; .*nbdt-vision\[export\]"):
-        export(make("small_resnet", "marginal"), tmp_path / "model.onnx", format="onnx")
+        export(make("small_convnet", "marginal"), tmp_path / "model.onnx", format="onnx")
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    make("small_resnet", "representative").save(tmp_path / "mine")
+    make("small_convnet", "representative").save(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["nbdt", "export", "mine", "--format", "torch", "--json"])
     with pytest.raises(SystemExit) as ended:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 def make():
     torch.manual_seed(0)
-    return NBDT.from_timm("small_resnet", TREE, rule="marginal").eval()
+    return NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ HOSTILE = {
         "timm knows no architecture",
     ),
     "code in an option": (
-        lambda f: edit(f, architecture="small_resnet,act_layer=os.system"),
+        lambda f: edit(f, architecture="small_convnet,act_layer=os.system"),
         "unknown option 'act_layer'",
     ),
     "NaN": (lambda f: replace(f, "config.json", '"crop_pct": ', '"crop_pct": NaN, "x": '), "NaN"),

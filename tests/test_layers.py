@@ -19,7 +19,6 @@ TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle
 MAPS, LAST = "channels first", "channels last"
 FAMILIES = [
     ("resnet18", 64, "forward_features", MAPS),
-    ("small_resnet", 32, "forward_features", MAPS),
     ("small_convnet", 32, "forward_features", MAPS),
     ("efficientnet_b0", 64, "forward_features", MAPS),
     ("regnetx_002", 64, "forward_features", MAPS),
@@ -38,7 +37,7 @@ FAMILIES = [
     ("xcit_nano_12_p16_224", 64, "blocks.11", (4, 4, 0)),
 ]
 NAMES = [family[0].partition(",")[0] for family in FAMILIES]
-CLOSED = NAMES[:7]
+CLOSED = NAMES[:6]
 
 
 def make(name, rule="marginal"):
@@ -215,7 +214,7 @@ def test_maps_and_constants_sum_to_the_score():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["small_resnet", "vit_tiny_patch16_224,img_size=64"])
+@pytest.mark.parametrize("name", ["small_convnet", "vit_tiny_patch16_224,img_size=64"])
 def test_other_methods_by_name(name, method):
     model = make(name)
     needed = [p.requires_grad for p in model.parameters()]
@@ -231,7 +230,7 @@ def test_other_methods_by_name(name, method):
 
 
 def test_integrated_gradients_sum_to_the_difference():
-    model = make("small_resnet")
+    model = make("small_convnet")
     images = torch.randn(1, 3, 32, 32)
     found = explain(model, images, method="integrated gradients")[0]
     node = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1]
@@ -241,7 +240,7 @@ def test_integrated_gradients_sum_to_the_difference():
 
 
 def test_occlusion_is_the_drop_when_a_square_is_hidden():
-    model = make("small_resnet")
+    model = make("small_convnet")
     images = torch.randn(1, 3, 32, 32)
     found = explain(model, images, method="occlusion")[0]
     node = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1]
@@ -253,7 +252,7 @@ def test_occlusion_is_the_drop_when_a_square_is_hidden():
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    model, images = make("small_resnet"), torch.randn(1, 3, 32, 32)
+    model, images = make("small_convnet"), torch.randn(1, 3, 32, 32)
     with pytest.raises(NBDTError, match=r"Unknown method 'oclusion'.*Did you mean 'occlusion'"):
         explain(model, images, method="oclusion")
     with pytest.raises(NBDTError, match=r"no node 'rod'.*Did you mean 'road'"):
@@ -264,7 +263,7 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 def test_a_name_that_two_nodes_share_needs_an_id():
     tree = Hierarchy.from_paths(["a/cat", "a/x/dog", "a/x/cow", "b/x/car", "b/x/van", "b/bus"])
-    model = NBDT.from_timm("small_resnet", tree, rule="marginal").eval()
+    model = NBDT.from_timm("small_convnet", tree, rule="marginal").eval()
     images = torch.randn(1, 3, 32, 32)
     with pytest.raises(NBDTError, match="2 nodes are named 'x'; say which by its id"):
         explain(model, images, nodes=["x"])

@@ -18,7 +18,7 @@ TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return NBDT.from_timm("small_resnet", TREE, rule="marginal").eval()
+    return NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
 
 
 def photo(width=90, height=60):
@@ -34,7 +34,7 @@ def test_forward_is_the_head_on_the_features(model):
     assert torch.allclose(model(images), model.head.linear(features).log_softmax(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "small_resnet", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["resnet18", "small_convnet", "efficientnet_b0"])
 @pytest.mark.parametrize("size", [(90, 60), (301, 500), (40, 40)])
 def test_preprocess_is_timms_evaluation_transform(name, size):
     from timm.data import create_transform, resolve_model_data_config

@@ -20,7 +20,7 @@ from nbdt.train.config import Recipe
 # All that could break a continuation at once: dropout, mixing, a moving average, accumulation,
 # momentum, images augmented one by one and a tree that starts and is refreshed inside the run.
 RECIPE = {
-    "architecture": "small_resnet",
+    "architecture": "small_convnet",
     "image_size": 8,
     "held_out": 2,
     "held_out_test": 2,
@@ -37,6 +37,7 @@ RECIPE = {
     "weight_schedule": "linear",
     "crop_padding_pixels": 1,
     "erase_probability": 0.3,
+    "noise": 3.0,
     "mixup_alpha": 0.3,
     "ema_decay": 0.9,
     "early_stop_epochs": 3,

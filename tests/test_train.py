@@ -20,7 +20,7 @@ from nbdt.train.optimisation import make_schedule
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 RECIPE = Recipe(
-    train="train", test="test", classes=tuple(COLOURS), architecture="small_resnet",
+    train="train", test="test", classes=tuple(COLOURS), architecture="small_convnet",
     image_size=16, epochs=3, batch_size=12, learning_rate=0.05, held_out=2, tree_from=0.3,
     early_size=12, early_until=0.3, workers=0,
 )  # fmt: skip
@@ -101,12 +101,18 @@ def figures(model):
         {"freeze_norms": True, "optimizer": "adamw", "learning_rate": 1e-4, "tree_from": 0.0},
         {"freeze_backbone": True, "optimizer": "adamw", "warmup": 0.0},
         {
-            "whiten": True,
+            "whiten": 0.001,
             "refresh_every_epochs": 1,
             "ema_decay": 0.5,
             "precision": "bf16",
         },
-        {"augment": "crop", "cutmix_alpha": 0.5, "mixup_alpha": 0.2, "accumulate_batches": 2},
+        {
+            "augment": "crop",
+            "noise": 4.0,
+            "cutmix_alpha": 0.5,
+            "mixup_alpha": 0.2,
+            "accumulate_batches": 2,
+        },
     ],
     ids="-".join,
 )
@@ -271,7 +277,7 @@ def test_weights_from_a_file_keep_all_but_a_classifier_of_other_classes(tmp_path
     from safetensors.torch import save_file
 
     torch.manual_seed(1)
-    source = create_timm("small_resnet", 10)
+    source = create_timm("small_convnet", 10)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     recipe = dataclasses.replace(RECIPE, pretrained=True)
     other = make_network(recipe, order(3), tmp_path / "w.safetensors")

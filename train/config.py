@@ -40,7 +40,8 @@ class Recipe:
         pretrained: start from timm's weights, or a file's.
         freeze_backbone: train the last layer alone, on features computed once.
         freeze_norms: batch norms keep the pretrained statistics, which few images estimate badly.
-        whiten: start the stem of a small_resnet from the main axes of the images' patches.
+        whiten: above 0, the stem of a small_convnet starts from the main axes of the images' patches, and
+            this is added to their variances (`nbdt.small.SmallConvNet.whiten`).
 
     Tree.
         rule: "representative" or "marginal".
@@ -82,6 +83,8 @@ class Recipe:
         flip: mirror half of the images.
         auto_augment: as timm writes it, "rand-m9-mstd0.5" for instance.
         erase_probability: of erasing a rectangle.
+        noise: standard deviation in colour values, of 255, of what is added to each image: at random
+            from 0 up to this. It stands in for the fine colour that lossy files lose.
         mixup_alpha, cutmix_alpha: of timm's mixing of pairs.
         early_size, early_until: the side in pixels that images are shrunk to until that fraction of
             the run; fewer pixels train faster, and a short rest at full size makes up for it.
@@ -106,7 +109,7 @@ class Recipe:
     pretrained: bool = False
     freeze_backbone: bool = False
     freeze_norms: bool = False
-    whiten: bool = False
+    whiten: float = 0.0
     # tree
     rule: str = "representative"
     linkage: str = "auto"
@@ -148,6 +151,7 @@ class Recipe:
     flip: bool = True
     auto_augment: str = ""
     erase_probability: float = 0.0
+    noise: float = 0.0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     early_size: int = 0
@@ -197,10 +201,12 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("tree_from", "warmup", "early_until", "erase_probability"), (0, 1)),
     **dict.fromkeys(("label_smoothing", "ema_decay"), (0, 0.999999)),
     **dict.fromkeys(("beta", "omega", "alpha", "beta_end", "omega_end"), (0, math.inf)),
-    **dict.fromkeys(("held_out", "held_out_test", "memory_gigabytes", "clip_norm"), (0, math.inf)),
+    **dict.fromkeys(
+        ("held_out", "held_out_test", "memory_gigabytes", "clip_norm", "whiten"), (0, math.inf)
+    ),
     **dict.fromkeys(("learning_rate", "momentum", "weight_decay"), (0, math.inf)),
     **dict.fromkeys(("refresh_every_epochs", "early_stop_epochs", "seed"), (0, math.inf)),
-    **dict.fromkeys(("crop_padding_pixels", "early_size", "mixup_alpha"), (0, math.inf)),
+    **dict.fromkeys(("crop_padding_pixels", "early_size", "noise", "mixup_alpha"), (0, math.inf)),
     **dict.fromkeys(("cutmix_alpha", "save_every_minutes", "save_every_steps"), (0, math.inf)),
     "crop_share_min": (0.01, 1),
     "branching": (0, math.inf),

@@ -142,7 +142,7 @@ class TreeSupervised(lightning.LightningModule):
                     part.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and mixing draw from the seed, the epoch and the batch: also after a resume."""
+        """Dropout, noise and mixing draw from the seed, the epoch and the batch: also after a resume."""
         seed_all(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def on_train_epoch_start(self) -> None:
@@ -155,7 +155,7 @@ class TreeSupervised(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch: cross-entropy, and the path's likelihood once the tree stands."""
         images, target = batch
-        inputs, target = self._mixed(self._inputs(self._shrunk(images)), target)
+        inputs, target = self._mixed(self._inputs(self._noisy(self._shrunk(images))), target)
         logits = self._logits(self.network, inputs)
         if self.rules is None and self._progress() >= self.recipe.tree_from:
             self._start_tree()
@@ -184,6 +184,14 @@ class TreeSupervised(lightning.LightningModule):
         if not side or images.ndim == 2 or self._progress() >= self.recipe.early_until:
             return images
         return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+
+    def _noisy(self, images: Tensor) -> Tensor:
+        most = self.recipe.noise
+        if not most or images.ndim == 2:
+            return images
+        values = images.float()
+        strength = most * torch.rand(len(values), 1, 1, 1, device=values.device)
+        return values + strength * torch.randn_like(values)
 
     def _mixed(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         recipe = self.recipe

@@ -99,11 +99,13 @@ def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bo
     return [plain(name) for name in labels.names] == [plain(name) for name in order.names]
 
 
-def whiten(network: nn.Module, data: Labelled | Streamed, preprocessing: Preprocessing) -> None:
+def whiten(
+    network: nn.Module, data: Labelled | Streamed, preprocessing: Preprocessing, floor: float
+) -> None:
     """Start the stem from the first training images' patches. Raises NBDTError if it cannot."""
     if not hasattr(network, "whiten"):
-        raise NBDTError("The recipe says whiten = true, which only small_resnet networks can do.")
+        raise NBDTError("The recipe sets whiten, which only small_convnet can do.")
     if isinstance(data, Streamed):
         raise NBDTError("whiten needs images in memory; raise memory_gigabytes.")
     images = data.images[:WHITENING_IMAGES]
-    cast(Any, network).whiten(normalise(images, preprocessing.mean, preprocessing.std))
+    cast(Any, network).whiten(normalise(images, preprocessing.mean, preprocessing.std), floor)

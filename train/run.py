@@ -104,7 +104,7 @@ def train(
         check_room(folder.root, sum(value.numel() for value in network.parameters()))
     preprocessing = _preprocessing(network, recipe)
     if recipe.whiten:
-        whiten(network, images[TRAIN], preprocessing)
+        whiten(network, images[TRAIN], preprocessing, recipe.whiten)
     facts = _facts(recipe, images[TRAIN], tree, command)
     if first:
         folder.check_same(facts)
