@@ -222,7 +222,7 @@ def test_the_bundled_model_classifies_real_images(data_dir):
     right = sum(
         path.class_name == source.label for path, source in zip(paths, sources, strict=True)
     )
-    assert right >= 0.84 * len(sources)  # 90.5 % less three standard errors of 200 images
+    assert right >= 0.87 * len(sources)  # 92.8 % less three standard errors of 200 images
 
 
 def test_another_tree_shares_the_weights_and_the_flat_answer():
