@@ -573,7 +573,7 @@ def partial_source(label, name):
 def test_bad_queries_are_refused(model, built, query):
     features, feature_map, path = query
     near = built.for_model(model)
-    with pytest.raises(EvidenceError, match=r"of shape \(192,\), got \(1, 192\)"):
+    with pytest.raises(EvidenceError, match=r"of shape \(256,\), got \(1, 256\)"):
         near.for_path(features[None], path)
     with pytest.raises(EvidenceError, match="not finite"):
         near.for_path(features * torch.nan, path)

@@ -29,7 +29,7 @@ def photo(width=90, height=60):
 def test_forward_is_the_head_on_the_features(model):
     images = torch.randn(3, 3, 32, 32)
     features = model.features(images)
-    assert features.shape == (3, 192)
+    assert features.shape == (3, 256)
     assert torch.equal(model(images), model.head(features))
     assert torch.allclose(model(images), model.head.linear(features).log_softmax(1), atol=1e-6)
 
