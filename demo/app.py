@@ -115,7 +115,7 @@ def build(
         )
         edit_panel(stage, edits)
         correction_panel(stage, correction[0], model)
-        _wirephotograph(stage, photo, chosen, answer)
+        _wire_photograph(stage, photo, chosen, answer)
         _wire_nodes(stage, node)
         tell_forgotten(stage, {tree: "reply", edits: "said", correction[0]: "reply"})
         _api(model)
@@ -127,7 +127,7 @@ def build(
 # ---- events ------------------------------------------------------------------------------------
 
 
-def _wirephotograph(stage: Stage, photo: gr.Image, chosen: gr.HTML, answer: gr.HTML) -> None:
+def _wire_photograph(stage: Stage, photo: gr.Image, chosen: gr.HTML, answer: gr.HTML) -> None:
     outputs = [stage.visitor, *stage.shown]
 
     def show(visitor: Visitor, path: str | None) -> tuple[Any, ...]:

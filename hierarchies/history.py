@@ -265,7 +265,7 @@ def keep_edit(
         HistoryError: `before` is none of the versions.
         OSError: the folder cannot be written.
     """
-    versions, who = history.versions(), getpass.getuser()
+    versions, who = history.versions(), _user()
     same = [version.number for version in versions if version.hash == before.hash]
     if versions and not same:
         folder = os.fspath(history.folder)
@@ -275,6 +275,13 @@ def keep_edit(
         )
     parent = same[-1] if same else history.save(before, who=who, why="before the edits").number
     return history.save(after, who=who, why=why or record.summary, parent=parent, edits=[record])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in many containers
+        return f"user {os.getuid()}"
 
 
 def _is_filled(entry: os.DirEntry[str]) -> bool:

@@ -156,14 +156,11 @@ class Labels:
         return next((label for label in labels if label not in self._used), None)
 
     def _in_one_child(self, node: int, kind: int) -> bool:
-        return (
-            sum(
-                any(kind in (synset, *self._above[synset]) for synset in known)
-                for child in self.hierarchy.children[node]
-                if (known := [s for i in self._under(child) if (s := self._synsets[i]) is not None])
-            )
-            == 1
-        )
+        return sum(self._has_kind(child, kind) for child in self.hierarchy.children[node]) == 1
+
+    def _has_kind(self, node: int, kind: int) -> bool:
+        known = (self._synsets[index] for index in self._under(node))
+        return any(s is not None and kind in (s, *self._above[s]) for s in known)
 
     def _with_leaves(self, node: int, concept: Concept) -> str:
         """As "dog: beagle, basset + 3", leaves that are dogs first."""

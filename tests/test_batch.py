@@ -191,6 +191,7 @@ def test_the_overview_shows_the_least_sure_first_and_what_failed(small, tmp_path
     run(small, [hostile], tmp_path / "out", pages=True, part_size=3)
     text = (tmp_path / "out" / "index.html").read_text()
     assert "The 4 least sure of 6 images" in text
+    assert "1 image not explained" in text
     sure = sorted(
         (row["probability"], row["row"]) for row in rows_of(tmp_path / "out") if row["class"]
     )

@@ -1,6 +1,7 @@
 """`nbdt hierarchy`: every verb as a person types it, its output, files and exit status."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -242,6 +243,15 @@ def test_a_history_keeps_every_edit_and_gives_its_latest_tree(nbdt, tmp_path):
     assert find("kept/000001.json") == ZOO
     nbdt("edit", "kept/000001.json", "ungroup", "bird", "--history", "kept")  # a branch
     assert json.loads(nbdt("history", "kept", "--json").out)[3]["parent"] == 1
+
+
+def test_who_has_no_name_is_known_by_number(nbdt, monkeypatch):
+    def unknown():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert nbdt("edit", "zoo.json", "move", "seal", "bird", "--history", "kept").status == 0
+    assert f"  user {os.getuid()}: " in nbdt("history", "kept").out
 
 
 def test_a_history_is_of_one_tree(nbdt, tmp_path):

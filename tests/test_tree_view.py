@@ -344,14 +344,19 @@ def test_two_visitors_do_not_see_each_others_edits(small, visit):
     assert inside(two, "mammal") == ["cat", "horse"]
 
 
-def test_a_download_can_be_opened_again_and_versions_are_compared(small, visit):
-    tab = visit(small)
+def moved_and_compared(tab):
+    """The cat is among the vehicles, and the panel says so."""
     drag(tab, "cat", "vehicle")
     said(tab, "Moved 'cat'")
     tab.locator(".nbdt-edit summary").click()
     tab.get_by_role("button", name="Compare", exact=True).click()
+    tab.locator(".nbdt-edit-difference li").first.wait_for()
+    return tab
+
+
+def test_a_download_can_be_opened_again_and_versions_are_compared(small, visit):
+    tab = moved_and_compared(visit(small))
     lines = tab.locator(".nbdt-edit-difference li")
-    lines.first.wait_for()
     assert lines.all_inner_texts() == ["moved 'cat' from 'mammal' to 'vehicle'"]
     with tab.expect_download() as waiting:
         tab.get_by_role("button", name="Download").click()
@@ -370,12 +375,7 @@ def test_a_download_can_be_opened_again_and_versions_are_compared(small, visit):
 
 
 def test_what_was_said_of_another_tree_goes_with_it(small, visit):
-    tab = visit(small)
-    drag(tab, "cat", "vehicle")
-    said(tab, "Moved 'cat'")
-    tab.locator(".nbdt-edit summary").click()
-    tab.get_by_role("button", name="Compare", exact=True).click()
-    tab.locator(".nbdt-edit-difference li").first.wait_for()
+    tab = moved_and_compared(visit(small))
     files = tab.locator(".nbdt-edit-group", has_text="Files")
     with tab.expect_file_chooser() as waiting:
         files.get_by_role("button", name="Open a file").click()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from nbdt.images import ImageError, open_image
+from nbdt.terminal import counted
 
 from ..page import document, make, plain
 from ..render import data_url
@@ -33,18 +35,19 @@ def overview(folder: BatchFolder, count: int) -> str:
         folder: of a batch with pages, all `count` parts of which are done.
         count: its parts.
     """
-    chosen = heapq.nsmallest(MOST, _rows(folder, count), key=_sureness)
-    explained = [row for row in chosen if row["status"] != FAILED]
-    failed = [row for row in chosen if row["status"] == FAILED]
+    explained = (row for row in _rows(folder, count) if row["status"] != FAILED)
+    shown = heapq.nsmallest(MOST, explained, key=lambda row: (row["probability"], row["row"]))
+    facts = [folder.facts(part) for part in range(count)]
+    failed = sum(fact["failed"] for fact in facts)
+    images = sum(fact["rows"] for fact in facts) - failed
     body = make(
         "main",
         make("h1", "Least sure first"),
-        make("p", _counts(folder, count, len(explained)), class_="soft"),
-        make("ul", *(_card(folder, row) for row in explained), class_="cards"),
+        make("p", _counts(images, len(shown)), class_="soft"),
+        make("ul", *(_card(folder, row) for row in shown), class_="cards"),
     )
     if failed:
-        lines = (make("li", f"{row['path']}: {row['error']}", class_="small") for row in failed)
-        body.append(make("section", make("h2", "Not explained"), make("ul", *lines), class_="card"))
+        body.append(_failures(folder, count, failed))
     return document("Least sure first", body, STYLE)
 
 
@@ -54,17 +57,19 @@ def _rows(folder: BatchFolder, count: int) -> Iterator[dict[str, Any]]:
             yield {**row, "part": part}
 
 
-def _sureness(row: dict[str, Any]) -> tuple[float, int]:
-    """What could not be explained comes last."""
-    return (2.0 if row["status"] == FAILED else row["probability"], row["row"])
-
-
-def _counts(folder: BatchFolder, count: int, shown: int) -> str:
-    facts = [folder.facts(part) for part in range(count)]
-    images = sum(fact["rows"] for fact in facts) - sum(fact["failed"] for fact in facts)
+def _counts(images: int, shown: int) -> str:
     if shown < images:
         return f"The {shown:,} least sure of {images:,} images; all are in rows/ and pages/."
-    return f"{images:,} image{'' if images == 1 else 's'}; each leads to its explanation."
+    return f"{counted(images, 'image')}; each leads to its explanation."
+
+
+def _failures(folder: BatchFolder, count: int, failed: int) -> Element:
+    rows = (row for row in _rows(folder, count) if row["status"] == FAILED)
+    lines = [make("li", row["error"], class_="small") for row in islice(rows, MOST)]
+    if failed > MOST:
+        lines.append(make("li", f"and {failed - MOST:,} more: see rows/, column error"))
+    head = make("h2", f"{counted(failed, 'image')} not explained")
+    return make("section", head, make("ul", *lines), class_="card")
 
 
 def _card(folder: BatchFolder, row: dict[str, Any]) -> Element:
