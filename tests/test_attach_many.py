@@ -211,13 +211,14 @@ def test_a_head_shows_the_weights_of_its_layer():
     assert (model.fc.in_features, model.fc.out_features) == (5, 11)
 
 
-def test_the_hugging_face_example_of_the_page():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
+def test_a_hugging_face_classifier():
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
         image_size=32, patch_size=8, num_labels=11,
     )  # fmt: skip
-    model, images = transformers.ViTForImageClassification(config).eval(), torch.rand(2, 3, 32, 32)
+    model, images = ViTForImageClassification(config).eval(), torch.rand(2, 3, 32, 32)
     logits = model(images).logits
     attach(model, TREE, rule="marginal")
     assert torch.allclose(model(images).logits, logits.log_softmax(1), atol=1e-5)
