@@ -271,6 +271,15 @@ class Hierarchy:
         """Edges on the longest path from the root to a leaf."""
         return self.depths[-1]
 
+    @cached_property
+    def heights(self) -> tuple[int, ...]:
+        """Edges between each node and the deepest leaf under it."""
+        heights = [0] * self.num_nodes
+        for index in range(self.num_nodes - 1, 0, -1):  # children before parents
+            parent = self.parents[index]
+            heights[parent] = max(heights[parent], heights[index] + 1)
+        return tuple(heights)
+
     def path_to(self, node: int) -> list[int]:
         """Node indices from the root to `node`, both included."""
         path = [node]

@@ -532,3 +532,27 @@ def batch_row(path):
             }
         )
     return {"class": path.class_name, "probability": total, "decisions": decisions}
+
+
+def height_of_common_ancestor(h, first, second):
+    """Edges between the lowest node above both classes and its deepest leaf."""
+    routes = [[0, *paths(h)[index]] for index in (first, second)]
+    shared = [node for node in routes[0] if node in routes[1]]
+    return heights(h)[shared[-1]]
+
+
+def calibration_error(probabilities, right, bins):
+    """Bin by bin, from the definition; a bin holds its lower edge, the last one both."""
+    total = 0.0
+    for b in range(bins):
+        last = b == bins - 1
+        inside = [
+            (p, r)
+            for p, r in zip(probabilities, right, strict=True)
+            if b / bins <= p < (b + 1) / bins or (last and p == 1)
+        ]
+        if inside:
+            sure = math.fsum(p for p, _ in inside) / len(inside)
+            share = sum(r for _, r in inside) / len(inside)
+            total += len(inside) / len(right) * abs(sure - share)
+    return total

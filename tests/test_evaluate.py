@@ -13,10 +13,19 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.train import logits as logits_module
-from nbdt.train.comparison import VERDICTS, compare, comparison_record, measure, tree_record
+from nbdt.train.comparison import (
+    VERDICTS,
+    compare,
+    comparison_record,
+    measure,
+    quality,
+    tree_record,
+)
 from nbdt.train.comparison_picture import hardest, picture
 from nbdt.train.evaluate_command import app
 from nbdt.train.logits import class_logits
+
+from . import oracle
 
 CLASSES = ["cat", "dog", "car", "bus", "grey_wolf"]
 OLD = Hierarchy.from_nested(
@@ -62,6 +71,37 @@ def test_nodes_are_measured_as_a_plain_loop_does(rule, monkeypatch):
         assert found[node].mistakes == sum(not right for right, _ in rows)
         assert found[node].accuracy == pytest.approx(sum(right for right, _ in rows) / len(rows))
         assert found[node].log_prob == pytest.approx(sum(lp for _, lp in rows) / len(rows))
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+def test_quality_is_that_of_each_answer(rule, monkeypatch):
+    monkeypatch.setattr("nbdt.train.comparison.CHUNK", 70)
+    logits, labels = random_logits()
+    found = quality(logits, measure(logits, labels, OLD, rule))
+    rules = DecisionRules(OLD, rule=rule)
+    answers = {
+        "flat": logits.argmax(1),
+        "soft": rules(logits).argmax(1),
+        "hard": rules.hard(logits),
+    }
+    for kind, answer in answers.items():
+        pairs = zip(answer.tolist(), labels.tolist(), strict=True)
+        climbs = [oracle.height_of_common_ancestor(OLD, *pair) for pair in pairs]
+        mistakes = [climb for climb in climbs if climb]
+        assert found[kind]["accuracy"] == pytest.approx(1 - len(mistakes) / 300)
+        assert found[kind]["distance"] == pytest.approx(sum(climbs) / 300)
+        assert found[kind]["severity"] == pytest.approx(sum(mistakes) / len(mistakes))
+    for kind, table in {"flat": logits.softmax(1), "soft": rules(logits).exp()}.items():
+        right = (answers[kind] == labels).tolist()
+        expected = oracle.calibration_error(table.amax(1).tolist(), right, 15)
+        assert found[kind]["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    assert "calibration_error" not in found["hard"]
+
+
+def test_without_mistakes_there_is_no_severity():
+    labels = torch.arange(5)
+    found = quality(20 * torch.eye(5), measure(20 * torch.eye(5), labels, OLD, "marginal"))
+    assert found["hard"] == {"accuracy": 1.0, "distance": 0.0, "severity": 0.0}
 
 
 def test_nodes_without_images_are_left_out():
@@ -328,6 +368,8 @@ def test_the_command_measures_one_tree(model, data, tmp_path):
     assert found.exit_code == 0, found.output
     record = json.loads((out / "evaluation.json").read_text())
     assert record["before"]["hierarchy"] == NEW.hash
+    assert "calibration error" in found.stdout
+    assert [*record["before"]["quality"]] == ["flat", "soft", "hard"]
     assert "after" not in record
     assert "most mistakes" in found.stdout
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from nbdt.class_labels import check_same_classes
 from nbdt.head import DecisionRules
 from nbdt.hierarchy import Hierarchy
-from nbdt.metrics import accuracy
+from nbdt.metrics import accuracy, calibration_error, hierarchical_distance
 
 CHUNK = 1000  # images; a row of the table of nodes is float64
 
@@ -47,6 +47,7 @@ class TreeResult:
     Attributes:
         hierarchy: the tree.
         soft, hard: (count,) class indices: the likeliest leaf, and the greedy descent's.
+        probability: (count,) of the soft answer.
         labels: (count,) the right ones.
         nodes: results of the inner nodes that have images, by node index.
     """
@@ -54,6 +55,7 @@ class TreeResult:
     hierarchy: Hierarchy
     soft: Tensor
     hard: Tensor
+    probability: Tensor
     labels: Tensor
     nodes: Mapping[int, NodeResult]
 
@@ -105,11 +107,12 @@ def measure(logits: Tensor, labels: Tensor, hierarchy: Hierarchy, rule: str) -> 
         NBDTError: another number of classes, or logits that are not finite.
     """
     rules = DecisionRules(hierarchy, rule=rule)
-    soft = [rules(part).argmax(dim=1) for part in logits.split(CHUNK)]
-    hard = [rules.hard(part) for part in logits.split(CHUNK)]
-    return TreeResult(
-        hierarchy, torch.cat(soft), torch.cat(hard), labels, _nodes(rules, logits, labels)
-    )
+    soft = [rules(part).max(dim=1) for part in logits.split(CHUNK)]
+    hard = torch.cat([rules.hard(part) for part in logits.split(CHUNK)])
+    answers = torch.cat([best.indices for best in soft])
+    probability = torch.cat([best.values for best in soft]).exp()
+    nodes = _nodes(rules, logits, labels)
+    return TreeResult(hierarchy, answers, hard, probability, labels, nodes)
 
 
 def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, NodeResult]:
@@ -263,6 +266,35 @@ def _partners(old: Hierarchy, new: Hierarchy) -> dict[int, int]:
             if node not in partner and new_keys[node] in places:
                 partner[node] = places.pop(new_keys[node])
     return partner
+
+
+# ---- beyond the share of right answers ------------------------------------------------------------
+
+
+def quality(logits: Tensor, result: TreeResult) -> dict[str, dict[str, float]]:
+    """How good each kind of answer is on a tree: "flat", "soft" and "hard", each with
+
+    - accuracy: share of right answers;
+    - distance: how far up the tree one must go on average for the answer to be right, in edges;
+    - severity: the same over the wrong answers, 0 if there is none;
+    - calibration_error: of the stated probability; not for "hard", which is no likeliest class.
+    """
+    labels, tree = result.labels, result.hierarchy
+    flat = logits.softmax(dim=1).max(dim=1)
+    answers = {"flat": flat.indices, "soft": result.soft, "hard": result.hard}
+    found = {}
+    for kind, answer in answers.items():
+        distance = hierarchical_distance(answer, labels, tree).double()
+        wrong = distance[distance > 0]
+        found[kind] = {
+            "accuracy": accuracy(answer, labels),
+            "distance": float(distance.mean()),
+            "severity": float(wrong.mean()) if len(wrong) else 0.0,
+        }
+    for kind, probability in {"flat": flat.values, "soft": result.probability}.items():
+        right = answers[kind] == labels
+        found[kind]["calibration_error"] = calibration_error(probability.clamp(0, 1), right)
+    return found
 
 
 # ---- as data ----------------------------------------------------------------------------------

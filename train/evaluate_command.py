@@ -29,6 +29,7 @@ from .comparison import (
     compare,
     comparison_record,
     measure,
+    quality,
     tree_record,
 )
 from .comparison_picture import hardest, picture
@@ -96,10 +97,11 @@ def _record(
         "classes_without_images": before.hierarchy.num_classes - len(found.labels.unique()),
         "failed": list(found.failed),
         "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
-        "before": tree_record(before),
+        "before": {**tree_record(before), "quality": quality(found.logits, before)},
     }
     if comparison:
-        record["after"] = tree_record(comparison.after)
+        after = comparison.after
+        record["after"] = {**tree_record(after), "quality": quality(found.logits, after)}
         record["changes"] = comparison_record(comparison, found.files)
     return record
 
@@ -146,17 +148,24 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _accuracy_table(record: dict[str, Any]) -> Table:
-    pairs = [("flat", record["flat"], record["flat"])]
-    after = record.get("after")
-    pairs += [(k, record["before"][k], (after or record["before"])[k]) for k in ("soft", "hard")]
-    title = f"right answers on {record['images']:,} photographs"
-    if after is None:
-        table = _table(title, "", "tree")
-        for kind, value, _ in pairs:
-            table.add_row(kind, f"{value:.2%}")
+    before, images = record["before"]["quality"], f"{record['images']:,} photographs"
+    if "after" not in record:
+        columns = ("right", "distance", "of mistakes", "calibration error")
+        table = _table(f"answers on {images}", "", *columns)
+        for kind, values in before.items():
+            error = values.get("calibration_error")
+            table.add_row(
+                kind,
+                f"{values['accuracy']:.2%}",
+                f"{values['distance']:.3f}",
+                f"{values['severity']:.2f}",
+                "" if error is None else f"{error:.2%}",
+            )
+        table.caption = "distance: levels up the tree until an answer is right"
         return table
-    table = _table(title, "", "before", "after", "change")
-    for kind, old, new in pairs:
+    table = _table(f"right answers on {images}", "", "before", "after", "change")
+    for kind, values in record["after"]["quality"].items():
+        old, new = before[kind]["accuracy"], values["accuracy"]
         table.add_row(kind, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
     return table
 

@@ -148,11 +148,7 @@ class TreeSupervisionLoss(nn.Module):
 
 def _relative_heights(hierarchy: Hierarchy) -> Tensor:
     """Each node's height above the leaves, divided by the tree's: (nodes,) in [0, 1]."""
-    heights = [0] * hierarchy.num_nodes
-    for node in range(hierarchy.num_nodes - 1, 0, -1):
-        parent = hierarchy.parents[node]
-        heights[parent] = max(heights[parent], heights[node] + 1)
-    return torch.tensor(heights) / heights[0]
+    return torch.tensor(hierarchy.heights) / hierarchy.heights[0]
 
 
 def _checked(weights: Sequence[float] | Tensor, hierarchy: Hierarchy) -> Tensor:
