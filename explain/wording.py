@@ -25,18 +25,22 @@ def count(number: int) -> str:
 
 
 def say(name: str) -> str:
-    """A name that reads like a word as it is, any other in quotes."""
-    plain = len(name) <= _LONG and _PLAIN.fullmatch(name)
-    return name if plain else f"“{name}”"
+    """A name that reads like words ("pickup_truck" does) as such, any other in quotes."""
+    words = name.replace("_", " ")
+    return words if len(name) <= _LONG and _PLAIN.fullmatch(words) else f"“{name}”"
 
 
 def with_article(name: str) -> str:
     """``"a cat"``, ``"an hourglass"``; no article before what is quoted or looks like a plural."""
     shown = say(name)
     noun = re.sub(r" \(.*", "", name).lower()
-    if shown != name or noun in _MASS or (noun.endswith("s") and noun[-2:] not in _SINGULAR):
+    if (
+        shown.startswith("“")
+        or noun in _MASS
+        or (noun.endswith("s") and noun[-2:] not in _SINGULAR)
+    ):
         return shown
-    return f"{'an' if _sounds_like_vowel(name) else 'a'} {name}"
+    return f"{'an' if _sounds_like_vowel(shown) else 'a'} {shown}"
 
 
 _MASS = {"clothing", "furniture", "food", "equipment", "people", "cattle", "water", "machinery"}

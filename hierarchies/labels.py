@@ -34,8 +34,8 @@ def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None)
 
 
 def _short(name: str) -> str:
-    """Of "tench, Tinca tinca" the first word; a very long name is cut."""
-    word = name.partition(",")[0].strip() or name
+    """Of "tench, Tinca tinca" the first word, of "oak_tree" both; a very long name is cut."""
+    word = name.replace("_", " ").partition(",")[0].strip() or name
     return word if len(word) <= MAX_WORD else word[: MAX_WORD - 1] + "…"
 
 

@@ -256,6 +256,7 @@ def test_wnids_are_one_for_each_class(wnids):
 
 def test_leaf_labels():
     assert leaf_label(["cat"]) == "cat"
+    assert leaf_label(["oak_tree", "tench, Tinca tinca"]) == "oak tree, tench"
     assert leaf_label(["cat", "dog"]) == "cat, dog"
     assert leaf_label(["cat", "dog", "cow", "ox", "ass"]) == "cat, dog + 3"
     assert leaf_label(["tench, Tinca tinca", "x" * 99], total=1200) == f"tench, {'x' * 59}… + 1,198"

@@ -321,6 +321,7 @@ def test_percent_never_rounds_to_certainty():
         ("vehicles", "vehicles"),
         ("furniture", "furniture"),
         ("bus", "a bus"),
+        ("aquarium_fish", "an aquarium fish"),
         ("class 0", "“class 0”"),
         ("animal: bird, frog", "“animal: bird, frog”"),
         ("<b>", "“<b>”"),

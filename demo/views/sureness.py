@@ -46,7 +46,7 @@ def verdict(path: Path) -> Verdict:
     A class with at least `UNCERTAIN` is named; otherwise the deepest group with at least `SURE`;
     otherwise nothing but the guess.
     """
-    name, chance = path.class_name, path.probability
+    name, chance = path.class_name.replace("_", " "), path.probability
     if chance >= SURE:
         return Verdict("sure", "Its answer", name, f"It is {percent(chance)} sure.")
     group = sure_group(path)
