@@ -17,6 +17,7 @@ from nbdt.preprocessing import timm_preprocessing
 from nbdt.train.checkpoints import read_checkpoint
 from nbdt.train.config import Recipe
 from nbdt.train.data import Labelled, PlainBatches, training_batches
+from nbdt.train.distributed import SyncedNorms
 
 # Group norms: a batch norm's statistics would be those of each process's own half.
 RECIPE = {
@@ -156,8 +157,34 @@ def test_ranks_divide_the_very_views_of_one_process(ranks, kind):
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(NBDTError, match="8 images cannot be divided evenly among 3.*batch_size=9"):
         batches().share(0, 3)
-    with pytest.raises(NBDTError, match="'fsdp' divides the weights"):
-        Recipe(**{**RECIPE, "strategy": "fsdp", "ema_decay": 0.9})
+    for whole in ({"ema_decay": 0.9}, {"sync_norms": True}):
+        with pytest.raises(NBDTError, match="'fsdp' divides the weights"):
+            Recipe(**{**RECIPE, "strategy": "fsdp", **whole})
+
+
+def test_synchronised_norms_keep_their_activations_and_come_back_as_they_were():
+    torch.manual_seed(0)
+    network = create_timm("test_efficientnet", 3)
+    kinds = [type(part) for part in network.modules()]
+    images = torch.randn(4, 3, 32, 32)
+    network(images)  # statistics that are not those of a new norm
+    expected = network.eval()(images)
+    norms = SyncedNorms()
+    synced = norms.apply(network)
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in synced.modules())
+    assert torch.equal(synced(images), expected)
+    with torch.no_grad():
+        for part in synced.modules():
+            if isinstance(part, torch.nn.SyncBatchNorm):
+                part.running_mean = (
+                    part.running_mean + 0.1
+                )  # as a move to a device does: a new tensor
+                part.weight.mul_(1.1)
+    learnt = synced(images)
+    back = norms.revert(synced)
+    assert [type(part) for part in back.modules()] == kinds
+    assert torch.equal(back(images), learnt)
+    assert not torch.equal(learnt, expected)
 
 
 def test_held_out_images_are_looked_at_once_each():

@@ -139,6 +139,7 @@ def test_only_the_last_layer_of_a_frozen_network_is_trained(folder, tmp_path):
 def test_a_given_hierarchy_is_the_models_and_gives_the_order(folder, tmp_path):
     recipe = dataclasses.replace(RECIPE, classes=(), epochs=1, tree_from=0.0)
     model = train(recipe, folder, tmp_path / "run", hierarchy=TREE)
+    assert model.hierarchy == TREE  # with the names that its author gave
     assert model.hierarchy.classes == ("red", "blue", "green")
     named = train(recipe, folder, tmp_path / "wordnet", hierarchy="wordnet")
     assert named.hierarchy.classes == ("blue", "green", "red")

@@ -175,10 +175,10 @@ class Recipe:
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
         if self.branching == 1:
             raise NBDTError("Recipe key 'branching' must be at least 2, or 0: by the rule; got 1.")
-        if self.strategy == "fsdp" and (self.ema_decay or self.freeze_backbone):
+        if self.strategy == "fsdp" and (self.ema_decay or self.freeze_backbone or self.sync_norms):
             raise NBDTError(
-                "strategy 'fsdp' divides the weights, which ema_decay and freeze_backbone need whole; "
-                "use strategy 'ddp', or leave them out."
+                "strategy 'fsdp' divides the weights, which ema_decay, freeze_backbone and sync_norms "
+                "need whole; use strategy 'ddp', or leave them out."
             )
         if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2:
             raise NBDTError(

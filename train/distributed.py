@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from nbdt.torchvision_cpu import import_torchvision
@@ -17,7 +18,9 @@ import_torchvision()  # Lightning imports it
 
 # ruff: noqa: E402
 import torch
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from nbdt.errors import NBDTError
@@ -25,6 +28,7 @@ from nbdt.errors import NBDTError
 from .checkpoints import SafeCheckpointIO
 from .config import Recipe
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 PATIENCE = timedelta(minutes=10)  # for a rank that does not answer
 
 
@@ -95,6 +99,33 @@ def _by_name(state: Any, names: list[str]) -> Any:
         "state": {name(key): value for key, value in state["state"].items()},
         "param_groups": [{**g, "params": [name(key) for key in g["params"]]} for g in groups],
     }
+
+
+class SyncedNorms(TorchSyncBatchNorm):
+    """Batch norms that estimate over all devices; timm's keep the activation that they hold.
+
+    Lightning's own conversion loses it, and gives back other classes than it took.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Put synchronised norms in place; they share weights and statistics with the old ones."""
+        self._norms = {
+            name: part
+            for name, part in model.named_modules()
+            if isinstance(part, BATCH_NORMS)
+        }
+        return convert_sync_batchnorm(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Put the old ones back, with what was learnt."""
+        for name, norm in self._norms.items():
+            synced = model.get_submodule(name)
+            own = synced.named_parameters(recurse=False), synced.named_buffers(recurse=False)
+            for key, value in chain(*own):
+                setattr(norm, key, value)
+            norm.train(synced.training)
+            model.set_submodule(name, norm)
+        return model
 
 
 def raise_if_lost(error: RuntimeError, recipe: Recipe) -> None:

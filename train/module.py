@@ -29,7 +29,7 @@ from .augment import seed_all
 from .class_order import ClassOrder
 from .config import Recipe
 from .data import Batch, PlainBatches, TrainingBatches, normalise
-from .distributed import shard, unshard
+from .distributed import BATCH_NORMS, shard, unshard
 from .loss import TreeSupervisionLoss
 from .optimisation import make_optimizer, make_schedule
 from .schedules import weight_at
@@ -138,7 +138,7 @@ class TreeSupervised(lightning.LightningModule):
         self._since = time.monotonic()
         if self.recipe.freeze_norms:
             for part in self.network.modules():
-                if isinstance(part, nn.BatchNorm2d):
+                if isinstance(part, BATCH_NORMS):
                     part.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

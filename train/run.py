@@ -21,7 +21,6 @@ from torch import nn
 
 from nbdt.hierarchies.concepts import class_synsets
 from nbdt.hierarchies.induced import check_meaning
-from nbdt.hierarchies.naming import rename
 from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.preprocessing import Preprocessing, timm_preprocessing
@@ -114,7 +113,6 @@ def train(
     module.report = _reporter(folder, report)
     minutes = _fit(module, images, folder, say)
     model = module.finished()
-    _name(model)
     if not first:
         return model
     _measure(model, images, worker_count(recipe))
@@ -259,11 +257,6 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
 
 
 # ---- measure ------------------------------------------------------------------------------------
-
-
-def _name(model: NBDT) -> None:
-    """Readable names for the inner nodes of an induced tree."""
-    model.head.rules = type(model.head.rules)(rename(model.hierarchy), rule=model.rule)
 
 
 def _measure(model: NBDT, images: dict[str, Images], workers: int) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from .checkpoints import KeepBest, SafeCheckpointIO, SaveLast
 from .config import Recipe
-from .distributed import device_count, make_strategy
+from .distributed import SyncedNorms, device_count, make_strategy
 from .run_folder import RunFolder
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -33,6 +33,9 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> lightning.T
     if recipe.early_stop_epochs:
         callbacks.append(KeepBest(folder.best, recipe.early_stop_epochs))
     callbacks.append(SaveLast(folder.last, recipe.save_every_minutes, recipe.save_every_steps))
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if recipe.sync_norms:
+        plugins.append(SyncedNorms())
     watched = sys.stderr.isatty()
     if watched:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
@@ -44,11 +47,10 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> lightning.T
         default_root_dir=folder.root,
         logger=CSVLogger(folder.root, name="log"),
         callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
+        plugins=plugins,
         devices=device_count(recipe),
         num_nodes=recipe.nodes,
         strategy=make_strategy(recipe),
-        sync_batchnorm=recipe.sync_norms,
         use_distributed_sampler=False,
         enable_checkpointing=True,
         enable_progress_bar=watched,
