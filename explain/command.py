@@ -135,6 +135,10 @@ def explain_command(
             workers=workers, verify=verify,
         )  # fmt: skip
         return
+    if share != (1, 1) or is_uri(out or ""):
+        raise typer.BadParameter(
+            "--shard, and an --out that is a URI, are of a batch; leave out --pictures, or add --rows."
+        )
     here = Path(out or "")
     here.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nbdt.errors import NBDTError, nearest
+from nbdt.errors import NBDTError
 from nbdt.hierarchy import Hierarchy
 from nbdt.maps import log_odds_coefficients, score_coefficients
 from nbdt.model import NBDT
@@ -126,18 +126,7 @@ def find_node(hierarchy: Hierarchy, text: str) -> int:
         NBDTError: no such node (the nearest is suggested), several of that name, or the root, which
             no decision is about.
     """
-    if text in hierarchy.ids:
-        index = hierarchy.ids.index(text)
-    else:
-        found = [i for i, name in enumerate(hierarchy.names) if name == text]
-        if len(found) > 1:
-            ids = ", ".join(hierarchy.ids[i] for i in found)
-            raise NBDTError(f"{len(found)} nodes are named {text!r}; say which by its id: {ids}.")
-        if not found:
-            raise NBDTError(
-                f"The hierarchy has no node {text!r}.{nearest(text, list(hierarchy.names))}"
-            )
-        index = found[0]
+    index = hierarchy.index(text)
     if index == 0:
         raise NBDTError(f"{text!r} is the root: no decision leads there. Name a node below it.")
     return index

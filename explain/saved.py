@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.errors import NBDTError, listed
-from nbdt.files import check_record, new_folder
+from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images import ImageError, open_image, refuse, regular_file
 
 from .evidence.neighbours import Neighbour
@@ -215,7 +215,7 @@ def _read_maps(data: bytes, path: FilePath) -> dict[str, NDArray[np.float32]]:
             maps = {name: found[name] for name in found.files}
     except NBDTError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     for name, values in maps.items():
         dimensions = 3 if name.startswith("children") else 2

@@ -33,7 +33,8 @@ def attach(model: M, hierarchy: Hierarchy, *, rule: str, layer: str | None = Non
             "" for the model's output.
 
     Raises:
-        NBDTError: no such layer, one that a softmax follows, or a model that has a head already.
+        NBDTError: no such layer, one that a softmax module follows, or a model that has a head
+            already. A softmax that is only a call in ``forward`` cannot be seen: remove it first.
     """
     if _heads(model):
         raise NBDTError("The model has an NBDTHead already; detach(model) first.")

@@ -26,7 +26,7 @@ def example_path(model: NBDT, image: Image.Image | None) -> Path | None:
             device = model.head.linear.weight.device
             return model.paths(model.preprocess(image)[None].to(device))[0]
         logits = model.reference.get("logits")
-        if logits is None or not len(logits):
+        if logits is None or logits.ndim != 2 or not len(logits):
             return None
         rules = model.head.rules
         return rules.paths(logits[:1].float().to(rules.hierarchy_hash.device))[0]
@@ -80,8 +80,8 @@ def limits(model: NBDT) -> str:
 
 def figures(model: NBDT) -> str:
     """The measured accuracies as a Markdown table."""
-    accuracy = model.provenance.get("accuracy")
-    if not isinstance(accuracy, dict) or not accuracy:
+    accuracy = _measured(model.provenance.get("accuracy"))
+    if not accuracy:
         return "No accuracy was measured with this model before it was published."
     kinds = list(dict.fromkeys(kind for values in accuracy.values() for kind in values))
     lines = [f"| images | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
@@ -89,6 +89,21 @@ def figures(model: NBDT) -> str:
         cells = [f"{values[kind]:.2%}" if kind in values else "" for kind in kinds]
         lines.append(f"| {split} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _measured(accuracy: Any) -> dict[str, dict[str, float]]:
+    """What reads as accuracies by split and kind: a stranger's file may hold anything."""
+    rows = accuracy if isinstance(accuracy, dict) else {}
+    found = {
+        split: {kind: share for kind, share in values.items() if _is_share(share)}
+        for split, values in rows.items()
+        if isinstance(values, dict)
+    }
+    return {split: values for split, values in found.items() if values}
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def draw_path(path: Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -247,7 +248,11 @@ def write_corrections(
         write_atomic(path, data)
         return
     with open(path, "a+b", buffering=0) as file:
-        file.write(_line_end(file) + data)
+        ending = _line_end(file)
+        size = file.seek(0, os.SEEK_END)
+        if file.write(ending + data) < len(ending + data):
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, "not all of it could be written", os.fspath(path))
         os.fsync(file.fileno())
 
 

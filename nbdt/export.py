@@ -13,6 +13,7 @@ else that a consumer needs.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
@@ -69,6 +70,8 @@ def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:
     check_format(format)
     target = Path(path)
     _check_writable(target)
+    if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on
+        model = copy.deepcopy(model).cpu()
     graph = ExportedModel(model)
     with _in_evaluation(model), tempfile.TemporaryDirectory(dir=target.parent) as aside:
         written = Path(aside) / f"model{SUFFIXES[format]}"

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import NBDTError
+
+LONGEST_STEM = 150  # bytes of a file name that is made from another, before its endings
+
+# What reading an .npz that is damaged or was made to do harm can raise.
+NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile,
+              zlib.error)  # fmt: skip
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -90,7 +98,8 @@ def free_name(reference: str, taken: set[str], ending: str = "") -> str:
     """
     file = os.path.basename(reference) or "image"
     stem = file.rpartition(".")[0] or file
-    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)[:150]
+    stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem)
+    stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
     name, count = f"{stem}{ending}", 1
     while name.casefold() in taken:
         count += 1

@@ -11,10 +11,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from .card import card_text, draw_path, example_path
 from .errors import NBDTError
-from .saved_model import ALL_FILES, bundled
+from .saved_model import ALL_FILES, REFERENCE, bundled
 
 if TYPE_CHECKING:
     from .model import NBDT
+
+PICTURE = "path.png"
+LEFT_OVER = (REFERENCE, "README.md", PICTURE)
 
 
 class Published(
@@ -91,7 +94,7 @@ class Published(
         """What `NBDT.save` writes, and the card with its picture.
 
         Args:
-            save_directory: a folder; files of that name in it are written over.
+            save_directory: a folder; the model and the card that lie in it are replaced.
             model_card_kwargs: as of `generate_model_card`.
             kwargs: as of huggingface_hub's mixin.
 
@@ -100,9 +103,11 @@ class Published(
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
+        for name in LEFT_OVER:  # another model's, which this one may not have
+            (folder / name).unlink(missing_ok=True)
         path = example_path(cast("NBDT", self), (model_card_kwargs or {}).get("image"))
         if path is not None:
-            draw_path(path).save(folder / "path.png")
+            draw_path(path).save(folder / PICTURE)
         kwargs["config"] = None  # ours is written with the model
         return super().save_pretrained(folder, model_card_kwargs=model_card_kwargs, **kwargs)
 

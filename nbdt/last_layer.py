@@ -37,7 +37,7 @@ def last_layer(model: nn.Module, num_classes: int) -> str:
     fitting = _fitting(model, num_classes)
     last = fitting[-1]
     after = list(_after(model, last))
-    _refuse_squashing(model, last, after)
+    _refuse_squashing(model, last, [*after, *_registered_after(model, last)])
     goes_on = any(not isinstance(part, _RESHAPING) for part in after)
     shared = any(_side_by_side(model, name, last) for name in fitting[:-1])
     return OUTPUT if goes_on or shared else last
@@ -97,12 +97,21 @@ def _after(model: nn.Module, name: str) -> Iterator[nn.Module]:
         yield from list(children.values())[list(children).index(child) + 1 :]
 
 
+def _registered_after(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """What the modules around a module hold after it, which they probably run after it."""
+    while name:
+        name, _, child = name.rpartition(".")
+        children = dict(model.get_submodule(name).named_children())
+        yield from list(children.values())[list(children).index(child) + 1 :]
+
+
 def _refuse_squashing(model: nn.Module, name: str, after: list[nn.Module]) -> None:
     kinds = [type(part).__name__ for part in after if isinstance(part, _SQUASHING)]
     if kinds:
         raise NBDTError(
             f"In {type(model).__name__} a {kinds[0]} follows the last layer {name!r}, so that the "
-            f"model gives no logits. Remove the {kinds[0]}: a head gives log-probabilities itself."
+            f"model gives no logits. Remove the {kinds[0]}: a head gives log-probabilities itself. (If "
+            f"the model does not run it, say layer={name!r}.)"
         )
 
 

@@ -163,6 +163,23 @@ def test_a_model_that_gives_probabilities_is_refused():
         attach(model, TREE, rule="marginal")
 
 
+class Sure(nn.Module):
+    """A softmax beside the layer, run after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.softmax = nn.Linear(5, 11), nn.Softmax(dim=1)
+
+    def forward(self, x):
+        return self.softmax(self.fc(x))
+
+
+def test_a_softmax_beside_the_layer_is_seen_and_a_named_layer_is_taken():
+    with pytest.raises(NBDTError, match="a Softmax follows the last layer 'fc'.*layer='fc'"):
+        attach(Sure(), TREE, rule="marginal")
+    assert attach(Sure(), TREE, rule="marginal", layer="fc").fc.linear.out_features == 11
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [

@@ -164,6 +164,10 @@ def test_without_maps_the_rows_are_the_same(small, photos, tmp_path):
             assert one["probability"] == pytest.approx(other["probability"], rel=1e-5)
     with pytest.raises(NBDTError, match="has no maps of row 0"):
         read_maps(tmp_path / "without", 0)
+    maps = tmp_path / "with" / "maps" / "part-000000.npz"
+    maps.write_bytes(b"PK" + maps.read_bytes()[2:600])
+    with pytest.raises(NBDTError, match="has no maps of row 0"):
+        read_maps(tmp_path / "with", 0)
 
 
 def test_pictures_and_pages_are_drawn_when_asked_for(small, photos, tmp_path):

@@ -1,6 +1,8 @@
 """The record of a correction: what is refused, what comes back, what survives a killed writer."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -105,6 +107,31 @@ def test_a_killed_writer_costs_its_own_record_only(tmp_path):
         assert read_corrections(path) == kept
         write_corrections([next_one], path)
         assert read_corrections(path) == [*kept, next_one]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX's")
+def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path):
+    path = tmp_path / "c.jsonl"
+    write_corrections([step()], path)
+    before = path.read_bytes()
+    limit = len(before) + 20  # bytes that this process may write to a file
+    script = (
+        "import resource, signal, sys\n"
+        "from nbdt.correction import read_corrections, write_corrections\n"
+        "said = read_corrections(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try:\n"
+        "    write_corrections(said, sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    print('refused:', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path), str(limit)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "refused: " in done.stdout, done.stderr
+    assert path.read_bytes() == before
 
 
 def test_a_file_of_something_else_is_not_cut(tmp_path):

@@ -83,6 +83,13 @@ def test_of_two_statements_about_one_decision_the_latest_counts():
     assert [item.correction for item in left_out] == [old]
 
 
+def test_the_latest_is_so_by_the_clock_not_by_its_text():
+    old = step("animal", "fish", time="2026-01-01T13:30:00+02:00")
+    new = step("animal", "bird", time="2026-01-01T12:00:00+00:00")
+    targets, _ = find_targets([new, old], ZOO)
+    assert [target.correction for target in targets] == [new]
+
+
 # ---- the losses against their twins ----
 
 
@@ -290,8 +297,11 @@ def test_photographs_that_are_gone_or_others_are_reported(model, data, photos, t
 
 
 def test_settings_are_checked():
-    with pytest.raises(NBDTError, match="strength > 0, trust from 0 to 1"):
+    with pytest.raises(NBDTError, match="strength and learning_rate above 0, trust from 0 to 1"):
         Settings(strength=0)
+    for bad in ({"learning_rate": 0.0}, {"learning_rate": -1e-3}, {"strength": float("nan")}):
+        with pytest.raises(NBDTError, match="learning_rate above 0"):
+            Settings(**bad)
     with pytest.raises(
         NBDTError, match="learn must be one of shift, head, all, got 'haed'.*'head'"
     ):

@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -755,3 +756,18 @@ def test_the_commands_from_build_to_mark(saved, data, tmp_path, monkeypatch):
     assert json.loads(nbdt("info", out, "--json").stdout)["marks"][0]["why"] == "dark"
     assert "counts again" in nbdt("mark", out, reference, "--good").stdout
     assert nbdt("mark", out, reference).exit_code == 2
+
+
+def test_without_the_originals_there_is_evidence_but_no_picture_of_regions(saved, data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    out = tmp_path / "index"
+    nbdt("build", saved, "--data", tmp_path / "data", "--out", out)
+    shutil.rmtree(tmp_path / "data")
+    drawn("dog", 50).save(tmp_path / "photo.png")
+    shown = nbdt("show", out, tmp_path / "photo.png", "--model", saved, "--out", tmp_path, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert "no picture of regions" in shown.stderr
+    record = json.loads(shown.stdout)
+    assert record["evidence"]
+    assert Path(record["picture"]).exists()
+    assert "regions" not in record

@@ -266,6 +266,23 @@ def huge():
     return data.replace(b"'shape': (3, 3), }      ", b"'shape': (99999999,9999)")
 
 
+def corrupt():
+    """An archive whose compressed bytes are none."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, map_0=np.arange(900, dtype=np.float32))
+    data = bytearray(stream.getvalue())
+    data[80:120] = b"\xff" * 40
+    return bytes(data)
+
+
+def encrypted():
+    """An archive that asks for a password."""
+    data = bytearray(npz(map_0=np.zeros((3, 3), dtype=np.float32)))
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -275,6 +292,8 @@ def huge():
         (npz(map_0=np.zeros((3, 3, 3), dtype=np.float32)), "'map_0' is not a float32 map"),
         (npz(map_0=np.zeros((3, 3), dtype=np.float32)), "expected 2 maps, one a decision, got 1"),
         (huge(), "damaged"),
+        (corrupt(), "maps.npz.*damaged"),
+        (encrypted(), "maps.npz.*damaged.*encrypted"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(saved, data, message):

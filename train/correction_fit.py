@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -52,10 +53,15 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strength <= 0 or not 0 <= self.trust <= 1 or min(self.steps, self.batch_size) < 1:
+        rates = (self.strength, *([] if self.learning_rate is None else [self.learning_rate]))
+        if not (
+            all(0 < rate < math.inf for rate in rates)
+            and 0 <= self.trust <= 1
+            and min(self.steps, self.batch_size) >= 1
+        ):
             raise NBDTError(
-                "Expected strength > 0, trust from 0 to 1, and steps and batch_size of at least 1, "
-                f"got {self}."
+                "Expected strength and learning_rate above 0, trust from 0 to 1, and steps and "
+                f"batch_size of at least 1, got {self}."
             )
         if self.learn not in RATES:
             raise NBDTError(
@@ -66,7 +72,7 @@ class Settings:
     @property
     def rate(self) -> float:
         """The learning rate, the default one where none was given."""
-        return self.learning_rate or RATES[self.learn]
+        return RATES[self.learn] if self.learning_rate is None else self.learning_rate
 
 
 def fit(model: NBDT, corrections: Told, data: Images, settings: Settings, *, watch: Watch) -> None:

@@ -63,14 +63,21 @@ def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.
     for reference in references:
         archive, sign, member = reference.partition("!")
         if sign and archive.lower().endswith(SUFFIXES):
-            in_archives[root / archive][f"{root / archive}!{member}"] = reference
+            place = _place(root, archive)
+            in_archives[place][f"{place}!{member}"] = reference
             continue
         try:
-            yield reference, open_image(root / reference, name=reference)
+            yield reference, open_image(_place(root, reference), name=reference)
         except ImageError as error:
             yield reference, str(error)
     for path, members in in_archives.items():
         yield from _members(path, members)
+
+
+def _place(root: Path, file: str) -> Path:
+    """Where a file lies: seen from `root` or, where there is none, from here."""
+    here, there = Path(file), root / file
+    return here if here.exists() and not there.exists() else there
 
 
 def _members(path: Path, wanted: dict[str, str]) -> Iterator[tuple[str, Image.Image | str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 
 from nbdt.correction import Correction
@@ -55,7 +56,7 @@ def find_targets(
     """
     targets: dict[tuple[object, ...], Target] = {}
     left_out: list[LeftOut] = []
-    for record in sorted(corrections, key=lambda record: record.time):
+    for record in sorted(corrections, key=lambda record: datetime.fromisoformat(record.time)):
         try:
             found = _target(record, hierarchy)
         except _NoPlaceError as error:

@@ -110,9 +110,7 @@ class SyncedNorms(TorchSyncBatchNorm):
     def apply(self, model: nn.Module) -> nn.Module:
         """Put synchronised norms in place; they share weights and statistics with the old ones."""
         self._norms = {
-            name: part
-            for name, part in model.named_modules()
-            if isinstance(part, BATCH_NORMS)
+            name: part for name, part in model.named_modules() if isinstance(part, BATCH_NORMS)
         }
         return convert_sync_batchnorm(model)
 

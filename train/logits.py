@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nbdt.class_labels import class_places, label_of, plain
-from nbdt.errors import NBDTError, listed, nearest
+from nbdt.class_labels import check_labels, class_places, label_of, plain
+from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
+from nbdt.fingerprint import embedding_hash, weights_hash
 from nbdt.hierarchy import Hierarchy
 from nbdt.image_sources import ImageSource, iter_images
 from nbdt.images import ImageError
@@ -124,14 +125,7 @@ def _check_labels(
     for source in sources:
         count += 1
         labels.add(label_of(source))
-    unknown = sorted(label for label in labels if plain(label) not in places)
-    if unknown:
-        raise NBDTError(
-            f"{data!r} has {len(labels)} labels, of which {len(unknown)} are no class of the "
-            f"model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
-            f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders so, "
-            "or by WordNet id."
-        )
+    check_labels(labels, places, hierarchy, data)
     return count
 
 
@@ -140,15 +134,10 @@ def _check_labels(
 
 def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
     """A digest of all that the logits follow from; the tree is not among it."""
-    digest = hashlib.sha256()
     tree = model.hierarchy
     wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
-    facts = [model.architecture, asdict(model.preprocess), tree.classes, wnids, split]
-    digest.update(json.dumps(facts).encode())
-    for part in (model.backbone, model.head.linear):
-        for name, value in part.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, split]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for line in _traces(Path(data)):
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -29,7 +29,8 @@ def _how(model: NBDT) -> str:
         learnt = facts["corrected"]
         return f"""Learnt from {learnt["applied"]:,} corrections of the model {learnt["model"][:12]}… with
 `{facts["command"]}`;
-measured on {held_out} of {size} pixels that it was not trained on."""
+measured on {held_out} of {size} pixels, which were held out as
+when the model was trained if the data are the same."""
     return f"""Trained with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
 images of {size} pixels; {held_out} were held
 out for choices, and the test images were looked at once."""

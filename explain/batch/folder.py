@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
-from nbdt.files import check_record
+from nbdt.files import NPZ_ERRORS, check_record
 from nbdt.images import ImageError
 
 from .inputs import Input
@@ -223,11 +223,11 @@ def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
         NBDTError: no batch, one without maps, or a row without maps.
     """
     batch = place(folder)
-    size = read_json(batch, START)["options"]["part"]
+    start = read_json(batch, START)
     try:
-        with batch.open(part_name("maps", row // size)) as file:
+        with batch.open(part_name("maps", row // start["options"]["part"])) as file:
             return maps_of(file, row)
-    except (OSError, KeyError, ValueError):
+    except (*NPZ_ERRORS, TypeError, ZeroDivisionError):  # the last two: no sensible "part"
         raise NBDTError(
             f"{str(batch)!r} has no maps of row {row}: the image failed, is not done, or the "
             "batch was made without --maps npz."

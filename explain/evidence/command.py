@@ -23,7 +23,7 @@ from nbdt.terminal import plain, tracked
 from ..attribution import explain
 from ..render import png
 from .build import forward
-from .change import path_changes, vote_changes
+from .change import AMONG, path_changes, vote_changes
 from .index import EvidenceIndex
 from .neighbours import DecisionEvidence, Neighbour
 from .paths import NEIGHBOURS, ModelEvidence
@@ -134,11 +134,16 @@ def _show_one(
     closest = _closest_decision(path, found)
     compared = [side[0] for side in (found[closest].chosen, found[closest].rejected) if side]
     node_map = explain(near.model, image)[0].maps[closest]
-    views = near.look_closer(feature_map, compared, node_map)
     stem = free_name(source.reference, taken)
-    pictures = {"picture": out / f"{stem}.evidence.png", "regions": out / f"{stem}.regions.png"}
+    pictures = {"picture": out / f"{stem}.evidence.png"}
     write_atomic(pictures["picture"], png(sheet(photo, path, found)))
-    write_atomic(pictures["regions"], png(linked(photo, compared, views)))
+    try:
+        views = near.look_closer(feature_map, compared, node_map)
+    except NBDTError as error:  # an original is gone, or the regions are no grid
+        typer.echo(f"no picture of regions: {error}", err=True)
+    else:
+        pictures["regions"] = out / f"{stem}.regions.png"
+        write_atomic(pictures["regions"], png(linked(photo, compared, views)))
     places = {name: str(place) for name, place in pictures.items()}
     if as_json:
         lists = [one.to_dict() for one in found]
@@ -195,8 +200,8 @@ def _show_votes(index: EvidenceIndex, rows: tuple[int, ...], *, bad: bool) -> No
     changes = vote_changes(index, rows)
     turned = [change for change in changes if change.votes[0] != change.votes[1]]
     typer.echo(
-        f"It is among the {NEIGHBOURS} nearest of {len(changes)} images of the index; the class "
-        f"that most neighbours are of changes for {len(turned)}."
+        f"Of the {AMONG} images of the index that it is nearest to, it is among the {NEIGHBOURS} "
+        f"nearest of {len(changes)}; the class that most neighbours are of changes for {len(turned)}."
     )
     for change in turned[:SHOWN]:
         old, new = _ordered(*change.votes, bad)

@@ -10,7 +10,6 @@ position's share of the picture, though what a network sees there reaches furthe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.model import NBDT
+from nbdt.positions import positions
 
 Floats = NDArray[np.float32]
 Grid = tuple[int, int]  # height and width of a feature map, in positions
@@ -72,22 +72,15 @@ def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:
     Channels first or last, or tokens: a transformer's class token and registers are left out.
 
     Raises:
-        NBDTError: tokens that form no square, or another number of axes.
+        NBDTError: values that have no places in the picture.
     """
-    backbone = cast(Any, model.backbone)
-    if feature_map.ndim == 4:
-        features = int(backbone.num_features)
-        channels_last = feature_map.shape[1] != features == feature_map.shape[-1]
-        return feature_map.permute(0, 3, 1, 2) if channels_last else feature_map
-    if feature_map.ndim == 3:
-        tokens = feature_map[:, int(getattr(backbone, "num_prefix_tokens", 0)) :]
-        side = round(tokens.shape[1] ** 0.5)
-        if side * side == tokens.shape[1] > 0:
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
-    raise NBDTError(
-        f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, which "
-        "is no grid of positions; whole-image evidence is available for it."
-    )
+    grid = positions(model.backbone, model.head.linear.in_features, feature_map)
+    if grid is None:
+        raise NBDTError(
+            f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, which "
+            "is no grid of positions; whole-image evidence is available for it."
+        )
+    return grid
 
 
 def region_vectors(grid: Tensor) -> Floats:

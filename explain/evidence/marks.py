@@ -80,8 +80,10 @@ class Marks:
         with path.open("a+b") as file:
             file.seek(0)
             written = file.read()
-            # An unfinished line, left where something broke, was never a mark.
-            file.truncate(written.rfind(b"\n") + 1)
+            # An unfinished line, left where something broke, was never a mark. Nothing is cut but
+            # such a line: another process may have added its own meanwhile.
+            if written and not written.endswith(b"\n"):
+                file.truncate(written.rfind(b"\n") + 1)
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
