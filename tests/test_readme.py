@@ -96,6 +96,20 @@ def test_its_commands_exist(line, monkeypatch, capsys):
     assert options <= set(re.findall(r"(?<!\S)-[\w-]+", shown.replace(",", " "))), shown
 
 
+def test_the_edits_of_the_hierarchy_page_run(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from nbdt.hierarchies.command import app
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "hierarchies.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\$ nbdt hierarchy (.+)$", page, re.MULTILINE)
+    assert len(lines) >= 4
+    for line in lines:
+        done = CliRunner().invoke(app, shlex.split(line, comments=True))
+        assert done.exit_code == 0, (line, done.output)
+
+
 def test_its_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = {
