@@ -16,6 +16,13 @@ def cifar10() -> Any:
     return NBDT.load("cifar10")
 
 
+def cifar100() -> Any:
+    """The bundled model of a hundred classes at 32 × 32 pixels, in evaluation mode."""
+    from nbdt import NBDT
+
+    return NBDT.load("cifar100")
+
+
 def pretrained(name: str, **options: Any) -> Any:
     """A published model: a repository of the Hugging Face hub or a folder; see
     ``NBDT.from_pretrained`` for the options.

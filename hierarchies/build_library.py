@@ -53,6 +53,16 @@ def cifar10_induced(_data: Path) -> Hierarchy:
     return induce(model, rule=model.rule)
 
 
+def cifar100_induced(_data: Path) -> Hierarchy:
+    """From the last layer of the bundled model, as its recipe induces trees."""
+    from nbdt.model import NBDT
+
+    from .induced import induce
+
+    model = NBDT.load("cifar100")
+    return induce(model, rule=model.rule, linkage="ward", branching=16, semantics=0.4)
+
+
 def cifar100_superclasses(data: Path) -> Hierarchy:
     """The 20 superclasses that the data set's authors published."""
     record = json.loads((data / "cifar100_coarse.json").read_text())
@@ -122,6 +132,12 @@ RECIPES = {
         "WordNet 3.0 nouns; the original NBDT's ids of the classes, eight of them corrected",
         WORDNET_LICENCE,
         cifar100_wordnet,
+    ),
+    "cifar100-induced": Recipe(
+        "CIFAR-100, induced from the bundled model",
+        "last layer of the bundled model cifar100; names of groups from WordNet 3.0",
+        f"MIT; {WORDNET_LICENCE}",
+        cifar100_induced,
     ),
     "imagenet1k-wordnet": Recipe(
         "ImageNet-1k in WordNet",

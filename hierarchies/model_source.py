@@ -13,7 +13,7 @@ from nbdt.saved_model import bundled
 
 from .classifier import PREFIX, from_classifier
 
-DEFAULT_MODEL = "cifar10"  # of every command that is not told
+DEFAULT_MODEL = "cifar100"  # of every command that is not told
 MODEL_HELP = (
     "A bundled model's name, a saved model's folder, or any pretrained timm model: timm:resnet101"
 )

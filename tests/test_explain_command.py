@@ -77,8 +77,23 @@ def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
     assert run(tmp_path).returncode == 2
     unknown = run(tmp_path, "x.png", "--model", "cifar11")
     assert unknown.returncode == 1
-    assert "Did you mean 'cifar10'?" in unknown.stderr
+    assert "Did you mean 'cifar10' or" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+def test_a_long_name_in_another_script_is_no_obstacle(outcome, tmp_path):
+    name = "ж" * 120 + ".png"
+    shutil.copy(outcome[0] / "red.png", tmp_path / name)
+    done = run(tmp_path, name)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.nbdt.png"))) == 1
+
+
+def test_options_of_a_batch_are_refused_without_one(outcome):
+    for options in (["--shard", "1/2"], ["--out", "s3://shop/out", "--pictures"]):
+        refused = run(outcome[0], "red.png", *options)
+        assert refused.returncode == 2
+        assert "are of a batch" in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,36 @@ def test_a_card_of_the_publishers_own_photograph_and_licence(tmp_path):
     assert torch.equal(*(NBDT.load(tmp_path / n).head.linear.weight for n in "ab"))
 
 
+def test_nothing_of_another_model_is_left_in_its_folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "a")
+    assert (tmp_path / "a" / "reference.safetensors").exists()
+    make().save_pretrained(tmp_path / "a")
+    assert not NBDT.load(tmp_path / "a").reference
+    assert not (tmp_path / "a" / "path.png").exists()
+    assert "No accuracy was measured" in (tmp_path / "a" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "accuracy",
+    [
+        0.9,
+        [0.9],
+        {"test": 0.9},
+        {"test": {"flat": "high"}},
+        {"test": {"flat": float("nan")}},
+        {"a": {}},
+    ],
+)
+def test_a_strangers_figures_that_are_none_are_left_out_of_the_card(model, tmp_path, accuracy):
+    model.provenance["accuracy"] = accuracy
+    model.reference = {"logits": torch.tensor(1.0)}
+    model.save_pretrained(tmp_path / "a")
+    assert "No accuracy was measured" in (tmp_path / "a" / "README.md").read_text()
+    model.provenance["accuracy"] = {"test": {"flat": 0.5, "soft": None}, "other": accuracy}
+    model.save_pretrained(tmp_path / "b")
+    assert "| test | 50.00% |" in (tmp_path / "b" / "README.md").read_text()
+
+
 def test_from_pretrained_takes_folders_and_bundled_names(saved, fake):
     assert NBDT.from_pretrained(saved).hierarchy == TREE
     assert NBDT.from_pretrained("cifar10").hierarchy.num_classes == 10
@@ -128,6 +158,8 @@ def test_torch_hub():
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     again = torch.hub.load(str(ROOT), "pretrained", "cifar10", source="local")
     assert again.hierarchy == model.hierarchy
+    larger = torch.hub.load(str(ROOT), "cifar100", source="local")
+    assert larger.hierarchy.num_classes == 100
 
 
 # Hostile and damaged folders.
