@@ -125,7 +125,7 @@ def serving(folder, *options, port=None):
     """``nbdt demo`` with a store in the folder; yields its address and process."""
     port = port or free_port()
     log = folder / f"log-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "nbdt", "demo", "--port", str(port)]
+    command = [sys.executable, "-m", "nbdt", "demo", "--model", "cifar10", "--port", str(port)]
     command += ["--store", str(folder / "kept.sqlite"), *map(str, options)]
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -234,8 +234,8 @@ def test_applying_teaches_records_and_offers_a_new_model(
 def test_a_training_that_fails_leaves_corrections_unapplied(store, place, data, tmp_path, model):
     photo = picture(30)
     store.add_correction(wrong_step(model, photo), visitor=ANN, photo=photo)
-    result = whole("apply", "--data", tmp_path / "nothing", "--out", tmp_path / "out",
-                   "--store", place)  # fmt: skip
+    result = whole("apply", "--model", "cifar10", "--data", tmp_path / "nothing",
+                   "--out", tmp_path / "out", "--store", place)  # fmt: skip
     assert result.returncode == 1
     assert "Training ended with exit status 1; its message is above" in result.stderr
     assert store.model_versions() == []

@@ -142,7 +142,7 @@ def test_the_command_opens_the_page_and_leaves_no_photographs_behind(tmp_path):
         status, text = ask(f"{page}/health")
         assert status == 200
         assert json.loads(text)["status"] == "ok"
-        assert json.loads(text)["model"] == "cifar10"
+        assert json.loads(text)["model"] == "cifar100"
         assert page in log.read_text()
         said = outcome(page, event(page, "pick"), [None], event_data={"name": "cheetah"})
         assert "cheetah" in said  # though the server runs elsewhere than in the repository

@@ -265,7 +265,7 @@ def test_a_name_that_two_nodes_share_needs_an_id():
     tree = Hierarchy.from_paths(["a/cat", "a/x/dog", "a/x/cow", "b/x/car", "b/x/van", "b/bus"])
     model = NBDT.from_timm("small_convnet", tree, rule="marginal").eval()
     images = torch.randn(1, 3, 32, 32)
-    with pytest.raises(NBDTError, match="2 nodes are named 'x'; say which by its id"):
+    with pytest.raises(NBDTError, match="2 nodes are named 'x'; say which id"):
         explain(model, images, nodes=["x"])
     second = [i for i, name in zip(tree.ids, tree.names, strict=True) if name == "x"][1]
     assert list(explain(model, images, nodes=[second])[0].node_maps) == [second]

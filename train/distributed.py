@@ -112,7 +112,8 @@ class SyncedNorms(TorchSyncBatchNorm):
         self._norms = {
             name: part for name, part in model.named_modules() if isinstance(part, BATCH_NORMS)
         }
-        return convert_sync_batchnorm(model)
+        synced: nn.Module = convert_sync_batchnorm(model)
+        return synced
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Put the old ones back, with what was learnt."""
