@@ -23,7 +23,7 @@ help:  ## Show this list.
 install: $(INSTALLED)  ## Create .venv with the package and all its extras.
 
 test: install  ## Run the tests.
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 demo: install  ## Open the page on 127.0.0.1:7860.
 	$(BIN)/nbdt demo
