@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from PIL import Image
@@ -16,15 +16,17 @@ from nbdt.errors import NBDTError, nearest
 from nbdt.fingerprint import model_hash
 from nbdt.images import AMPLE_SIDE, open_image
 from nbdt.model import NBDT
+from nbdt.rules import full_precision
 
 from .explanation import Explanation
-from .layers import Layer, last_layer
+from .layers import Layer, last_layer, size_errors
 from .methods import METHODS, input_maps
 from .node_maps import (
     chosen_nodes,
     find_node,
     flat_logits,
     log_odds_maps,
+    node_child_maps,
     node_maps,
     path_child_maps,
 )
@@ -32,10 +34,14 @@ from .node_maps import (
 if TYPE_CHECKING:
     from .evidence.index import EvidenceIndex
 
+Method: TypeAlias = Literal[
+    "grad-cam", "integrated gradients", "input x gradient", "occlusion", "lime"
+]
 GRAD_CAM = "grad-cam"
 PHOTO_SIDE = 320  # pixels of the stored photograph: enough to look at, small enough to keep
 
 Photo: TypeAlias = "Image.Image | str | os.PathLike[str]"
+PHOTOS = (Image.Image, str, os.PathLike)
 
 
 def explain(
@@ -61,30 +67,40 @@ def explain(
         nodes: ids or names of further nodes, whose log-odds maps are wanted for every image.
         classes: class indices whose paths are wanted instead of the model's own.
         method: "grad-cam", or one of Captum's on the input image: "integrated gradients",
-            "input x gradient", "occlusion", "lime". Those give the path's log-odds maps only.
+            "input x gradient", "occlusion", "lime". Those give log-odds maps only, and need no
+            layer with positions.
         evidence: an index of training images, to find the nearest on both sides of each decision.
         counterfactuals: look for the regions whose blur flips each decision; runs the model often.
 
     Raises:
         ImageError: a path that holds no readable image.
         NBDTError: a model in training mode, an empty or misshapen batch, values that are not
-            finite, an unknown node or method, evidence of another model, or a network without
-            positions to map.
+            finite, an unknown node or method, evidence of another model, or, for "grad-cam", a
+            network without positions to map.
     """
-    if model.training:
-        raise NBDTError("The model is in training mode; call model.eval() before explaining.")
+    if not isinstance(model, NBDT):
+        raise NBDTError(
+            f"Expected a model of class NBDT, got {type(model).__name__}; NBDT.from_network makes one "
+            "of a timm network and its hierarchy."
+        )
+    model.check_evaluating()
     check_method(method)
     for text in nodes:
         find_node(model.hierarchy, text)
     batch, photos = _prepare(model, images)
-    layer = last_layer(model, batch)
-    if method == GRAD_CAM:
-        found = explain_layer(model, layer, photos, nodes=nodes, classes=classes)
-    else:
-        found = _by_input(model, layer, batch, photos, classes=classes, method=method)
-    if evidence is not None:
-        found = _with_evidence(model, layer, found, evidence)
-    return _with_counterfactuals(model, batch, found) if counterfactuals else found
+    with full_precision(batch):
+        if method == GRAD_CAM:
+            layer = last_layer(model, batch)
+            features = layer.features
+            found = explain_layer(model, layer, photos, nodes=nodes, classes=classes)
+        else:
+            features = _features(model, batch)
+            found = _by_input(
+                model, features, batch, photos, nodes=nodes, classes=classes, method=method
+            )
+        if evidence is not None:
+            found = _with_evidence(model, features, found, evidence)
+        return _with_counterfactuals(model, batch, found) if counterfactuals else found
 
 
 def explain_layer(
@@ -111,10 +127,11 @@ def explain_layer(
     Raises:
         NBDTError: an unknown node, features that are not finite, evidence of another model.
     """
-    logits = flat_logits(model, layer)
+    logits = flat_logits(model, layer.features)
     found = model.head.rules.paths(logits, classes)
     child_maps = path_child_maps(model, layer, logits, found)
-    others, answers = node_maps(model, layer, nodes), soft_answers(model, logits)
+    others, below = node_maps(model, layer, nodes), node_child_maps(model, layer, nodes)
+    answers = soft_answers(model, logits)
     made = _made(model, layer.way, layer.name)
     explanations = [
         Explanation(
@@ -122,34 +139,46 @@ def explain_layer(
             maps=log_odds_maps(path, child_maps[row]),
             child_maps=child_maps[row],
             node_maps=others[row],
+            node_child_maps=below[row],
             photo=photos[row],
             made={**made, "soft_answer": answers[row]},
         )
         for row, path in enumerate(found)
     ]
     return (
-        explanations if evidence is None else _with_evidence(model, layer, explanations, evidence)
+        explanations
+        if evidence is None
+        else _with_evidence(model, layer.features, explanations, evidence)
     )
 
 
 def _by_input(
     model: NBDT,
-    layer: Layer,
+    features: Tensor,
     batch: Tensor,
     photos: Sequence[Image.Image | None],
     *,
+    nodes: Sequence[str],
     classes: Sequence[int] | None,
     method: str,
 ) -> list[Explanation]:
     """One of Captum's methods, on the input image."""
-    logits = flat_logits(model, layer)
+    logits = flat_logits(model, features)
     found = model.head.rules.paths(logits, classes)
-    maps = input_maps(model, batch, [chosen_nodes(model, path) for path in found], method)
+    others = [find_node(model.hierarchy, text) for text in nodes]
+    wanted = [[*chosen_nodes(model, path), *others] for path in found]
+    maps = input_maps(model, batch, wanted, method)
     made, answers = _made(model, f"{method} (Captum)", "input"), soft_answers(model, logits)
-    rows = zip(found, maps, photos, answers, strict=True)
+    ids = [model.hierarchy.ids[node] for node in others]
     return [
-        Explanation(path, own, photo=photo, made={**made, "soft_answer": answer})
-        for path, own, photo, answer in rows
+        Explanation(
+            path=path,
+            maps=own[: len(path)],
+            node_maps=dict(zip(ids, own[len(path) :], strict=True)),
+            photo=photo,
+            made={**made, "soft_answer": answer},
+        )
+        for path, own, photo, answer in zip(found, maps, photos, answers, strict=True)
     ]
 
 
@@ -166,12 +195,12 @@ def check_method(method: str) -> None:
 
 
 def _with_evidence(
-    model: NBDT, layer: Layer, explanations: Sequence[Explanation], evidence: EvidenceIndex
+    model: NBDT, features: Tensor, explanations: Sequence[Explanation], evidence: EvidenceIndex
 ) -> list[Explanation]:
     seen = evidence.for_model(model)
     return [
-        replace(found, evidence=seen.for_path(features, found.path))
-        for found, features in zip(explanations, layer.features, strict=True)
+        replace(found, evidence=seen.for_path(own, found.path))
+        for found, own in zip(explanations, features, strict=True)
     ]
 
 
@@ -193,23 +222,45 @@ def _prepare(
     model: NBDT, images: Tensor | Photo | Sequence[Photo]
 ) -> tuple[Tensor, Sequence[Image.Image | None]]:
     """The batch on the model's device, and the photographs if there are any."""
-    device = next(model.parameters()).device
+    weight = model.head.linear.weight  # its device and type are the model's
     if isinstance(images, Tensor):
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise NBDTError(
-                "Expected images of shape (batch, 3, height, width) with at least one image, got "
-                f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
-            )
-        return images.to(device), [None] * len(images)
-    given = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
+        return _checked(images).to(weight), [None] * len(images)
+    given = [images] if isinstance(images, PHOTOS) else list(images)
     if not given:
         raise NBDTError("There are no images to explain.")
+    for item in given:
+        if not isinstance(item, PHOTOS):
+            raise NBDTError(
+                f"Expected photographs (PIL images or paths) or one tensor, got {type(item).__name__} "
+                "in a sequence; torch.stack what model.preprocess returns."
+            )
     pictures = [
         item if isinstance(item, Image.Image) else open_image(item, max_side=AMPLE_SIDE)
         for item in given
     ]
     batch = torch.stack([model.preprocess(picture) for picture in pictures])
-    return batch.to(device), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
+    return batch.to(weight), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
+
+
+def _checked(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise NBDTError(
+            "Expected images of shape (batch, 3, height, width) with at least one image, got "
+            f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
+        )
+    if not images.is_floating_point():
+        raise NBDTError(
+            f"Expected images as model.preprocess returns them, of floating point, got {images.dtype}."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise NBDTError("The images hold values that are not finite; check how they were prepared.")
+    return images
+
+
+def _features(model: NBDT, batch: Tensor) -> Tensor:
+    """(batch, features), without a layer to map."""
+    with torch.no_grad(), size_errors(model, batch):
+        return model.features(batch)
 
 
 def soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:

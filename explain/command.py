@@ -8,7 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,10 +21,12 @@ from nbdt.hierarchies.library import find
 from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
+from nbdt.model import NBDT
 from nbdt.terminal import plain
 
-from .attribution import GRAD_CAM, check_method, explain
+from .attribution import Method, explain
 from .batch.inputs import is_collection
+from .batch.options import LOCAL, Engine, Maps, Precision
 from .batch.places import is_uri
 from .evidence.index import EvidenceIndex
 from .explanation import Explanation
@@ -64,11 +66,9 @@ def explain_command(
             help="Make a batch of files named one by one; or show each image of a folder.",
         ),
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="How maps are made; a wrong name lists the others.")
-    ] = GRAD_CAM,
+    method: Annotated[Method, typer.Option(help="How maps are made.")] = "grad-cam",
     maps: Annotated[
-        str, typer.Option(help="Of a batch: npz (raw arrays), png (pictures) or none.")
+        Maps, typer.Option(help="Of a batch: npz (raw arrays), png (pictures) or none.")
     ] = "npz",
     column: Annotated[
         str | None, typer.Option(help="The tables' column of paths, if not 'path'.")
@@ -77,13 +77,15 @@ def explain_command(
         str, typer.Option(help="Of a batch on n machines: i/n, its i-th share, in one folder.")
     ] = "1/1",
     precision: Annotated[
-        str,
+        Precision,
         typer.Option(
             help="Of a batch: float32, bfloat16, or auto: bfloat16 if the hardware has it."
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 32,
-    engine: Annotated[str, typer.Option(help="Of a batch: local, or ray for a cluster.")] = "local",
+    engine: Annotated[
+        Engine, typer.Option(help="Of a batch: local, or ray for a cluster.")
+    ] = "local",
     ray_address: Annotated[
         str | None,
         typer.Option(help="Of a running cluster; by default $RAY_ADDRESS, else this machine."),
@@ -118,13 +120,12 @@ def explain_command(
 
     A batch leaves Parquet rows and raw maps instead, and a manifest once it is complete.
     """
-    check_method(method)
     share = _share(shard)
     loaded = open_model(model, weights)
     if hierarchy:
         loaded = loaded.with_hierarchy(find(hierarchy))
     index = EvidenceIndex.load(evidence) if evidence else None
-    many = engine != "local" or is_uri(out or "") or any(map(is_collection, images))
+    many = engine != LOCAL or is_uri(out or "") or any(map(is_collection, images))
     if rows or (rows is None and many):
         from .batch.command import explain_batch
 
@@ -139,18 +140,23 @@ def explain_command(
         raise typer.BadParameter(
             "--shard, and an --out that is a URI, are of a batch; leave out --pictures, or add --rows."
         )
-    here = Path(out or "")
-    here.mkdir(parents=True, exist_ok=True)
+    _explain_files(
+        loaded, images, Path(out or ""), method=method, evidence=index,
+        counterfactuals=counterfactuals, pages=pages, as_json=as_json,
+    )  # fmt: skip
+
+
+def _explain_files(
+    model: NBDT, images: list[str], out: Path, *, pages: bool, as_json: bool, **how: Any
+) -> None:
+    """Show each; those that fail are told of at once, and in the end by exit status 3."""
+    out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
     for source in iter_files(images, max_side=AMPLE_SIDE):
         try:
-            photo = source.open()
-            explanation = explain(
-                loaded, photo, method=method, evidence=index, counterfactuals=counterfactuals
-            )[0]
-            target = _write(
-                explanation, here, free_name(source.reference, taken, ".nbdt"), pages=pages
-            )
+            explanation = explain(model, source.open(), **how)[0]
+            name = free_name(source.reference, taken, ".nbdt")
+            target = _write(explanation, out, name, pages=pages)
         except (ImageError, NBDTError) as error:
             failed += 1
             _report_failure(source, error, as_json=as_json)

@@ -9,6 +9,7 @@ this searches over cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.model import NBDT
-from nbdt.paths import Decision, Path
+from nbdt.paths import Path
 
 from .blur import gaussian_blur, soft_masks
 from .regions import Cell, Region, connected, regrid
@@ -44,11 +45,12 @@ class Counterfactual:
         runner_up_path: from the root through the best other child, from there greedily.
         regions: what was blurred, the largest first; empty if nothing flips it. None of their
             cells can be left out.
-        flipped: whether the model, run on the blurred picture, takes another child.
+        flipped: whether the model, run on the blurred picture, still comes to this decision, and
+            takes another child.
         becomes: the name of the child that it takes then; None if nothing flips it.
         log_odds: of the chosen child, before and after; equal if nothing flips it.
         share: part of the picture that was blurred, from 0 to 1.
-        searched: the largest share that was tried.
+        searched: the largest share that was tried; 0 where the model takes another way by itself.
         passes: forward passes that the search took, counted in blurred pictures.
         baseline: what took the place of the regions.
         picture: what the model saw in the end, at the size of its input.
@@ -78,7 +80,8 @@ def counterfactuals(
 ) -> tuple[Counterfactual, ...]:
     """For each decision of a path, the small set of regions whose blurring flips it.
 
-    A decision that the model would not take itself (negative margin) is left as it is.
+    A decision that the model would not take itself (negative margin) is left as it is, and so are
+    those below it: the model does not come to them.
 
     Args:
         model: in evaluation mode.
@@ -100,11 +103,10 @@ def counterfactuals(
         untouched = model.head.rules.log_probs(logits)[0].cpu()
         rivals = _runner_up_paths(model, logits, path)
         blurred = gaussian_blur(image, BLUR * min(image.shape[1:]))
-        found: list[Counterfactual] = []
-        for decision, values, rival in zip(path, maps, rivals, strict=True):
-            trial = _Trial(model, image, blurred, decision=decision, values=values)
-            before = trial.outcome(untouched)
-            found.append(_search(trial, before, len(found), rival, most))
+        found = []
+        for index, (values, rival) in enumerate(zip(maps, rivals, strict=True)):
+            trial = _Trial(model, image, blurred, path=path, index=index, values=values)
+            found.append(_search(trial, untouched, index, rival, most))
         return tuple(found)
 
 
@@ -112,24 +114,21 @@ def counterfactuals(
 
 
 def _search(
-    trial: _Trial, untouched: Outcome, index: int, rival: Path, most: float
+    trial: _Trial, untouched: Tensor, index: int, rival: Path, most: float
 ) -> Counterfactual:
-    before, odds_before, _ = untouched
+    before, odds_before, _ = trial.outcome(untouched)
     order = trial.order()
-    limit = max(1, int(most * len(order)))
-    cells = () if before < 0 else _prefix(order[:limit], trial.margins)
-    cells = _needed(cells, trial.margins)
-    after, odds, winner = trial.run([cells])[0] if cells else (before, odds_before, None)
-    flipped = bool(cells) and after < 0
-    cells = cells if flipped else ()
+    limit = max(1, int(most * len(order))) if before >= 0 and trial.is_reached(untouched) else 0
+    cells = _needed(_prefix(order[:limit], trial.margins), trial.margins)
+    _, odds, winner = trial.outcome(trial.run([cells])[0] if cells else untouched)
     return Counterfactual(
         decision=index,
         margin=before,
         runner_up_path=rival,
         regions=connected(cells, trial.grid),
-        flipped=flipped,
-        becomes=winner if flipped else None,
-        log_odds=(odds_before, odds if flipped else odds_before),
+        flipped=bool(cells),
+        becomes=winner if cells else None,
+        log_odds=(odds_before, odds),
         share=len(cells) / len(order),
         searched=limit / len(order),
         passes=trial.passes,
@@ -143,6 +142,8 @@ def _prefix(order: Cells, margins: Callable[[Sequence[Cells]], list[float]]) -> 
 
     Fewer than the result do not flip it, one cell less at least; empty if no length tried does.
     """
+    if not order:
+        return ()
     low, high = 0, 1
     while margins([order[:high]])[0] >= 0:
         if high == len(order):
@@ -185,12 +186,16 @@ class _Trial:
         image: Tensor,
         blurred: Tensor,
         *,
-        decision: Decision,
+        path: Path,
+        index: int,
         values: NDArray[np.float32],
     ) -> None:
         self.model, self.image, self.blurred = model, image, blurred
-        self.children = [model.hierarchy.index(child) for child in decision.child_ids]
-        self.names, self.chosen = decision.children, decision.chosen
+        *self.above, (self.children, self.chosen) = [
+            ([model.hierarchy.index(child) for child in decision.child_ids], decision.chosen)
+            for decision in path.decisions[: index + 1]
+        ]
+        self.names = path.decisions[index].children
         sides = zip(values.shape, image.shape[1:], strict=True)
         rows, columns = (min(FINEST, cells, pixels) for cells, pixels in sides)
         self.grid = (rows, columns)
@@ -204,21 +209,29 @@ class _Trial:
         return tuple(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def margins(self, sets: Sequence[Cells]) -> list[float]:
-        """The decision's margin after blurring each set; negative where it is flipped."""
-        return [margin for margin, _, _ in self.run(sets)]
+        """The decision's margin after blurring each set; negative where it is flipped.
 
-    def run(self, sets: Sequence[Cells]) -> list[Outcome]:
-        """What the decision becomes, for each set blurred."""
-        found = []
+        Infinite where a decision above it is flipped first: the model does not come to this one.
+        """
+        return [
+            self.outcome(row)[0] if self.is_reached(row) else math.inf for row in self.run(sets)
+        ]
+
+    def run(self, sets: Sequence[Cells]) -> list[Tensor]:
+        """The log-probabilities of all nodes, for each set blurred."""
+        found: list[Tensor] = []
         for start in range(0, len(sets), BATCH):
             pictures = self.pictures(sets[start : start + BATCH])
-            log_probs = self.model.head.rules.log_probs(_logits(self.model, pictures))
-            found += [self.outcome(row) for row in log_probs.cpu()]
+            found += self.model.head.rules.log_probs(_logits(self.model, pictures)).cpu()
         self.passes += len(sets)
         return found
 
+    def is_reached(self, row: Tensor) -> bool:
+        """Whether the decisions above are taken as on the path."""
+        return all(row[family].max() <= row[family[chosen]] for family, chosen in self.above)
+
     def outcome(self, row: Tensor) -> Outcome:
-        """Of the log-probabilities of all nodes, (nodes,)."""
+        """Of the log-probabilities of all nodes, (nodes,), once the decision is reached."""
         row = row[self.children]
         chosen = float(row[self.chosen])
         others = row.clone()
@@ -269,8 +282,7 @@ def _runner_up_paths(model: NBDT, logits: Tensor, path: Path) -> list[Path]:
 def _check(
     model: NBDT, image: Tensor, path: Path, maps: Sequence[NDArray[np.float32]], most: float
 ) -> None:
-    if model.training:
-        raise NBDTError("The model is in training mode; call model.eval() before explaining.")
+    model.check_evaluating()
     if image.ndim != 3 or len(image) != 3:
         raise NBDTError(
             f"Expected one image of shape (3, height, width), got {tuple(image.shape)}; pass what "

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
 from nbdt.model import NBDT
-from nbdt.positions import pools_by_average, positions
+from nbdt.positions import Size, pools_by_average, positions
+
+from .explanation import CLOSED_FORM
 
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 
@@ -65,25 +67,27 @@ def last_layer(model: NBDT, images: Tensor) -> Layer:
     """
     with torch.inference_mode(False), torch.no_grad():
         images = images.clone() if images.is_inference() else images
-        with _size_errors(model, images):
+        with size_errors(model, images):
             if getattr(model.backbone, "num_prefix_tokens", 0):
                 return _through_gradients(model, images)
             feature_map = model.feature_map(images)
-            pooled = _average_pool(model, feature_map)
+            pooled = _average_pool(model, feature_map, _size(images))
             if pooled is not None:
                 return pooled
+            if positions(model.backbone, feature_map, _size(images)) is None:
+                return _through_gradients(model, images)  # an earlier layer may have positions
             return _through_gradients(model, images, feature_map)
 
 
-def _average_pool(model: NBDT, feature_map: Tensor) -> Layer | None:
+def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | None:
     """The closed form, if pooling is an average."""
-    activations = _positions(model, feature_map)
-    if activations is None or not pools_by_average(model, feature_map):
+    activations = positions(model.backbone, feature_map, picture)
+    if activations is None or not pools_by_average(model, feature_map, picture):
         return None
     count = activations.shape[-2] * activations.shape[-1]
     return Layer(
         "forward_features",
-        "closed form (average pool, linear head)",
+        f"{CLOSED_FORM} (average pool, linear head)",
         model.pool(feature_map),
         activations,
         lambda vectors: vectors / count,
@@ -100,34 +104,38 @@ def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None =
         leaf = feature_map if feature_map.requires_grad else feature_map.detach().requires_grad_()
         candidates.append(("forward_features", leaf))
         features = model.pool(leaf.clone())
-        probe = torch.randn_like(features)
+        draw = torch.Generator().manual_seed(0)
+        probe = torch.randn(features.shape, generator=draw).to(features)
         for name, tensor in reversed(candidates):
             (slope,) = torch.autograd.grad(
                 features, tensor, probe, retain_graph=True, allow_unused=True
             )
-            reached = None if slope is None else _positions(model, slope)
-            if reached is not None and reached.any():
-                return _gradient_layer(model, name, tensor, features)
+            seen = None if slope is None else positions(model.backbone, slope, _size(images))
+            if seen is not None and seen.any():
+                return _gradient_layer(model, name, tensor, features, _size(images))
     raise NBDTError(
         f"{model.architecture!r} has no layer whose positions could carry a node map. Its paths are "
         "available: model.paths(images); and so are explain's other methods, as method='occlusion'."
     )
 
 
-def _gradient_layer(model: NBDT, name: str, tensor: Tensor, features: Tensor) -> Layer:
+def _gradient_layer(
+    model: NBDT, name: str, tensor: Tensor, features: Tensor, picture: Size
+) -> Layer:
+    def grid(values: Tensor) -> Tensor:
+        return cast(Tensor, positions(model.backbone, values, picture))  # chosen for having them
+
     def channel_weights(vectors: Tensor) -> Tensor:
         found = []
         for part in vectors.transpose(0, 1).to(features.dtype).split(QUERIES_AT_ONCE):
             (slopes,) = torch.autograd.grad(
                 features, tensor, part, retain_graph=True, is_grads_batched=True
             )
-            maps = cast(Tensor, _positions(model, slopes.flatten(0, 1)))
-            found.append(maps.mean(dim=(2, 3)).unflatten(0, (len(part), -1)))
+            found.append(grid(slopes.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (len(part), -1)))
         return torch.cat(found).transpose(0, 1)
 
-    activations = cast(Tensor, _positions(model, tensor.detach()))  # chosen for having them
     way = "gradient through what follows the layer"
-    return Layer(name, way, features.detach(), activations, channel_weights)
+    return Layer(name, way, features.detach(), grid(tensor.detach()), channel_weights)
 
 
 @contextmanager
@@ -140,12 +148,15 @@ def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[
 
     def record(name: str) -> Callable[..., Any]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if not isinstance(output, Tensor):
+            parts = output if isinstance(output, tuple) else (output,)
+            last = parts[-1]  # of several streams (TNT), the one that goes on to the head
+            if not isinstance(last, Tensor):
                 return output
             torch.set_grad_enabled(True)
-            kept = output if output.requires_grad else output.detach().requires_grad_()
+            kept = last if last.requires_grad else last.detach().requires_grad_()
             found.append((name, kept))
-            return kept.clone()  # what follows may write in place
+            again = kept.clone()  # what follows may write in place
+            return (*parts[:-1], again) if isinstance(output, tuple) else again
 
         return hook
 
@@ -157,12 +168,12 @@ def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[
             handle.remove()
 
 
-def _positions(model: NBDT, values: Tensor) -> Tensor | None:
-    return positions(model.backbone, model.head.linear.in_features, values)
+def _size(images: Tensor) -> Size:
+    return images.shape[-2], images.shape[-1]
 
 
 @contextmanager
-def _size_errors(model: NBDT, images: Tensor) -> Iterator[None]:
+def size_errors(model: NBDT, images: Tensor) -> Iterator[None]:
     """What a network says of images that it cannot take, in words."""
     height, width = images.shape[-2:]
     size = model.preprocess.size

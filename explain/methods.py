@@ -46,8 +46,7 @@ def input_maps(
 
     Returns:
         For every image one map a node, (height, width): in pixels, or in `CELLS` × `CELLS` for
-        "occlusion" and
-        "lime".
+        "occlusion" and "lime".
     """
     needs = [parameter.requires_grad for parameter in model.parameters()]
     with torch.inference_mode(False), torch.enable_grad():
@@ -94,7 +93,8 @@ def _lime(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
 
     height, width = (torch.arange(length) // _side(image) for length in image.shape[-2:])
     squares = (height[:, None] * (width[-1] + 1) + width).to(image.device)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    devices = [image.device] if image.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
         found = Lime(function).attribute(
             image,

@@ -28,13 +28,34 @@ def node_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[s
         NBDTError: an unknown or ambiguous node, or the root.
     """
     wanted = [find_node(model.hierarchy, text) for text in nodes]
-    logits = flat_logits(model, layer)
+    logits = flat_logits(model, layer.features)
     if not wanted:
         return [{}] * len(logits)
     queries = torch.tensor(wanted).expand(len(logits), -1)
     maps = _maps(model, layer, logits, queries, log_odds_coefficients)
     ids = [model.hierarchy.ids[node] for node in wanted]
     return [dict(zip(ids, values, strict=True)) for values in maps]
+
+
+def node_child_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[str, Map]]:
+    """For every image of `layer` the maps of the scores of each child, by the id of the parent.
+
+    Of those of `nodes` that have children: (children, height, width).
+
+    Raises:
+        NBDTError: as `node_maps`.
+    """
+    tree = model.hierarchy
+    found = [find_node(tree, text) for text in nodes]
+    inner = [node for node in found if tree.children[node]]
+    logits = flat_logits(model, layer.features)
+    if not inner:
+        return [{}] * len(logits)
+    queries = torch.tensor([child for node in inner for child in tree.children[node]])
+    maps = _maps(model, layer, logits, queries.expand(len(logits), -1), score_coefficients)
+    ends = np.cumsum([len(tree.children[node]) for node in inner])[:-1]
+    ids = [tree.ids[node] for node in inner]
+    return [dict(zip(ids, np.split(values, ends), strict=True)) for values in maps]
 
 
 def path_maps(model: NBDT, layer: Layer, paths: Sequence[Path]) -> list[tuple[Map, ...]]:
@@ -45,7 +66,7 @@ def path_maps(model: NBDT, layer: Layer, paths: Sequence[Path]) -> list[tuple[Ma
     wanted = [chosen_nodes(model, path) for path in paths]
     longest = max(map(len, wanted))
     queries = torch.tensor([nodes + nodes[-1:] * (longest - len(nodes)) for nodes in wanted])
-    maps = _maps(model, layer, flat_logits(model, layer), queries, log_odds_coefficients)
+    maps = _maps(model, layer, flat_logits(model, layer.features), queries, log_odds_coefficients)
     return [tuple(own[: len(nodes)]) for own, nodes in zip(maps, wanted, strict=True)]
 
 
@@ -106,10 +127,10 @@ def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients
     return maps
 
 
-def flat_logits(model: NBDT, layer: Layer) -> Tensor:
-    """(batch, classes), float32, of the images that `layer` is of."""
+def flat_logits(model: NBDT, features: Tensor) -> Tensor:
+    """(batch, classes), float32, of what the head takes, (batch, features)."""
     with torch.no_grad():
-        logits: Tensor = model.head.linear(layer.features).float()
+        logits: Tensor = model.head.linear(features).float()
     return logits
 
 

@@ -28,6 +28,7 @@ def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
     """All maps by a name that no node can choose."""
     groups = {"map": explanation.maps, "children": explanation.child_maps}
     groups["node"] = tuple(explanation.node_maps.values())
+    groups["below"] = tuple(explanation.node_child_maps.values())
     return {
         f"{kind}_{index}": np.asarray(values, dtype=np.float32)
         for kind, found in groups.items()
@@ -66,7 +67,9 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
     return {
         "words": words(explanation),
         "path": _path_record(explanation.path),
+        "constants": [_finite(value) for value in explanation.constants],
         "nodes": list(explanation.node_maps),
+        "inner_nodes": list(explanation.node_child_maps),
         "photo": "photo.png" if explanation.photo is not None else None,
         "evidence": [
             {
@@ -138,12 +141,13 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Pictures) -> 
     found = _numbered(maps, "map")
     if len(found) != len(path):
         raise NBDTError(f"expected {len(path)} maps, one a decision, got {len(found)}")
-    nodes = [_text(node) for node in record["nodes"]]
+    nodes, inner = ([_text(node) for node in record[key]] for key in ("nodes", "inner_nodes"))
     return Explanation(
         path=path,
         maps=found,
         child_maps=_numbered(maps, "children"),
         node_maps=dict(zip(nodes, _numbered(maps, "node"), strict=True)),
+        node_child_maps=dict(zip(inner, _numbered(maps, "below"), strict=True)),
         photo=_picture(record["photo"], pictures),
         evidence=tuple(
             DecisionEvidence(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Cell = tuple[int, int]  # row and column
 
@@ -70,3 +71,9 @@ def _overlaps(parts: int, length: int) -> NDArray[np.float64]:
     inside = np.minimum(starts + length / parts, np.arange(length) + 1)
     shared: NDArray[np.float64] = np.clip(inside - np.maximum(starts, np.arange(length)), 0, 1)
     return shared
+
+
+def upsampled(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """A map at another resolution, interpolated bicubically; raw and signed as it was."""
+    size, cubic = (width, height), Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, cubic))

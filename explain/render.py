@@ -13,6 +13,7 @@ from nbdt.errors import NBDTError
 from nbdt.hierarchies.lettering import fitting, font
 
 from .explanation import Explanation
+from .regions import upsampled
 
 # Red speaks for the chosen child, blue against it: told apart in all common colour blindness.
 FOR, AGAINST = (214, 40, 40), (33, 102, 200)
@@ -29,10 +30,7 @@ def heat(values: NDArray[np.float32], scale: float, side: int) -> Image.Image:
         scale: the value of full opacity.
         side: pixels of the square result; the map is interpolated to it bicubically.
     """
-    smooth = Image.fromarray(values.astype(np.float32)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
-    share = np.clip(np.asarray(smooth) / max(scale, 1e-12), -1, 1)
+    share = np.clip(upsampled(values, side, side) / max(scale, 1e-12), -1, 1)
     layer = np.empty((side, side, 4), dtype=np.uint8)
     layer[..., :3] = np.where(share[..., None] > 0, FOR, AGAINST)
     layer[..., 3] = np.round(200 * np.abs(share))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nbdt.paths import Decision
 
-from .explanation import Explanation
+from .explanation import CLOSED_FORM, Explanation
 from .regions import regrid
 from .wording import count, percent, say, with_article
 
@@ -26,7 +26,9 @@ MOSTLY_BAND = 0.7  # the same for one third of it
 MOSTLY_HALF = 3 / 4  # the same for one half of it
 SPREAD = 0.25  # the mass is all over the picture if no ninth holds more than this share
 AGAINST = 0.6  # a map speaks against its decision if more than this share of its mass does
+PLACED = 0.5  # share of the log-odds that a map must hold to be the reason
 SMALL = 0.1  # share of the picture up to which regions are small
+TIE = 1e-5  # relative difference of probabilities up to which they are the same
 ALIKE = 0.05  # difference of similarities up to which they are almost the same
 SENTENCES = 5  # at most
 
@@ -102,7 +104,7 @@ def _lead(explanation: Explanation) -> str:
     last = index == len(path) - 1
     only = "only " if chances[index] < UNCERTAIN else ""
     text = f"It is {only}{percent(chances[index])} sure this is {with_article(_name(path, index))}"
-    text += _because(explanation.maps[index])
+    text += _because(explanation, index)
     doubtful = path.probability < UNCERTAIN
     if not last:
         link = "but only" if doubtful else "and"
@@ -111,9 +113,10 @@ def _lead(explanation: Explanation) -> str:
     return text + (", so its answer is uncertain." if doubtful else ".")
 
 
-def _because(values: NDArray[np.float32]) -> str:
+def _because(explanation: Explanation, index: int) -> str:
+    values = explanation.maps[index]
     found = place(values)
-    if found is None or _share_against(values) > AGAINST:
+    if found is None or _share_against(values) > AGAINST or _is_constant(explanation, index):
         return ""
     name, share = found
     if share == 1 and name == "all over the picture":
@@ -128,12 +131,12 @@ def _was_asked(explanation: Explanation) -> bool:
 
 def _asked(explanation: Explanation) -> str:
     path = explanation.path
-    worst = min(path, key=lambda decision: decision.margin)
+    left = next(decision for decision in path if decision.margin < 0)  # it never gets further
     return (
         f"This is the way to {with_article(path.class_name)}, to which it gives "
         f"{percent(path.probability)}; left to itself it would have taken "
-        f"{say(worst.children[worst.runner_up])} rather than {say(worst.children[worst.chosen])}, "
-        f"{_odds(worst, reverse=True)}."
+        f"{say(left.children[left.runner_up])} rather than {say(left.children[left.chosen])}, "
+        f"{_odds(left, reverse=True)}."
     )
 
 
@@ -170,7 +173,7 @@ def _other_answer(explanation: Explanation) -> str | None:
     soft = explanation.made.get("soft_answer")
     if soft:
         name, chance = str(soft["class"]), float(soft["probability"])
-        if name == path.class_name:
+        if name == path.class_name or chance <= path.probability * (1 + TIE):
             return None
     else:
         rivals = [c.runner_up_path for c in explanation.counterfactuals]
@@ -198,7 +201,7 @@ def _against(explanation: Explanation) -> str | None:
 
 
 def _change(explanation: Explanation) -> str | None:
-    tried = [c for c in explanation.counterfactuals if c.margin >= 0]
+    tried = [c for c in explanation.counterfactuals if c.margin >= 0 and c.searched]
     flips = [c for c in tried if c.flipped]
     if not tried:
         return None
@@ -271,8 +274,18 @@ def _is_close(decision: Decision) -> bool:
 
 def _odds(decision: Decision, *, reverse: bool = False) -> str:
     pair = [decision.probability, math.exp(decision.log_probs[decision.runner_up])]
-    one, other = (f"{100 * p:.0f}" for p in (reversed(pair) if reverse else pair))
+    one, other = (percent(p).removesuffix(" %") for p in (reversed(pair) if reverse else pair))
     return f"{one} to {other}"
+
+
+def _is_constant(explanation: Explanation, index: int) -> bool:
+    """Whether less than `PLACED` of a decision's log-odds comes from anywhere in the picture.
+
+    Asked of maps in closed form alone: others need not add up to the log-odds.
+    """
+    decision, total = list(explanation.path)[index], float(explanation.maps[index].sum())
+    closed = str(explanation.made.get("method", "")).startswith(CLOSED_FORM)
+    return closed and total < PLACED * decision.log_odds
 
 
 def _share_against(values: NDArray[np.float32]) -> float:

@@ -6,24 +6,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from .errors import NBDTError
 from .head import NBDTHead
 from .hierarchy import Hierarchy
-from .last_layer import OUTPUT, find_module, last_layer
+from .last_layer import OUTPUT, find_module, last_layer, layer_that_answers
 
 M = TypeVar("M", bound=nn.Module)
 OUTPUT_HEAD = "nbdt_head"  # the submodule's name where the rules are on a model's output
 
 
-def attach(model: M, hierarchy: Hierarchy, *, rule: str, layer: str | None = None) -> M:
+def attach(
+    model: M, hierarchy: Hierarchy, *, rule: str, layer: str | None = None, example: Any = None
+) -> M:
     """Put an `NBDTHead` in the place of the model's last linear layer; return the model.
 
     The layer is found by structure, see `nbdt.last_layer`: the last linear layer or 1 × 1
-    convolution with one output per class. It is kept inside the head, so that `detach` gives the
-    model back. Where no single layer gives the logits, the head goes on the model's output, as
-    its submodule `nbdt_head`.
+    convolution with one output per class. With an `example` the model is run once, and the layer
+    is the one whose output is the model's: nothing is taken on trust. It is kept inside the head,
+    so that `detach` gives the model back. Where no single layer gives the logits, the head goes on
+    the model's output, as its submodule `nbdt_head`.
 
     Args:
         model: any classifier; it is changed in place.
@@ -31,14 +35,20 @@ def attach(model: M, hierarchy: Hierarchy, *, rule: str, layer: str | None = Non
         rule: as in `DecisionRules`.
         layer: the name of the layer that gives the logits, where the search would find another;
             "" for the model's output.
+        example: the model's argument, or a tuple or mapping of its arguments.
 
     Raises:
-        NBDTError: no such layer, one that a softmax module follows, or a model that has a head
-            already. A softmax that is only a call in ``forward`` cannot be seen: remove it first.
+        NBDTError: no such layer, one that a softmax module follows, a model that has a head
+            already, or one that TorchScript made. Without an example, what a model only does in
+            ``forward`` cannot be seen: a softmax, a factor, an average of several calls.
     """
     if _heads(model):
         raise NBDTError("The model has an NBDTHead already; detach(model) first.")
-    name = last_layer(model, hierarchy.num_classes) if layer is None else layer
+    if isinstance(model, torch.jit.ScriptModule):
+        raise NBDTError(
+            "A TorchScript model cannot be changed; attach to the model it was made of."
+        )
+    name = _place(model, hierarchy.num_classes, example) if layer is None else layer
     linear = find_module(model, name) if name != OUTPUT else nn.Identity()
     head = NBDTHead.from_linear(linear, hierarchy, rule=rule)
     if name == OUTPUT:
@@ -83,6 +93,12 @@ def flat(model: nn.Module) -> Iterator[None]:
     finally:
         for head, value in zip(heads, before, strict=True):
             head.gives_flat = value
+
+
+def _place(model: nn.Module, num_classes: int, example: Any) -> str:
+    if example is None:
+        return last_layer(model, num_classes)
+    return layer_that_answers(model, num_classes, example)
 
 
 def _heads(model: nn.Module) -> dict[str, NBDTHead]:

@@ -23,7 +23,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from .fingerprint import model_hash
 from .model import NBDT
 from .positions import pools_by_average, positions
 
+Format: TypeAlias = Literal["onnx", "torch"]
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 ONNX_LIMIT = 2**31  # bytes of one protobuf message
 
@@ -98,7 +99,8 @@ class ExportedModel(nn.Module):
         with _in_evaluation(model):
             with torch.no_grad():
                 feature_map = model.feature_map(_example(model)[:1])
-            self.has_maps = pools_by_average(model, feature_map)
+            self.side = model.preprocess.size
+            self.has_maps = pools_by_average(model, feature_map, (self.side, self.side))
         self.why_no_maps = (
             ""
             if self.has_maps
@@ -120,7 +122,7 @@ class ExportedModel(nn.Module):
         answer = self.tree.log_probs(logits, decisions)
         if not self.has_maps:
             return answer, self.tree.columns(decisions)
-        grid = cast(Tensor, positions(self.backbone, self.linear.in_features, feature_map)).float()
+        grid = cast(Tensor, positions(self.backbone, feature_map, (self.side, self.side))).float()
         shares = grid / (grid.shape[2] * grid.shape[3])
         class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
         maps = self.tree.log_odds_maps(class_maps, scores, decisions)

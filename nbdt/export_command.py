@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .export import SUFFIXES, Export, check_format, export
+from .export import SUFFIXES, Export, Format, export
 from .model import NBDT
 
 app = typer.Typer(add_completion=False)
@@ -20,7 +20,7 @@ def export_command(
     model: Annotated[str, typer.Argument(help="A saved model's folder, or a bundled one.")],
     *,
     format: Annotated[  # noqa: A002  the option's name
-        str, typer.Option("--format", help="onnx, or torch (torch.export's .pt2).")
+        Format, typer.Option("--format", help="onnx, or torch (torch.export's .pt2).")
     ] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The file; by default named after the model, here.")
@@ -30,7 +30,6 @@ def export_command(
     ] = False,
 ) -> None:
     """Write a model as ONNX or .pt2: log-probabilities, decisions, maps, and all about its tree."""
-    check_format(format)
     loaded = NBDT.load(model)
     target = out or Path(f"{Path(model).resolve().name}{SUFFIXES[format]}")
     with Console(stderr=True).status(f"Tracing {loaded.architecture}"):

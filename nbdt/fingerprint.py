@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .model import NBDT
@@ -32,12 +32,15 @@ def embedding_hash(model: NBDT) -> str:
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 over the module's state: names, types, shapes and values.
 
-    Hashing 45 million weights takes about 0.2 s, so the result is kept while the tensors' places
-    and sums stay the same. (Their version counters would not do: writes through ``.data`` pass
-    them by.)
+    Hashing 45 million weights takes about 0.2 s, so the result is kept while the tensors' places,
+    versions and sums stay the same: writes through ``.data`` pass the version by, and a
+    permutation keeps the sum.
     """
     state = module.state_dict()
-    key = [(name, value.data_ptr(), float(value.sum())) for name, value in state.items()]
+    key = [
+        (name, value.data_ptr(), _version(value), float(value.sum()))
+        for name, value in state.items()
+    ]
     known = _known.get(module)
     if known and known[0] == key:
         return known[1]
@@ -48,6 +51,11 @@ def weights_hash(module: nn.Module) -> str:
         hashed.update(plain.view(torch.uint8).numpy().data)
     _known[module] = (key, hashed.hexdigest())
     return hashed.hexdigest()
+
+
+def _version(value: Tensor) -> int:
+    """How often the tensor was written to, where torch counts that."""
+    return 0 if value.is_inference() else value._version  # noqa: SLF001
 
 
 def _digest(parts: list[str]) -> str:

@@ -47,24 +47,31 @@ class ImageSource:
 
 
 def iter_files(
-    paths: Iterable[StrPath], *, max_pixels: int = MAX_PIXELS, max_side: int | None = None
+    paths: Iterable[StrPath],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int | None = None,
+    without: str | None = None,
 ) -> Iterator[ImageSource]:
     """Every file named, whatever its name, and the image files below every folder named.
 
     Folders are walked in sorted order, one directory's names in memory at a time; hidden entries
-    are skipped, and links to folders are not followed. What cannot be read (a missing path, an
+    are skipped, and so are folders below that hold a file called `without`; links to folders are
+    not followed. What cannot be read (a missing path, an
     unreadable or imageless folder) is a source whose `open` raises `ImageError`: iterating goes on.
     """
     reader = partial(open_image, max_pixels=max_pixels, max_side=max_side)
     for path in paths:
         name = os.fsdecode(path)
         if os.path.isdir(name):
-            yield from _walk(name, reader)
+            yield from _walk(name, reader, without)
         else:
             yield ImageSource(name, None, partial(reader, name), partial(read_file, name))
 
 
-def _walk(root: str, reader: Callable[[str], Image.Image]) -> Iterator[ImageSource]:
+def _walk(
+    root: str, reader: Callable[[str], Image.Image], without: str | None
+) -> Iterator[ImageSource]:
     empty = True
     pending = [(root, True)]
     while pending:
@@ -72,6 +79,8 @@ def _walk(root: str, reader: Callable[[str], Image.Image]) -> Iterator[ImageSour
         opener: Callable[[], Image.Image] = partial(reader, path)
         content: Callable[[], bytes] = partial(read_file, path)
         if is_folder:
+            if without and path != root and os.path.lexists(os.path.join(path, without)):
+                continue
             try:
                 pending.extend(reversed(_entries(path)))
                 continue
@@ -176,8 +185,8 @@ def iter_tar(
 
     Members are `<split>/<class>/<file>`, `<class>/<file>` or `<file>`; the label is the folder a
     file lies in. With `split`, only files whose class folder lies in a folder of that name, or
-    that lie directly in such a folder at the top (label None). Links, devices, hidden files and
-    files not named like images are skipped. The reference is `archive.tar!member`; a member's
+    that lie directly in such a folder at the top (label None). Devices, hidden files and files not
+    named like images are skipped; a link named like an image is a source that raises. The reference is `archive.tar!member`; a member's
     name is used for nothing else, wherever it may point. `open_archive` opens what is
     no file of this machine.
 
@@ -196,9 +205,14 @@ def iter_tar(
         ):
             for member, label in _selected(archive, split):
                 empty = False
+                reference = f"{name}!{member.name}"
+                if not member.isreg():
+                    refused = refusal(reference, "an image", "a link", "pack what it leads to")
+                    never = partial(refuse, refused)
+                    yield ImageSource(reference, label, never, never)
+                    continue
                 # One byte more than allowed tells the reader that it is too large.
                 data = _content(archive, member, max_member_bytes + 1)
-                reference = f"{name}!{member.name}"
                 opener = partial(reader, data, name=reference)
                 content = partial(check_bytes, data, reference, max_member_bytes)
                 yield ImageSource(reference, label, opener, content)
@@ -226,7 +240,8 @@ def _selected(
         archive.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
         parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
         hidden = any(part.startswith(".") for part in parts)
-        if hidden or not member.isreg() or not _is_image(member.name):
+        kept = member.isreg() or member.islnk() or member.issym()
+        if hidden or not kept or not _is_image(member.name):
             continue
         folders = parts[:-1]
         if split is None or folders[-2:-1] == [split]:

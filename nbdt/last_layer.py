@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from .errors import NBDTError, listed, nearest
@@ -24,12 +25,12 @@ _RESHAPING = (nn.Identity, nn.Flatten, nn.Unflatten)
 
 
 def last_layer(model: nn.Module, num_classes: int) -> str:
-    """The name of the layer that gives the logits: the last linear one with an output per class.
+    """The name of the layer that seems to give the logits: the last linear one that fits.
 
-    "Last" is the order of registration. Where there is no such linear layer, it is the last 1 × 1
-    convolution. `OUTPUT` where no single layer gives the logits: the model goes on computing after
-    it (SqueezeNet: ReLU, then a pool), or several such layers stand side by side and share the
-    answer (distilled models, CrossViT).
+    That is with an output per class, in the order of registration; `layer_that_answers` runs the
+    model and is sure. Where there is no such linear layer, it is the last 1 × 1 convolution. `OUTPUT` where no single layer gives the logits: the model goes on computing after
+    it (SqueezeNet: ReLU, then a pool), several such layers stand side by side and share the answer
+    (distilled models, CrossViT), or it is a part of an adapter (LoRA).
 
     Raises:
         NBDTError: no such layer, or one that a softmax follows.
@@ -40,7 +41,84 @@ def last_layer(model: nn.Module, num_classes: int) -> str:
     _refuse_squashing(model, last, [*after, *_registered_after(model, last)])
     goes_on = any(not isinstance(part, _RESHAPING) for part in after)
     shared = any(_side_by_side(model, name, last) for name in fitting[:-1])
-    return OUTPUT if goes_on or shared else last
+    return OUTPUT if goes_on or shared or _in_adapter(model, last) else last
+
+
+def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
+    """As `last_layer`, found by running the model on an example instead of by structure.
+
+    It is the layer with an output per class that runs once and whose output is the model's; `OUTPUT`
+    where there is none and the model gives one tensor. Modes and weights stay as they are.
+
+    Args:
+        model: the classifier.
+        num_classes: its outputs.
+        example: the model's argument, or a tuple or mapping of its arguments.
+
+    Raises:
+        NBDTError: the model's output holds no logits (batch, classes), or none of a layer.
+    """
+    given: dict[str, list[Tensor]] = {}
+    layers = {
+        n: part for n, part in model.named_modules() if n and width(part, "out") == num_classes
+    }
+    hooks = [
+        part.register_forward_hook(
+            lambda _part, _in, out, n=name: given.setdefault(n, []).append(out)
+        )
+        for name, part in layers.items()
+    ]
+    modes = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = _called(model, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, mode in modes.items():
+            part.training = mode
+    logits = _logits(output, num_classes)
+    for name, found in given.items():
+        if len(found) == 1 and torch.equal(found[0].flatten(1), logits):
+            return name
+    if bool((logits >= 0).all()) and torch.allclose(
+        logits.sum(dim=1), torch.ones(len(logits)).to(logits)
+    ):
+        raise NBDTError(
+            f"{type(model).__name__} gives probabilities, not logits: they sum to 1. Remove the softmax; "
+            "a head gives log-probabilities itself."
+        )
+    if output is not logits:
+        raise NBDTError(
+            f"{type(model).__name__} computes its logits from more than one layer and gives a "
+            f"{type(output).__name__}: there is no place for a head. Wrap it in a module that gives the "
+            "logits alone."
+        )
+    return OUTPUT
+
+
+def _called(model: nn.Module, example: Any) -> Any:
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def _logits(output: Any, num_classes: int) -> Tensor:
+    """In a model's output: itself, its `logits`, or the first of several."""
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, tuple | list):
+        found = getattr(output, "logits", output[0] if output else None)
+    else:
+        found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] != num_classes:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise NBDTError(
+            f"Expected logits (batch, {num_classes}) from the model, one for each class of the "
+            f"hierarchy, got {shape}."
+        )
+    return found
 
 
 def class_weights(model: nn.Module, num_classes: int) -> Tensor:
@@ -113,6 +191,15 @@ def _refuse_squashing(model: nn.Module, name: str, after: list[nn.Module]) -> No
             f"model gives no logits. Remove the {kinds[0]}: a head gives log-probabilities itself. (If "
             f"the model does not run it, say layer={name!r}.)"
         )
+
+
+def _in_adapter(model: nn.Module, name: str) -> bool:
+    """Whether a module around it adds to a layer that it wraps, as peft's do."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name and isinstance(getattr(model.get_submodule(name), "base_layer", None), nn.Module):
+            return True
+    return False
 
 
 def _side_by_side(model: nn.Module, first: str, last: str) -> bool:

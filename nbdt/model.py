@@ -109,6 +109,13 @@ class NBDT(nn.Module, Published):
         """'representative' or 'marginal'."""
         return self.head.rule
 
+    def check_evaluating(self) -> None:
+        """Raises NBDTError if any module is in training mode: norms would learn, dropout drop."""
+        for name, module in self.named_modules():
+            if module.training:
+                which = f"The model's {name!r}" if name and not self.training else "The model"
+                raise NBDTError(f"{which} is in training mode; call model.eval() first.")
+
     def feature_map(self, images: Tensor) -> Tensor:
         """The backbone's last feature map before pooling."""
         return cast(Tensor, cast(Any, self.backbone).forward_features(images))

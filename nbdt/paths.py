@@ -48,6 +48,17 @@ class Decision:
         """
         return self.log_probs[self.chosen] - self.log_probs[self.runner_up]
 
+    @property
+    def log_odds(self) -> float:
+        """``log p/(1 − p)`` of the chosen child: what the decision's map explains."""
+        others = [v for i, v in enumerate(self.log_probs) if i != self.chosen]
+        most = max(others)
+        if not math.isfinite(most):
+            return self.log_probs[self.chosen] - most
+        return (
+            self.log_probs[self.chosen] - most - math.log(sum(math.exp(v - most) for v in others))
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from .architecture import MAX_SIDE
 
+STRIP = 16  # times its width that an image is long, from which its ends are cut off first
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -62,6 +64,7 @@ class Preprocessing:
     def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
         """The square part of the image that the network sees, at its size or another, in pixels."""
         side = size or self.size
+        image = _within(image)
         scale = int(side / self.crop_pct) / min(image.size)
         width, height = (max(side, int(length * scale)) for length in image.size)
         method = Image.Resampling[self.interpolation.upper()]
@@ -78,6 +81,15 @@ class Preprocessing:
         values = pixels.movedim(-1, -3).float().div_(255)
         mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
         return values.sub_(mean).div_(std)
+
+
+def _within(image: Image.Image) -> Image.Image:
+    """The middle of a strip: all of it, enlarged before the crop, would fill the memory."""
+    length, most = max(image.size), STRIP * min(image.size)
+    if length <= most:
+        return image
+    left, top = ((side - min(side, most)) // 2 for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
 def timm_preprocessing(network: nn.Module) -> Preprocessing:

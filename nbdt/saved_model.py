@@ -169,7 +169,7 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
-    """Models saved by earlier releases have none."""
+    """Every file of tensors must be the one whose hash was saved."""
     unknown = [name for name in hashes if name not in TENSOR_FILES]
     if unknown:
         raise NBDTError(
@@ -183,6 +183,12 @@ def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
                 f"{str(root / name)!r} is not the file that was saved (its SHA-256 differs from the "
                 "one in config.json): it was damaged or replaced. Fetch the model again."
             )
+    untold = [name for name in TENSOR_FILES if (root / name).exists() and name not in hashes]
+    if untold:
+        raise NBDTError(
+            f"{str(root / 'config.json')!r} has no SHA-256 of {listed(untold)}: whether it is the file "
+            "that was saved cannot be told. Save or fetch the model again."
+        )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

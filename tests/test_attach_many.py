@@ -2,6 +2,7 @@
 
 import copy
 import io
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -109,6 +110,131 @@ class Own(nn.Module):
 
     def forward(self, x):
         return -torch.cdist(x, self.prototypes)
+
+
+class Averaged(nn.Module):
+    """Two networks of their own width."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 11))
+        self.b = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 11))
+
+    def forward(self, x):
+        return (self.a(x) + self.b(x)) / 2
+
+
+class Early(nn.Module):
+    """The head stands before a hidden layer with as many outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Linear(11, 11), nn.Linear(5, 11)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+class Twice(nn.Module):
+    """One layer, called for two views."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(5, 11)
+
+    def forward(self, x):
+        return (self.fc(x) + self.fc(-x.abs())) / 2
+
+
+class Scaled(nn.Module):
+    """A factor that no module shows; a norm and a dropout that must stay as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm1d(5), nn.Linear(5, 11)
+
+    def forward(self, x):
+        return 5 * nn.functional.dropout(self.fc(self.norm(x)), 0.5, self.training)
+
+
+class Adapted(nn.Module):
+    """A layer with a low-rank correction, as peft wraps it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Module()
+        self.fc.base_layer = nn.Linear(5, 11)
+        self.fc.lora_A = nn.ModuleDict({"default": nn.Linear(5, 2, bias=False)})
+        self.fc.lora_B = nn.ModuleDict({"default": nn.Linear(2, 11, bias=False)})
+
+    def forward(self, x):
+        return self.fc.base_layer(x) + self.fc.lora_B["default"](self.fc.lora_A["default"](x))
+
+
+class Answer(nn.Module):
+    """Logits inside something, as Hugging Face gives them."""
+
+    def __init__(self, wrap, body=Early):
+        super().__init__()
+        self.wrap, self.body = wrap, body()
+
+    def forward(self, x):
+        return self.wrap(self.body(x))
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+@pytest.mark.parametrize("make", [Twins, Shared, Own, Averaged, Early, Twice, Scaled, Adapted])
+def test_an_example_shows_where_the_logits_come_from(make, rule):
+    torch.manual_seed(0)
+    model, x = make().train(), torch.randn(3, 5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attach(model, TREE, rule=rule, example=x)
+    assert model.training
+    assert all(part.training for part in model.modules())
+    detach(model.eval())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    expected = DecisionRules(TREE, rule=rule)(model(x))
+    assert torch.allclose(attach(model, TREE, rule=rule, example=(x,))(x), expected, atol=1e-6)
+
+
+def test_adapters_are_seen_without_an_example():
+    model, x = Adapted().eval(), torch.randn(3, 5)
+    logits = model(x)
+    assert torch.allclose(attach(model, TREE, rule="marginal")(x), logits.log_softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda z: {"logits": z}, lambda z: (z, 1), lambda z: SimpleNamespace(logits=z)]
+)
+def test_an_example_finds_logits_inside_the_output(wrap):
+    model, x = Answer(wrap).eval(), torch.randn(3, 5)
+    logits = model.body(x)
+    attach(model, TREE, rule="marginal", example={"x": x})
+    assert torch.allclose(model.body(x), logits.log_softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Answer(lambda z: {"logits": z}, Scaled),
+            "gives a dict: there is no place for a head",
+        ),
+        (lambda: Answer(lambda z: z.softmax(1)), "gives probabilities, not logits"),
+        (lambda: Answer(lambda z: {"answer": z}), r"Expected logits \(batch, 11\) .* got NoneType"),
+        (lambda: Answer(lambda z: z[:, :3]), r"Expected logits \(batch, 11\) .* got \(3, 3\)"),
+    ],
+)
+def test_an_example_without_logits_is_refused(make, message):
+    with pytest.raises(NBDTError, match=message):
+        attach(make(), TREE, rule="marginal", example=torch.randn(3, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_model_is_refused():
+    scripted = torch.jit.trace(Shared().eval(), torch.randn(3, 5))
+    with pytest.raises(NBDTError, match="A TorchScript model cannot be changed"):
+        attach(scripted, TREE, rule="marginal")
 
 
 @pytest.mark.parametrize("rule", ["marginal", "representative"])

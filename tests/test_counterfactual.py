@@ -116,6 +116,32 @@ def test_every_flip_is_real_and_no_cell_of_it_can_be_spared(patch, data):
         assert model_says(model, image, rest, (8, 8), path, 0) >= 0
 
 
+@pytest.mark.parametrize("rule", oracle.RULES)
+def test_a_flip_that_an_earlier_one_hides_is_not_claimed(rule):
+    """What makes it an animal and what makes it a cat lie in the same cell."""
+    image = striped_image([(2, 5)]) + striped_image([(2, 5)], channel=1)
+    path, (animal, cat) = found_for(striped_model(rule), image)
+    assert path.class_name == "cat"
+    assert (animal.flipped, animal.becomes) == (True, "vehicle")
+    assert (cat.flipped, cat.becomes, cat.regions) == (False, None, ())
+
+
+@pytest.mark.parametrize("rule", oracle.RULES)
+def test_the_model_takes_the_way_that_is_claimed(rule):
+    image = striped_image([(2, 5)]) + striped_image([(6, 1)], channel=1)
+    model = striped_model(rule)
+    with torch.no_grad():
+        model.head.linear.bias[1] += 2  # a cat by most of a cell, not by any stripe
+    path, found = found_for(model, image)
+    assert [one.becomes for one in found] == ["vehicle", "dog"]
+    for index, one in enumerate(found):
+        pixels = torch.from_numpy(np.asarray(one.picture, dtype=np.float32) / 255)
+        seen = (pixels.permute(2, 0, 1) - 0.5) / 0.5
+        taken = model.paths(seen[None])[0].decisions[index]
+        assert taken.node_id == path.decisions[index].node_id
+        assert taken.children[taken.chosen] == one.becomes
+
+
 def test_cells_that_the_map_wrongly_prefers_are_given_back():
     patch = [(3, 3), (3, 4)]
     misled = np.zeros((8, 8), dtype=np.float32)

@@ -559,7 +559,7 @@ def test_bad_builds_are_refused(model, data, built, tmp_path):
         EvidenceIndex.build(model, [wrong])
     model.train()
     try:
-        with pytest.raises(EvidenceError, match=r"call model\.eval\(\)"):
+        with pytest.raises(NBDTError, match=r"call model\.eval\(\)"):
             EvidenceIndex.build(model, data)
     finally:
         model.eval()

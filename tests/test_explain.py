@@ -1,6 +1,7 @@
 """`explain`: paths and maps agree with Captum; nothing is left behind; bad input is refused."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.explain import explain
 from nbdt.explain.render import AGAINST, FOR, heat, overlays, picture
+from nbdt.fingerprint import model_hash
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",
                              "vehicle/road/van"])  # fmt: skip
@@ -92,7 +94,11 @@ def test_nothing_is_left_behind():
         (torch.zeros(3, 32, 32), r"got \(3, 32, 32\)"),
         (torch.zeros(1, 1, 32, 32), r"got \(1, 1, 32, 32\)"),
         (torch.full((1, 3, 32, 32), torch.nan), "not finite"),
+        (torch.tensor([[[[math.inf]] * 3]]).reshape(1, 3, 1, 1), "not finite"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"got torch\.uint8"),
         ([], "no images"),
+        ([torch.zeros(3, 32, 32)], r"got Tensor in a sequence; torch\.stack"),
+        (np.zeros((1, 3, 32, 32)), "got ndarray in a sequence"),
     ],
 )
 def test_bad_images_are_refused(images, message):
@@ -103,6 +109,63 @@ def test_bad_images_are_refused(images, message):
 def test_training_mode_is_refused():
     with pytest.raises(NBDTError, match=r"call model\.eval\(\)"):
         explain(make("marginal").train(), torch.zeros(1, 3, 32, 32))
+
+
+def test_a_part_in_training_mode_is_noticed():
+    model = make("marginal")
+    model.backbone.train()
+    with pytest.raises(NBDTError, match=r"model's 'backbone' is in training mode; call"):
+        explain(model, torch.zeros(1, 3, 32, 32))
+
+
+def test_another_kind_of_model_is_refused():
+    with pytest.raises(NBDTError, match=r"got Linear; NBDT\.from_network"):
+        explain(torch.nn.Linear(2, 2), torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_maps_and_constants_make_the_log_odds(rule):
+    for found in explain(make(rule), torch.randn(3, 3, 32, 32)):
+        for decision, values, constant in zip(found.path, found.maps, found.constants, strict=True):
+            p = decision.probability
+            assert values.sum() + constant == pytest.approx(math.log(p / (1 - p)), abs=1e-4)
+    assert found.to_dict()["constants"] == list(found.constants)
+
+
+def test_the_constants_are_the_biases_where_decisions_are_linear():
+    model = make("representative")
+    found = explain(model, torch.randn(1, 3, 32, 32), classes=[0])[0]  # two decisions of two
+    bias = model.head.linear.bias.detach()
+    expected = [bias[:2].mean() - bias[2:].mean(), bias[0] - bias[1]]
+    assert np.allclose(found.constants, expected, atol=1e-5)
+
+
+def test_maps_cannot_be_written_to_and_are_shown_at_any_size():
+    found = explain(make("marginal"), torch.randn(1, 3, 32, 32), nodes=["road"])[0]
+    with pytest.raises(ValueError, match="read-only"):
+        found.maps[0][0, 0] = 99
+    large = found.upsampled(40, 60)
+    assert [values.shape for values in large] == [(40, 60)] * len(found.path)
+    assert large[0].mean() == pytest.approx(found.maps[0].mean(), abs=0.01 * found.scale)
+
+
+def test_a_node_that_is_asked_for_comes_with_its_childrens_maps():
+    model, images = make("marginal"), torch.randn(1, 3, 32, 32)
+    found = explain(model, images, nodes=["road", "van"])[0]
+    road, bus = (TREE.index(name) for name in ("road", "bus"))
+    assert list(found.node_child_maps) == [TREE.ids[road]]
+    way = explain(model, images, classes=[TREE.classes.index("bus")])[0]
+    assert np.allclose(found.node_child_maps[TREE.ids[road]], way.child_maps[-1], atol=1e-6)
+    assert way.path.decisions[-1].child_ids == tuple(TREE.ids[n] for n in TREE.children[road])
+    assert bus in TREE.children[road]
+
+
+def test_weights_that_change_places_make_another_model():
+    model = make("marginal")
+    before = model_hash(model)
+    with torch.no_grad():
+        model.head.linear.weight.copy_(model.head.linear.weight.flip(0))
+    assert model_hash(model) != before
 
 
 def test_an_explanation_is_plain_data_and_says_how_it_was_made():

@@ -4,9 +4,26 @@ import json
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
+
+from nbdt.explain.attribution import GRAD_CAM, Method
+from nbdt.explain.batch.options import (
+    AUTO,
+    BFLOAT16,
+    ENGINES,
+    FLOAT32,
+    MAPS,
+    Engine,
+    Maps,
+    Precision,
+)
+from nbdt.explain.command import app
+from nbdt.explain.methods import METHODS
+from nbdt.export import SUFFIXES, Format
 
 
 def run(folder, *arguments):
@@ -79,6 +96,21 @@ def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
     assert unknown.returncode == 1
     assert "Did you mean 'cifar10' or" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+@pytest.mark.parametrize("option", ["--maps", "--engine", "--precision", "--method"])
+def test_a_value_that_cannot_be_is_a_usage_error(option):
+    refused = CliRunner().invoke(app, ["x.png", option, "foo"])
+    assert refused.exit_code == 2
+    assert "'foo' is not one of '" in refused.output
+
+
+def test_the_commands_choices_are_all_that_there_are():
+    assert get_args(Method) == (GRAD_CAM, *METHODS)
+    assert get_args(Maps) == tuple(MAPS)
+    assert get_args(Engine) == ENGINES
+    assert get_args(Precision) == (AUTO, FLOAT32, BFLOAT16)
+    assert get_args(Format) == tuple(SUFFIXES)
 
 
 def test_a_long_name_in_another_script_is_no_obstacle(tmp_path):

@@ -606,7 +606,12 @@ def test_tar_writes_nothing_and_follows_nothing(tmp_path: Path) -> None:
             other.type = kind
             archive.addfile(other)
     before = sorted(tmp_path.rglob("*"))
-    sources = list(iter_tar(path))
+    *sources, soft, hard = iter_tar(path)
+    for link in (soft, hard):
+        with pytest.raises(
+            ImageError, match="expected an image, got a link; pack what it leads to"
+        ):
+            link.open()
     assert [source.reference.partition("!")[2] for source in sources] == names
     assert [source.label for source in sources] == ["evil", "etc", None, "\x1b[2J"]
     assert all(source.open().size == (9, 7) for source in sources)

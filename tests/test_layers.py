@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from PIL import Image
 from torch import nn
 
-from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.layers import last_layer
 from nbdt.explain.methods import METHODS, LogOdds
+from nbdt.preprocessing import Preprocessing
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",
                              "vehicle/road/van"])  # fmt: skip
@@ -189,9 +191,104 @@ def test_two_hundred_images_keep_no_memory():
     assert alive() <= before
 
 
-def test_a_network_without_positions_is_refused_and_told_what_works():
+def test_a_network_without_positions_is_refused_and_what_it_is_told_works():
+    model, images = make("pit_ti_224"), torch.randn(1, 3, 224, 224)
     with pytest.raises(NBDTError, match="no layer whose positions .* method='occlusion'"):
-        explain(make("pit_ti_224"), torch.randn(1, 3, 224, 224))
+        explain(model, images)
+    found = explain(model, images, method="input x gradient", counterfactuals=True)[0]
+    assert found.path == model.paths(images)[0]
+    assert len(found.counterfactuals) == len(found.maps) == len(found.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        ("tnt_s_legacy_patch16_224,img_size=64", "blocks.10", (4, 4)),  # blocks with two streams
+        ("volo_d1_224", "network.4", (14, 14)),  # a class token of its own kind, added at the end
+    ],
+)
+def test_class_tokens_of_other_kinds_leave_an_earlier_layer(name, layer, size):
+    model = make(name)
+    side = model.preprocess.size
+    found = explain(model, torch.randn(1, 3, side, side))[0]
+    assert (found.made["layer"], found.resolution) == (layer, size)
+    assert all(np.abs(values).max() > 0 for values in found.maps)
+
+
+# ---- networks that are nobody's ------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """Eight channels of a quarter of the side, and any way from there to the head."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 8, 4, stride=4), pool
+
+    def forward_features(self, images):
+        return self.conv(images)
+
+    def forward_head(self, values, pre_logits):
+        assert pre_logits
+        return self.pool(values)
+
+
+def plain(pool, features=8):
+    torch.manual_seed(0)
+    head = NBDTHead(features, TREE, rule="representative")
+    preprocess = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, 1.0, "bicubic")
+    return NBDT(Plain(pool), head, "plain", preprocess).eval()
+
+
+POOLS = {
+    "average": lambda values: values.mean((2, 3)),
+    "relu": lambda values: values.mean((2, 3)).relu(),
+    "relu6": lambda values: values.mean((2, 3)).clamp(0, 6),
+    "size": lambda values: values.mean((2, 3)).abs(),
+    "maximum": lambda values: values.amax((2, 3)),
+    "both": lambda values: torch.cat([values.mean((2, 3)), values.amax((2, 3))], dim=1),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("shape", [(64, 64), (64, 32)])  # positions (16, 16): as many as `both` has
+def test_whatever_follows_the_pool_is_in_the_gradient(pool, shape):
+    model = plain(POOLS[pool], 16 if pool == "both" else 8)
+    images = torch.randn(1, 3, *shape)
+    found = explain(model, images)[0]
+    assert ("closed" in found.made["method"]) == (pool == "average")
+    assert found.resolution == (shape[0] // 4, shape[1] // 4)
+    values = model.feature_map(images).detach().requires_grad_()
+    log_probs = model.head.rules.log_probs(model.head.linear(model.pool(values)))[0]
+    first = found.path.decisions[0]
+    chosen, other = (TREE.index(first.child_ids[i]) for i in (first.chosen, first.runner_up))
+    (slope,) = torch.autograd.grad(log_probs[chosen] - log_probs[other], values)
+    expected = (slope.mean((2, 3), keepdim=True) * values).sum(1)[0]
+    assert np.allclose(found.maps[0], expected.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "grid"), [((128, 32), (8, 2)), ((128, 64), (8, 4))])
+def test_tokens_of_a_picture_that_is_no_square_lie_as_it_does(shape, grid):
+    assert explain(make("xcit_nano_12_p16_224"), torch.randn(1, 3, *shape))[0].resolution == grid
+
+
+def test_the_generator_of_random_numbers_is_left_alone():
+    for pool in ("average", "relu"):
+        model = plain(POOLS[pool])
+        before = torch.random.get_rng_state()
+        explain(model, torch.zeros(1, 3, 64, 64))
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_autocast_and_other_floating_types_are_taken():
+    model = make("resnet18")
+    images = torch.randn(1, 3, 64, 64)
+    expected = explain(model, images)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(explain(model, images)[0].maps[0], expected.maps[0])
+    assert np.array_equal(explain(model, images.double())[0].maps[0], expected.maps[0])
+    photo = Image.effect_noise((80, 60), 90).convert("RGB")
+    assert explain(make("resnet18").bfloat16(), photo)[0].photo is not None
 
 
 def test_half_precision_weights_give_float32_maps():
@@ -229,6 +326,14 @@ def test_other_methods_by_name(name, side, method):
     assert method in found[0].made["method"]
     assert needed == [p.requires_grad for p in model.parameters()]
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_further_nodes_can_be_asked_of_any_method():
+    model, images = make("small_convnet"), torch.randn(1, 3, 32, 32)
+    found = explain(model, images, nodes=["dog"], method="input x gradient")[0]
+    path = explain(model, images, classes=[TREE.classes.index("dog")], method="input x gradient")
+    assert list(found.node_maps) == [TREE.ids[TREE.index("dog")]]
+    assert np.array_equal(*found.node_maps.values(), path[0].maps[-1])
 
 
 def test_integrated_gradients_sum_to_the_difference():

@@ -97,6 +97,31 @@ def test_a_path_that_was_asked_for_is_not_called_the_answer():
     assert "sure" not in text
 
 
+def test_the_first_step_that_it_would_not_take_is_the_one_told():
+    text = words(pets(0.05, 0.001))
+    assert "left to itself it would have taken vehicle rather than animal, 95 to 5." in text
+
+
+def test_odds_never_round_to_certainty():
+    text = words(pets(0.97, 0.001))
+    assert "dog rather than cat, more than 99 to less than 1." in text
+
+
+def test_equal_answers_are_no_other_answer():
+    found = pets(0.6, 0.51)
+    chance = found.path.probability * (1 + 1e-7)
+    told = replace(found, made={"soft_answer": {"class": "car", "probability": chance}})
+    assert "likelier" not in words(told)
+
+
+def test_a_place_is_no_reason_if_the_constant_is():
+    """The map of the sure decision sums to 4; its log-odds are larger than twice that."""
+    made = {"method": "closed form (average pool, linear head)"}
+    sure = pets(0.9999, 0.58, (top_left(), EVEN), made=made)
+    assert "region" not in words(sure)
+    assert "region at the top left" in words(pets(0.97, 0.58, (top_left(), EVEN), made=made))
+
+
 def test_hard_and_soft_answers_that_differ_are_told_apart():
     found = pets(0.6, 0.51)
     told = replace(found, made={"soft_answer": {"class": "car", "probability": 0.45}})

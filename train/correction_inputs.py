@@ -116,4 +116,5 @@ def _has_closed_form(model: NBDT, image: Image.Image) -> bool:
     with torch.no_grad():
         maps = model.eval().feature_map(model.preprocess(image)[None].to(device))
     channels_first = maps.ndim == 4 and maps.shape[1] == model.head.linear.in_features
-    return channels_first and pools_by_average(model, maps)
+    side = model.preprocess.size
+    return channels_first and pools_by_average(model, maps, (side, side))

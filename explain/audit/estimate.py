@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
+FEWEST = 5  # images that an interval needs: fewer, resampled, agree with each other by chance
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Estimate:
     """A mean over images, and where 95 % of the means of resampled images lie.
 
     Attributes:
-        mean, low, high: NaN where no image has a value.
+        mean: NaN where no image has a value.
+        low, high: NaN where fewer than `FEWEST` images have one.
         images: how many have.
     """
 
@@ -34,6 +36,8 @@ class Estimate:
     def __str__(self) -> str:
         if not np.isfinite(self.mean):
             return "–"
+        if not np.isfinite(self.low):
+            return f"{self.mean:.3f}"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -45,6 +49,8 @@ def estimate(values: NDArray[np.float64], seed: int = 0) -> Estimate:
     known = values[np.isfinite(values)]
     if not len(known):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    if len(known) < FEWEST:
+        return Estimate(float(known.mean()), float("nan"), float("nan"), len(known))
     rng = np.random.default_rng(seed)
     means = known[rng.integers(0, len(known), (RESAMPLES, len(known)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])

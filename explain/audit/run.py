@@ -202,8 +202,7 @@ def _grid(maps: Maps) -> Grid:
 
 
 def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str] | None) -> Sequence[str]:
-    if model.training:
-        raise NBDTError("The model is in training mode; call model.eval() before the audit.")
+    model.check_evaluating()
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise NBDTError(
             "Expected images of shape (batch, 3, height, width) with at least one image, got "

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -110,11 +111,11 @@ def sensitivity(before: Maps, after: Maps) -> Values:
     """``‖after − before‖ / ‖before‖`` (Frobenius) of each decision's map: (decisions,).
 
     Its maximum over samples of noise is Yeh et al.'s maximum sensitivity, relative to the map as in
-    Quantus.
+    Quantus. NaN for a map of zeros, to which nothing can be relative.
     """
     return np.array(
         [
-            np.linalg.norm(second.astype(np.float64) - first) / max(_norm(first), 1e-30)
+            np.linalg.norm(second.astype(np.float64) - first) / (_norm(first) or math.nan)
             for old, new in zip(before, after, strict=True)
             for first, second in zip(old, new, strict=True)
         ]

@@ -20,7 +20,8 @@ from nbdt.errors import NBDTError
 from nbdt.model import NBDT
 
 from .cluster_worker import Plan, Worker, list_parts
-from .device import AUTO, best_device, resolve_precision
+from .device import best_device, resolve_precision
+from .options import AUTO
 from .work import Outcome
 
 QUIET = {  # no telemetry, no outside request; of its log, what is fatal

@@ -14,7 +14,7 @@ import nbdt
 from nbdt.errors import NBDTError
 from nbdt.model import NBDT
 
-AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
+from .options import AUTO, BFLOAT16, FLOAT32
 
 
 def best_device() -> torch.device:

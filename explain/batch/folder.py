@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,15 @@ from nbdt.errors import NBDTError
 from nbdt.files import NPZ_ERRORS, check_record
 from nbdt.images import ImageError
 
-from .inputs import Input
+from .inputs import START, Input
 from .places import Place, is_uri, place
 from .rows import FILE_COLUMNS, META, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1
-START, MANIFEST, OVERVIEW = "batch.json", "manifest.json", "index.html"
+MANIFEST, OVERVIEW = "manifest.json", "index.html"
 KINDS = {"rows": ".parquet", "maps": ".npz", "pages": "", "pictures": ""}
 DRAWN = ("pages", "pictures")
-AT_ONCE, PARTS_AT_ONCE = 16, 4096
+AT_ONCE, PARTS_AT_ONCE, ATTEMPTS = 16, 4096, 3
 _LEFT = re.compile(r"\.(part-|batch\.json\.|manifest\.json\.)")
 _PART = re.compile(r"part-(\d{6,})(\.parquet|\.npz|)")
 
@@ -69,7 +69,7 @@ class BatchFolder:
         if self.place.exists(START):
             _check_same(self.place, read_json(self.place, START), record)
             return
-        taken = [name for name in (*KINDS, MANIFEST) if self.place.exists(name)]
+        taken = [name for name in (*KINDS, *self._claims) if self.place.exists(name)]
         if taken:
             raise NBDTError(
                 f"{str(self.place)!r} holds {taken[0]!r} but no {START}: it is no batch. Name a new "
@@ -86,6 +86,11 @@ class BatchFolder:
                 f"{error} All nodes must reach it: name a folder of a disk that they share, or a "
                 "URI, such as s3://…"
             ) from None
+
+    @property
+    def _claims(self) -> tuple[str, ...]:
+        """What says that all parts are there; an `OVERVIEW` only where it is ours."""
+        return (OVERVIEW, MANIFEST) if "pages" in self.kinds else (MANIFEST,)
 
     # ---- parts -----------------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ class BatchFolder:
 
     def forget(self, part: int) -> None:
         """Before a part is made again: nothing may claim that it is done."""
-        for claim in (OVERVIEW, MANIFEST, part_name("rows", part)):
+        for claim in (*self._claims, part_name("rows", part)):
             self.place.remove(claim)
 
     def rows(self, part: int) -> list[dict[str, Any]]:
@@ -174,14 +179,21 @@ class BatchFolder:
         if missing:
             return missing
         for part in there[count:]:
-            self.forget(part)
-            for kind in KINDS:
+            for kind in reversed(KINDS):  # its rows last: they say that there is something
                 self.place.remove(part_name(kind, part))
+            self.forget(part)
         self._sweep()
-        text = _text({**_record(identity), **self._summary(count)})
-        if not self.place.exists(MANIFEST) or self._read(MANIFEST) != text:
-            self.place.write(MANIFEST, text)
+        self._settle(_text({**_record(identity), **self._summary(count)}))
         return 0
+
+    def _settle(self, text: bytes) -> None:
+        """Write the manifest; another machine that ends now may sweep a file under our hands."""
+        for _ in range(ATTEMPTS):
+            if self.place.exists(MANIFEST) and self._read(MANIFEST) == text:
+                return
+            with suppress(FileNotFoundError):
+                self.place.write(MANIFEST, text)
+        self.place.write(MANIFEST, text)
 
     def _summary(self, count: int) -> dict[str, Any]:
         """Counts of images, and all that made them; flat in memory for any number of parts."""

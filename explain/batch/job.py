@@ -20,11 +20,11 @@ from ..explanation import Explanation
 from ..layers import last_layer
 from ..node_maps import flat_logits, path_maps
 from .device import computing
+from .options import MAPS
 
 if TYPE_CHECKING:
     from ..evidence.index import EvidenceIndex
 
-MAPS = {"npz": ("maps",), "png": ("pictures",), "none": ()}  # and the kinds of files they make
 BATCH = 32  # images in one forward pass
 PART = 1024  # images in one part: what a kill can cost
 DRAWN_PART = 64  # where an image takes longer: pages, pictures, other methods
@@ -124,7 +124,7 @@ def _paths_alone(model: NBDT, images: torch.Tensor) -> list[Explanation]:
 
 def _paths_and_maps(model: NBDT, images: torch.Tensor) -> list[Explanation]:
     layer = last_layer(model, images)
-    logits = flat_logits(model, layer)
+    logits = flat_logits(model, layer.features)
     paths = model.head.rules.paths(logits)
     return _explanations(model, logits, paths, path_maps(model, layer, paths))
 

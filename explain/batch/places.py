@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from nbdt.errors import NBDTError, listed
@@ -19,6 +20,8 @@ from nbdt.files import new_folder, write_atomic
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 OBJECTS = ("s3", "gcs", "abfs")  # types of filesystem where a file appears when it is whole
+ATTEMPTS = 3
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # by another process, since it was removed
 UNREADABLE = (OSError, ValueError, NotImplementedError)  # all that pyarrow's filesystems raise
 _URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/?]*)([^?]*)(\?\w+=.*)?")
 
@@ -79,9 +82,7 @@ class Disk(Place):
 
     def write(self, name: str, data: bytes) -> None:
         """As of `Place`."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, data)
+        write_atomic(self._made(name), data)
 
     def remove(self, name: str) -> None:
         """As of `Place`."""
@@ -94,9 +95,24 @@ class Disk(Place):
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
         """As of `Place`."""
-        self.remove(name)
-        with new_folder(self.root / name) as aside:
-            yield aside
+        with TemporaryDirectory(prefix=".part-", dir=self._made(name).parent) as around:
+            with new_folder(Path(around, "new")) as aside:
+                yield aside
+            for _ in range(ATTEMPTS):  # another process may be making the same one
+                self.remove(name)
+                try:
+                    Path(around, "new").rename(self.root / name)
+                except OSError as error:
+                    if error.errno not in OCCUPIED:
+                        raise
+                else:
+                    return
+            raise OSError(errno.ENOTEMPTY, "another process keeps writing here", str(name))
+
+    def _made(self, name: str) -> Path:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
 
 class Remote(Place):
@@ -154,7 +170,7 @@ class Remote(Place):
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
         """As of `Place`."""
-        with tempfile.TemporaryDirectory() as aside:
+        with TemporaryDirectory() as aside:
             yield Path(aside)
             self.remove(name)
             for file in sorted(Path(aside).rglob("*")):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nbdt.files import LONGEST_STEM
 from nbdt.paths import Decision
 
 from ..explanation import Explanation
@@ -104,6 +105,7 @@ def drawn_name(index: int, path: str) -> str:
     """What the pages and pictures of a row are called; safe in any file system and URL."""
     stem = path.rpartition("/")[2].rpartition(".")[0] or "image"
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60]
+    plain = plain.encode()[:LONGEST_STEM].decode(errors="ignore")
     return f"{index:09d}-{plain}"
 
 

@@ -17,20 +17,18 @@ from nbdt.errors import NBDTError, nearest
 from nbdt.model import NBDT
 
 from ..attribution import GRAD_CAM
-from .device import AUTO, resolve_precision
+from .device import resolve_precision
 from .folder import OVERVIEW, BatchFolder
 from .inputs import iter_inputs
 from .job import BATCH, Explain, Job, default_part_size
 from .loading import Loader, default_workers
+from .options import AUTO, ENGINES, LOCAL, RAY
 from .overview import overview
 from .places import Place
 from .work import Parts, Row, Work
 
 if TYPE_CHECKING:
     from ..evidence.index import EvidenceIndex
-
-LOCAL, RAY = "local", "ray"
-ENGINES = (LOCAL, RAY)
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,7 @@ def explain_all(
         part_size or default_part_size(maps, method, pages=pages),
     )  # fmt: skip
     folder = BatchFolder(out, job.kinds)
+    _check_apart(folder, inputs)
     parts = Parts(folder, job.part_size, shard, on_images or _ignore, verify)
     tell = on_rows or _ignore
     with ExitStack() as stack:
@@ -180,14 +179,25 @@ def _on_cluster(
 
 
 def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:
-    if model.training:
-        raise NBDTError("The model is in training mode; call model.eval() before explaining.")
+    model.check_evaluating()
     if engine not in ENGINES:
         raise NBDTError(
             f"Unknown engine {engine!r}; there are {' and '.join(ENGINES)}.{nearest(engine, ENGINES)}"
         )
     if not 1 <= shard[0] <= shard[1]:
         raise NBDTError(f"Expected shard i of n with 1 ≤ i ≤ n, got {shard[0]} of {shard[1]}.")
+
+
+def _check_apart(folder: BatchFolder, inputs: Sequence[str]) -> None:
+    """What is drawn must not be explained in turn."""
+    where = str(folder.place)
+    if folder.draws and os.path.isdir(where):
+        for text in inputs:
+            if os.path.isdir(text) and os.path.samefile(text, where):
+                raise NBDTError(
+                    f"{text!r} is both the photographs' folder and --out, where pictures are drawn; "
+                    "name another --out."
+                )
 
 
 def _ignore(_: object) -> None:

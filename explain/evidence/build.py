@@ -111,8 +111,7 @@ def build(
     watch: Watch,
 ) -> Built:
     """The columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
-    if model.training:
-        raise EvidenceError("The model is in training mode; call model.eval() first.")
+    model.check_evaluating()
     fill = partial(
         _fill, model, data, split=split, thumbnails=thumbnails, patches=patches, watch=watch
     )

@@ -93,7 +93,8 @@ class EvidenceIndex:
             watch: of the images while they are read.
 
         Raises:
-            EvidenceError: a model in training mode, an existing folder, no readable image.
+            NBDTError: a model in training mode.
+            EvidenceError: an existing folder, no readable image.
             NBDTError: labels that are no classes of the model, or unreadable data.
         """
         folder = None if out is None else Path(out)

@@ -67,14 +67,16 @@ class LateInteraction:
 
 
 def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:
-    """(batch, features, height, width) of whatever the backbone's last feature map looks like.
+    """(batch, features, height, width) of whatever the backbone's last feature map of a square
+    picture looks like.
 
     Channels first or last, or tokens: a transformer's class token and registers are left out.
 
     Raises:
         NBDTError: values that have no places in the picture.
     """
-    grid = positions(model.backbone, model.head.linear.in_features, feature_map)
+    side = model.preprocess.size
+    grid = positions(model.backbone, feature_map, (side, side))
     if grid is None:
         raise NBDTError(
             f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, which "
