@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import pickle
+import shutil
 import tarfile
 from dataclasses import replace
 
@@ -306,13 +307,75 @@ def test_one_class_no_class_and_no_data_are_explained(tmp_path):
         read(tmp_path / "one")
     write(tmp_path / "two", names={"red": 0, "blue": 0})
     (tmp_path / "two" / "empty").mkdir()
-    order, _ = read(tmp_path / "two")
-    assert order.names == ("blue", "red")
+    (tmp_path / "two" / ".thumbnails").mkdir()
+    with pytest.raises(NBDTError, match="no image of 1 class 'empty'. Add images of them"):
+        read(tmp_path / "two")
     with pytest.raises(NBDTError, match="no image of 1 class 'empty'"):
         read(tmp_path / "two", given=class_order((), ["red", "blue", "empty"]))
+    (tmp_path / "two" / "empty").rmdir()
+    order, _ = read(tmp_path / "two")
+    assert order.names == ("blue", "red")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(NBDTError, match="neither a folder of class folders nor a file"):
         read(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop"])
+def test_no_class_is_lost_without_a_word(tmp_path, augment):
+    """Photographs of a kind that is not read, in folders of their own, or broken."""
+    recipe = replace(RECIPE, augment=augment)
+    root = write(tmp_path)
+    (root / "phone").mkdir()
+    (root / "years" / "2024").mkdir(parents=True)
+    for index in range(3):
+        (root / "phone" / f"{index}.HEIC").write_bytes(b"x")
+    with pytest.raises(NBDTError, match="no image of 2 classes 'phone', 'years'.* Their folders hold "
+                                        "3 .heic files, 1 folder. Add"):  # fmt: skip
+        read(root, recipe)
+    shutil.rmtree(root / "years")
+    shutil.rmtree(root / "phone")
+    for file in (root / "red").iterdir():
+        file.write_bytes(b"x")
+    with pytest.raises(
+        NBDTError, match=r"(?s)5 of 15 train images cannot .*no image of 1 class 'red'"
+    ):
+        read(root, recipe)
+    with pytest.raises(
+        NBDTError, match="no image of 1 class 'red'. Their folders hold 5 .png files"
+    ):
+        read(root, replace(recipe, skip_corrupt=True, check_images=False))
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop"])
+def test_a_test_split_that_cannot_be_read_is_reported(tmp_path, augment):
+    write(tmp_path / "train")
+    for file in write(tmp_path / "test", count=1).rglob("*.png"):
+        file.write_bytes(b"x")
+    with pytest.raises(NBDTError, match="no test image can be read"):
+        read(tmp_path, replace(RECIPE, augment=augment, skip_corrupt=True))
+
+
+def test_labels_that_differ_by_case_alone_are_one_class(tmp_path):
+    write(tmp_path, names=["heron", "Heron", "crane"])
+    with pytest.raises(
+        NBDTError, match="'Heron' and 'heron' are one class: case, spaces and under"
+    ):
+        read(tmp_path)
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for name in ("train", "val", "validation"):
+        write(tmp_path / name)
+    with pytest.raises(NBDTError, match="two folders of validation images, 'val' and 'validation'"):
+        read(tmp_path)
+
+
+def test_large_images_are_measured_in_small_batches():
+    assert PlainBatches(Labelled(torch.zeros(3, 3, 8, 8), torch.zeros(3))).batch_size == 500
+    assert PlainBatches(Labelled(torch.zeros(3, 3, 224, 224), torch.zeros(3))).batch_size == 40
+    assert PlainBatches(Labelled(torch.zeros(3, 2048), torch.zeros(3))).batch_size == 500
+    large = replace(SEEN, size=448)
+    assert PlainBatches(Streamed([], torch.zeros(0)), preprocessing=large).batch_size == 10
 
 
 def test_an_image_that_vanishes_during_training_is_named(tmp_path):

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +126,28 @@ def test_a_killed_run_ends_in_the_very_weights_of_an_uninterrupted_one(photos, t
         for out in ("whole", "broken")
     ]
     assert logs[0] == logs[1]  # all but the minutes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_so_and_is_no_success(photos, tmp_path, sent):
+    """As schedulers and Ctrl-C stop it."""
+    recipe = tmp_path / "recipe.toml"
+    values = RECIPE | {"epochs": 100_000, "early_stop_epochs": 0}
+    recipe.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
+    command = ["train", recipe, "--data", photos, "--out", tmp_path / "out"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nbdt", *map(str, command)], stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as running:  # fmt: skip
+        while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists():
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(sent)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "error: The run was stopped. The same command with --resume goes on" in said
+    assert "Traceback" not in said
 
 
 # ---- folders, disks ----

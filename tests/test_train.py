@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.networks import create_timm
 from nbdt.train import train
-from nbdt.train.class_order import ClassOrder
+from nbdt.train.class_order import ClassOrder, class_indices
 from nbdt.train.command import app
 from nbdt.train.config import Recipe, available, load_recipe, parse_recipe
+from nbdt.train.inspection import Scan
 from nbdt.train.network import make_network
 from nbdt.train.optimisation import make_schedule
+from nbdt.train.run import _classes
+from nbdt.train.splits import Split
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 RECIPE = Recipe(
@@ -191,6 +194,15 @@ def test_an_unknown_hierarchy_is_explained(folder, tmp_path):
     assert "With 'wordnet' the tree is made from the class names" in str(done.exception)
 
 
+def test_wordnet_ids_are_kept_in_the_tree_of_wordnet():
+    """Their names alone would lead elsewhere: a cock is also a tap, an ox an adult bull."""
+    wnids = ["n01514668", "n02403003", "n02084071"]
+    found = Scan(Split("train", "x", lambda: iter(())), classes={*wnids})
+    order, tree = _classes({"train": found}, dataclasses.replace(RECIPE, classes=()), "wordnet")
+    assert [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes] == sorted(wnids)
+    assert class_indices(sorted(wnids), order) == [0, 1, 2]
+
+
 # ---- recipes ----
 
 
@@ -217,6 +229,10 @@ def test_overrides_are_typed():
         ("schedule=cosin", "'schedule' must be one of linear, cosine, got 'cosin'. Did you mean"),
         ("warmup=2", "'warmup' must be at least 0 and at most 1, got 2"),
         ("epochs=0", "'epochs' must be at least 1, got 0"),
+        ("held_out=0", "'held_out' must be above 0: choices are made"),
+        ("held_out_test=0.0", "'held_out_test' must be above 0"),
+        ("memory_gigabytes=inf", "'memory_gigabytes' must be at least 0, got inf"),
+        ("omega_end=5", "have no effect under weight_schedule 'constant'"),
         ("batch_size=251", None),
     ],
 )

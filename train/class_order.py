@@ -55,6 +55,14 @@ def class_order(
     if given:
         return ClassOrder(tuple(given), (None,) * len(given), "the recipe")
     found = sorted(set(labels))
+    spellings: dict[str, str] = {}
+    for label in found:
+        other = spellings.setdefault(plain(label), label)
+        if other != label:
+            raise NBDTError(
+                f"The labels {other!r} and {label!r} are one class: case, spaces and underscores do "
+                "not count. Give them one name."
+            )
     if len(found) < 2:
         raise NBDTError(
             f"The data has {len(found)} class{'' if len(found) == 1 else 'es'} "

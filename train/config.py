@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -170,21 +170,50 @@ class Recipe:
                 )
         for key, (low, high) in _RANGES.items():
             value = getattr(self, key)
-            if not low <= value <= high:
+            if not (low <= value <= high and math.isfinite(value)):
                 upper = "" if high == math.inf else f" and at most {high:g}"
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
-        if self.branching == 1:
-            raise NBDTError("Recipe key 'branching' must be at least 2, or 0: by the rule; got 1.")
-        if self.strategy == "fsdp" and (self.ema_decay or self.freeze_backbone or self.sync_norms):
-            raise NBDTError(
+        for wrong, message in self._contradictions():
+            if wrong:
+                raise NBDTError(message)
+
+    def _contradictions(self) -> Iterator[tuple[object, str]]:
+        """What must not be, and what to say of it."""
+        for key in ("held_out", "held_out_test"):
+            yield (
+                not getattr(self, key),
+                (
+                    f"Recipe key {key!r} must be above 0: choices are made, and the model is measured, on "
+                    "images that it was not trained on."
+                ),
+            )
+        yield (
+            self.branching == 1,
+            ("Recipe key 'branching' must be at least 2, or 0: by the rule; got 1."),
+        )
+        ends = (self.beta_end, self.omega_end) != (Recipe.beta_end, Recipe.omega_end)
+        yield (
+            ends and self.weight_schedule == "constant",
+            (
+                "beta_end and omega_end have no effect under weight_schedule 'constant'; set it to "
+                "'linear' or 'cosine', or leave them out."
+            ),
+        )
+        whole = self.ema_decay or self.freeze_backbone or self.sync_norms
+        yield (
+            self.strategy == "fsdp" and whole,
+            (
                 "strategy 'fsdp' divides the weights, which ema_decay, freeze_backbone and sync_norms "
                 "need whole; use strategy 'ddp', or leave them out."
-            )
-        if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2:
-            raise NBDTError(
-                f"Mixing pairs needs an even batch_size, got {self.batch_size} "
-                "(mixup_alpha or cutmix_alpha is above 0)."
-            )
+            ),
+        )
+        yield (
+            (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2,
+            (
+                f"Mixing pairs needs an even batch_size, got {self.batch_size} (mixup_alpha or "
+                "cutmix_alpha is above 0)."
+            ),
+        )
 
 
 _CHOICES: Mapping[str, Sequence[str]] = {

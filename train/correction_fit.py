@@ -40,7 +40,7 @@ class Settings:
             that corrections are about; 1 is as firmly as everywhere else.
         steps: of the optimiser (Adam).
         learning_rate: its own; by default 0.02, 1e-3 and 1e-5 for the three.
-        batch_size: replayed images a step.
+        batch_size: replayed images a step; by default 512, and 32 where the whole network learns.
         seed: of the order in which images are replayed.
     """
 
@@ -49,7 +49,7 @@ class Settings:
     trust: float = 1.0
     steps: int = 100
     learning_rate: float | None = None
-    batch_size: int = 512
+    batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class Settings:
         if not (
             all(0 < rate < math.inf for rate in rates)
             and 0 <= self.trust <= 1
-            and min(self.steps, self.batch_size) >= 1
+            and min(self.steps, 1 if self.batch_size is None else self.batch_size) >= 1
         ):
             raise NBDTError(
                 "Expected strength and learning_rate above 0, trust from 0 to 1, and steps and "
@@ -208,7 +208,7 @@ class _Objective(nn.Module):
 def _replays(count: int, settings: Settings, watch: Watch) -> Iterable[Tensor]:
     """Which images each step replays: all of them in turn, in an order drawn from the seed."""
     generator = torch.Generator().manual_seed(settings.seed)
-    size = min(settings.batch_size, count)
+    size = min(settings.batch_size or (32 if settings.learn == "all" else 512), count)
     order = torch.randperm(count, generator=generator)
     for step in watch(range(settings.steps), settings.steps, "learning"):
         start = step * size % count

@@ -28,6 +28,9 @@ from .config import AUTO, Recipe
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 PLAIN_BATCH = 500
+PLAIN_PIXELS = (
+    500 * 64 * 64
+)  # of such a batch: its first feature maps are what memory is needed for
 
 
 class Labelled(NamedTuple):
@@ -281,11 +284,16 @@ class PlainBatches:
     def __init__(
         self,
         data: Images,
-        batch_size: int = PLAIN_BATCH,
+        batch_size: int | None = None,
         preprocessing: Preprocessing | None = None,
         workers: int = 0,
     ) -> None:
-        self.data, self.batch_size = data, batch_size
+        if isinstance(data, Streamed):
+            side = preprocessing.size if preprocessing else 1
+        else:
+            side = data.images.shape[-1] if data.images.ndim == 4 else 1  # features: one long row
+        self.data = data
+        self.batch_size = batch_size or max(1, min(PLAIN_BATCH, PLAIN_PIXELS // side**2))
         self._start, self._step = 0, 1
         self._loader: DataLoader[Batch] | None = None
         if isinstance(data, Streamed):

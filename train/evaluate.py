@@ -13,7 +13,9 @@ from nbdt.model import NBDT
 from .data import Images, Labelled, PlainBatches, normalise
 
 
-def flat_logits(model: NBDT, data: Images, batch_size: int = 500, workers: int = 0) -> Tensor:
+def flat_logits(
+    model: NBDT, data: Images, batch_size: int | None = None, workers: int = 0
+) -> Tensor:
     """Class logits of all images, before any tree: (count, classes), float32."""
     mean, std = model.preprocess.mean, model.preprocess.std
     device = next(model.parameters()).device

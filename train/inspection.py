@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ class Scan:
         pixels: the readable images, (size, size, 3) each, if they are.
         labels: of each readable image.
         failed: a message for each image that could not be read.
+        classes: every label that the split has, of unreadable images and empty folders too.
     """
 
     split: Split
@@ -45,6 +47,7 @@ class Scan:
     pixels: list[Pixels] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    classes: set[str] = field(default_factory=set)
     in_memory: bool = False
 
     @property
@@ -59,7 +62,7 @@ def scan(split: Split, recipe: Recipe, watch: Watch = unwatched) -> Scan:
     Raises:
         NBDTError: there are no images, or an archive that has to be unpacked first.
     """
-    found = Scan(split, in_memory=recipe.augment == "shift")
+    found = Scan(split, classes=set(split.classes), in_memory=recipe.augment == "shift")
     limit = int(recipe.memory_gigabytes * 1e9) // (3 * recipe.image_size**2)
     try:
         sources = watch(split.sources(), None, f"reading {split.name} images")
@@ -77,6 +80,7 @@ def _read(found: Scan, sources: Iterable[ImageSource], recipe: Recipe, limit: in
         return square(source.open(), recipe.image_size)
 
     for source, pixels in _parallel(sources, opened, recipe):
+        found.classes.add(str(source.label))
         if isinstance(pixels, ImageError):
             found.failed.append(str(pixels))
             continue
@@ -101,10 +105,11 @@ def _check(found: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
         )
 
     def opened(source: ImageSource) -> None:
-        if recipe.check_images:
+        if recipe.check_images or recipe.skip_corrupt:
             source.open().close()
 
     for source, result in _parallel(sources, opened, recipe):
+        found.classes.add(str(source.label))
         if isinstance(result, ImageError):
             found.failed.append(str(result))
             continue
@@ -153,10 +158,11 @@ def inspect(
     Raises:
         NBDTError: one report of everything that is wrong, with counts and remedies.
     """
-    order = given or class_order(scans[TRAIN].labels)
+    order = given or class_order(scans[TRAIN].classes)
     indices = {name: class_indices(found.labels, order) for name, found in scans.items()}
     problems = [_unreadable(found, recipe) for found in scans.values()]
     problems += [_unknown(found, indices[name], order) for name, found in scans.items()]
+    problems += [_empty(found) for found in scans.values()]
     problems.append(_missing(scans[TRAIN], indices[TRAIN], order))
     problems.append(_too_few(scans, indices[TRAIN], order, recipe))
     if any(problems):
@@ -194,6 +200,10 @@ def _unknown(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
     )
 
 
+def _empty(found: Scan) -> str:
+    return "" if found.labels else f"{found.split.place}: no {found.split.name} image can be read."
+
+
 def _missing(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
     there = set(indices)
     missing = [name for place, name in enumerate(order.names) if place not in there]
@@ -201,9 +211,20 @@ def _missing(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
         return ""
     return (
         f"{found.split.place}: no image of {len(missing)} class"
-        f"{'' if len(missing) == 1 else 'es'} {listed(missing)}. Add images of them, or take the "
-        f"classes out of {order.origin}."
+        f"{'' if len(missing) == 1 else 'es'} {listed(missing)}.{_lying_there(found, missing)} Add "
+        f"images of them, or take the classes out of {order.origin}."
     )
+
+
+def _lying_there(found: Scan, missing: list[str]) -> str:
+    """What the folders of classes without images hold instead."""
+    kinds: Counter[str] = Counter()
+    for folder in (os.path.join(found.split.place, name) for name in missing):
+        for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+            kind = os.path.splitext(entry.name)[1].lower() or "other"
+            kinds["folder" if entry.is_dir() else f"{kind} file"] += 1
+    shown = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in kinds.most_common(3))
+    return f" Their folders hold {shown}." if shown else ""
 
 
 def _too_few(

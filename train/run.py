@@ -19,6 +19,7 @@ import lightning
 import torch
 from torch import nn
 
+from nbdt.errors import NBDTError
 from nbdt.hierarchies.concepts import class_synsets
 from nbdt.hierarchies.induced import check_meaning
 from nbdt.hierarchy import Hierarchy
@@ -131,14 +132,17 @@ def _classes(
     """The class order, and the tree if there is one already."""
     if isinstance(hierarchy, Hierarchy):
         return class_order((), recipe.classes, hierarchy), hierarchy
-    order = class_order(scans[TRAIN].labels, recipe.classes)
+    order = class_order(scans[TRAIN].classes, recipe.classes)
     if hierarchy != WORDNET:
         if recipe.semantics > 0:  # said now, not in the middle of the run
             check_meaning(order.names, class_synsets(order.names, order.known_wnids))
         return order, None
     from nbdt.hierarchies.word_senses import from_wordnet
+    from nbdt.hierarchies.wordnet_tree import from_wnids
 
-    tree = from_wordnet(order.names)
+    known = [wnid for wnid in order.wnids if wnid]
+    everyone = len(known) == len(order.names)
+    tree = from_wnids(known, order.names) if everyone else from_wordnet(order.names)
     return class_order((), order.names, tree), tree
 
 
@@ -248,6 +252,10 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
     except RuntimeError as error:
         raise_if_lost(error, recipe)
         raise
+    except (SystemExit, KeyboardInterrupt):  # what Lightning makes of SIGTERM and Ctrl-C
+        raise NBDTError(
+            "The run was stopped. The same command with --resume goes on from the last checkpoint."
+        ) from None
     minutes = module.elapsed() / 60
     if recipe.early_stop_epochs and folder.best.exists():
         best = read_checkpoint(folder.best)

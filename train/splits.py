@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,11 +42,13 @@ class Split:
         name: "train", "validation" or "test".
         place: what to call it in messages.
         sources: iterates its images, labelled as the data says.
+        classes: the labels that the data has, with or without images, where folders tell.
     """
 
     name: str
     place: str
     sources: Callable[[], Iterator[ImageSource]]
+    classes: tuple[str, ...] = ()
 
 
 def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split]:
@@ -67,12 +69,27 @@ def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split
     cifar = cifar_splits(path)
     if cifar:
         return {name: Split(name, f"{path} ({name})", sources) for name, sources in cifar.items()}
-    named = {SPELLINGS.get(item.name.lower()): item for item in sorted(path.iterdir())}
+    named = _named_folders(path)
     if TRAIN in named:
-        return _completed({name: _folder(name, item) for name, item in named.items() if name})
+        return _completed({name: _folder(name, item) for name, item in named.items()})
     if recipe.train and not any(item.is_dir() for item in path.iterdir()):
         _match(path, recipe.train)  # says what was looked for
     return {TRAIN: _folder(TRAIN, path)}
+
+
+def _named_folders(root: Path) -> dict[str, Path]:
+    """The folders of splits. Raises NBDTError if two mean the same."""
+    found: dict[str, Path] = {}
+    for item in sorted(root.iterdir()):
+        name = SPELLINGS.get(item.name.lower())
+        if name in found:
+            raise NBDTError(
+                f"{str(root)!r} has two folders of {name} images, {found[name].name!r} and "
+                f"{item.name!r}; merge or rename one of them."
+            )
+        if name:
+            found[name] = item
+    return found
 
 
 def _completed(splits: dict[str, Split]) -> dict[str, Split]:
@@ -83,11 +100,14 @@ def _completed(splits: dict[str, Split]) -> dict[str, Split]:
 
 
 def _renamed(split: Split, name: str) -> Split:
-    return Split(name, split.place, split.sources)
+    return replace(split, name=name)
 
 
 def _folder(name: str, path: Path) -> Split:
-    return Split(name, str(path), partial(_labelled, partial(iter_images, path)))
+    sources = partial(_labelled, partial(iter_images, path))
+    folders = sorted(item.name for item in path.iterdir() if item.is_dir()) if path.is_dir() else []
+    classes = tuple(folder for folder in folders if not folder.startswith("."))
+    return Split(name, str(path), sources, classes)
 
 
 def _labelled(sources: Callable[[], Iterator[ImageSource]]) -> Iterator[ImageSource]:

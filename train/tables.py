@@ -45,7 +45,9 @@ def table_splits(path: Path, spellings: Mapping[str, str]) -> dict[str, list[Row
                 f"{str(path)!r}, row {number}: unknown split {said!r}; it may be "
                 f"{', '.join(spellings)}."
             )
-        found.setdefault(spellings[said], []).append((str(row[file]), str(row[label])))
+        found.setdefault(spellings[said], []).append(
+            (str(row[file]).strip(), str(row[label]).strip())
+        )
     if "train" not in found:
         raise NBDTError(f"{str(path)!r} has no row of the split 'train', only {listed(found)}.")
     return found
