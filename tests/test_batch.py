@@ -237,6 +237,18 @@ def test_an_image_that_spoils_a_pass_costs_only_itself(small, photos, tmp_path, 
     assert run(small, [photos], tmp_path / "all").failed == 10
 
 
+def test_a_full_memory_ends_the_batch_and_says_what_to_do(small, photos, tmp_path, monkeypatch):
+    def full(logits, classes=None):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(small.head.rules, "paths", full)
+    monkeypatch.setattr("nbdt.explain.batch.job._try", lambda *_: None)
+    with pytest.raises(
+        NBDTError, match=r"memory of cpu is full with . images in one pass; take fewer"
+    ):
+        run(small, [photos], tmp_path / "out")
+
+
 # ---- inputs ----
 
 

@@ -137,6 +137,11 @@ class Work:
         images = self.model.preprocess.normalise(torch.from_numpy(pixels).to(device))
         try:
             found = self.run(images)
+        except torch.OutOfMemoryError:
+            raise NBDTError(
+                f"The memory of {device} is full with {len(good)} images in one pass; take fewer: "
+                "--batch-size, and a new --out."
+            ) from None
         except NBDTError as error:
             if len(good) == 1:
                 return [f"{good[0].reference!r}: {error}"]
