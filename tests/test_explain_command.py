@@ -102,7 +102,7 @@ def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
 def test_a_value_that_cannot_be_is_a_usage_error(option):
     refused = CliRunner().invoke(app, ["x.png", option, "foo"])
     assert refused.exit_code == 2
-    assert "'foo' is not one of '" in refused.output
+    assert "'foo' is not one of" in " ".join(refused.output.replace("│", " ").split())
 
 
 def test_the_commands_choices_are_all_that_there_are():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.hierarchies.model_source import DEFAULT_MODEL
-from nbdt.saved_model import bundled
+from nbdt.saved_model import bundled, file_hashes
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
 
@@ -121,7 +121,7 @@ def test_damaged_weights_are_refused(model, tmp_path):
     save_file(state, weights)
     with pytest.raises(NBDTError, match="is not the file that was saved"):
         NBDT.load(tmp_path / "model")
-    edit_config(tmp_path / "model", sha256={})
+    edit_config(tmp_path / "model", sha256=file_hashes(tmp_path / "model"))
     with pytest.raises(NBDTError, match=r"missing: 'head\.linear\.bias'"):
         NBDT.load(tmp_path / "model")
     weights.write_bytes(b"\x80\x04pickle")

@@ -139,6 +139,8 @@ def test_a_stopped_run_says_so_and_is_no_success(photos, tmp_path, sent):
     with subprocess.Popen(
         [sys.executable, "-m", "nbdt", *map(str, command)], stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as running:  # fmt: skip
         while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists():
             assert running.poll() is None
