@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -28,8 +28,9 @@ def last_layer(model: nn.Module, num_classes: int) -> str:
     """The name of the layer that seems to give the logits: the last linear one that fits.
 
     That is with an output per class, in the order of registration; `layer_that_answers` runs the
-    model and is sure. Where there is no such linear layer, it is the last 1 × 1 convolution. `OUTPUT` where no single layer gives the logits: the model goes on computing after
-    it (SqueezeNet: ReLU, then a pool), several such layers stand side by side and share the answer
+    model and is sure. Where there is no such linear layer, it is the last 1 × 1 convolution.
+    `OUTPUT` where no single layer gives the logits: the model goes on computing after it
+    (SqueezeNet: ReLU, then a pool), several such layers stand side by side and share the answer
     (distilled models, CrossViT), or it is a part of an adapter (LoRA).
 
     Raises:
@@ -56,38 +57,19 @@ def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
         example: the model's argument, or a tuple or mapping of its arguments.
 
     Raises:
-        NBDTError: the model's output holds no logits (batch, classes), or none of a layer.
+        NBDTError: the model gives no logits (batch, classes), but probabilities say, or logits of
+            several layers inside something else.
     """
-    given: dict[str, list[Tensor]] = {}
-    layers = {
-        n: part for n, part in model.named_modules() if n and width(part, "out") == num_classes
-    }
-    hooks = [
-        part.register_forward_hook(
-            lambda _part, _in, out, n=name: given.setdefault(n, []).append(out)
-        )
-        for name, part in layers.items()
-    ]
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            output = _called(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for part, mode in modes.items():
-            part.training = mode
+    output, given = _run_once(model, num_classes, example)
     logits = _logits(output, num_classes)
     for name, found in given.items():
         if len(found) == 1 and torch.equal(found[0].flatten(1), logits):
             return name
-    if bool((logits >= 0).all()) and torch.allclose(
-        logits.sum(dim=1), torch.ones(len(logits)).to(logits)
-    ):
+    sums = logits.sum(dim=1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums)):
         raise NBDTError(
-            f"{type(model).__name__} gives probabilities, not logits: they sum to 1. Remove the softmax; "
-            "a head gives log-probabilities itself."
+            f"{type(model).__name__} gives probabilities, not logits: they sum to 1. Remove the "
+            "softmax; a head gives log-probabilities itself."
         )
     if output is not logits:
         raise NBDTError(
@@ -96,6 +78,32 @@ def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
             "logits alone."
         )
     return OUTPUT
+
+
+def _run_once(
+    model: nn.Module, num_classes: int, example: Any
+) -> tuple[Any, dict[str, list[Tensor]]]:
+    """The model's output, in evaluation mode, and those of each layer with an output per class."""
+    given: dict[str, list[Tensor]] = {}
+
+    def kept(name: str) -> Callable[..., None]:
+        return lambda _layer, _inputs, output: given.setdefault(name, []).append(output)
+
+    hooks = [
+        part.register_forward_hook(kept(name))
+        for name, part in model.named_modules()
+        if name and width(part, "out") == num_classes
+    ]
+    modes = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _called(model, example), given
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def _called(model: nn.Module, example: Any) -> Any:
