@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nbdt.images import ImageError
-from nbdt.paths import Decision, Path
+from nbdt.paths import Decision, Path, to_tenths
 
 from .counterfactual import Counterfactual
 from .evidence.neighbours import DecisionEvidence, Neighbour
@@ -87,7 +87,7 @@ def _answer(explanation: Explanation) -> Element:
     text = make(
         "div",
         make("h1", _name(path.class_name)),
-        make("p", f"{_percent(path.log_prob)} over the whole path", class_="soft number"),
+        make("p", f"{_percent(path.probability)} over the whole path", class_="soft number"),
         make("p", words(explanation), class_="words"),
     )
     if photo is None:
@@ -103,7 +103,7 @@ def _way(path: Path) -> Element:
     for number, decision in enumerate(path, start=1):
         chosen, rival = decision.chosen, decision.runner_up
         link = make("a", _name(decision.children[chosen]), href=f"#decision-{number}")
-        beaten = _percent(decision.log_probs[rival])
+        beaten = _percent(math.exp(decision.log_probs[rival]))
         rather = make("p", "rather than ", _name(decision.children[rival]), f", {beaten}")
         rather.set("class", "soft small")
         steps.append(
@@ -154,15 +154,15 @@ def _children(decision: Decision) -> tuple[Element, Element]:
         bars.append(make("li", *_bar(label, decision, child), class_=kind))
     rest = [math.exp(decision.log_probs[i]) for i in ranked if i not in shown]
     if rest:
-        text = f"and {count(len(rest))} more, {100 * sum(rest):.1f} % together"
+        text = f"and {count(len(rest))} more, {_percent(sum(rest))} together"
         bars.append(make("li", text, class_="soft small"))
     return make("p", "At ", _name(decision.node), class_="soft small"), bars
 
 
 def _bar(label: Element, decision: Decision, child: int) -> tuple[Element, Element]:
-    chance = decision.log_probs[child]
+    chance = math.exp(decision.log_probs[child])
     row = make("div", label, make("span", _percent(chance), class_="number"), class_="row")
-    fill = make("i", style=f"width:{100 * math.exp(chance):.2f}%")
+    fill = make("i", style=f"width:{100 * chance:.2f}%")
     return row, make("div", fill, class_="bar", **{"aria-hidden": "true"})
 
 
@@ -281,8 +281,8 @@ def _name(text: str) -> Element:
     return make("bdi", text)
 
 
-def _percent(log_prob: float) -> str:
-    return f"{100 * math.exp(log_prob):.1f} %"
+def _percent(probability: float) -> str:
+    return to_tenths(probability).replace("%", " %")
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:

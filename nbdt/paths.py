@@ -9,6 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def to_tenths(probability: float) -> str:
+    """``"97.3%"``; ``">99.9%"`` and ``"<0.1%"`` for what would otherwise read as certain."""
+    rounded = f"{probability:.1%}"
+    if rounded == "100.0%" and probability < 1:
+        return ">99.9%"
+    if rounded == "0.0%" and probability > 0:
+        return "<0.1%"
+    return rounded
+
+
 @dataclass(frozen=True)
 class Decision:
     """One inner node's probabilities over its children.
@@ -106,7 +116,7 @@ class Path:
 
     def __str__(self) -> str:
         names = [self.decisions[0].node]
-        names += [f"{d.children[d.chosen]} ({d.probability:.1%})" for d in self]
+        names += [f"{d.children[d.chosen]} ({to_tenths(d.probability)})" for d in self]
         return " → ".join(names)
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,12 +131,12 @@ class Path:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(d.node)}</td>"
-            f"<td><b>{html.escape(d.children[d.chosen])}</b> {d.probability:.1%}</td>"
-            f"<td>{html.escape(d.children[d.runner_up])} {math.exp(d.log_probs[d.runner_up]):.1%}"
-            "</td></tr>"
+            f"<td><b>{html.escape(d.children[d.chosen])}</b> {html.escape(to_tenths(d.probability))}</td>"
+            f"<td>{html.escape(d.children[d.runner_up])} "
+            f"{html.escape(to_tenths(math.exp(d.log_probs[d.runner_up])))}</td></tr>"
             for d in self
         )
         return (
-            f"<b>{html.escape(self.class_name)}</b> ({self.probability:.1%})<table>"
+            f"<b>{html.escape(self.class_name)}</b> ({html.escape(to_tenths(self.probability))})<table>"
             f"<tr><th>at</th><th>chosen</th><th>runner-up</th></tr>{rows}</table>"
         )

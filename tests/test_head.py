@@ -23,6 +23,7 @@ from nbdt import (
     detach,
     flat,
 )
+from nbdt.paths import to_tenths
 
 from . import oracle
 
@@ -391,6 +392,21 @@ def test_a_path():
     assert len(path) == 1
     assert path.probability == pytest.approx(0.7)
     assert str(path) == "animal → dog (70.0%)"
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [
+        (1.0, "100.0%"),
+        (0.9997, ">99.9%"),
+        (0.9994, "99.9%"),
+        (0.0004, "<0.1%"),
+        (0.0, "0.0%"),
+        (0.7, "70.0%"),
+    ],
+)
+def test_what_is_not_certain_never_reads_so(probability, shown):
+    assert to_tenths(probability) == shown
 
 
 @pytest.mark.parametrize("result", [DECISION, Path((DECISION,), "dog", 1, -0.1)])

@@ -18,6 +18,7 @@ from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError, open_image
 from nbdt.model import NBDT
 from nbdt.paths import Path as DecisionPath
+from nbdt.paths import to_tenths
 from nbdt.terminal import plain, tracked
 
 from ..attribution import explain
@@ -150,7 +151,7 @@ def _show_one(
         record = {"file": source.reference, **path.to_dict(), "evidence": lists, **places}
         typer.echo(json.dumps(record))
         return
-    typer.echo(f"{plain(source.reference)}: {plain(path.class_name)} {path.probability:.1%}")
+    typer.echo(f"{plain(source.reference)}: {plain(path.class_name)} {to_tenths(path.probability)}")
     for decision, one in zip(path, found, strict=True):
         for sign, child, side in (("+", decision.chosen, one.chosen),
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip
