@@ -25,8 +25,8 @@ from nbdt.explain.batch.places import Disk, Remote, is_uri, place
 from nbdt.explain.command import app
 
 from . import oracle
+from .batch.batches import content, draw, run, tiny
 from .object_store import serving
-from .test_batch import content, draw, run, tiny
 
 pytestmark = pytest.mark.filterwarnings(
     r"ignore::DeprecationWarning:ray\..*"
@@ -38,6 +38,15 @@ ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are fou
 def small():
     torch.manual_seed(0)
     return tiny(NBDT.from_timm("resnet10t", oracle.family(), rule="marginal").eval())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As a worker of the cluster has it: another number of threads adds up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +326,7 @@ import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from tests import test_batch
+from tests.batch import batches
 from nbdt import NBDT
 
 seen = []
@@ -326,7 +335,7 @@ def kill_me(images):
     if len(seen) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-test_batch.run(
+batches.run(
     NBDT.load(sys.argv[2]), [sys.argv[3]], sys.argv[4], engine="ray", workers=2,
     ray_address=sys.argv[5], on_images=kill_me,
 )
