@@ -127,6 +127,19 @@ def test_every_way_to_train_runs(folder, tmp_path, changes):
     assert torch.isfinite(model.reference["logits"]).all()
 
 
+def test_a_saved_model_learns_on_under_an_edited_tree(folder, tmp_path):
+    first = train(dataclasses.replace(RECIPE, epochs=1), folder, tmp_path / "first")
+    (one, *others) = first.hierarchy.classes
+    edited = Hierarchy.from_paths([one, *(f"others/{name}" for name in others)])
+    recipe = dataclasses.replace(RECIPE, epochs=1, whiten=0.001, learning_rate=1e-9, tree_from=0.0)
+    weights = tmp_path / "first" / "model"
+    second = train(recipe, folder, tmp_path / "second", hierarchy=edited, weights=weights)
+    assert second.hierarchy == edited
+    for name, value in first.backbone.named_parameters():  # also the stem: it is not whitened again
+        assert torch.allclose(value, second.backbone.get_parameter(name), atol=1e-3), name
+    assert torch.allclose(first.head.linear.weight, second.head.linear.weight, atol=1e-3)
+
+
 def test_only_the_last_layer_of_a_frozen_network_is_trained(folder, tmp_path):
     recipe = dataclasses.replace(RECIPE, freeze_backbone=True, epochs=2)
     torch.manual_seed(recipe.seed)
@@ -308,6 +321,25 @@ def test_weights_from_a_file_keep_all_but_a_classifier_of_other_classes(tmp_path
         make_network(wrong, order(10), tmp_path / "w.safetensors")
     with pytest.raises(NBDTError, match="file of tensors"):
         make_network(recipe, order(3), tmp_path / "none.safetensors")
+
+
+def test_a_saved_model_is_a_start_and_its_classes_are_put_in_order(tmp_path):
+    tree = Hierarchy.from_paths(["warm/red", "warm/pink", "sky_blue"])
+    source = NBDT.from_timm("small_convnet", tree, rule="marginal")
+    source.save(tmp_path / "model")
+    names = ("pink", "Sky blue", "red")
+    same = make_network(RECIPE, ClassOrder(names, (None,) * 3, "a test"), tmp_path / "model")
+    assert same.knows_classes
+    rows = [tree.classes.index(name) for name in ("pink", "sky_blue", "red")]
+    assert torch.equal(same.network.fc.weight, source.head.linear.weight[rows])
+    assert torch.equal(same.network.stem[0].weight, source.backbone.stem[0].weight)
+    other = make_network(RECIPE, order(3), tmp_path / "model")
+    assert not other.knows_classes
+    assert not torch.equal(other.network.fc.weight, source.head.linear.weight)
+    assert torch.equal(other.network.stem[0].weight, source.backbone.stem[0].weight)
+    wrong = dataclasses.replace(RECIPE, architecture="resnet18_32px")
+    with pytest.raises(NBDTError, match="model' do not fit the network: missing"):
+        make_network(wrong, order(3), tmp_path / "model")
 
 
 def test_without_a_network_the_remedy_is_a_file(monkeypatch):

@@ -47,7 +47,8 @@ def train_command(
         typer.Option(help="A tree: a file, a shipped one's name, or wordnet. Else induced."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A local weights file to start from, instead of the hub.")
+        Path | None,
+        typer.Option(help="A weights file or a saved model to start from, instead of the hub."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, changing the recipe.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nbdt.class_labels import plain
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.classifier import class_labels
+from nbdt.model import NBDT
 from nbdt.networks import create_timm, mismatch, read_weights
 from nbdt.preprocessing import Preprocessing
 
@@ -36,8 +37,9 @@ def make_network(
     Args:
         recipe: architecture, and whether it starts from pretrained weights.
         order: the classes.
-        weights: a local file instead of the Hugging Face hub. A classifier of another number of
-            classes is left out.
+        weights: a local file instead of the Hugging Face hub, or the folder of a saved model. A
+            classifier of another number of classes, or of a saved model's other classes, is left
+            out.
 
     Raises:
         NBDTError: unknown architecture, no network for the hub, weights that do not fit, or a
@@ -46,40 +48,57 @@ def make_network(
     count = len(order.names)
     if weights is not None:
         network = create_timm(recipe.architecture, count)
-        trained_for = _load(network, weights, count)
+        knows_classes = _load(network, weights, order)
     elif recipe.pretrained:
         network = create_timm(recipe.architecture, None, pretrained=True)
         trained_for = int(cast(Any, network).num_classes)
-        if not _same_classes(network, trained_for, order):
+        knows_classes = _same_classes(network, trained_for, order)
+        if not knows_classes:
             cast(Any, network).reset_classifier(count)
             _calm(network)
     else:
-        network, trained_for = create_timm(recipe.architecture, count), 0
+        network, knows_classes = create_timm(recipe.architecture, count), False
     if not isinstance(cast(Any, network).get_classifier(), nn.Linear):
         raise NBDTError(
             f"The classifier of {recipe.architecture!r} is not one linear layer, so no tree can be "
             "made from it; choose another architecture."
         )
-    return Start(network, _same_classes(network, trained_for, order))
+    return Start(network, knows_classes)
 
 
-def _load(network: nn.Module, weights: str | os.PathLike[str], count: int) -> int:
-    """Fill the network from a file; how many classes the file's classifier knows."""
-    state = read_weights(weights)
-    own = network.state_dict()
-    name = cast(Any, network).pretrained_cfg["classifier"]
+def _load(network: nn.Module, weights: str | os.PathLike[str], order: ClassOrder) -> bool:
+    """Fill the network; whether its classifier now is one of these very classes."""
+    name = str(cast(Any, network).pretrained_cfg["classifier"])
+    saved = os.path.isdir(weights)
+    state = _saved_model(weights, name, order) if saved else read_weights(weights)
     rows = state.get(f"{name}.weight", torch.empty(0)).shape[0]
-    if rows != count:
+    knows_size = rows == len(order.names)
+    if not knows_size:
         kept = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
-        fresh: dict[str, Tensor] = {k: v for k, v in own.items() if k.startswith(f"{name}.")}
-        state = kept | fresh
+        own = network.state_dict().items()
+        state = kept | {key: value for key, value in own if key.startswith(f"{name}.")}
     problem = mismatch(network, state)
     if problem:
         raise NBDTError(f"The weights in {os.fspath(weights)!r} do not fit the network: {problem}.")
     network.load_state_dict(state)
-    if rows != count:
+    if not knows_size:
         _calm(network)
-    return rows
+    return knows_size and (saved or _same_classes(network, rows, order))
+
+
+def _saved_model(
+    folder: str | os.PathLike[str], classifier: str, order: ClassOrder
+) -> dict[str, Tensor]:
+    """The network's tensors in a saved model; its classifier only if it is of these classes."""
+    model = NBDT.load(folder)
+    places = {plain(name): row for row, name in enumerate(model.hierarchy.classes)}
+    wanted = [plain(name) for name in order.names]
+    state: dict[str, Tensor] = dict(model.backbone.state_dict())
+    if sorted(wanted) == sorted(places):
+        rows = [places[name] for name in wanted]
+        linear = model.head.linear.state_dict()
+        state |= {f"{classifier}.{key}": value[rows] for key, value in linear.items()}
+    return state
 
 
 def _calm(network: nn.Module) -> None:

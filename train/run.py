@@ -73,7 +73,7 @@ def train(
         out: a folder; it is made.
         hierarchy: a tree whose classes are the data's, or "wordnet" for the one over their names;
             without it a tree is induced.
-        weights: a local file to start from, instead of the hub.
+        weights: a local file or a saved model to start from, instead of the hub.
         resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
         command: for the model's card.
         watch: of the images while they are read.
@@ -103,7 +103,7 @@ def train(
     if first:
         check_room(folder.root, sum(value.numel() for value in network.parameters()))
     preprocessing = _preprocessing(network, recipe)
-    if recipe.whiten:
+    if recipe.whiten and weights is None:
         whiten(network, images[TRAIN], preprocessing, recipe.whiten)
     facts = _facts(recipe, images[TRAIN], tree, command)
     if first:
