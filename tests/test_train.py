@@ -112,6 +112,7 @@ def figures(model):
         {
             "augment": "crop",
             "noise": 4.0,
+            "calibrate": True,
             "cutmix_alpha": 0.5,
             "mixup_alpha": 0.2,
             "accumulate_batches": 2,
@@ -125,6 +126,7 @@ def test_every_way_to_train_runs(folder, tmp_path, changes):
     assert model.rule == recipe.rule
     assert figures(model) == {"flat", "soft", "hard"}
     assert torch.isfinite(model.reference["logits"]).all()
+    assert ("logits_scaled_by" in model.provenance) == recipe.calibrate
 
 
 def test_a_saved_model_learns_on_under_an_edited_tree(folder, tmp_path):

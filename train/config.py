@@ -72,6 +72,8 @@ class Recipe:
         precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
         ema_decay: the finished weights are a moving average with this decay; 0 for none.
         balance_classes: weigh each class by how rare it is.
+        calibrate: at the end, scale the last layer so that the probabilities of held-out images come
+            true; see `nbdt.train.calibration`.
         early_stop_epochs: stop after so many epochs without a better soft answer on held-out
             images, and keep the best epoch's weights; 0 never.
 
@@ -142,6 +144,7 @@ class Recipe:
     ema_decay: float = 0.0
     label_smoothing: float = 0.0
     balance_classes: bool = False
+    calibrate: bool = False
     early_stop_epochs: int = 0
     seed: int = 0
     # augmentation

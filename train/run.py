@@ -26,6 +26,7 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.model import NBDT
 from nbdt.preprocessing import Preprocessing, timm_preprocessing
 
+from .calibration import calibrate
 from .checkpoints import check_room, read_checkpoint
 from .class_order import ClassOrder, class_order
 from .config import Recipe
@@ -116,7 +117,7 @@ def train(
     model = module.finished()
     if not first:
         return model
-    _measure(model, images, worker_count(recipe))
+    _measure(model, images, recipe)
     counts = {"minutes": round(minutes, 1), "training_images": len(images[TRAIN].labels)}
     model.provenance |= facts | counts
     model.save(folder.model, dtype=torch.float16, card=model_card(model))
@@ -267,15 +268,18 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
 # ---- measure ------------------------------------------------------------------------------------
 
 
-def _measure(model: NBDT, images: dict[str, Images], workers: int) -> None:
+def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe) -> None:
+    held_out, test, workers = images[VALIDATION], images[TEST], worker_count(recipe)
+    if torch.cuda.is_available():
+        model.cuda()
+    if recipe.calibrate:
+        logits = flat_logits(model, held_out, workers=workers)
+        model.provenance["logits_scaled_by"] = calibrate(model, logits, held_out.labels)
     # The stored weights are rounded to half precision: round before measuring, not after.
     with torch.no_grad():
         for value in model.parameters():
             if value.ndim > 1:
                 value.copy_(value.half())
-    if torch.cuda.is_available():
-        model.cuda()
-    held_out, test = images[VALIDATION], images[TEST]
     logits = flat_logits(model, held_out, workers=workers)
     tested = flat_logits(model, test, workers=workers)
     model.cpu()
