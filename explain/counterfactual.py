@@ -54,6 +54,8 @@ class Counterfactual:
         passes: forward passes that the search took, counted in blurred pictures.
         baseline: what took the place of the regions.
         picture: what the model saw in the end, at the size of its input.
+        overtaken: whether a try changed an earlier decision, so that the model did not come to
+            this one: what it would have said is not known.
     """
 
     decision: int
@@ -68,6 +70,7 @@ class Counterfactual:
     passes: int
     baseline: str
     picture: Image.Image | None = field(default=None, repr=False, compare=False)
+    overtaken: bool = False
 
 
 def counterfactuals(
@@ -134,16 +137,19 @@ def _search(
         passes=trial.passes,
         baseline=f"Gaussian blur, standard deviation {BLUR:.3g} of the side",
         picture=trial.picture(cells) if cells else None,
+        overtaken=trial.overtaken,
     )
 
 
 def _prefix(order: Cells, margins: Callable[[Sequence[Cells]], list[float]]) -> Cells:
-    """The first cells of `order` that flip the decision: doubling, then bisection.
+    """The first cells of `order` that flip the decision; empty if no length tried does.
 
-    Fewer than the result do not flip it, one cell less at least; empty if no length tried does.
+    Of a few cells every length is tried, of more doubling lengths, then bisection; one cell less
+    than the result does not flip it.
     """
-    if not order:
-        return ()
+    if len(order) <= BATCH:
+        tried = margins([order[:length] for length in range(1, len(order) + 1)])
+        return next((order[: n + 1] for n, margin in enumerate(tried) if margin < 0), ())
     low, high = 0, 1
     while margins([order[:high]])[0] >= 0:
         if high == len(order):
@@ -200,7 +206,7 @@ class _Trial:
         rows, columns = (min(FINEST, cells, pixels) for cells, pixels in sides)
         self.grid = (rows, columns)
         self.values = regrid(values, rows, columns)
-        self.passes = 0
+        self.passes, self.overtaken = 0, False
 
     def order(self) -> Cells:
         """All cells, the one that speaks most for the chosen child first."""
@@ -213,8 +219,12 @@ class _Trial:
 
         Infinite where a decision above it is flipped first: the model does not come to this one.
         """
+        rows = self.run(sets)
+        reached = [self.is_reached(row) for row in rows]
+        self.overtaken |= not all(reached)
         return [
-            self.outcome(row)[0] if self.is_reached(row) else math.inf for row in self.run(sets)
+            self.outcome(row)[0] if comes else math.inf
+            for row, comes in zip(rows, reached, strict=True)
         ]
 
     def run(self, sets: Sequence[Cells]) -> list[Tensor]:

@@ -171,6 +171,9 @@ def _change(found: Counterfactual, decision: Decision) -> Element:
     said = make("div", make("h3", "What would change it"))
     if found.margin < 0:
         said.append(make("p", "The model itself would go the other way."))
+    elif not found.flipped and found.overtaken:
+        text = "Nothing that was tried flips this step: blurring changed an earlier one first."
+        said.append(make("p", text))
     elif not found.flipped:
         most = percent(found.searched)
         text = f"Nothing that was tried: with up to {most} of the picture blurred it stays {name}."

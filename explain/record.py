@@ -118,6 +118,7 @@ def _counterfactual_record(found: Counterfactual) -> dict[str, Any]:
         "searched": found.searched,
         "passes": found.passes,
         "baseline": found.baseline,
+        "overtaken": found.overtaken,
         "picture": changed_name(found.decision) if found.picture is not None else None,
     }
 
@@ -205,6 +206,7 @@ def _counterfactual(record: Mapping[str, Any], pictures: Pictures) -> Counterfac
         passes=int(record["passes"]),
         baseline=_text(record["baseline"]),
         picture=_picture(record["picture"], pictures),
+        overtaken=record.get("overtaken") is True,
     )
 
 

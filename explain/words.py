@@ -24,7 +24,8 @@ CLOSE = 2 / 3  # below this share of the two best children's probability, the be
 MOSTLY = 0.5  # above this share of a map's positive mass, one ninth of the picture is "mostly"
 MOSTLY_BAND = 0.7  # the same for one third of it
 MOSTLY_HALF = 3 / 4  # the same for one half of it
-SPREAD = 0.25  # the mass is all over the picture if no ninth holds more than this share
+SPREAD = 0.25  # the mass is all over the picture if no ninth holds more than this share,
+EVERYWHERE = 0.2  # and no row or column of ninths less than this
 AGAINST = 0.6  # a map speaks against its decision if more than this share of its mass does
 PLACED = 0.5  # share of the log-odds that a map must hold to be the reason
 SMALL = 0.1  # share of the picture up to which regions are small
@@ -70,8 +71,8 @@ def place(values: NDArray[np.float32]) -> tuple[str, float] | None:
     """Where a map's positive mass lies, in words, and the share of it that lies there.
 
     A ninth of the picture that holds more than `MOSTLY`, else a third that holds more than
-    `MOSTLY_BAND`, else a half that holds more than `MOSTLY_HALF`, else "all over the picture" if no ninth holds more than `SPREAD`; None between
-    these, for maps of fewer than 3 × 3 positions, and where nothing is positive.
+    `MOSTLY_BAND`, else a half that holds more than `MOSTLY_HALF`, else "all over the picture" if no
+    ninth holds more than `SPREAD` and no third less than `EVERYWHERE`; None between these, for maps of fewer than 3 × 3 positions, and where nothing is positive.
     """
     positive = np.maximum(values, 0).astype(np.float64)
     if min(values.shape) < 3 or not positive.sum() > 0:
@@ -91,7 +92,8 @@ def place(values: NDArray[np.float32]) -> tuple[str, float] | None:
         name, share = max(parts, key=lambda part: part[1])
         if share > least:
             return name, float(share)
-    return ("all over the picture", 1.0) if shares.max() <= SPREAD else None
+    even = shares.max() <= SPREAD and min(share for _, share in bands) >= EVERYWHERE
+    return ("all over the picture", 1.0) if even else None
 
 
 # ---- sentences ---------------------------------------------------------------------------------
@@ -205,6 +207,8 @@ def _change(explanation: Explanation) -> str | None:
     flips = [c for c in tried if c.flipped]
     if not tried:
         return None
+    if not flips and any(c.overtaken for c in tried):
+        return None  # not "none": a decision that the model did not come to may have changed
     if not flips:
         return (
             f"Blurring up to {percent(min(c.searched for c in tried))} of the picture, what spoke "

@@ -9,6 +9,7 @@ from nbdt.hierarchy import Hierarchy
 from nbdt.nodes import MAX_NAME, HierarchyError, Node, check_word, short
 
 from .edit_record import Edit, EditError
+from .labels import relisted
 
 
 def label(hierarchy: Hierarchy, node: int) -> str:
@@ -172,6 +173,8 @@ class Draft:
         old = self.hierarchy
         try:
             new = Hierarchy(tuple(self.nodes.values()), old.classes)
+            if self._relist(new):
+                new = Hierarchy(tuple(self.nodes.values()), old.classes)
         except HierarchyError as error:
             raise EditError(str(error)) from None
         ids = tuple(old.ids[node] for node in nodes)
@@ -190,9 +193,29 @@ class Draft:
         )
         return new, record
 
+    def _relist(self, new: Hierarchy) -> bool:
+        """Rename the groups that are called by what they hold, and hold other classes now."""
+        old, said = self.hierarchy, len(self.remarks)
+        before = {node.id: index for index, node in enumerate(old.nodes)}
+        for index, node in enumerate(new.nodes):
+            was = before.get(node.id)
+            # A name given by this very edit stays.
+            if was is None or not new.children[index] or node.name != old.names[was]:
+                continue
+            label = relisted(node.name, _held(old, was), _held(new, index))
+            if label not in (None, node.name):
+                self.nodes[node.id] = node._replace(name=label)
+                self.remarks.append(f"{short(node.name)} is called {short(label)} now")
+        return len(self.remarks) > said
+
     def _free_id(self, name: str) -> str:
         """``"bird/"``, ``"bird/2"``, …: neither an id nor a name, so that it finds one node."""
         taken = {*self.hierarchy.ids, *self.hierarchy.names}
         stem = f"{name[: MAX_NAME - 20]}/"
         numbered = (f"{stem}{number}" for number in count(2))
         return stem if stem not in taken else next(each for each in numbered if each not in taken)
+
+
+def _held(hierarchy: Hierarchy, node: int) -> list[str]:
+    """The classes below a node, in class order."""
+    return [hierarchy.classes[index] for index in sorted(hierarchy.classes_under(node))]

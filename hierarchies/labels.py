@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from itertools import chain, count
@@ -15,6 +16,7 @@ ALL = "all classes"
 MAX_WORD = 60  # characters of a class name inside another node's label
 MOST_SHOWN = 5  # leaves in a label
 ALTERNATIVE = 0.75  # of the best concept's fit: worse ones yield to a qualified label
+_LISTING = re.compile(r"(?P<kind>.+?: )?(?P<leaves>.+?)(?: \+ (?P<more>[0-9,]+))?(?: \([0-9]+\))?")
 UNCHANGED_PLURALS = ("fish", "sheep", "deer", "craft", "s", "works", "people", "ware", "clothing")
 
 
@@ -31,6 +33,33 @@ def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None)
         limit = total
     shown = ", ".join(map(_short, classes[:limit]))
     return f"{shown} + {total - limit:,}" if total > limit else shown
+
+
+def relisted(label: str, before: Sequence[str], after: Sequence[str]) -> str | None:
+    """The label of a node that lists its leaves, now that these are others.
+
+    A kind in front of the list stays only where no leaf was added, which might be of another.
+
+    Args:
+        label: the node's present one.
+        before: the classes below it that the label was made for.
+        after: the classes below it now.
+
+    Returns:
+        The label in place of it; None for one that lists no leaves.
+    """
+    found = _LISTING.fullmatch(label)
+    by_label = {_short(name): name for name in before}
+    listed = found["leaves"].split(", ") if found else []
+    more = int((found["more"] or "0").replace(",", "")) if found else 0
+    if not found or not by_label.keys() >= {*listed} or len(listed) + more != len(before):
+        return None
+    if [*before] == [*after]:
+        return label
+    kept = [by_label[word] for word in listed if by_label[word] in after]
+    leaves = list(dict.fromkeys([*kept, *after]))
+    kind = found["kind"] or "" if {*after} <= {*before} else ""
+    return kind + leaf_label(leaves, max(2, len(kept)))
 
 
 def _short(name: str) -> str:

@@ -102,8 +102,10 @@ def _find(folder: str | os.PathLike[str]) -> Path:
         return Path(str(files("nbdt") / "bundled" / str(folder)))
     root = Path(folder)
     if not (root / "config.json").is_file():
+        inside = root / "model"  # where a training run leaves it
+        hint = f"There is one at {os.fspath(inside)!r}. " if inside.is_dir() else ""
         raise NBDTError(
-            f"There is no saved model at {os.fspath(folder)!r} (a folder with config.json). "
+            f"There is no saved model at {os.fspath(folder)!r} (a folder with config.json). {hint}"
             f"Bundled models: {listed(bundled())}.{nearest(str(folder), bundled())}"
         )
     return root

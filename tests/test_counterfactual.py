@@ -13,7 +13,7 @@ from torch import nn
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.blur import SOFTNESS, gaussian_blur, soft_masks
-from nbdt.explain.counterfactual import BLUR, counterfactuals
+from nbdt.explain.counterfactual import BLUR, _prefix, counterfactuals
 from nbdt.explain.regions import Region, connected, regrid
 from nbdt.preprocessing import Preprocessing
 
@@ -124,6 +124,14 @@ def test_a_flip_that_an_earlier_one_hides_is_not_claimed(rule):
     assert path.class_name == "cat"
     assert (animal.flipped, animal.becomes) == (True, "vehicle")
     assert (cat.flipped, cat.becomes, cat.regions) == (False, None, ())
+    assert (animal.overtaken, cat.overtaken) == (False, True)  # nothing is known of cat then
+
+
+def test_of_a_few_cells_every_number_is_tried():
+    """Two cells flip nothing, three do, four do not: doubling would miss it."""
+    margins = {1: 1.0, 2: 1.0, 3: -1.0, 4: 1.0}
+    order = ((0, 0), (0, 1), (1, 0), (1, 1))
+    assert _prefix(order, lambda sets: [margins[len(one)] for one in sets]) == order[:3]
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import Edit, EditError, EditStack
+from nbdt.hierarchies.labels import relisted
 
 from . import oracle
 
@@ -557,3 +558,41 @@ def test_a_thousand_random_edits_of_a_large_tree():
         h, done = new, done + 1
     assert done > 200
     assert sorted(h.classes) == sorted(h.ids[leaf] for leaf in h.leaf_nodes)
+
+
+# ---- labels that list their classes --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "before", "after", "expected"),
+    [
+        ("bird, fruit + 1", "bird fruit vehicle", "fruit vehicle", "fruit, vehicle"),
+        ("cat, dog", "cat dog", "cat dog ox", "cat, dog, ox"),
+        ("dog, cat + 3", "ant bee cat dog eel", "ant bee cat dog eel fox", "dog, cat + 4"),
+        ("dog, cat + 3", "ant bee cat dog eel", "ant bee cat eel", "cat, ant + 2"),
+        ("cat, dog (2)", "cat dog", "cat dog ox", "cat, dog, ox"),
+        ("animal: bird, frog + 2", "bird frog cat dog", "bird cat dog", "animal: bird, cat, dog"),
+        ("animal: bird, frog", "bird frog", "bird frog ship", "bird, frog, ship"),
+        ("oak tree, elm", "oak_tree elm", "oak_tree elm ash", "oak tree, elm, ash"),
+        ("dog, cat", "cat dog", "cat dog", "dog, cat"),
+        ("mammal", "cat dog", "cat dog ship", None),
+        ("dog: terriers", "cat dog", "cat dog ship", None),
+        ("bits, pieces", "cat dog", "cat dog ship", None),
+        ("cat, dog", "cat dog ox", "cat dog", None),
+    ],
+)
+def test_a_label_lists_what_the_node_holds_now(label, before, after, expected):
+    assert relisted(label, before.split(), after.split()) == expected
+
+
+def test_an_edit_mends_the_labels_that_it_makes_false():
+    names = [f"bird, fruit + 1/{name}" for name in ("bird", "fruit", "vehicle")]
+    tree = Hierarchy.from_paths([*names, "pet/cat", "pet/dog"])
+    moved, record = edit.move(tree, "bird", "pet")
+    assert [moved.names[node] for node in moved.children[0]] == ["pet", "fruit, vehicle"]
+    assert record.summary.endswith("; 'bird, fruit + 1' is called 'fruit, vehicle' now")
+    assert edit.apply(tree, record) == (moved, record)
+    back, _ = edit.move(moved, "bird", "fruit, vehicle")
+    assert "fruit, vehicle, bird" in back.names
+    named, _ = edit.merge(tree, "bird, fruit + 1", "pet", name="bird, fruit + 1")
+    assert named.names.count("bird, fruit + 1") <= 1

@@ -85,6 +85,9 @@ def test_save_refuses_an_existing_folder_and_leaves_nothing_behind(model, tmp_pa
 
 
 def test_load_names_what_is_missing(tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    with pytest.raises(NBDTError, match=r"There is one at '.*run/model'"):
+        NBDT.load(tmp_path / "run")
     with pytest.raises(NBDTError, match=r"There is no saved model at .*nowhere"):
         NBDT.load(tmp_path / "nowhere")
 

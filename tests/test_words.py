@@ -18,6 +18,7 @@ from nbdt.explain.regions import Region
 from nbdt.explain.wording import count, percent, say, with_article
 from nbdt.explain.words import (
     AGAINST,
+    EVERYWHERE,
     MOSTLY,
     MOSTLY_BAND,
     MOSTLY_HALF,
@@ -250,6 +251,8 @@ def test_mostly_because_is_said_only_where_it_holds(explanation):
     if "all over the picture" in text:
         ninths = oracle.shared_out(np.maximum(values, 0), 3, 3, steps=3)
         assert ninths.max() / ninths.sum() <= SPREAD + 1e-9
+        thirds = [*ninths.sum(0), *ninths.sum(1)]
+        assert min(thirds) / ninths.sum() >= EVERYWHERE - 1e-9
 
 
 @given(explanations())
@@ -312,6 +315,8 @@ def test_bands_and_everywhere_and_nowhere():
     assert place(-EVEN) is None
     assert place(np.ones((2, 9), dtype=np.float32)) is None
     uneven = np.diag([1.0, 1, 1]).astype(np.float32)
+    spot = np.array([[0.05, 0.25, 0.03], [0.21, 0.23, 0.12], [0.01, 0.09, 0.01]], dtype=np.float32)
+    assert place(spot) is None  # no ninth holds much, and the edges hold next to nothing
     assert place(uneven) is None  # a third of the mass in each of three ninths
 
 

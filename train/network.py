@@ -79,7 +79,10 @@ def _load(network: nn.Module, weights: str | os.PathLike[str], order: ClassOrder
         state = kept | {key: value for key, value in own if key.startswith(f"{name}.")}
     problem = mismatch(network, state)
     if problem:
-        raise NBDTError(f"The weights in {os.fspath(weights)!r} do not fit the network: {problem}.")
+        raise NBDTError(
+            f"The weights in {os.fspath(weights)!r} do not fit the network: {problem}. Name the "
+            "architecture that they were trained with: --set architecture=NAME."
+        )
     network.load_state_dict(state)
     if not knows_size:
         _calm(network)

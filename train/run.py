@@ -169,7 +169,9 @@ def _announce(
     )
     for found in scans.values():
         if found.failed:
-            say(f"{len(found.failed):,} unreadable {found.split.name} images are left out.")
+            count_failed = len(found.failed)
+            shown = "; ".join(found.failed[:3]) + ("; …" if count_failed > 3 else "")
+            say(f"Left out, unreadable ({found.split.name}, {count_failed:,}): {shown}")
 
 
 def _preprocessing(network: nn.Module, recipe: Recipe) -> Preprocessing:

@@ -69,7 +69,7 @@ def build(
         typer.echo(f"error: {message}", err=True)
     typer.echo(f"written: {out} ({_size(index)})")
     if index.failed:
-        typer.echo(f"{len(index.failed):,} images could not be read and are left out", err=True)
+        typer.echo(f"left out, unreadable: {len(index.failed):,}", err=True)
         raise typer.Exit(3)
 
 
