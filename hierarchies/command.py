@@ -204,9 +204,18 @@ def edit(
     if as_json:
         return _echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
     typer.echo(record.summary)
-    for rule in ("marginal", "representative"):
+    for rule in _rules_of(tree):
         typer.echo(f"  {record.consequences(rule)}")
     return typer.echo(saved)
+
+
+def _rules_of(tree: str) -> tuple[str, ...]:
+    """The rule that a model answers by; of a tree alone, both that there are."""
+    if not library.is_model(tree):
+        return "marginal", "representative"
+    from nbdt.saved_model import open_saved
+
+    return (open_saved(tree).config["rule"],)
 
 
 @app.command(name="history")

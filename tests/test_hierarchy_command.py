@@ -378,3 +378,9 @@ def test_help_names_every_verb(nbdt):
     out = nbdt("--help").out
     for verb in ("show", "list", "wordnet", "induce", "edit", "diff", "check", "convert"):
         assert verb in out
+
+
+def test_of_a_models_tree_edit_says_what_its_own_rule_makes_of_it(nbdt):
+    done = nbdt("edit", "cifar100", "move", "bear", "big cat")
+    assert "Under 'marginal' this edit" in done.out
+    assert "representative" not in done.out

@@ -123,6 +123,8 @@ def _correct(
         say=_say,
     )
     table = Table(f"{len(found.applied):,} corrections", "met", "flat", "soft", "hard")
+    images = len(found.model.reference["labels"])
+    table.caption = f"Accuracy on {images:,} held-out image{'s' if images != 1 else ''}"
     figures = found.model.provenance["corrected"]["accuracy"]
     for name, met in (("before", found.met_before), ("after", found.met_after)):
         row = (f"{figures[name][kind]:.2%}" for kind in ("flat", "soft", "hard"))
