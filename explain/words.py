@@ -72,7 +72,8 @@ def place(values: NDArray[np.float32]) -> tuple[str, float] | None:
 
     A ninth of the picture that holds more than `MOSTLY`, else a third that holds more than
     `MOSTLY_BAND`, else a half that holds more than `MOSTLY_HALF`, else "all over the picture" if no
-    ninth holds more than `SPREAD` and no third less than `EVERYWHERE`; None between these, for maps of fewer than 3 × 3 positions, and where nothing is positive.
+    ninth holds more than `SPREAD` and no third less than `EVERYWHERE`; None between these, for maps
+    of fewer than 3 × 3 positions, and where nothing is positive.
     """
     positive = np.maximum(values, 0).astype(np.float64)
     if min(values.shape) < 3 or not positive.sum() > 0:

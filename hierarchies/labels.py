@@ -49,10 +49,11 @@ def relisted(label: str, before: Sequence[str], after: Sequence[str]) -> str | N
         The label in place of it; None for one that lists no leaves.
     """
     found = _LISTING.fullmatch(label)
+    if found is None:
+        return None
+    listed, more = found["leaves"].split(", "), int((found["more"] or "0").replace(",", ""))
     by_label = {_short(name): name for name in before}
-    listed = found["leaves"].split(", ") if found else []
-    more = int((found["more"] or "0").replace(",", "")) if found else 0
-    if not found or not by_label.keys() >= {*listed} or len(listed) + more != len(before):
+    if len(listed) + more != len(before) or not by_label.keys() >= {*listed}:
         return None
     if [*before] == [*after]:
         return label
