@@ -357,6 +357,9 @@ def test_data_parallel(tmp_path):
         nn.functional.cross_entropy(wrapped(x), torch.arange(4)).backward()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
         assert "module.3.rules.hierarchy_hash" in wrapped.state_dict()
+        # Before the group: the last to hold it joins its thread, and the reducer would do so with
+        # the GIL, for which that thread may wait.
+        del wrapped
     finally:
         torch.distributed.destroy_process_group()
 
