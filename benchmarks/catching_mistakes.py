@@ -32,11 +32,9 @@ from nbdt.paths import Path as DecisionPath
 BATCH, DRAWS = 250, 1000
 
 
-def first_wrong(tree: Hierarchy, path: DecisionPath, label: int) -> int | None:
-    """The decision at which the path leaves the way to the true class; None if it never does."""
-    true = {tree.ids[node] for node in tree.path_to(tree.leaf_nodes[label])}
-    steps = enumerate(path)
-    return next((i for i, d in steps if d.child_ids[d.chosen] not in true), None)
+def true_ids(tree: Hierarchy, label: int) -> set[str]:
+    """The nodes on the way to a class."""
+    return {tree.ids[node] for node in tree.path_to(tree.leaf_nodes[label])}
 
 
 def seen(model: NBDT, sources: list[ImageSource]) -> tuple[Tensor, Tensor]:
@@ -67,9 +65,9 @@ def located(tree: Hierarchy, wrong: list[tuple[DecisionPath, int, tuple]]) -> li
     """Share of the wrong answers whose path shows where, beside chance."""
     rows = []
     for path, label, evidence in wrong:
-        step = first_wrong(tree, path, label)
+        true = true_ids(tree, label)
+        step = next(i for i, d in enumerate(path) if d.child_ids[d.chosen] not in true)
         decision = path.decisions[step]
-        true = {tree.ids[node] for node in tree.path_to(tree.leaf_nodes[label])}
         rows.append((
             np.argmin([d.margin for d in path]) == step, 1 / len(path),
             decision.child_ids[decision.runner_up] in true, 1 / (len(decision.children) - 1),
@@ -85,7 +83,7 @@ def located(tree: Hierarchy, wrong: list[tuple[DecisionPath, int, tuple]]) -> li
 def area(right: np.ndarray, value: np.ndarray) -> str:
     """The area under the ROC curve, with its interval."""
     draw, found = np.random.default_rng(0), []
-    while len(found) < DRAWS:
+    for _ in range(DRAWS):
         rows = draw.integers(0, len(right), len(right))
         found.append(roc_auc_score(right[rows], value[rows]))
     low, high = np.percentile(found, [2.5, 97.5])

@@ -22,7 +22,7 @@ from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HEL
 from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError
 from nbdt.model import NBDT
-from nbdt.paths import to_tenths
+from nbdt.paths import as_percent
 from nbdt.terminal import plain
 
 from .attribution import Method, explain
@@ -211,13 +211,13 @@ def _tree(reference: str, explanation: Explanation) -> RichTree:
     """The path as nested branches, the runner-up of each decision dimmed beside it."""
     path = explanation.path
     head = Text.assemble(plain(reference), ": ", (path.class_name, "bold"))
-    root = branch = RichTree(Text.assemble(head, f"  {to_tenths(path.probability)}"))
+    root = branch = RichTree(Text.assemble(head, f"  {as_percent(path.probability)}"))
     branch = branch.add(Text(path.decisions[0].node))
     for decision in path:
         runner_up = decision.runner_up
         chance = math.exp(decision.log_probs[runner_up])
-        dimmed = f"   not {decision.children[runner_up]} {to_tenths(chance)}"
+        dimmed = f"   not {decision.children[runner_up]} {as_percent(chance)}"
         name = (decision.children[decision.chosen], "bold green")
-        step = Text.assemble(name, f" {to_tenths(decision.probability)}", (dimmed, "dim"))
+        step = Text.assemble(name, f" {as_percent(decision.probability)}", (dimmed, "dim"))
         branch = branch.add(step)
     return root

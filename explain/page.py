@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nbdt.images import ImageError
-from nbdt.paths import Decision, Path, to_tenths
+from nbdt.paths import Decision, Path, as_percent
 
 from .counterfactual import Counterfactual
 from .evidence.neighbours import DecisionEvidence, Neighbour
@@ -285,7 +285,7 @@ def _name(text: str) -> Element:
 
 
 def _percent(probability: float) -> str:
-    return to_tenths(probability).replace("%", " %")
+    return as_percent(probability).replace("%", " %")
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.lettering import fitting, font
-from nbdt.paths import to_tenths
+from nbdt.paths import as_percent
 
 from .explanation import Explanation
 from .regions import upsampled
@@ -61,12 +61,12 @@ def picture(explanation: Explanation) -> Image.Image:
     """The photograph and all its decisions side by side, with names and probabilities."""
     path = explanation.path
     tiles = [_photo(explanation, TILE), *overlays(explanation)]
-    captions = [(path.class_name, f"{to_tenths(path.probability)} overall", "the photograph")]
+    captions = [(path.class_name, f"{as_percent(path.probability)} overall", "the photograph")]
     captions += [
         (
             d.children[d.chosen],
-            f"{to_tenths(d.probability)} at “{d.node}”",
-            f"or {d.children[d.runner_up]} {to_tenths(np.exp(d.log_probs[d.runner_up]))}",
+            f"{as_percent(d.probability)} at “{d.node}”",
+            f"or {d.children[d.runner_up]} {as_percent(np.exp(d.log_probs[d.runner_up]))}",
         )
         for d in path
     ]

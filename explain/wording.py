@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from nbdt.paths import as_percent
+
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PLAIN = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*(?: \([^\W\d_]+(?:[ '’-][^\W\d_]+)*\))?")
 _LONG = 40  # characters above which a name is quoted
@@ -11,12 +13,8 @@ _LONG = 40  # characters above which a name is quoted
 
 def percent(share: float) -> str:
     """``"97 %"``; never 100 or 0 unless it is exactly that."""
-    rounded = f"{100 * share:.0f}"
-    if rounded == "100" and share < 1:
-        return "more than 99 %"
-    if rounded == "0" and share > 0:
-        return "less than 1 %"
-    return f"{rounded} %"
+    shown = as_percent(share, digits=0).replace("%", " %")
+    return shown.replace(">", "more than ").replace("<", "less than ")
 
 
 def count(number: int) -> str:

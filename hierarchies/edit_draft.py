@@ -199,9 +199,10 @@ class Draft:
         before = {node.id: index for index, node in enumerate(old.nodes)}
         for index, node in enumerate(new.nodes):
             was = before.get(node.id)
-            # A name given by this very edit stays.
-            if was is None or not new.children[index] or node.name != old.names[was]:
-                continue
+            if was is None or not new.children[index] or ", " not in node.name:
+                continue  # most: what lists classes has a comma
+            if node.name != old.names[was]:
+                continue  # given by this very edit
             label = relisted(node.name, _held(old, was), _held(new, index))
             if label not in (None, node.name):
                 self.nodes[node.id] = node._replace(name=label)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .paths import Path, to_tenths
+from .paths import Path, as_percent
 
 if TYPE_CHECKING:
     from .model import NBDT
@@ -119,7 +119,7 @@ def draw_path(path: Path) -> Image.Image:
         ]
     canvas = Image.new("RGB", (WIDTH, LINE * (len(rows) + 2)), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-    draw.text((10, 10), f"{path.class_name}  {to_tenths(path.probability)}"[:80], "black", font)
+    draw.text((10, 10), f"{path.class_name}  {as_percent(path.probability)}"[:80], "black", font)
     for line, (name, chance, chosen) in enumerate(rows, start=2):
         top = line * LINE - 8
         if chance < 0:
@@ -128,5 +128,5 @@ def draw_path(path: Path) -> Image.Image:
         draw.text((30, top), name[:38], "black", font)
         box = (330, top + 2, 330 + max(1.0, BAR * chance), top + LINE - 6)
         draw.rectangle(box, fill="#1f5fa8" if chosen else "#b8c4d2")
-        draw.text((330 + BAR + 10, top), to_tenths(chance), "black", font)
+        draw.text((330 + BAR + 10, top), as_percent(chance), "black", font)
     return canvas

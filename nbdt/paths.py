@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def to_tenths(probability: float) -> str:
+def as_percent(share: float, digits: int = 1) -> str:
     """``"97.3%"``; ``">99.9%"`` and ``"<0.1%"`` for what would otherwise read as certain."""
-    rounded = f"{probability:.1%}"
-    if rounded == "100.0%" and probability < 1:
-        return ">99.9%"
-    if rounded == "0.0%" and probability > 0:
-        return "<0.1%"
+    rounded, least = f"{share:.{digits}%}", 10.0**-digits
+    if share < 1 and float(rounded[:-1]) == 100:
+        return f">{100 - least:.{digits}f}%"
+    if share > 0 and float(rounded[:-1]) == 0:
+        return f"<{least:.{digits}f}%"
     return rounded
 
 
@@ -116,7 +116,7 @@ class Path:
 
     def __str__(self) -> str:
         names = [self.decisions[0].node]
-        names += [f"{d.children[d.chosen]} ({to_tenths(d.probability)})" for d in self]
+        names += [f"{d.children[d.chosen]} ({as_percent(d.probability)})" for d in self]
         return " → ".join(names)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,12 +131,12 @@ class Path:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(d.node)}</td>"
-            f"<td><b>{html.escape(d.children[d.chosen])}</b> {html.escape(to_tenths(d.probability))}</td>"
+            f"<td><b>{html.escape(d.children[d.chosen])}</b> {html.escape(as_percent(d.probability))}</td>"
             f"<td>{html.escape(d.children[d.runner_up])} "
-            f"{html.escape(to_tenths(math.exp(d.log_probs[d.runner_up])))}</td></tr>"
+            f"{html.escape(as_percent(math.exp(d.log_probs[d.runner_up])))}</td></tr>"
             for d in self
         )
         return (
-            f"<b>{html.escape(self.class_name)}</b> ({html.escape(to_tenths(self.probability))})<table>"
+            f"<b>{html.escape(self.class_name)}</b> ({html.escape(as_percent(self.probability))})<table>"
             f"<tr><th>at</th><th>chosen</th><th>runner-up</th></tr>{rows}</table>"
         )

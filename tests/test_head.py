@@ -23,7 +23,7 @@ from nbdt import (
     detach,
     flat,
 )
-from nbdt.paths import to_tenths
+from nbdt.paths import as_percent
 
 from . import oracle
 
@@ -409,7 +409,7 @@ def test_a_path():
     ],
 )
 def test_what_is_not_certain_never_reads_so(probability, shown):
-    assert to_tenths(probability) == shown
+    assert as_percent(probability) == shown
 
 
 @pytest.mark.parametrize("result", [DECISION, Path((DECISION,), "dog", 1, -0.1)])

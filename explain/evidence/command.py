@@ -18,7 +18,7 @@ from nbdt.image_sources import ImageSource, iter_files
 from nbdt.images import AMPLE_SIDE, ImageError, open_image
 from nbdt.model import NBDT
 from nbdt.paths import Path as DecisionPath
-from nbdt.paths import to_tenths
+from nbdt.paths import as_percent
 from nbdt.terminal import plain, tracked
 
 from ..attribution import explain
@@ -151,7 +151,9 @@ def _show_one(
         record = {"file": source.reference, **path.to_dict(), "evidence": lists, **places}
         typer.echo(json.dumps(record))
         return
-    typer.echo(f"{plain(source.reference)}: {plain(path.class_name)} {to_tenths(path.probability)}")
+    typer.echo(
+        f"{plain(source.reference)}: {plain(path.class_name)} {as_percent(path.probability)}"
+    )
     for decision, one in zip(path, found, strict=True):
         for sign, child, side in (("+", decision.chosen, one.chosen),
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from nbdt.hierarchies.lettering import fitting, font
 from nbdt.images import ImageError
-from nbdt.paths import Decision, Path, to_tenths
+from nbdt.paths import Decision, Path, as_percent
 from nbdt.terminal import plain
 
 from .late_interaction import Box, LateInteraction
@@ -39,7 +39,7 @@ def sheet(photo: Image.Image, path: Path, evidence: Sequence[DecisionEvidence]) 
     canvas = Image.new("RGB", (left + 2 * side + 2 * GAP, height), "white")
     draw = ImageDraw.Draw(canvas)
     canvas.paste(_square(photo, LARGE), (GAP, GAP))
-    title = f"{path.class_name} {to_tenths(path.probability)}"
+    title = f"{path.class_name} {as_percent(path.probability)}"
     _text(draw, (GAP, GAP + LARGE + 4), title, LARGE, size=16)
     for number, (decision, found) in enumerate(zip(path, evidence, strict=True)):
         top = GAP + number * row
@@ -53,7 +53,7 @@ def sheet(photo: Image.Image, path: Path, evidence: Sequence[DecisionEvidence]) 
 
 
 def _caption(decision: Decision, child: int, word: str) -> str:
-    chance = to_tenths(math.exp(decision.log_probs[child]))
+    chance = as_percent(math.exp(decision.log_probs[child]))
     return f"{word}: {decision.children[child]} {chance}"
 
 
