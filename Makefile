@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   the interpreter that makes .venv (3.11 or newer)
 #   WORKERS=2           processes that run the tests
-#   TESTS=tests/test_rules.py   only these
+#   TESTS=tests/nbdt/test_rules.py   only these
 
 PYTHON ?= python3
 WORKERS ?= 2

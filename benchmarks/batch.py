@@ -37,13 +37,13 @@ import_torchvision()
 import torch
 
 from nbdt import NBDT, Hierarchy
+from nbdt import storage as batch_places
 from nbdt.explain.batch import explain_all
-from nbdt.explain.batch import places as batch_places
 from nbdt.explain.batch import work as batch_work
 from nbdt.explain.batch.device import computing, resolve_precision, to_device
-from nbdt.explain.batch.inputs import iter_inputs
 from nbdt.explain.batch.job import BATCH
 from nbdt.explain.batch.loading import load
+from nbdt.images.inputs import iter_inputs
 
 CLASSES, DEPTH = 1000, 10
 SIZE = (500, 375)

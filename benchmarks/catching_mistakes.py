@@ -23,11 +23,11 @@ from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 
 from nbdt import NBDT, Hierarchy
-from nbdt.class_labels import class_places, label_of, plain
+from nbdt.decide.paths import Path as DecisionPath
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence.build import forward
-from nbdt.image_sources import ImageSource
-from nbdt.paths import Path as DecisionPath
+from nbdt.images.sources import ImageSource
+from nbdt.tree.class_names import class_places, label_of, plain
 
 BATCH, DRAWS = 250, 1000
 

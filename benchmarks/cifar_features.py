@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nbdt.image_sources import iter_tar
-from nbdt.networks import create_timm, read_weights
+from nbdt.images.sources import iter_tar
+from nbdt.network.load import create_timm, read_weights
 
 
 @dataclass(frozen=True)

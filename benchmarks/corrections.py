@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.correction import Correction
-from nbdt.hierarchies.induced import induce
+from nbdt.hierarchies.induction.induced import induce
 from nbdt.train import TreeSupervisionLoss
-from nbdt.train.correction_fit import Settings, fit_head
-from nbdt.train.correction_inputs import Told
-from nbdt.train.correction_targets import Target, find_targets
+from nbdt.train.corrections.fit import Settings, fit_head
+from nbdt.train.corrections.inputs import Told
+from nbdt.train.corrections.targets import Target, find_targets
 
 TRAINED, POOL = 30_000, 15_000
 WRONG, INTO = "cat", "dog"

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from nbdt.decide.head import NBDTHead
 from nbdt.demo.editing import panel as edit_panel
-from nbdt.demo.part import part
-from nbdt.demo.stage import Stage
+from nbdt.demo.ui.part import part
+from nbdt.demo.ui.stage import Stage
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.views.answer import answer_view, draw_answer
 from nbdt.demo.views.node import draw_node, node_view
 from nbdt.demo.views.strip import draw_strip, strip_view
 from nbdt.demo.visitor import RECENT, Visitor
-from nbdt.head import NBDTHead
 from nbdt.hierarchies import from_classifier
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
 MODEL = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"
 BAR = 200  # milliseconds

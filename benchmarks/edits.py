@@ -20,8 +20,8 @@ import torch
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.difference import diff
-from nbdt.nodes import Node
+from nbdt.hierarchies.edit.difference import diff
+from nbdt.tree.nodes import Node
 
 BAR = 100  # milliseconds
 

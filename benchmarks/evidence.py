@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from nbdt import NBDT
-from nbdt.class_labels import class_places, label_of, plain
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence.build import forward, unit_embeddings
 from nbdt.explain.evidence.late_interaction import (
@@ -37,7 +36,8 @@ from nbdt.explain.evidence.late_interaction import (
 )
 from nbdt.explain.evidence.paths import Layout
 from nbdt.explain.evidence.search import ExactSearch, FaissSearch
-from nbdt.image_sources import ImageSource, iter_images
+from nbdt.images.sources import ImageSource, iter_images
+from nbdt.tree.class_names import class_places, label_of, plain
 
 METRICS = ("success@1", "success@5", "MRR", "precision@10", "mAP")
 

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from nbdt import NBDT, Hierarchy
 from nbdt.explain import attribution, explain
-from nbdt.explain.log_odds import log_odds
-from nbdt.explain.node_maps import chosen_nodes
+from nbdt.explain.maps.log_odds import log_odds
+from nbdt.explain.maps.node_maps import chosen_nodes
 
 CLASSES, DEPTH, BATCH, SIDE = 1024, 10, 8, 224
 LAYERS = {"resnet50": "layer4", "resnet101": "layer4", "convnext_tiny": "stages"}

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from nbdt import DecisionRules, Hierarchy
+from nbdt.decide.metrics import accuracy
 from nbdt.hierarchies import induce
-from nbdt.hierarchies.naming import names
-from nbdt.hierarchies.wordnet import wordnet
-from nbdt.image_sources import iter_tar
-from nbdt.metrics import accuracy
-from nbdt.networks import import_timm
+from nbdt.hierarchies.naming.names import names
+from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.images.sources import iter_tar
+from nbdt.network.load import import_timm
 
 DATA = Path(os.environ.get("NBDT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "induced.png"

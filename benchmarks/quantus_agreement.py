@@ -26,9 +26,9 @@ from nbdt import NBDT
 from nbdt.explain.audit.baselines import method_maps
 from nbdt.explain.audit.perturbation import area, curves, ranked
 from nbdt.explain.audit.sanity import RADIUS, SAMPLES, noisy, sensitivity
-from nbdt.explain.log_odds import log_odds
-from nbdt.explain.regions import regrid
-from nbdt.image_sources import iter_tar
+from nbdt.explain.maps.log_odds import log_odds
+from nbdt.explain.maps.regions import regrid
+from nbdt.images.sources import iter_tar
 
 METHODS = ("grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency", "random",
            "centre")  # fmt: skip

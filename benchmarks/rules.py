@@ -131,7 +131,7 @@ def large_tree(rounds: int) -> None:
 
 def resnet_share(rounds: int) -> None:
     """Batch 1: soft as a share of a ResNet-18 forward pass at 224 pixels."""
-    from nbdt.networks import create_timm
+    from nbdt.network.load import create_timm
 
     network = create_timm("resnet18", 1000).eval()
     image = torch.randn(1, 3, 224, 224)

@@ -26,8 +26,8 @@ from PIL import Image
 from nbdt import NBDT
 from nbdt.explain.audit.baselines import method_maps
 from nbdt.explain.audit.shortcut import Shortcut, shortcut
-from nbdt.image_sources import iter_tar
-from nbdt.train.config import load_recipe
+from nbdt.images.sources import iter_tar
+from nbdt.train.recipe import load_recipe
 from nbdt.train.run import train
 
 SIDE, PATCH = 24, slice(18, 23)  # pixels

@@ -39,13 +39,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nbdt import Hierarchy
-from nbdt.image_sources import iter_class_folders
-from nbdt.networks import create_timm
-from nbdt.preprocessing import timm_preprocessing
-from nbdt.train.class_order import class_order
-from nbdt.train.config import Recipe, load_recipe
-from nbdt.train.data import Labelled, Streamed, normalise, training_batches
-from nbdt.train.module import TreeSupervised
+from nbdt.images.sources import iter_class_folders
+from nbdt.network.load import create_timm
+from nbdt.network.preprocessing import timm_preprocessing
+from nbdt.train.data.class_order import class_order
+from nbdt.train.data.dataset import Labelled, Streamed, normalise, training_batches
+from nbdt.train.fit.module import TreeSupervised
+from nbdt.train.recipe import Recipe, load_recipe
 
 CLASSES = [f"class {index}" for index in range(10)]
 TREE = Hierarchy.from_nested(

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from nbdt import NBDT
-from nbdt.hierarchy import Hierarchy
-from nbdt.image_sources import iter_tar
+from nbdt.images.sources import iter_tar
+from nbdt.tree.hierarchy import Hierarchy
 
 BATCH = 250
 

@@ -13,16 +13,16 @@ from PIL import Image
 from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
 from nbdt.explain import explain
-from nbdt.explain.render import overlays
-from nbdt.model import NBDT
+from nbdt.explain.result.pictures import overlays
+from nbdt.model.model import NBDT
 
 from .corrections.panel import correction_panel, correction_part
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .errors import refused
 from .examples import examples, examples_view
 from .forgotten import tell_forgotten
-from .part import part
-from .stage import Stage
+from .ui.part import part
+from .ui.stage import Stage
 from .uploads import opened, photograph, refuse_addresses, upload_folder
 from .views.answer import answer_view, draw_answer
 from .views.node import draw_node, node_view

@@ -11,11 +11,11 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from nbdt.images import open_image
-from nbdt.model import NBDT
+from nbdt.images.image import open_image
+from nbdt.model.model import NBDT
 
-from .part import dump, jpeg_url, part
-from .static_files import FOLDER
+from .ui.part import dump, jpeg_url, part
+from .ui.static_files import FOLDER
 
 # cat: Stefan van der Walt, coffee: Rachel Michetti, both CC0; rocket: SpaceX, public domain; all as
 # in scikit-image. The others come with Gradio.

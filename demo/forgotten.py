@@ -12,8 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from .part import dump
-from .stage import Stage
+from .ui.part import dump
+from .ui.stage import Stage
 from .visitor import Visitor
 
 FORGOTTEN = "The server has forgotten this page: its edits are gone. Show the photograph again."

@@ -20,8 +20,8 @@ import nbdt
 from nbdt.errors import NBDTError
 
 from .examples import examples
-from .static_files import styles
-from .theme import theme
+from .ui.static_files import styles
+from .ui.theme import theme
 
 MAX_BYTES = 20 * 2**20  # of an upload
 VISITORS = 200  # whose state is kept at once; the one who did nothing for longest goes first

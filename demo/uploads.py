@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nbdt.images import open_image
+from nbdt.images.image import open_image
 
 from .errors import refused
 from .visitor import MAX_SIDE
@@ -66,7 +66,7 @@ def _alive(process: int) -> bool:
 
 
 def photograph(label: str, **options: Any) -> gr.Image:
-    """An image input that hands over the path of the uploaded file: `nbdt.images` opens it.
+    """An image input that hands over the path of the uploaded file: `nbdt.images.image` opens it.
 
     Gradio's own preprocessing would open it first. A subclass would say this more plainly, but
     Gradio takes one for a component with a front end of its own.

@@ -15,18 +15,18 @@ from PIL import Image
 from torch import Tensor
 
 from nbdt.correction import picture_hash
+from nbdt.decide.paths import Decision
 from nbdt.errors import NBDTError
 from nbdt.explain import Explanation
 from nbdt.explain.attribution import explain_layer
-from nbdt.explain.layers import Layer, last_layer
-from nbdt.explain.node_maps import class_maps, node_maps
-from nbdt.fingerprint import embedding_hash
-from nbdt.hierarchies.edit_stack import EditStack
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
-from nbdt.paths import Decision
+from nbdt.explain.maps.layers import Layer, last_layer
+from nbdt.explain.maps.node_maps import class_maps, node_maps
+from nbdt.hierarchies.edit.stack import EditStack
+from nbdt.model.fingerprint import embedding_hash
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
-from .part import jpeg_url
+from .ui.part import jpeg_url
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex

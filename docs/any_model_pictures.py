@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from nbdt.explain import Explanation, explain
-from nbdt.explain.render import heat, overlays
-from nbdt.hierarchies.classifier import from_classifier
-from nbdt.image_sources import iter_tar
+from nbdt.explain.result.pictures import heat, overlays
+from nbdt.hierarchies.induction.classifier import from_classifier
+from nbdt.images.sources import iter_tar
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("NBDT_DATA") or HERE.parents[1] / "shared" / "data")

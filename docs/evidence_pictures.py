@@ -21,8 +21,8 @@ from nbdt.explain import EvidenceIndex, explain
 from nbdt.explain.evidence.build import forward
 from nbdt.explain.evidence.picture import linked, sheet
 from nbdt.hierarchies import from_classifier
-from nbdt.image_sources import ImageSource
-from nbdt.images import open_image
+from nbdt.images.image import open_image
+from nbdt.images.sources import ImageSource
 
 ARCHITECTURE = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"
 HERE = Path(__file__).parent / "img"

@@ -9,8 +9,12 @@ from nbdt.lazy import lazy
 if TYPE_CHECKING:
     from .attribution import explain as explain
     from .evidence.index import EvidenceIndex as EvidenceIndex
-    from .explanation import Explanation as Explanation
+    from .result.explanation import Explanation as Explanation
 
-_HOME = {"EvidenceIndex": "evidence.index", "Explanation": "explanation", "explain": "attribution"}
+_HOME = {
+    "EvidenceIndex": "evidence.index",
+    "Explanation": "result.explanation",
+    "explain": "attribution",
+}
 __all__ = sorted(_HOME)
 __getattr__ = lazy(__name__, _HOME)

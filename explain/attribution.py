@@ -12,16 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 import nbdt
+from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
-from nbdt.fingerprint import model_hash
-from nbdt.images import AMPLE_SIDE, open_image
-from nbdt.model import NBDT
-from nbdt.rules import full_precision
+from nbdt.images.image import AMPLE_SIDE, open_image
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
 
-from .explanation import Explanation
-from .layers import Layer, last_layer, size_errors
-from .methods import METHODS, input_maps
-from .node_maps import (
+from .maps.captum_methods import METHODS, input_maps
+from .maps.layers import Layer, last_layer, size_errors
+from .maps.node_maps import (
     chosen_nodes,
     find_node,
     flat_logits,
@@ -30,6 +29,7 @@ from .node_maps import (
     node_maps,
     path_child_maps,
 )
+from .result.explanation import Explanation
 
 if TYPE_CHECKING:
     from .evidence.index import EvidenceIndex
@@ -58,7 +58,7 @@ def explain(
 
     The default maps are Grad-CAM, signed and raw, of all decisions from one forward pass: in closed
     form where the head is linear on an average pool, else by the exact gradient through whatever
-    stands between the layer and the head; see `nbdt.explain.layers`.
+    stands between the layer and the head; see `nbdt.explain.maps.layers`.
 
     Args:
         model: in evaluation mode.
@@ -207,7 +207,7 @@ def _with_evidence(
 def _with_counterfactuals(
     model: NBDT, batch: Tensor, explanations: Sequence[Explanation]
 ) -> list[Explanation]:
-    from .counterfactual import counterfactuals
+    from .counterfactual.search import counterfactuals
 
     return [
         replace(found, counterfactuals=counterfactuals(model, image, found.path, found.maps))

@@ -15,23 +15,23 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.library import find
 from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
-from nbdt.image_sources import ImageSource, iter_files
-from nbdt.images import AMPLE_SIDE, ImageError
-from nbdt.model import NBDT
-from nbdt.paths import as_percent
+from nbdt.images.image import AMPLE_SIDE, ImageError
+from nbdt.images.inputs import is_collection
+from nbdt.images.sources import ImageSource, iter_files
+from nbdt.model.model import NBDT
+from nbdt.storage import is_uri
 from nbdt.terminal import plain
 
 from .attribution import Method, explain
-from .batch.inputs import is_collection
 from .batch.options import LOCAL, Engine, Maps, Precision
-from .batch.places import is_uri
 from .evidence.index import EvidenceIndex
-from .explanation import Explanation
-from .render import picture, png
+from .result.explanation import Explanation
+from .result.pictures import picture, png
 
 BATCH_FOLDER = "explained"
 

@@ -9,44 +9,44 @@ from nbdt.lazy import lazy
 if TYPE_CHECKING:
     from . import edit as edit
     from . import formats as formats
-    from .classifier import from_classifier as from_classifier
-    from .difference import Difference as Difference
-    from .difference import diff as diff
-    from .edit import Edit as Edit
-    from .edit import EditError as EditError
-    from .edit import EditStack as EditStack
-    from .formats import FormatError as FormatError
-    from .history import History as History
-    from .induced import induce as induce
+    from .edit.difference import Difference as Difference
+    from .edit.difference import diff as diff
+    from .edit.history import History as History
+    from .edit.operations import Edit as Edit
+    from .edit.operations import EditError as EditError
+    from .edit.operations import EditStack as EditStack
+    from .formats.files import FormatError as FormatError
+    from .induction.classifier import from_classifier as from_classifier
+    from .induction.induced import induce as induce
     from .library import available as available
     from .library import load as load
     from .model_source import open_model as open_model
-    from .naming import names as names
-    from .naming import rename as rename
-    from .word_senses import from_wordnet as from_wordnet
-    from .word_senses import senses as senses
-    from .wordnet_tree import from_wnids as from_wnids
+    from .naming.names import names as names
+    from .naming.names import rename as rename
+    from .wordnet.senses import from_wordnet as from_wordnet
+    from .wordnet.senses import senses as senses
+    from .wordnet.tree import from_wnids as from_wnids
 
 _HOME = {
-    "Difference": "difference",
-    "Edit": "edit",
-    "EditError": "edit",
-    "EditStack": "edit",
-    "FormatError": "formats",
-    "History": "history",
+    "Difference": "edit.difference",
+    "Edit": "edit.record",
+    "EditError": "edit.record",
+    "EditStack": "edit.stack",
+    "FormatError": "formats.class_order",
+    "History": "edit.history",
     "available": "library",
-    "diff": "difference",
+    "diff": "edit.difference",
     "edit": "edit",
     "formats": "formats",
-    "from_classifier": "classifier",
-    "from_wnids": "wordnet_tree",
-    "from_wordnet": "word_senses",
-    "induce": "induced",
+    "from_classifier": "induction.classifier",
+    "from_wnids": "wordnet.tree",
+    "from_wordnet": "wordnet.senses",
+    "induce": "induction.induced",
     "load": "library",
-    "names": "naming",
+    "names": "naming.names",
     "open_model": "model_source",
-    "rename": "naming",
-    "senses": "word_senses",
+    "rename": "naming.names",
+    "senses": "wordnet.senses",
 }
 __all__ = sorted(_HOME)
 __getattr__ = lazy(__name__, _HOME)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import typer
 
 from nbdt.files import write_atomic
-from nbdt.hierarchy import Hierarchy
+from nbdt.tree.hierarchy import Hierarchy
 
 from .library import INDEX, ShippedTree
 
@@ -38,16 +38,16 @@ class Recipe(NamedTuple):
 
 def cifar10_wordnet(_data: Path) -> Hierarchy:
     """WordNet over torchvision's names of the CIFAR-10 classes."""
-    from .word_senses import from_wordnet
+    from .wordnet.senses import from_wordnet
 
     return from_wordnet(CIFAR10)
 
 
 def cifar10_induced(_data: Path) -> Hierarchy:
     """From the last layer of the bundled model, for the rule that it answers by."""
-    from nbdt.model import NBDT
+    from nbdt.model.model import NBDT
 
-    from .induced import induce
+    from .induction.induced import induce
 
     model = NBDT.load("cifar10")
     return induce(model, rule=model.rule)
@@ -55,9 +55,9 @@ def cifar10_induced(_data: Path) -> Hierarchy:
 
 def cifar100_induced(_data: Path) -> Hierarchy:
     """From the last layer of the bundled model, as its recipe induces trees."""
-    from nbdt.model import NBDT
+    from nbdt.model.model import NBDT
 
-    from .induced import induce
+    from .induction.induced import induce
 
     model = NBDT.load("cifar100")
     return induce(model, rule=model.rule, linkage="ward", branching=16, semantics=0.4)
@@ -74,7 +74,7 @@ def cifar100_superclasses(data: Path) -> Hierarchy:
 
 def cifar100_wordnet(data: Path) -> Hierarchy:
     """WordNet over the ids that are published for these classes, with their corrections."""
-    from .wordnet_tree import from_wnids
+    from .wordnet.tree import from_wnids
 
     record = json.loads((data / "wordnet_imagenet_closure.json").read_text())
     return from_wnids(record["classes"]["cifar100_corrected"], record["class_names"]["cifar100"])
@@ -82,15 +82,16 @@ def cifar100_wordnet(data: Path) -> Hierarchy:
 
 def imagenet1k_wordnet(_data: Path) -> Hierarchy:
     """WordNet over timm's ids and torchvision's names."""
-    from .wordnet_tree import from_wnids
+    from .wordnet.tree import from_wnids
 
     return from_wnids(*imagenet_classes())
 
 
 def imagenet1k_induced(data: Path) -> Hierarchy:
     """From the last layer of timm's MobileNetV2, for the rule "marginal"."""
-    from .classifier_weights import class_weights
-    from .induced import induce
+    from nbdt.network.weights import class_weights
+
+    from .induction.induced import induce
 
     wnids, names = imagenet_classes()
     weights = class_weights(data / MOBILENET, len(names))

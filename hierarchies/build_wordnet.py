@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .wordnet_file import CORE_COLUMNS, FILE_NAME, LEXICON_COLUMNS, LICENSE_NAME, header
+from .wordnet.file import CORE_COLUMNS, FILE_NAME, LEXICON_COLUMNS, LICENSE_NAME, header
 
 HYPERNYM, INSTANCE_HYPERNYM = "@", "@i"
 SYMBOLS = {"hypernym": HYPERNYM, "instance": INSTANCE_HYPERNYM}

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.text import Text
 
 from nbdt.errors import NBDTError, listed
-from nbdt.hierarchy import Hierarchy
 from nbdt.terminal import plain
+from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats, library
-from .class_order import check_order
-from .difference import diff
-from .edit_command import USAGE, make_edit
-from .history import History, keep_edit
-from .view import PICTURES, print_tree, save_picture
+from .edit.command import USAGE, make_edit
+from .edit.difference import diff
+from .edit.history import History, keep_edit
+from .formats.class_order import check_order
+from .show.text import PICTURES, print_tree, save_picture
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -96,8 +96,8 @@ def wordnet(
     overwrite: Overwrite = False,
 ) -> None:
     """The WordNet tree over classes, from their names alone; says which it is unsure about."""
-    from .word_senses import senses
-    from .wordnet_tree import from_wnids
+    from .wordnet.senses import senses
+    from .wordnet.tree import from_wnids
 
     given = [*(names or ()), *(library.class_list(classes)[0] if classes else ())]
     if not given:
@@ -156,7 +156,7 @@ def induce(
 
 
 def _induced_from_model(source: str, rule: str | None, settings: dict[str, Any]) -> Hierarchy:
-    from .induced import induce as induce_tree
+    from .induction.induced import induce as induce_tree
     from .model_source import open_model
 
     model = open_model(source)
@@ -166,8 +166,9 @@ def _induced_from_model(source: str, rule: str | None, settings: dict[str, Any])
 def _induced_from_file(
     source: str, classes: str, tensor: str | None, rule: str | None, settings: dict[str, Any]
 ) -> Hierarchy:
-    from .classifier_weights import class_weights
-    from .induced import induce as induce_tree
+    from nbdt.network.weights import class_weights
+
+    from .induction.induced import induce as induce_tree
 
     labels, wnids = library.class_list(classes)
     rows = class_weights(source, len(labels), tensor)
@@ -213,7 +214,7 @@ def _rules_of(tree: str) -> tuple[str, ...]:
     """The rule that a model answers by; of a tree alone, both that there are."""
     if not library.is_model(tree):
         return "marginal", "representative"
-    from nbdt.saved_model import open_saved
+    from nbdt.model.saved import open_saved
 
     return (open_saved(tree).config["rule"],)
 

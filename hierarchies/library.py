@@ -12,11 +12,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from nbdt.errors import NBDTError, listed, nearest
-from nbdt.hierarchy import Hierarchy
 from nbdt.terminal import plain
+from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats
-from .history import History
+from .edit.history import History
 
 INDEX = "trees.json"
 MAX_LIST = 2**24  # bytes of a file of class names
@@ -162,7 +162,7 @@ def _data() -> Traversable:
 
 
 def _bundled() -> dict[str, Traversable]:
-    """The hierarchy file of each bundled model; listed here since `nbdt.model` imports torch."""
+    """The hierarchy file of each bundled model; listed here since `nbdt.model.model` imports torch."""
     root = files("nbdt") / "bundled"
     folders = root.iterdir() if root.is_dir() else ()
     found = {folder.name: folder / "hierarchy.json" for folder in folders}

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT
-from nbdt.networks import import_timm
-from nbdt.saved_model import bundled
+from nbdt.model.model import NBDT
+from nbdt.model.saved import bundled
+from nbdt.network.load import import_timm
 
-from .classifier import PREFIX, from_classifier
+from .induction.classifier import PREFIX, from_classifier
 
 DEFAULT_MODEL = "cifar100"  # of every command that is not told
 MODEL_HELP = (

@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING
 from .lazy import lazy
 
 if TYPE_CHECKING:
-    from .attaching import attach as attach
-    from .attaching import detach as detach
-    from .attaching import flat as flat
+    from .decide.attach import attach as attach
+    from .decide.attach import detach as detach
+    from .decide.attach import flat as flat
+    from .decide.head import DecisionRules as DecisionRules
+    from .decide.head import NBDTHead as NBDTHead
+    from .decide.paths import Decision as Decision
+    from .decide.paths import Path as Path
     from .errors import NBDTError as NBDTError
-    from .head import DecisionRules as DecisionRules
-    from .head import NBDTHead as NBDTHead
-    from .hierarchy import Hierarchy as Hierarchy
-    from .model import NBDT as NBDT
-    from .nodes import HierarchyError as HierarchyError
-    from .paths import Decision as Decision
-    from .paths import Path as Path
+    from .model.model import NBDT as NBDT
+    from .tree.hierarchy import Hierarchy as Hierarchy
+    from .tree.nodes import HierarchyError as HierarchyError
 
 __version__ = "0.1.0"
 
 # Loaded on first use: importing torch alone takes seconds, and `nbdt --help` needs none of it.
 _HOME = {
-    "DecisionRules": "head",
-    "Decision": "paths",
-    "Hierarchy": "hierarchy",
-    "HierarchyError": "nodes",
-    "NBDT": "model",
+    "DecisionRules": "decide.head",
+    "Decision": "decide.paths",
+    "Hierarchy": "tree.hierarchy",
+    "HierarchyError": "tree.nodes",
+    "NBDT": "model.model",
     "NBDTError": "errors",
-    "NBDTHead": "head",
-    "Path": "paths",
-    "attach": "attaching",
-    "detach": "attaching",
-    "flat": "attaching",
+    "NBDTHead": "decide.head",
+    "Path": "decide.paths",
+    "attach": "decide.attach",
+    "detach": "decide.attach",
+    "flat": "decide.attach",
 }
 __all__ = sorted(_HOME)
 __getattr__ = lazy(__name__, _HOME)

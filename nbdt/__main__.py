@@ -33,11 +33,15 @@ COMMANDS = {
     "demo": ("nbdt.demo.command", "Open the page where a photograph is explained.", "demo"),
     "hierarchy": ("nbdt.hierarchies.command", "Show, make, edit, compare and convert trees.", ""),
     "evaluate": (
-        "nbdt.train.evaluate_command",
+        "nbdt.hierarchies.measure.command",
         "Measure a tree on photographs, or what an edit changes.",
         "",
     ),
-    "export": ("nbdt.export_command", "Write a model as ONNX or .pt2, for any runtime.", "export"),
+    "export": (
+        "nbdt.model.export_command",
+        "Write a model as ONNX or .pt2, for any runtime.",
+        "export",
+    ),
     "train": ("nbdt.train.command", "Train a model from a recipe and a folder of images.", "train"),
 }
 

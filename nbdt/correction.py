@@ -17,7 +17,7 @@ from PIL import Image
 
 from .errors import NBDTError, listed
 from .files import write_atomic
-from .nodes import short
+from .tree.nodes import short
 
 FORMAT = "nbdt-correction"
 VERSION = 1
@@ -199,7 +199,7 @@ def _check_time(value: object) -> None:
 
 
 def picture_hash(image: Image.Image) -> str:
-    """SHA-256 over size and RGB pixels of a photograph as `nbdt.images.open_image` gives it.
+    """SHA-256 over size and RGB pixels of a photograph as `nbdt.images.image.open_image` gives it.
 
     Not over the file: a copy without its metadata is still the same photograph.
     """

@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 
 from nbdt import Hierarchy
-from nbdt.nodes import Node
+from nbdt.tree.nodes import Node
 
 RULES = ("representative", "marginal")
 
@@ -465,7 +465,7 @@ def path_specificity(before, after, path, spread):
     return np.array(shares)
 
 
-# Corrections: what `nbdt.train.correction_loss` computes in batches.
+# Corrections: what `nbdt.train.corrections.loss` computes in batches.
 
 
 def sibling_log_probs(h, rule, z):

@@ -130,15 +130,17 @@ def test_it_stays_small(sizes):
 
 
 def test_it_imports_away_from_the_checkout(installed, tmp_path):
-    code = "import nbdt, nbdt.hierarchies.wordnet, nbdt.train.loss; print(nbdt.__file__)"
+    code = (
+        "import nbdt, nbdt.hierarchies.wordnet.database, nbdt.train.fit.loss; print(nbdt.__file__)"
+    )
     found = elsewhere(installed, tmp_path, "-c", code)
     assert Path(found) == installed / "nbdt" / "__init__.py"
 
 
 def test_its_data_is_found_away_from_the_checkout(installed, tmp_path):
     code = (
-        "from nbdt.hierarchies.wordnet import wordnet\n"
-        "import nbdt.hierarchies.wordnet as module\n"
+        "from nbdt.hierarchies.wordnet.database import wordnet\n"
+        "import nbdt.hierarchies.wordnet.database as module\n"
         "wordnet(); print(module.__file__)"
     )
     assert Path(elsewhere(installed, tmp_path, "-c", code)).is_relative_to(installed)

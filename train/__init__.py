@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from nbdt.lazy import lazy
 
 if TYPE_CHECKING:
-    from .config import Recipe as Recipe
-    from .corrections import fit_corrections as fit_corrections
-    from .loss import TreeSupervisionLoss as TreeSupervisionLoss
+    from .corrections.learn import fit_corrections as fit_corrections
+    from .fit.loss import TreeSupervisionLoss as TreeSupervisionLoss
+    from .recipe import Recipe as Recipe
     from .run import train as train
 
 # Importing the loss does not import Lightning.
 _HOME = {
-    "Recipe": "config",
-    "TreeSupervisionLoss": "loss",
-    "fit_corrections": "corrections",
+    "Recipe": "recipe",
+    "TreeSupervisionLoss": "fit.loss",
+    "fit_corrections": "corrections.learn",
     "train": "run",
 }
 __all__ = sorted(_HOME)

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.model_source import DEFAULT_MODEL
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 from nbdt.terminal import tracked
+from nbdt.tree.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
-    from .module import Row
+    from .fit.module import Row
 
 app = typer.Typer(add_completion=False)
 
@@ -84,8 +84,8 @@ def _train(  # noqa: PLR0917
     recipe: str, data: Path, out: Path, hierarchy: str | None, weights: Path | None,
     settings: list[str], *, resume: bool,
 ) -> None:  # fmt: skip
-    from .config import load_recipe
-    from .distributed import global_rank
+    from .fit.distributed import global_rank
+    from .recipe import load_recipe
     from .run import train
 
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -110,7 +110,7 @@ def _train(  # noqa: PLR0917
 def _correct(
     corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str]
 ) -> None:
-    from .correction_run import correct, settings_from
+    from .corrections.run import correct, settings_from
 
     found = correct(
         NBDT.load(DEFAULT_MODEL if model is None else model),

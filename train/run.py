@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from nbdt.progress import Watch, unwatched
 from nbdt.torchvision_cpu import import_torchvision
-from nbdt.watch import Watch, unwatched
 
 import_torchvision()  # Lightning imports it
 
@@ -20,26 +20,26 @@ import torch
 from torch import nn
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.concepts import class_synsets
-from nbdt.hierarchies.induced import check_meaning
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
-from nbdt.preprocessing import Preprocessing, timm_preprocessing
+from nbdt.hierarchies.induction.induced import check_meaning
+from nbdt.hierarchies.naming.concepts import class_synsets
+from nbdt.model.model import NBDT
+from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
+from nbdt.tree.hierarchy import Hierarchy
 
-from .calibration import calibrate
-from .checkpoints import check_room, read_checkpoint
-from .class_order import ClassOrder, class_order
-from .config import Recipe
-from .data import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
-from .distributed import global_rank, raise_if_lost
-from .evaluate import accuracies, features, flat_logits
-from .inspection import Scan, inspect, scan
-from .model_card import model_card
-from .module import Row, TreeSupervised
-from .network import Start, make_network, whiten
-from .run_folder import RunFolder
-from .splits import TEST, TRAIN, VALIDATION, find_splits
-from .trainer import make_trainer
+from .data.class_order import ClassOrder, class_order
+from .data.dataset import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
+from .data.inspection import Scan, inspect, scan
+from .data.splits import TEST, TRAIN, VALIDATION, find_splits
+from .fit.calibration import calibrate
+from .fit.checkpoints import check_room, read_checkpoint
+from .fit.distributed import global_rank, raise_if_lost
+from .fit.evaluate import accuracies, features, flat_logits
+from .fit.model_card import model_card
+from .fit.module import Row, TreeSupervised
+from .fit.network import Start, make_network, whiten
+from .fit.run_folder import RunFolder
+from .fit.trainer import make_trainer
+from .recipe import Recipe
 
 WORDNET = "wordnet"
 Say: TypeAlias = Callable[[str], None]
@@ -70,7 +70,7 @@ def train(
 
     Args:
         recipe: all settings.
-        data: what `nbdt.train.splits.find_splits` understands.
+        data: what `nbdt.train.data.splits.find_splits` understands.
         out: a folder; it is made.
         hierarchy: a tree whose classes are the data's, or "wordnet" for the one over their names;
             without it a tree is induced.
@@ -138,8 +138,8 @@ def _classes(
         if recipe.semantics > 0:  # said now, not in the middle of the run
             check_meaning(order.names, class_synsets(order.names, order.known_wnids))
         return order, None
-    from nbdt.hierarchies.word_senses import from_wordnet
-    from nbdt.hierarchies.wordnet_tree import from_wnids
+    from nbdt.hierarchies.wordnet.senses import from_wordnet
+    from nbdt.hierarchies.wordnet.tree import from_wnids
 
     known = [wnid for wnid in order.wnids if wnid]
     everyone = len(known) == len(order.names)

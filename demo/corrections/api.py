@@ -9,7 +9,7 @@ import gradio as gr
 
 from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
 from ..errors import refused
 from ..store import Store

@@ -11,10 +11,10 @@ from pathlib import Path
 from nbdt.correction import Correction, read_corrections
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
-from nbdt.fingerprint import model_hash
 from nbdt.hierarchies.model_source import open_model
-from nbdt.model import NBDT
-from nbdt.saved_model import bundled
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
+from nbdt.model.saved import bundled
 
 from ..store import Store
 from ..store.place import StoreError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nbdt.correction import Correction, picture_hash, write_corrections
 from nbdt.files import write_atomic
-from nbdt.image_sources import iter_files
-from nbdt.images import ImageError
+from nbdt.images.image import ImageError
+from nbdt.images.sources import iter_files
 
 from ..store import Store
 from ..store.photographs import encoded, suffix

@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary
 
 import gradio as gr
 
-from nbdt.images import ImageError
-from nbdt.paths import Decision
+from nbdt.decide.paths import Decision
+from nbdt.images.image import ImageError
 
-from ..part import dump, jpeg_url, part
+from ..ui.part import dump, jpeg_url, part
 from ..visitor import Photograph, Visitor
 
 PICTURE = 360  # pixels of the square on which a region is drawn

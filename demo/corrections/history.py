@@ -10,13 +10,13 @@ import gradio as gr
 from PIL import Image
 
 from nbdt.correction import Correction
+from nbdt.decide.paths import Path
 from nbdt.explain import explain
-from nbdt.fingerprint import model_hash
-from nbdt.model import NBDT
-from nbdt.paths import Path
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
 
-from ..part import dump, jpeg_url, part
 from ..store.records import ModelVersion, SavedCorrection
+from ..ui.part import dump, jpeg_url, part
 from ..visitor import Visitor
 from .evidence_marks import bad_references
 from .form import PICTURE

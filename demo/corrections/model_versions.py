@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from threading import Lock
 
 from nbdt.errors import NBDTError
-from nbdt.fingerprint import model_hash
-from nbdt.model import NBDT
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
 
 from ..store import Store
 from ..store.place import StoreError

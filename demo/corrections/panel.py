@@ -10,13 +10,13 @@ import gradio as gr
 
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
-from ..part import dump
-from ..stage import Stage
 from ..store import Store
 from ..store.learning import evidence_hash
 from ..store.place import StoreError
+from ..ui.part import dump
+from ..ui.stage import Stage
 from ..visitor import Visitor
 from .api import correction_api
 from .evidence_marks import own_view

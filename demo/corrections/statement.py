@@ -7,10 +7,10 @@ from typing import Any
 
 from nbdt.correction import KINDS, Correction, CorrectionError
 from nbdt.errors import nearest
-from nbdt.fingerprint import model_hash
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
-from nbdt.nodes import HierarchyError, short
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import HierarchyError, short
 
 FIELDS = ("kind", "node", "child", "label", "region", "note")
 MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.limits.Limits.text`

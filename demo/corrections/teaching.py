@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Lock
 
 from nbdt.errors import NBDTError
-from nbdt.fingerprint import model_hash
-from nbdt.model import NBDT
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
 
 from ..store.place import default_url
 from .model_versions import ModelVersions

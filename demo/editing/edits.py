@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from nbdt.errors import listed
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.edit import Edit, EditError, EditStack
-from nbdt.hierarchies.edit_draft import find
-from nbdt.hierarchy import Hierarchy
-from nbdt.nodes import MAX_NAME, short
+from nbdt.hierarchies.edit.draft import find
+from nbdt.hierarchies.edit.operations import Edit, EditError, EditStack
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import MAX_NAME, short
 
 MAX_NODES = 1000  # of one edit
 MAX_UNDO = 100  # edits; a tree of 1,000 classes takes some 0.4 MB, and there are many visitors
@@ -119,7 +119,7 @@ def group(stack: EditStack, nodes: Sequence[str], name: str) -> EditStack:
     """Group nodes, first moved to where the last of them is if they are in different groups.
 
     Raises:
-        EditError: as `nbdt.hierarchies.edit.move` and `group`.
+        EditError: as `nbdt.hierarchies.edit.operations.move` and `group`.
     """
     tree = stack.hierarchy
     places = [find(tree, node) for node in nodes]

@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from nbdt.decide.head import DecisionRules
+from nbdt.decide.metrics import accuracy
+from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError
-from nbdt.head import DecisionRules
-from nbdt.hierarchies.edit_record import Consequences, Edit
-from nbdt.hierarchy import Hierarchy
-from nbdt.metrics import accuracy
-from nbdt.model import NBDT
-from nbdt.paths import Path
+from nbdt.hierarchies.edit.record import Consequences, Edit
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
 MAX_VALUES = 2**21  # logits of the reference set that an edit is measured on, for the time it takes
 KEPT = 64  # hierarchies whose answers on the reference set are kept

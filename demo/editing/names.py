@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 
-from nbdt.hierarchies.concepts import fitting_concepts, hierarchy_synsets
-from nbdt.hierarchies.edit_draft import find_all
-from nbdt.hierarchies.wordnet import wordnet
-from nbdt.hierarchy import Hierarchy
-from nbdt.nodes import Node
+from nbdt.hierarchies.edit.draft import find_all
+from nbdt.hierarchies.naming.concepts import fitting_concepts, hierarchy_synsets
+from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import Node
 
 MOST = 3
 LONGEST = 40  # characters of a name that is made of two others

@@ -10,16 +10,16 @@ from typing import Any
 import gradio as gr
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.edit import EditError, EditStack
-from nbdt.hierarchies.edit_record import Consequences
-from nbdt.hierarchies.formats import WRITERS
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
-from nbdt.nodes import short
+from nbdt.hierarchies.edit.operations import EditError, EditStack
+from nbdt.hierarchies.edit.record import Consequences
+from nbdt.hierarchies.formats.files import WRITERS
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import short
 
 from ..errors import refused
-from ..part import dump, part
-from ..stage import Stage
+from ..ui.part import dump, part
+from ..ui.stage import Stage
 from ..visitor import Visitor
 from . import versions
 from .edits import before_last, edited, in_words, last_edits, next_edits

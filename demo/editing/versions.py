@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from nbdt.errors import NBDTError, listed
-from nbdt.fingerprint import model_hash
-from nbdt.hierarchies.difference import diff
-from nbdt.hierarchies.edit import EditError, EditStack
-from nbdt.hierarchies.formats import WRITERS, FormatError, read
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
-from nbdt.nodes import short
+from nbdt.hierarchies.edit.difference import diff
+from nbdt.hierarchies.edit.operations import EditError, EditStack
+from nbdt.hierarchies.formats.files import WRITERS, FormatError, read
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import short
 
-from ..part import dump
+from ..ui.part import dump
 from ..visitor import Visitor
 from .edits import reset
 

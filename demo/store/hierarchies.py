@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
-from nbdt.hierarchies.edit_record import Edit
-from nbdt.hierarchy import Hierarchy
-from nbdt.nodes import check_word
+from nbdt.hierarchies.edit.record import Edit
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import check_word
 
 from . import records
 from .base import Base

@@ -7,7 +7,7 @@ import io
 from PIL import Image
 
 from nbdt.correction import picture_hash
-from nbdt.images import open_image
+from nbdt.images.image import open_image
 
 from .place import StoreError
 

@@ -10,7 +10,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from nbdt.errors import NBDTError
-from nbdt.nodes import short
+from nbdt.tree.nodes import short
 
 FILE = "corrections.sqlite"
 STORE_HELP = (

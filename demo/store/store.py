@@ -13,27 +13,11 @@ from . import records
 from .engine import reading, writing
 from .hierarchies import Hierarchies
 from .learning import Learning
-from .limits import (
-    at_most,
-    check_texts,
-    count,
-    keep_photograph,
-    room_for_correction,
-)
+from .limits import at_most, check_texts, count, keep_photograph, room_for_correction
 from .photographs import decoded, encoded
 from .place import StoreError
-from .records import (
-    Pending,
-    SavedCorrection,
-    StoredPhotograph,
-)
-from .schema import (
-    CorrectionRow,
-    HierarchyRow,
-    LearnedRow,
-    MarkRow,
-    PhotographRow,
-)
+from .records import Pending, SavedCorrection, StoredPhotograph
+from .schema import CorrectionRow, HierarchyRow, LearnedRow, MarkRow, PhotographRow
 
 
 class Store(Hierarchies, Learning):

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from nbdt.correction import picture_hash
-from nbdt.model import NBDT
-from nbdt.paths import Path
+from nbdt.decide.paths import Path
+from nbdt.model.model import NBDT
 
 from ..examples import examples, knows
-from ..part import dump, part
+from ..ui.part import dump, part
 from ..uploads import opened
 from ..visitor import Photograph, Visitor
 from .sureness import unfamiliar, verdict

@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from nbdt.explain.wording import percent
+from nbdt.explain.result.wording import percent
 
-from ..part import dump, map_record, part
+from ..ui.part import dump, map_record, part
 from ..visitor import NodeView, Visitor
 from .step_words import question, sentence
 from .strip import competitors, map_label

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdt.explain.wording import percent, say
-from nbdt.explain.words import AGAINST, CLOSE, place
-from nbdt.paths import Decision
+from nbdt.decide.paths import Decision
+from nbdt.explain.result.wording import percent, say
+from nbdt.explain.result.words import AGAINST, CLOSE, place
 
 
 def question(decision: Decision) -> str:

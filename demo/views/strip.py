@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from nbdt.decide.paths import Decision
 from nbdt.explain import Explanation
 from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
-from nbdt.images import ImageError
-from nbdt.paths import Decision
+from nbdt.images.image import ImageError
 
-from ..part import dump, jpeg_url, map_record, part
+from ..ui.part import dump, jpeg_url, map_record, part
 from ..visitor import Map, Visitor
 from .step_words import question, sentence
 

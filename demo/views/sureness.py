@@ -11,10 +11,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from nbdt.explain.wording import percent, with_article
-from nbdt.explain.words import SURE, UNCERTAIN
-from nbdt.model import NBDT
-from nbdt.paths import Path
+from nbdt.decide.paths import Path
+from nbdt.explain.result.wording import percent, with_article
+from nbdt.explain.result.words import SURE, UNCERTAIN
+from nbdt.model.model import NBDT
 
 RARE = 0.05  # share of the reference photographs below which a response is called unusually weak
 

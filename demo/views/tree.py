@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from torch import Tensor
 
-from nbdt.hierarchies.edit_stack import EditStack
-from nbdt.hierarchy import Hierarchy
+from nbdt.hierarchies.edit.stack import EditStack
+from nbdt.tree.hierarchy import Hierarchy
 
 from ..editing.edits import before_last, in_words, last_edits, next_edits
 from ..editing.effect import rules_of
-from ..part import dump
-from ..static_files import scripts, static_text
+from ..ui.part import dump
+from ..ui.static_files import scripts, static_text
 
 if TYPE_CHECKING:
     from ..visitor import Visitor

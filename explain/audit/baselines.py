@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nbdt.errors import NBDTError, nearest
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
 from ..attribution import explain
-from ..log_odds import log_odds
-from ..methods import METHODS, input_maps
+from ..maps.captum_methods import METHODS, input_maps
+from ..maps.log_odds import log_odds
 
 Maps: TypeAlias = "list[tuple[NDArray[np.float32], ...]]"
 Nodes: TypeAlias = "Sequence[Sequence[int]]"

@@ -17,9 +17,9 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
-from nbdt.image_sources import ImageSource, iter_files, iter_tar
-from nbdt.images import AMPLE_SIDE, ImageError
-from nbdt.model import NBDT
+from nbdt.images.image import AMPLE_SIDE, ImageError
+from nbdt.images.sources import ImageSource, iter_files, iter_tar
+from nbdt.model.model import NBDT
 from nbdt.terminal import progress
 
 from .baselines import check_method

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
-from ..log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
-from ..regions import regrid
+from ..maps.log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
+from ..maps.regions import regrid
 
 BLUR = 1 / 12  # of the image's side: the standard deviation of the blur that hides a region
 Grid = tuple[int, int]

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from nbdt.files import check_new, new_folder
 
-from ..page import document, make
-from ..render import data_url
+from ..result.html import document, make
+from ..result.pictures import data_url
 from .baselines import CONTROLS
 from .findings import CURVES, beaten
 from .run import Audit, MethodAudit

@@ -15,10 +15,10 @@ from torch import Tensor
 
 import nbdt
 from nbdt.errors import NBDTError
-from nbdt.fingerprint import model_hash
-from nbdt.model import NBDT
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
 
-from ..log_odds import measured_log_odds
+from ..maps.log_odds import measured_log_odds
 from .baselines import CONTROLS, Maps, check_method, has_feature_map, method_maps
 from .estimate import Estimate, estimate, per_image
 from .findings import findings

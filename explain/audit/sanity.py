@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
-from ..log_odds import log_odds, measured_log_odds
+from ..maps.log_odds import log_odds, measured_log_odds
 from .baselines import Maps, Nodes
 
 STAGES = 4

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
 from .baselines import Maps, method_maps
 from .estimate import Estimate, estimate

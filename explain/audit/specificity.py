@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdt.hierarchy import Hierarchy
+from nbdt.tree.hierarchy import Hierarchy
 
 from .baselines import Nodes
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
 from .cluster_worker import Plan, Worker, list_parts
 from .device import best_device, resolve_precision

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from nbdt.errors import NBDTError
-from nbdt.fingerprint import model_hash
-from nbdt.model import NBDT
+from nbdt.images.inputs import Input, iter_inputs, parts_of
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
+from nbdt.storage import Place, is_uri
 
 from .device import to_device
 from .folder import BatchFolder
-from .inputs import Input, iter_inputs, parts_of
 from .job import Job
 from .loading import Loader
-from .places import Place, is_uri
 from .work import Work, count_failed
 
 if TYPE_CHECKING:

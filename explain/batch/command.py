@@ -9,12 +9,12 @@ from typing import Any
 
 import typer
 
-from nbdt.model import NBDT
+from nbdt.images.inputs import count_inputs
+from nbdt.model.model import NBDT
 from nbdt.terminal import plain, progress
 
 from .device import to_device
 from .folder import OVERVIEW
-from .inputs import count_inputs
 from .rows import FAILED, json_line
 from .run import Batch, explain_all
 from .work import Row

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nbdt
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT
+from nbdt.model.model import NBDT
 
 from .options import AUTO, BFLOAT16, FLOAT32
 

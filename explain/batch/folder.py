@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
 from nbdt.files import NPZ_ERRORS, check_record
-from nbdt.images import ImageError
+from nbdt.images.image import ImageError
+from nbdt.images.inputs import START, Input
+from nbdt.storage import Place, is_uri, place
 
-from .inputs import START, Input
-from .places import Place, is_uri, place
 from .rows import FILE_COLUMNS, META, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError, nearest
-from nbdt.fingerprint import model_hash
-from nbdt.model import NBDT
-from nbdt.paths import Path
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
 
 from ..attribution import GRAD_CAM, check_method, explain, soft_answers
-from ..explanation import Explanation
-from ..layers import last_layer
-from ..node_maps import flat_logits, path_maps
+from ..maps.layers import last_layer
+from ..maps.node_maps import flat_logits, path_maps
+from ..result.explanation import Explanation
 from .device import computing
 from .options import MAPS
 

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nbdt.images import AMPLE_SIDE, ImageError, open_image
-from nbdt.preprocessing import Preprocessing
+from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
+from nbdt.images.inputs import Input
+from nbdt.network.preprocessing import Preprocessing
 
 from ..attribution import PHOTO_SIDE
-from .inputs import Input
 
 AHEAD = 64  # images decoded before the model asks for them
 MOST_WORKERS = 16

@@ -8,12 +8,12 @@ from itertools import islice
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from nbdt.images import ImageError, open_image
+from nbdt.images.image import ImageError, open_image
 from nbdt.terminal import counted
 
-from ..page import document, make, plain
-from ..render import data_url
-from ..wording import percent, say
+from ..result.html import document, make, plain
+from ..result.pictures import data_url
+from ..result.wording import percent, say
 from .folder import BatchFolder, part_name
 from .rows import FAILED, drawn_name
 

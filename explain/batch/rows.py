@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nbdt.decide.paths import Decision
 from nbdt.files import LONGEST_STEM
-from nbdt.paths import Decision
 
-from ..explanation import Explanation
+from ..result.explanation import Explanation
 from .loading import Loaded
 
 OK, FAILED = "ok", "failed"

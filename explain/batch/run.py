@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nbdt.errors import NBDTError, nearest
-from nbdt.model import NBDT
+from nbdt.images.inputs import iter_inputs
+from nbdt.model.model import NBDT
+from nbdt.storage import Place
 
 from ..attribution import GRAD_CAM
 from .device import resolve_precision
 from .folder import OVERVIEW, BatchFolder
-from .inputs import iter_inputs
 from .job import BATCH, Explain, Job, default_part_size
 from .loading import Loader, default_workers
 from .options import AUTO, ENGINES, LOCAL, RAY
 from .overview import overview
-from .places import Place
 from .work import Parts, Row, Work
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def explain_all(
 
     Args:
         model: in evaluation mode, on the device to use; see `nbdt.explain.batch.device.to_device`.
-        inputs: see `nbdt.explain.batch.inputs.iter_inputs`.
+        inputs: see `nbdt.images.inputs.iter_inputs`.
         out: the batch's folder: new, or of the same batch. A path or a URI, such as s3://….
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
         pages: an HTML page an image as well.

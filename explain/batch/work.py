@@ -14,13 +14,13 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.model import NBDT
+from nbdt.images.inputs import Input, parts_of
+from nbdt.model.model import NBDT
 
-from ..explanation import Explanation
-from ..render import picture, png
+from ..result.explanation import Explanation
+from ..result.pictures import picture, png
 from .device import made_on
 from .folder import BatchFolder
-from .inputs import Input, parts_of
 from .job import Explain, Job
 from .loading import Loaded, Loader
 from .rows import FAILED, drawn_name, packed_maps, parquet, plain_path, row_of

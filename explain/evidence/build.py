@@ -19,13 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 import nbdt
-from nbdt.class_labels import check_labels, class_places, label_of, plain
 from nbdt.files import new_folder, write_atomic
-from nbdt.fingerprint import embedding_hash
-from nbdt.image_sources import ImageSource, iter_images
-from nbdt.images import AMPLE_SIDE, ImageError
-from nbdt.model import NBDT
-from nbdt.watch import Watch
+from nbdt.images.image import AMPLE_SIDE, ImageError
+from nbdt.images.sources import ImageSource, iter_images
+from nbdt.model.fingerprint import embedding_hash
+from nbdt.model.model import NBDT
+from nbdt.progress import Watch
+from nbdt.tree.class_names import check_labels, class_places, label_of, plain
 
 from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
 from .store import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from nbdt import paths
+from nbdt.decide import paths
 
 from .index import EvidenceIndex
 from .neighbours import DecisionEvidence

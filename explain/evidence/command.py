@@ -11,18 +11,18 @@ import torch
 import typer
 from PIL import Image
 
+from nbdt.decide.paths import Path as DecisionPath
+from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
-from nbdt.image_sources import ImageSource, iter_files
-from nbdt.images import AMPLE_SIDE, ImageError, open_image
-from nbdt.model import NBDT
-from nbdt.paths import Path as DecisionPath
-from nbdt.paths import as_percent
+from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
+from nbdt.images.sources import ImageSource, iter_files
+from nbdt.model.model import NBDT
 from nbdt.terminal import plain, tracked
 
 from ..attribution import explain
-from ..render import png
+from ..result.pictures import png
 from .build import forward
 from .change import AMONG, path_changes, vote_changes
 from .index import EvidenceIndex

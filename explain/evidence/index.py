@@ -16,11 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nbdt import paths
+from nbdt.decide import paths
 from nbdt.errors import listed, nearest
-from nbdt.fingerprint import embedding_hash
-from nbdt.model import NBDT
-from nbdt.watch import Watch, unwatched
+from nbdt.model.fingerprint import embedding_hash
+from nbdt.model.model import NBDT
+from nbdt.progress import Watch, unwatched
 
 from .build import Built, Data, build
 from .marks import Mark, Marks

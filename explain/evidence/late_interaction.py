@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.errors import NBDTError
-from nbdt.model import NBDT
-from nbdt.positions import positions
+from nbdt.model.model import NBDT
+from nbdt.network.positions import positions
 
 Floats = NDArray[np.float32]
 Grid = tuple[int, int]  # height and width of a feature map, in positions

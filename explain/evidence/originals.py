@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from nbdt.image_sources import iter_tar
-from nbdt.images import AMPLE_SIDE, ImageError, open_image, refusal
-from nbdt.preprocessing import Preprocessing
+from nbdt.images.image import AMPLE_SIDE, ImageError, open_image, refusal
+from nbdt.images.sources import iter_tar
+from nbdt.network.preprocessing import Preprocessing
 
 from .store import Column, EvidenceError, blob
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nbdt import paths
+from nbdt.decide import paths
 from nbdt.errors import listed
-from nbdt.hierarchies.concepts import leaf_spans
-from nbdt.hierarchy import Hierarchy
-from nbdt.model import NBDT
+from nbdt.hierarchies.naming.concepts import leaf_spans
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
 from .build import forward, unit_embeddings
 from .late_interaction import (

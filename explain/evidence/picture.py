@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from nbdt.hierarchies.lettering import fitting, font
-from nbdt.images import ImageError
-from nbdt.paths import Decision, Path, as_percent
+from nbdt.decide.paths import Decision, Path, as_percent
+from nbdt.hierarchies.show.fonts import fitting, font
+from nbdt.images.image import ImageError
 from nbdt.terminal import plain
 
 from .late_interaction import Box, LateInteraction

@@ -1,0 +1,1 @@
+"""Regions whose blurring flips a decision."""

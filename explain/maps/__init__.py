@@ -1,0 +1,1 @@
+"""Node maps: the layer they are computed on, closed forms, and other methods."""

@@ -1,0 +1,189 @@
+"""The layer that a node map lies on, and the way back to it from the head.
+
+A map is Grad-CAM: the gradient of a score with respect to the layer, averaged over positions, times
+the layer itself (Selvaraju et al., 2017; raw and signed here, neither clipped nor rescaled). All maps
+of an image share one forward pass and one way back:
+
+- average pool, then the linear head: the gradient is the head's own weights, nothing to compute;
+- something more between the layer and the head (a norm in ConvNeXt, a hidden layer in MobileNetV3):
+  the exact gradient through just that;
+- a class token: the patch tokens of the last block do not reach the answer any more, so the layer is
+  the last one whose patch tokens do, and the gradient goes through the blocks after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from nbdt.errors import NBDTError
+from nbdt.model.model import NBDT
+from nbdt.network.positions import Size, pools_by_average, positions
+
+from ..result.explanation import CLOSED_FORM
+
+QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A batch's last feature map, and how much each of its channels counts for any score.
+
+    Attributes:
+        name: module path inside the backbone, or "forward_features" for its very output.
+        way: how the gradient was found, for a person to read.
+        features: (batch, features), what the head takes.
+        activations: (batch, channels, height, width).
+        channel_weights: (batch, queries, features) gradients of scores with respect to `features`,
+            to (batch, queries, channels): their gradients with respect to `activations`, averaged
+            over positions.
+    """
+
+    name: str
+    way: str
+    features: Tensor
+    activations: Tensor
+    channel_weights: Callable[[Tensor], Tensor]
+
+    def maps(self, vectors: Tensor) -> Tensor:
+        """Grad-CAM of scores with gradients `vectors`: (batch, queries, height, width)."""
+        weights = self.channel_weights(vectors).float()
+        return torch.einsum("bqd,bdhw->bqhw", weights, self.activations.float())
+
+
+def last_layer(model: NBDT, images: Tensor) -> Layer:
+    """One forward pass of `images` (batch, 3, height, width), up to the head.
+
+    Weights, their gradients, train or eval mode and hooks stay as they are, and it works for frozen
+    weights and inside ``torch.inference_mode()``.
+
+    Raises:
+        NBDTError: the network refuses the size, or none of its layers has positions that matter.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        images = images.clone() if images.is_inference() else images
+        with size_errors(model, images):
+            if getattr(model.backbone, "num_prefix_tokens", 0):
+                return _through_gradients(model, images)
+            feature_map = model.feature_map(images)
+            pooled = _average_pool(model, feature_map, _size(images))
+            if pooled is not None:
+                return pooled
+            if positions(model.backbone, feature_map, _size(images)) is None:
+                return _through_gradients(model, images)  # an earlier layer may have positions
+            return _through_gradients(model, images, feature_map)
+
+
+def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | None:
+    """The closed form, if pooling is an average."""
+    activations = positions(model.backbone, feature_map, picture)
+    if activations is None or not pools_by_average(model, feature_map, picture):
+        return None
+    count = activations.shape[-2] * activations.shape[-1]
+    return Layer(
+        "forward_features",
+        f"{CLOSED_FORM} (average pool, linear head)",
+        model.pool(feature_map),
+        activations,
+        lambda vectors: vectors / count,
+    )
+
+
+def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None = None) -> Layer:
+    """The last layer whose positions reach the head, and the gradient through what follows it."""
+    candidates: list[tuple[str, Tensor]] = []
+    with torch.enable_grad():
+        if feature_map is None:
+            with _recorded(model.backbone, candidates), torch.no_grad():
+                feature_map = model.feature_map(images)
+        leaf = feature_map if feature_map.requires_grad else feature_map.detach().requires_grad_()
+        candidates.append(("forward_features", leaf))
+        features = model.pool(leaf.clone())
+        draw = torch.Generator().manual_seed(0)
+        probe = torch.randn(features.shape, generator=draw).to(features)
+        for name, tensor in reversed(candidates):
+            (slope,) = torch.autograd.grad(
+                features, tensor, probe, retain_graph=True, allow_unused=True
+            )
+            seen = None if slope is None else positions(model.backbone, slope, _size(images))
+            if seen is not None and seen.any():
+                return _gradient_layer(model, name, tensor, features, _size(images))
+    raise NBDTError(
+        f"{model.architecture!r} has no layer whose positions could carry a node map. Its paths are "
+        "available: model.paths(images); and so are explain's other methods, as method='occlusion'."
+    )
+
+
+def _gradient_layer(
+    model: NBDT, name: str, tensor: Tensor, features: Tensor, picture: Size
+) -> Layer:
+    def grid(values: Tensor) -> Tensor:
+        return cast(Tensor, positions(model.backbone, values, picture))  # chosen for having them
+
+    def channel_weights(vectors: Tensor) -> Tensor:
+        found = []
+        for part in vectors.transpose(0, 1).to(features.dtype).split(QUERIES_AT_ONCE):
+            (slopes,) = torch.autograd.grad(
+                features, tensor, part, retain_graph=True, is_grads_batched=True
+            )
+            found.append(grid(slopes.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (len(part), -1)))
+        return torch.cat(found).transpose(0, 1)
+
+    way = "gradient through what follows the layer"
+    return Layer(name, way, features.detach(), grid(tensor.detach()), channel_weights)
+
+
+@contextmanager
+def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """Appends (name, output) of the last two blocks while the backbone runs without gradients.
+
+    From the first of them on, gradients are recorded: what comes before costs no memory.
+    """
+    names = [entry["module"] for entry in list(getattr(backbone, "feature_info", []))[-2:]]
+
+    def record(name: str) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            parts = output if isinstance(output, tuple) else (output,)
+            last = parts[-1]  # of several streams (TNT), the one that goes on to the head
+            if not isinstance(last, Tensor):
+                return output
+            torch.set_grad_enabled(True)
+            kept = last if last.requires_grad else last.detach().requires_grad_()
+            found.append((name, kept))
+            again = kept.clone()  # what follows may write in place
+            return (*parts[:-1], again) if isinstance(output, tuple) else again
+
+        return hook
+
+    handles = [backbone.get_submodule(n).register_forward_hook(record(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _size(images: Tensor) -> Size:
+    return images.shape[-2], images.shape[-1]
+
+
+@contextmanager
+def size_errors(model: NBDT, images: Tensor) -> Iterator[None]:
+    """What a network says of images that it cannot take, in words."""
+    height, width = images.shape[-2:]
+    size = model.preprocess.size
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or (height, width) == (size, size):
+            raise
+        raise NBDTError(
+            f"{model.architecture!r} cannot take images of {height} × {width} pixels "
+            f"({str(error).splitlines()[0]}); it was made for {size} × {size}: use "
+            "model.preprocess."
+        ) from error

@@ -1,0 +1,1 @@
+"""An explanation as data, words, pictures, pages and files."""

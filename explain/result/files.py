@@ -1,0 +1,224 @@
+"""An explanation on the disk: JSON, exact maps, pictures and a page, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nbdt.errors import NBDTError, listed
+from nbdt.files import NPZ_ERRORS, check_record, new_folder
+from nbdt.images.image import ImageError, open_image, refuse, regular_file
+
+from ..evidence.neighbours import Neighbour
+from .explanation import Explanation
+from .html import page, plain
+from .pictures import overlays, png
+from .record import arrays, changed_name, evidence_name, from_record, to_record
+
+FORMAT = "nbdt-explanation"
+VERSION = 1
+MAX_MANIFEST = 2**20  # bytes
+MAX_PIXELS = 50_000_000  # of one picture
+MAX_FILE = 512 * 2**20  # bytes of one file, and of all unpacked maps together
+THUMBNAIL = 160  # pixels, of a training image that travels along
+
+Files = dict[str, bytes]
+_NEEDED = {"explanation.json", "maps.npz"}
+
+
+def save(explanation: Explanation, folder: str | os.PathLike[str]) -> None:
+    """Write the explanation to a new folder, which appears whole or not at all.
+
+    ``explanation.json`` holds everything but the maps (``maps.npz``, exact) and the pictures (PNG
+    without metadata); ``index.html`` shows all of it offline; ``manifest.json`` is written last.
+
+    Raises:
+        NBDTError: the folder exists, or `made` is not plain data.
+        OSError: it cannot be written.
+    """
+    content = _content(explanation)
+    with new_folder(folder) as aside:
+        for name, data in [*content.items(), ("manifest.json", _manifest(content))]:
+            (aside / name).write_bytes(data)
+
+
+def load(folder: str | os.PathLike[str]) -> Explanation:
+    """What `save` wrote: the same path, photograph and, bit for bit, maps.
+
+    Raises:
+        NBDTError: no such folder, a newer version, or a file that is missing or damaged (named).
+    """
+    root = FilePath(folder)
+    if not (root / "manifest.json").is_file():
+        raise NBDTError(
+            f"There is no saved explanation at {os.fspath(folder)!r}: expected a folder with "
+            "manifest.json, as Explanation.save writes it."
+        )
+    content = _checked_files(root)
+    where = root / "explanation.json"
+    record = _object(content["explanation.json"], where)
+    maps = _read_maps(content["maps.npz"], root / "maps.npz")
+    pictures = {
+        name: open_image(data, name=str(root / name), max_pixels=MAX_PIXELS)
+        for name, data in content.items()
+        if name.endswith(".png")
+    }
+    try:
+        return from_record(record, maps, pictures)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        kind = "" if isinstance(error, NBDTError) else f"{type(error).__name__} "
+        raise _damaged(where, f"{kind}{error}") from None
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def _content(explanation: Explanation) -> Files:
+    """Every file but the manifest."""
+    explanation, pictures = _with_thumbnails(explanation)
+    if explanation.photo is not None:
+        pictures["photo.png"] = explanation.photo
+        for number, overlay in enumerate(overlays(explanation), start=1):
+            pictures[f"decision-{number}.png"] = overlay
+    for found in explanation.counterfactuals:
+        if found.picture is not None:
+            pictures[changed_name(found.decision)] = found.picture
+    return {
+        "explanation.json": _json(
+            {"format": FORMAT, "version": VERSION, **to_record(explanation, pictures)}
+        ),
+        "maps.npz": _npz(explanation),
+        **{name: png(plain(image)) for name, image in pictures.items()},
+        "index.html": page(explanation).encode("utf-8", "backslashreplace"),
+    }
+
+
+def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, Image.Image]]:
+    """The explanation with evidence that needs no original any more, and its pictures by name."""
+    pictures: dict[str, Image.Image] = {}
+
+    def settled(neighbour: Neighbour, name: str) -> Neighbour:
+        try:
+            image = plain(neighbour.open())
+        except ImageError as error:  # its original is gone: the facts travel without the picture
+            return replace(neighbour, open=_refusing(error))
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        pictures[name] = image
+        return replace(neighbour, open=image.copy)
+
+    def side(found: Sequence[Neighbour], name: str) -> tuple[Neighbour, ...]:
+        return tuple(settled(n, f"{name}-{rank}.png") for rank, n in enumerate(found, start=1))
+
+    evidence = tuple(
+        replace(
+            found,
+            chosen=side(found.chosen, evidence_name(index, "chosen")),
+            rejected=side(found.rejected, evidence_name(index, "rejected")),
+        )
+        for index, found in enumerate(explanation.evidence)
+    )
+    return replace(explanation, evidence=evidence), pictures
+
+
+def _refusing(error: ImageError) -> Callable[[], Image.Image]:
+    return lambda: refuse(error)
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise NBDTError(
+            f"The explanation cannot be written as JSON ({error}); `made` holds plain data only: "
+            "text, finite numbers, lists and mappings."
+        ) from None
+
+
+def _npz(explanation: Explanation) -> bytes:
+    stream = io.BytesIO()
+    named: dict[str, Any] = arrays(explanation)
+    np.savez_compressed(stream, **named)
+    return stream.getvalue()
+
+
+def _manifest(content: Files) -> bytes:
+    files = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in content.items()
+    }
+    return _json({"format": FORMAT, "version": VERSION, "files": files})
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def _damaged(path: FilePath, what: str) -> NBDTError:
+    return NBDTError(f"{str(path)!r} is damaged: {what}. Copy or save the explanation again.")
+
+
+def _read(path: FilePath, limit: int = MAX_FILE) -> bytes:
+    """The bytes of a regular file that is no larger than the limit."""
+    with regular_file(path, str(path)) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise _damaged(path, f"it has more than {limit:,} bytes")
+    return data
+
+
+def _object(data: bytes, path: FilePath) -> dict[str, Any]:
+    """A JSON object of this format and version."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"it is not JSON ({type(error).__name__})") from None
+    return check_record(found, path, FORMAT, VERSION)
+
+
+def _checked_files(root: FilePath) -> Files:
+    """Every file that the manifest names, once its size and hash are what it says."""
+    where = root / "manifest.json"
+    listed_files = _object(_read(where, MAX_MANIFEST), where).get("files")
+    if not isinstance(listed_files, dict) or not listed_files.keys() >= _NEEDED:
+        raise _damaged(where, f'"files" does not name {listed(sorted(_NEEDED))}')
+    content = {}
+    for name, facts in listed_files.items():
+        plain_name = FilePath(name).name == name not in {"", ".."} and "\\" not in name
+        if not plain_name or not isinstance(facts, dict):
+            raise _damaged(where, f"{name!r} is not a file of this folder")
+        content[name] = data = _read(root / name)
+        if [len(data), hashlib.sha256(data).hexdigest()] != [
+            facts.get("bytes"),
+            facts.get("sha256"),
+        ]:
+            raise _damaged(root / name, "its size or SHA-256 is not the manifest's")
+    return content
+
+
+def _read_maps(data: bytes, path: FilePath) -> dict[str, NDArray[np.float32]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_FILE:
+            raise _damaged(path, f"its maps would take {unpacked:,} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            maps = {name: found[name] for name in found.files}
+    except NBDTError:
+        raise
+    except NPZ_ERRORS as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    for name, values in maps.items():
+        dimensions = 3 if name.startswith("children") else 2
+        if not (values.dtype == np.float32 and values.ndim == dimensions and values.size):
+            raise _damaged(path, f"{name!r} is not a float32 map")
+    return maps

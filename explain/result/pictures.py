@@ -1,0 +1,110 @@
+"""Pictures of an explanation: one overlay a decision, one colour scale along the path."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from nbdt.decide.paths import as_percent
+from nbdt.errors import NBDTError
+from nbdt.hierarchies.show.fonts import fitting, font
+
+from ..maps.regions import upsampled
+from .explanation import Explanation
+
+# Red speaks for the chosen child, blue against it: told apart in all common colour blindness.
+FOR, AGAINST = (214, 40, 40), (33, 102, 200)
+TILE = 256  # pixels
+CAPTION = 58  # pixels below each tile
+GAP = 12  # pixels between tiles
+
+
+def heat(values: NDArray[np.float32], scale: float, side: int) -> Image.Image:
+    """A signed map as an RGBA layer: colour says which way, opacity how much.
+
+    Args:
+        values: (height, width), raw.
+        scale: the value of full opacity.
+        side: pixels of the square result; the map is interpolated to it bicubically.
+    """
+    share = np.clip(upsampled(values, side, side) / max(scale, 1e-12), -1, 1)
+    layer = np.empty((side, side, 4), dtype=np.uint8)
+    layer[..., :3] = np.where(share[..., None] > 0, FOR, AGAINST)
+    layer[..., 3] = np.round(200 * np.abs(share))
+    return Image.fromarray(layer, "RGBA")
+
+
+def overlays(explanation: Explanation, side: int = TILE) -> list[Image.Image]:
+    """For each decision, the photograph under its map, `side` pixels square.
+
+    Raises:
+        NBDTError: the explanation was made from tensors and holds no photograph.
+    """
+    photo = _photo(explanation, side)
+    # A grey, paler photograph leaves the colours to the map.
+    ground = Image.blend(
+        photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, "white"), 0.25
+    )
+    shown = []
+    for values in explanation.maps:
+        tile = ground.convert("RGBA")
+        tile.alpha_composite(heat(values, explanation.scale, side))
+        shown.append(tile.convert("RGB"))
+    return shown
+
+
+def picture(explanation: Explanation) -> Image.Image:
+    """The photograph and all its decisions side by side, with names and probabilities."""
+    path = explanation.path
+    tiles = [_photo(explanation, TILE), *overlays(explanation)]
+    captions = [(path.class_name, f"{as_percent(path.probability)} overall", "the photograph")]
+    captions += [
+        (
+            d.children[d.chosen],
+            f"{as_percent(d.probability)} at “{d.node}”",
+            f"or {d.children[d.runner_up]} {as_percent(np.exp(d.log_probs[d.runner_up]))}",
+        )
+        for d in path
+    ]
+    width = len(tiles) * (TILE + GAP) + GAP
+    sheet = Image.new("RGB", (width, TILE + CAPTION + 3 * GAP + 16), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (tile, lines) in enumerate(zip(tiles, captions, strict=True)):
+        left = GAP + index * (TILE + GAP)
+        sheet.paste(tile, (left, GAP))
+        for row, line in enumerate(lines):
+            size = 16 if row == 0 else 12
+            place = (left, TILE + GAP + 4 + 20 * row)
+            draw.text(place, fitting(line, size, width=TILE), "black", font(size))
+    height, columns = explanation.resolution
+    note = (
+        f"Red speaks for the chosen branch, blue against it; one scale for all. The maps have "
+        f"{columns} × {height} positions and are drawn smoothed."
+    )
+    draw.text((GAP, TILE + CAPTION + 2 * GAP), fitting(note, 11, width=width), "#555555", font(11))
+    return sheet
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def data_url(image: Image.Image) -> str:
+    """The image as a PNG inside a URL, for pages that fetch nothing."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
+def _photo(explanation: Explanation, side: int) -> Image.Image:
+    if explanation.photo is None:
+        raise NBDTError(
+            "This explanation was made from a tensor and holds no photograph to draw on; pass PIL "
+            "images to explain()."
+        )
+    return explanation.photo.resize((side, side), Image.Resampling.BICUBIC)

@@ -1,0 +1,237 @@
+"""An explanation as plain data, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nbdt.decide.paths import Decision, Path
+from nbdt.errors import NBDTError
+from nbdt.images.image import refusal, refuse
+
+from ..counterfactual.search import Counterfactual
+from ..evidence.neighbours import DecisionEvidence, Neighbour
+from ..maps.regions import Region
+from .explanation import Explanation
+from .words import words
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Pictures = Mapping[str, Image.Image]
+
+
+def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
+    """All maps by a name that no node can choose."""
+    groups = {"map": explanation.maps, "children": explanation.child_maps}
+    groups["node"] = tuple(explanation.node_maps.values())
+    groups["below"] = tuple(explanation.node_child_maps.values())
+    return {
+        f"{kind}_{index}": np.asarray(values, dtype=np.float32)
+        for kind, found in groups.items()
+        for index, values in enumerate(found)
+    }
+
+
+def evidence_name(index: int, side: str) -> str:
+    """Of the pictures of one side of a decision, which a rank follows."""
+    return f"evidence-{index + 1}-{side}"
+
+
+def changed_name(index: int) -> str:
+    """Of the picture that flips a decision."""
+    return f"counterfactual-{index + 1}.png"
+
+
+# ---- to plain data -----------------------------------------------------------------------------
+
+
+def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
+    """Everything but maps and pictures, which are named.
+
+    Args:
+        explanation: what to write.
+        pictures: those that are kept beside it, by name.
+    """
+
+    def side(found: Sequence[Neighbour], name: str) -> list[dict[str, Any]]:
+        names = [f"{name}-{rank}.png" for rank in range(1, len(found) + 1)]
+        return [
+            {**neighbour.to_dict(), "picture": picture if picture in pictures else None}
+            for neighbour, picture in zip(found, names, strict=True)
+        ]
+
+    return {
+        "words": words(explanation),
+        "path": _path_record(explanation.path),
+        "constants": [_finite(value) for value in explanation.constants],
+        "nodes": list(explanation.node_maps),
+        "inner_nodes": list(explanation.node_child_maps),
+        "photo": "photo.png" if explanation.photo is not None else None,
+        "evidence": [
+            {
+                "chosen": side(found.chosen, evidence_name(index, "chosen")),
+                "rejected": side(found.rejected, evidence_name(index, "rejected")),
+            }
+            for index, found in enumerate(explanation.evidence)
+        ],
+        "counterfactuals": [_counterfactual_record(c) for c in explanation.counterfactuals],
+        "made": dict(explanation.made),
+    }
+
+
+def _path_record(path: Path) -> dict[str, Any]:
+    return {
+        "class": path.class_name,
+        "class_index": path.class_index,
+        "log_prob": _finite(path.log_prob),
+        "decisions": [
+            {
+                "node": d.node,
+                "node_id": d.node_id,
+                "children": d.children,
+                "child_ids": d.child_ids,
+                "log_probs": [_finite(value) for value in d.log_probs],
+                "chosen": d.chosen,
+            }
+            for d in path
+        ],
+    }
+
+
+def _counterfactual_record(found: Counterfactual) -> dict[str, Any]:
+    return {
+        "decision": found.decision,
+        "margin": _finite(found.margin),
+        "runner_up_path": _path_record(found.runner_up_path),
+        "regions": [
+            {"cells": r.cells, "grid": r.grid, "bounds": r.bounds, "box": r.box}
+            for r in found.regions
+        ],
+        "flipped": found.flipped,
+        "becomes": found.becomes,
+        "log_odds": [_finite(value) for value in found.log_odds],
+        "share": found.share,
+        "searched": found.searched,
+        "passes": found.passes,
+        "baseline": found.baseline,
+        "overtaken": found.overtaken,
+        "picture": changed_name(found.decision) if found.picture is not None else None,
+    }
+
+
+def _finite(value: float) -> float | str:
+    """JSON knows no infinity; a log-probability may be one."""
+    return value if math.isfinite(value) else repr(value)
+
+
+# ---- from plain data ---------------------------------------------------------------------------
+
+
+def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Pictures) -> Explanation:
+    """The explanation again.
+
+    Raises:
+        NBDTError: what does not fit together.
+        KeyError, TypeError, ValueError: what is missing or of another kind.
+    """
+    path = _path(record["path"])
+    found = _numbered(maps, "map")
+    if len(found) != len(path):
+        raise NBDTError(f"expected {len(path)} maps, one a decision, got {len(found)}")
+    nodes, inner = ([_text(node) for node in record[key]] for key in ("nodes", "inner_nodes"))
+    return Explanation(
+        path=path,
+        maps=found,
+        child_maps=_numbered(maps, "children"),
+        node_maps=dict(zip(nodes, _numbered(maps, "node"), strict=True)),
+        node_child_maps=dict(zip(inner, _numbered(maps, "below"), strict=True)),
+        photo=_picture(record["photo"], pictures),
+        evidence=tuple(
+            DecisionEvidence(
+                *(
+                    tuple(_neighbour(row, pictures) for row in found[side])
+                    for side in ("chosen", "rejected")
+                )
+            )
+            for found in record["evidence"]
+        ),
+        counterfactuals=tuple(_counterfactual(row, pictures) for row in record["counterfactuals"]),
+        made=dict(record["made"]),
+    )
+
+
+def _numbered(maps: Arrays, kind: str) -> tuple[NDArray[np.float32], ...]:
+    count = sum(name.startswith(f"{kind}_") for name in maps)
+    return tuple(maps[f"{kind}_{index}"] for index in range(count))
+
+
+def _path(record: Mapping[str, Any]) -> Path:
+    decisions = tuple(_decision(row) for row in record["decisions"])
+    if not decisions:
+        raise NBDTError("the path has no decision")
+    index, total = int(record["class_index"]), float(record["log_prob"])
+    return Path(decisions, _text(record["class"]), index, total)
+
+
+def _decision(record: Mapping[str, Any]) -> Decision:
+    children, ids = (tuple(map(_text, record[key])) for key in ("children", "child_ids"))
+    log_probs, chosen = tuple(map(float, record["log_probs"])), int(record["chosen"])
+    sizes = {len(children), len(ids), len(log_probs)}
+    if len(sizes) > 1 or len(children) < 2 or not 0 <= chosen < len(children):
+        raise NBDTError(f"the decision at {record['node']!r} does not fit its children")
+    node, node_id = _text(record["node"]), _text(record["node_id"])
+    return Decision(node, node_id, children, ids, log_probs, chosen)
+
+
+def _counterfactual(record: Mapping[str, Any], pictures: Pictures) -> Counterfactual:
+    before, after = map(float, record["log_odds"])
+    becomes = record["becomes"]
+    return Counterfactual(
+        decision=int(record["decision"]),
+        margin=float(record["margin"]),
+        runner_up_path=_path(record["runner_up_path"]),
+        regions=tuple(
+            Region(tuple((int(r), int(c)) for r, c in row["cells"]), _pair(row["grid"]))
+            for row in record["regions"]
+        ),
+        flipped=record["flipped"] is True,
+        becomes=None if becomes is None else _text(becomes),
+        log_odds=(before, after),
+        share=float(record["share"]),
+        searched=float(record["searched"]),
+        passes=int(record["passes"]),
+        baseline=_text(record["baseline"]),
+        picture=_picture(record["picture"], pictures),
+        overtaken=record.get("overtaken") is True,
+    )
+
+
+def _neighbour(record: Mapping[str, Any], pictures: Pictures) -> Neighbour:
+    reference, label = _text(record["reference"]), _text(record["label"])
+    image = _picture(record["picture"], pictures)
+
+    def missing() -> Image.Image:
+        expected, got = "a picture saved with the explanation", "none"
+        refuse(refusal(reference, expected, got, "look at the original training data"))
+
+    similarity, row = float(record["similarity"]), int(record["row"])
+    return Neighbour(reference, label, similarity, row, open=image.copy if image else missing)
+
+
+def _picture(name: object, pictures: Pictures) -> Image.Image | None:
+    return None if name is None else pictures[_text(name)]
+
+
+def _pair(values: Sequence[Any]) -> tuple[int, int]:
+    one, other = map(int, values)
+    return one, other
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value

@@ -1,0 +1,36 @@
+"""Edits: changes that people make to a hierarchy, their records, undo, history and differences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbdt.lazy import lazy
+
+if TYPE_CHECKING:
+    from .operations import apply as apply
+    from .operations import group as group
+    from .operations import merge as merge
+    from .operations import move as move
+    from .operations import rename as rename
+    from .operations import split as split
+    from .operations import swap as swap
+    from .operations import ungroup as ungroup
+    from .record import Edit as Edit
+    from .record import EditError as EditError
+    from .stack import EditStack as EditStack
+
+_HOME = {
+    "Edit": "record",
+    "EditError": "record",
+    "EditStack": "stack",
+    "apply": "operations",
+    "group": "operations",
+    "merge": "operations",
+    "move": "operations",
+    "rename": "operations",
+    "split": "operations",
+    "swap": "operations",
+    "ungroup": "operations",
+}
+__all__ = sorted(_HOME)
+__getattr__ = lazy(__name__, _HOME)

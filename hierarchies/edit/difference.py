@@ -1,0 +1,243 @@
+"""What is different between two hierarchies over the same classes, in words and as data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nbdt.errors import NBDTError, listed
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import short
+
+KINDS = ("order", "removed", "added", "moved", "renamed", "wnid")
+
+
+class DiffError(NBDTError):
+    """Two hierarchies that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference; prints as a sentence.
+
+    Attributes:
+        kind: "moved", "added", "removed", "renamed", "wnid" (another WordNet id) or "order" (of
+            the classes).
+        node: id of the node; of a removed one in the old tree, else in the new.
+        before: id of the old parent if moved, of the group around it if removed, the old name or
+            WordNet id if that changed.
+        after: the same in the new tree.
+        words: the sentence.
+    """
+
+    kind: str
+    node: str
+    before: str | None
+    after: str | None
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All differences between two hierarchies; false if there are none, prints a line each.
+
+    Ids of inner nodes alone are no difference.
+
+    Attributes:
+        before: hash of the old hierarchy.
+        after: hash of the new one.
+        changes: by kind: order, removed, added, moved, renamed, wnid.
+        decisions: ids of the new tree's inner nodes whose decision can differ from every decision
+            of the old tree. All others give the same probabilities, under either rule.
+    """
+
+    before: str
+    after: str
+    changes: tuple[Change, ...]
+    decisions: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.changes)) or "The two hierarchies are the same."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON."""
+        changes = [asdict(change) for change in self.changes]
+        return {
+            "before": self.before,
+            "after": self.after,
+            "changes": changes,
+            "decisions": list(self.decisions),
+        }
+
+
+def diff(before: Hierarchy, after: Hierarchy) -> Difference:
+    """What was done to `before` to arrive at `after`.
+
+    Leaves are matched by class. Inner nodes are matched by id and name, then by the classes below
+    them, then by a name that no other node has, then by id alone; what has no match was removed or
+    added. A node has moved if its nearest
+    matched ancestors do not match: one whose group merely vanished around it has not.
+
+    Raises:
+        DiffError: the classes are not the same.
+    """
+    old, new = _Side(before), _Side(after)
+    if {*before.classes} != {*after.classes}:
+        gone = sorted({*before.classes} - {*after.classes})
+        come = sorted({*after.classes} - {*before.classes})
+        raise DiffError(
+            "The two hierarchies have different classes, so they belong to different models: only "
+            f"the first has {listed(gone) or 'none'}, only the second has {listed(come) or 'none'}."
+        )
+    partner = _match(old, new)
+    changes = [
+        *_order(before, after),
+        *_removed(old, partner),
+        *_added(new, partner),
+        *_moved(old, new, partner),
+        *_renamed(old, new, partner),
+    ]
+    same = {old.decision(node) for node in before.inner_nodes}
+    decisions = [after.ids[node] for node in after.inner_nodes if new.decision(node) not in same]
+    return Difference(before.hash, after.hash, tuple(changes), tuple(decisions))
+
+
+class _Side:
+    """One of the two trees, with what comparing asks of it."""
+
+    def __init__(self, tree: Hierarchy) -> None:
+        self.tree = tree
+        self.leaf_sets = _leaf_sets(tree)
+        times = Counter(tree.names)
+        self.labels = [
+            f"{short(name)} ({short(node_id)})" if times[name] > 1 else short(name)
+            for name, node_id in zip(tree.names, tree.ids, strict=True)
+        ]
+
+    def parent_label(self, node: int) -> str:
+        return self.labels[self.tree.parents[node]]
+
+    def members(self, node: int, limit: int = 5) -> str:
+        children = self.tree.children[node]
+        shown = ", ".join(self.labels[child] for child in children[:limit])
+        return shown + (f" and {len(children) - limit} more" if len(children) > limit else "")
+
+    def decision(self, node: int) -> tuple[int, ...]:
+        """What a decision is about: the classes below each child."""
+        return tuple(sorted(self.leaf_sets[child] for child in self.tree.children[node]))
+
+
+def _leaf_sets(tree: Hierarchy) -> list[int]:
+    """A number for the set of classes below each node: equal sets, equal numbers.
+
+    The sum of a 256-bit hash of each class; sets themselves would be quadratic in a deep tree.
+    """
+    sums = [0] * tree.num_nodes
+    for name, node in zip(tree.classes, tree.leaf_nodes, strict=True):
+        sums[node] = int.from_bytes(hashlib.sha256(name.encode()).digest())
+    for node in range(tree.num_nodes - 1, 0, -1):  # children before parents
+        sums[tree.parents[node]] += sums[node]
+    return sums
+
+
+def _match(old: _Side, new: _Side) -> dict[int, int]:
+    """New node of each old one that has a match: see `diff`."""
+    partner = {old.tree.index(name): new.tree.index(name) for name in old.tree.classes}
+    partner[0] = 0  # the roots hold the same classes
+    keys: list[tuple[Sequence[object], Sequence[object]]] = [
+        (_ids_and_names(old.tree), _ids_and_names(new.tree)),
+        (old.leaf_sets, new.leaf_sets),
+        (_unique_names(old.tree), _unique_names(new.tree)),
+        (old.tree.ids, new.tree.ids),
+    ]
+    for old_keys, new_keys in keys:
+        taken = set(partner.values())
+        places = {key: node for node, key in enumerate(new_keys) if node not in taken}
+        for node, key in enumerate(old_keys):
+            if key is not None and node not in partner and key in places:
+                partner[node] = places.pop(key)
+    return partner
+
+
+def _ids_and_names(tree: Hierarchy) -> list[tuple[str, str]]:
+    return list(zip(tree.ids, tree.names, strict=True))
+
+
+def _unique_names(tree: Hierarchy) -> list[str | None]:
+    """The names; None for a node that shares its own."""
+    times = Counter(tree.names)
+    return [name if times[name] == 1 else None for name in tree.names]
+
+
+def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:
+    """One change for the order of all classes, naming the first place where it differs."""
+    for place, (one, two) in enumerate(zip(before.classes, after.classes, strict=True)):
+        if one != two:
+            words = f"class {place} is {short(two)} instead of {short(one)}: the order differs"
+            yield Change("order", two, one, two, words)
+            return
+
+
+def _removed(old: _Side, partner: dict[int, int]) -> Iterator[Change]:
+    for node in old.tree.inner_nodes:
+        if node not in partner:
+            around = old.tree.ids[old.tree.parents[node]]
+            words = f"removed {old.labels[node]} from {old.parent_label(node)}"
+            yield Change("removed", old.tree.ids[node], around, None, words)
+
+
+def _added(new: _Side, partner: dict[int, int]) -> Iterator[Change]:
+    matched = set(partner.values())
+    for node in new.tree.inner_nodes:
+        if node not in matched:
+            around = new.tree.ids[new.tree.parents[node]]
+            words = (
+                f"added {new.labels[node]} in {new.parent_label(node)}, holding {new.members(node)}"
+            )
+            yield Change("added", new.tree.ids[node], None, around, words)
+
+
+def _moved(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:
+    old_anchor = _anchors(old.tree, set(partner))
+    new_anchor = _anchors(new.tree, set(partner.values()))
+    for node in range(1, old.tree.num_nodes):
+        there = partner.get(node)
+        if there is None or partner[old_anchor[node]] == new_anchor[there]:
+            continue
+        words = (
+            f"moved {old.labels[node]} from {old.parent_label(node)} to {new.parent_label(there)}"
+        )
+        ids = old.tree.ids[old.tree.parents[node]], new.tree.ids[new.tree.parents[there]]
+        yield Change("moved", new.tree.ids[there], *ids, words)
+
+
+def _anchors(tree: Hierarchy, matched: set[int]) -> list[int]:
+    """Each node's nearest proper ancestor that has a match."""
+    anchors = [0] * tree.num_nodes
+    for node in range(1, tree.num_nodes):
+        parent = tree.parents[node]
+        anchors[node] = parent if parent in matched else anchors[parent]
+    return anchors
+
+
+def _renamed(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:
+    for node, there in sorted(partner.items()):
+        one, two = old.tree.nodes[node], new.tree.nodes[there]
+        if one.name != two.name:
+            words = f"renamed {old.labels[node]} to {short(two.name)}"
+            yield Change("renamed", two.id, one.name, two.name, words)
+        if one.wnid != two.wnid:
+            words = (
+                f"changed the WordNet id of {new.labels[there]} from {one.wnid or 'none'} "
+                f"to {two.wnid or 'none'}"
+            )
+            yield Change("wnid", two.id, one.wnid, two.wnid, words)

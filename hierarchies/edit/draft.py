@@ -1,0 +1,222 @@
+"""What the edits share: finding nodes, refusing the impossible, and the tree being changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import MAX_NAME, HierarchyError, Node, check_word, short
+
+from ..naming.labels import relisted
+from .record import Edit, EditError
+
+
+def label(hierarchy: Hierarchy, node: int) -> str:
+    """The node's name in quotes; with its id where another node has the same name."""
+    name = hierarchy.names[node]
+    repeated = hierarchy.names.count(name) > 1
+    return f"{short(name)} ({short(hierarchy.ids[node])})" if repeated else short(name)
+
+
+def labels(hierarchy: Hierarchy, nodes: Sequence[int], limit: int = 5) -> str:
+    """``'cat', 'dog' and 3 more``."""
+    rest = f" and {len(nodes) - limit} more" if len(nodes) > limit else ""
+    return ", ".join(label(hierarchy, node) for node in nodes[:limit]) + rest
+
+
+def located(hierarchy: Hierarchy, node: int) -> str:
+    """``'owl' from 'bird'``; not for the root."""
+    return f"{label(hierarchy, node)} from {label(hierarchy, hierarchy.parents[node])}"
+
+
+# ---- finding and refusing -------------------------------------------------------------------
+
+
+def find(hierarchy: Hierarchy, node: str) -> int:
+    """Index of the node with this id or unambiguous name. Raises EditError."""
+    if not isinstance(node, str) or len(node) > MAX_NAME:
+        raise EditError(f"Expected the id or the name of a node, got {short(node)}.")
+    try:
+        return hierarchy.index(node)
+    except HierarchyError as error:
+        raise EditError(str(error)) from None
+
+
+def find_all(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[int]:
+    """Indices in tree order, which is independent of the order given. Raises EditError."""
+    if isinstance(nodes, str) or not isinstance(nodes, Iterable):
+        raise EditError(f"Expected a list of nodes, got {short(nodes)}.")
+    found = [find(hierarchy, node) for node in nodes]
+    twice = {node for node in found if found.count(node) > 1} if len({*found}) < len(found) else ()
+    if twice:
+        raise EditError(f"{labels(hierarchy, sorted(twice))} is named twice; name each node once.")
+    return sorted(found)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a group. Raises EditError."""
+    try:
+        check_word(name, "The new name")
+    except HierarchyError as error:
+        raise EditError(str(error)) from None
+
+
+def need_group(hierarchy: Hierarchy, node: int, remedy: str) -> None:
+    """Refuse a class where a group is wanted. Raises EditError."""
+    if not hierarchy.children[node]:
+        raise EditError(f"{label(hierarchy, node)} is a class, which holds no others; {remedy}.")
+
+
+def refuse_root(hierarchy: Hierarchy, node: int, done: str, remedy: str = "") -> None:
+    """Refuse the root where a node with a parent is wanted. Raises EditError."""
+    if node == 0:
+        advice = remedy or "choose a node inside it"
+        raise EditError(
+            f"{label(hierarchy, node)} is the root, which holds every class, and cannot be {done}; "
+            f"{advice}."
+        )
+
+
+def refuse_nested(hierarchy: Hierarchy, one: int, two: int, done: str) -> None:
+    """Refuse two nodes of which one holds the other. Raises EditError."""
+    if one == two:
+        raise EditError(f"{label(hierarchy, one)} cannot be {done} with itself; name two nodes.")
+    for outer, inner in ((one, two), (two, one)):
+        if outer in hierarchy.path_to(inner):
+            raise EditError(
+                f"{label(hierarchy, outer)} holds {label(hierarchy, inner)}, so the two cannot be "
+                f"{done}; choose two nodes of which neither is inside the other."
+            )
+
+
+def shared_parent(hierarchy: Hierarchy, nodes: Sequence[int]) -> int:
+    """The group that directly holds all `nodes`. Raises EditError."""
+    for node in nodes:
+        refuse_root(hierarchy, node, "put into a group")
+    parents: dict[int, int] = {}
+    for node in nodes:
+        parents.setdefault(hierarchy.parents[node], node)
+    if len(parents) > 1:
+        shown = ", ".join(located(hierarchy, node) for node in list(parents.values())[:3])
+        raise EditError(
+            f"The nodes are in {len(parents)} different groups ({shown}{', …' * (len(parents) > 3)}"
+            "); move them into one first."
+        )
+    return next(iter(parents))
+
+
+# ---- the tree being changed -----------------------------------------------------------------
+
+
+class Draft:
+    """The nodes of a hierarchy while an edit changes them; `finish` validates the result."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self.hierarchy = hierarchy
+        self.nodes = {node.id: node for node in hierarchy.nodes}
+        self.removed: list[str] = []
+        self.remarks: list[str] = []
+
+    def children(self, node: str) -> list[str]:
+        """Ids of the children as they are now."""
+        return [child.id for child in self.nodes.values() if child.parent == node]
+
+    def put(self, node: str, parent: str | None) -> None:
+        """Make `node` a child of `parent`."""
+        self.nodes[node] = self.nodes[node]._replace(parent=parent)
+
+    def name(self, node: str, name: str, wnid: str | None) -> None:
+        """Name a node anew; the WordNet id that it had spoke of another name."""
+        self.nodes[node] = self.nodes[node]._replace(name=name, wnid=wnid)
+
+    def create(self, name: str, wnid: str | None, parent: str, members: Sequence[int]) -> str:
+        """A new group in `parent` that takes `members`; its id."""
+        created = self._free_id(name)
+        self.nodes[created] = Node(created, parent, name, wnid)
+        for member in members:
+            self.put(self.hierarchy.ids[member], created)
+        return created
+
+    def dissolve(self, node: str, into: str | None = None) -> None:
+        """Remove a group; its children go `into` another one, or to its parent."""
+        for child in self.children(node):
+            self.put(child, into or self.nodes[node].parent)
+        del self.nodes[node]
+        self.removed.append(node)
+
+    def collapse(self, node: str) -> None:
+        """Remove a group that has one child left, which takes its place; of the root, the child."""
+        children = self.children(node)
+        if len(children) > 1:
+            return
+        root = self.nodes[node].parent is None
+        name, child = short(self.nodes[node].name), short(self.nodes[children[0]].name)
+        if root:
+            self.remarks.append(f"{child} then held everything: its children went to {name}")
+        else:
+            self.remarks.append(f"{name} had one child left, {child}, which took its place")
+        self.dissolve(children[0] if root else node)
+
+    def finish(
+        self,
+        kind: str,
+        nodes: Sequence[int],
+        text: str,
+        *,
+        to: str | None = None,
+        name: str | None = None,
+        wnid: str | None = None,
+        created: str | None = None,
+    ) -> tuple[Hierarchy, Edit]:
+        """The new hierarchy and the record. Raises EditError if it would be none."""
+        old = self.hierarchy
+        try:
+            new = Hierarchy(tuple(self.nodes.values()), old.classes)
+            if self._relist(new):
+                new = Hierarchy(tuple(self.nodes.values()), old.classes)
+        except HierarchyError as error:
+            raise EditError(str(error)) from None
+        ids = tuple(old.ids[node] for node in nodes)
+        summary = "; ".join([text, *self.remarks])
+        record = Edit(
+            kind,
+            ids,
+            summary,
+            old.hash,
+            new.hash,
+            to=to,
+            name=name,
+            wnid=wnid,
+            created=created,
+            removed=tuple(self.removed),
+        )
+        return new, record
+
+    def _relist(self, new: Hierarchy) -> bool:
+        """Rename the groups that are called by what they hold, and hold other classes now."""
+        old, said = self.hierarchy, len(self.remarks)
+        before = {node.id: index for index, node in enumerate(old.nodes)}
+        for index, node in enumerate(new.nodes):
+            was = before.get(node.id)
+            if was is None or not new.children[index] or ", " not in node.name:
+                continue  # most: what lists classes has a comma
+            if node.name != old.names[was]:
+                continue  # given by this very edit
+            label = relisted(node.name, _held(old, was), _held(new, index))
+            if label not in (None, node.name):
+                self.nodes[node.id] = node._replace(name=label)
+                self.remarks.append(f"{short(node.name)} is called {short(label)} now")
+        return len(self.remarks) > said
+
+    def _free_id(self, name: str) -> str:
+        """``"bird/"``, ``"bird/2"``, …: neither an id nor a name, so that it finds one node."""
+        taken = {*self.hierarchy.ids, *self.hierarchy.names}
+        stem = f"{name[: MAX_NAME - 20]}/"
+        numbered = (f"{stem}{number}" for number in count(2))
+        return stem if stem not in taken else next(each for each in numbered if each not in taken)
+
+
+def _held(hierarchy: Hierarchy, node: int) -> list[str]:
+    """The classes below a node, in class order."""
+    return [hierarchy.classes[index] for index in sorted(hierarchy.classes_under(node))]

@@ -1,0 +1,1 @@
+"""Hierarchies induced from a classifier."""

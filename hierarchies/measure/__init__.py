@@ -1,0 +1,1 @@
+"""What a hierarchy or an edit changes, measured on labelled images."""

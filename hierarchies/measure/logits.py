@@ -1,0 +1,177 @@
+"""Class logits of labelled photographs, computed once and kept: a second look takes seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nbdt.errors import NBDTError
+from nbdt.files import write_atomic
+from nbdt.images.image import ImageError
+from nbdt.images.sources import ImageSource, iter_images
+from nbdt.model.fingerprint import embedding_hash, weights_hash
+from nbdt.model.model import NBDT
+from nbdt.progress import Watch, unwatched
+from nbdt.tree.class_names import check_labels, class_places, label_of, plain
+from nbdt.tree.hierarchy import Hierarchy
+
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Logits:
+    """What a model says about labelled photographs, before any tree.
+
+    Attributes:
+        files: (count) where each photograph came from.
+        labels: (count,) int64, its class.
+        logits: (count, classes), float32.
+        failed: one message for each photograph that could not be read.
+    """
+
+    files: tuple[str, ...]
+    labels: Tensor
+    logits: Tensor
+    failed: tuple[str, ...]
+
+
+def class_logits(
+    model: NBDT,
+    data: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    watch: Watch = unwatched,
+) -> Logits:
+    """The logits of every photograph in a folder of class folders, or in a tar archive of them.
+
+    A photograph's class is its folder's name, or the WordNet id that its file name starts with
+    where it is in no folder. It may be the class's name, in any case and with spaces or
+    underscores, or its WordNet id.
+
+    Args:
+        model: in evaluation mode.
+        data: the folder or archive.
+        split: the folder of splits inside, "test" for instance.
+        cache: a folder where logits are kept, by model and by the data's names, sizes and times
+            of change.
+        watch: of the photographs.
+
+    Raises:
+        NBDTError: labels that are no classes of the model, no readable photograph, or unreadable
+            data.
+    """
+    key = _key(model, data, split)
+    kept = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
+    if kept and (found := _read(kept, key)):
+        return found
+    places = class_places(model.hierarchy)
+    count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
+    measured = _compute(model, watch(iter_images(data, split), count, "photographs"), places)
+    if kept:
+        _write(kept, key, measured)
+    return measured
+
+
+def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]) -> Logits:
+    files: list[str] = []
+    labels: list[int] = []
+    failed: list[str] = []
+    parts: list[Tensor] = []
+    batch: list[Tensor] = []
+    for source in sources:
+        try:
+            batch.append(model.preprocess(source.open()))
+        except ImageError as error:
+            failed.append(str(error))
+            continue
+        files.append(source.reference)
+        labels.append(places[plain(label_of(source))])
+        if len(batch) == BATCH:
+            parts.append(_forward(model, batch))
+            batch = []
+    if batch:
+        parts.append(_forward(model, batch))
+    if not parts:
+        raise NBDTError(f"None of the photographs can be read; the first: {failed[0]}")
+    return Logits(tuple(files), torch.tensor(labels), torch.cat(parts), tuple(failed))
+
+
+def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        features = model.features(torch.stack(batch).to(device))
+        logits: Tensor = model.head.linear(features).float().cpu()
+    return logits.clone()
+
+
+# ---- labels -----------------------------------------------------------------------------------
+
+
+def _check_labels(
+    sources: Iterable[ImageSource], places: dict[str, int], hierarchy: Hierarchy, data: str
+) -> int:
+    """The number of photographs, once every one of them is known to be of a class."""
+    count, labels = 0, set[str]()
+    for source in sources:
+        count += 1
+        labels.add(label_of(source))
+    check_labels(labels, places, hierarchy, data)
+    return count
+
+
+# ---- kept on the disk -------------------------------------------------------------------------
+
+
+def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
+    """A digest of all that the logits follow from; the tree is not among it."""
+    tree = model.hierarchy
+    wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+    facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, split]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for line in _traces(Path(data)):
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _traces(data: Path) -> Iterator[str]:
+    """Name, size and time of change of each file: their content would take minutes to read."""
+    paths = [data]
+    if data.is_dir():
+        walked = os.walk(data, followlinks=True)
+        paths = [Path(folder, name) for folder, _, names in walked for name in names]
+    for path in sorted(paths):
+        if path.is_file():
+            status = path.stat()
+            yield f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+
+
+def _read(path: Path, key: str) -> Logits | None:
+    """What `_write` wrote, or None if that is missing, damaged or of other things."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
+        if facts["key"] == key and len(facts["files"]) == len(logits) == len(labels):
+            return Logits(tuple(facts["files"]), labels, logits, tuple(facts["failed"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # it is computed again, and written over
+    return None
+
+
+def _write(path: Path, key: str, measured: Logits) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = json.dumps({"key": key, "files": measured.files, "failed": measured.failed})
+    tensors = {"logits": measured.logits, "labels": measured.labels}
+    write_atomic(path, save(tensors, metadata={"facts": facts}))

@@ -1,0 +1,208 @@
+"""From a class name to the WordNet senses it could have: spelling, plurals, compounds, hints.
+
+What is tried, in this order, until something is found:
+
+1. the name as a lemma: any case, spaces, underscores, hyphens or none, with or without "'s",
+   CamelCase, and the singulars of regular and irregular plurals;
+2. a compound by its last words: "maple tree" is every maple that is a kind of tree; "aquarium
+   fish" is a fish, since no aquarium is one. Every other word must be a noun that WordNet knows;
+3. two nouns written as one: "teddybear".
+
+"crane (bird)" keeps the senses of crane nearest to a sense of bird; "crane, hoist" those that
+most of the synonyms share.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .database import WordNet
+from .lexicon import lemma_key
+
+Match = Literal["word", "form", "compound", "head", "override"]
+
+# WordNet's own rules of detachment for nouns (morphy), ending to replacement.
+_ENDINGS = (
+    ("s", ""),
+    ("ses", "s"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+)
+_SEPARATORS = re.compile("[-_']")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_SHORTEST_PART = 3
+# WordNet's longest noun has 71 characters and 9 words; a longer name can only end in one.
+_LONGEST_NAME, _MOST_WORDS = 80, 10
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sense that a name could have.
+
+    Attributes:
+        synset: index.
+        lemma: the WordNet lemma that was found.
+        rank: 0 for the lemma's most frequent sense.
+        tag_share: this sense's share of the lemma's tagged uses in SemCor, smoothed; in (0, 1].
+        match: how the name led here: as the "word" itself, as another "form" of it (a plural,
+            another spelling), as a "compound" under its head, as its "head" alone.
+    """
+
+    synset: int
+    lemma: str
+    rank: int
+    tag_share: float
+    match: Match
+
+
+def candidates(name: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+    """Every sense `name` could have, likeliest form first; empty where WordNet knows none."""
+    text, bracket, rest = name.strip(" _").partition("(")
+    if not bracket or not rest.endswith(")"):
+        return _shared_senses(name.split(","), wordnet)
+    found = _shared_senses(text.split(","), wordnet)
+    hint = _senses(rest[:-1], wordnet)
+    return _nearest_to(found, hint, wordnet) if found and hint else ()
+
+
+def _shared_senses(synonyms: Sequence[str], wordnet: WordNet) -> tuple[Candidate, ...]:
+    """The senses that most of the synonyms have; unknown ones (Latin, often) do not count."""
+    rows = [_senses(text, wordnet) for text in synonyms if text.strip(" _")]
+    found = {candidate.synset: candidate for row in reversed(rows) for candidate in row}
+    votes = {
+        synset: sum(any(candidate.synset == synset for candidate in row) for row in rows)
+        for synset in found
+    }
+    most = max(votes.values(), default=0)
+    return tuple(found[synset] for synset in found if votes[synset] == most)
+
+
+def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+    found = _as_lemma(text, wordnet)
+    return found or _as_compound(text, wordnet) or _as_two_words(text, wordnet)
+
+
+def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+    """Senses of the name and of its other forms; a synset counts once, by its best form."""
+    found: dict[int, Candidate] = {}
+    for number, form in enumerate(_forms(text, wordnet)):
+        counts = wordnet.lexicon.tag_counts(form)
+        whole = sum(counts) + 0.5 * len(counts)
+        for rank, synset in enumerate(wordnet.lexicon.senses(form)):
+            share = (counts[rank] + 0.5) / whole
+            match: Match = "form" if number else "word"
+            found.setdefault(synset, Candidate(synset, form, rank, share, match))
+    return tuple(found.values())
+
+
+def _forms(text: str, wordnet: WordNet) -> Iterable[str]:
+    """Spellings and singulars, without repetition, the name itself first."""
+    forms: dict[str, None] = {}
+    for spelling in _spellings(text):
+        forms[spelling] = None
+        forms |= dict.fromkeys(_singulars(spelling, wordnet))
+    return forms
+
+
+def _spellings(text: str) -> Iterator[str]:
+    plain = text.strip(" _").replace("\u2019", "'")
+    key = lemma_key(plain)
+    yield key
+    yield key.replace("-", "_")
+    yield key.replace("_", "-")
+    yield _SEPARATORS.sub("", key)
+    yield key.replace("'s", "")
+    yield lemma_key(_CAMEL.sub("_", plain))
+
+
+def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
+    yield from wordnet.lexicon.plurals.get(key, ())
+    for ending, replacement in _ENDINGS:
+        if key.endswith(ending):
+            yield key[: -len(ending)] + replacement
+
+
+def head_noun(name: str, wordnet: WordNet) -> str:
+    """The longest ending of a name that is a noun, with spaces; "" where there is none."""
+    _, head = _head(_words(name), wordnet)
+    return head[0].lemma.replace("_", " ") if head else ""
+
+
+def _words(text: str) -> list[str]:
+    return lemma_key(_CAMEL.sub("_", text).replace("-", "_")).strip("_").split("_")
+
+
+def _as_compound(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+    modifiers, head = _head(_words(text), wordnet)
+    return _under_head(modifiers, head, wordnet) if head else ()
+
+
+def _head(words: Sequence[str], wordnet: WordNet) -> tuple[Sequence[str], tuple[Candidate, ...]]:
+    """The words before the longest known ending, and that ending's senses."""
+    for start in range(max(1, len(words) - _MOST_WORDS), len(words)):
+        head = _as_lemma("_".join(words[start:]), wordnet)
+        if head:
+            return words[:start], head
+    return words, ()
+
+
+def _under_head(
+    modifiers: Sequence[str], head: Sequence[Candidate], wordnet: WordNet
+) -> tuple[Candidate, ...]:
+    """The modifier's senses below the head; the head's own where there is none."""
+    modifier = _as_lemma("_".join(modifiers), wordnet)
+    named = [candidate for candidate in modifier if _is_named(candidate, wordnet)]
+    closure = wordnet.closure([candidate.synset for candidate in named])
+    under = np.isin(closure.synset, [candidate.synset for candidate in head])
+    rows = np.unique(closure.row[under]).tolist()
+    if rows:
+        return tuple(_matched(named[row], "compound") for row in rows)
+    known = modifier or all(_as_lemma(word, wordnet) for word in modifiers)
+    return tuple(_matched(candidate, "head") for candidate in head) if known else ()
+
+
+def _is_named(candidate: Candidate, wordnet: WordNet) -> bool:
+    """Whether the word alone could call this sense to mind: a period is a stop, but no stop sign."""
+    first = wordnet.lexicon.words(candidate.synset)[0].lower()
+    return first == candidate.lemma or len(wordnet.lexicon.senses(candidate.lemma)) == 1
+
+
+def _matched(candidate: Candidate, match: Match) -> Candidate:
+    return Candidate(candidate.synset, candidate.lemma, candidate.rank, candidate.tag_share, match)
+
+
+def _as_two_words(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+    key = lemma_key(text)
+    if len(key) > _LONGEST_NAME:
+        return ()
+    for place in range(_SHORTEST_PART, len(key) - _SHORTEST_PART + 1):
+        found = _as_lemma(f"{key[:place]}_{key[place:]}", wordnet)
+        # Only a lemma of two words counts: the spelling without the space was tried before.
+        if found:
+            return tuple(_matched(candidate, "form") for candidate in found)
+    return ()
+
+
+def _nearest_to(
+    found: Sequence[Candidate], hint: Sequence[Candidate], wordnet: WordNet
+) -> tuple[Candidate, ...]:
+    """The candidates whose common ancestor with any sense of the hint is the most specific."""
+    content = wordnet.information_content
+    shared = np.unique(wordnet.closure([candidate.synset for candidate in hint]).synset)
+    closure = wordnet.closure([candidate.synset for candidate in found])
+    common = np.isin(closure.synset, shared)
+    nearness = np.zeros(len(found))
+    np.maximum.at(nearness, closure.row[common], content[closure.synset[common]])
+    best = nearness.max()
+    return tuple(
+        candidate
+        for candidate, near in zip(found, nearness, strict=True)
+        if near == best and best > 0
+    )

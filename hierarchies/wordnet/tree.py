@@ -1,0 +1,109 @@
+"""From synsets to a tree: WordNet's graph of hypernyms with one parent chosen for each synset.
+
+The rules, all deterministic and independent of the order of the classes:
+
+- Of several hypernyms, a synset keeps the one with the most of the given classes below it, since
+  that groups it with most of them; then the one whose nearest ancestor with yet more classes is the
+  most specific (a dog among a cat and a car is a canine, which leads to carnivores, before it is a
+  domestic animal, which leads to animals); then the most specific itself; then the lowest id.
+- Inner nodes with a single child vanish, so a chain leaves its most specific synset.
+- A class that is also an ancestor of another class becomes an inner node of that synset, with a
+  leaf of its own beside the others: "woman" holds the leaves "woman" and "girl". Classes of one
+  and the same synset are siblings below it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import networkx as nx
+import numpy as np
+
+from nbdt.errors import NBDTError, listed
+from nbdt.tree.hierarchy import Hierarchy
+
+from .database import WordNet, wordnet
+
+
+class WordNetTreeError(NBDTError):
+    """Ids and names from which no tree can be made."""
+
+
+def from_wnids(wnids: Sequence[str], names: Sequence[str] | None = None) -> Hierarchy:
+    """The tree over classes whose WordNet ids are known.
+
+    Args:
+        wnids: one id such as "n02084071" for each class, in class order.
+        names: class names in the same order; by default each synset's first word, or the id
+            where two classes would be called the same.
+
+    Raises:
+        UnknownSynsetError: an id that WordNet 3.0 lacks.
+        WordNetTreeError: unequal lengths or a name given twice.
+        HierarchyError: fewer than two classes.
+    """
+    net = wordnet()
+    synsets = [net.index(wnid) for wnid in wnids]
+    labels = _default_names(synsets, net) if names is None else list(names)
+    if len(labels) != len(synsets):
+        raise WordNetTreeError(
+            f"Expected one name for each of {len(synsets)} ids, got {len(labels)} names."
+        )
+    repeated = sorted(label for label, times in Counter(labels).items() if times > 1)
+    if repeated:
+        raise WordNetTreeError(f"Class {listed(repeated)} is named twice; names must differ.")
+    return Hierarchy.from_networkx(_graph(synsets, labels, net), labels, collapse=True)
+
+
+def chosen_parents(synsets: Sequence[int], net: WordNet) -> dict[int, int]:
+    """The one parent of every synset from the given ones up to the root, by the rules above."""
+    closure = net.closure(sorted(set(synsets)))
+    below = np.bincount(closure.synset, minlength=net.num_synsets)
+    content = net.information_content
+
+    def rank(option: int) -> tuple[int, float, float, int]:
+        company = (a for a in net.ancestors(option) if below[a] > below[option])
+        nearest = max((float(content[a]) for a in company), default=0.0)
+        return int(below[option]), nearest, float(content[option]), -option
+
+    parents: dict[int, int] = {}
+    waiting = sorted(set(synsets))
+    while waiting:
+        synset = waiting.pop()
+        options = net.parents[synset].tolist()
+        if options and synset not in parents:
+            parents[synset] = options[0] if len(options) == 1 else max(options, key=rank)
+            waiting.append(parents[synset])
+    return parents
+
+
+def _default_names(synsets: Sequence[int], net: WordNet) -> list[str]:
+    names = [net.name(synset) for synset in synsets]
+    times = Counter(names)
+    return [
+        name if times[name] == 1 else net.wnid(synset)
+        for name, synset in zip(names, synsets, strict=True)
+    ]
+
+
+def _graph(synsets: Sequence[int], labels: Sequence[str], net: WordNet) -> nx.DiGraph[str]:
+    """Every class as a leaf below its own synset; chains are left for the caller to collapse."""
+    parents = chosen_parents(synsets, net)
+    taken = set(labels)
+    keys = {
+        synset: _key(net.wnid(synset), taken) for synset in {*synsets, *parents, *parents.values()}
+    }
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for synset in sorted(keys):
+        graph.add_node(keys[synset], name=net.name(synset), wnid=net.wnid(synset))
+    graph.add_edges_from((keys[parent], keys[child]) for child, parent in sorted(parents.items()))
+    for synset, label in zip(synsets, labels, strict=True):
+        graph.add_node(label, name=label, wnid=net.wnid(synset))
+        graph.add_edge(keys[synset], label)
+    return graph
+
+
+def _key(wnid: str, taken: set[str]) -> str:
+    """Classes may themselves be called by an id; an inner node then needs another one."""
+    return wnid if wnid not in taken else f"{wnid}/"

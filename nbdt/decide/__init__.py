@@ -1,0 +1,1 @@
+"""Decisions: rules, paths, the head, node maps, attaching to other models, metrics."""

@@ -1,0 +1,147 @@
+"""Heads in other people's models: `attach`, `detach`, `flat`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NBDTError
+from ..network.last_layer import OUTPUT, find_module, last_layer, layer_that_answers
+from ..tree.hierarchy import Hierarchy
+from .head import NBDTHead
+
+M = TypeVar("M", bound=nn.Module)
+OUTPUT_HEAD = "nbdt_head"  # the submodule's name where the rules are on a model's output
+
+
+def attach(
+    model: M, hierarchy: Hierarchy, *, rule: str, layer: str | None = None, example: Any = None
+) -> M:
+    """Put an `NBDTHead` in the place of the model's last linear layer; return the model.
+
+    The layer is found by structure, see `nbdt.network.last_layer`: the last linear layer or 1 × 1
+    convolution with one output per class. With an `example` the model is run once, and the layer
+    is the one whose output is the model's: nothing is taken on trust. It is kept inside the head,
+    so that `detach` gives the model back. Where no single layer gives the logits, the head goes on
+    the model's output, as its submodule `nbdt_head`.
+
+    Args:
+        model: any classifier; it is changed in place.
+        hierarchy: its classes are, in order, the model's outputs.
+        rule: as in `DecisionRules`.
+        layer: the name of the layer that gives the logits, where the search would find another;
+            "" for the model's output.
+        example: the model's argument, or a tuple or mapping of its arguments.
+
+    Raises:
+        NBDTError: no such layer, one that a softmax module follows, a model that has a head
+            already, or one that TorchScript made. Without an example, what a model only does in
+            ``forward`` cannot be seen: a softmax, a factor, an average of several calls.
+    """
+    if _heads(model):
+        raise NBDTError("The model has an NBDTHead already; detach(model) first.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise NBDTError(
+            "A TorchScript model cannot be changed; attach to the model it was made of."
+        )
+    name = _place(model, hierarchy.num_classes, example) if layer is None else layer
+    linear = find_module(model, name) if name != OUTPUT else nn.Identity()
+    head = NBDTHead.from_linear(linear, hierarchy, rule=rule)
+    if name == OUTPUT:
+        _put_on_output(model, head)
+    else:
+        _replace(model, linear, head)
+    return model
+
+
+def detach(model: M) -> M:
+    """Undo `attach`: the very same layer takes its old place. Returns the model.
+
+    Raises:
+        NBDTError: the model has no head, or is one.
+    """
+    for name, head in _require_heads(model).items():
+        if not name:
+            raise NBDTError("This is a bare NBDTHead; its linear layer is `head.linear`.")
+        if name.rpartition(".")[2] == OUTPUT_HEAD:
+            _take_off_output(model.get_submodule(name.rpartition(".")[0]))
+        else:
+            _replace(model, head, head.linear)
+    return model
+
+
+@contextmanager
+def flat(model: nn.Module) -> Iterator[None]:
+    """Inside, the model gives its flat logits: what `TreeSupervisionLoss` takes.
+
+    Works through wrappers such as DistributedDataParallel. One thread at a time: the switch sits
+    on the head.
+
+    Raises:
+        NBDTError: the model has no head.
+    """
+    heads = _require_heads(model).values()
+    before = [head.gives_flat for head in heads]
+    for head in heads:
+        head.gives_flat = True
+    try:
+        yield
+    finally:
+        for head, value in zip(heads, before, strict=True):
+            head.gives_flat = value
+
+
+def _place(model: nn.Module, num_classes: int, example: Any) -> str:
+    if example is None:
+        return last_layer(model, num_classes)
+    return layer_that_answers(model, num_classes, example)
+
+
+def _heads(model: nn.Module) -> dict[str, NBDTHead]:
+    return {name: part for name, part in model.named_modules() if isinstance(part, NBDTHead)}
+
+
+def _require_heads(model: nn.Module) -> dict[str, NBDTHead]:
+    heads = _heads(model)
+    if not heads:
+        raise NBDTError(
+            f"{type(model).__name__} has no NBDTHead; attach(model, hierarchy, rule=…) first."
+        )
+    return heads
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Everywhere: a model may reach one layer by two names."""
+    for name, part in list(model.named_modules(remove_duplicate=False)):
+        if part is old:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
+
+
+def _put_on_output(model: nn.Module, head: NBDTHead) -> None:
+    parameter = next(model.parameters(), None)
+    head.train(model.training).to(parameter.device if parameter is not None else None)
+    model.add_module(OUTPUT_HEAD, head)
+    if type(model).forward is not nn.Sequential.forward:  # which now ends with the head
+        model.register_forward_hook(_decide_output)
+
+
+def _take_off_output(model: nn.Module) -> None:
+    delattr(model, OUTPUT_HEAD)
+    hooks = model._forward_hooks  # noqa: SLF001  a handle would not survive a deep copy
+    for key in [key for key, hook in hooks.items() if hook is _decide_output]:
+        del hooks[key]
+
+
+def _decide_output(model: nn.Module, _inputs: Any, output: Any) -> Tensor:
+    """A forward hook; it finds the head on the model, so that copies use their own."""
+    if not isinstance(output, Tensor):
+        raise NBDTError(
+            f"{type(model).__name__} gives a {type(output).__name__} instead of logits (batch, "
+            "classes), which the rules on its output need; attach with layer='…' names a layer."
+        )
+    return cast(Tensor, getattr(model, OUTPUT_HEAD)(output))

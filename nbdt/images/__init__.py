@@ -1,0 +1,1 @@
+"""Images: open one safely, or list the images of a data set."""

@@ -1,0 +1,340 @@
+"""Opens one hostile image safely.
+
+Everyone in this project reads images through here. What comes out is a plain 8-bit RGB
+`PIL.Image.Image`, upright and without metadata; what goes wrong is an `ImageError` of one line.
+Pillow's global settings are neither changed nor relied upon.
+
+`MAX_PIXELS`: the largest photographs people have, 20,000 x 20,000, fit. Decoded they take 4 bytes
+a pixel, so at most 2 GB, twice that while a copy is made: a service that strangers reach should
+pass less (50 million is a generous camera). `max_side` is off by default, because training and
+measurements need the pixels as stored; what shows a picture should pass `AMPLE_SIDE`. A JPEG is
+then reduced while it is decoded, anything else straight afterwards.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NoReturn, TypeAlias
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from ..errors import NBDTError
+
+MAX_PIXELS = 500_000_000
+MAX_BYTES = 2 << 30  # an uncompressed file of MAX_PIXELS takes 1.5 GB
+AMPLE_SIDE = 2048
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_TRUST = "make it smaller, or raise the limit if you trust it"
+_MAX_ICC_BYTES = 4 << 20
+_PIECE = 1 << 20
+_TURN = Image.Transpose
+_TURNS = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM}
+_TURNS |= {5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}
+
+
+class ImageError(NBDTError):
+    """An image or archive was refused: which one, what was expected, what came, the remedy."""
+
+
+class _TiffFile(TiffImagePlugin.TiffImageFile):
+    """TIFF without Pillow's second check against its global limit of pixels: ours came first."""
+
+    def load_prepare(self) -> None:
+        if self._im is None:
+            self.im = Image.new(self.mode, self._tile_size).im
+        super().load_prepare()
+
+
+# Not `Image.open`: its limit of pixels is global to the process and below ours. Each of these
+# classes decodes only its own format, and none starts another program.
+_SIGNATURES: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
+    (b"\xff\xd8\xff", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
+    (b"GIF87a", "GIF", GifImagePlugin.GifImageFile),
+    (b"GIF89a", "GIF", GifImagePlugin.GifImageFile),
+    (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
+    *((start, "TIFF", _TiffFile) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+)
+
+
+def open_image(
+    source: StrPath | BinaryIO | bytes,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    max_side: int | None = None,
+) -> Image.Image:
+    """Open an image as 8-bit RGB: upright, opaque (on white), in sRGB, without any metadata.
+
+    Of an animation, the first frame. A binary stream is read from where it stands.
+
+    Args:
+        source: a path, a binary stream, or the file's bytes.
+        name: what to call the image in messages; by default its path.
+        max_pixels: refuse an image whose header claims more, before decoding anything.
+        max_bytes: refuse a larger file.
+        max_side: reduce the image until no side is longer; it is never enlarged.
+
+    Raises:
+        ImageError: missing, unreadable, not a regular file, empty, too large, of another format,
+            damaged or truncated. No file content raises anything else.
+        ValueError: `max_side` is below 1.
+    """
+    if max_side is not None and max_side < 1:
+        raise ValueError(f"max_side: expected at least 1 or None, got {max_side}")
+    name = _name_of(source) if name is None else name
+    with _stream(source, name, max_bytes) as stream:
+        form, plugin = _recognise(stream, name)
+        try:
+            return _decode(plugin(stream), name, max_pixels, max_side)
+        except ImageError:
+            raise
+        except Exception as error:  # parsers of hostile bytes raise nearly everything there is
+            expected = f"a complete, undamaged {form} image"
+            got = f"one that cannot be decoded ({type(error).__name__}: {error})"
+            remedy = "fetch it again, or export it as an 8-bit RGB JPEG or PNG"
+            raise refusal(name, expected, got, remedy) from error
+
+
+def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """A file's bytes, under the checks of `open_image`: for who needs more than the picture.
+
+    Raises:
+        ImageError: missing, unreadable, not a regular file, empty or too large.
+    """
+    name = _name_of(path)
+    with _stream(path, name, max_bytes) as stream:
+        return _read(stream, name, max_bytes)
+
+
+def check_bytes(data: bytes, name: str, max_bytes: int) -> bytes:
+    """`data` itself. Raises ImageError if it is empty or longer than `max_bytes`."""
+    _check_size(len(data), name, max_bytes)
+    return data
+
+
+def refusal(name: str, expected: str, got: str, remedy: str) -> ImageError:
+    """One line in which no file name or decoder message can smuggle a terminal's control codes."""
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in got)
+    return ImageError(f"{name!r}: expected {expected}, got {plain[:300]}; {remedy}")
+
+
+def refuse(error: ImageError) -> NoReturn:
+    """Raise it: an opener, or a reader, for what cannot be opened."""
+    raise error
+
+
+def _name_of(source: StrPath | BinaryIO | bytes) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    given = getattr(source, "name", None)  # an open file's, which may be its descriptor
+    return given if isinstance(given, str) else "<bytes>"
+
+
+# --- bytes in: a stream whose size was checked ---
+
+
+@contextmanager
+def _stream(source: StrPath | BinaryIO | bytes, name: str, limit: int) -> Iterator[BinaryIO]:
+    if isinstance(source, str | os.PathLike):
+        with regular_file(source, name) as file:
+            _check_size(os.fstat(file.fileno()).st_size, name, limit)
+            yield file
+        return
+    data = source if isinstance(source, bytes) else _read(source, name, limit)
+    _check_size(len(data), name, limit)
+    yield io.BytesIO(data)
+
+
+def _check_size(size: int, name: str, limit: int) -> None:
+    if size == 0:
+        raise refusal(name, "an image", "an empty file", "fetch or export it again")
+    if size > limit:
+        raise refusal(name, f"at most {limit:,} bytes", f"{size:,} or more", _TRUST)
+
+
+def _read(source: BinaryIO, name: str, limit: int) -> bytes:
+    pieces, size = [], 0
+    try:
+        # In pieces, because a reader sets aside all that it is asked for.
+        while size <= limit and (piece := source.read(min(_PIECE, limit + 1 - size))):
+            if not isinstance(piece, bytes):
+                raise refusal(name, "bytes", type(piece).__name__, "open it in binary mode")
+            pieces.append(piece)
+            size += len(piece)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: the stream is closed
+        raise refusal(name, "a readable stream", str(error), "open it again") from error
+    return b"".join(pieces)
+
+
+def regular_file(path: StrPath, name: str) -> BinaryIO:
+    """Open a file, but nothing that can block or act when it is opened: pipes, devices."""
+    try:
+        _check_regular(os.stat(path), name)
+        file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - the caller closes it
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise refusal(name, "a readable file", reason, "check path and permissions") from error
+    try:
+        _check_regular(os.fstat(file.fileno()), name)  # it may have been exchanged in between
+    except ImageError:
+        file.close()
+        raise
+    return file
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(status: os.stat_result, name: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise refusal(name, "a file", "a folder", "name the files inside")
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(name, "a regular file", "a pipe, socket or device", "save it to a file")
+
+
+def _recognise(stream: BinaryIO, name: str) -> tuple[str, type[ImageFile.ImageFile]]:
+    """The format by the first bytes, whatever the file is called."""
+    try:
+        head = stream.read(16)
+        stream.seek(0)
+    except OSError as error:
+        raise refusal(name, "a readable file", str(error), "check the disk") from error
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP", WebPImagePlugin.WebPImageFile
+    for signature, form, plugin in _SIGNATURES:
+        if head.startswith(signature):
+            return form, plugin
+    got = f"a file that starts with {head[:8]!r}"
+    raise refusal(name, f"an image ({_FORMATS})", got, "convert it to one of these")
+
+
+# --- pixels out ---
+
+
+def _decode(
+    picture: ImageFile.ImageFile, name: str, max_pixels: int, max_side: int | None
+) -> Image.Image:
+    width, height = picture.size
+    if width * height > max_pixels:
+        got = f"{width:,} x {height:,} = {width * height:,}"
+        raise refusal(name, f"at most {max_pixels:,} pixels", got, _TRUST)
+    if any("16" in str(tile.args) for tile in picture.tile):
+        picture.info.pop("transparency", None)  # a 16-bit colour: no 8-bit pixel can match it
+    if max_side is not None:
+        picture.draft(None, _target(picture.size, max_side))  # JPEG: decode at 1/2, 1/4 or 1/8
+    picture.load()
+    turn = _TURNS.get(_orientation(picture))
+    image = _eight_bit(picture)
+    if max_side is not None and max(image.size) > max_side:
+        target = _target(image.size, max_side)
+        image = image.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image = _srgb(_opaque(image), picture.info.get("icc_profile"))
+    if turn is not None:
+        image = image.transpose(turn)
+    if isinstance(image, ImageFile.ImageFile):
+        image = image.copy()  # without the parsed headers
+    image.info = {}
+    return image
+
+
+def _target(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    scale = min(1.0, max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        value = picture.getexif().get(0x0112)
+    except Exception:  # noqa: BLE001 - broken EXIF costs the orientation, not the photograph
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """To a mode that can be resized well: L, LA, RGB, RGBA or CMYK."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _scaled_grey(image)
+    if image.mode in ("LA", "RGBA", "CMYK"):
+        return image
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _scaled_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits to 0..255; Pillow by itself makes all above 255 white."""
+    black, white = _black_and_white(image)
+    if image.mode not in ("I", "F"):
+        image = image.convert("I")
+    scale = 255 / (white - black)
+    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
+
+
+def _black_and_white(image: Image.Image) -> tuple[float, float]:
+    if image.mode in ("I", "F"):
+        return _guessed_range(image)
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0.0, 65535.0
+    white = float(2 ** image.tag_v2[258][0] - 1)  # BitsPerSample: 12 bits come as 16
+    return (white, 0.0) if image.tag_v2.get(262) == 0 else (0.0, white)  # 0: WhiteIsZero
+
+
+def _guessed_range(image: Image.Image) -> tuple[float, float]:
+    """Modes I and F do not say what white is: the smallest usual range that holds the values."""
+    extrema: Any = image.getextrema()
+    low, high = float(extrema[0]), float(extrema[1])
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("its pixel values are not finite numbers")
+    if low < 0:
+        return low, max(high, low + 1)
+    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    return 0.0, next((white for white in usual if high <= white), high)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return white
+
+
+def _srgb(image: Image.Image, profile: object) -> Image.Image:
+    """By the image's colour profile if it has one of use, else by the mode alone."""
+    if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_ICC_BYTES:
+        try:
+            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(given):
+                srgb = ImageCms.createProfile("sRGB")
+                image = ImageCms.profileToProfile(image, given, srgb, outputMode="RGB") or image
+        except Exception:  # noqa: BLE001 - a broken profile costs the colours' precision only
+            return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

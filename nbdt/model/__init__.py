@@ -1,0 +1,1 @@
+"""The model: a backbone with a head; saved, published and exported."""

@@ -1,0 +1,236 @@
+"""A model as one file that runs without this package: ONNX, or torch.export's .pt2.
+
+The graph takes `images`, (batch, 3, size, size), any batch, and gives
+
+- `log_probs`: (batch, classes) leaf log-probabilities, `model(images)`;
+- `decisions`: (batch, nodes) log-probability of every node among its siblings, the root's 0;
+- `maps`: (batch, nodes, height, width) log-odds map of every node in closed form (see `nbdt.decide.maps`),
+  the root's 0; only for a linear head on an average pool.
+
+Nodes are in the order of the hierarchy's JSON, which lies in the file's metadata with everything
+else that a consumer needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..errors import NBDTError
+from ..files import umask
+from ..network.positions import pools_by_average, positions
+from .exported_tree import ExportedTree
+from .fingerprint import model_hash
+from .model import NBDT
+
+Format: TypeAlias = Literal["onnx", "torch"]
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+ONNX_LIMIT = 2**31  # bytes of one protobuf message
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` wrote.
+
+    Attributes:
+        path: the file.
+        outputs: their names, in order.
+        why_no_maps: the reason, for a person to read; empty where there are maps.
+    """
+
+    path: Path
+    outputs: tuple[str, ...]
+    why_no_maps: str
+
+
+def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:  # noqa: A002
+    """Write the model to one file, which appears whole or not at all.
+
+    Args:
+        model: stays as it is, also on its device; the file is for any.
+        path: written over if it exists.
+        format: "onnx" or "torch".
+
+    Raises:
+        NBDTError: an unknown format, a missing library, or a network that cannot be traced.
+        OSError: the file cannot be written.
+    """
+    check_format(format)
+    target = Path(path)
+    _check_writable(target)
+    if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on
+        model = copy.deepcopy(model).cpu()
+    graph = ExportedModel(model)
+    with _in_evaluation(model), tempfile.TemporaryDirectory(dir=target.parent) as aside:
+        written = Path(aside) / f"model{SUFFIXES[format]}"
+        _WRITERS[format](graph, model, written)
+        written.chmod(0o666 & ~umask())
+        written.replace(target)
+    return Export(target, graph.outputs, graph.why_no_maps)
+
+
+def check_format(format: str) -> None:  # noqa: A002
+    """Raises NBDTError, with the choices, for an unknown format."""
+    if format not in _WRITERS:
+        raise NBDTError(f"Unknown format {format!r}; there are {', '.join(_WRITERS)}.")
+
+
+class ExportedModel(nn.Module):
+    """Images to log-probabilities, decisions and, where there is a closed form, maps."""
+
+    def __init__(self, model: NBDT) -> None:
+        super().__init__()
+        # Not the model itself: its compiled tree would lie unused in the file.
+        self.backbone, self.linear = model.backbone, model.head.linear
+        self.tree = ExportedTree(model.hierarchy, model.rule).to(self.linear.weight.device)
+        with _in_evaluation(model):
+            with torch.no_grad():
+                feature_map = model.feature_map(_example(model)[:1])
+            self.side = model.preprocess.size
+            self.has_maps = pools_by_average(model, feature_map, (self.side, self.side))
+        self.why_no_maps = (
+            ""
+            if self.has_maps
+            else (
+                f"{model.architecture!r} has more than an average pool between its last feature map and "
+                "the linear head, so that its maps have no closed form"
+            )
+        )
+        self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.has_maps else 2]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs named above, in float32."""
+        backbone = cast(Any, self.backbone)
+        feature_map = backbone.forward_features(images)
+        features = backbone.forward_head(feature_map, pre_logits=True)
+        logits = self.linear(features).float()
+        scores = self.tree.scores(logits)
+        decisions = self.tree.decisions(scores)
+        answer = self.tree.log_probs(logits, decisions)
+        if not self.has_maps:
+            return answer, self.tree.columns(decisions)
+        grid = cast(Tensor, positions(self.backbone, feature_map, (self.side, self.side))).float()
+        shares = grid / (grid.shape[2] * grid.shape[3])
+        class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
+        maps = self.tree.log_odds_maps(class_maps, scores, decisions)
+        return answer, self.tree.columns(decisions), maps
+
+
+def description(model: NBDT) -> dict[str, str]:
+    """What a consumer needs beside the numbers: text by name, all but the simplest JSON."""
+    return {
+        "format": "nbdt-export",
+        "version": "1",
+        "nbdt": __version__,
+        "architecture": model.architecture,
+        "rule": model.rule,
+        "classes": json.dumps(model.hierarchy.classes),
+        "hierarchy": model.hierarchy.to_json(),
+        "preprocessing": json.dumps(asdict(model.preprocess)),
+        "model_hash": model_hash(model),
+    }
+
+
+# ---- writers -------------------------------------------------------------------------------
+
+
+def _write_onnx(graph: ExportedModel, model: NBDT, path: Path) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ModuleNotFoundError as error:
+        raise NBDTError(
+            f"Export to ONNX needs {error.name}; install it with: pip install "
+            "'nbdt-vision[export]'. The format 'torch' needs nothing."
+        ) from None
+    size = sum(value.nbytes for value in model.state_dict().values())
+    if size >= ONNX_LIMIT:
+        raise NBDTError(
+            f"The weights have {size:,} bytes; one ONNX file holds less than {ONNX_LIMIT:,}. "
+            "Use the format 'torch'."
+        )
+    program = torch.onnx.export(
+        graph,
+        (_example(model),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=list(graph.outputs),
+        verbose=False,
+    )
+    proto = cast(Any, program).model_proto
+    onnx.helper.set_model_props(proto, description(model))
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def _write_torch(graph: ExportedModel, model: NBDT, path: Path) -> None:
+    sizes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(graph, (_example(model),), dynamic_shapes=sizes)
+    torch.export.save(program, path, extra_files={"nbdt.json": json.dumps(description(model))})
+
+
+def _quietly(write: Callable[[ExportedModel, NBDT, Path], None]) -> Callable[..., None]:
+    """Without the exporters' own talk; what they raise becomes one error that says what to do."""
+
+    def quiet(graph: ExportedModel, model: NBDT, path: Path) -> None:
+        try:
+            with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
+                warnings.simplefilter("ignore")
+                write(graph, model, path)
+        except (NBDTError, OSError):
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise NBDTError(
+                f"{model.architecture!r} cannot be exported: torch {torch.__version__} could not "
+                f"trace it with any batch size ({type(error).__name__}: {reason})."
+            ) from error
+
+    return quiet
+
+
+_WRITERS = {"onnx": _quietly(_write_onnx), "torch": _quietly(_write_torch)}
+
+
+def _check_writable(target: Path) -> None:
+    """Before minutes of tracing."""
+    if target.is_dir():
+        raise NBDTError(f"{str(target)!r} is a folder; name a file.")
+    if not target.parent.is_dir():
+        raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
+
+
+def _example(model: NBDT) -> Tensor:
+    """Two images: a tracer takes a batch of one for a constant."""
+    side = model.preprocess.size
+    weight = model.head.linear.weight
+    return torch.zeros(2, 3, side, side, device=weight.device, dtype=weight.dtype)
+
+
+class _in_evaluation:  # noqa: N801  a context manager
+    """Evaluation mode for a while, every module's own mode restored."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.training = [part for part in model.modules() if part.training]
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for part in self.training:
+            part.training = True

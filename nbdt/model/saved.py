@@ -1,0 +1,200 @@
+"""The folder of a saved model, hostile until checked; nothing is built before all of it holds.
+
+A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import NBDTError, listed, nearest
+from ..files import check_record
+from ..network.preprocessing import Preprocessing
+from ..tree.hierarchy import Hierarchy
+
+FORMAT = "nbdt-model"
+VERSION = 1
+MAX_CONFIG = 2**20  # bytes
+WEIGHTS = "model.safetensors"
+REFERENCE = "reference.safetensors"
+TENSOR_FILES = (WEIGHTS, REFERENCE)
+ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, "README.md", "path.png")
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A checked folder.
+
+    Attributes:
+        root: the folder.
+        config: its config.json.
+        hierarchy: the tree, which is the one that the config names.
+        preprocessing: what turns a photograph into the input.
+        shapes: of the tensors in model.safetensors, by name.
+    """
+
+    root: Path
+    config: dict[str, Any]
+    hierarchy: Hierarchy
+    preprocessing: Preprocessing
+    shapes: dict[str, tuple[int, ...]]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of model.safetensors."""
+        return _read_tensors(self.root / WEIGHTS)
+
+    def reference(self) -> dict[str, Tensor]:
+        """The tensors of reference.safetensors, if there is one."""
+        path = self.root / REFERENCE
+        return _read_tensors(path) if path.exists() else {}
+
+
+def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
+    """Check the folder of a saved model, or of a bundled one.
+
+    Raises:
+        NBDTError: no such model; a file that is missing, damaged, not the one that was saved, or a
+            link to elsewhere; or a model of a newer version.
+    """
+    root = _find(folder)
+    _check_files(root)
+    config = _read_config(root / "config.json")
+    hierarchy = Hierarchy.load(root / "hierarchy.json")
+    if hierarchy.hash != config["hierarchy_hash"]:
+        raise NBDTError(
+            f"{str(root)!r}: hierarchy.json is not the one this model was saved with "
+            f"(hash {hierarchy.hash[:12]}…, expected {config['hierarchy_hash'][:12]}…)."
+        )
+    preprocessing = _read_preprocessing(root, config["preprocessing"])
+    shapes = _read_shapes(root / WEIGHTS)
+    _check_hashes(root, config.get("sha256", {}))
+    return SavedModel(root, config, hierarchy, preprocessing, shapes)
+
+
+def bundled() -> list[str]:
+    """Names of the models inside the package."""
+    root = files("nbdt") / "bundled"
+    return sorted(item.name for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of tensors in a folder."""
+    return {name: _sha256(folder / name) for name in TENSOR_FILES if (folder / name).exists()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find(folder: str | os.PathLike[str]) -> Path:
+    if str(folder) in bundled():
+        return Path(str(files("nbdt") / "bundled" / str(folder)))
+    root = Path(folder)
+    if not (root / "config.json").is_file():
+        inside = root / "model"  # where a training run leaves it
+        hint = f"There is one at {os.fspath(inside)!r}. " if inside.is_dir() else ""
+        raise NBDTError(
+            f"There is no saved model at {os.fspath(folder)!r} (a folder with config.json). {hint}"
+            f"Bundled models: {listed(bundled())}.{nearest(str(folder), bundled())}"
+        )
+    return root
+
+
+def _check_files(root: Path) -> None:
+    """Ordinary files that lie in the folder: a link could show or read any file of this machine."""
+    inside = root.resolve()
+    homes = [inside]
+    if inside.parent.name == "snapshots":  # how the Hugging Face cache keeps a download
+        homes.append(inside.parent.parent / "blobs")
+    for name in ("config.json", "hierarchy.json", *TENSOR_FILES):
+        path = root / name
+        if not os.path.lexists(path):
+            if name != REFERENCE:
+                raise NBDTError(f"{str(root)!r} is not complete: it has no {name}.")
+            continue
+        target = path.resolve()
+        if not any(target.is_relative_to(home) for home in homes):
+            raise NBDTError(
+                f"{str(path)!r} is a link out of the model's folder, to {str(target)!r}; copy the "
+                "file there if you trust it."
+            )
+        if not target.is_file():
+            raise NBDTError(f"{str(path)!r} is not an ordinary file.")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONFIG:
+        raise NBDTError(f"{str(path)!r} is larger than {MAX_CONFIG:,} bytes; not a model's config.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
+    config = check_record(config, path, FORMAT, VERSION)
+    wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
+    optional = {"provenance": dict, "sha256": dict}
+    wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
+    wrong += [key for key, kind in optional.items() if not isinstance(config.get(key, {}), kind)]
+    if wrong:
+        raise NBDTError(f"{str(path)!r} is damaged: missing or wrong {listed(wrong)}.")
+    return config
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
+    try:
+        return Preprocessing.from_dict(values)
+    except ValueError as error:
+        raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """From the header alone."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None
+
+
+def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
+    """Every file of tensors must be the one whose hash was saved."""
+    unknown = [name for name in hashes if name not in TENSOR_FILES]
+    if unknown:
+        raise NBDTError(
+            f"{str(root / 'config.json')!r} names files no model has: {listed(unknown)}."
+        )
+    for name, expected in hashes.items():
+        if not (root / name).exists():
+            raise NBDTError(f"{str(root)!r} is not complete: it has no {name}.")
+        if _sha256(root / name) != expected:
+            raise NBDTError(
+                f"{str(root / name)!r} is not the file that was saved (its SHA-256 differs from the "
+                "one in config.json): it was damaged or replaced. Fetch the model again."
+            )
+    untold = [name for name in TENSOR_FILES if (root / name).exists() and name not in hashes]
+    if untold:
+        raise NBDTError(
+            f"{str(root / 'config.json')!r} has no SHA-256 of {listed(untold)}: whether it is the file "
+            "that was saved cannot be told. Save or fetch the model again."
+        )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None

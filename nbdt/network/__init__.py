@@ -1,0 +1,1 @@
+"""Networks: their names, weights, last layer, positions and preprocessing."""

@@ -1,0 +1,223 @@
+"""Where a classifier makes its logits: found by structure, without running the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NBDTError, listed, nearest
+
+OUTPUT = ""  # the name of the model itself: its output is the logits
+# After one of these there are no logits any more, and a second softmax would be wrong silently.
+_SQUASHING = (
+    nn.Softmax,
+    nn.Softmax2d,
+    nn.Softmin,
+    nn.LogSoftmax,
+    nn.Sigmoid,
+    nn.LogSigmoid,
+    nn.Tanh,
+)
+_RESHAPING = (nn.Identity, nn.Flatten, nn.Unflatten)
+
+
+def last_layer(model: nn.Module, num_classes: int) -> str:
+    """The name of the layer that seems to give the logits: the last linear one that fits.
+
+    That is with an output per class, in the order of registration; `layer_that_answers` runs the
+    model and is sure. Where there is no such linear layer, it is the last 1 × 1 convolution.
+    `OUTPUT` where no single layer gives the logits: the model goes on computing after it
+    (SqueezeNet: ReLU, then a pool), several such layers stand side by side and share the answer
+    (distilled models, CrossViT), or it is a part of an adapter (LoRA).
+
+    Raises:
+        NBDTError: no such layer, or one that a softmax follows.
+    """
+    fitting = _fitting(model, num_classes)
+    last = fitting[-1]
+    after = list(_after(model, last))
+    _refuse_squashing(model, last, [*after, *_registered_after(model, last)])
+    goes_on = any(not isinstance(part, _RESHAPING) for part in after)
+    shared = any(_side_by_side(model, name, last) for name in fitting[:-1])
+    return OUTPUT if goes_on or shared or _in_adapter(model, last) else last
+
+
+def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
+    """As `last_layer`, found by running the model on an example instead of by structure.
+
+    It is the layer with an output per class that runs once and whose output is the model's; `OUTPUT`
+    where there is none and the model gives one tensor. Modes and weights stay as they are.
+
+    Args:
+        model: the classifier.
+        num_classes: its outputs.
+        example: the model's argument, or a tuple or mapping of its arguments.
+
+    Raises:
+        NBDTError: the model gives no logits (batch, classes), but probabilities say, or logits of
+            several layers inside something else.
+    """
+    output, given = _run_once(model, num_classes, example)
+    logits = _logits(output, num_classes)
+    for name, found in given.items():
+        if len(found) == 1 and torch.equal(found[0].flatten(1), logits):
+            return name
+    sums = logits.sum(dim=1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums)):
+        raise NBDTError(
+            f"{type(model).__name__} gives probabilities, not logits: they sum to 1. Remove the "
+            "softmax; a head gives log-probabilities itself."
+        )
+    if output is not logits:
+        raise NBDTError(
+            f"{type(model).__name__} computes its logits from more than one layer and gives a "
+            f"{type(output).__name__}: there is no place for a head. Wrap it in a module that gives the "
+            "logits alone."
+        )
+    return OUTPUT
+
+
+def _run_once(
+    model: nn.Module, num_classes: int, example: Any
+) -> tuple[Any, dict[str, list[Tensor]]]:
+    """The model's output, in evaluation mode, and those of each layer with an output per class."""
+    given: dict[str, list[Tensor]] = {}
+
+    def kept(name: str) -> Callable[..., None]:
+        return lambda _layer, _inputs, output: given.setdefault(name, []).append(output)
+
+    hooks = [
+        part.register_forward_hook(kept(name))
+        for name, part in model.named_modules()
+        if name and width(part, "out") == num_classes
+    ]
+    modes = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _called(model, example), given
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _called(model: nn.Module, example: Any) -> Any:
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def _logits(output: Any, num_classes: int) -> Tensor:
+    """In a model's output: itself, its `logits`, or the first of several."""
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, tuple | list):
+        found = getattr(output, "logits", output[0] if output else None)
+    else:
+        found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] != num_classes:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise NBDTError(
+            f"Expected logits (batch, {num_classes}) from the model, one for each class of the "
+            f"hierarchy, got {shape}."
+        )
+    return found
+
+
+def class_weights(model: nn.Module, num_classes: int) -> Tensor:
+    """(classes, features): the weights of the last layer that has an output per class.
+
+    Raises:
+        NBDTError: no such layer.
+    """
+    layer = model.get_submodule(_fitting(model, num_classes)[-1])
+    return cast(Tensor, layer.weight).flatten(1)
+
+
+def _fitting(model: nn.Module, num_classes: int) -> list[str]:
+    layers = {name: part for name, part in model.named_modules() if width(part, "out")}
+    fitting = [name for name, part in layers.items() if width(part, "out") == num_classes]
+    linear = [name for name in fitting if isinstance(layers[name], nn.Linear)]
+    fitting = linear or fitting
+    if not fitting or fitting == [""]:
+        found = [f"{name} ({width(part, 'out')})" for name, part in layers.items()]
+        raise NBDTError(
+            f"Expected a linear layer inside {type(model).__name__} with {num_classes} outputs, "
+            f"one for each class of the hierarchy, or a 1 × 1 convolution; found "
+            f"{listed(found[-5:]) or 'none'}. If the model's output is {num_classes} logits all "
+            "the same, say layer='' to put the rules on the output; or use NBDTHead."
+        )
+    return fitting
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """The module of that name. Raises NBDTError, with the nearest, if there is none."""
+    known = dict(model.named_modules(remove_duplicate=False))
+    if name not in known:
+        raise NBDTError(f"{type(model).__name__} has no module {name!r}.{nearest(name, known)}")
+    return cast(nn.Module, known[name])
+
+
+def width(module: nn.Module, side: str) -> int | None:
+    """Inputs ("in") or outputs ("out") of a linear layer or 1 × 1 convolution, None for others."""
+    if isinstance(module, nn.Linear):
+        return int(getattr(module, f"{side}_features"))
+    if isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and module.groups == 1:
+        return int(getattr(module, f"{side}_channels"))
+    return None
+
+
+def _after(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """What runs after a module in the Sequentials around it."""
+    while name:
+        name, _, child = name.rpartition(".")
+        around = model.get_submodule(name)
+        if not isinstance(around, nn.Sequential):
+            return
+        children = dict(around.named_children())
+        yield from list(children.values())[list(children).index(child) + 1 :]
+
+
+def _registered_after(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """What the modules around a module hold after it, which they probably run after it."""
+    while name:
+        name, _, child = name.rpartition(".")
+        children = dict(model.get_submodule(name).named_children())
+        yield from list(children.values())[list(children).index(child) + 1 :]
+
+
+def _refuse_squashing(model: nn.Module, name: str, after: list[nn.Module]) -> None:
+    kinds = [type(part).__name__ for part in after if isinstance(part, _SQUASHING)]
+    if kinds:
+        raise NBDTError(
+            f"In {type(model).__name__} a {kinds[0]} follows the last layer {name!r}, so that the "
+            f"model gives no logits. Remove the {kinds[0]}: a head gives log-probabilities itself. (If "
+            f"the model does not run it, say layer={name!r}.)"
+        )
+
+
+def _in_adapter(model: nn.Module, name: str) -> bool:
+    """Whether a module around it adds to a layer that it wraps, as peft's do."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name and isinstance(getattr(model.get_submodule(name), "base_layer", None), nn.Module):
+            return True
+    return False
+
+
+def _side_by_side(model: nn.Module, first: str, last: str) -> bool:
+    """Whether the names differ in one part only, below something that does not run them in turn."""
+    parts, others = first.split("."), last.split(".")
+    differing = [i for i, pair in enumerate(zip(parts, others, strict=False)) if len({*pair}) > 1]
+    if len(parts) != len(others) or len(differing) != 1:
+        return False
+    around = model.get_submodule(".".join(parts[: differing[0]]))
+    if isinstance(around, nn.Sequential):
+        return False
+    same_input = width(model.get_submodule(first), "in") == width(model.get_submodule(last), "in")
+    return isinstance(around, nn.ModuleList) or same_input

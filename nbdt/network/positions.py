@@ -1,0 +1,86 @@
+"""Where a network's last features lie in the picture: feature maps and tokens seen as grids."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ..model.model import NBDT
+
+ODD = 0.35  # log of the ratio up to which a grid's shape may differ from the picture's
+
+Size = tuple[int, int]  # height, width
+
+
+def positions(backbone: nn.Module, values: Tensor, picture: Size) -> Tensor | None:
+    """(batch, channels, height, width) of a feature map or of tokens; None if there are none.
+
+    Networks seldom say how their features lie, so the shape of the picture tells: channels come
+    first or last, whichever leaves positions of that shape, and tokens form such a grid.
+
+    Args:
+        backbone: the network that made them.
+        values: of `picture` pixels, (batch, channels, height, width), (batch, height, width,
+            channels) or (batch, tokens, channels).
+        picture: height and width of the images, in pixels.
+    """
+    shape = _patches(backbone, picture)
+    if values.ndim == 4:
+        first, last = _odd(values.shape[2:], shape), _odd(values.shape[1:3], shape)
+        named_last = getattr(backbone, "output_fmt", "") == "NHWC"
+        return (
+            values.permute(0, 3, 1, 2) if (last, not named_last) < (first, named_last) else values
+        )
+    if values.ndim != 3:
+        return None
+    grid, skipped = _grid(backbone, values.shape[1], shape)
+    return values[:, skipped:].transpose(1, 2).unflatten(2, grid) if grid else None
+
+
+def pools_by_average(model: NBDT, feature_map: Tensor, picture: Size) -> bool:
+    """Whether the network's pooling is the plain average over the positions of its feature map.
+
+    Asked of a random feature map of that shape, since networks do not say. Its channels lie far on
+    both sides of zero, so that a ReLU or a limit after the pool shows.
+    """
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        probe = torch.randn(feature_map[:1].shape, generator=draw).to(feature_map)
+        seen = positions(model.backbone, probe, picture)
+        if seen is None or seen.shape[1] != model.head.linear.in_features:
+            return False
+        seen += 10 * torch.randn(seen.shape[1], 1, 1, generator=draw).to(seen)  # a view of `probe`
+        pooled, average = model.pool(probe), seen.mean(dim=(2, 3))
+    near = max(1e-3, 4 * torch.finfo(probe.dtype).eps)
+    return pooled.shape == average.shape and torch.allclose(pooled, average, near, near)
+
+
+def _patches(backbone: nn.Module, picture: Size) -> tuple[float, float]:
+    """The picture's height and width in patches, where the network says how large these are."""
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None) or 1
+    height, width = patch if isinstance(patch, tuple | list) else (patch, patch)
+    return picture[0] / height, picture[1] / width
+
+
+def _odd(grid: tuple[int, ...], shape: tuple[float, float]) -> float:
+    """How far a grid is from a shape: 0 if it is as wide for its height."""
+    return abs(math.log(grid[0] * shape[1]) - math.log(grid[1] * shape[0]))
+
+
+def _grid(backbone: nn.Module, tokens: int, shape: tuple[float, float]) -> tuple[Size | None, int]:
+    """Height and width of the patch tokens, and how many other tokens come before them.
+
+    Some networks add their class token only after the blocks, so both counts are tried.
+    """
+    best: tuple[float, Size | None, int] = (ODD, None, 0)
+    for skipped in (getattr(backbone, "num_prefix_tokens", 0), 0):
+        count = tokens - skipped
+        for height in (h for h in range(1, count + 1) if count % h == 0):
+            found = _odd((height, count // height), shape)
+            if count > 1 and found < best[0]:
+                best = found, (height, count // height), skipped
+    return best[1], best[2]

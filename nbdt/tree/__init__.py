@@ -1,0 +1,1 @@
+"""The class hierarchy: its nodes, how it is built, and its compiled index tensors."""

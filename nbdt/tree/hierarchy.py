@@ -1,0 +1,360 @@
+"""A class hierarchy: a rooted tree whose leaves are exactly the classes, in a stated order."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import listed, nearest
+from ..files import write_atomic
+from .building import collapse_chains, nodes_from_graph, nodes_from_nested, nodes_from_paths
+from .nodes import HierarchyError, Node, canonical_tree, node_record, short
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+FORMAT = "nbdt-hierarchy"
+VERSION = 1
+MAX_SHOWN_DEPTH = 250  # levels that printing draws; each costs four columns on every line below
+MAX_FILE = 256 * 2**20  # bytes; 100,000 classes take about 20 MB
+
+
+@dataclass(frozen=True, repr=False)
+class Hierarchy:
+    """A validated tree over `classes`, in canonical order: equal trees are equal objects.
+
+    Siblings are ordered by their smallest class index and nodes breadth-first, so the root is
+    node 0, a parent precedes its children, siblings are neighbours and a level is a slice.
+    Prefer the constructors `from_paths`, `from_nested`, `from_networkx` and `load`.
+
+    Args:
+        nodes: the nodes in any order.
+        classes: class names in the order of the classifier's outputs.
+
+    Raises:
+        HierarchyError: see the class's description; the message names node and remedy.
+    """
+
+    nodes: tuple[Node, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        classes = tuple(self.classes)
+        made = [node if type(node) is Node else Node(*node) for node in self.nodes]
+        nodes = canonical_tree(made, classes)
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "nodes", nodes)
+
+    # ---- constructors -------------------------------------------------------------------
+
+    @classmethod
+    def from_paths(
+        cls, paths: Iterable[str | Sequence[str]], *, collapse: bool = False
+    ) -> Hierarchy:
+        """One path per class, ``"animal/mammal/cat"`` or ``["animal", "mammal", "cat"]``.
+
+        The order of `paths` is the class order. A root is added unless all paths share their
+        first part. `collapse` removes inner nodes that have a single child.
+
+        Raises:
+            HierarchyError: no paths, an empty name, a repeated class, a class that is also an
+                inner node, or a chain while `collapse` is False.
+        """
+        return cls._build(*nodes_from_paths(paths), collapse)
+
+    @classmethod
+    def from_nested(
+        cls,
+        nested: Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+        *,
+        collapse: bool = False,
+    ) -> Hierarchy:
+        """Nested groups, ``{"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"]}}``.
+
+        A group is a mapping from names to groups or a list of class names and mappings; None or
+        an empty mapping marks a class. A single outermost group is the root, otherwise one is
+        added. `classes` gives the class order; by default the order of appearance.
+
+        Raises:
+            HierarchyError: as `from_paths`, or a value that is neither group nor class, or
+                `classes` that are not exactly the leaves.
+        """
+        nodes, found = nodes_from_nested(nested)
+        return cls._build(nodes, found if classes is None else classes, collapse)
+
+    @classmethod
+    def from_networkx(
+        cls, graph: nx.DiGraph[Any], classes: Sequence[str], *, collapse: bool = False
+    ) -> Hierarchy:
+        """A directed graph with edges from parent to child.
+
+        Node attributes ``name`` and ``wnid`` are kept. A leaf is a class by its key or, failing
+        that, by its name. Inner nodes keep ``str(key)`` as their id.
+
+        Raises:
+            HierarchyError: as `from_paths`, or two parents, two roots, a cycle, an undirected
+                graph, or `classes` that are not exactly the leaves.
+        """
+        leaves = {name for name in classes if isinstance(name, str)}
+        return cls._build(nodes_from_graph(graph, leaves), classes, collapse)
+
+    @classmethod
+    def _build(cls, nodes: list[Node], classes: Sequence[str], collapse: bool) -> Hierarchy:
+        return cls(tuple(collapse_chains(nodes) if collapse else nodes), tuple(classes))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Hierarchy:
+        """Read what `save` wrote.
+
+        Raises:
+            HierarchyError: not such a file, damaged, or written by a newer version.
+            OSError: the file cannot be read.
+        """
+        size = Path(path).stat().st_size
+        if size > MAX_FILE:
+            raise HierarchyError(
+                f"{os.fspath(path)!r} has {size:,} bytes; a hierarchy has at most {MAX_FILE:,}."
+            )
+        try:
+            return cls.from_json(Path(path).read_bytes())
+        except HierarchyError as error:
+            raise HierarchyError(f"{os.fspath(path)!r}: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Hierarchy:
+        """The inverse of `to_json`. Raises HierarchyError for anything else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise HierarchyError(
+                f"Expected JSON written by Hierarchy.save, but it cannot be parsed "
+                f"({type(error).__name__}: {short(str(error))})."
+            ) from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise HierarchyError(
+                f'Expected a JSON object with "format": "{FORMAT}", got {short(data)}. '
+                "Other formats are read by `nbdt hierarchy convert`."
+            )
+        if data.get("version") != VERSION:
+            raise HierarchyError(
+                f"Hierarchy format version {short(data.get('version'))} is not known to this "
+                f"release, which reads version {VERSION}; upgrade nbdt-vision."
+            )
+        try:
+            nodes = tuple(
+                Node(node["id"], node["parent"], node.get("name", node["id"]), node.get("wnid"))
+                for node in data["nodes"]
+            )
+            if not isinstance(data["classes"], list):
+                raise TypeError('"classes" is no list')
+            classes = tuple(data["classes"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise HierarchyError(
+                f"The hierarchy is damaged: {type(error).__name__} {error}. "
+                'Each of "nodes" needs "id" and "parent"; "classes" is a list of names.'
+            ) from None
+        return cls(nodes, classes)
+
+    # ---- output -------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """Readable JSON with a format version, one node a line."""
+        encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes one a call
+        lines = [encode(node_record(node)) for node in self.nodes]
+        classes = json.dumps(list(self.classes), ensure_ascii=False)
+        body = ",\n  ".join(lines)
+        return (
+            f'{{"format": "{FORMAT}", "version": {VERSION},\n "classes": {classes},\n'
+            f' "nodes": [\n  {body}\n]}}\n'
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json` to `path`, atomically. Raises OSError if it cannot be written."""
+        write_atomic(path, self.to_json())
+
+    def to_networkx(self) -> nx.DiGraph[Any]:
+        """A DiGraph keyed by node id, with ``name``, ``wnid`` (where known), ``class_index``."""
+        import networkx as nx
+
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        for index, node in enumerate(self.nodes):
+            attributes: dict[str, Any] = {"name": node.name}
+            if node.wnid:
+                attributes["wnid"] = node.wnid
+            if self.class_indices[index] >= 0:
+                attributes["class_index"] = self.class_indices[index]
+            graph.add_node(node.id, **attributes)
+        graph.add_edges_from((str(node.parent), node.id) for node in self.nodes[1:])
+        return graph
+
+    # ---- structure, all by node index ---------------------------------------------------
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, which is the number of leaves."""
+        return len(self.classes)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, leaves included."""
+        return len(self.nodes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Name of each node, for people; names of inner nodes may repeat."""
+        return tuple(node.name for node in self.nodes)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Id of each node: unique, and kept by edits. A leaf's id is its class name."""
+        return tuple(node.id for node in self.nodes)
+
+    @cached_property
+    def parents(self) -> tuple[int, ...]:
+        """Index of each node's parent, -1 for the root; ``parents[i] < i``."""
+        position = {node.id: index for index, node in enumerate(self.nodes)}
+        return (-1, *(position[node.parent] for node in self.nodes[1:] if node.parent is not None))
+
+    @cached_property
+    def children(self) -> tuple[range, ...]:
+        """Each node's children, a range of node indices (empty for a leaf)."""
+        counts = Counter(self.parents)
+        ranges, start = [], 1
+        for index in range(self.num_nodes):
+            ranges.append(range(start, start + counts[index]))
+            start += counts[index]
+        return tuple(ranges)
+
+    @cached_property
+    def class_indices(self) -> tuple[int, ...]:
+        """Class index of each leaf, -1 for inner nodes."""
+        position = {name: index for index, name in enumerate(self.classes)}
+        return tuple(
+            -1 if children else position[node.id]
+            for node, children in zip(self.nodes, self.children, strict=True)
+        )
+
+    @cached_property
+    def leaf_nodes(self) -> tuple[int, ...]:
+        """Node index of each class."""
+        nodes = [0] * self.num_classes
+        for index, class_index in enumerate(self.class_indices):
+            if class_index >= 0:
+                nodes[class_index] = index
+        return tuple(nodes)
+
+    @cached_property
+    def inner_nodes(self) -> tuple[int, ...]:
+        """Indices of the nodes that decide between children."""
+        return tuple(index for index, children in enumerate(self.children) if children)
+
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """Edges between the root and each node."""
+        depths = [0] * self.num_nodes
+        for index, parent in enumerate(self.parents[1:], start=1):
+            depths[index] = depths[parent] + 1
+        return tuple(depths)
+
+    @property
+    def depth(self) -> int:
+        """Edges on the longest path from the root to a leaf."""
+        return self.depths[-1]
+
+    @cached_property
+    def heights(self) -> tuple[int, ...]:
+        """Edges between each node and the deepest leaf under it."""
+        heights = [0] * self.num_nodes
+        for index in range(self.num_nodes - 1, 0, -1):  # children before parents
+            parent = self.parents[index]
+            heights[parent] = max(heights[parent], heights[index] + 1)
+        return tuple(heights)
+
+    def path_to(self, node: int) -> list[int]:
+        """Node indices from the root to `node`, both included."""
+        path = [node]
+        while self.parents[path[-1]] >= 0:
+            path.append(self.parents[path[-1]])
+        return path[::-1]
+
+    def classes_under(self, node: int) -> list[int]:
+        """Class indices of the leaves under `node`, depth-first; a leaf is under itself."""
+        found, stack = [], [node]
+        while stack:
+            current = stack.pop()
+            stack.extend(reversed(self.children[current]))
+            if not self.children[current]:
+                found.append(self.class_indices[current])
+        return found
+
+    @cached_property
+    def _by_id(self) -> dict[str, int]:
+        return {node.id: index for index, node in enumerate(self.nodes)}
+
+    def index(self, node: str) -> int:
+        """Index of the node with this id or, failing that, this unambiguous name.
+
+        Raises:
+            HierarchyError: unknown (the nearest names are suggested) or ambiguous.
+        """
+        if node in self._by_id:
+            return self._by_id[node]
+        matches = [index for index, name in enumerate(self.names) if name == node]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            ids = listed(self.ids[index] for index in matches)
+            raise HierarchyError(f"{len(matches)} nodes are named {node!r}; say which id: {ids}.")
+        known = {*self.ids, *self.names}
+        raise HierarchyError(f"There is no node {node!r}.{nearest(str(node), known)}")
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content (structure, ids, names, WordNet ids, class order)."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    # ---- for people ---------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return (
+            f"Hierarchy({self.num_classes} classes, {len(self.inner_nodes)} inner nodes, "
+            f"depth {self.depth})"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        """One line a node; below MAX_SHOWN_DEPTH levels, where no page is wide enough, a "…"."""
+        stack = [(0, "", "")]
+        while stack:
+            node, first, rest = stack.pop()
+            yield first + self.names[node]
+            children = self.children[node]
+            if children and len(rest) >= 4 * MAX_SHOWN_DEPTH:
+                yield f"{rest}└── …"
+                continue
+            for child in reversed(children):
+                last = child == children[-1]
+                stack.append(
+                    (
+                        child,
+                        rest + ("└── " if last else "├── "),
+                        rest + ("    " if last else "│   "),
+                    )
+                )
+
+    def _repr_html_(self) -> str:
+        shown = "\n".join(islice(self._lines(), 200))
+        rest = f"\n… {self.num_nodes - 200:,} more nodes" if self.num_nodes > 200 else ""
+        return f"<pre>{html.escape(repr(self))}\n{html.escape(shown)}{rest}</pre>"

@@ -1,0 +1,218 @@
+"""Nodes as data, and the checks that turn a list of them into a tree."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import NBDTError, listed, nearest
+
+MAX_NAME = 500  # characters
+# Characters that reorder or hide text, so that a name would not read as what it is.
+_DECEPTIVE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # Unicode categories
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u3164\uffa0")  # of other categories
+# Joiners shape Persian, Indic scripts and emoji; beside ASCII or at an end they only hide.
+_JOINERS = "\u200c\u200d"
+_STRAY_JOINER = re.compile(f"(?:^|[\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?:[\x00-\x7f]|$)")
+
+
+class HierarchyError(NBDTError):
+    """A tree that cannot be a hierarchy. The message names the node and the remedy."""
+
+
+class Node(NamedTuple):
+    """One node as data. A leaf's `id` and `name` are its class; `parent` is None for the root."""
+
+    id: str
+    parent: str | None
+    name: str
+    wnid: str | None = None
+
+
+def node_record(node: Node) -> dict[str, str | None]:
+    """One node as JSON; a name equal to the id is left out."""
+    record: dict[str, str | None] = {"id": node.id, "parent": node.parent}
+    if node.name != node.id:
+        record["name"] = node.name
+    if node.wnid:
+        record["wnid"] = node.wnid
+    return record
+
+
+def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node, ...]:
+    """The nodes breadth-first, siblings by their smallest class index, once all checks hold.
+
+    Raises:
+        HierarchyError: not a tree whose leaves are exactly `classes`; see `Hierarchy`.
+    """
+    _check_words(nodes, classes)
+    children = _children_by_id(nodes)
+    order = _breadth_first(nodes, children)
+    _check_leaves(nodes, children, classes)
+    _check_arity(nodes, children)
+    return _canonical(order, children, classes)
+
+
+def short(value: object, limit: int = 60) -> str:
+    """`value` for a message: whatever arrived, escaped and cut."""
+    plain = value is None or isinstance(value, str | bytes | int | float)
+    text = repr(value) if plain else type(value).__name__  # repr of a deep value may not end
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def check_word(word: object, what: str) -> None:
+    """Raises HierarchyError, beginning with `what`, unless `word` can be shown as a name."""
+    if not isinstance(word, str):
+        raise HierarchyError(f"{what} must be text, got {short(word)}.")
+    if not word.strip():
+        raise HierarchyError(f"{what} is empty ({word!r}); give it a name.")
+    if len(word) > MAX_NAME:
+        raise HierarchyError(
+            f"{what} has {len(word):,} characters ({short(word)}); at most {MAX_NAME} are allowed."
+        )
+    hidden = not word.isprintable() and (any(map(_hides, word)) or _STRAY_JOINER.search(word))
+    if hidden or not _INVISIBLE.isdisjoint(word):
+        raise HierarchyError(
+            f"{what} {word!a} holds control, bidirectional or zero-width characters; remove them."
+        )
+
+
+def _hides(character: str) -> bool:
+    return unicodedata.category(character) in _DECEPTIVE and character not in _JOINERS
+
+
+def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise HierarchyError(f"A hierarchy needs two or more classes, got {len(classes)}.")
+    for name in classes:
+        check_word(name, "A class name")
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        raise HierarchyError(
+            f"Duplicate class {listed(repeated)}: class names are unique; qualify them, as in "
+            "'crane (bird)' and 'crane (machine)'."
+        )
+    checked = set(classes)  # a leaf's id and name are its class as a rule
+    for node in nodes:
+        for word, what in ((node.id, "A node id"), (node.name, "The name of node {id!r}")):
+            if not isinstance(word, str) or word not in checked:
+                check_word(word, what.format(id=node.id))
+        if node.parent is not None and not isinstance(node.parent, str):
+            raise HierarchyError(
+                f"The parent of node {node.id!r} must be an id or null, got {short(node.parent)}."
+            )
+        if node.wnid is not None and not _is_wnid(node.wnid):
+            raise HierarchyError(
+                f"Node {node.id!r} has WordNet id {short(node.wnid)}; expected a form like "
+                "'n02084071'."
+            )
+
+
+def _is_wnid(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("n[0-9]{8}", value) is not None
+
+
+def _children_by_id(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    """Children of each node id, once ids are unique and every parent exists."""
+    children: dict[str, list[Node]] = {}
+    parents: dict[str, str | None] = {}
+    for node in nodes:
+        if node.id in parents:
+            raise HierarchyError(
+                f"Node {node.id!r} appears under two parents, {parents[node.id]!r} and "
+                f"{node.parent!r}; a tree allows one: remove an edge, or give distinct names."
+            )
+        parents[node.id] = node.parent
+        children[node.id] = []
+    for node in nodes:
+        if node.parent is not None:
+            if node.parent not in children:
+                raise HierarchyError(f"Node {node.id!r} names an unknown parent {node.parent!r}.")
+            children[node.parent].append(node)
+    return children
+
+
+def _breadth_first(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> list[Node]:
+    """The nodes from the one root down; every node must be reached."""
+    roots = [node for node in nodes if node.parent is None]
+    if len(roots) > 1:
+        raise HierarchyError(
+            f"{len(roots)} roots: {listed(node.id for node in roots)}; put them under one node."
+        )
+    order = list(roots)
+    for node in order:  # grows while it is read
+        order.extend(children[node.id])
+    if len(order) < len(nodes):
+        reached = {node.id for node in order}
+        raise HierarchyError(_cycle_message([n for n in nodes if n.id not in reached]))
+    return order
+
+
+def _cycle_message(lost: Sequence[Node]) -> str:
+    """Follow parents from a node that no root reaches until one repeats."""
+    parent = {node.id: node.parent for node in lost}
+    seen: dict[str, int] = {}
+    current = lost[0].id
+    while current not in seen:
+        seen[current] = len(seen)
+        current = str(parent[current])
+    cycle = [*list(seen)[seen[current] :], current][::-1]
+    shown = " → ".join(map(repr, cycle if len(cycle) <= 8 else [*cycle[:4], "…", *cycle[-3:]]))
+    return f"The parents form a cycle: {shown}; remove one of these edges."
+
+
+def _check_leaves(
+    nodes: Sequence[Node], children: Mapping[str, list[Node]], classes: Sequence[str]
+) -> None:
+    wanted = set(classes)
+    leaves = {node.id for node in nodes if not children[node.id]}
+    inner = {word for node in nodes if children[node.id] for word in (node.id, node.name)}
+    both = [name for name in classes if name not in leaves and name in inner]
+    if both:
+        raise HierarchyError(
+            f"Class {listed(both)} is also an inner node; a class is a leaf: give it a leaf of "
+            f"its own under that node, such as {both[0] + ' (other)'!r}."
+        )
+    missing = [name for name in classes if name not in leaves]
+    if missing:
+        raise HierarchyError(
+            f"The tree has no leaf for class {listed(missing)}.{nearest(missing[0], leaves)} "
+            "Add the leaf or remove the class."
+        )
+    extra = sorted(leaves - wanted)
+    if extra:
+        raise HierarchyError(
+            f"Leaf {listed(extra)} is not among the {len(wanted)} classes."
+            f"{nearest(extra[0], wanted)} Add the class or remove the leaf."
+        )
+
+
+def _check_arity(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> None:
+    wrong = next((node for node in nodes if node.name != node.id and not children[node.id]), None)
+    if wrong is not None:
+        raise HierarchyError(
+            f"Leaf {wrong.id!r} is named {wrong.name!r}; a leaf is named by its class."
+        )
+    chain = next((node for node in nodes if len(children[node.id]) == 1), None)
+    if chain is not None:
+        raise HierarchyError(
+            f"Inner node {chain.id!r} has the single child {children[chain.id][0].id!r}, which "
+            "decides nothing; remove it, or build with collapse=True."
+        )
+
+
+def _canonical(
+    order: Sequence[Node], children: Mapping[str, list[Node]], classes: Sequence[str]
+) -> tuple[Node, ...]:
+    """Breadth-first, siblings by their smallest class index."""
+    first = {name: index for index, name in enumerate(classes)}
+    for node in reversed(order):
+        if children[node.id]:
+            first[node.id] = min(first[child.id] for child in children[node.id])
+    result = [order[0]]
+    for node in result:
+        result.extend(sorted(children[node.id], key=lambda child: first[child.id]))
+    return tuple(result)

@@ -1,0 +1,751 @@
+"""The demo's server: the command, the API, what is refused, and what a visitor's state holds."""
+
+import asyncio
+import copy
+import http.client
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from nbdt import NBDT
+from nbdt.decide.paths import Decision, Path
+from nbdt.demo.app import build
+from nbdt.demo.command import PASSWORD, app, logins
+from nbdt.demo.examples import examples
+from nbdt.demo.forgotten import FORGOTTEN
+from nbdt.demo.server import SafeHeaders, check_port, launch
+from nbdt.demo.store import Store
+from nbdt.demo.ui.static_files import FOLDER
+from nbdt.demo.views.step_words import question, sentence
+from nbdt.demo.views.strip import draw_strip
+from nbdt.demo.views.sureness import unfamiliar, verdict
+from nbdt.demo.visitor import RECENT, Visitor
+from nbdt.errors import NBDTError
+from nbdt.explain import EvidenceIndex, explain
+from nbdt.hierarchies import edit
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")  # pandas 3, in Gradio
+
+PHOTO = Image.effect_noise((64, 48), 90).convert("RGB")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return NBDT.load("cifar10")
+
+
+@contextmanager
+def served(model, /, store=None, **options):
+    """The address of the page, served from this process.
+
+    Gradio makes an event loop for every lock and closes none of them; memory collected later,
+    in any test, would warn of it.
+    """
+    loops, make = [], asyncio.new_event_loop
+
+    def remembered():
+        loops.append(make())
+        return loops[-1]
+
+    port = free_port()
+    with patch.object(asyncio, "new_event_loop", remembered):
+        blocks = build(model, store=store)
+        launch(blocks, "127.0.0.1", port, block=False, **options)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        blocks.close(verbose=False)
+        asyncio.set_event_loop(None)
+        for loop in loops:
+            loop.close()
+
+
+@pytest.fixture(scope="module")
+def page(model):
+    with served(model, model="cifar10") as address:
+        yield address
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    PHOTO.save(path)
+    return path
+
+
+def ask(url, data=None, **headers):
+    """Status and text of a plain HTTP request."""
+    body = None if data is None else data if isinstance(data, bytes) else json.dumps(data).encode()
+    request = urllib.request.Request(url, body, {"content-type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(errors="replace")
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(folder, *options):
+    """The command in a process of its own, started in `folder`, with its temporary files there."""
+    port, log = free_port(), folder / f"log{len(options)}"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nbdt", "demo", "--port", str(port), "--store", "none", *options],
+            stdout=output, stderr=output, cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
+        )  # fmt: skip
+    try:
+        wait_until_open(port, process, log)
+        yield f"http://127.0.0.1:{port}", process, log
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def folders(place):
+    return sorted(path.name for path in place.glob("nbdt-demo-*"))
+
+
+def test_the_command_opens_the_page_and_leaves_no_photographs_behind(tmp_path):
+    (tmp_path / "nbdt-demo-file").touch()
+    (tmp_path / f"nbdt-demo-{os.getpid()}-alive").mkdir()
+    kept = folders(tmp_path)
+    with running(tmp_path) as (page, process, log):
+        status, text = ask(f"{page}/health")
+        assert status == 200
+        assert json.loads(text)["status"] == "ok"
+        assert json.loads(text)["model"] == "cifar100"
+        assert page in log.read_text()
+        said = outcome(page, event(page, "pick"), [None], event_data={"name": "cheetah"})
+        assert "cheetah" in said  # though the server runs elsewhere than in the repository
+        assert '"success":true' in said
+        (own,) = set(folders(tmp_path)) - set(kept)
+        assert [*(tmp_path / own).rglob("*.jpg")]
+        process.kill()
+        process.wait(20)
+        assert own in folders(tmp_path)
+    with running(tmp_path) as (_, process, _):
+        (other,) = set(folders(tmp_path)) - set(kept)
+        assert other.startswith(f"nbdt-demo-{process.pid}-")
+        process.terminate()
+        process.wait(20)
+        assert folders(tmp_path) == kept
+
+
+def wait_until_open(port, process, log):
+    for _ in range(240):
+        if process.poll() is not None:
+            pytest.fail(f"the demo stopped: {log.read_text()}")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.5)
+        finally:
+            connection.close()
+    pytest.fail(f"the demo did not open: {log.read_text()}")
+
+
+def test_a_port_that_is_taken_is_refused_and_the_next_free_one_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(NBDTError, match=rf"port {port}: .*in use.*Port \d+ is free: --port"):
+            check_port("127.0.0.1", port)
+
+
+def test_logins_come_from_a_file_or_the_environment_never_from_the_command_line(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "users"
+    file.write_text("# who may come\nann:one:two\n\nbob:three\n")
+    assert logins(str(file)) == [("ann", "one:two"), ("bob", "three")]
+    monkeypatch.setenv(PASSWORD, "secret")
+    assert logins("ann") == [("ann", "secret")]
+    monkeypatch.delenv(PASSWORD)
+    with pytest.raises(NBDTError, match=f"set the environment variable {PASSWORD}"):
+        logins("ann")
+    with pytest.raises(NBDTError, match="seen by everyone on this machine"):
+        logins("ann:secret")
+    file.write_text("ann\n")
+    with pytest.raises(NBDTError, match="line 1: expected user:password"):
+        logins(str(file))
+    file.write_text("\n")
+    with pytest.raises(NBDTError, match="no line of user:password"):
+        logins(str(file))
+
+
+def test_the_command_refuses_before_it_loads_anything(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = CliRunner().invoke(app, ["--port", str(taken.getsockname()[1])])
+    assert isinstance(result.exception, NBDTError)
+    assert "is free" in str(result.exception)
+
+
+# ---- the API -----------------------------------------------------------------------------------
+
+
+def test_the_api_takes_one_image_and_returns_path_and_pictures(page, photo):
+    from gradio_client import Client, handle_file
+
+    client = Client(page, verbose=False)
+    record, pictures = client.predict(handle_file(photo), api_name="/explain")
+    assert record["path"][-1]["chosen"] == record["class"]
+    product = 1.0
+    for decision in record["path"]:
+        product *= decision["probability"]
+    assert abs(product - record["probability"]) < 1e-9
+    assert len(pictures) == len(record["path"])
+    with Image.open(pictures[0]["image"]) as overlay:
+        assert overlay.size == (256, 256)
+
+
+def test_the_example_in_the_pages_runs(page, photo, capsys):
+    text = (FOLDER.parents[1] / "docs" / "demo.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    code = example.replace("http://127.0.0.1:7860", page).replace("photo.jpg", str(photo))
+    exec(compile(code, "demo.md", "exec"), {})
+    assert "→" in capsys.readouterr().out
+
+
+def test_only_the_verbs_are_offered(page):
+    status, text = ask(f"{page}/gradio_api/info")
+    offered = json.loads(text)["named_endpoints"]
+    assert status == 200
+    assert list(offered) == ["/explain", "/edit"]
+    assert len(offered["/explain"]["parameters"]) == 1
+
+
+def bomb():
+    """A PNG of a few hundred bytes that claims 3,600 million pixels."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    body = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def truncated():
+    stream = io.BytesIO()
+    PHOTO.save(stream, "JPEG")
+    return stream.getvalue()[:300]
+
+
+HOSTILE_FILES = {
+    "text.png": (b"<img src=x onerror=alert(1)>", "expected an image"),
+    "bomb.png": (bomb(), "at most 50,000,000 pixels"),
+    "cut.jpg": (truncated(), "complete, undamaged JPEG"),
+    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "expected an image"),
+    "empty.png": (b"", "expected an image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_the_api_says_why_it_refuses_a_file(page, tmp_path, name):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    data, message = HOSTILE_FILES[name]
+    (tmp_path / name).write_bytes(data)
+    client = Client(page, verbose=False)
+    with pytest.raises(AppError, match=message) as refusal:
+        client.predict(handle_file(tmp_path / name), api_name="/explain")
+    assert "<" not in str(refusal.value)
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def test_every_response_forbids_the_browser_to_ask_anyone_else(page):
+    with urllib.request.urlopen(page, timeout=30) as answer:
+        policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "..%2f..%2f..%2fetc%2fpasswd",
+        "file:///etc/passwd",
+        os.path.abspath(__file__),
+        "{temp}",
+        "{temp}/../../etc/passwd",
+        "/proc/self/environ",
+        "http://127.0.0.1:1/",
+    ],
+)
+def test_files_of_the_server_cannot_be_had(page, path):
+    path = path.format(temp=os.environ["GRADIO_TEMP_DIR"])
+    status, text = ask(f"{page}/gradio_api/file={path}")
+    assert 400 <= status < 500
+    assert "root:" not in text
+    assert "Traceback" not in text
+
+
+def test_an_upload_that_is_too_large_is_refused(page):
+    boundary = "----x"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = head.encode() + b"\0" * (21 * 2**20) + f"\r\n--{boundary}--\r\n".encode()
+    try:
+        status, text = ask(
+            f"{page}/gradio_api/upload",
+            body,
+            **{"content-type": f"multipart/form-data; boundary={boundary}"},
+        )
+    except urllib.error.URLError as error:  # the server may hang up before it has read it all
+        assert isinstance(error.reason, ConnectionError)
+    else:
+        assert status == 413
+        assert "size" in text
+    assert ask(f"{page}/health")[0] == 200
+
+
+def dependencies(page):
+    status, text = ask(f"{page}/config")
+    assert status == 200
+    return json.loads(text)["dependencies"]
+
+
+def endpoints(page):
+    return [(d["id"], len(d["inputs"])) for d in dependencies(page)]
+
+
+def event(page, name):
+    """The number of the only event of that name."""
+    (found,) = [d["id"] for d in dependencies(page) if name in [t[1] for t in d["targets"]]]
+    return found
+
+
+def outcome(page, index, data, session="s", event_data=None):
+    """What the queue says of a call made without the page."""
+    body = {"data": data, "fn_index": index, "session_hash": session}
+    body["event_data"] = {"id": data} if event_data is None else event_data
+    status, text = ask(f"{page}/gradio_api/queue/join", body)
+    if status != 200:
+        return text
+    return ask(f"{page}/gradio_api/queue/data?session_hash={session}")[1]
+
+
+def test_the_examples_do_not_depend_on_where_the_server_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in examples():
+        said = outcome(page, event(page, "pick"), [None], f"pick-{name}", {"name": name})
+        assert '"success":true' in said, name
+    neighbour = next(iter(examples().values())).path.with_name("page.js")
+    assert ask(f"{page}/gradio_api/file={neighbour}")[0] == 403
+
+
+def test_a_call_of_no_event_is_refused(page, capfd):
+    body = {"data": [], "fn_index": 999, "session_hash": "s"}
+    status, text = ask(f"{page}/gradio_api/queue/join", body)
+    assert status == 400
+    assert "no event" in text
+    assert "Traceback" not in capfd.readouterr().err
+
+
+CALL = {"data": [None], "fn_index": 0, "session_hash": "o"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://{own}", "{own}", 200),
+        ("http://LOCALHOST:{port}", "localhost:{port}", 200),
+        ("http://[::1]:80", "[::1]", 200),
+        (None, "{own}", 200),
+        ("https://evil.example", "{own}", 403),
+        ("http://127.0.0.1:1", "{own}", 403),
+        ("null", "{own}", 403),
+        ("", "{own}", 403),
+        ("http://{own}.evil.example", "{own}", 403),
+        ("http://evil.example:{port}", "evil.example:{port}", 403),
+        (None, "evil.example:{port}", 403),
+        (None, "127.0.0.1.evil.example", 403),
+        (None, "[", 403),
+    ],
+)
+def test_another_web_site_cannot_use_the_page(page, origin, host, status):
+    own = page.removeprefix("http://")
+    named = {"own": own, "port": own.split(":")[1]}
+    headers = {"host": host.format(**named)}
+    if origin is not None:
+        headers["origin"] = origin.format(**named)
+    assert ask(f"{page}/gradio_api/queue/join", CALL, **headers)[0] == status
+    assert ask(page, **headers)[0] == status
+
+
+def answer_of(app, headers, cookies=()):
+    """Status and headers that `SafeHeaders` gives before and after an application."""
+    sent = []
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"set-cookie", cookie) for cookie in cookies]})  # fmt: skip
+
+    async def send(message):
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(app(application)({"type": "http", "method": "POST", "headers": raw}, None, send))
+    return sent[0]["status"], sent[0]["headers"]
+
+
+def test_a_page_for_everybody_is_used_by_its_own_names_alone():
+    def everywhere(app):
+        return SafeHeaders(app, "0.0.0.0", ["Demo.example.org"])
+
+    def behind(app):
+        return SafeHeaders(app, "127.0.0.1", ["demo.example.org"])
+
+    site = {"origin": "https://demo.example.org"}
+    for served in (everywhere, behind):
+        assert answer_of(served, {"host": "demo.example.org"} | site)[0] == 200
+        assert answer_of(served, {"host": "127.0.0.1:7860"} | site)[0] == 200  # as nginx sends it
+        evil = {"origin": "https://evil.example", "x-forwarded-host": "evil.example"}
+        assert answer_of(served, {"host": "demo.example.org"} | evil)[0] == 403
+    own = {"host": "pc.lan:7860", "origin": "http://pc.lan:7860"}
+    assert answer_of(everywhere, own)[0] == 200
+    assert answer_of(behind, own)[0] == 403
+
+
+def test_no_cookie_goes_along_when_another_site_asks():
+    cookies = [b"a=1; HttpOnly; SameSite=none; Secure", b"b=2; SameSite=lax"]
+    headers = answer_of(SafeHeaders, {"host": "x"}, cookies)[1]
+    set_ = [value for name, value in headers if name == b"set-cookie"]
+    assert set_ == [b"a=1; HttpOnly; SameSite=lax; Secure", b"b=2; SameSite=lax"]
+    assert any(name == b"content-security-policy" for name, _ in headers)
+
+
+GARBAGE = [
+    None,
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    "${alert(1)}<img src=x onerror=alert(1)>",
+    [[[[[]]]]] * 3,
+    {"__proto__": 1, "id": {"$": 1}},
+    -1,
+]
+
+
+def test_calls_that_skip_the_page_are_answered_and_break_nothing(page):
+    asked = 0
+    for index, count in endpoints(page):
+        for number, garbage in enumerate(GARBAGE):
+            outcome(page, event(page, "load"), [None], f"{index}-{number}")  # else it is forgotten
+            text = outcome(page, index, [garbage] * count, f"{index}-{number}")
+            assert "Traceback" not in text
+            assert 'File "' not in text
+            assert "root:" not in text
+            asked += 1
+    assert asked >= 5 * len(GARBAGE)
+    assert ask(f"{page}/health")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"data": 1}', b'{"fn_index": 99999, "data": []}']
+)
+def test_hostile_json_is_refused(page, body):
+    for route in ("queue/join", "call/explain", "run/explain", "reset", "cancel"):
+        status, text = ask(f"{page}/gradio_api/{route}", body)
+        assert status != 200 or route not in {"queue/join", "run/explain"}  # which answer at once
+        assert "Traceback" not in text
+    assert ask(f"{page}/health")[0] == 200
+
+
+def test_the_server_fetches_nothing_that_a_request_names(page):
+    asked = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/photo.png"
+        file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+        status, text = ask(f"{page}/gradio_api/call/explain", {"data": [file]})
+        event = json.loads(text)["event_id"]
+        said = ask(f"{page}/gradio_api/call/explain/{event}")[1]
+        server.shutdown()
+    assert status == 200
+    assert "web address" in said
+    assert asked == []
+
+
+def test_a_login_guards_the_page_and_not_its_health(model):
+    with served(model, auth=[("ann", "secret")]) as page:
+        assert ask(f"{page}/health")[0] == 200
+        assert ask(f"{page}/gradio_api/call/explain", {"data": [None]})[0] == 401
+        assert ask(f"{page}/gradio_api/info")[0] == 401
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        assert ask(f"{page}/login", b"username=ann&password=wrong", **form)[0] == 400
+        assert ask(f"{page}/login", b"username=ann&password=secret", **form)[0] == 200
+
+
+def moved_cat(page, session):
+    sent = {"kind": "move", "nodes": ["cat"], "to": "vehicle", "seq": 7}
+    return outcome(page, event(page, "tree_edit"), [None], session, sent)
+
+
+def test_who_is_forgotten_is_told_so_until_there_is_a_photograph(page):
+    for session in ("new", "other"):
+        outcome(page, event(page, "load"), [None], session)
+        assert FORGOTTEN not in moved_cat(page, session)
+    said = moved_cat(page, "forgotten")
+    assert FORGOTTEN in said
+    assert '\\"seq\\":7' in said
+    for name in ("node_select", "name_wanted", "edit_reset", "edit_versions"):
+        assert FORGOTTEN in outcome(page, event(page, name), [None], "forgotten"), name
+    outcome(page, event(page, "pick"), [None], "forgotten", {"name": "cat"})
+    assert FORGOTTEN not in moved_cat(page, "forgotten")
+
+
+def test_corrections_of_who_is_forgotten_are_answered_and_opening_the_page_arrives(model, tmp_path):
+    store = Store.open(str(tmp_path / "kept.sqlite"))
+    sent = {"kind": "label", "label": "cat", "seq": 3}
+    with closing(store), served(model, store) as page:
+        assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
+        assert FORGOTTEN not in outcome(page, event(page, "look"), [None, ""], "x")
+        assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
+        outcome(page, event(page, "load"), [None, ""], "x")
+        said = outcome(page, event(page, "say"), [None, ""], "x", sent)
+        assert "no photograph yet" in said
+
+
+# ---- a visitor ---------------------------------------------------------------------------------
+
+
+def test_an_edit_and_a_click_need_no_second_forward_pass(model):
+    visitor = Visitor.new(model)
+    seen = []
+    handle = next(model.backbone.children()).register_forward_hook(lambda *_: seen.append(1))
+    try:
+        visitor.show(PHOTO)
+        first = visitor.explanation()
+        visitor.stack = visitor.stack.push(edit.move(visitor.hierarchy, "cat", "vehicle"))
+        second = visitor.explanation()
+        for node in visitor.hierarchy.ids:
+            visitor.node(node)
+    finally:
+        handle.remove()
+    assert seen == [1]
+    assert first.made["hierarchy"] != second.made["hierarchy"]
+    assert second.made["hierarchy"] == visitor.hierarchy.hash
+
+
+def test_a_visitor_sees_what_explain_says(model):
+    visitor = Visitor.new(model)
+    visitor.show(PHOTO)
+    visitor.stack = visitor.stack.push(edit.move(visitor.hierarchy, "cat", "vehicle"))
+    nodes = list(visitor.hierarchy.ids[1:])
+    slow = explain(model.with_hierarchy(visitor.hierarchy), PHOTO, nodes=nodes)[0]
+    fast = visitor.explanation()
+    assert fast.path.to_dict() == slow.path.to_dict()
+    for one, other in zip(fast.maps, slow.maps, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    for node in nodes:
+        np.testing.assert_allclose(visitor.node(node).map, slow.node_maps[node], atol=1e-6)
+
+
+def test_a_node_has_its_decision_and_its_chance_from_the_root(model):
+    visitor = Visitor.new(model)
+    visitor.show(PHOTO)
+    tree, path = visitor.hierarchy, visitor.explanation().path
+    leaf = visitor.node(path.class_name)
+    assert leaf.taken
+    assert leaf.probability == pytest.approx(path.probability)
+    assert leaf.decision == path.decisions[-1]
+    root = visitor.node(tree.ids[0])
+    assert root.probability == 1
+    assert root.decision == path.decisions[0]
+    leaves = [visitor.node(name).probability for name in tree.classes]
+    assert sum(leaves) == pytest.approx(1)
+    assert sum(visitor.node(name).taken for name in tree.classes) == 1
+
+
+@pytest.mark.parametrize("name", ["nobody", "", None, 7, ["cat"], "${alert(1)}", "x" * 10_000])
+def test_a_node_that_is_none_is_refused(model, name):
+    visitor = Visitor.new(model)
+    visitor.show(PHOTO)
+    with pytest.raises(NBDTError, match="no node") as refusal:
+        visitor.node(name)
+    assert len(str(refusal.value)) < 200
+
+
+def test_nothing_is_explained_before_there_is_a_photograph(model):
+    with pytest.raises(NBDTError, match="no photograph yet"):
+        Visitor.new(model).explanation()
+
+
+def test_every_visitor_begins_anew(model):
+    first = Visitor.new(model)
+    first.show(PHOTO)
+    first.stack = first.stack.push(edit.move(first.hierarchy, "cat", "vehicle"))
+    second = copy.deepcopy(first)
+    assert second.model is model
+    assert second.photo is None
+    assert not second.recent
+    assert second.hierarchy == model.hierarchy
+
+
+def test_the_last_photographs_are_kept_small(model):
+    visitor = Visitor.new(model)
+    for number in range(RECENT + 3):
+        visitor.show(Image.new("RGB", (900, 700), (number, 0, 0)))
+    assert len(visitor.recent) == RECENT
+    assert visitor.recent[0] is visitor.photo
+    assert [photo.layer is None for photo in visitor.recent] == [False] + [True] * (RECENT - 1)
+    assert all(max(photo.image.size) <= 512 for photo in list(visitor.recent)[1:])
+    visitor.show(Image.new("RGB", (900, 700), (RECENT, 0, 0)))
+    assert len({photo.hash for photo in visitor.recent}) == RECENT
+
+
+def test_another_version_of_the_model_sees_the_same_photographs(model):
+    visitor = Visitor.new(model)
+    visitor.show(Image.new("RGB", (90, 70), "red"))
+    visitor.show(PHOTO)
+    hashes = [photo.hash for photo in visitor.recent]
+    other = model.with_hierarchy(model.hierarchy)
+    visitor.use(other)
+    assert visitor.model is other
+    assert [photo.hash for photo in visitor.recent] == hashes
+    assert visitor.photo is visitor.recent[0]
+    assert visitor.explanation().path.class_name
+
+
+def test_evidence_stands_on_both_sides_of_every_step(model, tmp_path):
+    for name in model.hierarchy.classes:
+        (tmp_path / name).mkdir()
+        PHOTO.save(tmp_path / name / "1.png")
+    index = EvidenceIndex.build(model, tmp_path, thumbnails=True)
+    with_index, without = Visitor.new(model, index), Visitor.new(model)
+    for visitor in (with_index, without):
+        visitor.show(PHOTO)
+    record = json.loads(draw_strip(with_index).props["record"])
+    for step in record["steps"]:
+        for side, child in (("chosen", step["chosen"]), ("rejected", step["rival"])):
+            found = step["evidence"][side]
+            below = model.hierarchy.classes_under(model.hierarchy.index(child["name"]))
+            assert {f["label"] for f in found} <= {model.hierarchy.classes[i] for i in below}
+            assert all(f["picture"].startswith("data:image/jpeg;base64,") for f in found)
+            assert found[0]["similarity"] == "1.00"
+    assert record["hint"] == ""
+    bare = json.loads(draw_strip(without, source="cifar10").props["record"])
+    assert all("evidence" not in step for step in bare["steps"])
+    assert "nbdt evidence build cifar10 --data TRAIN" in bare["hint"]
+
+
+def test_evidence_of_another_network_is_refused(model, tmp_path):
+    for name in model.hierarchy.classes[:2]:
+        (tmp_path / name).mkdir()
+        PHOTO.save(tmp_path / name / "1.png")
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other.backbone.parameters()).add_(1)
+    index = EvidenceIndex.build(other, tmp_path)
+    with pytest.raises(NBDTError, match="another network"):
+        build(model, index=index)
+    visitor = Visitor.new(other, index)
+    visitor.use(model)
+    assert visitor.index is None
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def path(*shares, names=("animal", "mammal", "cat")):
+    decisions = tuple(
+        Decision("up", "up", (name, f"not {name}"), (name, f"not {name}"),
+                 (float(np.log(share)), float(np.log(1 - share))), 0)
+        for share, name in zip(shares, names, strict=True)
+    )  # fmt: skip
+    return Path(decisions, names[-1], 0, float(np.log(shares).sum()))
+
+
+def test_the_answer_goes_down_as_far_as_it_is_sure():
+    sure = verdict(path(0.99, 0.99, 0.99))
+    assert (sure.level, sure.headline, sure.sure) == ("sure", "cat", "It is 97 % sure.")
+    likely = verdict(path(0.99, 0.98, 0.7))
+    assert (likely.level, likely.headline) == ("likely", "cat")
+    assert likely.sure == "It is 68 % sure of that, and 97 % that it is a mammal."
+    climbed = verdict(path(0.97, 0.6, 0.6))
+    assert (climbed.level, climbed.headline) == ("unsure", "an animal")
+    assert (
+        climbed.sure
+        == "It is sure of that (97 %), but not which one. Its best guess is a cat: only 35 %."
+    )
+    lost = verdict(path(0.6, 0.6, 0.6))
+    assert (lost.level, lost.headline) == ("unsure", "It is not sure")
+    assert lost.sure == "Its best guess is a cat: only 22 %."
+
+
+def test_a_response_weaker_than_to_nearly_all_reference_photographs_is_told(model):
+    energies = torch.logsumexp(model.reference["logits"].double(), dim=1).sort().values
+    weak, usual = torch.zeros(10), torch.zeros(10)
+    weak += float(energies[0]) - np.log(10) - 1
+    usual += float(energies[len(energies) // 2]) - np.log(10)
+    assert "may be nothing it knows" in unfamiliar(model, weak)
+    assert f"{len(energies):,} photographs" in unfamiliar(model, weak)
+    assert unfamiliar(model, usual) is None
+    assert unfamiliar(model.with_hierarchy(model.hierarchy), weak) is None  # has no reference
+
+
+def test_a_step_says_how_it_went_and_where():
+    corner = np.zeros((6, 6), dtype=np.float32)
+    corner[0, 0] = 1
+    clear, close = path(0.95, names=("cat",)).decisions[0], path(0.55, names=("cat",)).decisions[0]
+    assert question(clear) == "cat or not cat?"
+    assert (
+        sentence(clear, corner)
+        == "It takes cat rather than not cat, with 95 %; mostly the region at the top left spoke for it."
+    )
+    assert (
+        sentence(close, -corner)
+        == "A close call: cat 55 %, not cat 45 %; most of the picture spoke against it."
+    )

@@ -1,0 +1,372 @@
+"""The demo in a real browser: what a visitor sees, does and is spared."""
+
+import re
+import socket
+from contextlib import suppress
+
+import pytest
+import torch
+from PIL import Image
+
+from nbdt import NBDT, Hierarchy, NBDTHead
+from nbdt.demo.app import build
+from nbdt.demo.server import launch
+from nbdt.demo.ui.static_files import FOLDER
+from nbdt.demo.views.sureness import sure_group
+
+pytestmark = [
+    pytest.mark.browser,
+    # Gradio leaves event loops and sockets of its own behind.
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+        "ignore:.*no_silent_downcasting",  # pandas 3, through Gradio's queue
+    ),
+]
+
+HOSTILE = [
+    "${alert(1)}",
+    "<img src=x onerror=alert(2)>",
+    "{{constructor.constructor('alert(3)')()}}",
+    "</script><script>alert(4)</script>",
+    "<a href=http://example.org>x</a>",
+    "'\"><svg onload=alert(5)>",
+    "@children",
+    "[x](javascript:alert(6))",
+    "\\u0041`${1}`",
+    "&lt;b&gt;",
+]
+SLOW = 60_000  # milliseconds: two busy cores are no failure
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def served(model):
+    port, blocks = free_port(), build(model)
+    launch(blocks, "127.0.0.1", port, model="cifar10", block=False)
+    return f"http://127.0.0.1:{port}", blocks
+
+
+@pytest.fixture(scope="module")
+def address():
+    url, blocks = served(NBDT.load("cifar10"))
+    yield url
+    blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tools:
+        found = tools.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens the page as another visitor, and in the end checks what the browser asked and said."""
+    tabs = []
+
+    def open_page(url, *, theme="light", width=1440, height=1000):
+        context = browser.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(SLOW)
+        tab = context.new_page()
+        tab.asked, tab.said = [], []
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("dialog", lambda dialog: (tab.said.append(dialog.message), dialog.dismiss()))
+        tab.goto(f"{url}/?__theme={theme}")
+        tab.wait_for_selector(".nbdt-example")
+        tabs.append((tab, url))
+        return tab
+
+    yield open_page
+    for tab, url in tabs:
+        outside = [u for u in tab.asked if not u.startswith((url, "data:", "blob:"))]
+        assert outside == []
+        assert tab.said == []
+        tab.context.close()
+
+
+def pick(tab, name="cat"):
+    tab.click(f".nbdt-example:has-text('{name}')")
+    tab.wait_for_selector(".nbdt-cards .nbdt-card")
+
+
+def pixels(tab, selector):
+    return tab.eval_on_selector(selector, "c => c.toDataURL()")
+
+
+def test_an_upload_shows_the_answer_the_path_and_a_map_for_every_step(visit, address, tmp_path):
+    tab = visit(address)
+    assert "Show it a photograph" in tab.inner_text(".nbdt-headline")
+    photo = tmp_path / "photo.png"
+    Image.open(FOLDER / "cat.jpg").save(photo)
+    tab.set_input_files("#nbdt-photo input[type=file]", photo)
+    tab.wait_for_selector(".nbdt-cards .nbdt-card")
+    crumbs = tab.locator("ol.nbdt-trail > li").all_inner_texts()
+    steps = tab.locator(".nbdt-cards .nbdt-card:not(.nbdt-flat)")
+    assert len(crumbs) == steps.count() + 1
+    assert all("%" in crumb for crumb in crumbs[1:])
+    assert tab.locator(".nbdt-card .nbdt-smooth").count() == steps.count() + 1
+    widths = tab.eval_on_selector_all(".nbdt-card img", "all => all.map(i => i.naturalWidth)")
+    assert min(widths) > 200
+    lit = tab.evaluate(
+        "JSON.stringify([...document.querySelectorAll('.nbdt-tree [aria-label], .nbdt-tree li')].length)"
+    )
+    assert int(lit) > 10
+
+
+def test_a_file_that_is_no_image_is_refused_as_text(visit, address, tmp_path):
+    bad = tmp_path / "<img src=x onerror=alert(1)>.png"
+    bad.write_text("<img src=x onerror=alert(1)>")
+    tab = visit(address)
+    tab.set_input_files("#nbdt-photo input[type=file]", bad)
+    tab.wait_for_selector("[data-testid=toast-text]")
+    assert "expected an image" in tab.inner_text("[data-testid=toast-text]")
+    assert tab.locator("[data-testid=toast-text] img").count() == 0
+
+
+def test_a_click_on_a_node_shows_its_decision_and_map(visit, address):
+    tab = visit(address)
+    pick(tab)
+    seen = {}
+    for name in ("vehicle", "ship", "animal"):
+        tab.locator(".nbdt-tree-name", has_text=re.compile(f"^{name}$")).first.click()
+        tab.wait_for_function(
+            "n => document.querySelector('.nbdt-node h3')?.textContent === n", arg=name
+        )
+        seen[name] = pixels(tab, ".nbdt-node .nbdt-smooth")
+        assert "%" in tab.inner_text(".nbdt-node .nbdt-bars")
+    assert len(set(seen.values())) == 3
+    tab.click(".nbdt-close")
+    tab.wait_for_selector(".nbdt-node", state="hidden")
+
+
+def test_a_photograph_can_be_taken_away_again(visit, address):
+    from playwright.sync_api import TimeoutError as TooLong
+
+    tab = visit(address)
+    shown, ship = tab.locator(".nbdt-node h3"), re.compile("^ship$")
+    for _ in range(6):  # a click before the page has come alive is nobody's
+        tab.locator(".nbdt-tree-name", has_text=ship).first.click()
+        with suppress(TooLong):
+            shown.wait_for(timeout=10_000)
+            break
+    assert "Show it a photograph" in tab.inner_text(".nbdt-node")
+    pick(tab)
+    tab.get_by_label("Remove Image").or_(tab.get_by_label("Clear")).first.click()
+    tab.wait_for_selector(".nbdt-waiting")
+    tab.wait_for_selector(".nbdt-cards", state="hidden")
+
+
+def test_opacity_raw_resolution_and_comparison_need_no_server(visit, address):
+    tab = visit(address)
+    pick(tab)
+    tab.wait_for_timeout(500)
+    before = len(tab.asked)
+    tab.locator(".nbdt-controls input[type=range]").fill("20")
+    assert tab.eval_on_selector(".nbdt-card canvas", "c => getComputedStyle(c).opacity") == "0.2"
+    assert tab.is_visible(".nbdt-card .nbdt-smooth")
+    tab.get_by_label("Raw resolution").check()
+    assert tab.is_hidden(".nbdt-card .nbdt-smooth")
+    raw = tab.locator(".nbdt-card .nbdt-raw").first
+    assert raw.evaluate("c => [c.width, c.height, getComputedStyle(c).imageRendering]") == [
+        8,
+        8,
+        "pixelated",
+    ]
+    assert tab.is_hidden(".nbdt-flat")
+    tab.get_by_label("Compare with plain Grad-CAM").check()
+    assert tab.is_visible(".nbdt-flat")
+    assert pixels(tab, ".nbdt-flat .nbdt-raw") != pixels(tab, ".nbdt-card:nth-child(1) .nbdt-raw")
+    assert len(tab.asked) == before
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_ticked_switch_looks_ticked(visit, address, theme):
+    tab = visit(address, theme=theme)
+    pick(tab)
+    tab.get_by_label("Raw resolution").check()
+    tick = tab.eval_on_selector(
+        ".nbdt-control input:checked",
+        "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e, '::after').borderRightColor]",
+    )
+    dark = ["rgb(99, 207, 192)", "rgb(12, 31, 28)"]
+    assert tick == (dark if theme == "dark" else ["rgb(15, 107, 98)", "rgb(255, 255, 255)"])
+
+
+def test_the_card_of_a_node_comes_into_view(visit, address):
+    tab = visit(address, height=900)
+    pick(tab)
+    tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    tab.wait_for_selector(".nbdt-node h3")
+    tab.wait_for_function(
+        "document.querySelector('.nbdt-node').getBoundingClientRect().bottom <= innerHeight + 1"
+    )
+    tab.evaluate("scrollTo(0, 0)")
+    tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    tab.wait_for_timeout(600)
+    assert tab.locator(".nbdt-node h3").is_visible()
+
+
+def test_an_answer_that_is_worth_little_says_why(visit, address, tmp_path):
+    tab = visit(address)
+    pick(tab, "coffee")
+    cautions = tab.locator(".nbdt-caution")
+    assert "“coffee”, which is not one of its classes" in cautions.first.inner_text()
+    pick(tab, "cat")
+    tab.wait_for_function(
+        "!document.querySelector('.nbdt-answer').textContent.includes('not one of its classes')"
+    )
+    tiny = tmp_path / "tiny.png"
+    Image.open(FOLDER / "cat.jpg").resize((24, 20)).save(tiny)
+    tab.get_by_label("Remove Image").or_(tab.get_by_label("Clear")).first.click()
+    tab.wait_for_selector(".nbdt-waiting")
+    tab.set_input_files("#nbdt-photo input[type=file]", tiny)
+    tab.locator(".nbdt-caution", has_text="24 × 20 pixels, fewer than the 32 × 32").wait_for()
+
+
+@pytest.mark.parametrize("name", ["rifle, suit + 599", "dog: collie + 1,204", "cat, dog"])
+def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(name):
+    model = NBDT.load("cifar10")
+    classes = model.hierarchy.classes
+    tree = Hierarchy.from_nested(
+        {
+            "all": {
+                "thing": {name: [*classes[:4]], "other": [*classes[4:7]]},
+                "rest": [*classes[7:]],
+            }
+        },
+        classes=classes,
+    )
+    rules = NBDTHead.from_linear(model.head.linear, tree, rule="marginal").rules
+    logits = torch.full((1, len(classes)), -9.0)
+    logits[0, :2] = 9.0  # sure of the group, not of the class
+    (path,) = rules.paths(logits)
+    assert path.decisions[1].children[path.decisions[1].chosen] == name
+    assert sure_group(path)[0] == "thing"
+
+
+def test_it_says_what_it_does_not_know(visit, address):
+    tab = visit(address)
+    assert "not a class" in tab.locator(".nbdt-example", has_text="coffee").inner_text()
+    pick(tab, "coffee")
+    assert "10 classes and nothing else" in tab.inner_text(".nbdt-answer")
+    tab.click(".nbdt-known summary")
+    assert "airplane" in tab.inner_text(".nbdt-known p")
+
+
+def test_everything_is_reached_by_keyboard_alone(visit, address):
+    tab = visit(address)
+
+    def tab_to(selector, limit=60):
+        for _ in range(limit):
+            tab.keyboard.press("Tab")
+            if tab.evaluate("s => document.activeElement.matches(s)", selector):
+                return
+        pytest.fail(f"no way to {selector} with the tab key")
+
+    tab_to(".nbdt-example")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(".nbdt-cards .nbdt-card")
+    tab_to(".nbdt-known summary")
+    tab_to(".nbdt-tree [role=treeitem]")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(".nbdt-node h3")
+    tab_to(".nbdt-close")
+    tab_to(".nbdt-controls input[type=range]")
+    tab.keyboard.press("ArrowLeft")
+    assert tab.evaluate("document.documentElement.style.getPropertyValue('--nbdt-heat')") == "0.7"
+    tab_to(".nbdt-controls input[type=checkbox]")
+    tab.keyboard.press("Space")
+    assert tab.is_visible(".nbdt-card .nbdt-raw")
+    tab_to(".nbdt-cards")
+
+
+def test_two_visitors_do_not_see_each_other(visit, address):
+    first, second = visit(address), visit(address)
+    pick(first, "cat")
+    assert "Show it a photograph" in second.inner_text(".nbdt-headline")
+    pick(second, "rocket")
+    second.wait_for_function("document.querySelector('.nbdt-headline').textContent !== 'cat'")
+    first.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    first.wait_for_selector(".nbdt-node h3")
+    photos = [tab.eval_on_selector(".nbdt-card img", "i => i.src") for tab in (first, second)]
+    assert photos[0] != photos[1]
+    assert second.is_hidden(".nbdt-node")
+
+
+def test_a_phone_scrolls_in_one_direction_only(visit, address):
+    tab = visit(address, width=390, height=844)
+    pick(tab)
+    tab.get_by_label("Compare with plain Grad-CAM").check()
+    tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    tab.wait_for_selector(".nbdt-node h3")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert (
+        tab.evaluate(
+            "getComputedStyle(document.querySelector('.nbdt-node-body')).gridTemplateColumns"
+        ).count("px")
+        == 1
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, address, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = visit(address, theme=theme)
+    empty = serious(Axe().run(tab))
+    pick(tab)
+    tab.get_by_label("Compare with plain Grad-CAM").check()
+    tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
+    tab.wait_for_selector(".nbdt-node h3")
+    tab.wait_for_timeout(500)
+    assert empty == []
+    assert serious(Axe().run(tab)) == []
+
+
+def serious(results):
+    return [
+        (found["id"], [node["html"][:300] for node in found["nodes"]])
+        for found in results.response["violations"]
+        if found["impact"] in {"serious", "critical"}
+    ]
+
+
+def test_hostile_names_stay_text(visit):
+    model = NBDT.load("cifar10")
+    groups = {"${alert(7)} <b>group</b>": HOSTILE[:5], "<em>other</em> {{x}}": HOSTILE[5:]}
+    hierarchy = Hierarchy.from_nested(groups, classes=HOSTILE)
+    head = NBDTHead.from_linear(model.head.linear, hierarchy, rule="marginal")
+    hostile = NBDT(model.backbone, head, model.architecture, model.preprocess).eval()
+    url, blocks = served(hostile)
+    try:
+        tab = visit(url)
+        pick(tab)
+        text = tab.inner_text("body")
+        shown = [name for name in HOSTILE if name in text]
+        assert len(shown) >= 5
+        for name in tab.locator(".nbdt-tree-name").all():
+            name.click()
+        tab.wait_for_selector(".nbdt-node h3")
+        tab.wait_for_timeout(500)
+        inside = ".nbdt-tree, .nbdt-answer, .nbdt-strip, .nbdt-node"
+        alien = tab.evaluate(
+            "s => [...document.querySelectorAll(s)].flatMap(r => [...r.querySelectorAll('script, a, svg[onload], img[onerror], b, em')].map(e => e.outerHTML))",
+            inside,
+        )
+        assert alien == []
+    finally:
+        blocks.close(verbose=False)

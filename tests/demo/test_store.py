@@ -1,0 +1,565 @@
+"""The store: nothing acknowledged is lost, nobody reaches for what is another's."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sqlalchemy import inspect, text
+
+import nbdt
+from nbdt import Hierarchy
+from nbdt.correction import Correction, CorrectionError, picture_hash
+from nbdt.demo.store import Store, engine
+from nbdt.demo.store.engine import VERSION_TABLE, open_engine
+from nbdt.demo.store.limits import Limits
+from nbdt.demo.store.place import StoreError, default_url, store_url
+from nbdt.demo.store.schema import Table
+from nbdt.hierarchies import edit
+from nbdt.images.image import open_image
+
+ANN, BOB = "a" * 64, "b" * 64
+MODEL, OTHER = "1" * 64, "2" * 64
+TREE = Hierarchy.from_nested({"animal": ["cat", "dog", "owl"], "vehicle": ["car", "bus"]})
+PHOTO = Image.effect_noise((40, 30), 90).convert("RGB")
+
+
+def label(text="cat", image=PHOTO, **more):
+    return Correction("label", picture_hash(image), label=text, model=MODEL, **more)
+
+
+# ---- where ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """A real server of this test's own, on a socket in its folder."""
+    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    initdb = shutil.which("initdb", path=os.pathsep.join([os.environ["PATH"], *map(str, homes)]))
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed")
+    tools = Path(initdb).resolve().parent
+    base = tmp_path_factory.mktemp("pg")
+    who = {}
+    if os.getuid() == 0:  # the server refuses to be root
+        who = {"user": "nobody"}
+        for folder in [base, *base.parents][: len(base.relative_to("/tmp").parts)]:
+            folder.chmod(0o755)
+        shutil.chown(base, "nobody")
+    data, log = base / "data", (base / "log").open("w")
+    subprocess.run(
+        [tools / "initdb", "-D", data, "-U", "nbdt", "-A", "trust", "--no-sync"],
+        check=True, stdout=log, stderr=log, cwd=base, **who,
+    )  # fmt: skip
+    server = subprocess.Popen(
+        [tools / "postgres", "-D", data, "-k", base, "-c", "listen_addresses="],
+        stdout=log, stderr=log, cwd=base, **who,
+    )  # fmt: skip
+    try:
+        yield f"postgresql://nbdt@/{{}}?host={base}", base
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        log.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """An empty place, in each database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/kept.sqlite"
+    import psycopg
+
+    address, _ = request.getfixturevalue("postgres")
+    name = "t" + os.urandom(6).hex()
+    for _ in range(100):
+        try:
+            with psycopg.connect(address.format("postgres"), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            break
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    return address.format(name)
+
+
+@pytest.fixture
+def store(url):
+    opened = Store.open(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory):
+    """A SQLite store for many examples."""
+    limits = Limits(corrections_of_visitor=100_000)
+    opened = Store.open(str(tmp_path_factory.mktemp("roomy") / "kept.sqlite"), limits=limits)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A SQLite store with next to no room."""
+    limits = Limits(
+        corrections_of_visitor=2, photograph_bytes=20_000, photograph_bytes_of_visitor=9_000,
+        photograph_bytes_in_all=12_000, hierarchies_of_visitor=1, hierarchy_bytes=2_000, text=10,
+        marks_of_visitor=1,
+    )  # fmt: skip
+    opened = Store.open(str(tmp_path / "small.sqlite"), limits=limits)
+    yield opened
+    opened.close()
+
+
+def test_by_default_it_is_a_file_of_this_persons_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert default_url() == str(tmp_path / "nbdt" / "corrections.sqlite")
+    store = Store.open(str(tmp_path / "new" / "kept.sqlite"))
+    assert store.place == str(tmp_path / "new" / "kept.sqlite")
+    store.close()
+    mode = stat.S_IMODE((tmp_path / "new" / "kept.sqlite").stat().st_mode)
+    assert mode == 0o600  # it may hold people's photographs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mysql://me:secret@host/x", "SQLite or PostgreSQL, not in 'mysql'"),
+        ("sqlite://", "in memory keeps nothing"),
+        ("://x", "Expected a path or a URL of a store"),
+    ],
+)
+def test_another_place_is_refused(text, message):
+    with pytest.raises(StoreError, match=message) as refusal:
+        store_url(text)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match=r"Corrections cannot be kept in .*--store"):
+        Store.open(str(tmp_path / "file" / "kept.sqlite"))
+    with pytest.raises(StoreError, match="cannot be opened: .*") as refusal:
+        Store.open("postgresql://me:secret@127.0.0.1:1/x")
+    assert "secret" not in str(refusal.value)
+
+
+def test_what_is_no_store_is_refused_and_kept_as_it_is(tmp_path):
+    noise = tmp_path / "noise"
+    noise.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        Store.open(str(noise))
+    assert noise.read_bytes() == b"not a database" * 100
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE songs (name TEXT)")
+    connection.close()
+    with pytest.raises(StoreError, match=r"holds other tables \(songs\)"):
+        Store.open(str(other))
+
+
+# ---- the schema -----------------------------------------------------------------------------
+
+
+def test_migrations_make_what_the_models_declare(url):
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
+        )
+        assert compare_metadata(context, Table.metadata) == []
+        assert set(inspect(connection).get_table_names()) == {*Table.metadata.tables, VERSION_TABLE}
+    engine.dispose()
+
+
+def test_a_newer_releases_store_is_refused_by_name_and_kept(url):
+    store = Store.open(url)
+    number = store.add_correction(label(), visitor=ANN)
+    engine = store._engine
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '99'"))
+        connection.execute(text("UPDATE about SET value = '7.1.0' WHERE key = 'release'"))
+    with pytest.raises(
+        StoreError, match=rf"by nbdt-vision 7\.1\.0, whose schema '99'.*{nbdt.__version__}.*upgrade"
+    ):
+        Store.open(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '1'"))
+    assert [saved.id for saved in store.corrections()] == [number]
+    store.close()
+
+
+def test_a_release_that_changes_the_schema_carries_everything_over(url, tmp_path, monkeypatch):
+    """What the next release will do: one more step, on a store with something in it."""
+    store = Store.open(url)
+    number = store.add_correction(label(note="Größe"), visitor=ANN, photo=PHOTO)
+    store.close()
+    later = tmp_path / "100%"
+    shutil.copytree(engine.MIGRATIONS, later)
+    (later / "versions" / "v2.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        "revision, down_revision, branch_labels, depends_on = '2', '1', None, None\n"
+        "def upgrade():\n"
+        "    with op.batch_alter_table('correction') as table:\n"
+        "        table.add_column(sa.Column('mood', sa.Text(), server_default='calm'))\n"
+        "        table.alter_column('note', type_=sa.String(5000))\n"
+    )
+    monkeypatch.setattr("nbdt.demo.store.engine.MIGRATIONS", later)
+    store = Store.open(url)
+    (saved,) = store.corrections()
+    assert (saved.id, saved.correction.note) == (number, "Größe")
+    assert picture_hash(store.photograph(saved.photograph)) == saved.correction.image
+    with store._engine.begin() as connection:
+        assert connection.scalar(text("SELECT mood FROM correction")) == "calm"
+    assert store.add_correction(label(), visitor=ANN) > number
+    store.close()
+
+
+OPENS = """
+import sys
+from nbdt.demo.store import Store
+print(len(Store.open(sys.argv[1]).corrections()))
+"""
+
+
+def test_servers_that_start_together_do_not_collide(url):
+    runs = [
+        subprocess.Popen([sys.executable, "-c", OPENS, url], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]  # fmt: skip
+    for run in runs:
+        out, errors = run.communicate(timeout=120)
+        assert (run.returncode, out.strip()) == (0, "0"), errors
+
+
+# ---- nothing acknowledged is lost -----------------------------------------------------------
+
+WRITES = """
+import sys
+from nbdt.correction import Correction
+from nbdt.demo.store import Store
+store = Store.open(sys.argv[1])
+for i in range(int(sys.argv[2])):
+    said = Correction("label", "c" * 64, label=f"{sys.argv[3]}-{i}")
+    print(store.add_correction(said, visitor=sys.argv[3]), said.label, flush=True)
+"""
+
+
+def writer(url, count, visitor):
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITES, url, str(count), visitor],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_kill_9_right_after_the_acknowledgement_loses_nothing(url):
+    acknowledged = {}
+    for lines in (1, 7):
+        process = writer(url, 10_000, ANN)
+        for _ in range(lines):
+            number, said = process.stdout.readline().split()
+            acknowledged[int(number)] = said
+        process.kill()
+        rest = process.communicate()[0]
+        for line in rest.splitlines(keepends=True):
+            if line.endswith("\n"):  # acknowledged before the signal arrived
+                number, said = line.split()
+                acknowledged[int(number)] = said
+    store = Store.open(url)
+    kept = {saved.id: saved.correction.label for saved in store.corrections()}
+    store.close()
+    assert acknowledged.items() <= kept.items()
+    assert len(kept) <= len(acknowledged) + 2  # at most the one in flight, of each process
+
+
+def test_two_servers_write_to_one_store_at_the_same_time(url):
+    runs = [writer(url, 60, visitor) for visitor in (ANN, BOB)]
+    said = [line.split() for run in runs for line in run.communicate(timeout=240)[0].splitlines()]
+    assert [run.returncode for run in runs] == [0, 0]
+    store = Store.open(url)
+    kept = {str(saved.id): saved.correction.label for saved in store.corrections()}
+    store.close()
+    assert dict(said) == kept
+    assert len(kept) == 120
+
+
+def test_a_write_waits_for_the_disk(tmp_path):
+    store = Store.open(str(tmp_path / "kept.sqlite"))
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    store.close()
+
+
+# ---- corrections ----------------------------------------------------------------------------
+
+
+def test_what_was_said_comes_back_as_it_was(store):
+    image = picture_hash(PHOTO)
+    said = [
+        label(note="<img src=x onerror=alert(1)> ${1} {{2}} \u202e", reference="a.tar!b/c.png"),
+        Correction("step", image, node="animal/", child="cat", model=MODEL, hierarchy=TREE.hash),
+        Correction("region", image, node="animal/", region=(0.1, 0.2, 1 / 3, 1.0)),
+    ]
+    numbers = [store.add_correction(one, visitor=ANN) for one in said]
+    saved = store.corrections(visitor=ANN)
+    assert [one.correction for one in saved] == said
+    assert [one.id for one in saved] == numbers
+    assert store.corrections(visitor=BOB) == []
+    assert [one.correction for one in store.corrections(ids=numbers[1:2])] == said[1:2]
+
+
+@given(
+    note=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200),
+    box=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+)
+@settings(max_examples=40)
+def test_any_text_and_any_region_survive(roomy, note, box):
+    try:
+        said = Correction("region", "c" * 64, node="n", region=tuple(box), note=note)
+    except CorrectionError:
+        return
+    number = roomy.add_correction(said, visitor=ANN)
+    assert roomy.corrections(ids=[number])[0].correction == said
+
+
+@pytest.mark.parametrize("note", ["a\0b", "half \ud83d"])
+def test_text_that_no_database_takes_is_refused(store, note):
+    with pytest.raises(StoreError, match="cannot be stored"):
+        store.add_correction(label(note=note), visitor=ANN)
+    assert store.corrections() == []
+
+
+def test_numbers_are_never_given_again(store):
+    first = store.add_correction(label(), visitor=ANN)
+    store.delete_corrections([first], visitor=ANN)
+    assert store.add_correction(label(), visitor=ANN) > first
+
+
+def test_another_visitors_corrections_cannot_be_deleted(store):
+    own, others = (store.add_correction(label(), visitor=v) for v in (ANN, BOB))
+    with pytest.raises(StoreError, match=f"no correction of yours with the number {others}"):
+        store.delete_corrections([own, others], visitor=ANN)
+    assert len(store.corrections()) == 2  # all or none
+    store.delete_corrections([own], visitor=ANN)
+    store.delete_corrections([others])  # the operator
+    assert store.corrections() == []
+
+
+# ---- photographs ----------------------------------------------------------------------------
+
+
+def camera_file():
+    """A JPEG that says where it was taken."""
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET-PLACE"
+    exif[0x0112] = 6
+    exif.get_ifd(0x8825)[1] = "N"
+    import io
+
+    stream = io.BytesIO()
+    Image.effect_noise((64, 48), 60).convert("RGB").save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def test_a_kept_photograph_has_the_same_hash_and_no_metadata(store):
+    photo = open_image(camera_file())
+    number = store.add_correction(label(image=photo), visitor=ANN, photo=photo)
+    (saved,) = store.corrections()
+    assert saved.id == number
+    kept = store.photograph_bytes(saved.photograph)
+    assert b"SECRET" not in kept
+    assert b"EXIF" not in kept.upper()
+    again = store.photograph(saved.photograph)
+    assert again.tobytes() == photo.tobytes()
+    assert picture_hash(again) == saved.correction.image
+    (listed,) = store.photographs()
+    assert (listed.width, listed.height, listed.size) == (48, 64, len(kept))
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    mode=st.sampled_from(["RGB", "L", "RGBA", "1", "CMYK"]),
+    seed=st.binary(min_size=1, max_size=60),
+)
+@settings(max_examples=40)
+def test_every_photograph_is_kept_without_loss(roomy, size, mode, seed):
+    image = Image.frombytes("RGB", size, (seed * 5000)[: 3 * size[0] * size[1]]).convert(mode)
+    number = roomy.add_correction(label(image=image), visitor=BOB, photo=image)
+    (saved,) = roomy.corrections(ids=[number])
+    assert picture_hash(roomy.photograph(saved.photograph)) == picture_hash(image)
+
+
+def test_one_longer_than_a_webp_can_be_is_kept_too(store):
+    image = Image.new("RGB", (17_000, 2), "teal")
+    store.add_correction(label(image=image), visitor=ANN, photo=image)
+    (kept,) = store.photographs()
+    assert store.photograph(kept.id).tobytes() == image.tobytes()
+
+
+def test_without_consent_no_photograph_is_kept(store):
+    store.add_correction(label(), visitor=ANN)
+    assert store.photographs() == []
+    assert store.corrections()[0].photograph is None
+
+
+def test_another_picture_than_the_corrected_one_is_refused(store):
+    with pytest.raises(StoreError, match="not the one that the correction is about"):
+        store.add_correction(label(), visitor=ANN, photo=Image.new("RGB", (9, 9)))
+    assert store.corrections() == []
+
+
+def test_two_corrections_share_a_copy_which_goes_with_the_last(store):
+    first, second = (store.add_correction(label(), visitor=ANN, photo=PHOTO) for _ in range(2))
+    others = store.add_correction(label(), visitor=BOB, photo=PHOTO)
+    assert [kept.visitor for kept in store.photographs()] == [ANN, BOB]
+    store.delete_corrections([first], visitor=ANN)
+    assert len(store.photographs()) == 2
+    store.delete_corrections([second], visitor=ANN)
+    assert [kept.visitor for kept in store.photographs()] == [BOB]
+    assert [saved.id for saved in store.corrections()] == [others]
+
+
+def test_photographs_can_be_deleted_by_themselves(store):
+    for visitor in (ANN, BOB):
+        store.add_correction(label(), visitor=visitor, photo=PHOTO)
+    ann, bob = store.photographs()
+    with pytest.raises(StoreError, match=f"no photograph {bob.id}; nothing was deleted"):
+        store.delete_photographs([ann.id, bob.id], visitor=ANN)
+    with pytest.raises(StoreError, match=f"no photograph {bob.id}"):
+        store.photograph(bob.id, visitor=ANN)
+    assert store.delete_photographs([ann.id]) == 1
+    assert [saved.photograph for saved in store.corrections()] == [None, bob.id]
+    assert store.delete_photographs() == 1
+    assert len(store.corrections()) == 2
+
+
+def test_a_visitor_can_be_forgotten(store):
+    for visitor in (ANN, BOB):
+        store.add_correction(label(), visitor=visitor, photo=PHOTO)
+        store.mark_evidence("e", "x.png", visitor=visitor)
+    saved = store.save_hierarchy(TREE, "mine", model=MODEL, visitor=ANN)
+    assert store.delete_visitor(ANN) == 3
+    assert {one.visitor for one in store.corrections()} == {BOB}
+    assert {one.visitor for one in store.photographs()} == {BOB}
+    assert {one.visitor for one in store.marks()} == {BOB}
+    assert store.hierarchies(MODEL)[0].visitor == ""
+    assert store.hierarchy(saved.id) == TREE
+
+
+# ---- limits ---------------------------------------------------------------------------------
+
+
+def test_what_strangers_may_fill_is_bounded(small):
+    huge = Image.frombytes("RGB", (200, 200), os.urandom(120_000))
+    with pytest.raises(StoreError, match=r"takes 0\.1 MB without loss; at most 0 MB are kept"):
+        small.add_correction(label(image=huge), visitor=ANN, photo=huge)
+    with pytest.raises(StoreError, match="room for 10 characters in a note, not 11"):
+        small.add_correction(label(note="x" * 11), visitor=ANN)
+    small.add_correction(label(), visitor=ANN)
+    small.add_correction(label(), visitor=ANN)
+    with pytest.raises(StoreError, match="room for 2 corrections of one visitor, not 3. Delete"):
+        small.add_correction(label(), visitor=ANN)
+    one, two = (Image.frombytes("RGB", (52, 52), os.urandom(8112)) for _ in range(2))
+    small.add_correction(label(image=one), visitor="x", photo=one)
+    with pytest.raises(StoreError, match="9,000 bytes of photographs for one visitor.*Delete some"):
+        small.add_correction(label(image=two), visitor="x", photo=two)
+    with pytest.raises(StoreError, match="12,000 bytes of photographs in this store"):
+        small.add_correction(label(image=two), visitor="y", photo=two)
+    assert len(small.photographs()) == 1
+    assert small.corrections(visitor="y") == []
+    small.save_hierarchy(TREE, "mine", model=MODEL, visitor=ANN)
+    with pytest.raises(StoreError, match="room for 1 saved hierarchies of one visitor"):
+        small.save_hierarchy(TREE, "mine", model=MODEL, visitor=ANN)
+    many = Hierarchy.from_nested({"a": [f"c{i}" for i in range(99)], "b": ["x", "y"]})
+    with pytest.raises(StoreError, match="room for 2,000 bytes in a hierarchy"):
+        small.save_hierarchy(many, "many", model=MODEL, visitor=BOB)
+    small.mark_evidence("e", "x", visitor=ANN)
+    with pytest.raises(StoreError, match="room for 1 marks"):
+        small.mark_evidence("e", "y", visitor=ANN)
+
+
+# ---- hierarchies, marks, models -------------------------------------------------------------
+
+
+def test_every_save_of_a_hierarchy_is_a_new_version(store):
+    changed, record = edit.move(TREE, "owl", "vehicle")
+    first = store.save_hierarchy(TREE, "birds", model=MODEL, visitor=ANN)
+    second = store.save_hierarchy(changed, "birds", model=MODEL, visitor=BOB, edits=[record])
+    elsewhere = store.save_hierarchy(TREE, "birds", model=OTHER, visitor=ANN)
+    assert [(s.name, s.version) for s in (first, second, elsewhere)] == [
+        ("birds", 1), ("birds", 2), ("birds", 1),
+    ]  # fmt: skip
+    assert store.hierarchies(MODEL) == [first, second]
+    assert [store.hierarchy(s.id) for s in (first, second)] == [TREE, changed]
+    assert store.hierarchy_edits(second.id) == [record]
+    with pytest.raises(StoreError, match="no saved hierarchy 999"):
+        store.hierarchy(999)
+    with pytest.raises(nbdt.HierarchyError):
+        store.save_hierarchy(TREE, "a\u202eb", model=MODEL, visitor=ANN)
+
+
+def test_marks_are_listed_by_index_and_visitor(store):
+    store.mark_evidence("one", "x.png", visitor=ANN, why="a watermark")
+    store.mark_evidence("one", "x.png", visitor=ANN, bad=False)
+    store.mark_evidence("two", "y.png", visitor=BOB)
+    assert [(m.reference, m.bad, m.why) for m in store.marks("one", visitor=ANN)] == [
+        ("x.png", True, "a watermark"), ("x.png", False, ""),
+    ]  # fmt: skip
+    assert len(store.marks()) == 3
+    assert store.marks("one", visitor=BOB) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(hierarchies=2), "room for 2 saved hierarchies in this store, not 3. Download"),
+        (
+            Limits(hierarchy_text_in_all=1_000),
+            "room for 1,000 characters of saved hierarchies in this store",
+        ),
+    ],
+)
+def test_hierarchies_of_all_together_are_bounded(url, limits, message):
+    assert 350 < len(TREE.to_json()) < 490
+    store = Store.open(url, limits=limits)
+    for visitor in (ANN, BOB):
+        store.save_hierarchy(TREE, "mine", model=MODEL, visitor=visitor)
+    with pytest.raises(StoreError, match=message):
+        store.save_hierarchy(TREE, "mine", model=OTHER, visitor="c" * 64)
+    assert len(store.hierarchies(MODEL)) == 2
+    assert store.hierarchies(OTHER) == []
+    store.close()
+
+
+def test_a_model_that_learnt_knows_its_parent_and_its_corrections(store, tmp_path):
+    numbers = [store.add_correction(label(), visitor=ANN) for _ in range(3)]
+    figures = {"before": {"soft": 0.5}, "after": {"soft": 0.75}}
+    made = store.add_model_version(
+        tmp_path, OTHER, parent=MODEL, learned=numbers[:2], left_out=1, accuracy=figures
+    )
+    assert store.model_versions() == [made]
+    assert (made.folder, made.parent, made.learned) == (str(tmp_path), MODEL, 2)
+    assert made.accuracy == json.loads(json.dumps(figures))
+    assert [saved.learned_by for saved in store.corrections()] == [(made.id,), (made.id,), ()]
+    with pytest.raises(StoreError, match="in the store already"):
+        store.add_model_version(
+            tmp_path, OTHER, parent=MODEL, learned=[], left_out=0, accuracy=figures
+        )
+    store.delete_corrections(numbers[:1])
+    assert store.model_versions()[0].learned == 2  # it did learn from both

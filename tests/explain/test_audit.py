@@ -1,0 +1,508 @@
+"""The audit: equal to slow twins and to Quantus, right where the right explanation is known."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+from torch import nn
+
+from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt.decide.head import NBDTHead
+from nbdt.explain.audit import baselines, sanity
+from nbdt.explain.audit.baselines import method_maps
+from nbdt.explain.audit.estimate import estimate, per_image
+from nbdt.explain.audit.findings import CURVES, beaten
+from nbdt.explain.audit.perturbation import BASELINES, area, blurred, curves, ranked, without_top
+from nbdt.explain.audit.report import markdown, save
+from nbdt.explain.audit.run import audit, count_steps, default_methods
+from nbdt.explain.audit.shortcut import positive_share, shortcut
+from nbdt.explain.audit.specificity import specificity, spreads
+from nbdt.explain.maps.log_odds import log_odds, measured_log_odds
+from nbdt.network.preprocessing import Preprocessing
+from nbdt.tree.index import Tree
+from tests import oracle
+
+TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
+RNG = np.random.default_rng(0)
+
+
+# ---- a network whose right explanation is known --------------------------------------------------
+
+SIDE, CELL = 32, 4
+KIND, WHICH = (4, 4, 8), (20, 20, 8)  # top, left and side of squares, in pixels
+
+
+def square(place):
+    top, left, side = place
+    found = torch.zeros(SIDE, SIDE)
+    found[top : top + side, left : left + side] = 1
+    return found
+
+
+CHECKER = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2 * 2.0 - 1
+
+
+class Known(nn.Module):
+    """Red checks in one square say animal or vehicle, green ones in another say which of them.
+
+    Nothing else matters. With `shaky`, all the rest makes a tiny but very steep difference: its
+    gradient is large, its effect is none.
+    """
+
+    num_classes = 0
+
+    def __init__(self, shaky=False):
+        super().__init__()
+        self.shaky = shaky
+
+    def forward_features(self, images):
+        kind, which = (
+            images[:, channel] * CHECKER * square(place)
+            for channel, place in enumerate((KIND, WHICH))
+        )
+        if self.shaky:
+            rest = 1 - square(KIND) - square(WHICH)
+            kind = kind + 0.02 * torch.sin(500 * images[:, 0]) * rest
+            which = which + 0.02 * torch.sin(500 * images[:, 1]) * rest
+        return nn.functional.avg_pool2d(torch.stack([kind, which], dim=1), CELL)
+
+    def forward_head(self, feature_map, pre_logits=True):
+        return feature_map.mean(dim=(2, 3))
+
+
+def known(shaky=False):
+    head = NBDTHead(2, TREE, rule="representative")
+    with torch.no_grad():
+        head.linear.weight.copy_(50.0 * torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]]))
+        head.linear.bias.zero_()
+    plain = Preprocessing(SIDE, (0.0,) * 3, (1.0,) * 3, 1.0, "bicubic")
+    return NBDT(Known(shaky), head, "hand-made", plain).eval()
+
+
+def known_images(count=12):
+    """Noise, with one pattern in each of the two squares that matter."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.3 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    signs = torch.randint(0, 2, (count, 2), generator=generator) * 2.0 - 1
+    images[:, 0] += signs[:, 0, None, None] * CHECKER * square(KIND)
+    images[:, 1] += signs[:, 1, None, None] * CHECKER * square(WHICH)
+    return images
+
+
+@pytest.fixture(scope="module")
+def known_audit():
+    return audit(known(), known_images(), checked=3)
+
+
+def test_the_right_map_beats_both_controls_everywhere(known_audit):
+    for controls in beaten(known_audit, "grad-cam").values():
+        assert controls == ["random", "centre"]
+    assert any(
+        finding == "grad-cam: finds what decides: on every curve better than both controls."
+        for finding in known_audit.findings
+    )
+
+
+def test_controls_lose(known_audit):
+    best, random, centre = (known_audit.methods[n] for n in ("grad-cam", "random", "centre"))
+    for curve in CURVES:
+        sign = -1 if curve.startswith("deletion") else 1
+        for control in (random, centre):
+            assert sign * best.estimates[curve].mean > sign * control.estimates[curve].mean + 0.1
+
+
+def test_the_right_maps_are_specific_and_a_class_map_is_not(known_audit):
+    for baseline in BASELINES:
+        name = f"specificity path_share {baseline}"
+        assert known_audit.methods["grad-cam"].estimates[name].mean == 1
+        for shared in ("class grad-cam", "random", "centre"):
+            assert known_audit.methods[shared].estimates[name].mean <= 0.5
+    assert any(f.startswith("grad-cam: is specific") for f in known_audit.findings)
+    assert any(f.startswith("class grad-cam: FAILS to be specific") for f in known_audit.findings)
+
+
+def test_the_right_map_adds_up(known_audit):
+    assert known_audit.methods["grad-cam"].estimates["completeness error"].high < 1e-5
+
+
+def test_a_method_that_a_model_deceives_is_found_out():
+    """Its gradient points everywhere but where the evidence is."""
+    model, images = known(shaky=True), known_images()
+    nodes = [list(TREE.path_to(TREE.leaf_nodes[p.class_index])[1:]) for p in model.paths(images)]
+    maps = method_maps(model, images, nodes, "saliency")
+    right = square(KIND).bool().numpy()
+    assert positive_share(maps[0][0], right) < 0.5 * right.mean()
+    found = audit(model, images, methods=["grad-cam", "saliency"], checked=2)
+    assert set(found.methods) == {"grad-cam", "saliency", "random", "centre"}
+    assert any(f.startswith("grad-cam: finds what decides: on every") for f in found.findings)
+    assert any(f.startswith("saliency: FAILS to find what decides") for f in found.findings)
+
+
+def test_maps_that_ignore_the_model_fail_on_every_count(monkeypatch):
+    def brightness(model, images, nodes):
+        return [
+            (image.abs().sum(0).numpy(),) * len(p) for image, p in zip(images, nodes, strict=True)
+        ]
+
+    monkeypatch.setattr(baselines, "CAPTUM", {"brightness": brightness})
+    images = known_images()
+    images[:, 2, :8, 24:] += 5  # bright, and of no consequence
+    found = audit(known(), images, methods=["brightness"], checked=2)
+    said = [f for f in found.findings if "FAILS" in f]
+    assert any("FAILS the sanity check" in finding for finding in said)
+    assert any("FAILS to be specific" in finding for finding in said)
+
+
+def test_a_shortcut_is_measured_where_it_is():
+    model, images = known(), known_images()
+    there = shortcut(model, images, square(KIND).bool())
+    assert there.path_mass.mean > 0.99
+    assert there.flipped["mean"].mean > 0.2  # an answer without evidence is a coin's
+    elsewhere = shortcut(model, images, square((20, 4, 8)).bool())
+    assert elsewhere.path_mass.mean == 0
+    assert elsewhere.flipped["mean"].mean == elsewhere.pointed.mean == 0
+    assert there.area == elsewhere.area == 64 / 1024
+    control = shortcut(model, images, square(KIND).bool(), method="random")
+    assert abs(control.mass.mean - there.area) < 0.03
+
+
+def test_a_region_of_another_size_is_refused():
+    for region in (torch.ones(3, 3, dtype=torch.bool), torch.zeros(SIDE, SIDE, dtype=torch.bool)):
+        with pytest.raises(NBDTError, match=r"Expected a region of shape \(32, 32\) with a pixel"):
+            shortcut(known(), known_images(2), region)
+
+
+# ---- against slow twins -------------------------------------------------------------------------
+
+
+def tiny(rule="representative", tree=TREE):
+    torch.manual_seed(0)
+    return NBDT.from_timm("resnet10t", tree, rule=rule).eval()
+
+
+@pytest.mark.parametrize("rule", oracle.RULES)
+@pytest.mark.parametrize("tree", [oracle.family, oracle.zoo, lambda: oracle.star(20)])
+def test_log_odds_equal_the_twin(tree, rule):
+    h = tree()
+    z = torch.tensor(oracle.logits(h))
+    found = log_odds(z, Tree(h), rule).numpy()
+    twin = oracle.log_odds(h, oracle.node_scores(h, z.numpy(), rule))
+    assert np.abs(found - twin)[:, 1:].max() < 1e-9
+    assert not found[:, 0].any()
+
+
+def test_log_odds_stay_exact_and_differentiable_where_p_is_1():
+    h = oracle.family()
+    z = torch.tensor([[900.0, -900.0, 900.0, -900.0]], dtype=torch.float64, requires_grad=True)
+    found = log_odds(z, Tree(h), "representative")
+    assert found.abs().max() == 1800
+    found.sum().backward()
+    assert z.grad.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def curve_case():
+    model = tiny()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    nodes = [list(TREE.path_to(TREE.leaf_nodes[p.class_index])[1:]) for p in model.paths(images)]
+    maps = [tuple(RNG.random((4, 4), dtype=np.float32) for _ in own) for own in nodes]
+    return model, images, nodes, maps, ranked(maps, nodes, (4, 4), RNG)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_curves_equal_the_twin(curve_case, baseline):
+    model, images, nodes, maps, given = curve_case
+    hidden = BASELINES[baseline](images).numpy()
+    deletion, insertion = curves(model, images, given, baseline, steps=5)
+    row = 0
+    for image, own in enumerate(nodes):
+        for node, values in zip(own, maps[image], strict=True):
+
+            def probability(pixels, node=node):
+                found = measured_log_odds(model, torch.from_numpy(pixels)[None])
+                return float(found[0, node].sigmoid())
+
+            whole, none = images[image].numpy(), hidden[image]
+            twins = [
+                oracle.region_curve(probability, *pair, values, (4, 4), 5)
+                for pair in ((none, whole), (whole, none))
+            ]
+            assert np.abs(deletion[row] - twins[0]).max() < 1e-5
+            assert np.abs(insertion[row] - twins[1]).max() < 1e-5
+            assert abs(area(deletion)[row] - oracle.trapezia(twins[0])) < 1e-5
+            row += 1
+    assert row == len(deletion)
+
+
+def test_specificity_equals_the_twin(curve_case):
+    model, images, nodes, _, given = curve_case
+    before = measured_log_odds(model, images).numpy()
+    spread = spreads(before)
+    after = without_top(model, images, given, "mean", 0.2)
+    found = specificity(before, after, nodes, spread, TREE)
+    ends = np.cumsum([len(own) for own in nodes])
+    for image, own in enumerate(nodes):
+        rows = slice(ends[image] - len(own), ends[image])
+        twin = oracle.path_specificity(before[image], after[rows], own, spread)
+        assert np.allclose(found.path_share[rows], twin)
+
+
+def test_decisions_with_one_map_share_its_ranking(curve_case):
+    _, _, nodes, maps, _ = curve_case
+    shared = ranked([(own[0],) * len(own) for own in maps], nodes, (4, 4), RNG)
+    assert len(shared.ranks) == len(nodes)
+    assert shared.of_decision.tolist() == [0, 0, 1, 1]
+
+
+def test_ties_are_ordered_at_random():
+    flat = [(np.zeros((4, 4), dtype=np.float32),)] * 40
+    ranks = ranked(flat, [[1]] * 40, (4, 4), RNG).ranks.numpy()
+    assert {tuple(sorted(row)) for row in ranks} == {tuple(range(16))}
+    assert 4 < ranks[:, 0].mean() < 11
+
+
+def test_a_blur_keeps_a_plain_image_and_erases_checks():
+    plain = torch.full((1, 3, 24, 40), 0.7)
+    assert torch.allclose(blurred(plain), plain)
+    assert blurred(CHECKER[None, None].expand(1, 3, -1, -1)).abs().max() < 0.05
+
+
+# ---- sanity -------------------------------------------------------------------------------------
+
+
+def test_rank_correlation_equals_scipy():
+    for _ in range(20):
+        first, second = RNG.integers(0, 6, (2, 4, 5)).astype(np.float32)
+        twin = spearmanr(first.ravel(), second.ravel()).statistic
+        assert abs(sanity.rank_correlation(first, second) - twin) < 1e-12
+    flat = np.ones((4, 5), dtype=np.float32)
+    assert sanity.rank_correlation(flat, first) == 0
+    assert sanity.rank_correlation(flat, 2 * flat) == 1
+
+
+def test_weights_are_replaced_from_the_head_down_and_the_model_is_left_alone():
+    model = tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = [name for name, _ in model.named_parameters() if name.endswith("weight")]
+    replaced = []
+    for name, changed in sanity.randomised(model):
+        state = changed.state_dict()
+        fresh = [key for key in weights if not torch.equal(state[key], before[key])]
+        replaced.append((name, fresh))
+    assert replaced[0] == ("head", ["head.linear.weight"])
+    counts = [len(fresh) for _, fresh in replaced]
+    assert counts == sorted(counts)
+    assert replaced[-1][0] == "all"
+    matrices = [key for key in weights if before[key].ndim > 1]
+    assert set(matrices) <= set(replaced[-1][1])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_noise_stays_within_its_radius():
+    model = tiny()
+    images = torch.zeros(2, 3, 32, 32)
+    moved = sanity.noisy(model, images, RNG) * torch.tensor(model.preprocess.std)[:, None, None]
+    assert 0.9 * sanity.RADIUS < moved.abs().max() <= sanity.RADIUS + 1e-6
+
+
+def test_sensitivity_is_the_relative_change():
+    maps = [(np.array([[3.0, 4.0]], dtype=np.float32),)]
+    after = [(np.array([[3.0, 3.0]], dtype=np.float32),)]
+    assert sanity.sensitivity(maps, after) == pytest.approx([1 / 5])
+    nothing = [(np.zeros((1, 2), dtype=np.float32),)]
+    assert np.isnan(sanity.sensitivity(nothing, after)).all()
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "integrated gradients"])
+def test_completeness_is_small_where_it_is_promised(method):
+    model = tiny()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    nodes = [list(TREE.path_to(TREE.leaf_nodes[p.class_index])[1:]) for p in model.paths(images)]
+    maps = method_maps(model, images, nodes, method)
+    found = sanity.completeness_error(model, images, nodes, maps, method)
+    assert found.max() < (1e-4 if method == "grad-cam" else 0.2)
+    wrong = [tuple(2 * values for values in own) for own in maps]
+    assert sanity.completeness_error(model, images, nodes, wrong, method).mean() > 0.5
+    assert sanity.completeness_error(model, images, nodes, maps, "saliency") is None
+
+
+# ---- intervals ----------------------------------------------------------------------------------
+
+
+def test_an_interval_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [estimate(rng.normal(size=60), seed) for seed in range(300)]
+    assert 0.9 < np.mean([value.low < 0 < value.high for value in found]) < 0.98
+
+
+def test_images_are_resampled_not_decisions():
+    values = np.array([1.0, 2.0, np.nan, 5.0, np.nan, np.nan])
+    found = per_image(values, np.array([3, 1, 2]))
+    assert found[:2].tolist() == [1.5, 5.0]
+    assert np.isnan(found[2])
+    assert estimate(found).images == 2
+    assert estimate(np.array([np.nan])).to_dict()["mean"] is None
+
+
+def test_few_images_give_no_interval():
+    found = estimate(np.array([0.5, 0.6, 0.7, 0.8]))
+    assert str(found) == "0.650"
+    assert found.to_dict()["low"] is None
+    assert not found.low > 0  # nothing is shown to be better
+
+
+# ---- use ----------------------------------------------------------------------------------------
+
+
+def test_progress_reaches_its_end():
+    done = []
+    audit(known(), known_images(3), methods=["grad-cam"], checked=2, watch=done.append)
+    assert sum(done) == count_steps(3, 3, checked=2)
+
+
+def test_a_seed_gives_the_same_audit_and_the_model_is_left_alone():
+    model, images = known(), known_images(4)
+    weights = model.head.linear.weight.clone()
+    first, second = (audit(model, images, methods=["saliency"], checked=2) for _ in range(2))
+    assert first.to_dict() == second.to_dict()
+    assert torch.equal(weights, model.head.linear.weight)
+    assert not model.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("rule", oracle.RULES)
+def test_other_networks_and_frozen_weights_are_audited(rule):
+    model = NBDT.from_timm("vit_tiny_patch16_224,img_size=64", TREE, rule=rule).eval()
+    model.requires_grad_(requires_grad=False)
+    images = torch.randn(1, 3, 64, 64)
+    # It has no feature map of channels × height × width.
+    assert "class grad-cam" not in default_methods(model, images)
+    found = audit(model, images, methods=["grad-cam"], checked=1)
+    json.dumps(found.to_dict(), allow_nan=False)
+    with pytest.raises(NBDTError, match="leave it out of the methods"):
+        audit(model, torch.randn(1, 3, 64, 64), methods=["class grad-cam"])
+
+
+@pytest.mark.parametrize(
+    ("images", "methods", "message"),
+    [
+        (torch.zeros(0, 3, 32, 32), None, "at least one image"),
+        (torch.zeros(1, 1, 32, 32), None, r"got \(1, 1, 32, 32\)"),
+        (
+            torch.zeros(1, 3, 32, 32),
+            ["grad_cam"],
+            "Unknown method 'grad_cam'.*Did you mean 'grad-cam'",
+        ),
+        (torch.zeros(1, 3, 32, 32), ["random"], "at least one method that is no control"),
+    ],
+)
+def test_bad_input_is_refused(images, methods, message):
+    with pytest.raises(NBDTError, match=message):
+        audit(known(), images, methods=methods)
+
+
+def test_training_mode_is_refused():
+    with pytest.raises(NBDTError, match=r"call model\.eval\(\)"):
+        audit(known().train(), known_images(1))
+
+
+def test_a_saved_audit_is_whole_and_offline(known_audit, tmp_path):
+    save(known_audit, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["made"]["images"] == 12
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "http://" not in text and "https://" not in text  # noqa: PT018
+    assert text.count("data:image/png;base64,") == 2
+    assert "default-src 'none'" in text
+    with pytest.raises(NBDTError, match="exists already; name a new folder"):
+        save(known_audit, tmp_path / "out")
+    assert "| grad-cam |" in markdown(known_audit)
+
+
+def run(folder, *arguments):
+    command = [
+        sys.executable,
+        "-m",
+        "nbdt",
+        "audit",
+        "cifar10",
+        "--methods",
+        "grad-cam",
+        *arguments,
+    ]
+    return subprocess.run(
+        command, check=False, cwd=folder, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_the_command_counts_what_it_cannot_read(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for index in range(2):
+        noise = Image.effect_noise((40, 40), 80 + index).convert("RGB")
+        noise.save(tmp_path / "photos" / "cat" / f"{index}.png")
+    (tmp_path / "photos" / "bad.png").write_text("no image")
+    done = run(tmp_path, "--data", "photos", "--json", "--out", "out")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["made"]["images"] == 2
+    assert "bad.png" in done.stderr
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "missing"], "error: There are no readable images|error: 'missing'"),
+        (["--data", ".", "--out", "."], "exists already"),
+        (["--data", ".", "--methods", "guided grad-cam"], "Unknown method 'guided grad-cam'"),
+    ],
+)
+def test_the_commands_errors(arguments, message, tmp_path):
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert done.stdout == ""
+
+
+# ---- another library's measure -------------------------------------------------------------------
+
+
+class Probabilities(nn.Module):
+    """Images to the probability of every node among its siblings."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        logits = self.model.head.linear(self.model.features(images.float()))
+        return log_odds(logits, self.model.head.rules.tree, self.model.rule).sigmoid()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_deletion_equals_quantus_region_perturbation(curve_case):
+    import quantus
+
+    model, images, nodes, _, _ = curve_case
+    images = images - images.mean(dim=(2, 3), keepdim=True)  # so that 0 is the mean colour
+    values = [RNG.random((4, 4), dtype=np.float32) for _ in images]
+    first = [own[:1] for own in nodes]
+    ours, _ = curves(model, images, ranked([(v,) for v in values], first, (4, 4), RNG), "mean", 16)
+    metric = quantus.RegionPerturbation(
+        patch_size=8, regions_evaluation=16, perturb_baseline=0.0, normalise=False,
+        disable_warnings=True,
+    )  # fmt: skip
+    theirs = metric(
+        model=Probabilities(model).eval(), x_batch=images.numpy(), y_batch=np.array(first)[:, 0],
+        a_batch=np.stack([np.kron(v, np.ones((8, 8))) for v in values])[:, None],
+        device="cpu", softmax=False,
+    )  # fmt: skip
+    assert np.abs(ours[:, :1] - np.array(theirs) - ours[:, 1:]).max() < 1e-5

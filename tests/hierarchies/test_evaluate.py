@@ -1,0 +1,412 @@
+"""Evaluation: two trees on the same logits against a plain loop, the kept logits, the command."""
+
+import json
+import math
+import tarfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
+from nbdt.hierarchies.measure import logits as logits_module
+from nbdt.hierarchies.measure.command import app
+from nbdt.hierarchies.measure.comparison import (
+    VERDICTS,
+    compare,
+    comparison_record,
+    measure,
+    quality,
+    tree_record,
+)
+from nbdt.hierarchies.measure.logits import class_logits
+from nbdt.hierarchies.measure.picture import hardest, picture
+from tests import oracle
+
+CLASSES = ["cat", "dog", "car", "bus", "grey_wolf"]
+OLD = Hierarchy.from_nested(
+    {"animal": ["cat", {"canine": ["dog", "grey_wolf"]}], "vehicle": ["car", "bus"]}, CLASSES
+)
+NEW = Hierarchy.from_nested(
+    {"animal": [{"canine": ["dog", "cat"]}, "grey_wolf"], "vehicle": ["car", "bus"]}, CLASSES
+)
+
+
+def random_logits(count=300, seed=0, spread=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (count,), generator=generator)
+    logits = spread * torch.randn(count, 5, generator=generator)
+    logits[torch.arange(count), labels] += 1.5
+    return logits, labels
+
+
+# ---- two trees on the same logits ----
+
+
+def plainly(logits, labels, tree, rule):
+    """Results of each inner node, an image and a node at a time."""
+    found = {}
+    log_probs = DecisionRules(tree, rule=rule).log_probs(logits)
+    for row, label in zip(log_probs, labels.tolist(), strict=True):
+        path = tree.path_to(tree.leaf_nodes[label])
+        for node, child in pairwise(path):
+            best = max(tree.children[node], key=lambda other: row[other])
+            found.setdefault(node, []).append((best == child, float(row[child])))
+    return found
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+def test_nodes_are_measured_as_a_plain_loop_does(rule, monkeypatch):
+    monkeypatch.setattr("nbdt.hierarchies.measure.comparison.CHUNK", 70)
+    logits, labels = random_logits()
+    found = measure(logits, labels, OLD, rule).nodes
+    expected = plainly(logits, labels, OLD, rule)
+    assert found.keys() == expected.keys()
+    for node, rows in expected.items():
+        assert found[node].images == len(rows)
+        assert found[node].mistakes == sum(not right for right, _ in rows)
+        assert found[node].accuracy == pytest.approx(sum(right for right, _ in rows) / len(rows))
+        assert found[node].log_prob == pytest.approx(sum(lp for _, lp in rows) / len(rows))
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+def test_quality_is_that_of_each_answer(rule, monkeypatch):
+    monkeypatch.setattr("nbdt.hierarchies.measure.comparison.CHUNK", 70)
+    logits, labels = random_logits()
+    found = quality(logits, measure(logits, labels, OLD, rule))
+    rules = DecisionRules(OLD, rule=rule)
+    answers = {
+        "flat": logits.argmax(1),
+        "soft": rules(logits).argmax(1),
+        "hard": rules.hard(logits),
+    }
+    for kind, answer in answers.items():
+        pairs = zip(answer.tolist(), labels.tolist(), strict=True)
+        climbs = [oracle.height_of_common_ancestor(OLD, *pair) for pair in pairs]
+        mistakes = [climb for climb in climbs if climb]
+        assert found[kind]["accuracy"] == pytest.approx(1 - len(mistakes) / 300)
+        assert found[kind]["distance"] == pytest.approx(sum(climbs) / 300)
+        assert found[kind]["severity"] == pytest.approx(sum(mistakes) / len(mistakes))
+    for kind, table in {"flat": logits.softmax(1), "soft": rules(logits).exp()}.items():
+        right = (answers[kind] == labels).tolist()
+        expected = oracle.calibration_error(table.amax(1).tolist(), right, 15)
+        assert found[kind]["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    assert "calibration_error" not in found["hard"]
+
+
+def test_without_mistakes_there_is_no_severity():
+    labels = torch.arange(5)
+    found = quality(20 * torch.eye(5), measure(20 * torch.eye(5), labels, OLD, "marginal"))
+    assert found["hard"] == {"accuracy": 1.0, "distance": 0.0, "severity": 0.0}
+
+
+def test_nodes_without_images_are_left_out():
+    logits, _ = random_logits(20)
+    found = measure(logits, torch.zeros(20, dtype=torch.int64), OLD, "marginal").nodes
+    assert set(found) == {0, OLD.index("animal")}
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+def test_changed_images_are_those_whose_answer_or_path_differs(rule):
+    logits, labels = random_logits()
+    before, after = (measure(logits, labels, tree, rule) for tree in (OLD, NEW))
+    found = compare(before, after)
+    verdicts = dict(found.images)
+    old, new = (DecisionRules(tree, rule=rule) for tree in (OLD, NEW))
+    paths = zip(old.paths(logits), new.paths(logits), strict=True)
+    soft_changed = (old(logits).argmax(1) != new(logits).argmax(1)).tolist()
+    for image, (one, two) in enumerate(paths):
+        label, verdict = int(labels[image]), verdicts.get(image)
+        if one.class_index != two.class_index:
+            right = one.class_index == label, two.class_index == label
+            words = {(True, False): "now wrong", (False, True): "now right"}
+            assert verdict == words.get(right, "still wrong")
+        elif one.class_name in {"cat", "grey_wolf"}:
+            assert verdict == "other path"
+        else:
+            assert verdict == ("other soft answer" if soft_changed[image] else None)
+    assert sum(found.verdicts.values()) == len(found.images)
+    assert {"now right", "now wrong", "other path"} <= set(verdicts.values()) <= set(VERDICTS)
+    assert (found.verdicts["other soft answer"] > 0) == (rule == "representative")
+
+
+def test_marginal_soft_answers_never_change():
+    logits, labels = random_logits()
+    before, after = (measure(logits, labels, tree, "marginal") for tree in (OLD, NEW))
+    assert torch.equal(before.soft, after.soft)
+    assert before.accuracy["soft"] == after.accuracy["soft"]
+    assert torch.equal(before.soft, logits.argmax(1))
+
+
+def test_a_rename_changes_nothing():
+    logits, labels = random_logits()
+    nodes = tuple(
+        node._replace(name="road vehicle") if node.name == "vehicle" else node for node in OLD.nodes
+    )
+    renamed = Hierarchy(nodes, OLD.classes)
+    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, renamed)))
+    assert found.images == ()
+    assert found.easier == found.harder == []
+    assert all(change.before == change.after for change in found.nodes)
+
+
+def test_nodes_got_easier_or_harder_where_the_edit_was():
+    logits, labels = random_logits(2000)
+    # Cats and dogs cannot be told from each other, wolves from nothing else.
+    pets = labels < 2
+    logits[pets, 0] = logits[pets, 1] = 3.0
+    logits += 0.01 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, NEW)))
+    assert found.easier[0].name == "animal"
+    assert found.harder[0].name == "canine"
+    vehicle = next(change for change in found.nodes if change.name == "vehicle")
+    assert vehicle.gain == 0
+    assert vehicle.before == vehicle.after
+
+
+def test_nodes_that_only_one_tree_has_are_listed():
+    logits, labels = random_logits()
+    flat = Hierarchy.from_nested({"all": CLASSES}, CLASSES)
+    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, flat)))
+    gone = {change.name for change in found.nodes if change.after is None}
+    assert gone == {"animal", "canine", "vehicle"}
+    assert all(change.gain == 0 for change in found.nodes if change.after is None)
+
+
+def test_other_classes_or_another_order_are_refused():
+    logits, labels = random_logits()
+    before = measure(logits, labels, OLD, "marginal")
+    shuffled = Hierarchy(OLD.nodes, tuple(reversed(CLASSES)))
+    with pytest.raises(NBDTError, match="another order: class 0 is 'grey_wolf' instead of 'cat'"):
+        compare(before, measure(logits, labels, shuffled, "marginal"))
+    other = Hierarchy.from_nested({"a": ["cat", "dog"], "b": ["car", "bus", "fox"]})
+    with pytest.raises(NBDTError, match="other classes.*'fox' instead of 'grey_wolf'"):
+        compare(before, measure(logits, labels, other, "marginal"))
+
+
+def test_records_are_plain_data():
+    logits, labels = random_logits(50)
+    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, NEW)))
+    files = [f"{index}.png" for index in range(50)]
+    data = json.loads(json.dumps(comparison_record(found, files)))
+    first, change = data["images"][0], found.images[0]
+    assert first["file"] == files[change.image]
+    assert first["label"] == CLASSES[int(labels[change.image])]
+    assert first["before"]["path"][-1] == first["before"]["hard"]
+    assert tree_record(found.before)["hierarchy"] == OLD.hash
+
+
+def test_pictures_take_any_name():
+    strange = Hierarchy.from_nested({"$x^$ 犬 " + "y" * 90: ["a$", "b"], "z": ["c", "d", "e"]})
+    logits, labels = random_logits(60)
+    before = measure(logits, labels, strange, "marginal")
+    shown = picture(0.5, before, None)
+    assert shown.startswith(b"\x89PNG")
+    assert hardest(before)
+    other = Hierarchy.from_nested({"$x": ["a$", "c"], "z": ["b", "d", "e"]}, strange.classes)
+    after = measure(logits, labels, other, "marginal")
+    assert picture(0.5, before, compare(before, after)).startswith(b"\x89PNG")
+
+
+# ---- logits, kept ----
+
+
+def photograph(path, seed):
+    torch.manual_seed(seed)
+    noise = torch.randint(0, 256, (36, 48, 3), dtype=torch.uint8).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with two photographs of each of four classes, under several spellings."""
+    names = ["cat", "Dog", "CAR", "Grey Wolf"]
+    for place, name in enumerate(names):
+        for number in range(2):
+            photograph(tmp_path / "data" / name / f"{number}.png", 10 * place + number)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return NBDT.from_timm("small_convnet", OLD, rule="marginal").eval()
+
+
+def test_logits_are_the_models_own(model, data):
+    found = class_logits(model, data)
+    assert found.labels.tolist() == [2, 2, 1, 1, 4, 4, 0, 0]  # by folder: CAR, Dog, Grey Wolf, cat
+    for index, file in enumerate(found.files):
+        image = model.preprocess(Image.open(file).convert("RGB"))[None]
+        with torch.inference_mode():
+            expected = model.head.linear(model.features(image))[0]
+        assert torch.allclose(found.logits[index], expected, atol=1e-5)
+
+
+def test_a_second_look_computes_nothing(model, data, tmp_path, monkeypatch):
+    first = class_logits(model, data, cache=tmp_path / "out")
+
+    def refuse(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(logits_module, "_forward", refuse)
+    again = class_logits(model, data, cache=tmp_path / "out")
+    assert again.files == first.files
+    assert torch.equal(again.logits, first.logits)
+    assert torch.equal(again.labels, first.labels)
+    # Another tree on the same weights is the point of keeping them.
+    model.head.rules = DecisionRules(NEW, rule="representative")
+    assert torch.equal(class_logits(model, data, cache=tmp_path / "out").logits, first.logits)
+
+
+@pytest.mark.parametrize("what", ["weights", "data", "classes", "preprocessing", "damage"])
+def test_kept_logits_of_other_things_are_not_used(model, data, tmp_path, monkeypatch, what):
+    class_logits(model, data, cache=tmp_path)
+    kept = next(tmp_path.glob("logits-*.safetensors"))
+    if what == "weights":
+        model.head.linear.weight.data[0, 0] += 1
+    elif what == "data":
+        photograph(data / "cat" / "new.png", 99)
+    elif what == "classes":
+        order = ["dog", "cat", "car", "bus", "grey_wolf"]
+        model.head.rules = DecisionRules(Hierarchy(OLD.nodes, tuple(order)), rule="marginal")
+    elif what == "preprocessing":
+        from dataclasses import replace
+
+        model.preprocess = replace(model.preprocess, mean=(0.5, 0.5, 0.5))
+    else:
+        kept.write_bytes(kept.read_bytes()[:200])
+    forward, calls = logits_module._forward, []
+    monkeypatch.setattr(logits_module, "_forward", lambda *a: calls.append(1) or forward(*a))
+    class_logits(model, data, cache=tmp_path)
+    assert calls
+
+
+def test_labels_that_are_no_class_are_listed(model, data):
+    photograph(data / "tiger" / "x.png", 1)
+    photograph(data / "cta" / "x.png", 1)
+    with pytest.raises(
+        NBDTError, match=r"6 labels, of which 2 are no class.*'cta', 'tiger'.*'cat'"
+    ):
+        class_logits(model, data)
+
+
+def test_files_named_by_wordnet_ids_need_no_folder(tmp_path):
+    nodes = tuple(
+        node._replace(wnid="n02121620") if node.id == "cat" else node for node in OLD.nodes
+    )
+    tree = Hierarchy(nodes, OLD.classes)
+    model = NBDT.from_timm("small_convnet", tree, rule="marginal").eval()
+    photograph(tmp_path / "n02121620_some_cat.png", 0)
+    with tarfile.open(tmp_path / "flat.tar", "w") as archive:
+        archive.add(tmp_path / "n02121620_some_cat.png", "n02121620_some_cat.png")
+    assert class_logits(model, tmp_path / "flat.tar").labels.tolist() == [0]
+    photograph(tmp_path / "cat.png", 0)
+    with tarfile.open(tmp_path / "none.tar", "w") as archive:
+        archive.add(tmp_path / "cat.png", "cat.png")
+    with pytest.raises(NBDTError, match="no folder: cat.png"):
+        class_logits(model, tmp_path / "none.tar")
+
+
+def test_unreadable_photographs_are_counted_not_fatal(model, data):
+    (data / "cat" / "bad.png").write_bytes(b"no image")
+    found = class_logits(model, data)
+    assert len(found.files) == 8
+    assert len(found.failed) == 1
+    assert "bad.png" in found.failed[0]
+
+
+# ---- the command ----
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "160"})
+
+
+def test_trees_go_by_name_too(data, tmp_path):
+    found = invoke("cifar10", "--data", data, "--hierarchy", "nowhere", "--out", tmp_path / "out")
+    assert "There is no tree 'nowhere'" in str(found.exception)
+
+
+def test_the_command_compares_two_trees(model, data, tmp_path):
+    model.save(tmp_path / "model")
+    NEW.save(tmp_path / "new.json")
+    out = tmp_path / "out"
+    found = invoke(
+        tmp_path / "model", "--data", data, "--against", tmp_path / "new.json", "--out", out
+    )
+    assert found.exit_code == 0, found.output
+    assert "before" in found.stdout
+    assert "photographs changed" in found.stdout
+    assert "1 of 5 classes have no photograph" in found.stdout
+    assert "never soft ones" in found.stdout
+    record = json.loads((out / "evaluation.json").read_text())
+    assert record["images"] == 8
+    assert record["before"]["soft"] == record["after"]["soft"] == record["flat"]
+    assert record["after"]["hierarchy"] == NEW.hash
+    assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(out.glob("logits-*.safetensors"))) == 1
+    assert math.isclose(
+        record["after"]["hard"] - record["before"]["hard"],
+        (record["changes"]["verdicts"]["now right"] - record["changes"]["verdicts"]["now wrong"])
+        / 8,
+    )
+
+
+def test_the_command_measures_one_tree(model, data, tmp_path):
+    model.save(tmp_path / "model")
+    NEW.save(tmp_path / "new.json")
+    out = tmp_path / "out"
+    found = invoke(
+        tmp_path / "model", "--data", data, "--hierarchy", tmp_path / "new.json", "--out", out
+    )
+    assert found.exit_code == 0, found.output
+    record = json.loads((out / "evaluation.json").read_text())
+    assert record["before"]["hierarchy"] == NEW.hash
+    assert "calibration error" in found.stdout
+    assert [*record["before"]["quality"]] == ["flat", "soft", "hard"]
+    assert "after" not in record
+    assert "most mistakes" in found.stdout
+
+
+def test_unreadable_photographs_have_exit_status_3(model, data, tmp_path):
+    model.save(tmp_path / "model")
+    (data / "cat" / "bad.png").write_bytes(b"no image")
+    for _ in range(2):  # the second time from the kept logits
+        found = invoke(tmp_path / "model", "--data", data, "--out", tmp_path / "out")
+        assert found.exit_code == 3
+        assert "error: " in found.stderr
+        assert "bad.png" in found.stderr
+
+
+def test_a_tree_of_other_classes_is_refused(model, data, tmp_path):
+    model.save(tmp_path / "model")
+    Hierarchy.from_paths(["a/b", "a/c", "d"]).save(tmp_path / "other.json")
+    for option in ("--hierarchy", "--against"):
+        found = invoke(
+            tmp_path / "model", "--data", data, option, tmp_path / "other.json", "--out", tmp_path
+        )
+        assert isinstance(found.exception, NBDTError)
+        assert "other.json" in str(found.exception)
+        assert "not the model's" in str(found.exception)
+
+
+def test_hostile_names_do_not_reach_the_terminal(model, data, tmp_path):
+    model.save(tmp_path / "model")
+    Path(data / "cat" / "0.png").rename(data / "cat" / "[red]\x1b[2J.png")
+    NEW.save(tmp_path / "new.json")
+    found = invoke(
+        tmp_path / "model",
+        "--data",
+        data,
+        "--against",
+        tmp_path / "new.json",
+        "--out",
+        tmp_path / "o",
+    )
+    assert found.exit_code == 0, found.output
+    assert "\x1b[2J" not in found.output

@@ -1,0 +1,386 @@
+"""`nbdt hierarchy`: every verb as a person types it, its output, files and exit status."""
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from nbdt import Hierarchy, __main__
+from nbdt.hierarchies import formats
+from nbdt.hierarchies.library import available, find, load
+
+ZOO = Hierarchy.from_nested(
+    {
+        "animal": {"bird": ["owl", "crane"], "mammal": ["cat", "dog", "seal"]},
+        "vehicle": ["car", "bus"],
+    }
+)
+
+
+@pytest.fixture
+def nbdt(capsys, tmp_path, monkeypatch):
+    """Runs `nbdt hierarchy …` in an empty folder."""
+    entry = ("nbdt.hierarchies.command", "Show, make, edit, compare and convert hierarchies.", "")
+    monkeypatch.setitem(__main__.COMMANDS, "hierarchy", entry)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    ZOO.save("zoo.json")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nbdt", "hierarchy", *map(str, arguments)])
+        status = 0
+        try:
+            __main__.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        shown = capsys.readouterr()
+        return SimpleNamespace(status=status, out=shown.out, err=shown.err)
+
+    return run
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---- show, list ---------------------------------------------------------------------------------
+
+
+def test_show_prints_the_tree(nbdt):
+    done = nbdt("show", "zoo.json")
+    assert done.status == 0
+    assert "│   └── mammal 3\n│       ├── cat\n" in done.out
+    assert "7 classes, 5 groups, depth 3" in done.out
+    assert "cat" not in nbdt("show", "zoo.json", "--depth", 1).out.partition("\n")[0]
+
+
+def test_show_json_can_be_read_back(nbdt):
+    assert Hierarchy.from_json(nbdt("show", "zoo.json", "--json").out) == ZOO
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "html"])
+def test_show_draws_into_a_file(nbdt, tmp_path, suffix):
+    done = nbdt("show", "cifar10-wordnet", "--out", f"tree.{suffix}")
+    assert (done.status, done.out) == (0, f"saved: tree.{suffix}\n")
+    assert (tmp_path / f"tree.{suffix}").stat().st_size > 2000
+
+
+def test_a_model_name_shows_its_tree(nbdt):
+    assert Hierarchy.from_json(nbdt("show", "cifar10", "--json").out) == find("cifar10")
+
+
+def test_list_names_trees_with_licences_and_models(nbdt):
+    out = nbdt("list").out
+    for name, tree in available().items():
+        assert name in out
+        assert tree.licence in out
+    assert "Models with a tree of their own: cifar10" in out
+    assert {record["name"] for record in json.loads(nbdt("list", "--json").out)} == {*available()}
+
+
+# ---- wordnet, induce -----------------------------------------------------------------------------
+
+
+def test_wordnet_builds_a_tree_and_says_what_is_doubtful(nbdt):
+    done = nbdt("wordnet", "crane", "heron", "bank", "pitcher", "--json")
+    data = json.loads(done.out)
+    assert data["hierarchy"]["classes"] == ["crane", "heron", "bank", "pitcher"]
+    doubtful = {choice["given"] for choice in data["senses"] if choice["ambiguous"]}
+    text = nbdt("wordnet", "crane", "heron", "bank", "pitcher").out
+    assert doubtful
+    assert f"{len(doubtful)} to look at" in text
+    assert all(f"  {name}: " in text for name in doubtful)
+
+
+def test_wordnet_reads_names_from_a_file_and_takes_senses(nbdt, tmp_path):
+    (tmp_path / "names.txt").write_text("crane\nheron\ncat\n")
+    done = nbdt(
+        "wordnet", "--classes", "names.txt", "--sense", "crane=n03126707", "--out", "tree.json"
+    )
+    assert done.status == 0
+    tree = Hierarchy.load("tree.json")
+    assert tree.classes == ("crane", "heron", "cat")
+    assert tree.nodes[tree.index("crane")].wnid == "n03126707"
+    assert tree.hash != Hierarchy.from_json(json.dumps(json.loads(
+        nbdt("wordnet", "--classes", "names.txt", "--json").out)["hierarchy"])).hash  # fmt: skip
+
+
+def test_wordnet_lists_all_names_that_it_does_not_know(nbdt, tmp_path):
+    done = nbdt("wordnet", "cat", "zzyx", "qwrt", "--out", "tree.json")
+    assert (done.status, done.out) == (1, "")
+    assert "'zzyx'" in done.err
+    assert "'qwrt'" in done.err
+    assert "Traceback" not in done.err
+    assert files(tmp_path) == ["zoo.json"]
+
+
+def test_induce_from_a_file_of_tensors(nbdt, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from nbdt.hierarchies.induction.induced import induce
+
+    weight = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    save_file({"fc.weight": weight, "other": torch.ones(7, 2)}, "w.safetensors")
+    torch.save({"state_dict": {"module.fc.weight": weight}}, "w.pth")
+    settings = ("--classes", "zoo.json", "--rule", "representative", "--linkage", "ward")
+    expected = induce(weight, ZOO.classes, rule="representative", linkage="ward").hash
+    for name in ("w.safetensors", "w.pth"):
+        done = nbdt("induce", name, *settings, "--json")
+        assert Hierarchy.from_json(done.out).hash == expected
+    done = nbdt("induce", "w.safetensors", *settings, "--tensor", "other", "--json")
+    assert Hierarchy.from_json(done.out).classes == ZOO.classes
+    assert nbdt("induce", "w.pth", *settings, "--out", "made.json").out == "saved: made.json\n"
+    assert Hierarchy.load("made.json").hash == expected
+
+
+def test_induce_says_which_matrices_fit(nbdt):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(7, 2), "b": torch.ones(7, 3), "c": torch.ones(7)}, "w.safetensors")
+    done = nbdt("induce", "w.safetensors", "--classes", "zoo.json")
+    assert done.status == 1
+    assert "2 matrices" in done.err
+    assert "--tensor" in done.err
+    done = nbdt("induce", "w.safetensors", "--classes", "zoo.json", "--tensor", "c")
+    assert "'a', 'b'" in done.err
+
+
+def test_induce_executes_nothing(nbdt, tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"fc.weight": Evil()}))
+    done = nbdt("induce", "w.pth", "--classes", "zoo.json")
+    assert done.status == 1
+    assert "not a readable file of tensors" in done.err
+    assert files(tmp_path) == ["w.pth", "zoo.json"]
+
+
+def test_induce_from_the_bundled_model(nbdt):
+    done = nbdt("induce", "cifar10", "--json")
+    assert Hierarchy.from_json(done.out).classes == load("cifar10-wordnet").classes
+
+
+# ---- edit, diff ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["move", "seal", "bird"], "moved 'seal' from 'mammal' to 'bird'"),
+        (["group", "cat", "dog", "--name", "pet"], "grouped 'cat', 'dog' as 'pet'"),
+        (["ungroup", "bird"], "ungrouped 'bird'"),
+        (["rename", "bird", "avian"], "renamed 'bird' to 'avian'"),
+        (["swap", "owl", "cat"], "swapped 'owl'"),
+        (["merge", "bird", "mammal", "--name", "beast"], "merged 'bird' and 'mammal' as 'beast'"),
+        (["merge", "bird", "vehicle"], "merged 'bird' and 'vehicle'"),
+        (["split", "mammal", "cat", "dog", "--name", "pet"], "split 'cat', 'dog' off 'mammal'"),
+    ],
+)
+def test_edit_changes_a_copy_and_says_what_that_can_change(nbdt, words, said):
+    done = nbdt("edit", "zoo.json", *words, "--out", "new.json")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(said)
+    assert "Under 'marginal' this edit" in done.out
+    assert Hierarchy.load("zoo.json") == ZOO
+    record = json.loads(nbdt("edit", "zoo.json", *words, "--json").out)
+    assert record["edit"]["before"] == ZOO.hash
+    assert record["edit"]["after"] == Hierarchy.load("new.json").hash != ZOO.hash
+    assert nbdt("diff", "zoo.json", "new.json").out != nbdt("diff", "zoo.json", "zoo.json").out
+
+
+def test_edit_without_out_saves_nothing_and_says_so(nbdt, tmp_path):
+    done = nbdt("edit", "zoo.json", "move", "seal", "bird")
+    assert "Nothing was saved" in done.out
+    assert files(tmp_path) == ["zoo.json"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["move", "seal"],
+        ["move", "seal", "bird", "--name", "x"],
+        ["group", "cat", "dog"],
+        ["fly", "cat"],
+        ["split", "mammal", "cat", "--name", "x"],
+    ],
+)
+def test_a_misused_edit_is_a_usage_error(nbdt, tmp_path, words):
+    done = nbdt("edit", "zoo.json", *words, "--out", "new.json")
+    assert (done.status, done.out) == (2, "")
+    assert "Usage" in done.err
+    assert files(tmp_path) == ["zoo.json"]
+
+
+def test_an_impossible_edit_explains_itself(nbdt, tmp_path):
+    done = nbdt("edit", "zoo.json", "move", "animal", "bird", "--out", "new.json")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: 'animal' cannot be moved into 'bird'")
+    assert files(tmp_path) == ["zoo.json"]
+
+
+def test_a_history_keeps_every_edit_and_gives_its_latest_tree(nbdt, tmp_path):
+    done = nbdt(
+        "edit", "zoo.json", "move", "seal", "bird", "--history", "kept", "--why", "it swims"
+    )
+    assert (done.status, done.err) == (0, "")
+    assert done.out.endswith("saved: version 2 in kept\n")
+    assert nbdt("edit", "kept", "move", "owl", "mammal", "--history", "kept").status == 0
+    listed = nbdt("history", "kept").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["1", "2", "3"]
+    assert listed[1].endswith(": it swims")
+    assert listed[2].endswith(": moved 'owl' from 'bird' to 'mammal'")
+    versions = json.loads(nbdt("history", "kept", "--json").out)
+    assert [version["parent"] for version in versions] == [None, 1, 2]
+    assert find("kept").hash == versions[-1]["hash"]
+    assert find("kept/000001.json") == ZOO
+    nbdt("edit", "kept/000001.json", "ungroup", "bird", "--history", "kept")  # a branch
+    assert json.loads(nbdt("history", "kept", "--json").out)[3]["parent"] == 1
+
+
+def test_who_has_no_name_is_known_by_number(nbdt, monkeypatch):
+    def unknown():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert nbdt("edit", "zoo.json", "move", "seal", "bird", "--history", "kept").status == 0
+    assert f"  user {os.getuid()}: " in nbdt("history", "kept").out
+
+
+def test_a_history_is_of_one_tree(nbdt, tmp_path):
+    nbdt("edit", "zoo.json", "move", "seal", "bird", "--history", "kept")
+    nbdt("edit", "zoo.json", "move", "owl", "mammal", "--out", "other.json")
+    done = nbdt("edit", "other.json", "ungroup", "mammal", "--history", "kept")
+    assert (done.status, done.out) == (1, "")
+    assert "is no version in 'kept'; name the folder itself" in done.err
+    assert files(tmp_path / "kept") == ["000001.json", "000002.json"]
+    done = nbdt("history", "nowhere")
+    assert (done.status, done.out) == (1, "")
+    assert "There are no versions in 'nowhere'" in done.err
+
+
+def test_diff_in_words_and_as_json(nbdt):
+    nbdt("edit", "zoo.json", "move", "seal", "bird", "--out", "new.json")
+    done = nbdt("diff", "zoo.json", "new.json")
+    assert done.out.startswith("moved 'seal' from 'mammal' to 'bird'\n")
+    data = json.loads(nbdt("diff", "zoo.json", "new.json", "--json").out)
+    assert [change["kind"] for change in data["changes"]] == ["moved"]
+    assert "the same" in nbdt("diff", "zoo.json", "zoo.json").out
+    other = nbdt("diff", "zoo.json", "cifar10-wordnet")
+    assert other.status == 1
+    assert "different classes" in other.err
+
+
+# ---- check, convert --------------------------------------------------------------------------------
+
+
+def test_check_accepts_what_is_right(nbdt):
+    done = nbdt("check", "zoo.json")
+    assert done.status == 0
+    assert "7 classes, 5 inner nodes, depth 3" in done.out
+    assert json.loads(nbdt("check", "zoo.json", "--json").out)["valid"] is True
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ('{"a": ["b"', "no JSON"),
+        ("", "empty"),
+        ("a/b\na/b\n", "a/b|'b'"),
+        ('{"format": "nbdt-hierarchy", "version": 9}', "version"),
+        ('{"a": {"b": {"c": {}}, "d": {}}}', "single child"),
+    ],
+)
+def test_check_says_what_is_wrong(nbdt, tmp_path, content, wrong):
+    import re
+
+    (tmp_path / "bad.json").write_text(content)
+    done = nbdt("check", "bad.json")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: 'bad.json'")
+    assert re.search(wrong, done.err)
+    asked = nbdt("check", "bad.json", "--json")
+    assert asked.status == 1
+    assert json.loads(asked.out)["valid"] is False
+
+
+def test_check_compares_the_class_order_and_remarks_on_doubtful_things(nbdt, tmp_path):
+    done = nbdt("check", "zoo.json", "--classes", "zoo.json")
+    assert done.status == 0
+    (tmp_path / "names.txt").write_text("\n".join(reversed(ZOO.classes)))
+    done = nbdt("check", "zoo.json", "--classes", "names.txt")
+    assert done.status == 1
+    assert "contradicts" in done.err
+    Hierarchy.from_paths([f"all/{n}" for n in range(50)]).save("wide.json")
+    assert "'all' has 50 children" in nbdt("check", "wide.json").out
+
+
+@pytest.mark.parametrize("target", ["x.json", "x.txt", "x.csv"])
+def test_convert_there_and_back(nbdt, target):
+    assert nbdt("convert", "zoo.json", target).out == f"saved: {target}\n"
+    found = formats.read(target)
+    assert found.classes == ZOO.classes
+    assert sorted(found.names) == sorted(ZOO.names)
+
+
+def test_convert_takes_formats_and_shipped_trees(nbdt, tmp_path):
+    assert nbdt("convert", "cifar10-wordnet", "x.nwk").status == 0
+    assert (tmp_path / "x.nwk").read_text().count("(") == len(load("cifar10-wordnet").inner_nodes)
+    assert nbdt("convert", "zoo.json", "x.json", "--to", "node-link").status == 0
+    assert "links" in (tmp_path / "x.json").read_text()
+    assert nbdt("convert", "x.json", "y.json", "--from", "node-link").status == 0
+    assert Hierarchy.load("y.json").classes == ZOO.classes
+    assert nbdt("convert", "zoo.json", "z.xyz").status == 1
+    assert nbdt("convert", "zoo.json", "z.svg").status == 0
+
+
+def test_a_tree_that_is_there_is_not_replaced_unasked(nbdt, tmp_path):
+    before = (tmp_path / "zoo.json").read_bytes()
+    for words in (["edit", "zoo.json", "ungroup", "bird", "--out"], ["convert", "cifar10-wordnet"]):
+        done = nbdt(*words, "zoo.json")
+        assert done.status == 1
+        assert "there already" in done.err
+        assert (tmp_path / "zoo.json").read_bytes() == before
+    assert nbdt("convert", "cifar10-wordnet", "zoo.json", "--overwrite").status == 0
+    assert Hierarchy.load("zoo.json") == load("cifar10-wordnet")
+
+
+# ---- all -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["show", "check", "diff", "edit", "convert", "induce"])
+def test_what_is_not_there_is_an_error_in_words(nbdt, verb):
+    rest = {"diff": ["zoo.json"], "edit": ["ungroup", "x"], "convert": ["x.json"],
+            "induce": ["--classes", "zoo.json"]}  # fmt: skip
+    done = nbdt(verb, "nothing\x1b[31m.json", *rest.get(verb, []))
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: There is no")
+    assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("words", [["fly"], ["show"], ["wordnet"], ["show", "zoo.json", "--depth", "0"],
+                                   ["induce", "w.pth"], ["wordnet", "cat", "--sense", "cat"],
+                                   ["induce", "cifar10", "--classes", "zoo.json"]])  # fmt: skip
+def test_misuse_is_exit_status_2(nbdt, words):
+    done = nbdt(*words)
+    assert (done.status, done.out) == (2, "")
+    assert "Usage" in done.err
+
+
+def test_help_names_every_verb(nbdt):
+    out = nbdt("--help").out
+    for verb in ("show", "list", "wordnet", "induce", "edit", "diff", "check", "convert"):
+        assert verb in out
+
+
+def test_of_a_models_tree_edit_says_what_its_own_rule_makes_of_it(nbdt):
+    done = nbdt("edit", "cifar100", "move", "bear", "big cat")
+    assert "Under 'marginal' this edit" in done.out
+    assert "representative" not in done.out

@@ -1,0 +1,368 @@
+"""`attach` in models of others: every kind of last layer. All of them: benchmarks/attach.py."""
+
+import copy
+import io
+from types import SimpleNamespace
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from nbdt import DecisionRules, Hierarchy, NBDTError, NBDTHead, attach, detach, flat
+from nbdt.network.last_layer import OUTPUT, last_layer
+
+TREE = Hierarchy.from_paths([f"g{i % 4}/c{i}" for i in range(11)])
+
+
+def tv(name, **options):
+    return lambda: torchvision.models.get_model(name, weights=None, num_classes=11, **options)
+
+
+def tm(name, **options):
+    return lambda: timm.create_model(name, num_classes=11, **options)
+
+
+# Model, pixels, and where its logits come from.
+MODELS = {
+    "resnet18": (tv("resnet18"), 64, "fc"),
+    "mobilenet_v3": (tv("mobilenet_v3_small"), 64, "classifier.3"),
+    "vgg": (tv("vgg11"), 32, "classifier.6"),
+    "swin": (tv("swin_v2_t"), 64, "head"),
+    "two auxiliary heads": (tv("googlenet", init_weights=False), 64, "fc"),
+    "convolution, ReLU, pool": (tv("squeezenet1_1"), 64, OUTPUT),
+    "convolution, flatten": (tm("dla46_c"), 64, "fc"),
+    "convolution": (tm("dpn48b"), 64, "classifier"),
+    "norm, then linear": (tm("levit_128s", img_size=64), 64, OUTPUT),
+    "hidden layer": (tm("efficientvit_b0"), 64, "head.classifier.4"),
+    "heads averaged": (tm("crossvit_tiny_240"), 240, OUTPUT),
+    "vision transformer": (tm("vit_tiny_patch16_224", img_size=32), 32, "head"),
+}
+
+
+def network(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # a head that starts at zero would hide an error
+                parameter.normal_(std=0.02)
+    return model
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_attached_model_is_log_softmax_of_its_own_logits(kind):
+    make, side, place = MODELS[kind]
+    model = network(make)
+    images = torch.rand(2, 3, side, side)
+    parts, keys = dict(model.named_modules()), list(model.state_dict())
+    assert last_layer(model, 11) == place
+    with torch.inference_mode():
+        logits = model(images)
+        assert logits.shape == (2, 11)
+        attach(model, TREE, rule="marginal")
+        assert torch.allclose(model(images), logits.log_softmax(1), atol=1e-5)
+        with flat(model):
+            assert torch.equal(model(images), logits)
+        twin = copy.deepcopy(model)
+        detach(model)
+        found = dict(model.named_modules())
+        assert list(found) == list(parts)
+        assert all(found[name] is part for name, part in parts.items())
+        assert list(model.state_dict()) == keys
+        assert torch.equal(model(images), logits)
+        assert torch.allclose(twin(images), logits.log_softmax(1), atol=1e-5)
+        assert torch.allclose(detach(twin)(images), logits, atol=1e-5)
+
+
+class Twins(nn.Module):
+    """Two heads whose answers are averaged, as in distilled transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(5, 6)
+        self.head, self.head_dist = nn.Linear(6, 11), nn.Linear(6, 11)
+
+    def forward(self, x):
+        x = self.body(x).relu()
+        return (self.head(x) + self.head_dist(x)) / 2
+
+
+class Shared(nn.Module):
+    """One layer by two names; the answer comes through the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(5, 11)
+        self.classifier = self.fc
+
+    def forward(self, x):
+        return self.classifier(x)
+
+
+class Own(nn.Module):
+    """A last layer that is no nn.Linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.randn(11, 5))
+
+    def forward(self, x):
+        return -torch.cdist(x, self.prototypes)
+
+
+class Averaged(nn.Module):
+    """Two networks of their own width."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 11))
+        self.b = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 11))
+
+    def forward(self, x):
+        return (self.a(x) + self.b(x)) / 2
+
+
+class Early(nn.Module):
+    """The head stands before a hidden layer with as many outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Linear(11, 11), nn.Linear(5, 11)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+class Twice(nn.Module):
+    """One layer, called for two views."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(5, 11)
+
+    def forward(self, x):
+        return (self.fc(x) + self.fc(-x.abs())) / 2
+
+
+class Scaled(nn.Module):
+    """A factor that no module shows; a norm and a dropout that must stay as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm1d(5), nn.Linear(5, 11)
+
+    def forward(self, x):
+        return 5 * nn.functional.dropout(self.fc(self.norm(x)), 0.5, self.training)
+
+
+class Adapted(nn.Module):
+    """A layer with a low-rank correction, as peft wraps it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Module()
+        self.fc.base_layer = nn.Linear(5, 11)
+        self.fc.lora_A = nn.ModuleDict({"default": nn.Linear(5, 2, bias=False)})
+        self.fc.lora_B = nn.ModuleDict({"default": nn.Linear(2, 11, bias=False)})
+
+    def forward(self, x):
+        return self.fc.base_layer(x) + self.fc.lora_B["default"](self.fc.lora_A["default"](x))
+
+
+class Answer(nn.Module):
+    """Logits inside something, as Hugging Face gives them."""
+
+    def __init__(self, wrap, body=Early):
+        super().__init__()
+        self.wrap, self.body = wrap, body()
+
+    def forward(self, x):
+        return self.wrap(self.body(x))
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+@pytest.mark.parametrize("make", [Twins, Shared, Own, Averaged, Early, Twice, Scaled, Adapted])
+def test_an_example_shows_where_the_logits_come_from(make, rule):
+    torch.manual_seed(0)
+    model, x = make().train(), torch.randn(3, 5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attach(model, TREE, rule=rule, example=x)
+    assert model.training
+    assert all(part.training for part in model.modules())
+    detach(model.eval())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    expected = DecisionRules(TREE, rule=rule)(model(x))
+    assert torch.allclose(attach(model, TREE, rule=rule, example=(x,))(x), expected, atol=1e-6)
+
+
+def test_adapters_are_seen_without_an_example():
+    model, x = Adapted().eval(), torch.randn(3, 5)
+    logits = model(x)
+    assert torch.allclose(attach(model, TREE, rule="marginal")(x), logits.log_softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda z: {"logits": z}, lambda z: (z, 1), lambda z: SimpleNamespace(logits=z)]
+)
+def test_an_example_finds_logits_inside_the_output(wrap):
+    model, x = Answer(wrap).eval(), torch.randn(3, 5)
+    logits = model.body(x)
+    attach(model, TREE, rule="marginal", example={"x": x})
+    assert torch.allclose(model.body(x), logits.log_softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Answer(lambda z: {"logits": z}, Scaled),
+            "gives a dict: there is no place for a head",
+        ),
+        (lambda: Answer(lambda z: z.softmax(1)), "gives probabilities, not logits"),
+        (lambda: Answer(lambda z: {"answer": z}), r"Expected logits \(batch, 11\) .* got NoneType"),
+        (lambda: Answer(lambda z: z[:, :3]), r"Expected logits \(batch, 11\) .* got \(3, 3\)"),
+    ],
+)
+def test_an_example_without_logits_is_refused(make, message):
+    with pytest.raises(NBDTError, match=message):
+        attach(make(), TREE, rule="marginal", example=torch.randn(3, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_model_is_refused():
+    scripted = torch.jit.trace(Shared().eval(), torch.randn(3, 5))
+    with pytest.raises(NBDTError, match="A TorchScript model cannot be changed"):
+        attach(scripted, TREE, rule="marginal")
+
+
+@pytest.mark.parametrize("rule", ["marginal", "representative"])
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (Twins, None),
+        (Shared, None),
+        (Own, ""),
+        (lambda: nn.Sequential(nn.Linear(5, 11), nn.ReLU()), None),
+        (lambda: nn.Sequential(nn.Linear(5, 11), nn.ReLU(), nn.Linear(11, 11)), None),
+        (Twins, ""),
+    ],
+)
+def test_wherever_the_logits_come_from(make, layer, rule):
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(3, 5)
+    logits = model(x)
+    expected = DecisionRules(TREE, rule=rule)(logits)
+    modules = list(model.named_modules(remove_duplicate=False))
+    attach(model, TREE, rule=rule, layer=layer)
+    assert torch.allclose(model(x), expected, atol=1e-6)
+    with flat(model):
+        assert torch.equal(model(x), logits)
+    assert sum(isinstance(part, NBDTHead) for part in model.modules()) == 1
+    detach(model)
+    assert list(model.named_modules(remove_duplicate=False)) == modules
+    assert not model._forward_hooks
+    assert torch.equal(model(x), logits)
+
+
+@pytest.mark.parametrize("make", [Twins, Shared])
+def test_weights_go_through_a_file_and_to_other_types(make):
+    torch.manual_seed(0)
+    model, other = (attach(make().eval(), TREE, rule="representative") for _ in range(2))
+    x = torch.randn(3, 5)
+    stored = io.BytesIO()
+    torch.save(model.state_dict(), stored)
+    stored.seek(0)
+    other.load_state_dict(torch.load(stored, weights_only=True))
+    assert torch.equal(other(x), model(x))
+    wide = copy.deepcopy(model).double()
+    assert wide(x.double()).dtype == torch.float64
+    assert torch.allclose(wide(x.double()).float(), model(x), atol=1e-5)
+    meta = copy.deepcopy(model).to("meta")
+    assert {buffer.device.type for buffer in meta.buffers()} == {"meta"}
+
+
+def test_a_model_that_gives_probabilities_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 11), nn.Softmax(dim=1))
+    with pytest.raises(NBDTError, match="a Softmax follows the last layer '1'.*Remove the Softmax"):
+        attach(model, TREE, rule="marginal")
+
+
+class Sure(nn.Module):
+    """A softmax beside the layer, run after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.softmax = nn.Linear(5, 11), nn.Softmax(dim=1)
+
+    def forward(self, x):
+        return self.softmax(self.fc(x))
+
+
+def test_a_softmax_beside_the_layer_is_seen_and_a_named_layer_is_taken():
+    with pytest.raises(NBDTError, match="a Softmax follows the last layer 'fc'.*layer='fc'"):
+        attach(Sure(), TREE, rule="marginal")
+    assert attach(Sure(), TREE, rule="marginal", layer="fc").fc.linear.out_features == 11
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (Own, {}, "inside Own with 11 outputs.*found none.*layer=''"),
+        (Twins, {"layer": "haed"}, "no module 'haed'. Did you mean 'head'"),
+        (Twins, {"layer": "body"}, "linear layer has 6 outputs, the hierarchy 11"),
+    ],
+)
+def test_errors_say_what_to_do(make, options, message):
+    model = make()
+    with pytest.raises(NBDTError, match=message):
+        attach(model, TREE, rule="marginal", **options)
+    assert not any(isinstance(part, NBDTHead) for part in model.modules())
+
+
+def test_a_layer_per_position_and_an_output_that_is_no_tensor_are_refused():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(5, 11)
+
+        def forward(self, x):
+            return self.fc(x).mean(1)
+
+    model, x = Pooled(), torch.randn(2, 7, 5)
+    logits = model(x)
+    attach(model, TREE, rule="marginal")
+    with pytest.raises(NBDTError, match=r"gives \(2, 7, 11\) instead of .*attach with layer=''"):
+        model(x)
+    attach(detach(model), TREE, rule="marginal", layer="")
+    assert torch.allclose(model(x), logits.log_softmax(1), atol=1e-6)
+
+    class Pair(Pooled):
+        def forward(self, x):
+            return self.fc(x), x
+
+    with pytest.raises(NBDTError, match="Pair gives a tuple instead of logits"):
+        attach(Pair(), TREE, rule="marginal", layer="")(torch.randn(2, 5))
+
+
+def test_a_head_shows_the_weights_of_its_layer():
+    model = attach(Shared(), TREE, rule="marginal")
+    assert model.fc is model.classifier
+    assert model.fc.weight is model.fc.linear.weight
+    assert model.fc.bias is model.fc.linear.bias
+    assert (model.fc.in_features, model.fc.out_features) == (5, 11)
+
+
+def test_a_hugging_face_classifier():
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        image_size=32, patch_size=8, num_labels=11,
+    )  # fmt: skip
+    model, images = ViTForImageClassification(config).eval(), torch.rand(2, 3, 32, 32)
+    logits = model(images).logits
+    attach(model, TREE, rule="marginal")
+    assert torch.allclose(model(images).logits, logits.log_softmax(1), atol=1e-5)
+    assert torch.equal(detach(model)(images).logits, logits)

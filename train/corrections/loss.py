@@ -1,0 +1,150 @@
+"""What corrections cost while they are not met, and what forgetting costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nbdt.decide.maps import log_odds_coefficients, node_maps
+from nbdt.decide.rules import decide, edge_scores, full_precision
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.index import Tree
+
+from .targets import Target
+
+
+class CorrectionLoss(nn.Module):
+    """The mean, over corrections, of what each says; one row of a batch is one correction.
+
+    - step: ``−log p(child | parent)`` in that one sibling group; the rest of the tree feels it only
+      through the class logits that they share;
+    - label: ``−log p(y)``, the sum along the path, and under `representative` the flat
+      cross-entropy too, as in `TreeSupervisionLoss`;
+    - region: the share of the decision's map that lies in the region, ``Σ_region |m| / Σ |m|`` with
+      ``m`` the closed-form map of the decision's log-odds (`nbdt.decide.maps`). Right for the right reasons
+      (Ross et al., IJCAI 2017) penalises squared input gradients instead; the share has no scale,
+      so that it cannot be met by a less certain answer.
+
+    Args:
+        hierarchy: the model's.
+        rule: the model's.
+        targets: the corrections in the order of the rows.
+    """
+
+    edges: Tensor
+    labels: Tensor
+    kinds: Tensor
+
+    def __init__(self, hierarchy: Hierarchy, rule: str, targets: Sequence[Target]) -> None:
+        super().__init__()
+        self.rule, self.tree = rule, Tree(hierarchy)
+        order = ("step", "label", "region")
+        self.register_buffer(
+            "kinds", torch.tensor([order.index(t.correction.kind) for t in targets]), False
+        )
+        nodes = torch.tensor([t.child or 0 for t in targets])
+        self.register_buffer("edges", self.tree.edge_of_node[nodes], False)
+        self.register_buffer("labels", torch.tensor([t.class_index or 0 for t in targets]), False)
+        self.nodes = nodes
+
+    def forward(
+        self,
+        logits: Tensor,
+        feature_maps: Tensor | None = None,
+        weight: Tensor | None = None,
+        region: Tensor | None = None,
+    ) -> Tensor:
+        """Scalar loss.
+
+        Args:
+            logits: (corrections, classes), flat.
+            feature_maps: (corrections, features, height, width), those of region corrections the
+                last before the average pool; needed if there are any.
+            weight: (classes, features), of the linear layer that follows the pool.
+            region: (corrections, height, width), the share of each position that lies in the
+                region.
+        """
+        return self.each(logits, feature_maps, weight, region).mean()
+
+    def each(
+        self,
+        logits: Tensor,
+        feature_maps: Tensor | None = None,
+        weight: Tensor | None = None,
+        region: Tensor | None = None,
+    ) -> Tensor:
+        """(corrections,) what each costs; arguments as in `forward`."""
+        with full_precision(logits):
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            found = logits.new_zeros(len(logits))
+            log_probs = decide(edge_scores(logits, self.tree, self.rule), self.tree)
+            steps = (self.kinds == 0).nonzero().flatten()
+            found = found.index_add(0, steps, -log_probs[self.edges[steps], steps])
+            found = self._add_labels(found, logits, log_probs)
+            regions = (self.kinds == 2).nonzero().flatten()
+            if len(regions):
+                if feature_maps is None or weight is None or region is None:
+                    raise ValueError("region corrections need feature maps, weight and region")
+                shares = region_shares(
+                    logits[regions], self.nodes[regions.cpu()].to(logits.device),
+                    feature_maps[regions], weight, region[regions], self.tree, self.rule,
+                )  # fmt: skip
+                found = found.index_add(0, regions, shares.to(found.dtype))
+        return found
+
+    def _add_labels(self, found: Tensor, logits: Tensor, log_probs: Tensor) -> Tensor:
+        rows = (self.kinds == 1).nonzero().flatten()
+        if not len(rows):
+            return found
+        labels = self.labels[rows]
+        paths = self.tree.path_sums(log_probs[:, rows]).t()
+        costs = -paths.gather(1, labels[:, None]).squeeze(1)
+        if self.rule == "representative":
+            costs = costs + F.cross_entropy(logits[rows], labels, reduction="none")
+        return found.index_add(0, rows, costs)
+
+
+def region_shares(  # noqa: PLR0917
+    logits: Tensor,
+    nodes: Tensor,
+    feature_maps: Tensor,
+    weight: Tensor,
+    region: Tensor,
+    tree: Tree,
+    rule: str,
+) -> Tensor:
+    """(batch,) share of the absolute mass of one decision's map inside a region, differentiable.
+
+    Args:
+        logits: (batch, classes), float32 or wider.
+        nodes: (batch,) the child whose log-odds among its siblings are mapped.
+        feature_maps: (batch, features, height, width).
+        weight: (classes, features).
+        region: (batch, height, width), the share of each position that lies in the region.
+    """
+    coefficients = log_odds_coefficients(logits, nodes[:, None], tree, rule)
+    mass = node_maps(feature_maps, weight, coefficients)[:, 0].abs()
+    return (mass * region).sum(dim=(1, 2)) / mass.sum(dim=(1, 2)).clamp(min=1e-12)
+
+
+def decision_divergence(
+    before: Tensor, after: Tensor, tree: Tree, rule: str, trust: Tensor
+) -> Tensor:
+    """How far decisions moved: ``Σ_n t_n · P_before(n) · KL(before_n ‖ after_n)``, batch mean.
+
+    With ``t = 1`` everywhere this is the divergence of the leaf distributions (chain rule), so
+    that each decision can be held as firmly as it deserves. A tree has as many independent decisions
+    as the class logits have differences: where no decision moves, no flat answer does.
+
+    Args:
+        before: (batch, classes), flat logits of the old model.
+        after: (batch, classes), of the new one.
+        trust: (edges,) weight of the decision that each edge belongs to, rows as in
+            `Tree.node_of_edge`.
+    """
+    old, new = (decide(edge_scores(z, tree, rule), tree) for z in (before, after))
+    reached = tree.node_sums(tree.path_sums(old).exp())
+    return (trust[:, None] * reached * (old - new)).sum() / len(before)

@@ -1,0 +1,1 @@
+"""Training data: splits, checks, augmentation, batches."""

@@ -1,0 +1,104 @@
+"""Which class of the model a label of the data means; the order comes from the hierarchy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nbdt.errors import NBDTError, listed, nearest
+from nbdt.tree.class_names import class_places, plain
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import Node
+
+
+@dataclass(frozen=True)
+class ClassOrder:
+    """The classes in output order.
+
+    Attributes:
+        names: of the classes.
+        wnids: WordNet ids, where known.
+        origin: where the order comes from, for people.
+    """
+
+    names: tuple[str, ...]
+    wnids: tuple[str | None, ...]
+    origin: str
+
+    @property
+    def known_wnids(self) -> tuple[str | None, ...] | None:
+        """`wnids`, or None where none is known."""
+        return self.wnids if any(self.wnids) else None
+
+    def places(self) -> dict[str, int]:
+        """Class index by plain name and by WordNet id; a key that is two classes' is left out."""
+        nodes = [Node("/", None, "root")]
+        nodes += [Node(n, "/", n, w) for n, w in zip(self.names, self.wnids, strict=True)]
+        return class_places(Hierarchy(tuple(nodes), self.names))
+
+
+def class_order(
+    labels: Iterable[str], given: Sequence[str] = (), hierarchy: Hierarchy | None = None
+) -> ClassOrder:
+    """The hierarchy's classes, else those given (by a recipe), else the labels, sorted.
+
+    Labels that are all WordNet ids, as ImageNet's folders, get WordNet's names.
+
+    Raises:
+        NBDTError: the hierarchy's classes are not those given, or there are fewer than two.
+    """
+    if hierarchy is not None:
+        if given and list(given) != list(hierarchy.classes):
+            _refuse_contradiction(given, hierarchy)
+        wnids = tuple(hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes)
+        return ClassOrder(hierarchy.classes, wnids, "the hierarchy")
+    if given:
+        return ClassOrder(tuple(given), (None,) * len(given), "the recipe")
+    found = sorted(set(labels))
+    spellings: dict[str, str] = {}
+    for label in found:
+        other = spellings.setdefault(plain(label), label)
+        if other != label:
+            raise NBDTError(
+                f"The labels {other!r} and {label!r} are one class: case, spaces and underscores do "
+                "not count. Give them one name."
+            )
+    if len(found) < 2:
+        raise NBDTError(
+            f"The data has {len(found)} class{'' if len(found) == 1 else 'es'} "
+            f"({listed(found) or 'none'}); a classifier needs two or more, one folder each."
+        )
+    return _named(found)
+
+
+def _named(labels: Sequence[str]) -> ClassOrder:
+    from nbdt.hierarchies.formats.class_order import WNID
+    from nbdt.hierarchies.induction.classifier import class_labels
+
+    if all(WNID.fullmatch(label) for label in labels):
+        known = class_labels(len(labels), {"label_names": list(labels)})
+        return ClassOrder(tuple(known.names), tuple(known.wnids), "the data's WordNet ids, sorted")
+    return ClassOrder(tuple(labels), (None,) * len(labels), "the data's labels, sorted")
+
+
+def _refuse_contradiction(given: Sequence[str], hierarchy: Hierarchy) -> None:
+    missing = [name for name in given if name not in hierarchy.classes]
+    extra = [name for name in hierarchy.classes if name not in given]
+    if missing or extra:
+        raise NBDTError(
+            f"The hierarchy's classes are not the recipe's: the hierarchy lacks "
+            f"{listed(missing) or 'none'} and has besides {listed(extra) or 'none'}."
+            f"{nearest(missing[0], hierarchy.classes) if missing else ''}"
+        )
+    place = next(i for i, name in enumerate(given) if name != hierarchy.classes[i])
+    raise NBDTError(
+        f"The recipe and the hierarchy have the same classes in another order: class {place} is "
+        f"{given[place]!r} and {hierarchy.classes[place]!r}. Leave the recipe's classes out "
+        "(--set classes=[]) to take the hierarchy's order."
+    )
+
+
+def class_indices(labels: Iterable[str], order: ClassOrder) -> list[int | None]:
+    """The class of each label; None for those that are none."""
+    places = order.places()
+    return [places.get(plain(label)) for label in labels]

@@ -1,0 +1,352 @@
+"""Labelled images for training: held in memory if small, read anew every epoch if not.
+
+Image ``i`` of epoch ``e`` looks the same in every run: its draws come from the seed, the epoch and
+its own index, so neither the number of workers nor a resumed run changes anything.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nbdt.errors import NBDTError
+from nbdt.images.image import ImageError
+from nbdt.images.sources import ImageSource
+from nbdt.network.preprocessing import Preprocessing
+
+from ..recipe import AUTO, Recipe
+from .augment import PLAIN, Augmentation, Key, seeded
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+PLAIN_BATCH = 500
+PLAIN_PIXELS = (
+    500 * 64 * 64
+)  # of such a batch: its first feature maps are what memory is needed for
+
+
+class Labelled(NamedTuple):
+    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory.
+
+    For a frozen backbone `images` are its features, (count, features) float32.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def pick(self, index: Tensor) -> Labelled:
+        """The images that an index or mask (count,) selects."""
+        return Labelled(self.images[index], self.labels[index])
+
+    def open(self, index: int) -> Image.Image:
+        """One image."""
+        return Image.fromarray(self.images[index].permute(1, 2, 0).numpy())
+
+
+class Streamed(NamedTuple):
+    """Images that are decoded when they are needed, and `labels` (count,) int64."""
+
+    sources: Sequence[ImageSource]
+    labels: Tensor
+
+    def pick(self, index: Tensor) -> Streamed:
+        """The images that an index or mask (count,) selects."""
+        chosen = index.nonzero().flatten() if index.dtype == torch.bool else index
+        return Streamed([self.sources[i] for i in chosen.tolist()], self.labels[index])
+
+    def open(self, index: int) -> Image.Image:
+        """One image. Raises NBDTError where the file has become unreadable."""
+        try:
+            return self.sources[index].open()
+        except ImageError as error:
+            raise NBDTError(
+                f"A training image cannot be read: {error}. Mend it and continue with --resume, or "
+                "start anew with --set skip_corrupt=true."
+            ) from None
+
+
+Images: TypeAlias = Labelled | Streamed
+
+
+def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
+    """`data` without, and only, some images of every class, drawn with `seed`.
+
+    Args:
+        data: the images.
+        amount: below 1 a share of each class, rounded up; from 1 up so many images of each.
+        seed: of the draw.
+
+    Raises:
+        NBDTError: a class would be left without images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data.labels), generator=generator)
+    held = torch.zeros(len(order), dtype=torch.bool)
+    for label in data.labels.unique():
+        members = order[data.labels[order] == label]
+        count = math.ceil(amount * len(members)) if amount < 1 else int(amount)
+        if count >= len(members):
+            raise NBDTError(
+                f"Class {int(label)} has {len(members)} images, of which {count} are to be held "
+                "out: none would be left. Add images, or hold out less: --set held_out=0.1."
+            )
+        held[members[:count]] = True
+    return data.pick(~held), data.pick(held)
+
+
+def worker_count(recipe: Recipe) -> int:
+    """Processes that read images."""
+    if recipe.workers != AUTO:
+        return recipe.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(12, max(0, (cores or 1) - 1))
+
+
+# ---- one image ----------------------------------------------------------------------------------
+
+
+class Views(Dataset[Batch]):
+    """Images as the network sees them, uint8 (3, size, size), by (epoch, index)."""
+
+    def __init__(self, data: Images, augmentation: Augmentation, seed: int) -> None:
+        self.data, self.augmentation, self.seed = data, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.data.labels)
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        image = self.data.open(index)
+        if epoch == PLAIN:
+            return self.augmentation.plain(image), self.data.labels[index]
+        with seeded(self.seed, epoch, index):
+            return self.augmentation(image), self.data.labels[index]
+
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches, one epoch after another; the last, partial one is left out.
+
+    Lightning says which epoch it is (through `sampler`), saves `state_dict` with a checkpoint and
+    gives it back, so that a resumed run goes on with the batch that would have come next.
+
+    Of several ranks each takes its own images of every batch: together they see the very batches, and
+    the very views, that one process would.
+    """
+
+    rank, ranks = 0, 1
+
+    def __init__(self, data: Images, recipe: Recipe) -> None:
+        self.data, self.recipe = data, recipe
+        self.batch_size = min(recipe.batch_size, len(data.labels))
+        self.epoch = self.position = 0
+        self.sampler = self
+
+    def __len__(self) -> int:
+        return len(self.data.labels) // self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch, unless it is the one that was restored half done."""
+        if epoch != self.epoch or self.position >= len(self):
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were handed out."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from there."""
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches(self._indices()):
+            self.position += 1
+            yield batch
+
+    def _indices(self) -> list[Tensor]:
+        """Images of each batch still to come."""
+        order = self._draw()[0][: len(self) * self.batch_size]
+        batches = list(order.split(self.batch_size))[self.position :]
+        return [batch[self.rank :: self.ranks] for batch in batches]
+
+    def share(self, rank: int, ranks: int) -> None:
+        """Take the images of one rank from here on. Raises NBDTError if they cannot be shared."""
+        if self.batch_size % ranks:
+            raise NBDTError(
+                f"A batch of {self.batch_size} images cannot be divided evenly among {ranks} "
+                f"devices; choose a multiple: --set batch_size={math.ceil(self.batch_size / ranks) * ranks}."
+            )
+        self.rank, self.ranks = rank, ranks
+
+    def _draw(self) -> tuple[Tensor, torch.Generator]:
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        return torch.randperm(len(self.data.labels), generator=generator), generator
+
+    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
+        raise NotImplementedError
+
+
+class AugmentedBatches(TrainingBatches):
+    """From memory, flipped and shifted a whole batch at a time; features as they are."""
+
+    data: Labelled
+
+    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
+        if self.data.images.ndim == 2:
+            yield from (self.data.pick(index) for index in indices)
+            return
+        count, padding = len(self.data.labels), self.recipe.crop_padding_pixels
+        _, generator = self._draw()
+        shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
+        flips = self._flips(count)
+        for index in indices:
+            images = self._augment(index, shifts[index], flips[index])
+            yield images, self.data.labels[index]
+
+    def _flips(self, count: int) -> Tensor:
+        """Every image in every other epoch, half of them first: fewer repeated views.
+
+        So in Jordan, 94 % on CIFAR-10 in 3.29 seconds, 2024.
+        """
+        if not self.recipe.flip:
+            return torch.zeros(count, dtype=torch.bool)
+        first = torch.randperm(count, generator=torch.Generator().manual_seed(self.recipe.seed)) % 2
+        return (first + self.epoch) % 2 == 0
+
+    def _augment(self, index: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
+        images, padding = self.data.images[index], self.recipe.crop_padding_pixels
+        side = images.shape[-1]
+        images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        padded = F.pad(images.float(), [padding] * 4, mode="reflect").to(torch.uint8)
+        rows = (shifts[:, 0, None] + torch.arange(side))[:, None, :, None]
+        columns = (shifts[:, 1, None] + torch.arange(side))[:, None, None, :]
+        batch = torch.arange(len(images))[:, None, None, None]
+        channel = torch.arange(3)[None, :, None, None]
+        return padded[batch, channel, rows, columns]
+
+
+class StreamedBatches(TrainingBatches):
+    """Image by image in worker processes: for what is not in memory, or needs more than shifts."""
+
+    def __init__(self, data: Images, recipe: Recipe, preprocessing: Preprocessing) -> None:
+        super().__init__(data, recipe)
+        self._keys: list[list[Key]] = []
+        views = Views(data, Augmentation(recipe, preprocessing), recipe.seed)
+        self._loader = _loader(views, self, worker_count(recipe), persistent=True)
+
+    def keys(self) -> list[list[Key]]:
+        """What the workers read next."""
+        return self._keys
+
+    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
+        self._keys = [[(self.epoch, i) for i in index.tolist()] for index in indices]
+        yield from self._loader
+
+
+class _Plan:
+    """The batches of keys that someone else decides on, as a batch sampler."""
+
+    def __init__(self, owner: StreamedBatches | PlainBatches) -> None:
+        self.owner = owner
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.owner.keys())
+
+    def __len__(self) -> int:
+        return len(self.owner.keys())
+
+
+def _loader(
+    views: Views, owner: StreamedBatches | PlainBatches, workers: int, *, persistent: bool
+) -> DataLoader[Batch]:
+    return DataLoader(
+        views,
+        batch_sampler=cast(Any, _Plan(owner)),
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class PlainBatches:
+    """The images in order, unaugmented: from memory as they are, else framed for the network."""
+
+    def __init__(
+        self,
+        data: Images,
+        batch_size: int | None = None,
+        preprocessing: Preprocessing | None = None,
+        workers: int = 0,
+    ) -> None:
+        if isinstance(data, Streamed):
+            side = preprocessing.size if preprocessing else 1
+        else:
+            side = data.images.shape[-1] if data.images.ndim == 4 else 1  # features: one long row
+        self.data = data
+        self.batch_size = batch_size or max(1, min(PLAIN_BATCH, PLAIN_PIXELS // side**2))
+        self._start, self._step = 0, 1
+        self._loader: DataLoader[Batch] | None = None
+        if isinstance(data, Streamed):
+            if preprocessing is None:
+                raise ValueError("streamed images need the network's preprocessing")
+            views = Views(data, Augmentation(None, preprocessing), 0)
+            self._loader = _loader(views, self, workers, persistent=False)
+
+    def share(self, rank: int, ranks: int) -> None:
+        """Only the images of one rank from here on."""
+        self._start, self._step = rank, ranks
+
+    def keys(self) -> list[list[Key]]:
+        """What the workers read."""
+        own = range(self._start, len(self.data.labels), self._step)
+        everything: list[Key] = [(PLAIN, index) for index in own]
+        size = self.batch_size
+        return [everything[start : start + size] for start in range(0, len(everything), size)]
+
+    def __len__(self) -> int:
+        own = range(self._start, len(self.data.labels), self._step)
+        return math.ceil(len(own) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is not None:
+            return iter(self._loader)
+        data = cast(Labelled, self.data)
+        own = slice(self._start, None, self._step)
+        parts = (data.images[own].split(self.batch_size), data.labels[own].split(self.batch_size))
+        return zip(*parts, strict=True)
+
+
+def training_batches(data: Images, recipe: Recipe, preprocessing: Preprocessing) -> TrainingBatches:
+    """The quickest way to batches that the recipe and the kind of data allow."""
+    simple = recipe.augment == "shift" and not (recipe.auto_augment or recipe.erase_probability)
+    if isinstance(data, Labelled) and (simple or data.images.ndim == 2):
+        return AugmentedBatches(data, recipe)
+    return StreamedBatches(data, recipe, preprocessing)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 images to the network's input, channels last in memory."""
+    scale = torch.tensor(std, device=images.device)[:, None, None] * 255
+    shift = torch.tensor(mean, device=images.device)[:, None, None] * 255
+    return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The centre of an image, (size, size, 3), its shorter side resized to `size`."""
+    if image.size != (size, size):
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    return np.array(image)

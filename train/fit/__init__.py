@@ -1,0 +1,1 @@
+"""Fitting: loss, training step, trainer, checkpoints."""

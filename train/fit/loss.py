@@ -1,0 +1,196 @@
+"""Tree supervision: losses on flat logits that teach every decision on the way to a class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nbdt.decide.rules import (
+    check_logits,
+    check_rule,
+    decide,
+    edge_scores,
+    full_precision,
+    path_nll,
+)
+from nbdt.errors import NBDTError, listed, nearest
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.index import Tree
+
+_NONE_IGNORED = torch.iinfo(torch.int64).min  # every index outside the classes is an error
+
+
+class TreeSupervisionLoss(nn.Module):
+    """``β · CE(z, y) + ω · Σ along the path of λ · (−log p(child | parent))``, batch mean.
+
+    ``λ = exp(−α · height of the child)``, its height above the leaves divided by the tree's
+    (Bertinetto et al., Making Better Mistakes, CVPR 2020). With ``α = 0`` the sum is
+    ``−log p(y)``: the soft loss of NBDT (Wan et al., ICLR 2021). The paper's published code feeds
+    probabilities to a cross-entropy that expects logits; this loss takes the path's log-likelihood
+    and tends to 0 for a confident right answer.
+
+    `beta` and `omega` may be assigned between steps, as schedules do (`nbdt.train.fit.schedules`).
+
+    Args:
+        hierarchy: the tree whose decisions are taught.
+        rule: "representative"; "marginal" only with ``alpha > 0`` or `node_weights`, because its
+            path likelihood is the cross-entropy itself.
+        beta: weight of the flat cross-entropy.
+        omega: weight of the path.
+        alpha: how much less a decision counts the higher it stands.
+        class_weights: (classes,) how much an image of each class counts. As in
+            ``torch.nn.CrossEntropyLoss`` the mean is over the weights: of an image of class ``y``,
+            ``w_y``; of one with a distribution ``t``, ``Σ t_c w_c``.
+        node_weights: weight of the decision that an inner node takes, by node id or name; 1 for
+            the others.
+        label_smoothing: share of the target that the *flat* cross-entropy spreads over all classes,
+            as in ``torch.nn.CrossEntropyLoss``. A decision is taught unsmoothed: spread over
+            classes, the mass would pull each decision towards its larger child. Pass smoothed
+            distributions as targets to have it so nevertheless.
+
+    Raises:
+        NBDTError: an unknown rule or node, ``marginal`` where it would be the cross-entropy, or a
+            weight that is negative or not finite.
+    """
+
+    edge_weights: Tensor
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        *,
+        rule: str,
+        beta: float = 1.0,
+        omega: float = 1.0,
+        alpha: float = 0.0,
+        class_weights: Sequence[float] | Tensor | None = None,
+        node_weights: Mapping[str, float] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.rule = check_rule(rule)
+        if rule == "marginal" and alpha == 0 and not node_weights:
+            raise NBDTError(
+                "Under 'marginal' the path's likelihood is the flat softmax, so this loss is just "
+                "(β + ω) · cross-entropy: use torch.nn.CrossEntropyLoss, or alpha > 0, or 'rule"
+                '="representative"\'.'
+            )
+        if not all(0 <= value < math.inf for value in (beta, omega, alpha)):
+            raise NBDTError(f"β, ω and α are finite and ≥ 0, got {beta}, {omega}, {alpha}.")
+        if not 0 <= label_smoothing < 1:
+            raise NBDTError(f"label_smoothing is at least 0 and below 1, got {label_smoothing}.")
+        self.beta, self.omega, self.alpha = beta, omega, alpha
+        self.label_smoothing = label_smoothing
+        self.tree = Tree(hierarchy)
+        nodes = torch.exp(-alpha * _relative_heights(hierarchy))
+        nodes[1:] *= _decision_weights(hierarchy, node_weights or {})[list(hierarchy.parents[1:])]
+        self.register_buffer("edge_weights", nodes[self.tree.node_of_edge], persistent=False)
+        weights = None if class_weights is None else _checked(class_weights, hierarchy)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss.
+
+        Args:
+            logits: (batch, classes), flat.
+            target: (batch,) class indices, or (batch, classes) distributions, where a decision
+                weighs as the target mass below its child.
+
+        Raises:
+            NBDTError: logits or target of another shape.
+            IndexError: a class index outside the hierarchy's.
+        """
+        with full_precision(logits):
+            logits = check_logits(logits, self.tree)
+            if target.shape not in (logits.shape, logits.shape[:1]):
+                raise NBDTError(
+                    f"Expected targets of shape ({len(logits)},) or {tuple(logits.shape)}, got "
+                    f"{tuple(target.shape)}."
+                )
+            loss = self.beta * self._flat_term(logits, target)
+            if self.omega:
+                loss = loss + self.omega * self._path_term(logits, target)
+            return loss
+
+    def _flat_term(self, logits: Tensor, target: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        loss = F.cross_entropy(
+            logits,
+            target,
+            weights,
+            ignore_index=_NONE_IGNORED,
+            label_smoothing=self.label_smoothing,
+        )
+        if weights is None or target.ndim == 1:
+            return loss
+        # torch divides by the batch here, and by the weights for indices: a one-hot distribution
+        # would cost something else than its index.
+        return loss * len(target) / (target @ weights).sum()
+
+    def _path_term(self, logits: Tensor, target: Tensor) -> Tensor:
+        if target.ndim == 1:
+            return self._index_path_term(logits, target)
+        target = target.to(logits.dtype)
+        if self.class_weights is not None:
+            target = target * self.class_weights.to(logits.dtype)
+        mass = self.tree.node_sums(target.t().contiguous())
+        log_probs = decide(edge_scores(logits, self.tree, self.rule), self.tree)
+        weighted = mass * self.edge_weights.to(logits.dtype)[:, None]
+        count = len(target) if self.class_weights is None else target.sum()
+        return -(weighted * log_probs).sum() / count
+
+    def _index_path_term(self, logits: Tensor, target: Tensor) -> Tensor:
+        values, image, edge = path_nll(logits, target, self.tree, self.rule)
+        weights = self.edge_weights.to(values.dtype)[edge]
+        if self.class_weights is None:
+            return values.dot(weights) / len(target)
+        of_image = self.class_weights.to(values.dtype)[target]
+        return values.dot(weights * of_image[image]) / of_image.sum()
+
+
+def _relative_heights(hierarchy: Hierarchy) -> Tensor:
+    """Each node's height above the leaves, divided by the tree's: (nodes,) in [0, 1]."""
+    return torch.tensor(hierarchy.heights) / hierarchy.heights[0]
+
+
+def _checked(weights: Sequence[float] | Tensor, hierarchy: Hierarchy) -> Tensor:
+    values = torch.as_tensor(weights, dtype=torch.float32).detach().clone()
+    if values.shape != (hierarchy.num_classes,):
+        raise NBDTError(
+            f"Expected {hierarchy.num_classes} class weights, one a class, got "
+            f"{tuple(values.shape)}."
+        )
+    if not (values.isfinite().all() and (values >= 0).all() and values.any()):
+        raise NBDTError("Class weights are finite and ≥ 0, and not all of them 0.")
+    return values
+
+
+def _decision_weights(hierarchy: Hierarchy, given: Mapping[str, float]) -> Tensor:
+    """(nodes,) the weight of each inner node's decision."""
+    weights = torch.ones(hierarchy.num_nodes)
+    for key, value in given.items():
+        if not 0 <= value < math.inf:
+            raise NBDTError(f"A node's weight is finite and ≥ 0, got {value} for {key!r}.")
+        weights[_inner_node(hierarchy, key)] = value
+    return weights
+
+
+def _inner_node(hierarchy: Hierarchy, key: str) -> int:
+    """The inner node that has this id, or this name as the only one."""
+    inner = hierarchy.inner_nodes
+    by_id = [node for node in inner if hierarchy.ids[node] == key]
+    found = by_id or [node for node in inner if hierarchy.names[node] == key]
+    if len(found) == 1:
+        return found[0]
+    names = [hierarchy.names[node] for node in inner]
+    if not found:
+        raise NBDTError(
+            f"No inner node has the id or name {key!r}; only these decide.{nearest(key, names)}"
+        )
+    ids = [hierarchy.ids[node] for node in found]
+    raise NBDTError(f"{len(found)} nodes are called {key!r}; name one by its id: {listed(ids)}.")

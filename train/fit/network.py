@@ -1,0 +1,133 @@
+"""The network that is trained: fresh, or with weights that already know something."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from nbdt.errors import NBDTError
+from nbdt.hierarchies.induction.classifier import class_labels
+from nbdt.model.model import NBDT
+from nbdt.network.load import create_timm, mismatch, read_weights
+from nbdt.network.preprocessing import Preprocessing
+from nbdt.tree.class_names import plain
+
+from ..data.class_order import ClassOrder
+from ..data.dataset import Labelled, Streamed, normalise
+from ..recipe import Recipe
+
+WHITENING_IMAGES = 5000
+
+
+class Start(NamedTuple):
+    """A network, and whether its classifier was trained for the very classes of this run."""
+
+    network: nn.Module
+    knows_classes: bool
+
+
+def make_network(
+    recipe: Recipe, order: ClassOrder, weights: str | os.PathLike[str] | None = None
+) -> Start:
+    """The recipe's network with an output a class.
+
+    Args:
+        recipe: architecture, and whether it starts from pretrained weights.
+        order: the classes.
+        weights: a local file instead of the Hugging Face hub, or the folder of a saved model. A
+            classifier of another number of classes, or of a saved model's other classes, is left
+            out.
+
+    Raises:
+        NBDTError: unknown architecture, no network for the hub, weights that do not fit, or a
+            classifier that is not one linear layer.
+    """
+    count = len(order.names)
+    if weights is not None:
+        network = create_timm(recipe.architecture, count)
+        knows_classes = _load(network, weights, order)
+    elif recipe.pretrained:
+        network = create_timm(recipe.architecture, None, pretrained=True)
+        trained_for = int(cast(Any, network).num_classes)
+        knows_classes = _same_classes(network, trained_for, order)
+        if not knows_classes:
+            cast(Any, network).reset_classifier(count)
+            _calm(network)
+    else:
+        network, knows_classes = create_timm(recipe.architecture, count), False
+    if not isinstance(cast(Any, network).get_classifier(), nn.Linear):
+        raise NBDTError(
+            f"The classifier of {recipe.architecture!r} is not one linear layer, so no tree can be "
+            "made from it; choose another architecture."
+        )
+    return Start(network, knows_classes)
+
+
+def _load(network: nn.Module, weights: str | os.PathLike[str], order: ClassOrder) -> bool:
+    """Fill the network; whether its classifier now is one of these very classes."""
+    name = str(cast(Any, network).pretrained_cfg["classifier"])
+    saved = os.path.isdir(weights)
+    state = _saved_model(weights, name, order) if saved else read_weights(weights)
+    rows = state.get(f"{name}.weight", torch.empty(0)).shape[0]
+    knows_size = rows == len(order.names)
+    if not knows_size:
+        kept = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
+        own = network.state_dict().items()
+        state = kept | {key: value for key, value in own if key.startswith(f"{name}.")}
+    problem = mismatch(network, state)
+    if problem:
+        raise NBDTError(
+            f"The weights in {os.fspath(weights)!r} do not fit the network: {problem}. Name the "
+            "architecture that they were trained with: --set architecture=NAME."
+        )
+    network.load_state_dict(state)
+    if not knows_size:
+        _calm(network)
+    return knows_size and (saved or _same_classes(network, rows, order))
+
+
+def _saved_model(
+    folder: str | os.PathLike[str], classifier: str, order: ClassOrder
+) -> dict[str, Tensor]:
+    """The network's tensors in a saved model; its classifier only if it is of these classes."""
+    model = NBDT.load(folder)
+    places = {plain(name): row for row, name in enumerate(model.hierarchy.classes)}
+    wanted = [plain(name) for name in order.names]
+    state: dict[str, Tensor] = dict(model.backbone.state_dict())
+    if sorted(wanted) == sorted(places):
+        rows = [places[name] for name in wanted]
+        linear = model.head.linear.state_dict()
+        state |= {f"{classifier}.{key}": value[rows] for key, value in linear.items()}
+    return state
+
+
+def _calm(network: nn.Module) -> None:
+    """Start a new classifier small: some of timm's start so wide that it drowns the features."""
+    classifier = cast(Any, network).get_classifier()
+    if isinstance(classifier, nn.Linear):
+        classifier.reset_parameters()
+
+
+def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bool:
+    """Whether what timm says of the outputs' classes agrees with `order`, one by one."""
+    if trained_for != len(order.names):
+        return False
+    labels = class_labels(trained_for, cast(Any, network).pretrained_cfg)
+    if any(labels.wnids) and all(order.wnids):
+        return tuple(labels.wnids) == order.wnids
+    return [plain(name) for name in labels.names] == [plain(name) for name in order.names]
+
+
+def whiten(
+    network: nn.Module, data: Labelled | Streamed, preprocessing: Preprocessing, floor: float
+) -> None:
+    """Start the stem from the first training images' patches. Raises NBDTError if it cannot."""
+    if not hasattr(network, "whiten"):
+        raise NBDTError("The recipe sets whiten, which only small_convnet can do.")
+    if isinstance(data, Streamed):
+        raise NBDTError("whiten needs images in memory; raise memory_gigabytes.")
+    images = data.images[:WHITENING_IMAGES]
+    cast(Any, network).whiten(normalise(images, preprocessing.mean, preprocessing.std), floor)

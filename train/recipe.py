@@ -1,0 +1,339 @@
+"""A recipe: everything that decides a training run, parsed once at the border."""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nbdt.errors import NBDTError, listed, nearest
+
+from .fit.schedules import SCHEDULES
+
+AUTO = -1  # workers: by the number of cores
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one run. Units are in the names; shares and fractions are of 1.
+
+    Data.
+        train, test: glob patterns inside the data folder for a folder of classes or an archive,
+            alternatives after "|". Without them the data's own layout says (`nbdt.train.data.splits`).
+        classes: class names in output order. Without them the hierarchy's, else the data's, sorted.
+        image_size: side in pixels of what the network sees.
+        held_out: kept from training, for choices and as the reference set: below 1 a share of each
+            class, from 1 up that many images a class. Unused where the data has a validation split.
+        held_out_test: the same, where the data has no test split.
+        memory_gigabytes: decoded images are kept in memory up to this; more are read every epoch.
+        workers: processes that read and augment images; -1 for one less than there are cores.
+        check_images: decode every image once before the first step.
+        skip_corrupt: leave out what cannot be read instead of stopping.
+
+    Network.
+        architecture: a timm name, with options; see `nbdt.network.architecture`.
+        pretrained: start from timm's weights, or a file's.
+        freeze_backbone: train the last layer alone, on features computed once.
+        freeze_norms: batch norms keep the pretrained statistics, which few images estimate badly.
+        whiten: above 0, the stem of a small_convnet starts from the main axes of the images' patches, and
+            this is added to their variances (`nbdt.network.small.SmallConvNet.whiten`).
+
+    Tree.
+        rule: "representative" or "marginal".
+        linkage: how a hierarchy is induced when none is given: "average", "ward", "complete", or
+            "auto", by the rule.
+        branching: most children of a node of an induced hierarchy; 0: by the rule.
+        semantics: how much WordNet has to say in it, from 0 to 1; -1: by the rule.
+        tree_from: fraction of the run after which tree supervision starts. Until then the loss is
+            plain cross-entropy, and the hierarchy is induced from the weights at that moment,
+            unless one was given or the pretrained classifier has these classes.
+        refresh_every_epochs: induce it anew so often; 0 never.
+        beta, omega, alpha: as in `TreeSupervisionLoss`.
+        beta_end, omega_end, weight_schedule: where β and ω go from when the tree stands to the end
+            of the run, and how: "constant", "linear" or "cosine".
+
+    Optimisation.
+        batch_size: images a step, of all devices together; with accumulate_batches, of each of the batches that a step sums.
+        optimizer: a name that timm knows.
+        learning_rate, momentum, weight_decay: the optimiser's.
+        schedule: "linear" or "cosine": how the learning rate falls to 0 after the warm-up.
+        warmup: fraction of the run in which it rises.
+        clip_norm: longest gradient; 0 for any.
+        devices: GPUs or, on a CPU, processes on this machine; 0 for all GPUs, one process on a CPU.
+        nodes: machines; each is started with the same command, by torchrun or SLURM.
+        strategy: how several devices share the work: "auto" (DDP where there are several), "ddp", or
+            "fsdp" (FSDP2: weights and optimiser are divided among them).
+        sync_norms: batch norms estimate over the batch of all devices, as one device would.
+        precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
+        ema_decay: the finished weights are a moving average with this decay; 0 for none.
+        balance_classes: weigh each class by how rare it is.
+        calibrate: at the end, scale the last layer so that the probabilities of held-out images come
+            true; see `nbdt.train.fit.calibration`.
+        early_stop_epochs: stop after so many epochs without a better soft answer on held-out
+            images, and keep the best epoch's weights; 0 never.
+
+    Augmentation.
+        augment: "shift" (small images: padded and shifted) or "crop" (photographs: a random part,
+            resized).
+        crop_padding_pixels: for "shift".
+        crop_share_min: smallest share of a photograph's area, for "crop".
+        flip: mirror half of the images.
+        auto_augment: as timm writes it, "rand-m9-mstd0.5" for instance.
+        erase_probability: of erasing a rectangle.
+        noise: standard deviation in colour values, of 255, of what is added to each image: at random
+            from 0 up to this. It stands in for the fine colour that lossy files lose.
+        mixup_alpha, cutmix_alpha: of timm's mixing of pairs.
+        early_size, early_until: the side in pixels that images are shrunk to until that fraction of
+            the run; fewer pixels train faster, and a short rest at full size makes up for it.
+
+    Safety.
+        save_every_minutes, save_every_steps: how often, beside each epoch's end; 0 never.
+    """
+
+    architecture: str
+    image_size: int
+    # data
+    train: str = ""
+    test: str = ""
+    classes: tuple[str, ...] = ()
+    held_out: float = 0.1
+    held_out_test: float = 0.15
+    memory_gigabytes: float = 4.0
+    workers: int = AUTO
+    check_images: bool = True
+    skip_corrupt: bool = False
+    # network
+    pretrained: bool = False
+    freeze_backbone: bool = False
+    freeze_norms: bool = False
+    whiten: float = 0.0
+    # tree
+    rule: str = "representative"
+    linkage: str = "auto"
+    branching: int = 0
+    semantics: float = -1.0
+    tree_from: float = 0.4
+    refresh_every_epochs: int = 0
+    beta: float = 1.0
+    omega: float = 1.0
+    alpha: float = 0.0
+    beta_end: float = 1.0
+    omega_end: float = 1.0
+    weight_schedule: str = "constant"
+    # optimisation
+    epochs: int = 20
+    batch_size: int = 250
+    accumulate_batches: int = 1
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "linear"
+    warmup: float = 0.15
+    clip_norm: float = 0.0
+    devices: int = 0
+    nodes: int = 1
+    strategy: str = "auto"
+    sync_norms: bool = False
+    precision: str = "auto"
+    ema_decay: float = 0.0
+    label_smoothing: float = 0.0
+    balance_classes: bool = False
+    calibrate: bool = False
+    early_stop_epochs: int = 0
+    seed: int = 0
+    # augmentation
+    augment: str = "shift"
+    crop_padding_pixels: int = 4
+    crop_share_min: float = 0.35
+    flip: bool = True
+    auto_augment: str = ""
+    erase_probability: float = 0.0
+    noise: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    early_size: int = 0
+    early_until: float = 0.0
+    # safety
+    save_every_minutes: float = 10.0
+    save_every_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for key, choices in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices:
+                raise NBDTError(
+                    f"Recipe key {key!r} must be one of {', '.join(choices)}, got {value!r}."
+                    f"{nearest(str(value), choices)}"
+                )
+        for key, (low, high) in _RANGES.items():
+            value = getattr(self, key)
+            if not (low <= value <= high and math.isfinite(value)):
+                upper = "" if high == math.inf else f" and at most {high:g}"
+                raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
+        for wrong, message in self._contradictions():
+            if wrong:
+                raise NBDTError(message)
+
+    def _contradictions(self) -> Iterator[tuple[object, str]]:
+        """What must not be, and what to say of it."""
+        for key in ("held_out", "held_out_test"):
+            yield (
+                not getattr(self, key),
+                (
+                    f"Recipe key {key!r} must be above 0: choices are made, and the model is measured, on "
+                    "images that it was not trained on."
+                ),
+            )
+        yield (
+            self.branching == 1,
+            ("Recipe key 'branching' must be at least 2, or 0: by the rule; got 1."),
+        )
+        ends = (self.beta_end, self.omega_end) != (Recipe.beta_end, Recipe.omega_end)
+        yield (
+            ends and self.weight_schedule == "constant",
+            (
+                "beta_end and omega_end have no effect under weight_schedule 'constant'; set it to "
+                "'linear' or 'cosine', or leave them out."
+            ),
+        )
+        whole = self.ema_decay or self.freeze_backbone or self.sync_norms
+        yield (
+            self.strategy == "fsdp" and whole,
+            (
+                "strategy 'fsdp' divides the weights, which ema_decay, freeze_backbone and sync_norms "
+                "need whole; use strategy 'ddp', or leave them out."
+            ),
+        )
+        yield (
+            (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2,
+            (
+                f"Mixing pairs needs an even batch_size, got {self.batch_size} (mixup_alpha or "
+                "cutmix_alpha is above 0)."
+            ),
+        )
+
+
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "rule": ("representative", "marginal"),
+    "linkage": ("auto", "average", "ward", "complete"),
+    "weight_schedule": tuple(SCHEDULES),
+    "schedule": ("linear", "cosine"),
+    "precision": ("auto", "32", "bf16", "16"),
+    "augment": ("shift", "crop"),
+    "strategy": ("auto", "ddp", "fsdp"),
+}
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("image_size", "epochs", "batch_size", "accumulate_batches"), (1, math.inf)),
+    **dict.fromkeys(("tree_from", "warmup", "early_until", "erase_probability"), (0, 1)),
+    **dict.fromkeys(("label_smoothing", "ema_decay"), (0, 0.999999)),
+    **dict.fromkeys(("beta", "omega", "alpha", "beta_end", "omega_end"), (0, math.inf)),
+    **dict.fromkeys(
+        ("held_out", "held_out_test", "memory_gigabytes", "clip_norm", "whiten"), (0, math.inf)
+    ),
+    **dict.fromkeys(("learning_rate", "momentum", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("refresh_every_epochs", "early_stop_epochs", "seed"), (0, math.inf)),
+    **dict.fromkeys(("crop_padding_pixels", "early_size", "noise", "mixup_alpha"), (0, math.inf)),
+    **dict.fromkeys(("cutmix_alpha", "save_every_minutes", "save_every_steps"), (0, math.inf)),
+    "crop_share_min": (0.01, 1),
+    "branching": (0, math.inf),
+    "semantics": (-1, 1),
+    "devices": (0, math.inf),
+    "nodes": (1, math.inf),
+    "workers": (AUTO, 256),
+}
+
+
+def available() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = files(f"{__package__}.recipes")
+    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, or a TOML file, with ``key=value`` overrides.
+
+    Raises:
+        NBDTError: no such recipe, not TOML, an unknown key, or a value of the wrong type.
+    """
+    values = _parse(_read(name), str(name))
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise NBDTError(f"Expected key=value, got {override!r}, as in --set epochs=5.")
+        values.update(_parse(f"{key} = {_quoted(text)}", override))
+    return parse_recipe(values)
+
+
+def typed(key: str, text: str, kind: str) -> object:
+    """A value as it is written after ``key=``, of a type by its name. Raises NBDTError if not."""
+    return _typed(key, _parse(f"value = {_quoted(text)}", f"{key}={text}")["value"], kind)
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain values. Raises NBDTError for unknown, missing or mistyped keys."""
+    kinds = {field.name: str(field.type) for field in fields(Recipe)}
+    unknown = [key for key in values if key not in kinds]
+    if unknown:
+        raise NBDTError(
+            f"Unknown key {listed(unknown)} in the recipe.{nearest(unknown[0], kinds)} "
+            f"Known keys: {', '.join(kinds)}."
+        )
+    checked = {key: _typed(key, value, kinds[key]) for key, value in values.items()}
+    try:
+        return Recipe(**checked)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise NBDTError(f"The recipe is incomplete: {error}.") from None
+
+
+def _typed(key: str, value: object, kind: str) -> object:
+    types: dict[str, tuple[type, ...]] = {
+        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
+        "tuple[str, ...]": (list, tuple),
+    }  # fmt: skip
+    texts = kind != "tuple[str, ...]" or (
+        isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    )
+    # A precision of 32 and one of "32" are the same on a command line.
+    if key == "precision" and isinstance(value, int):
+        value = str(value)
+    if not (isinstance(value, types[kind]) and texts) or (
+        isinstance(value, bool) and kind != "bool"
+    ):
+        raise NBDTError(f"Recipe key {key!r} must be of type {kind}, got {value!r}.")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _read(name: str | os.PathLike[str]) -> str:
+    if str(name) in available():
+        return (files(f"{__package__}.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    if not Path(name).is_file():
+        raise NBDTError(
+            f"There is no recipe {os.fspath(name)!r}; shipped: {', '.join(available())}."
+            f"{nearest(str(name), available())} A path to a TOML file works too."
+        )
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NBDTError(f"{os.fspath(name)!r} is not TOML: {error}.") from None
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NBDTError(f"{name!r} is not TOML: {error}.") from None
+
+
+def _quoted(text: str) -> str:
+    """Bare words in an override are strings; everything else is TOML already."""
+    try:
+        tomllib.loads(f"x = {text}")
+    except tomllib.TOMLDecodeError:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text
