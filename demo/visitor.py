@@ -61,10 +61,10 @@ class Photograph:
     @classmethod
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
         """Run the network: the only forward pass that this photograph needs."""
-        batch = model.preprocess(image)[None].to(next(model.parameters()).device)
+        batch = model.preprocess(image)[None].to(model.device)
         layer = last_layer(model, batch)
         with torch.no_grad():
-            logits = model.head.linear(layer.features).float()[0].cpu()
+            logits = model.head.logits(layer.features).float()[0].cpu()
         frame = model.preprocess.frame(image, FRAME)
         return cls(image, picture_hash(image), frame, logits, layer)
 

@@ -108,7 +108,7 @@ class _Scores(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, scores)."""
         feature_map = self.tap(self.model.feature_map(images))
-        logits: Tensor = self.model.head.linear(self.model.pool(feature_map))
+        logits: Tensor = self.model.head.logits(self.model.pool(feature_map))
         return self.score(logits)
 
 
@@ -119,7 +119,7 @@ class _FromFeatures(_Scores):
         """(batch, 3, height, width) to (batch, scores)."""
         with torch.no_grad():
             feature_map = self.model.feature_map(images)
-        logits: Tensor = self.model.head.linear(
+        logits: Tensor = self.model.head.logits(
             self.model.pool(self.tap(feature_map.detach().requires_grad_()))
         )
         return self.score(logits)

@@ -104,7 +104,7 @@ def _read(model: NBDT, sources: Iterable[ImageSource]) -> tuple[Tensor, list[str
     if not batch:
         first = f" The first: {failed[0]}" if failed else ""
         raise NBDTError(f"There are no readable images to audit on.{first}")
-    return torch.stack(batch).to(next(model.parameters()).device), failed
+    return torch.stack(batch).to(model.device), failed
 
 
 def _report(found: Audit, out: Path, *, as_json: bool) -> None:

@@ -165,8 +165,8 @@ def completeness_error(
 
 
 def _without_features(model: NBDT, images: Tensor) -> Tensor:
-    device = next(model.parameters()).device
+    device = model.device
     with torch.inference_mode():
         feature_map = model.feature_map(images[:1].to(device))
-        logits = model.head.linear(model.pool(torch.zeros_like(feature_map))).float()
+        logits = model.head.logits(model.pool(torch.zeros_like(feature_map))).float()
         return log_odds(logits, model.head.rules.tree, model.rule).cpu().clone()

@@ -57,7 +57,7 @@ def computing(model: NBDT, precision: str) -> Iterator[None]:
     if precision == FLOAT32:
         yield
         return
-    whole, kind = model.feature_map, next(model.parameters()).device.type
+    whole, kind = model.feature_map, model.device.type
 
     def half(images: Tensor) -> Tensor:
         with torch.autocast(kind, dtype=torch.bfloat16):
@@ -72,7 +72,7 @@ def computing(model: NBDT, precision: str) -> Iterator[None]:
 
 def made_on(model: NBDT, precision: str) -> dict[str, Any]:
     """What a part says of how it was made."""
-    device = next(model.parameters()).device
+    device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     versions = {"nbdt": nbdt.__version__, "torch": torch.__version__}
     versions["python"] = platform.python_version()

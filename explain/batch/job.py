@@ -117,7 +117,7 @@ def default_part_size(maps: str, method: str, *, pages: bool) -> int:
 
 def _paths_alone(model: NBDT, images: torch.Tensor) -> list[Explanation]:
     with torch.inference_mode():
-        logits = model.head.linear(model.features(images)).float()
+        logits = model.logits(images).float()
     paths = model.head.rules.paths(logits)
     return _explanations(model, logits, paths, [()] * len(paths))
 
@@ -142,4 +142,4 @@ def _explanations(
 def _try(run: Explain, model: NBDT) -> None:
     """One pass over a grey image."""
     side = model.preprocess.size
-    run(torch.zeros(1, 3, side, side, device=next(model.parameters()).device))
+    run(torch.zeros(1, 3, side, side, device=model.device))

@@ -107,7 +107,7 @@ def explain_all(
     _check(model, engine, shard)
     job = Job(
         maps, pages, method, evidence, counterfactuals, column,
-        resolve_precision(precision, next(model.parameters()).device), batch_size,
+        resolve_precision(precision, model.device), batch_size,
         part_size or default_part_size(maps, method, pages=pages),
     )  # fmt: skip
     folder = BatchFolder(out, job.kinds)

@@ -133,7 +133,7 @@ class Work:
         if not good:
             return []
         pixels = np.stack([item.pixels for item in good if item.pixels is not None])
-        device = next(self.model.parameters()).device
+        device = self.model.device
         images = self.model.preprocess.normalise(torch.from_numpy(pixels).to(device))
         try:
             found = self.run(images)

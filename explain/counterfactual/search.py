@@ -100,7 +100,7 @@ def counterfactuals(
             of another tree.
     """
     _check(model, image, path, maps, most)
-    image = image.to(next(model.parameters()).device)
+    image = image.to(model.device)
     with torch.inference_mode():
         logits = _logits(model, image[None])
         untouched = model.head.rules.log_probs(logits)[0].cpu()
@@ -272,7 +272,7 @@ class _Trial:
 
 
 def _logits(model: NBDT, images: Tensor) -> Tensor:
-    logits: Tensor = model.head.linear(model.features(images))
+    logits: Tensor = model.logits(images)
     return logits.float()
 
 

@@ -207,7 +207,7 @@ def forward(
     prepare = replace(model.preprocess, crop_pct=1.0) if framed else model.preprocess
     batch = torch.stack([prepare(image) for image in images])
     with torch.inference_mode():
-        feature_map = model.feature_map(batch.to(next(model.parameters()).device))
+        feature_map = model.feature_map(batch.to(model.device))
         return feature_map, model.pool(feature_map)
 
 

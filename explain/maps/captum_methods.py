@@ -29,7 +29,7 @@ class LogOdds(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The node is an index in `Hierarchy.nodes`."""
-        logits = self.model.head.linear(self.model.features(images)).double()
+        logits = self.model.logits(images).double()
         return log_odds(logits, self.model.head.rules.tree, self.model.rule)[:, self.node]
 
 

@@ -60,7 +60,7 @@ def measured_log_odds(model: NBDT, images: Tensor) -> Tensor:
 
 
 def _measured(model: NBDT, images: Tensor) -> Tensor:
-    device = next(model.parameters()).device
-    logits = model.head.linear(model.features(images.to(device))).float()
+    device = model.device
+    logits = model.logits(images.to(device)).float()
     logits = logits if device.type == "mps" else logits.double()
     return log_odds(logits, model.head.rules.tree, model.rule).cpu()

@@ -130,7 +130,7 @@ def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients
 def flat_logits(model: NBDT, features: Tensor) -> Tensor:
     """(batch, classes), float32, of what the head takes, (batch, features)."""
     with torch.no_grad():
-        logits: Tensor = model.head.linear(features).float()
+        logits: Tensor = model.head.logits(features).float()
     return logits
 
 

@@ -107,10 +107,10 @@ def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]
 
 
 def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
-    device = next(model.parameters()).device
+    device = model.device
     with torch.inference_mode():
         features = model.features(torch.stack(batch).to(device))
-        logits: Tensor = model.head.linear(features).float().cpu()
+        logits: Tensor = model.head.logits(features).float().cpu()
     return logits.clone()
 
 

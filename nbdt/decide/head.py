@@ -232,6 +232,10 @@ class NBDTHead(nn.Module):
         """The linear layer's bias."""
         return self.linear.bias
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Class logits of the flat classifier: (batch, features) to (batch, classes)."""
+        return self._rows(self.linear(features))
+
     def forward(self, features: Tensor) -> Tensor:
         """(batch, features) to (batch, classes): leaf log-probabilities, or logits in `flat`.
 
@@ -249,11 +253,11 @@ class NBDTHead(nn.Module):
 
     def hard(self, features: Tensor) -> Tensor:
         """Greedy descent: (batch, features) to (batch,) int64 class indices."""
-        return self.rules.hard(self._rows(self.linear(features)))
+        return self.rules.hard(self.logits(features))
 
     def paths(self, features: Tensor, classes: Sequence[int] | Tensor | None = None) -> list[Path]:
         """The decisions for each image; see `DecisionRules.paths`."""
-        return self.rules.paths(self._rows(self.linear(features)), classes)
+        return self.rules.paths(self.logits(features), classes)
 
     def _rows(self, logits: Tensor) -> Tensor:
         """(batch, classes), also from the one position that a convolution on pooled features has."""

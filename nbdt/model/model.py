@@ -109,6 +109,11 @@ class NBDT(nn.Module, Published):
         """'representative' or 'marginal'."""
         return self.head.rule
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are, and its inputs have to be."""
+        return next(self.parameters()).device
+
     def check_evaluating(self) -> None:
         """Raises NBDTError if any module is in training mode: norms would learn, dropout drop."""
         for name, module in self.named_modules():
@@ -127,6 +132,10 @@ class NBDT(nn.Module, Published):
     def features(self, images: Tensor) -> Tensor:
         """Pooled features, (batch, features): what the head takes."""
         return self.pool(self.feature_map(images))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class logits of the flat classifier, (batch, classes), for preprocessed images."""
+        return self.head.logits(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""

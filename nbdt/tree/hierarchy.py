@@ -254,6 +254,33 @@ class Hierarchy:
         return tuple(nodes)
 
     @cached_property
+    def class_wnids(self) -> tuple[str | None, ...]:
+        """WordNet id of each class, None where unknown."""
+        return tuple(self.nodes[leaf].wnid for leaf in self.leaf_nodes)
+
+    @cached_property
+    def spans(self) -> tuple[range, ...]:
+        """Leaves under each node, as a range of positions in `leaf_order`."""
+        sizes = [int(not children) for children in self.children]
+        for node in range(self.num_nodes - 1, 0, -1):  # children before parents
+            sizes[self.parents[node]] += sizes[node]
+        starts = [0] * self.num_nodes
+        for node in self.inner_nodes:
+            start = starts[node]
+            for child in self.children[node]:
+                starts[child] = start
+                start += sizes[child]
+        return tuple(range(a, a + size) for a, size in zip(starts, sizes, strict=True))
+
+    @cached_property
+    def leaf_order(self) -> tuple[int, ...]:
+        """Class indices in depth-first order: the leaves under any node are neighbours."""
+        order = [0] * self.num_classes
+        for class_index, leaf in enumerate(self.leaf_nodes):
+            order[self.spans[leaf].start] = class_index
+        return tuple(order)
+
+    @cached_property
     def inner_nodes(self) -> tuple[int, ...]:
         """Indices of the nodes that decide between children."""
         return tuple(index for index, children in enumerate(self.children) if children)
@@ -287,15 +314,14 @@ class Hierarchy:
             path.append(self.parents[path[-1]])
         return path[::-1]
 
+    def path_of_class(self, class_index: int) -> list[int]:
+        """Node indices from the root to a class's leaf."""
+        return self.path_to(self.leaf_nodes[class_index])
+
     def classes_under(self, node: int) -> list[int]:
         """Class indices of the leaves under `node`, depth-first; a leaf is under itself."""
-        found, stack = [], [node]
-        while stack:
-            current = stack.pop()
-            stack.extend(reversed(self.children[current]))
-            if not self.children[current]:
-                found.append(self.class_indices[current])
-        return found
+        span = self.spans[node]
+        return list(self.leaf_order[span.start : span.stop])
 
     @cached_property
     def _by_id(self) -> dict[str, int]:

@@ -223,6 +223,26 @@ def test_copies_are_equal():
 
 
 @given(oracle.trees())
+def test_spans_list_the_leaves_under_every_node(h):
+    below = oracle.classes_below(h)
+    for node, span in enumerate(h.spans):
+        assert [h.leaf_order[position] for position in span] == below[node]
+        assert h.classes_under(node) == below[node]
+
+
+@given(oracle.trees())
+def test_the_path_of_a_class_starts_at_the_root(h):
+    assert [h.path_of_class(index)[1:] for index in range(h.num_classes)] == oracle.paths(h)
+    assert {h.path_of_class(index)[0] for index in range(h.num_classes)} == {0}
+
+
+def test_wordnet_ids_are_in_class_order():
+    nodes = [("r", None, "r"), ("b", "r", "b", "n02084071"), ("a", "r", "a", "n02121620")]
+    h = Hierarchy(tuple(Node(*node) for node in [*nodes, ("c", "r", "c")]), ("a", "b", "c"))
+    assert h.class_wnids == ("n02121620", "n02084071", None)
+
+
+@given(oracle.trees())
 def test_round_trips(h):
     assert Hierarchy.from_json(h.to_json()) == h
     assert Hierarchy.from_json(h.to_json().encode()) == h

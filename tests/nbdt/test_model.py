@@ -34,6 +34,9 @@ def test_forward_is_the_head_on_the_features(model):
     features = model.features(images)
     assert features.shape == (3, 256)
     assert torch.equal(model(images), model.head(features))
+    assert torch.equal(model.logits(images), model.head.linear(features))
+    assert torch.equal(model.head.logits(features), model.head.linear(features))
+    assert model.device == images.device
     assert torch.allclose(model(images), model.head.linear(features).log_softmax(1), atol=1e-6)
 
 

@@ -225,7 +225,7 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def _features(model: NBDT, data: Images) -> Tensor:
     """(count, features) of the images as they are used."""
-    device = next(model.parameters()).device
+    device = model.device
     mean, std = model.preprocess.mean, model.preprocess.std
     with torch.no_grad():
         parts = [

@@ -44,7 +44,7 @@ def told(
         opened: targets and their photographs.
         fixed: the targets of an earlier call, whose regions' children stay.
     """
-    device = next(model.parameters()).device
+    device = model.device
     inputs = torch.stack([model.preprocess(image) for _, image in opened]).to(device)
     with torch.no_grad():
         features, maps = encoded(model.eval(), inputs, [target for target, _ in opened])
@@ -64,7 +64,7 @@ def encoded(model: NBDT, inputs: Tensor, targets: Sequence[Target]) -> tuple[Ten
 
 def _children(model: NBDT, features: Tensor, targets: Sequence[Target]) -> list[Target]:
     """A region without a child is about the child that the model chooses there."""
-    log_probs = model.head.rules.log_probs(model.head.linear(features))
+    log_probs = model.head.rules.log_probs(model.head.logits(features))
     found = []
     for row, target in zip(log_probs, targets, strict=True):
         if target.correction.region is not None and target.child is None:
@@ -112,7 +112,7 @@ def with_maps(
 
 
 def _has_closed_form(model: NBDT, image: Image.Image) -> bool:
-    device = next(model.parameters()).device
+    device = model.device
     with torch.no_grad():
         maps = model.eval().feature_map(model.preprocess(image)[None].to(device))
     channels_first = maps.ndim == 4 and maps.shape[1] == model.head.linear.in_features

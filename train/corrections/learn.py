@@ -110,7 +110,7 @@ def fit_corrections(
 def _score(loss: CorrectionLoss, head: NBDTHead, told: Told) -> tuple[float, float]:
     """The mean loss of corrections, and the share of them that the hard path follows."""
     with torch.no_grad():
-        logits = head.linear(told.features)
+        logits = head.logits(told.features)
         value = float(loss(logits, told.maps, head.linear.weight, told.region))
         log_probs = head.rules.log_probs(logits)
         answers = head.rules.hard(logits).tolist()

@@ -18,12 +18,12 @@ def flat_logits(
 ) -> Tensor:
     """Class logits of all images, before any tree: (count, classes), float32."""
     mean, std = model.preprocess.mean, model.preprocess.std
-    device = next(model.parameters()).device
+    device = model.device
     parts = []
     with torch.inference_mode():
         for images, _ in PlainBatches(data, batch_size, model.preprocess, workers):
             inputs = normalise(images.to(device), mean, std)
-            parts.append(model.head.linear(model.features(inputs)).float().cpu())
+            parts.append(model.logits(inputs).float().cpu())
     return torch.cat(parts).clone()
 
 
