@@ -34,7 +34,7 @@ BATCH, DRAWS = 250, 1000
 
 def true_ids(tree: Hierarchy, label: int) -> set[str]:
     """The nodes on the way to a class."""
-    return {tree.ids[node] for node in tree.path_to(tree.leaf_nodes[label])}
+    return {tree.ids[node] for node in tree.path_of_class(label)}
 
 
 def seen(model: NBDT, sources: list[ImageSource]) -> tuple[Tensor, Tensor]:

@@ -83,8 +83,8 @@ def steps_of(rules: DecisionRules, linear: nn.Linear, split: Split, index: Tenso
     for image, label, answer in zip(
         index.tolist(), split.labels[index].tolist(), answers, strict=True
     ):
-        right = tree.path_to(tree.leaf_nodes[label])
-        wrong = tree.path_to(tree.leaf_nodes[answer])
+        right = tree.path_of_class(label)
+        wrong = tree.path_of_class(answer)
         fork = next(i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b)
         node, child = tree.ids[right[fork - 1]], tree.ids[right[fork]]
         records.append(Correction("step", f"{image:064x}", node=node, child=child))

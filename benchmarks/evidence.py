@@ -224,7 +224,7 @@ def scale(rounds: int) -> None:
 
 def path_spans(tree, leaf: int, layout: Layout) -> list:
     """Both sides of the first ten decisions to a leaf."""
-    nodes = tree.path_to(tree.leaf_nodes[leaf])[:11]
+    nodes = tree.path_of_class(leaf)[:11]
     spans = []
     for parent, child in pairwise(nodes):
         other = next(c for c in tree.children[parent] if c != child)

@@ -68,7 +68,7 @@ class Case:
         with torch.inference_mode():
             found = model.paths(images)
         self.model, self.images = model, images
-        self.whole = [list(tree.path_to(tree.leaf_nodes[path.class_index])[1:]) for path in found]
+        self.whole = [tree.path_of_class(path.class_index)[1:] for path in found]
         self.first = [path[:1] for path in self.whole]
         self.patch = images.shape[-1] // GRID[0]
         self.subject = Probabilities(model).eval()

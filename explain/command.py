@@ -24,8 +24,8 @@ from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.inputs import is_collection
 from nbdt.images.sources import ImageSource, iter_files
 from nbdt.model.model import NBDT
+from nbdt.progress import escape_terminal
 from nbdt.storage import is_uri
-from nbdt.terminal import plain
 
 from .attribution import Method, explain
 from .batch.options import LOCAL, Engine, Maps, Precision
@@ -210,7 +210,7 @@ def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> 
 def _tree(reference: str, explanation: Explanation) -> RichTree:
     """The path as nested branches, the runner-up of each decision dimmed beside it."""
     path = explanation.path
-    head = Text.assemble(plain(reference), ": ", (path.class_name, "bold"))
+    head = Text.assemble(escape_terminal(reference), ": ", (path.class_name, "bold"))
     root = branch = RichTree(Text.assemble(head, f"  {as_percent(path.probability)}"))
     branch = branch.add(Text(path.decisions[0].node))
     for decision in path:

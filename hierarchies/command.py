@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nbdt.errors import NBDTError, listed
-from nbdt.terminal import plain
+from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats, library
@@ -198,10 +198,10 @@ def edit(
     saved = "Nothing was saved; --out FILE or --history FOLDER saves the result."
     if out is not None:
         _save(changed, out, overwrite=overwrite, quiet=True)
-        saved = f"saved: {plain(str(out))}"
+        saved = f"saved: {escape_terminal(str(out))}"
     if history is not None:
         version = keep_edit(History(history), before, changed, record, why)
-        saved = f"saved: version {version.number} in {plain(str(history))}"
+        saved = f"saved: version {version.number} in {escape_terminal(str(history))}"
     if as_json:
         return _echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
     typer.echo(record.summary)
@@ -231,7 +231,7 @@ def history_command(
     if as_json:
         return _echo([version.to_dict() for version in versions])
     for version in versions:
-        _print_line(plain(str(version)))
+        _print_line(escape_terminal(str(version)))
     return None
 
 
@@ -266,7 +266,7 @@ def check(
     remarks = _remarks(tree)
     if as_json:
         return _echo({"file": file, "valid": True, "hash": tree.hash, "remarks": remarks})
-    typer.echo(f"{plain(file)}: {tree!r}, hash {tree.hash[:12]}")
+    typer.echo(f"{escape_terminal(file)}: {tree!r}, hash {tree.hash[:12]}")
     for remark in remarks:
         typer.echo(f"  remark: {remark}")
     return None
@@ -362,4 +362,4 @@ def _save(
     else:
         formats.write(tree, path, kind)
     if not quiet:
-        typer.echo(f"saved: {plain(str(path))}")
+        typer.echo(f"saved: {escape_terminal(str(path))}")

@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from nbdt.errors import NBDTError, listed, nearest
-from nbdt.terminal import plain
+from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats
@@ -123,7 +123,7 @@ def class_list(source: str) -> tuple[list[str], list[str | None] | None]:
     if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
         return _lines(path), None
     tree = find(source)
-    wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+    wnids = tree.class_wnids
     return [*tree.classes], wnids if any(wnids) else None
 
 
@@ -141,7 +141,7 @@ def title_of(tree: str | os.PathLike[str]) -> str:
     """What a picture of it is headed: a shipped tree's title, else the last part of its path."""
     name = os.fspath(tree)
     shown = _index()[name].title if name in _index() else Path(name).name or name
-    return plain(shown)
+    return escape_terminal(shown)
 
 
 @cache

@@ -484,7 +484,7 @@ def correction_loss(h, rule, z, said):
     kind, index = said
     if kind == "step":
         return -log_probs[index]
-    path = -sum(log_probs[node] for node in h.path_to(h.leaf_nodes[index]))
+    path = -sum(log_probs[node] for node in h.path_of_class(index))
     if rule == "marginal":
         return path
     return path + log_sum_exp(np.asarray(z)[None])[0] - z[index]

@@ -34,8 +34,8 @@ CORE_EXCEPTIONS = {
     "nbdt/network/load.py": {"huggingface_hub", "timm"},
     "nbdt/network/preprocessing.py": {"timm"},
     "nbdt/network/small.py": {"timm"},
+    "nbdt/progress.py": {"rich"},
     "nbdt/storage.py": {"pyarrow"},
-    "nbdt/terminal.py": {"rich"},
     "nbdt/torchvision_cpu.py": {"torchvision"},
 }
 EXTRAS = {

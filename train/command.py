@@ -17,7 +17,7 @@ from rich.table import Table
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.model_source import DEFAULT_MODEL
 from nbdt.model.model import NBDT
-from nbdt.terminal import tracked
+from nbdt.progress import tracked
 from nbdt.tree.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _train(  # noqa: PLR0917
         weights=weights,
         resume=resume,
         command=shlex.join(["nbdt", *sys.argv[1:]]),
-        watch=tracked,
+        progress=tracked,
         report=_report,
         say=_say,
     )
@@ -119,7 +119,7 @@ def _correct(
         out,
         settings_from(settings),
         command=shlex.join(["nbdt", *sys.argv[1:]]),
-        watch=tracked,
+        progress=tracked,
         say=_say,
     )
     table = Table(f"{len(found.applied):,} corrections", "met", "flat", "soft", "hard")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 from nbdt.torchvision_cpu import import_torchvision
 
 import_torchvision()  # Lightning imports it
@@ -59,7 +59,7 @@ def train(
     weights: str | os.PathLike[str] | None = None,
     resume: bool = False,
     command: str = "",
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
     report: Report | None = None,
     say: Say = print_nothing,
 ) -> NBDT:
@@ -77,7 +77,7 @@ def train(
         weights: a local file or a saved model to start from, instead of the hub.
         resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
         command: for the model's card.
-        watch: of the images while they are read.
+        progress: of the images while they are read.
         report: called after each epoch with the rows of figures so far.
         say: called with messages for people.
 
@@ -94,7 +94,7 @@ def train(
         say(f"{folder.model} is finished already.")
         return NBDT.load(folder.model)
     lightning.seed_everything(recipe.seed, verbose=False)
-    scans = {name: scan(part, recipe, watch) for name, part in find_splits(data, recipe).items()}
+    scans = {name: scan(part, recipe, progress) for name, part in find_splits(data, recipe).items()}
     order, tree = _classes(scans, recipe, hierarchy)
     order, images = inspect(scans, recipe, order)
     images = _held_out(images, recipe)

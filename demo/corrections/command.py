@@ -13,7 +13,7 @@ import typer
 
 from nbdt.correction import Correction
 from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP
-from nbdt.terminal import counted, plain
+from nbdt.progress import counted, escape_terminal
 
 from ..store.place import STORE_HELP, StoreError
 
@@ -55,7 +55,7 @@ def list_command(
             f"{saved.id}  {saved.correction.time}  {_statement(saved.correction)}"
             f"{kept}{learned}, visitor {saved.visitor[:8]}"
         )
-    typer.echo(f"{counted(len(found), 'correction')} in {plain(place)}", err=True)
+    typer.echo(f"{counted(len(found), 'correction')} in {escape_terminal(place)}", err=True)
 
 
 @app.command("export")
@@ -122,7 +122,7 @@ def models_command(store: StoreOption = None, as_json: JsonOption = False) -> No
             continue
         soft = (f"{version.accuracy[when]['soft']:.2%}" for when in ("before", "after"))
         typer.echo(
-            f"{version.id}  {version.time}  {plain(version.folder)}: {version.learned:,} "
+            f"{version.id}  {version.time}  {escape_terminal(version.folder)}: {version.learned:,} "
             f"corrections, soft accuracy {' -> '.join(soft)}"
         )
     typer.echo(counted(len(found), "model"), err=True)
@@ -147,9 +147,9 @@ def marks_command(
         if as_json:
             typer.echo(json.dumps(asdict(mark)))
         else:
-            why = f": {plain(mark.why)}" if mark.why else ""
+            why = f": {escape_terminal(mark.why)}" if mark.why else ""
             verdict = "bad" if mark.bad else "good again"
-            typer.echo(f"{mark.id}  {mark.time}  {plain(mark.reference)} {verdict}{why}")
+            typer.echo(f"{mark.id}  {mark.time}  {escape_terminal(mark.reference)} {verdict}{why}")
     if into is not None:
         typer.echo(f"{mark_index(into, found):,} images of {into} marked", err=True)
 
@@ -231,4 +231,4 @@ def _statement(said: Correction) -> str:
         "label": f"it is: {said.label}",
         "region": f"at {said.node}: irrelevant region {box}",
     }[said.kind]
-    return plain(text) + (f" ({plain(said.note)})" if said.note else "")
+    return escape_terminal(text) + (f" ({escape_terminal(said.note)})" if said.note else "")

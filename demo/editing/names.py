@@ -58,7 +58,7 @@ def _apart(hierarchy: Hierarchy, members: frozenset[int]) -> Hierarchy:
 
 
 def _wnids(hierarchy: Hierarchy) -> tuple[str | None, ...]:
-    return tuple(hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes)
+    return hierarchy.class_wnids
 
 
 @lru_cache(maxsize=8)

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from nbdt.explain.result.wording import percent
+from nbdt.decide.paths import percent
 
 from ..ui.part import dump, map_record, part
 from ..visitor import NodeView, Visitor

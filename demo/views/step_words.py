@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdt.decide.paths import Decision
-from nbdt.explain.result.wording import percent, say
+from nbdt.decide.paths import Decision, percent
+from nbdt.explain.result.wording import say
 from nbdt.explain.result.words import AGAINST, CLOSE, place
 
 

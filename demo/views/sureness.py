@@ -11,8 +11,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from nbdt.decide.paths import Path
-from nbdt.explain.result.wording import percent, with_article
+from nbdt.decide.paths import Path, percent
+from nbdt.explain.result.wording import with_article
 from nbdt.explain.result.words import SURE, UNCERTAIN
 from nbdt.model.model import NBDT
 

@@ -101,7 +101,7 @@ def path_record(
         shares = rules.log_probs(logits[None])[0].exp().tolist()
         answer = int(rules.hard(logits[None])[0])
         record["p"] = [float(f"{share:.4g}") for share in shares]
-        record["path"] = tree.path_to(tree.leaf_nodes[answer])
+        record["path"] = tree.path_of_class(answer)
         record["ghost"] = _ghost(stack, rule, logits, answer)
     return dump(record)
 
@@ -112,5 +112,5 @@ def _ghost(stack: EditStack, rule: str, logits: Tensor, answer: int) -> list[str
         return []
     before = before_last(stack)
     was = int(rules_of(before, rule).hard(logits[None])[0])
-    path = before.path_to(before.leaf_nodes[was]) if was != answer else []
+    path = before.path_of_class(was) if was != answer else []
     return [before.ids[node] for node in path]

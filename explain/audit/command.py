@@ -20,7 +20,7 @@ from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.sources import ImageSource, iter_files, iter_tar
 from nbdt.model.model import NBDT
-from nbdt.terminal import progress
+from nbdt.progress import progress
 
 from .baselines import check_method
 from .report import save, tables

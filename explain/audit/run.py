@@ -187,7 +187,7 @@ class _Subject:
         with torch.inference_mode():
             parts = images.split(CHUNK)
             paths = [path for part in parts for path in model.paths(part)]
-        nodes = [list(tree.path_to(tree.leaf_nodes[path.class_index])[1:]) for path in paths]
+        nodes = [tree.path_of_class(path.class_index)[1:] for path in paths]
         log_odds = measured_log_odds(model, images).double().numpy()
         grid = _grid(method_maps(model, images[:1], nodes[:1], "grad-cam"))
         count = min(checked, len(images))

@@ -59,7 +59,7 @@ def shortcut(
     tree = model.hierarchy
     with torch.inference_mode():
         classes = [path.class_index for path in model.paths(images)]
-    nodes = [list(tree.path_to(tree.leaf_nodes[index])[1:]) for index in classes]
+    nodes = [tree.path_of_class(index)[1:] for index in classes]
     maps = method_maps(model, images, nodes, method, np.random.default_rng(seed))
     shares = [[positive_share(values, region.numpy()) for values in own] for own in maps]
     return Shortcut(

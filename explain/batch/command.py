@@ -11,7 +11,7 @@ import typer
 
 from nbdt.images.inputs import count_inputs
 from nbdt.model.model import NBDT
-from nbdt.terminal import plain, progress
+from nbdt.progress import escape_terminal, progress
 
 from .device import to_device
 from .folder import OVERVIEW
@@ -46,7 +46,7 @@ def explain_batch(
             raise typer.Exit(INTERRUPTED) from None
     typer.echo(_summary(done), err=as_json)
     if options["pages"] and not done.missing_parts:
-        typer.echo(f"to look at: {plain(done.folder)}/{OVERVIEW}", err=as_json)
+        typer.echo(f"to look at: {escape_terminal(done.folder)}/{OVERVIEW}", err=as_json)
     if done.failed:
         raise typer.Exit(3)
 
@@ -76,7 +76,7 @@ def _summary(done: Batch) -> str:
         parts.append(f"{done.repeated:,} of them before")
     if done.missing_parts:
         parts.append(f"{done.missing_parts:,} parts of other shards are still missing")
-    return f"written: {plain(done.folder)} ({', '.join(parts)})"
+    return f"written: {escape_terminal(done.folder)} ({', '.join(parts)})"
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from itertools import islice
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from nbdt.decide.paths import percent
 from nbdt.images.image import ImageError, open_image
-from nbdt.terminal import counted
+from nbdt.progress import counted
 
 from ..result.html import document, make, plain
 from ..result.pictures import data_url
-from ..result.wording import percent, say
+from ..result.wording import say
 from .folder import BatchFolder, part_name
 from .rows import FAILED, drawn_name
 

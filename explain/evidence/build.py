@@ -24,7 +24,7 @@ from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.sources import ImageSource, iter_images
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import Watch
+from nbdt.progress import Progress
 from nbdt.tree.class_names import check_labels, class_places, label_of, plain
 
 from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
@@ -108,12 +108,12 @@ def build(
     split: str | None,
     thumbnails: bool,
     patches: bool,
-    watch: Watch,
+    progress: Progress,
 ) -> Built:
     """The columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
     model.check_evaluating()
     fill = partial(
-        _fill, model, data, split=split, thumbnails=thumbnails, patches=patches, watch=watch
+        _fill, model, data, split=split, thumbnails=thumbnails, patches=patches, progress=progress
     )
     if folder is None:
         return fill(None)
@@ -131,7 +131,7 @@ def _fill(
     split: str | None,
     thumbnails: bool,
     patches: bool,
-    watch: Watch,
+    progress: Progress,
 ) -> Built:
     root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
     count, sample = _survey(model, data, split, SAMPLE if patches else 0)
@@ -139,7 +139,7 @@ def _fill(
     writer = ColumnWriter(folder)
     stream = _Stream(model, root, writer, thumbnails, axes)
     try:
-        stream.take(watch(_sources(data, split), count, "images"))
+        stream.take(progress(_sources(data, split), count, "images"))
         if axes is not None:
             writer.append("projection", axes)
         if len(stream.failed) == count:

@@ -19,7 +19,7 @@ from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HEL
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource, iter_files
 from nbdt.model.model import NBDT
-from nbdt.terminal import plain, tracked
+from nbdt.progress import escape_terminal, tracked
 
 from ..attribution import explain
 from ..result.pictures import png
@@ -63,7 +63,7 @@ def build(
     if torch.cuda.is_available():
         loaded.to("cuda")
     index = EvidenceIndex.build(
-        loaded, data, out, split=split, thumbnails=thumbnails, patches=patches, watch=tracked
+        loaded, data, out, split=split, thumbnails=thumbnails, patches=patches, progress=tracked
     )
     for message in index.failed:
         typer.echo(f"error: {message}", err=True)
@@ -88,11 +88,13 @@ def info(
     typer.echo(f"{index}: {_size(opened)}")
     typer.echo(f"classes: {len(opened.classes):,}; unreadable images left out: {facts['failed']}")
     typer.echo(f"network: {facts['architecture']}, embedding hash {facts['embedding_hash'][:12]}…")
-    typer.echo(f"images from: {plain(str(facts['data']))}; stored: {', '.join(facts['columns'])}")
+    typer.echo(
+        f"images from: {escape_terminal(str(facts['data']))}; stored: {', '.join(facts['columns'])}"
+    )
     for mark in opened.marks:
         verdict = "bad" if mark.bad else "good again"
-        why = f": {plain(mark.why)}" if mark.why else ""
-        typer.echo(f"{mark.when} {plain(mark.reference)} {verdict}{why}")
+        why = f": {escape_terminal(mark.why)}" if mark.why else ""
+        typer.echo(f"{mark.when} {escape_terminal(mark.reference)} {verdict}{why}")
 
 
 @app.command()
@@ -152,12 +154,12 @@ def _show_one(
         typer.echo(json.dumps(record))
         return
     typer.echo(
-        f"{plain(source.reference)}: {plain(path.class_name)} {as_percent(path.probability)}"
+        f"{escape_terminal(source.reference)}: {escape_terminal(path.class_name)} {as_percent(path.probability)}"
     )
     for decision, one in zip(path, found, strict=True):
         for sign, child, side in (("+", decision.chosen, one.chosen),
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip
-            typer.echo(f"{sign} {plain(decision.children[child])}: {_listed(side)}")
+            typer.echo(f"{sign} {escape_terminal(decision.children[child])}: {_listed(side)}")
     typer.echo(f"pictures: {', '.join(places.values())}")
 
 
@@ -183,16 +185,20 @@ def mark(
     rows = opened.rows_of(reference)
     done = opened.mark(reference, bad=bad, why=why)
     verb = "no longer counts" if bad else "counts again"
-    typer.echo(f"{plain(done.reference)} ({plain(opened.label(rows[0]))}) {verb}.")
+    typer.echo(
+        f"{escape_terminal(done.reference)} ({escape_terminal(opened.label(rows[0]))}) {verb}."
+    )
     _show_votes(opened, rows, bad=bad)
     for name, (_, features, path) in queries:
         changes = path_changes(near, features, path, rows) if near else ()
         typer.echo(
-            f"{plain(name)}: the evidence of {len(changes)} of {len(path)} decisions changes"
+            f"{escape_terminal(name)}: the evidence of {len(changes)} of {len(path)} decisions changes"
         )
         for change in changes:
             old, new = _ordered(change.before, change.after, bad)
-            typer.echo(f"  {plain(change.decision.node)}, vote {_vote(old)} -> {_vote(new)}")
+            typer.echo(
+                f"  {escape_terminal(change.decision.node)}, vote {_vote(old)} -> {_vote(new)}"
+            )
             for side in ("chosen", "rejected"):
                 lists = (getattr(old, side), getattr(new, side))
                 if lists[0] != lists[1]:
@@ -208,7 +214,7 @@ def _show_votes(index: EvidenceIndex, rows: tuple[int, ...], *, bad: bool) -> No
     )
     for change in turned[:SHOWN]:
         old, new = _ordered(*change.votes, bad)
-        names = [plain(name) for name in (change.reference, change.label, old, new)]
+        names = [escape_terminal(name) for name in (change.reference, change.label, old, new)]
         typer.echo("  {} ({}): {} -> {}".format(*names))
 
 
@@ -234,7 +240,10 @@ def _closest_decision(path: DecisionPath, found: tuple[DecisionEvidence, ...]) -
 
 
 def _listed(side: tuple[Neighbour, ...]) -> str:
-    shown = [f"{n.similarity:.2f} {plain(n.label)} ({plain(n.reference)})" for n in side]
+    shown = [
+        f"{n.similarity:.2f} {escape_terminal(n.label)} ({escape_terminal(n.reference)})"
+        for n in side
+    ]
     return ", ".join(shown) or "no images"
 
 

@@ -20,7 +20,7 @@ from nbdt.decide import paths
 from nbdt.errors import listed, nearest
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 
 from .build import Built, Data, build
 from .marks import Mark, Marks
@@ -74,7 +74,7 @@ class EvidenceIndex:
         split: str | None = None,
         thumbnails: bool = False,
         patches: bool = False,
-        watch: Watch = unwatched,
+        progress: Progress = no_progress,
     ) -> EvidenceIndex:
         """Run labelled images through the model and keep their embeddings.
 
@@ -90,7 +90,7 @@ class EvidenceIndex:
             thumbnails: store small pictures, so that the index can travel without the originals.
             patches: store the vectors of all regions, at most 256 bytes each, so that late
                 interaction needs no second forward pass.
-            watch: of the images while they are read.
+            progress: of the images while they are read.
 
         Raises:
             NBDTError: a model in training mode.
@@ -99,7 +99,13 @@ class EvidenceIndex:
         """
         folder = None if out is None else Path(out)
         built = build(
-            model, data, folder, split=split, thumbnails=thumbnails, patches=patches, watch=watch
+            model,
+            data,
+            folder,
+            split=split,
+            thumbnails=thumbnails,
+            patches=patches,
+            progress=progress,
         )
         return cls(built, folder)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from nbdt.decide import paths
 from nbdt.errors import listed
-from nbdt.hierarchies.naming.concepts import leaf_spans
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -59,12 +58,11 @@ class Layout:
                 f"The evidence has images of {len(unknown)} classes that the model does not know: "
                 f"{listed(unknown)}. Build it again for this model."
             )
-        start, size = leaf_spans(hierarchy)
-        rank = {hierarchy.classes[c]: start[n] for c, n in enumerate(hierarchy.leaf_nodes)}
+        rank = {hierarchy.classes[c]: place for place, c in enumerate(hierarchy.leaf_order)}
         ranks = np.array([rank.get(name, 0) for name in names])[labels]
         counts = np.bincount(ranks, minlength=hierarchy.num_classes)
         ends = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        spans = [(ends[a], ends[a + n]) for a, n in zip(start, size, strict=True)]
+        spans = [(ends[span.start], ends[span.stop]) for span in hierarchy.spans]
         return cls(np.argsort(ranks, kind="stable"), tuple(spans))
 
 

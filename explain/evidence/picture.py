@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from nbdt.decide.paths import Decision, Path, as_percent
 from nbdt.hierarchies.show.fonts import fitting, font
 from nbdt.images.image import ImageError
-from nbdt.terminal import plain
+from nbdt.progress import escape_terminal
 
 from .late_interaction import Box, LateInteraction
 from .neighbours import DecisionEvidence, Neighbour
@@ -123,7 +123,7 @@ def tile(neighbour: Neighbour, side: int) -> Image.Image:
         return _square(neighbour.open(), side)
     except ImageError:
         blank = Image.new("RGB", (side, side), "#dddddd")
-        name = plain(neighbour.reference.rpartition("/")[2])
+        name = escape_terminal(neighbour.reference.rpartition("/")[2])
         draw = ImageDraw.Draw(blank)
         _text(draw, (4, side // 2 - LINE), "picture missing", side - 8)
         _text(draw, (4, side // 2), name, side - 8)

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from nbdt.decide.rules import edge_scores, full_precision
 from nbdt.model.model import NBDT
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 
 PIXELS_AT_ONCE = 2**21  # of a forward pass: 41 photographs of 224 pixels, 256 (the most) of 32
 MOST_AT_ONCE = 256
 
 
-def log_odds(logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def log_odds(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """``log p/(1 − p)`` of every node among its siblings, differentiable.
 
     ``s_j − logsumexp of the other siblings' s``, without forming ``1 − p``: it stays exact where a

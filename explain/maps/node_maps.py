@@ -137,7 +137,7 @@ def flat_logits(model: NBDT, features: Tensor) -> Tensor:
 def chosen_nodes(model: NBDT, path: Path) -> list[int]:
     """Node indices of the children that the path takes, from the top."""
     tree = model.hierarchy
-    return list(tree.path_to(tree.leaf_nodes[path.class_index])[1:])
+    return tree.path_of_class(path.class_index)[1:]
 
 
 def find_node(hierarchy: Hierarchy, text: str) -> int:

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, tostring
 import numpy as np
 from PIL import Image
 
-from nbdt.decide.paths import Decision, Path, as_percent
+from nbdt.decide.paths import Decision, Path, as_percent, percent
 from nbdt.images.image import ImageError
 
 from ..counterfactual.search import Counterfactual
@@ -22,7 +22,7 @@ from ..maps.regions import Region
 from .explanation import Explanation
 from .html_style import STYLE
 from .pictures import TILE, data_url, heat, overlays
-from .wording import count, percent, say, with_article
+from .wording import count, say, with_article
 from .words import place, words
 
 Content = Element | str | None
@@ -87,7 +87,11 @@ def _answer(explanation: Explanation) -> Element:
     text = make(
         "div",
         make("h1", _name(path.class_name)),
-        make("p", f"{_percent(path.probability)} over the whole path", class_="soft number"),
+        make(
+            "p",
+            f"{as_percent(path.probability, unit=' %')} over the whole path",
+            class_="soft number",
+        ),
         make("p", words(explanation), class_="words"),
     )
     if photo is None:
@@ -103,7 +107,7 @@ def _way(path: Path) -> Element:
     for number, decision in enumerate(path, start=1):
         chosen, rival = decision.chosen, decision.runner_up
         link = make("a", _name(decision.children[chosen]), href=f"#decision-{number}")
-        beaten = _percent(math.exp(decision.log_probs[rival]))
+        beaten = as_percent(math.exp(decision.log_probs[rival]), unit=" %")
         rather = make("p", "rather than ", _name(decision.children[rival]), f", {beaten}")
         rather.set("class", "soft small")
         steps.append(
@@ -154,14 +158,16 @@ def _children(decision: Decision) -> tuple[Element, Element]:
         bars.append(make("li", *_bar(label, decision, child), class_=kind))
     rest = [math.exp(decision.log_probs[i]) for i in ranked if i not in shown]
     if rest:
-        text = f"and {count(len(rest))} more, {_percent(sum(rest))} together"
+        text = f"and {count(len(rest))} more, {as_percent(sum(rest), unit=' %')} together"
         bars.append(make("li", text, class_="soft small"))
     return make("p", "At ", _name(decision.node), class_="soft small"), bars
 
 
 def _bar(label: Element, decision: Decision, child: int) -> tuple[Element, Element]:
     chance = math.exp(decision.log_probs[child])
-    row = make("div", label, make("span", _percent(chance), class_="number"), class_="row")
+    row = make(
+        "div", label, make("span", as_percent(chance, unit=" %"), class_="number"), class_="row"
+    )
     fill = make("i", style=f"width:{100 * chance:.2f}%")
     return row, make("div", fill, class_="bar", **{"aria-hidden": "true"})
 
@@ -282,10 +288,6 @@ def _tiles(explanation: Explanation) -> list[Image.Image]:
 def _name(text: str) -> Element:
     """A name, in whichever direction its script runs."""
     return make("bdi", text)
-
-
-def _percent(probability: float) -> str:
-    return as_percent(probability).replace("%", " %")
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import re
 
-from nbdt.decide.paths import as_percent
-
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PLAIN = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*(?: \([^\W\d_]+(?:[ '’-][^\W\d_]+)*\))?")
 _LONG = 40  # characters above which a name is quoted
-
-
-def percent(share: float) -> str:
-    """``"97 %"``; never 100 or 0 unless it is exactly that."""
-    shown = as_percent(share, digits=0).replace("%", " %")
-    return shown.replace(">", "more than ").replace("<", "less than ")
 
 
 def count(number: int) -> str:

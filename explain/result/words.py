@@ -12,11 +12,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdt.decide.paths import Decision
+from nbdt.decide.paths import Decision, percent
 
 from ..maps.regions import regrid
 from .explanation import CLOSED_FORM, Explanation
-from .wording import count, percent, say, with_article
+from .wording import count, say, with_article
 
 SURE = 0.9  # probability from which the deepest such node leads the paragraph
 UNCERTAIN = 0.5  # the answer's probability below which it is called uncertain

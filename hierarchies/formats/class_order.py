@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.tree.nodes import short
 
-WNID = re.compile("n[0-9]{8}")
-
 
 class FormatError(NBDTError):
     """A file that cannot be read as, or a hierarchy that cannot be written in, a format."""

@@ -25,9 +25,9 @@ from nbdt.errors import listed
 from nbdt.files import write_atomic
 from nbdt.tree.building import collapse_chains
 from nbdt.tree.hierarchy import FORMAT, Hierarchy
-from nbdt.tree.nodes import HierarchyError, short
+from nbdt.tree.nodes import WNID, HierarchyError, short
 
-from .class_order import WNID, FormatError
+from .class_order import FormatError
 from .json_formats import (
     Nodes,
     name_unnamed,

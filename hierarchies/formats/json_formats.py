@@ -11,9 +11,9 @@ from typing import Any
 from nbdt.errors import listed
 from nbdt.tree.building import nodes_from_nested, nodes_from_paths
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import Node, short
+from nbdt.tree.nodes import WNID, Node, short
 
-from .class_order import WNID, FormatError, Leaf, check_order, class_names
+from .class_order import FormatError, Leaf, check_order, class_names
 
 NESTED = "nbdt-nested"
 MAX_NESTED = 200  # levels that are written; parsers give up somewhere above

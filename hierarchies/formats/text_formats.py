@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from nbdt.errors import listed
 from nbdt.tree.building import nodes_from_paths
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import short
+from nbdt.tree.nodes import WNID, short
 
-from .class_order import WNID, FormatError
+from .class_order import FormatError
 from .json_formats import Nodes, check_siblings, has_default_root
 
 MAX_PARTS = 2_000_000  # names in a file of paths; 100,000 classes at depth 20

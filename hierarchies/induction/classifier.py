@@ -18,8 +18,8 @@ from nbdt.model.model import NBDT
 from nbdt.network.architecture import parse_architecture
 from nbdt.network.load import create_timm, import_timm, read_weights
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import WNID
 
-from ..formats.class_order import WNID
 from ..wordnet.database import wordnet
 from ..wordnet.senses import _qualified
 from .induced import induce
@@ -117,7 +117,7 @@ def _check_classes(hierarchy: Hierarchy, labels: ClassLabels, architecture: str)
             f"{architecture!r} tells {len(labels.names)} classes apart, the hierarchy has "
             f"{hierarchy.num_classes}; they must be the same classes in one order."
         )
-    carried = [hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes]
+    carried = hierarchy.class_wnids
     for place, (theirs, ours) in enumerate(zip(carried, labels.wnids, strict=True)):
         if theirs and ours and theirs != ours:
             raise NBDTError(

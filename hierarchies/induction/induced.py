@@ -159,7 +159,7 @@ def _source(
     if classes is None:
         tree = heads[-1].hierarchy
         classes = tree.classes
-        carried = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+        carried = tree.class_wnids
         wnids = carried if wnids is None and any(carried) else wnids
     if isinstance(weights, nn.Linear):
         return weights.weight, list(classes), wnids

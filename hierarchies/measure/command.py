@@ -16,7 +16,7 @@ from rich.text import Text
 import nbdt
 from nbdt.decide.metrics import accuracy
 from nbdt.files import write_atomic
-from nbdt.terminal import plain, tracked
+from nbdt.progress import escape_terminal, tracked
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -64,7 +64,7 @@ def evaluate_command(
     if torch.cuda.is_available():
         loaded.to("cuda")
     out.mkdir(parents=True, exist_ok=True)
-    found = class_logits(loaded, data, split=split, cache=out, watch=tracked)
+    found = class_logits(loaded, data, split=split, cache=out, progress=tracked)
     before = measure(found.logits, found.labels, before_tree, loaded.rule)
     comparison = None
     if after_tree is not None:
@@ -211,4 +211,4 @@ def _image_table(changed: Sequence[dict[str, Any]]) -> Table:
 
 def _cell(name: str) -> Text:
     """Text that is not read as rich's markup."""
-    return Text(plain(name), overflow="fold")
+    return Text(escape_terminal(name), overflow="fold")

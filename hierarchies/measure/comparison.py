@@ -70,7 +70,7 @@ class TreeResult:
     def route(self, class_index: int) -> list[str]:
         """Names of the nodes from the root to a class."""
         tree = self.hierarchy
-        return [tree.names[node] for node in tree.path_to(tree.leaf_nodes[class_index])]
+        return [tree.names[node] for node in tree.path_of_class(class_index)]
 
 
 class ImageChange(NamedTuple):

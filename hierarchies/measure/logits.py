@@ -20,7 +20,7 @@ from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource, iter_images
 from nbdt.model.fingerprint import embedding_hash, weights_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 from nbdt.tree.class_names import check_labels, class_places, label_of, plain
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -50,7 +50,7 @@ def class_logits(
     *,
     split: str | None = None,
     cache: str | os.PathLike[str] | None = None,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
 ) -> Logits:
     """The logits of every photograph in a folder of class folders, or in a tar archive of them.
 
@@ -64,7 +64,7 @@ def class_logits(
         split: the folder of splits inside, "test" for instance.
         cache: a folder where logits are kept, by model and by the data's names, sizes and times
             of change.
-        watch: of the photographs.
+        progress: of the photographs.
 
     Raises:
         NBDTError: labels that are no classes of the model, no readable photograph, or unreadable
@@ -76,7 +76,7 @@ def class_logits(
         return found
     places = class_places(model.hierarchy)
     count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
-    measured = _compute(model, watch(iter_images(data, split), count, "photographs"), places)
+    measured = _compute(model, progress(iter_images(data, split), count, "photographs"), places)
     if kept:
         _write(kept, key, measured)
     return measured
@@ -135,7 +135,7 @@ def _check_labels(
 def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
     """A digest of all that the logits follow from; the tree is not among it."""
     tree = model.hierarchy
-    wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+    wnids = tree.class_wnids
     facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, split]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for line in _traces(Path(data)):

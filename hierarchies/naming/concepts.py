@@ -7,7 +7,6 @@ precision is `k / n`, recall `k / m`, and the fit their harmonic mean, `2 k / (n
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import WNID
 
 from ..wordnet.candidates import candidates
 from ..wordnet.database import WordNet, wordnet
@@ -28,7 +28,6 @@ MIN_RECALL = 0.5
 MIN_LEAVES = 2
 MIN_CONTENT = 0.25  # leaves out artifact, organism, instrumentality and all above them
 VAGUE = ("part", "piece", "article", "unit", "thing", "system", "way")  # these say nothing
-WNID = re.compile(r"n[0-9]{8}")
 FAMILIARITY = 0.03  # of a word's log count in SemCor against information content: "animal", not
 # "chordate", where both mean the same classes, yet "motor vehicle" and not "container"
 
@@ -84,7 +83,7 @@ def class_synsets(
 def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
     """The synset of each class: by its leaf's id where WordNet 3.0 has it, else by its name."""
     offsets = set(wordnet().offsets.tolist())
-    carried = [hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes]
+    carried = hierarchy.class_wnids
     known = [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in carried]
     return _synsets(known if None not in known else _wnids_by_name(hierarchy.classes, known))
 
@@ -137,8 +136,8 @@ def fitting_concepts(
     if 2 * sum(synset is not None for synset in synsets) < len(synsets):
         return {node: [] for node in hierarchy.inner_nodes}
     net = wordnet()
-    place, size = leaf_spans(hierarchy)
-    under = _classes_by_concept(synsets, place, hierarchy, net)
+    spans = hierarchy.spans
+    under = _classes_by_concept(synsets, hierarchy, net)
     shared: list[set[int]] = [set() for _ in hierarchy.nodes]
     for concept, positions in under.items():
         for position in positions:
@@ -148,34 +147,21 @@ def fitting_concepts(
     found: dict[int, list[Concept]] = {}
     for node in reversed(hierarchy.inner_nodes):
         counts = {
-            concept: _count(starts[concept], place[node], size[node])
+            concept: _count(starts[concept], spans[node])
             for concept in set().union(*(shared[child] for child in hierarchy.children[node]))
         }
-        shared[node] = {c for c, count in counts.items() if count >= MIN_PRECISION * size[node]}
-        rows = [_concept(c, counts[c], size[node], len(starts[c]), appeal(c)) for c in shared[node]]
+        size = len(spans[node])
+        shared[node] = {c for c, count in counts.items() if count >= MIN_PRECISION * size}
+        rows = [_concept(c, counts[c], size, len(starts[c]), appeal(c)) for c in shared[node]]
         found[node] = sorted(
-            (row for row in rows if row.precision * size[node] > MIN_LEAVES - 0.5),
+            (row for row in rows if row.precision * size > MIN_LEAVES - 0.5),
             key=lambda row: row.rank,
         )
     return found
 
 
-def leaf_spans(hierarchy: Hierarchy) -> tuple[list[int], list[int]]:
-    """Each node's leaves as a range of depth-first positions: its start and its length."""
-    size = [int(not children) for children in hierarchy.children]
-    for node in range(hierarchy.num_nodes - 1, 0, -1):
-        size[hierarchy.parents[node]] += size[node]
-    start = [0] * hierarchy.num_nodes
-    for node in hierarchy.inner_nodes:
-        at = start[node]
-        for child in hierarchy.children[node]:
-            start[child] = at
-            at += size[child]
-    return start, size
-
-
 def _classes_by_concept(
-    synsets: Sequence[int | None], place: list[int], hierarchy: Hierarchy, net: WordNet
+    synsets: Sequence[int | None], hierarchy: Hierarchy, net: WordNet
 ) -> dict[int, list[tuple[int, int]]]:
     """(depth-first position, leaf) of the classes below each concept worth naming, ascending."""
     known = [index for index, synset in enumerate(synsets) if synset is not None]
@@ -186,12 +172,12 @@ def _classes_by_concept(
     found: dict[int, list[tuple[int, int]]] = {}
     for row, concept in zip(pairs.row[kept].tolist(), pairs.synset[kept].tolist(), strict=True):
         leaf = hierarchy.leaf_nodes[known[row]]
-        found.setdefault(concept, []).append((place[leaf], leaf))
+        found.setdefault(concept, []).append((hierarchy.spans[leaf].start, leaf))
     return {concept: sorted(leaves) for concept, leaves in found.items()}
 
 
-def _count(positions: list[int], start: int, size: int) -> int:
-    return bisect_left(positions, start + size) - bisect_left(positions, start)
+def _count(positions: list[int], span: range) -> int:
+    return bisect_left(positions, span.stop) - bisect_left(positions, span.start)
 
 
 def _concept(synset: int, count: int, size: int, total: int, appeal: float) -> Concept:

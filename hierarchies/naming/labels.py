@@ -10,7 +10,7 @@ from itertools import chain, count
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..wordnet.database import wordnet
-from .concepts import Concept, familiarity, hypernyms_of, leaf_spans
+from .concepts import Concept, familiarity, hypernyms_of
 
 ALL = "all classes"
 MAX_WORD = 60  # characters of a class name inside another node's label
@@ -88,14 +88,13 @@ def owners(hierarchy: Hierarchy, fitting: Mapping[int, Sequence[Concept]]) -> di
         and (node == 0 or concept.synset not in shared[hierarchy.parents[node]])
     ]
     above = hypernyms_of({concept.synset for _, _, concept in pairs})
-    start, size = leaf_spans(hierarchy)
+    spans = hierarchy.spans
     chosen: dict[int, Concept] = {}
     owner: dict[int, int] = {}
     narrower: dict[int, list[int]] = {}  # owners of the concepts below each concept
 
     def is_above(high: int, low: int) -> bool:
-        inside = start[high] <= start[low] < start[high] + size[high]
-        return inside and size[high] > size[low]
+        return spans[low].start in spans[high] and len(spans[high]) > len(spans[low])
 
     for _, node, concept in sorted(pairs, key=lambda pair: pair[:2]):
         broader = [owner[other] for other in above[concept.synset] if other in owner]
@@ -145,10 +144,6 @@ class Labels:
             (-familiarity(synset) if synset is not None else 0, index)
             for index, synset in enumerate(synsets)
         ]
-        self._start, self._size = leaf_spans(hierarchy)
-        self._order = [0] * hierarchy.num_classes
-        for index, leaf in enumerate(hierarchy.leaf_nodes):
-            self._order[self._start[leaf]] = index
 
     def plain(self, node: int, concept: Concept) -> None:
         """The concept's word, another of its words, or the word with its kind."""
@@ -201,20 +196,24 @@ class Labels:
             return (not known, *self._rank[index])
 
         shown = nsmallest(MOST_SHOWN, self._under(node), key=key)
-        return self._free(f"{self.net.name(concept.synset)}: ", shown, self._size[node])
+        return self._free(
+            f"{self.net.name(concept.synset)}: ", shown, len(self.hierarchy.spans[node])
+        )
 
     def _leaves(self, node: int) -> str:
         """The best-known leaf of each of the largest children, since they have little in common."""
         if node == 0 and self.hierarchy.num_classes > 2 and ALL not in self._used:
             return ALL
-        groups = sorted(self.hierarchy.children[node], key=lambda child: -self._size[child])
+        groups = sorted(
+            self.hierarchy.children[node], key=lambda child: -len(self.hierarchy.spans[child])
+        )
         first = [min(self._under(child), key=self._rank.__getitem__) for child in groups]
         rest = nsmallest(2 * MOST_SHOWN, self._under(node), key=self._rank.__getitem__)
         shown = list(dict.fromkeys([*first[:2], *rest]))[:MOST_SHOWN]
-        return self._free("", shown, self._size[node])
+        return self._free("", shown, len(self.hierarchy.spans[node]))
 
     def _under(self, node: int) -> list[int]:
-        return self._order[self._start[node] : self._start[node] + self._size[node]]
+        return self.hierarchy.classes_under(node)
 
     def _free(self, prefix: str, shown: Sequence[int], total: int) -> str:
         """As few leaves as make the label differ from the others'."""

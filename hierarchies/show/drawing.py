@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw
 from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..naming.concepts import leaf_spans
 from .fonts import fitting, font
 from .text import hues
 
@@ -125,12 +124,10 @@ def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
 
 def _rows(hierarchy: Hierarchy, top: float) -> list[float]:
     """Middle of each node: a class in its row, a group between its first and last child."""
-    start, size = leaf_spans(hierarchy)
-    ys = [top + ROW * (first + 0.5) for first in start]
-    for node in reversed(range(hierarchy.num_nodes)):
-        if size[node] > 1:
-            below = hierarchy.children[node]
-            ys[node] = (ys[below[0]] + ys[below[-1]]) / 2
+    ys = [top + ROW * (span.start + 0.5) for span in hierarchy.spans]
+    for node in reversed(hierarchy.inner_nodes):
+        below = hierarchy.children[node]
+        ys[node] = (ys[below[0]] + ys[below[-1]]) / 2
     return ys
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -14,8 +13,6 @@ from rich.text import Text
 from nbdt.errors import NBDTError, listed
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import MAX_SHOWN_DEPTH, Hierarchy
-
-from ..naming.concepts import leaf_spans
 
 LINES = 80  # what fits in about two screens; larger trees are cut
 WIDE = 12  # children of one group that a cut tree shows
@@ -104,7 +101,7 @@ def tree_lines(
     whole = everything or (depth is None and hierarchy.num_nodes <= LINES)
     opened = _opened(hierarchy, hierarchy.depth if whole else depth)
     wide = hierarchy.num_nodes if whole or depth is not None else WIDE
-    sizes = leaf_spans(hierarchy)[1]
+    spans = hierarchy.spans
     styles = _styles(hierarchy)
     stack: list[tuple[int, str, str]] = [(0, "", "")]
     while stack:
@@ -113,7 +110,7 @@ def tree_lines(
             yield Text.assemble((first, "dim"), (f"and {-node:,} more …", "dim italic"))
             continue
         yield _line(
-            hierarchy, node, first, style=styles[node], is_open=opened[node], size=sizes[node]
+            hierarchy, node, first, style=styles[node], is_open=opened[node], size=len(spans[node])
         )
         if opened[node]:
             stack.extend(reversed([*_below(hierarchy.children[node], wide, rest)]))
@@ -164,18 +161,10 @@ def _line(
         return Text.assemble((guide, "dim"), name)
     if is_open:
         return Text.assemble((guide, "dim"), (name, style), (f" {size:,}", "dim"))
-    preview = ", ".join(islice(_classes_below(hierarchy, node), PREVIEW))
+    below = hierarchy.leaf_order[hierarchy.spans[node].start :][: min(size, PREVIEW)]
+    preview = ", ".join(hierarchy.classes[index] for index in below)
     rest = ", …" if size > PREVIEW else ""
     return Text.assemble((guide, "dim"), (name, style), (f" {size:,}: {preview}{rest}", "dim"))
-
-
-def _classes_below(hierarchy: Hierarchy, node: int) -> Iterator[str]:
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        stack.extend(reversed(hierarchy.children[current]))
-        if not hierarchy.children[current]:
-            yield hierarchy.names[current]
 
 
 def hues(hierarchy: Hierarchy) -> list[float | None]:
@@ -184,12 +173,12 @@ def hues(hierarchy: Hierarchy) -> list[float | None]:
     The topmost nodes with no more than a third of the classes have a colour each, and so has all
     that is below them: by levels, a tree that begins "entity, physical entity" would have but one.
     """
-    start, size = leaf_spans(hierarchy)
+    size = [len(span) for span in hierarchy.spans]
     most = max(1, hierarchy.num_classes / 3)
     tops = [n for n in range(1, len(size)) if size[n] <= most < size[hierarchy.parents[n]]]
     found: list[float | None] = [None] * hierarchy.num_nodes
     total, at = sum(math.sqrt(size[node]) for node in tops), 0.0
-    for node in sorted(tops, key=start.__getitem__):
+    for node in sorted(tops, key=lambda node: hierarchy.spans[node].start):
         share = math.sqrt(size[node]) / total
         found[node] = 30 + 330 * (at + share / 2)
         at += share

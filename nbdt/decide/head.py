@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import NBDTError
 from ..network.last_layer import width
 from ..tree.hierarchy import Hierarchy
-from ..tree.index import Tree
+from ..tree.index import TreeIndex
 from .paths import Decision, Path
 from .rules import (
     check_finite,
@@ -46,7 +46,7 @@ class DecisionRules(nn.Module):
         super().__init__()
         self.rule = check_rule(rule)
         self.hierarchy = hierarchy
-        self.tree = Tree(hierarchy)
+        self.tree = TreeIndex(hierarchy)
         digest = torch.tensor(list(bytes.fromhex(hierarchy.hash)), dtype=torch.uint8)
         self.register_buffer("hierarchy_hash", digest)
 
@@ -120,7 +120,7 @@ class DecisionRules(nn.Module):
             raise NBDTError(
                 f"Class index {class_index} is outside 0 to {self.hierarchy.num_classes - 1}."
             )
-        nodes = self.hierarchy.path_to(self.hierarchy.leaf_nodes[class_index])
+        nodes = self.hierarchy.path_of_class(class_index)
         decisions = tuple(
             self._decision(log_probs, parent, child) for parent, child in pairwise(nodes)
         )

@@ -15,11 +15,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..tree.index import Tree
+from ..tree.index import TreeIndex
 from .rules import edge_scores
 
 
-def score_coefficients(logits: Tensor, nodes: Tensor, tree: Tree, rule: str) -> Tensor:
+def score_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Derivatives of node scores with respect to the class logits.
 
     Args:
@@ -35,7 +35,7 @@ def score_coefficients(logits: Tensor, nodes: Tensor, tree: Tree, rule: str) -> 
     return _coefficients(weights, logits, tree, rule)
 
 
-def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: Tree, rule: str) -> Tensor:
+def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Derivatives of ``log p/(1 − p)`` of nodes among their siblings: a decision's coefficients.
 
     ``c_j − Σ π_c c_c`` over the other siblings ``c``, with ``π`` the softmax of their scores.
@@ -56,7 +56,7 @@ def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: Tree, rule: str) 
     return _coefficients(weights, logits, tree, rule)
 
 
-def _coefficients(weights: Tensor, logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def _coefficients(weights: Tensor, logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Class coefficients of ``Σ_e weights_e s_e``; at most one weighted edge above any class.
 
     Args:

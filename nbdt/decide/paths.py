@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def as_percent(share: float, digits: int = 1) -> str:
-    """``"97.3%"``; ``">99.9%"`` and ``"<0.1%"`` for what would otherwise read as certain."""
-    rounded, least = f"{share:.{digits}%}", 10.0**-digits
-    if share < 1 and float(rounded[:-1]) == 100:
-        return f">{100 - least:.{digits}f}%"
-    if share > 0 and float(rounded[:-1]) == 0:
-        return f"<{least:.{digits}f}%"
-    return rounded
+def as_percent(share: float, digits: int = 1, unit: str = "%") -> str:
+    """Return ``"97.3%"``; ``">99.9%"`` and ``"<0.1%"`` for what would otherwise read as certain."""
+    rounded, least = f"{100 * share:.{digits}f}", 10.0**-digits
+    if share < 1 and float(rounded) == 100:
+        return f">{100 - least:.{digits}f}{unit}"
+    if share > 0 and float(rounded) == 0:
+        return f"<{least:.{digits}f}{unit}"
+    return rounded + unit
+
+
+def percent(share: float) -> str:
+    """Return a share as a sentence gives it: ``"97 %"``, ``"more than 99 %"``."""
+    shown = as_percent(share, digits=0, unit=" %")
+    return shown.replace(">", "more than ").replace("<", "less than ")
 
 
 @dataclass(frozen=True)

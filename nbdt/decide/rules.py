@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NBDTError
-from ..tree.index import GATHER_ARITY, Tree
+from ..tree.index import GATHER_ARITY, TreeIndex
 
 CHUNK = 2**18  # values of one (edges, batch) buffer: about 1 MB stays in the cache
 
@@ -37,7 +37,7 @@ def check_rule(rule: str) -> str:
     return rule
 
 
-def check_logits(logits: Tensor, tree: Tree) -> Tensor:
+def check_logits(logits: Tensor, tree: TreeIndex) -> Tensor:
     """`logits` (batch, classes) in float32 or float64. Raises NBDTError on another shape or type."""
     if logits.ndim != 2 or logits.shape[1] != tree.num_classes:
         raise NBDTError(
@@ -73,11 +73,11 @@ def check_finite(logits: Tensor) -> None:
 # ---- node scores ---------------------------------------------------------------------------
 
 
-def _mean_scores(columns: Tensor, tree: Tree) -> Tensor:
+def _mean_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
     return tree.node_means(columns)
 
 
-def _logsumexp_scores(columns: Tensor, tree: Tree) -> Tensor:
+def _logsumexp_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
     """Level by level from the leaves, each node with its own maximum: exact for any logits."""
     scores = columns[tree.class_of_node.clamp(min=0)]  # inner nodes are overwritten below
     levels = []
@@ -101,25 +101,25 @@ def _family_logsumexp(level: Tensor, family: Tensor) -> Tensor:
     return level.new_zeros(shape).index_add(0, family, mass).log() + top
 
 
-_SCORES: dict[str, Callable[[Tensor, Tree], Tensor]] = {
+_SCORES: dict[str, Callable[[Tensor, TreeIndex], Tensor]] = {
     "representative": _mean_scores,
     "marginal": _logsumexp_scores,
 }
 
 
-def edge_scores(logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def edge_scores(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Score of every node but the root.
 
     Args:
         logits: (batch, classes), float32 or float64.
 
     Returns:
-        (edges, batch), rows as in `Tree.node_of_edge`.
+        (edges, batch), rows as in `TreeIndex.node_of_edge`.
     """
     return _SCORES[rule](logits.t().contiguous(), tree)
 
 
-def decide(scores: Tensor, tree: Tree) -> Tensor:
+def decide(scores: Tensor, tree: TreeIndex) -> Tensor:
     """Log-probability of every edge among its siblings: (edges, batch) -> (edges, batch)."""
     runs = []
     for start, groups, size in tree.runs:
@@ -131,7 +131,7 @@ def decide(scores: Tensor, tree: Tree) -> Tensor:
 # ---- soft ----------------------------------------------------------------------------------
 
 
-def leaf_log_probs(logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def leaf_log_probs(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Log-probability of each class: the sum of its path's log-probabilities.
 
     Under `marginal` the product of conditionals telescopes to the flat softmax, so the answer is
@@ -149,11 +149,11 @@ def leaf_log_probs(logits: Tensor, tree: Tree, rule: str) -> Tensor:
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
-def _soft(logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def _soft(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     return tree.path_sums(decide(edge_scores(logits, tree, rule), tree)).t().contiguous()
 
 
-def _chunks(logits: Tensor, tree: Tree, values: int) -> tuple[Tensor, ...]:
+def _chunks(logits: Tensor, tree: TreeIndex, values: int) -> tuple[Tensor, ...]:
     """Parts of the batch whose buffers stay in the cache (one part while compiling)."""
     size = max(16, values // tree.num_nodes)
     if torch.compiler.is_compiling() or logits.shape[0] <= size or logits.is_cuda:
@@ -164,13 +164,13 @@ def _chunks(logits: Tensor, tree: Tree, values: int) -> tuple[Tensor, ...]:
 # ---- hard ----------------------------------------------------------------------------------
 
 
-def hard_nodes(logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def hard_nodes(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Greedy descent from the root: (batch, classes) -> (batch,) node index of the leaf reached."""
     runs = [_descend(_ranking(part, tree, rule), tree) for part in _chunks(logits, tree, 4 * CHUNK)]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
-def _ranking(logits: Tensor, tree: Tree, rule: str) -> Tensor:
+def _ranking(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Anything that ranks siblings as their scores do: (edges, batch)."""
     # Masses rank as their logarithms, and the greedy child keeps at least 1/arity of its parent's,
     # so that nothing on the way underflows unless the tree is both deep and wide.
@@ -179,7 +179,7 @@ def _ranking(logits: Tensor, tree: Tree, rule: str) -> Tensor:
     return edge_scores(logits, tree, rule)
 
 
-def _descend(ranking: Tensor, tree: Tree) -> Tensor:
+def _descend(ranking: Tensor, tree: TreeIndex) -> Tensor:
     """Follow the best-ranked child from the root to a leaf: (edges, batch) -> (batch,) nodes."""
     columns = torch.arange(ranking.shape[1], device=ranking.device)
     current = torch.full_like(columns, len(tree.node_of_edge))  # the root's row
@@ -191,14 +191,14 @@ def _descend(ranking: Tensor, tree: Tree) -> Tensor:
     return tree.node_of_edge.index_select(0, current)
 
 
-def _gather_step(current: Tensor, columns: Tensor, flat: Tensor, tree: Tree) -> Tensor:
+def _gather_step(current: Tensor, columns: Tensor, flat: Tensor, tree: TreeIndex) -> Tensor:
     """Compare only the children of the nodes that the batch is at."""
     children = tree.child_edges.index_select(0, current)
     values = flat.take(torch.add(columns, children, alpha=len(columns)))
     return children.gather(1, values.argmax(dim=1, keepdim=True)).squeeze(1)
 
 
-def _table_step(ranking: Tensor, tree: Tree) -> Callable[..., Tensor]:
+def _table_step(ranking: Tensor, tree: TreeIndex) -> Callable[..., Tensor]:
     """Wide groups: rank all of them first, then look up the batch's nodes."""
     best = [
         ranking[run.start : run.start + run.groups * run.size]
@@ -209,7 +209,7 @@ def _table_step(ranking: Tensor, tree: Tree) -> Callable[..., Tensor]:
     ]
     chosen = torch.cat(best).add_(tree.group_start[:, None]).reshape(-1)
 
-    def step(current: Tensor, columns: Tensor, _: Tensor, tree: Tree) -> Tensor:
+    def step(current: Tensor, columns: Tensor, _: Tensor, tree: TreeIndex) -> Tensor:
         group = tree.group_below.index_select(0, current)
         child = chosen.take(torch.add(columns[:, 0], group.clamp(min=0), alpha=len(columns)))
         return torch.where(group < 0, current, child)
@@ -221,7 +221,7 @@ def _table_step(ranking: Tensor, tree: Tree) -> Callable[..., Tensor]:
 
 
 def path_nll(
-    logits: Tensor, target: Tensor, tree: Tree, rule: str
+    logits: Tensor, target: Tensor, tree: TreeIndex, rule: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``−log p(child | parent)`` of each decision on the way to the target, per image.
 
@@ -246,7 +246,7 @@ class _PathNLL(torch.autograd.Function):
     """Cross-entropy of ragged sibling groups, each picked from one image's column of scores."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, image: Tensor, chosen: Tensor, tree: Tree) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, image: Tensor, chosen: Tensor, tree: TreeIndex) -> Tensor:
         group = tree.group_of_edge.index_select(0, chosen)
         size = tree.group_size.index_select(0, group)
         decision = torch.repeat_interleave(size)

@@ -89,7 +89,7 @@ class ExportedTree(nn.Module):
         self.rule = check_rule(rule)
         depths = np.array(hierarchy.depths)
         bounds = np.searchsorted(depths, np.arange(hierarchy.depth + 2)).tolist()
-        sizes = _leaf_counts(hierarchy)
+        sizes = [len(span) for span in hierarchy.spans]
         spans = [range(*pair) for pair in pairwise(bounds)]
         self.levels = nn.ModuleList(Level(hierarchy, span, span.stop, sizes) for span in spans)
         self.register_buffer("leaf_nodes", torch.tensor(hierarchy.leaf_nodes), persistent=False)
@@ -190,10 +190,3 @@ def _others(maps: Tensor, scores: Tensor) -> Tensor:
     total = (chance * maps).sum(dim=2, keepdim=True)
     left = torch.where(best, torch.ones_like(chance), 1 - chance)
     return torch.where(best, beside_best, (total - chance * maps) / left)
-
-
-def _leaf_counts(hierarchy: Hierarchy) -> list[int]:
-    counts = [0 if children else 1 for children in hierarchy.children]
-    for node in range(hierarchy.num_nodes - 1, 0, -1):
-        counts[hierarchy.parents[node]] += counts[node]
-    return counts

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from ..errors import NBDTError, listed, nearest
 from ..images.sources import ImageSource
 from .hierarchy import Hierarchy
+from .nodes import WNID
 
-_WNID_FILE = re.compile(r"(n[0-9]{8})(?![0-9])")
+_WNID_FILE = re.compile(rf"({WNID.pattern})(?![0-9])")
 
 
 def label_of(source: ImageSource) -> str:
@@ -31,7 +32,7 @@ def class_places(hierarchy: Hierarchy) -> dict[str, int]:
     """Class index by plain name and by WordNet id; names win, and shared ones are left out."""
     found: dict[str, int] = {}
     names = [plain(name) for name in hierarchy.classes]
-    wnids = [hierarchy.nodes[leaf].wnid or "" for leaf in hierarchy.leaf_nodes]
+    wnids = [wnid or "" for wnid in hierarchy.class_wnids]
     for keys in (wnids, names):
         times = Counter(keys)
         found.update({key: index for index, key in enumerate(keys) if times[key] == 1})

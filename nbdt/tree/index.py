@@ -32,7 +32,7 @@ class Run(NamedTuple):
     size: int
 
 
-class Tree(nn.Module):
+class TreeIndex(nn.Module):
     """The index tensors of one hierarchy. They move with the module and are never saved.
 
     Attributes:
@@ -77,7 +77,7 @@ class Tree(nn.Module):
         node_of_edge, edge_of_node = self._index_edges(parents)
         self._index_descent(parents, node_of_edge, edge_of_node)
         self._index_levels(parents, depths)
-        self._index_sums(parents, classes, node_of_edge)
+        self._index_sums(hierarchy, node_of_edge)
         self._index_paths(parents, depths, classes, edge_of_node)
 
     def _add(self, name: str, values: Any) -> None:
@@ -141,10 +141,11 @@ class Tree(nn.Module):
 
     # ---- sums over the leaves below each edge ---------------------------------------------
 
-    def _index_sums(self, parents: Ints, classes: Ints, node_of_edge: Ints) -> None:
+    def _index_sums(self, hierarchy: Hierarchy, node_of_edge: Ints) -> None:
         """Cover each edge's leaf range by whole blocks of 32, 32², … leaves and loose ends."""
-        order, start, stop = _leaf_ranges(parents, classes)
-        low, high, edges = start[node_of_edge], stop[node_of_edge], np.arange(len(node_of_edge))
+        order = np.array(hierarchy.leaf_order)
+        ends = np.array([(span.start, span.stop) for span in hierarchy.spans])
+        (low, high), edges = ends[node_of_edge].T, np.arange(len(node_of_edge))
         sizes = high - low
         self._add("sizes", sizes[:, None])
         count = len(order)
@@ -261,7 +262,7 @@ def _bag(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = 
     return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 
 
-def _sum(values: Tensor, tree: Tree, *, leaves: bool, mean: bool) -> Tensor:
+def _sum(values: Tensor, tree: TreeIndex, *, leaves: bool, mean: bool) -> Tensor:
     """Over the leaves below each edge or the edges above each leaf; autograd only where asked."""
     if values.requires_grad and torch.is_grad_enabled():
         return cast(Tensor, _TreeSum.apply(values, tree, leaves, mean))  # type: ignore[no-untyped-call]
@@ -272,7 +273,7 @@ class _TreeSum(torch.autograd.Function):
     """The gradient of a sum over leaves is the sum over edges with the same weights, and back."""
 
     @staticmethod
-    def forward(values: Tensor, tree: Tree, leaves: bool, mean: bool) -> Tensor:
+    def forward(values: Tensor, tree: TreeIndex, leaves: bool, mean: bool) -> Tensor:
         return (tree.gather_leaves if leaves else tree.gather_edges)(values, mean=mean)
 
     @staticmethod
@@ -286,22 +287,6 @@ class _TreeSum(torch.autograd.Function):
 
 
 # ---- index arithmetic, once per tree, in NumPy ----------------------------------------------
-
-
-def _leaf_ranges(parents: Ints, classes: Ints) -> tuple[Ints, Ints, Ints]:
-    """Classes in depth-first order, and each node's range ``[start, stop)`` in that order."""
-    up = parents.tolist()
-    counts = (classes >= 0).astype(int).tolist()
-    for node in range(len(up) - 1, 0, -1):  # children before parents
-        counts[up[node]] += counts[node]
-    start, free = [0] * len(up), [0] * len(up)  # free: where a node's next child starts
-    for node in range(1, len(up)):
-        start[node] = free[node] = free[up[node]]
-        free[up[node]] += counts[node]
-    first = np.array(start)
-    order = np.empty(int(counts[0]), dtype=np.int64)
-    order[first[classes >= 0]] = classes[classes >= 0]
-    return order, first, first + np.array(counts)
 
 
 def _concatenate_ranges(pieces: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..errors import NBDTError, listed, nearest
 
 MAX_NAME = 500  # characters
+WNID = re.compile("n[0-9]{8}")  # WordNet 3.0 id of a noun
 # Characters that reorder or hide text, so that a name would not read as what it is.
 _DECEPTIVE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # Unicode categories
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u3164\uffa0")  # of other categories
@@ -112,7 +113,7 @@ def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
 
 
 def _is_wnid(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("n[0-9]{8}", value) is not None
+    return isinstance(value, str) and WNID.fullmatch(value) is not None
 
 
 def _children_by_id(nodes: Sequence[Node]) -> dict[str, list[Node]]:

@@ -26,7 +26,7 @@ from nbdt.explain.audit.shortcut import positive_share, shortcut
 from nbdt.explain.audit.specificity import specificity, spreads
 from nbdt.explain.maps.log_odds import log_odds, measured_log_odds
 from nbdt.network.preprocessing import Preprocessing
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 from tests import oracle
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
@@ -135,7 +135,7 @@ def test_the_right_map_adds_up(known_audit):
 def test_a_method_that_a_model_deceives_is_found_out():
     """Its gradient points everywhere but where the evidence is."""
     model, images = known(shaky=True), known_images()
-    nodes = [list(TREE.path_to(TREE.leaf_nodes[p.class_index])[1:]) for p in model.paths(images)]
+    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
     maps = method_maps(model, images, nodes, "saliency")
     right = square(KIND).bool().numpy()
     assert positive_share(maps[0][0], right) < 0.5 * right.mean()
@@ -192,7 +192,7 @@ def tiny(rule="representative", tree=TREE):
 def test_log_odds_equal_the_twin(tree, rule):
     h = tree()
     z = torch.tensor(oracle.logits(h))
-    found = log_odds(z, Tree(h), rule).numpy()
+    found = log_odds(z, TreeIndex(h), rule).numpy()
     twin = oracle.log_odds(h, oracle.node_scores(h, z.numpy(), rule))
     assert np.abs(found - twin)[:, 1:].max() < 1e-9
     assert not found[:, 0].any()
@@ -201,7 +201,7 @@ def test_log_odds_equal_the_twin(tree, rule):
 def test_log_odds_stay_exact_and_differentiable_where_p_is_1():
     h = oracle.family()
     z = torch.tensor([[900.0, -900.0, 900.0, -900.0]], dtype=torch.float64, requires_grad=True)
-    found = log_odds(z, Tree(h), "representative")
+    found = log_odds(z, TreeIndex(h), "representative")
     assert found.abs().max() == 1800
     found.sum().backward()
     assert z.grad.isfinite().all()
@@ -211,7 +211,7 @@ def test_log_odds_stay_exact_and_differentiable_where_p_is_1():
 def curve_case():
     model = tiny()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    nodes = [list(TREE.path_to(TREE.leaf_nodes[p.class_index])[1:]) for p in model.paths(images)]
+    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
     maps = [tuple(RNG.random((4, 4), dtype=np.float32) for _ in own) for own in nodes]
     return model, images, nodes, maps, ranked(maps, nodes, (4, 4), RNG)
 
@@ -324,7 +324,7 @@ def test_sensitivity_is_the_relative_change():
 def test_completeness_is_small_where_it_is_promised(method):
     model = tiny()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    nodes = [list(TREE.path_to(TREE.leaf_nodes[p.class_index])[1:]) for p in model.paths(images)]
+    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
     maps = method_maps(model, images, nodes, method)
     found = sanity.completeness_error(model, images, nodes, maps, method)
     assert found.max() < (1e-4 if method == "grad-cam" else 0.2)

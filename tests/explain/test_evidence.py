@@ -311,7 +311,7 @@ def test_no_folder_remains_of_a_build_that_fails(model, data, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EvidenceIndex.build(model, data, tmp_path / "out", watch=interrupted)
+        EvidenceIndex.build(model, data, tmp_path / "out", progress=interrupted)
     assert not list(tmp_path.iterdir())
 
 

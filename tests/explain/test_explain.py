@@ -44,7 +44,7 @@ def test_maps_equal_captums_gradcam_of_the_log_odds(rule, name, layer):
     images = torch.randn(2, 3, 64, 64)
     captum = LayerGradCam(LogOdds(model), getattr(model.backbone, layer))
     for row, found in enumerate(explain(model, images)):
-        nodes = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1:]
+        nodes = TREE.path_of_class(found.path.class_index)[1:]
         for node, values in zip(nodes, found.maps, strict=True):
             expected = captum.attribute(images[row : row + 1], node)[0, 0]
             assert np.allclose(values, expected.detach().numpy(), atol=1e-5)

@@ -112,7 +112,7 @@ def test_maps_equal_captums(name, side, layer, layout):
         return log_probs - torch.stack(others, dim=1)
 
     def scores(logits):  # log of the summed exponentials below each node
-        below = [[c for c in range(5) if node in TREE.path_to(TREE.leaf_nodes[c])]
+        below = [[c for c in range(5) if node in TREE.path_of_class(c)]
                  for node in range(TREE.num_nodes)]  # fmt: skip
         return torch.stack([logits[:, b].logsumexp(dim=1) for b in below], dim=1)
 
@@ -121,7 +121,7 @@ def test_maps_equal_captums(name, side, layer, layout):
     for row, found in enumerate(explanations):
         image = images[row : row + 1]
         wanted = [TREE.ids.index(i) for i in found.node_maps]
-        path = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1:]
+        path = TREE.path_of_class(found.path.class_index)[1:]
         maps = [*found.maps, *found.node_maps.values()]
         whole.output = log_odds
         for node, values in zip([*path, *wanted], maps, strict=True):
@@ -340,7 +340,7 @@ def test_integrated_gradients_sum_to_the_difference():
     model = make("small_convnet")
     images = torch.randn(1, 3, 32, 32)
     found = explain(model, images, method="integrated gradients")[0]
-    node = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1]
+    node = TREE.path_of_class(found.path.class_index)[1]
     with torch.no_grad():
         value = LogOdds(model, node)(torch.cat([images, torch.zeros_like(images)]))
     assert found.maps[0].sum() == pytest.approx(float(value[0] - value[1]), rel=0.05)
@@ -350,7 +350,7 @@ def test_occlusion_is_the_drop_when_a_square_is_hidden():
     model = make("small_convnet")
     images = torch.randn(1, 3, 32, 32)
     found = explain(model, images, method="occlusion")[0]
-    node = TREE.path_to(TREE.leaf_nodes[found.path.class_index])[1]
+    node = TREE.path_of_class(found.path.class_index)[1]
     hidden = images.clone()
     hidden[:, :, 8:12, 20:24] = 0
     with torch.no_grad():

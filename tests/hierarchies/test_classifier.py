@@ -272,7 +272,7 @@ def photographs(data_dir, step):
 @pytest.mark.data
 def test_an_imagenet_classifier_is_a_good_tree_with_no_training(mobilenet, data_dir):
     tree = mobilenet.hierarchy
-    wnids = [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes]
+    wnids = tree.class_wnids
     labels, images = zip(*photographs(data_dir, 20), strict=True)
     batch = torch.stack([mobilenet.preprocess(image) for image in images])
     with torch.inference_mode():

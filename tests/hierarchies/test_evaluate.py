@@ -51,7 +51,7 @@ def plainly(logits, labels, tree, rule):
     found = {}
     log_probs = DecisionRules(tree, rule=rule).log_probs(logits)
     for row, label in zip(log_probs, labels.tolist(), strict=True):
-        path = tree.path_to(tree.leaf_nodes[label])
+        path = tree.path_of_class(label)
         for node, child in pairwise(path):
             best = max(tree.children[node], key=lambda other: row[other])
             found.setdefault(node, []).append((best == child, float(row[child])))

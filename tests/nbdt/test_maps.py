@@ -13,7 +13,7 @@ from nbdt.decide.maps import (
     offsets,
     score_coefficients,
 )
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 from tests import oracle
 
 TREES = {
@@ -50,7 +50,7 @@ def all_nodes(h, batch=2):
 def test_closed_form_equals_automatic_differentiation(tree, rule, quantity):
     h = TREES[tree]()
     layer, (coefficients, definition) = Layer(h.num_classes), QUANTITIES[quantity]
-    found = coefficients(layer.logits, all_nodes(h), Tree(h), rule)
+    found = coefficients(layer.logits, all_nodes(h), TreeIndex(h), rule)
     maps = node_maps(layer.features, layer.weight, found)
     assert maps.shape == (2, h.num_nodes - 1, 3, 4)
     for node in range(1, h.num_nodes):
@@ -66,7 +66,7 @@ def test_closed_form_equals_automatic_differentiation(tree, rule, quantity):
 @pytest.mark.parametrize("tree", TREES)
 def test_score_maps_are_complete(tree):
     h = TREES[tree]()
-    layer, compiled = Layer(h.num_classes), Tree(h)
+    layer, compiled = Layer(h.num_classes), TreeIndex(h)
     for rule in oracle.RULES:
         found = score_coefficients(layer.logits, all_nodes(h), compiled, rule)
         total = node_maps(layer.features, layer.weight, found).sum(dim=(2, 3))
@@ -79,7 +79,7 @@ def test_score_maps_are_complete(tree):
 
 def test_score_maps_are_complete_in_float32():
     h = oracle.zoo()
-    layer, compiled = Layer(h.num_classes), Tree(h)
+    layer, compiled = Layer(h.num_classes), TreeIndex(h)
     for rule in oracle.RULES:
         found = score_coefficients(layer.logits.float(), all_nodes(h), compiled, rule)
         maps = node_maps(layer.features.float(), layer.weight.float(), found)
@@ -93,7 +93,7 @@ def test_score_maps_are_complete_in_float32():
 def test_entropies_equal_the_twin(tree):
     h = TREES[tree]()
     layer = Layer(h.num_classes)
-    found = entropies(score_coefficients(layer.logits, all_nodes(h), Tree(h), "marginal"))
+    found = entropies(score_coefficients(layer.logits, all_nodes(h), TreeIndex(h), "marginal"))
     for node in range(1, h.num_nodes):
         twin = oracle.entropy(h, layer.logits.numpy(), node)
         assert np.abs(found[:, node - 1].numpy() - twin).max() < 1e-9
@@ -104,21 +104,21 @@ def test_wide_logits_keep_coefficients_finite(rule):
     h = oracle.random_tree(40, arity=(2, 5), uneven=True)
     wide = torch.tensor(oracle.logits(h, scale=1e4)).float()
     for coefficients, _ in QUANTITIES.values():
-        assert coefficients(wide, all_nodes(h, 3), Tree(h), rule).isfinite().all()
+        assert coefficients(wide, all_nodes(h, 3), TreeIndex(h), rule).isfinite().all()
 
 
 def test_of_two_siblings_one_map_is_the_others_negative():
     h = oracle.family()
     layer = Layer(4)
     for rule in oracle.RULES:
-        found = log_odds_coefficients(layer.logits, all_nodes(h), Tree(h), rule)
+        found = log_odds_coefficients(layer.logits, all_nodes(h), TreeIndex(h), rule)
         for first in (0, 2, 4):
             assert torch.allclose(found[:, first], -found[:, first + 1])
 
 
 def test_each_image_may_ask_for_its_own_nodes():
     h = oracle.zoo()
-    layer, compiled = Layer(10), Tree(h)
+    layer, compiled = Layer(10), TreeIndex(h)
     asked = torch.tensor([[1, 5], [7, 2]])
     for coefficients, _ in QUANTITIES.values():
         whole = coefficients(layer.logits, all_nodes(h), compiled, "marginal")
@@ -146,7 +146,7 @@ def test_equal_to_captum_on_a_residual_network(network, rule, quantity):
     coefficients, definition = QUANTITIES[quantity]
     with torch.inference_mode():
         features = network.forward_features(images)
-        found = coefficients(network(images), nodes, Tree(h), rule)
+        found = coefficients(network(images), nodes, TreeIndex(h), rule)
         maps = node_maps(features, network.fc.weight, found)
     assert maps.shape == (2, 3, 3, 3)
     assert maps.abs().max() > 1e-3

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 from tests import oracle
 
 # Sizes on both sides of every limit of the fast path: sums in blocks of 32 and 1,024 leaves,
@@ -211,7 +211,7 @@ def test_gradient_of_soft(tree, rule):
 @pytest.mark.parametrize("tree", SMALL)
 def test_sums_equal_loops_and_have_their_gradient(tree):
     h = TREES[tree]()
-    compiled = Tree(h)
+    compiled = TreeIndex(h)
     nodes = compiled.node_of_edge.tolist()
     leaves = torch.randn(h.num_classes, 2, dtype=torch.float64, requires_grad=True)
     edges = torch.randn(len(nodes), 2, dtype=torch.float64, requires_grad=True)

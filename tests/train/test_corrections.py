@@ -24,7 +24,7 @@ from nbdt.train.corrections.loss import CorrectionLoss, decision_divergence, reg
 from nbdt.train.corrections.photos import open_photographs
 from nbdt.train.corrections.targets import find_targets
 from nbdt.train.data.dataset import Labelled
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 from tests import oracle
 
 ZOO = oracle.zoo()
@@ -123,7 +123,7 @@ def test_the_losses_equal_their_definitions(rule, seed, size):
 def test_divergence_equals_its_definition_and_the_chain_rule(rule):
     rng = np.random.default_rng(0)
     z, w = rng.normal(size=(2, 5, ZOO.num_classes)) * 3
-    tree = Tree(ZOO)
+    tree = TreeIndex(ZOO)
     trust = rng.uniform(size=ZOO.num_nodes)
     parents = [ZOO.parents[node] for node in tree.node_of_edge.tolist()]
     old, new = torch.tensor(z), torch.tensor(w)
@@ -146,12 +146,12 @@ def test_region_share_is_of_the_decisions_own_map(rule):
     region = torch.zeros(2, 3, 4, dtype=torch.float64)
     region[:, :2, 1:3] = 0.5
     nodes = torch.tensor([ZOO.index("fish"), ZOO.index("crane")])
-    found = region_shares(logits, nodes, maps, linear.weight, region, Tree(ZOO), rule)
+    found = region_shares(logits, nodes, maps, linear.weight, region, TreeIndex(ZOO), rule)
     for row, node in enumerate(nodes.tolist()):
         # Grad-CAM by definition: the log-odds' gradient at the map, times the map.
         own = maps.detach()[row : row + 1].requires_grad_()
         z = linear(own.mean(dim=(2, 3)))
-        (slope,) = torch.autograd.grad(log_odds(z, Tree(ZOO), rule)[0, node], own)
+        (slope,) = torch.autograd.grad(log_odds(z, TreeIndex(ZOO), rule)[0, node], own)
         mass = (slope * own).sum(dim=1).abs()[0]
         expected = float((mass * region[row]).sum().detach() / mass.sum().detach())
         assert float(found[row].detach()) == pytest.approx(expected, rel=1e-6)

@@ -214,7 +214,7 @@ def test_wordnet_ids_are_kept_in_the_tree_of_wordnet():
     wnids = ["n01514668", "n02403003", "n02084071"]
     found = Scan(Split("train", "x", lambda: iter(())), classes={*wnids})
     order, tree = _classes({"train": found}, dataclasses.replace(RECIPE, classes=()), "wordnet")
-    assert [tree.nodes[leaf].wnid for leaf in tree.leaf_nodes] == sorted(wnids)
+    assert tree.class_wnids == tuple(sorted(wnids))
     assert class_indices(sorted(wnids), order) == [0, 1, 2]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
 from nbdt.model.model import NBDT
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..data.dataset import Images, Labelled, PlainBatches, normalise
@@ -75,14 +75,18 @@ class Settings:
         return RATES[self.learn] if self.learning_rate is None else self.learning_rate
 
 
-def fit(model: NBDT, corrections: Told, data: Images, settings: Settings, *, watch: Watch) -> None:
+def fit(
+    model: NBDT, corrections: Told, data: Images, settings: Settings, *, progress: Progress
+) -> None:
     """Move a model, in place, as `settings` say: its last layer on features computed once, or all."""
     if settings.learn == "all":
-        _fit_whole(model, corrections, data, settings, watch)
+        _fit_whole(model, corrections, data, settings, progress)
         return
     replayed = _features(model, data)
     linear = model.head.linear
-    fit_head(linear, model.hierarchy, model.rule, corrections, replayed, settings, watch=watch)
+    fit_head(
+        linear, model.hierarchy, model.rule, corrections, replayed, settings, progress=progress
+    )
 
 
 def fit_head(  # noqa: PLR0917
@@ -93,7 +97,7 @@ def fit_head(  # noqa: PLR0917
     replayed: Tensor,
     settings: Settings,
     *,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
 ) -> None:
     """Train a last layer, in place, on features computed once.
 
@@ -104,7 +108,7 @@ def fit_head(  # noqa: PLR0917
         corrections: what was said, with features.
         replayed: (count, features) of images to replay.
         settings: how firmly.
-        watch: a progress bar.
+        progress: a progress bar.
     """
     objective = _Objective(hierarchy, rule, corrections.targets, settings).to(replayed.device)
     with torch.no_grad():
@@ -114,7 +118,7 @@ def fit_head(  # noqa: PLR0917
         moving = _Shift(linear, hierarchy, corrections.targets)
     learnt = [value for value in moving.parameters() if value.requires_grad]
     optimizer = torch.optim.Adam(learnt, settings.rate)
-    for index in _replays(len(replayed), settings, watch):
+    for index in _replays(len(replayed), settings, progress):
         loss = objective(
             moving, corrections, corrections.features, corrections.maps,
             old[index], moving(replayed[index]),
@@ -160,7 +164,7 @@ class _Shift(nn.Module):
 
 
 def _fit_whole(
-    model: NBDT, corrections: Told, data: Images, settings: Settings, watch: Watch
+    model: NBDT, corrections: Told, data: Images, settings: Settings, progress: Progress
 ) -> None:
     device = corrections.inputs.device
     objective = _Objective(model.hierarchy, model.rule, corrections.targets, settings).to(device)
@@ -168,7 +172,7 @@ def _fit_whole(
     with torch.no_grad():
         old = flat_logits(model, data).to(device)
     optimizer = torch.optim.Adam(model.parameters(), settings.rate)
-    for index in _replays(len(old), settings, watch):
+    for index in _replays(len(old), settings, progress):
         images = _inputs(model, data.pick(index.cpu())).to(device)
         features, maps = encoded(model, corrections.inputs, corrections.targets)
         loss = objective(
@@ -205,12 +209,12 @@ class _Objective(nn.Module):
         return cast(Tensor, self.settings.strength * said + moved)
 
 
-def _replays(count: int, settings: Settings, watch: Watch) -> Iterable[Tensor]:
+def _replays(count: int, settings: Settings, progress: Progress) -> Iterable[Tensor]:
     """Which images each step replays: all of them in turn, in an order drawn from the seed."""
     generator = torch.Generator().manual_seed(settings.seed)
     size = min(settings.batch_size or (32 if settings.learn == "all" else 512), count)
     order = torch.randperm(count, generator=generator)
-    for step in watch(range(settings.steps), settings.steps, "learning"):
+    for step in progress(range(settings.steps), settings.steps, "learning"):
         start = step * size % count
         yield torch.cat([order, order])[start : start + size]
 

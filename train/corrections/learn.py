@@ -13,7 +13,7 @@ from nbdt.correction import Correction
 from nbdt.decide.head import NBDTHead
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 
 from ..data.dataset import Images
 from .fit import Settings, fit
@@ -56,7 +56,7 @@ def fit_corrections(
     open_photos: Callable[
         [Sequence[Target]], tuple[list[tuple[Target, Image.Image]], list[LeftOut]]
     ] = open_photographs,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
 ) -> CorrectionFit:
     """Teach a model what people said of its decisions; hold its other answers where they were.
 
@@ -72,7 +72,7 @@ def fit_corrections(
         data: images to replay, best those the model was trained on, at its size.
         settings: how firmly.
         open_photos: the photographs of some targets, and what could not be opened.
-        watch: of the steps.
+        progress: of the steps.
 
     Raises:
         NBDTError: no correction can be used, or no images to replay.
@@ -90,7 +90,7 @@ def fit_corrections(
     before = told(model, opened)
     loss = CorrectionLoss(model.hierarchy, model.rule, before.targets).to(before.features.device)
     scored = [_score(loss, model.head, before)]
-    fit(fitted, before, data, settings, watch=watch)
+    fit(fitted, before, data, settings, progress=progress)
     after = told(fitted, opened, before.targets) if settings.learn == "all" else before
     scored.append(_score(loss, fitted.head, after))
     return CorrectionFit(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nbdt.decide.maps import log_odds_coefficients, node_maps
 from nbdt.decide.rules import decide, edge_scores, full_precision
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 
 from .targets import Target
 
@@ -40,7 +40,7 @@ class CorrectionLoss(nn.Module):
 
     def __init__(self, hierarchy: Hierarchy, rule: str, targets: Sequence[Target]) -> None:
         super().__init__()
-        self.rule, self.tree = rule, Tree(hierarchy)
+        self.rule, self.tree = rule, TreeIndex(hierarchy)
         order = ("step", "label", "region")
         self.register_buffer(
             "kinds", torch.tensor([order.index(t.correction.kind) for t in targets]), False
@@ -113,7 +113,7 @@ def region_shares(  # noqa: PLR0917
     feature_maps: Tensor,
     weight: Tensor,
     region: Tensor,
-    tree: Tree,
+    tree: TreeIndex,
     rule: str,
 ) -> Tensor:
     """(batch,) share of the absolute mass of one decision's map inside a region, differentiable.
@@ -131,7 +131,7 @@ def region_shares(  # noqa: PLR0917
 
 
 def decision_divergence(
-    before: Tensor, after: Tensor, tree: Tree, rule: str, trust: Tensor
+    before: Tensor, after: Tensor, tree: TreeIndex, rule: str, trust: Tensor
 ) -> Tensor:
     """How far decisions moved: ``Σ_n t_n · P_before(n) · KL(before_n ‖ after_n)``, batch mean.
 
@@ -143,7 +143,7 @@ def decision_divergence(
         before: (batch, classes), flat logits of the old model.
         after: (batch, classes), of the new one.
         trust: (edges,) weight of the decision that each edge belongs to, rows as in
-            `Tree.node_of_edge`.
+            `TreeIndex.node_of_edge`.
     """
     old, new = (decide(edge_scores(z, tree, rule), tree) for z in (before, after))
     reached = tree.node_sums(tree.path_sums(old).exp())

@@ -19,7 +19,7 @@ from nbdt.errors import NBDTError, listed, nearest
 from nbdt.files import check_new
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 
 from ..data.class_order import class_order
 from ..data.dataset import Images, hold_out, worker_count
@@ -46,7 +46,7 @@ def correct(
     settings: Settings,
     *,
     command: str = "",
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
     say: Say = lambda _text: None,
 ) -> CorrectionFit:
     """Teach a model the corrections of a file; write the new one to `out`/model.
@@ -64,7 +64,7 @@ def correct(
         out: a folder without a model in it.
         settings: how firmly.
         command: for the model's card.
-        watch: of the images while they are read, and of the steps.
+        progress: of the images while they are read, and of the steps.
         say: called with messages for people.
 
     Raises:
@@ -77,9 +77,11 @@ def correct(
     if not records:
         raise NBDTError(f"{os.fspath(corrections)!r} holds no corrections.")
     recipe = _recipe(model)
-    replayed, held_out = _images(model, data, recipe, watch)
+    replayed, held_out = _images(model, data, recipe, progress)
     opener = partial(open_photographs, root=Path(corrections).parent)
-    found = fit_corrections(model, records, replayed, settings, open_photos=opener, watch=watch)
+    found = fit_corrections(
+        model, records, replayed, settings, open_photos=opener, progress=progress
+    )
     if found.left_out:
         say(f"{len(found.left_out):,} corrections are left out:\n{summary(found.left_out)}")
     _round(found.model)
@@ -131,7 +133,7 @@ def _recipe(model: NBDT) -> Recipe:
 
 
 def _images(
-    model: NBDT, data: str | os.PathLike[str], recipe: Recipe, watch: Watch
+    model: NBDT, data: str | os.PathLike[str], recipe: Recipe, progress: Progress
 ) -> tuple[Images, Images]:
     """Training and held-out images, divided as when the model was trained.
 
@@ -139,7 +141,7 @@ def _images(
     """
     splits = find_splits(data, recipe)
     wanted = {name: splits[name] for name in (TRAIN, VALIDATION) if name in splits}
-    scans = {name: scan(split, recipe, watch) for name, split in wanted.items()}
+    scans = {name: scan(split, recipe, progress) for name, split in wanted.items()}
     order = class_order((), model.hierarchy.classes, model.hierarchy)
     fewest = min(Counter(scans[TRAIN].labels).values(), default=0)
     if recipe.held_out >= 1 and fewest < 2 * recipe.held_out:

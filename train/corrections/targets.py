@@ -33,7 +33,7 @@ class Target:
         """Indices of the inner nodes whose decision it is about."""
         if self.class_index is None:
             return [self.node]
-        return hierarchy.path_to(hierarchy.leaf_nodes[self.class_index])[:-1]
+        return hierarchy.path_of_class(self.class_index)[:-1]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def class_order(
     if hierarchy is not None:
         if given and list(given) != list(hierarchy.classes):
             _refuse_contradiction(given, hierarchy)
-        wnids = tuple(hierarchy.nodes[leaf].wnid for leaf in hierarchy.leaf_nodes)
+        wnids = hierarchy.class_wnids
         return ClassOrder(hierarchy.classes, wnids, "the hierarchy")
     if given:
         return ClassOrder(tuple(given), (None,) * len(given), "the recipe")
@@ -72,8 +72,8 @@ def class_order(
 
 
 def _named(labels: Sequence[str]) -> ClassOrder:
-    from nbdt.hierarchies.formats.class_order import WNID
     from nbdt.hierarchies.induction.classifier import class_labels
+    from nbdt.tree.nodes import WNID
 
     if all(WNID.fullmatch(label) for label in labels):
         known = class_labels(len(labels), {"label_names": list(labels)})

@@ -18,7 +18,7 @@ from nbdt.errors import NBDTError, listed, nearest
 from nbdt.images.archives import is_compressed
 from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource
-from nbdt.progress import Watch, unwatched
+from nbdt.progress import Progress, no_progress
 
 from ..recipe import Recipe
 from .class_order import ClassOrder, class_indices, class_order
@@ -56,7 +56,7 @@ class Scan:
         return len(self.labels) + len(self.failed)
 
 
-def scan(split: Split, recipe: Recipe, watch: Watch = unwatched) -> Scan:
+def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan:
     """Read a split: into memory for "shift" while it fits, else only to see whether it can be read.
 
     Raises:
@@ -65,7 +65,7 @@ def scan(split: Split, recipe: Recipe, watch: Watch = unwatched) -> Scan:
     found = Scan(split, classes=set(split.classes), in_memory=recipe.augment == "shift")
     limit = int(recipe.memory_gigabytes * 1e9) // (3 * recipe.image_size**2)
     try:
-        sources = watch(split.sources(), None, f"reading {split.name} images")
+        sources = progress(split.sources(), None, f"reading {split.name} images")
         if found.in_memory:
             _read(found, sources, recipe, limit)
         else:

@@ -19,7 +19,7 @@ from nbdt.decide.rules import (
 )
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.index import Tree
+from nbdt.tree.index import TreeIndex
 
 _NONE_IGNORED = torch.iinfo(torch.int64).min  # every index outside the classes is an error
 
@@ -86,7 +86,7 @@ class TreeSupervisionLoss(nn.Module):
             raise NBDTError(f"label_smoothing is at least 0 and below 1, got {label_smoothing}.")
         self.beta, self.omega, self.alpha = beta, omega, alpha
         self.label_smoothing = label_smoothing
-        self.tree = Tree(hierarchy)
+        self.tree = TreeIndex(hierarchy)
         nodes = torch.exp(-alpha * _relative_heights(hierarchy))
         nodes[1:] *= _decision_weights(hierarchy, node_weights or {})[list(hierarchy.parents[1:])]
         self.register_buffer("edge_weights", nodes[self.tree.node_of_edge], persistent=False)
