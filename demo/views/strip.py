@@ -10,7 +10,7 @@ import numpy as np
 
 from nbdt.decide.paths import Decision
 from nbdt.explain import Explanation
-from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
+from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
 from nbdt.images.image import ImageError
 
 from ..ui.part import dump, jpeg_url, map_record, part

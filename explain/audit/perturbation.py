@@ -22,7 +22,7 @@ from torch import Tensor
 from nbdt.model.model import NBDT
 
 from ..maps.log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
-from ..maps.regions import regrid
+from ..result.regions import regrid
 
 BLUR = 1 / 12  # of the image's side: the standard deviation of the blur that hides a region
 Grid = tuple[int, int]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,7 +22,8 @@ from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
-from ..maps.regions import Cell, Region, connected, regrid
+from ..result.explanation import Counterfactual
+from ..result.regions import Cell, connected, regrid
 from .blur import gaussian_blur, soft_masks
 
 FINEST = 16  # cells a side; finer maps are summed to it, or single pixels would be searched
@@ -33,44 +33,6 @@ BATCH = 16  # pictures in one forward pass
 
 Cells = tuple[Cell, ...]
 Outcome = tuple[float, float, str]  # margin, log-odds of the chosen child, the winner's name
-
-
-@dataclass(frozen=True)
-class Counterfactual:
-    """What it takes to flip one decision.
-
-    Attributes:
-        decision: its position on the path.
-        margin: log-probability of the chosen child minus the best other one's, in nats.
-        runner_up_path: from the root through the best other child, from there greedily.
-        regions: what was blurred, the largest first; empty if nothing flips it. None of their
-            cells can be left out.
-        flipped: whether the model, run on the blurred picture, still comes to this decision, and
-            takes another child.
-        becomes: the name of the child that it takes then; None if nothing flips it.
-        log_odds: of the chosen child, before and after; equal if nothing flips it.
-        share: part of the picture that was blurred, from 0 to 1.
-        searched: the largest share that was tried; 0 where the model takes another way by itself.
-        passes: forward passes that the search took, counted in blurred pictures.
-        baseline: what took the place of the regions.
-        picture: what the model saw in the end, at the size of its input.
-        overtaken: whether a try changed an earlier decision, so that the model did not come to
-            this one: what it would have said is not known.
-    """
-
-    decision: int
-    margin: float
-    runner_up_path: Path
-    regions: tuple[Region, ...]
-    flipped: bool
-    becomes: str | None
-    log_odds: tuple[float, float]
-    share: float
-    searched: float
-    passes: int
-    baseline: str
-    picture: Image.Image | None = field(default=None, repr=False, compare=False)
-    overtaken: bool = False
 
 
 def counterfactuals(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nbdt.decide import paths
 
+from ..result.explanation import DecisionEvidence
 from .index import EvidenceIndex
-from .neighbours import DecisionEvidence
 from .paths import NEIGHBOURS, ModelEvidence
 from .search import Rows, best_of, units
 

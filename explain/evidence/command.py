@@ -22,11 +22,11 @@ from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal, tracked
 
 from ..attribution import explain
+from ..result.explanation import DecisionEvidence, Neighbour
 from ..result.pictures import png
 from .build import forward
 from .change import AMONG, path_changes, vote_changes
 from .index import EvidenceIndex
-from .neighbours import DecisionEvidence, Neighbour
 from .paths import NEIGHBOURS, ModelEvidence
 from .picture import linked, sheet
 

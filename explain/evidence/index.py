@@ -22,9 +22,9 @@ from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 
+from ..result.explanation import DecisionEvidence, Neighbour
 from .build import Built, Data, build
 from .marks import Mark, Marks
-from .neighbours import DecisionEvidence, Neighbour
 from .originals import Pictures
 from .paths import NEIGHBOURS, Layout, ModelEvidence
 from .search import ExactSearch, FaissSearch, Search

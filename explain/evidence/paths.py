@@ -16,6 +16,7 @@ from nbdt.errors import listed
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
+from ..result.explanation import DecisionEvidence, Neighbour
 from .build import forward, unit_embeddings
 from .late_interaction import (
     Floats,
@@ -27,7 +28,6 @@ from .late_interaction import (
     restored,
     strongest,
 )
-from .neighbours import DecisionEvidence, Neighbour
 from .search import Found, Rows, Span
 from .store import Column, EvidenceError
 

@@ -12,8 +12,8 @@ from nbdt.hierarchies.show.fonts import fitting, font
 from nbdt.images.image import ImageError
 from nbdt.progress import escape_terminal
 
+from ..result.explanation import DecisionEvidence, Neighbour
 from .late_interaction import Box, LateInteraction
-from .neighbours import DecisionEvidence, Neighbour
 
 SMALL, LARGE = 96, 256  # pixels of a square tile
 GAP = 12

@@ -1,1 +1,12 @@
 """An explanation as data, words, pictures, pages and files."""
+
+from . import files, pictures, words
+from .explanation import Explanation
+
+for name, function in {  # the modules above need `Explanation`, so it cannot import them
+    "words": property(words.words),
+    "save": files.save,
+    "load": staticmethod(files.load),
+    "_repr_html_": pictures.notebook_html,
+}.items():
+    setattr(Explanation, name, function)

@@ -1,9 +1,13 @@
-"""What an explanation is: a frozen result that says how it was made."""
+"""Explanations as frozen data: the path, its maps, evidence and counterfactuals, and how they were made.
+
+Functions that write, draw or describe an explanation are in the modules beside this one; the
+package's `__init__` attaches the four that users call as methods.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,14 +17,101 @@ from PIL import Image
 
 from nbdt.decide.paths import Path
 
-from ..maps.regions import upsampled
-
-if TYPE_CHECKING:
-    from ..counterfactual.search import Counterfactual
-    from ..evidence.neighbours import DecisionEvidence
+from .regions import Region, upsampled
 
 Map: TypeAlias = NDArray[np.float32]
 CLOSED_FORM = "closed form"  # how ``made["method"]`` begins for maps that add up to the log-odds
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training image that is near a query.
+
+    Attributes:
+        reference: where it came from, inside the data the index was built from.
+        label: its class.
+        similarity: the cosine of its embedding and the query's.
+        row: its place in the index.
+        open: gives the square picture that the network saw of it: from the original file, else
+            the stored thumbnail, else the original archive. Raises ImageError where there is none.
+    """
+
+    reference: str
+    label: str
+    similarity: float
+    row: int
+    open: Callable[[], Image.Image] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the picture."""
+        facts = {"reference": self.reference, "label": self.label}
+        return {**facts, "similarity": self.similarity, "row": self.row}
+
+
+@dataclass(frozen=True)
+class DecisionEvidence:
+    """What the training images say to one decision, nearest first on both sides.
+
+    Attributes:
+        chosen: images of classes below the chosen child.
+        rejected: images of classes below the best child that was not chosen.
+    """
+
+    chosen: tuple[Neighbour, ...]
+    rejected: tuple[Neighbour, ...]
+
+    @property
+    def vote(self) -> float | None:
+        """Of the k nearest of both sides together, the share that lies below the chosen child."""
+        together = [(n.similarity, True) for n in self.chosen]
+        together += [(n.similarity, False) for n in self.rejected]
+        k = max(len(self.chosen), len(self.rejected))
+        best = sorted(together, reverse=True)[:k]
+        return sum(chosen for _, chosen in best) / k if k else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        sides = {"chosen": self.chosen, "rejected": self.rejected}
+        lists = {side: [n.to_dict() for n in found] for side, found in sides.items()}
+        return {**lists, "vote": self.vote}
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """What it takes to flip one decision.
+
+    Attributes:
+        decision: its position on the path.
+        margin: log-probability of the chosen child minus the best other one's, in nats.
+        runner_up_path: from the root through the best other child, from there greedily.
+        regions: what was blurred, the largest first; empty if nothing flips it. None of their
+            cells can be left out.
+        flipped: whether the model, run on the blurred picture, still comes to this decision, and
+            takes another child.
+        becomes: the name of the child that it takes then; None if nothing flips it.
+        log_odds: of the chosen child, before and after; equal if nothing flips it.
+        share: part of the picture that was blurred, from 0 to 1.
+        searched: the largest share that was tried; 0 where the model takes another way by itself.
+        passes: forward passes that the search took, counted in blurred pictures.
+        baseline: what took the place of the regions.
+        picture: what the model saw in the end, at the size of its input.
+        overtaken: whether a try changed an earlier decision, so that the model did not come to
+            this one: what it would have said is not known.
+    """
+
+    decision: int
+    margin: float
+    runner_up_path: Path
+    regions: tuple[Region, ...]
+    flipped: bool
+    becomes: str | None
+    log_odds: tuple[float, float]
+    share: float
+    searched: float
+    passes: int
+    baseline: str
+    picture: Image.Image | None = field(default=None, repr=False, compare=False)
+    overtaken: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,46 +180,35 @@ class Explanation:
         height, width = self.maps[0].shape
         return height, width
 
-    @property
-    def words(self) -> str:
-        """A short paragraph for a person who knows nothing of networks; see `nbdt.explain.result.words`."""
-        from .words import words
-
-        return words(self)
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write everything to a new folder, with one HTML page that shows it offline.
-
-        Raises:
-            NBDTError: the folder exists.
-            OSError: it cannot be written.
-        """
-        from .files import save
-
-        save(self, folder)
-
-    @staticmethod
-    def load(folder: str | os.PathLike[str]) -> Explanation:
-        """What `save` wrote: the same path, photograph and, bit for bit, maps.
-
-        Raises:
-            NBDTError: no such folder, a newer version, or a file that is missing or damaged.
-        """
-        from .files import load
-
-        return load(folder)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the path, the maps as nested lists, and how they were made."""
         maps = [values.tolist() for values in self.maps]
         facts = {"constants": list(self.constants), "made": dict(self.made)}
         return {**self.path.to_dict(), "maps": maps, **facts}
 
-    def _repr_html_(self) -> str:
-        from .pictures import data_url, picture
+    if TYPE_CHECKING:  # attached in `nbdt/explain/result/__init__.py`
 
-        shown = f'<img alt="" src="{data_url(picture(self))}">' if self.photo else ""
-        return self.path._repr_html_() + shown
+        @property
+        def words(self) -> str:
+            """A short paragraph for a person who knows nothing of networks."""
+
+        def save(self, folder: str | os.PathLike[str]) -> None:
+            """Write everything to a new folder, with one HTML page that shows it offline.
+
+            Raises:
+                NBDTError: the folder exists.
+                OSError: it cannot be written.
+            """
+
+        @staticmethod
+        def load(folder: str | os.PathLike[str]) -> Explanation:
+            """Read what `save` wrote: the same path, photograph and, bit for bit, maps.
+
+            Raises:
+                NBDTError: no such folder, a newer version, or a file that is missing or damaged.
+            """
+
+        def _repr_html_(self) -> str: ...
 
 
 def _frozen(values: Map) -> Map:

@@ -20,8 +20,7 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
-from ..evidence.neighbours import Neighbour
-from .explanation import Explanation
+from .explanation import Explanation, Neighbour
 from .html import page, plain
 from .pictures import overlays, png
 from .record import arrays, changed_name, evidence_name, from_record, to_record

@@ -16,12 +16,10 @@ from PIL import Image
 from nbdt.decide.paths import Decision, Path, as_percent, percent
 from nbdt.images.image import ImageError
 
-from ..counterfactual.search import Counterfactual
-from ..evidence.neighbours import DecisionEvidence, Neighbour
-from ..maps.regions import Region
-from .explanation import Explanation
+from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .html_style import STYLE
 from .pictures import TILE, data_url, heat, overlays
+from .regions import Region
 from .wording import count, say, with_article
 from .words import place, words
 

@@ -13,8 +13,8 @@ from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.show.fonts import fitting, font
 
-from ..maps.regions import upsampled
 from .explanation import Explanation
+from .regions import upsampled
 
 # Red speaks for the chosen child, blue against it: told apart in all common colour blindness.
 FOR, AGAINST = (214, 40, 40), (33, 102, 200)
@@ -87,6 +87,12 @@ def picture(explanation: Explanation) -> Image.Image:
     )
     draw.text((GAP, TILE + CAPTION + 2 * GAP), fitting(note, 11, width=width), "#555555", font(11))
     return sheet
+
+
+def notebook_html(explanation: Explanation) -> str:
+    """Return the path as a table, and the picture if there is a photograph."""
+    shown = f'<img alt="" src="{data_url(picture(explanation))}">' if explanation.photo else ""
+    return explanation.path._repr_html_() + shown
 
 
 def png(image: Image.Image) -> bytes:

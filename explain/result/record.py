@@ -14,10 +14,8 @@ from nbdt.decide.paths import Decision, Path
 from nbdt.errors import NBDTError
 from nbdt.images.image import refusal, refuse
 
-from ..counterfactual.search import Counterfactual
-from ..evidence.neighbours import DecisionEvidence, Neighbour
-from ..maps.regions import Region
-from .explanation import Explanation
+from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
+from .regions import Region
 from .words import words
 
 Arrays = Mapping[str, NDArray[np.float32]]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from nbdt.decide.paths import Decision, percent
 
-from ..maps.regions import regrid
 from .explanation import CLOSED_FORM, Explanation
+from .regions import regrid
 from .wording import count, say, with_article
 
 SURE = 0.9  # probability from which the deepest such node leads the paragraph

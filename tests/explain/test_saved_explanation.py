@@ -16,12 +16,10 @@ import torch
 from PIL import Image
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
-from nbdt.explain.counterfactual.search import Counterfactual
-from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
-from nbdt.explain.maps.regions import Region
-from nbdt.explain.result.explanation import Explanation
+from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from nbdt.explain.result.files import THUMBNAIL, VERSION, load, save
 from nbdt.explain.result.html import page
+from nbdt.explain.result.regions import Region
 from nbdt.images.image import ImageError, refusal, refuse
 
 HOSTILE = (

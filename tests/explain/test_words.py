@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.decide.paths import percent
-from nbdt.explain.counterfactual.search import Counterfactual
-from nbdt.explain.evidence.neighbours import DecisionEvidence, Neighbour
-from nbdt.explain.maps.regions import Region
-from nbdt.explain.result.explanation import Explanation
+from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
+from nbdt.explain.result.regions import Region
 from nbdt.explain.result.wording import count, say, with_article
 from nbdt.explain.result.words import (
     AGAINST,
