@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from nbdt.torchvision_cpu import import_torchvision
+from tests.browser import FLAGS, record
 
 DATA = Path(os.environ.get("NBDT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -115,3 +116,41 @@ def noise_folders(tmp_path_factory):
 def chromium():
     """The path of a Chromium; for tests marked ``browser``."""
     return CHROMIUM
+
+
+@pytest.fixture(scope="module")  # not longer: while it runs, no other event loop may
+def browser(chromium):
+    """A Chromium without network of its own; for tests marked ``browser``."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tools:
+        opened = tools.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_file(browser):
+    """Open a page of a file offline; at the end it must have requested and reported nothing."""
+    opened = []
+
+    def go(path, width=1200, height=800, **options):
+        size = {"width": width, "height": height}
+        tab = browser.new_page(viewport=size, offline=True, **options)
+        opened.append((tab, record(tab, console=True), path.as_uri()))
+        tab.goto(path.as_uri())
+        return tab
+
+    yield go
+    for tab, seen, address in opened:
+        tab.close()
+        assert seen.messages == []
+        assert [url for url in seen.requests if not url.startswith("data:")] == [address]
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """The bundled model of ten classes; tests must not change it."""
+    from nbdt import NBDT
+
+    return NBDT.load("cifar10")
