@@ -1,7 +1,7 @@
-"""Draws the ten paths of any-model.md: ``.venv/bin/python docs/any_model_pictures.py``.
+"""Draws the paths of any-model.md: ``.venv/bin/python tools/any_model_pictures.py``.
 
-The photographs' terms forbid showing them here, so a picture has the maps alone. With
-``--photographs`` they lie underneath, for your own eyes, in the folder given by ``--out``.
+The licence of the photographs forbids showing them, so a picture has the maps alone. With
+``--photographs`` the maps are drawn over them, into the folder given by ``--out``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from nbdt.explain.result.pictures import heat, overlays
 from nbdt.hierarchies.induction.classifier import from_classifier
 from nbdt.images.sources import iter_tar
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("NBDT_DATA") or HERE.parents[1] / "shared" / "data")
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "img"
+DATA = Path(os.environ.get("NBDT_DATA") or ROOT.parent / "shared" / "data")
 WEIGHTS = DATA / "weights" / "imagenet_mobilenetv2_100_tf2ptq_fp16.pth"
 SOURCE = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"
 CHOSEN = (
-    "African_chameleon", "chimpanzee", "schooner", "trolleybus", "African_elephant",
-    "coyote", "lion", "tennis_ball", "grocery_store", "wok",
-)  # fmt: skip
+    "African_chameleon",
+    "trolleybus",
+    "coyote",
+    "lion",
+    "tennis_ball",
+    "grocery_store",
+)
 TILE, COLUMNS, GAP, CAPTION = 168, 5, 12, 56
 
 
@@ -83,12 +88,12 @@ def fitting(text: str, shape: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> s
 
 
 def main() -> None:
-    """Writes img/any-model-01.png to 10, each below 150 kB."""
+    """Write one picture a path, each below 150 kB."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photographs", action="store_true")
-    parser.add_argument("--out", type=Path, default=HERE / "img")
+    parser.add_argument("--out", type=Path, default=PICTURES)
     given = parser.parse_args()
-    if given.photographs and given.out == HERE / "img":
+    if given.photographs and given.out == PICTURES:
         parser.error("with --photographs, name another folder: --out FOLDER")
     given.out.mkdir(parents=True, exist_ok=True)
     model = from_classifier(SOURCE, weights=WEIGHTS)

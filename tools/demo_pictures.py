@@ -1,6 +1,6 @@
 """The pictures of the page in demo.md: a browser looks at it, wide and narrow, light and dark.
 
-    python docs/demo_pictures.py [FOLDER]
+    python tools/demo_pictures.py [FOLDER]
 
 Needs Chromium on the path and the extras `demo` and `dev`.
 """
@@ -70,5 +70,5 @@ def look(tab: Any, path: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "img"
+        place = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "img"
         main(place, Path(temporary))

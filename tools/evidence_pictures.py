@@ -1,6 +1,6 @@
 """Draws the pictures of docs/evidence.md from the photographs that gradio's wheel carries.
 
-    python docs/evidence_pictures.py WEIGHTS    # imagenet_mobilenetv2_100_tf2ptq_fp16.pth
+    python tools/evidence_pictures.py WEIGHTS    # imagenet_mobilenetv2_100_tf2ptq_fp16.pth
 
 A small index is made of pieces of four photographs; the query is another photograph of a cheetah.
 """
@@ -25,7 +25,7 @@ from nbdt.images.image import open_image
 from nbdt.images.sources import ImageSource
 
 ARCHITECTURE = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"
-HERE = Path(__file__).parent / "img"
+HERE = Path(__file__).parents[1] / "docs" / "img"
 PHOTOS = {
     "cheetah1.jpg": "cheetah",
     "lion.jpg": "lion",
