@@ -53,7 +53,7 @@ DISTRIBUTIONS = {
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 PACKAGE = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-AROUND = [path for room in ("tests", "benchmarks", "docs") for path in (ROOT / room).rglob("*.py")]
+AROUND = [path for room in ("tests", "benchmarks", "tools") for path in (ROOT / room).rglob("*.py")]
 
 
 class Import(NamedTuple):

@@ -88,8 +88,8 @@ def main(weights: str) -> None:
     ):
         colours = image.quantize(128, dither=Image.Dither.NONE)
         colours.save(HERE / name, optimize=True)
-        print(name, image.size, (HERE / name).stat().st_size)  # noqa: T201
-    print(path)  # noqa: T201
+        print(name, image.size, (HERE / name).stat().st_size)
+    print(path)
 
 
 if __name__ == "__main__":
