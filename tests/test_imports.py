@@ -30,6 +30,7 @@ CORE_EXCEPTIONS = {
     "nbdt/model/export.py": {"onnx", "onnxscript"},
     "nbdt/model/export_command.py": {"rich", "typer"},
     "nbdt/model/hub.py": {"huggingface_hub"},
+    "nbdt/model/model.py": {"huggingface_hub"},
     "nbdt/network/cifar_resnet.py": {"timm"},
     "nbdt/network/load.py": {"huggingface_hub", "timm"},
     "nbdt/network/preprocessing.py": {"timm"},

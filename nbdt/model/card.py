@@ -1,50 +1,44 @@
-"""What a published model shows: its card, and a picture of one path."""
+"""The Markdown card of a model for the Hugging Face hub, and a picture of one path."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..decide.paths import Path, as_percent
-
-if TYPE_CHECKING:
-    from .model import NBDT
+from ..tree.hierarchy import Hierarchy
 
 SHOWN_NODES = 300  # lines of the tree; hierarchy.json has all
 SHOWN_CHILDREN = 6  # bars of one decision
 LINE, BAR, WIDTH = 22, 220, 640  # pixels
 
 
-def example_path(model: NBDT, image: Image.Image | None) -> Path | None:
-    """The path of a photograph, else that of the first held-out image; None if there is neither."""
-    with torch.inference_mode():
-        if image is not None:
-            device = model.head.linear.weight.device
-            return model.paths(model.preprocess(image)[None].to(device))[0]
-        logits = model.reference.get("logits")
-        if logits is None or logits.ndim != 2 or not len(logits):
-            return None
-        rules = model.head.rules
-        return rules.paths(logits[:1].float().to(rules.hierarchy_hash.device))[0]
+def card_text(
+    config: Mapping[str, Any], hierarchy: Hierarchy, header: Mapping[str, Any], has_picture: bool
+) -> str:
+    """Return Markdown with a header of metadata (JSON values, which are YAML too).
 
-
-def card_text(model: NBDT, data: dict[str, Any], has_picture: bool) -> str:
-    """Markdown with a header of metadata (JSON values, which are YAML too)."""
-    header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in data.items() if value)
-    shown = str(model.hierarchy).splitlines()
+    Args:
+        config: the model's architecture, rule, preprocessing and provenance, as in config.json.
+        hierarchy: the model's tree.
+        header: the metadata; entries without a value are left out.
+        has_picture: whether the folder has the picture of a path.
+    """
+    entries = "\n".join(f"{key}: {json.dumps(value)}" for key, value in header.items() if value)
+    shown = str(hierarchy).splitlines()
     rest = len(shown) - SHOWN_NODES
     more = [f"… {rest:,} more nodes in hierarchy.json"] if rest > 0 else []
     tree = "\n".join([*shown[:SHOWN_NODES], *more]).replace("```", "'''")
     picture = "\n![The path of one image](path.png)\n" if has_picture else ""
     return f"""---
-{header}
+{entries}
 ---
 
-# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
+# {config["architecture"]}, {hierarchy.num_classes} classes, rule {config["rule"]}
 
 An image classifier that answers with a path through a decision tree.
 
@@ -56,7 +50,7 @@ model = NBDT.from_pretrained("this/repository")
 print(model.paths(model.preprocess(Image.open("photo.jpg"))[None])[0])
 ```
 {picture}
-{figures(model)}
+{figures(config["provenance"])}
 
 ## The tree
 
@@ -64,23 +58,22 @@ print(model.paths(model.preprocess(Image.open("photo.jpg"))[None])[0])
 {tree}
 ```
 
-{limits(model)} Weights are safetensors, the rest is JSON: nothing is executed when it is loaded.
+{limits(hierarchy.num_classes, config["preprocessing"]["size"])} Weights are safetensors, the rest is JSON: nothing is executed when it is loaded.
 """
 
 
-def limits(model: NBDT) -> str:
-    """What no figure says."""
-    size = model.preprocess.size
+def limits(num_classes: int, size: int) -> str:
+    """Return the model's limits in a sentence; `size` is that of its input, in pixels."""
     return (
-        f"Limits: it knows these {model.hierarchy.num_classes} classes and nothing else, and "
+        f"Limits: it knows these {num_classes} classes and nothing else, and "
         "answers with one of\nthem whatever the photograph shows; it sees the centre square of a "
         f"photograph at\n{size} × {size} pixels."
     )
 
 
-def figures(model: NBDT) -> str:
-    """The measured accuracies as a Markdown table."""
-    accuracy = _measured(model.provenance.get("accuracy"))
+def figures(provenance: Mapping[str, Any]) -> str:
+    """Return the measured accuracies of a model's provenance as a Markdown table."""
+    accuracy = _measured(provenance.get("accuracy"))
     if not accuracy:
         return "No accuracy was measured with this model before it was published."
     kinds = list(dict.fromkeys(kind for values in accuracy.values() for kind in values))
@@ -92,7 +85,7 @@ def figures(model: NBDT) -> str:
 
 
 def _measured(accuracy: Any) -> dict[str, dict[str, float]]:
-    """What reads as accuracies by split and kind: a stranger's file may hold anything."""
+    """Keep what reads as accuracies by split and kind: a file may hold anything."""
     rows = accuracy if isinstance(accuracy, dict) else {}
     found = {
         split: {kind: share for kind, share in values.items() if _is_share(share)}
@@ -107,7 +100,7 @@ def _is_share(value: Any) -> bool:
 
 
 def draw_path(path: Path) -> Image.Image:
-    """Each decision with its children's probabilities as bars, the chosen one dark."""
+    """Draw each decision with its children's probabilities as bars, the chosen one dark."""
     rows: list[tuple[str, float, bool]] = []  # name, probability or -1 for a heading, chosen
     for decision in path:
         rows.append((decision.node, -1.0, False))

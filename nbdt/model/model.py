@@ -1,4 +1,4 @@
-"""NBDT: a timm backbone with an `NBDTHead`; made, saved and loaded here."""
+"""`NBDT`: a timm backbone with an `NBDTHead`; make, save, load and publish it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -20,11 +21,15 @@ from ..network.load import create_timm, shape_mismatch
 from ..network.preprocessing import Preprocessing, timm_preprocessing
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
-from .hub import Published
-from .saved import FORMAT, REFERENCE, VERSION, WEIGHTS, file_hashes, open_saved
+from .card import card_text, draw_path
+from .saved import CARD, FORMAT, PICTURE, REFERENCE, VERSION, WEIGHTS, file_hashes, open_saved
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+    from PIL import Image
 
 
-class NBDT(nn.Module, Published):
+class NBDT(nn.Module):
     """An image classifier that answers with a path.
 
     Args:
@@ -57,7 +62,7 @@ class NBDT(nn.Module, Published):
         pretrained: bool = False,
         weights: str | os.PathLike[str] | None = None,
     ) -> NBDT:
-        """A model on any timm backbone, with one output per class of the hierarchy.
+        """Make a model on any timm backbone, with one output per class of the hierarchy.
 
         Args:
             architecture: a name from ``timm.list_models()``, and options after commas; see
@@ -83,7 +88,7 @@ class NBDT(nn.Module, Published):
     def from_network(
         cls, network: nn.Module, architecture: str, hierarchy: Hierarchy, *, rule: str
     ) -> NBDT:
-        """Around a timm model with its classifier, which becomes the head's linear layer.
+        """Make a model of a timm network, whose classifier becomes the head's linear layer.
 
         Raises:
             NBDTError: the classifier is not one linear layer with an output per class.
@@ -111,50 +116,50 @@ class NBDT(nn.Module, Published):
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are, and its inputs have to be."""
+        """The device of the parameters; inputs have to be there."""
         return next(self.parameters()).device
 
     def check_evaluating(self) -> None:
-        """Raises NBDTError if any module is in training mode: norms would learn, dropout drop."""
+        """Raise NBDTError if a module is in training mode: norms would learn, dropout would drop."""
         for name, module in self.named_modules():
             if module.training:
                 which = f"The model's {name!r}" if name and not self.training else "The model"
                 raise NBDTError(f"{which} is in training mode; call model.eval() first.")
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """The backbone's last feature map before pooling."""
+        """Return the backbone's last feature map before pooling."""
         return cast(Tensor, cast(Any, self.backbone).forward_features(images))
 
     def pool(self, feature_map: Tensor) -> Tensor:
-        """(batch, features): what the head takes, from `feature_map`."""
+        """Return pooled features, (batch, features), from what `feature_map` returns."""
         return cast(Tensor, cast(Any, self.backbone).forward_head(feature_map, pre_logits=True))
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features, (batch, features): what the head takes."""
+        """Return pooled features, (batch, features): the head's input."""
         return self.pool(self.feature_map(images))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Class logits of the flat classifier, (batch, classes), for preprocessed images."""
+        """Return class logits of the flat classifier, (batch, classes)."""
         return self.head.logits(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""
+        """Return leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""
         return cast(Tensor, self.head(self.features(images)))
 
     def paths(self, images: Tensor) -> list[paths.Path]:
-        """The decisions for each image of a preprocessed batch."""
+        """Return the path of each image of a preprocessed batch."""
         return self.head.paths(self.features(images))
 
     def with_hierarchy(self, hierarchy: Hierarchy) -> NBDT:
-        """The same network under another tree, after an edit say; weights are shared.
+        """Return the same network under another tree, for instance after an edit; weights are shared.
 
         Raises:
             NBDTError: other classes than the model's, or in another order.
         """
         check_same_classes(self.hierarchy, hierarchy)
         head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
-        found = NBDT(self.backbone, head, self.architecture, self.preprocess)
-        return found.train(self.training)
+        model = NBDT(self.backbone, head, self.architecture, self.preprocess)
+        return model.train(self.training)
 
     # ---- on the disk ----------------------------------------------------------------------
 
@@ -168,8 +173,8 @@ class NBDT(nn.Module, Published):
         """Write config.json, hierarchy.json, model.safetensors (and reference, card) to `folder`.
 
         Args:
-            folder: must not exist; it appears whole or not at all.
-            dtype: store weight matrices so, float16 for instance; vectors keep their precision.
+            folder: must not exist; it is written atomically.
+            dtype: of stored weight matrices, such as float16; vectors keep their precision.
             card: Markdown for README.md.
 
         Raises:
@@ -186,22 +191,19 @@ class NBDT(nn.Module, Published):
         if self.reference:
             save_file(self.reference, folder / REFERENCE)
         if card:
-            (folder / "README.md").write_text(card, encoding="utf-8")
+            (folder / CARD).write_text(card, encoding="utf-8")
         config = {
             "format": FORMAT,
             "version": VERSION,
-            "architecture": self.architecture,
-            "rule": self.rule,
-            "preprocessing": asdict(self.preprocess),
             "hierarchy_hash": self.hierarchy.hash,
             "sha256": file_hashes(folder),
-            "provenance": {"torch": torch.__version__, **self.provenance},
+            **self._facts(),
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> NBDT:
-        """The model that `save` wrote, in evaluation mode; or a bundled one, as "cifar10".
+        """Load what `save` wrote, or a bundled model such as "cifar10", in evaluation mode.
 
         Raises:
             NBDTError: no such model, a damaged one, or one written by a newer version.
@@ -221,11 +223,106 @@ class NBDT(nn.Module, Published):
         model.reference = saved.reference()
         return model.eval()
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self._write(save_directory, None, None)
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "architecture": self.architecture,
+            "rule": self.rule,
+            "preprocessing": asdict(self.preprocess),
+            "provenance": {"torch": torch.__version__, **self.provenance},
+        }
+
+    # ---- on the Hugging Face hub ----------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> NBDT:
+        """Load the model of a hub repository ("owner/name"), of a folder, or a bundled one.
+
+        Args:
+            pretrained_model_name_or_path: a folder wins over a repository of the same name.
+            options: of the download: force_download, token, cache_dir, local_files_only, revision.
+
+        Raises:
+            NBDTError: another option, no answer from the hub, or a model that `load` refuses.
+        """
+        from .hub import pull
+
+        return cls.load(pull(str(pretrained_model_name_or_path), **options))
+
+    def push_to_hub(
+        self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> str:
+        """Upload what `save_pretrained` writes to a repository, and return the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made if it does not exist.
+            model_card_kwargs: as for `generate_model_card`.
+            options: private, token, branch, commit_message, create_pr, allow_patterns,
+                ignore_patterns and delete_patterns, as `huggingface_hub` has them.
+        """
+        from .hub import push
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, model_card_kwargs=model_card_kwargs)
+            return push(folder, repo_id, **options)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        model_card_kwargs: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **options: Any,
+    ) -> str | None:
+        """Write what `save` writes, and a card with a picture of one path.
+
+        Args:
+            save_directory: a folder; a model and a card that are in it are replaced.
+            model_card_kwargs: as for `generate_model_card`.
+            push_to_hub: also upload to `repo_id` (by default the folder's name), with `options`,
+                and return the commit's address.
+        """
+        folder, entries = Path(save_directory), model_card_kwargs or {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (REFERENCE, CARD, PICTURE):  # of an earlier model; this one may lack them
+            (folder / name).unlink(missing_ok=True)
+        path = self._example_path(entries.get("image"))
+        if path is not None:
+            draw_path(path).save(folder / PICTURE)
+        self._write(folder, None, str(self.generate_model_card(**entries)))
+        if push_to_hub:
+            name = repo_id or folder.name
+            return self.push_to_hub(name, model_card_kwargs=model_card_kwargs, **options)
+        return None
+
+    def generate_model_card(self, image: Image.Image | None = None, **entries: Any) -> ModelCard:
+        """Return the card: how to use the model, its accuracies, the tree and a path.
+
+        Args:
+            image: a photograph whose path is drawn instead of that of a held-out image.
+            entries: of the card's header, as ``license="mit"``.
+        """
+        from huggingface_hub import ModelCard
+
+        from .hub import HEADER
+
+        has_picture = self._example_path(image) is not None
+        return ModelCard(card_text(self._facts(), self.hierarchy, HEADER | entries, has_picture))
+
+    @torch.inference_mode()
+    def _example_path(self, image: Image.Image | None) -> paths.Path | None:
+        """Return the path of a photograph, else of the first held-out image, if there is one."""
+        if image is not None:
+            return self.paths(self.preprocess(image)[None].to(self.device))[0]
+        logits = self.reference.get("logits")
+        if logits is None or logits.ndim != 2 or not len(logits):
+            return None
+        return self.head.rules.paths(logits[:1].float().to(self.device))[0]
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Matrices in `dtype`; norm parameters and statistics are few, and need their range."""
+    """Convert matrices to `dtype`; norm parameters and statistics are few and need their range."""
     halve = dtype is not None and value.is_floating_point() and value.ndim > 1
     return (value.to(dtype) if halve else value).detach().cpu().contiguous()

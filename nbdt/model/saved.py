@@ -28,7 +28,8 @@ MAX_CONFIG = 2**20  # bytes
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
 TENSOR_FILES = (WEIGHTS, REFERENCE)
-ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, "README.md", "path.png")
+CARD, PICTURE = "README.md", "path.png"
+ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, CARD, PICTURE)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Hub:
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     made = Hub(tmp_path / "hub")
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", lambda token=None: made)
+    monkeypatch.setattr(hub, "HfApi", lambda token=None: made)
     monkeypatch.setattr(hub, "snapshot_download", made.download)
     return made
 

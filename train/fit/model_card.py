@@ -12,13 +12,13 @@ def model_card(model: NBDT) -> str:
 
 {_how(model)}
 
-{figures(model)}
+{figures(model.provenance)}
 
 ```
 {model.hierarchy}
 ```
 
-{limits(model)}
+{limits(model.hierarchy.num_classes, model.preprocess.size)}
 """
 
 
