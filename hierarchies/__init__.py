@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .edit.difference import Difference as Difference
     from .edit.difference import diff as diff
     from .edit.history import History as History
-    from .edit.operations import Edit as Edit
-    from .edit.operations import EditError as EditError
-    from .edit.operations import EditStack as EditStack
+    from .edit.record import Edit as Edit
+    from .edit.record import EditError as EditError
+    from .edit.stack import EditStack as EditStack
     from .formats.files import FormatError as FormatError
     from .induction.classifier import from_classifier as from_classifier
     from .induction.induced import induce as induce

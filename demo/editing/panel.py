@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.edit.operations import EditError, EditStack
+from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.record import Consequences
 from nbdt.hierarchies.formats.files import WRITERS
 from nbdt.model.model import NBDT
@@ -22,7 +22,7 @@ from ..ui.part import dump, part
 from ..ui.stage import Stage
 from ..visitor import Visitor
 from . import versions
-from .edits import before_last, edited, in_words, last_edits, next_edits
+from .edits import edited, in_words
 from .effect import Reference, consequences, effect
 from .names import suggest
 from .versions import short_hash
@@ -62,8 +62,8 @@ def draw_edits(visitor: Visitor) -> gr.HTML:
 def effect_record(visitor: Visitor) -> dict[str, Any]:
     """The last edit, and all that differs from the model's own hierarchy, with their effects."""
     model, stack = visitor.model, visitor.stack
-    own, now, before = model.hierarchy, stack.hierarchy, before_last(stack)
-    records = last_edits(stack)
+    own, now, before = model.hierarchy, stack.hierarchy, stack.before_last
+    records = stack.last_edits
     if now is own or now.hash == own.hash:
         return {"edited": False, "hash": short_hash(now)}
     reference, problem = _reference(model)
@@ -201,10 +201,10 @@ def payload(event: gr.EventData) -> dict[str, Any]:
 def _done(kind: object, stack: EditStack) -> str:
     """What happened, for the line below the tree."""
     if kind == "undo":
-        return f"Undone. It was: {in_words(next_edits(stack))}"
+        return f"Undone. It was: {in_words(stack.next_edits)}"
     if kind == "reset":
         return "Back at the hierarchy that you began with."
-    return f"{'Redone. ' if kind == 'redo' else ''}{in_words(last_edits(stack))}"
+    return f"{'Redone. ' if kind == 'redo' else ''}{in_words(stack.last_edits)}"
 
 
 # ---- for programs --------------------------------------------------------------------------------

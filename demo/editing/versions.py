@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from nbdt.errors import NBDTError, listed
+from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.difference import diff
-from nbdt.hierarchies.edit.operations import EditError, EditStack
 from nbdt.hierarchies.formats.files import WRITERS, FormatError, read
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -25,7 +25,6 @@ from nbdt.tree.nodes import short
 
 from ..ui.part import dump
 from ..visitor import Visitor
-from .edits import reset
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -119,7 +118,7 @@ def reset_edits(_: Store | None, visitor: Visitor, __: Sent) -> Props:
     begun = stack.past[0][0] if stack.past else stack.hierarchy
     if begun.hash != own.hash:
         return _replace(visitor, own, "Back at the model's own hierarchy.")
-    visitor.stack = reset(stack)
+    visitor.stack = stack.reset()
     return _said("Back at the model's own hierarchy; redo brings your edits back.")
 
 

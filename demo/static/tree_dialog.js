@@ -153,35 +153,31 @@ dialog.addEventListener('close', () => {
 const within = (i) => tree.names.map((_, at) => at).filter((at) => at !== i);
 const quoted = (i) => '“' + tree.names[i] + '”';
 
-const askMove = (i) => askFor({
-  title: 'Move ' + quoted(i) + ' into …',
-  choices: within(i).filter((group) => canMoveInto(i, group)),
-  done: (group) => group >= 0 && send('move', [tree.ids[i]], tree.ids[group]),
-});
+const TITLES = {
+  move: (i) => 'Move ' + quoted(i) + ' into …',
+  group: (i, other) => 'Group ' + quoted(i) + (other === undefined ? ' with …' : ' and ' + quoted(other) + ' as …'),
+  merge: (i) => 'Merge ' + quoted(i) + ' with …',
+  rename: (i) => 'Rename ' + quoted(i),
+};
 
-const askGroupWith = (i) => askFor({
-  title: 'Group ' + quoted(i) + ' with …',
-  choices: within(i).filter((other) => canGroup(i, other)),
-  name: '',
-  named: (other) => [i, other],
-  done: (other, name) => other >= 0 && name && send('group', [tree.ids[i], tree.ids[other]], null, name),
-});
-
-const askGroup = (i, other) => askFor({
-  title: 'Group ' + quoted(i) + ' and ' + quoted(other) + ' as …',
-  name: '',
-  named: () => [i, other],
-  done: (_, name) => name && send('group', [tree.ids[i], tree.ids[other]], null, name),
-});
-
-const askMerge = (i) => askFor({
-  title: 'Merge ' + quoted(i) + ' with …',
-  choices: within(i).filter((other) => canMerge(i, other)),
-  done: (other) => other >= 0 && send('merge', [tree.ids[i], tree.ids[other]]),
-});
-
-const askRename = (i) => askFor({
-  title: 'Rename ' + quoted(i),
-  name: tree.names[i],
-  done: (_, name) => name && name !== tree.names[i] && send('rename', [tree.ids[i]], null, name),
-});
+// Ask for what the kind of edit takes, then send it. `other` is given where it is known already.
+const askEdit = (kind, i, other) => {
+  const { to, least, name: naming } = kinds[kind];
+  const takesOther = to || least > 1;
+  const named = naming === 'required';
+  if (!takesOther && !named) return send(kind, [tree.ids[i]]);
+  const otherOf = (picked) => (other === undefined ? picked : other);
+  const done = (picked, name) => {
+    const second = otherOf(picked);
+    if ((takesOther && second < 0) || (named && !name) || (!takesOther && name === tree.names[i])) return;
+    const nodes = takesOther && !to ? [tree.ids[i], tree.ids[second]] : [tree.ids[i]];
+    send(kind, nodes, to ? tree.ids[second] : null, name);
+  };
+  return askFor({
+    title: TITLES[kind](i, other),
+    choices: takesOther && other === undefined ? within(i).filter((node) => possible[kind](i, node)) : undefined,
+    name: named ? (takesOther ? '' : tree.names[i]) : undefined,
+    named: takesOther ? (picked) => [i, otherOf(picked)] : undefined,
+    done,
+  });
+};

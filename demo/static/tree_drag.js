@@ -103,7 +103,7 @@ const end = (drop) => {
   if (!means) return;
   focusOn(i);
   if (means[0] === 'into') send('move', [tree.ids[i]], tree.ids[over]);
-  else askGroup(i, over);
+  else askEdit('group', i, over);
 };
 
 list.addEventListener('pointerdown', begin);

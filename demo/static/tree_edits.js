@@ -1,4 +1,4 @@
-// Edits go to the server one at a time, in order; the tree changes when its answer is here.
+// Edits go to the server one at a time, in order; the tree changes when the answer arrives.
 
 const said = view.querySelector('.nbdt-tree-said');
 const PATIENCE = 15000; // milliseconds until the next edit is sent without an answer
@@ -55,13 +55,16 @@ redoButton.addEventListener('click', () => goBack('redo'));
 const drawButtons = () => {
   for (const [button, kind] of [[undoButton, 'undo'], [redoButton, 'redo']]) {
     const words = lit ? lit[kind] : '';
-    // A disabled button would lose the focus of who presses it once too often.
+    // A disabled button would lose the focus when it is pressed once too often.
     button.setAttribute('aria-disabled', String(!words));
     button.title = words || '';
   }
 };
 
 // ---- what can be done to a node ----------------------------------------------------------------
+
+// What each kind takes, {least, most, to, name}: the server's own table.
+const kinds = parsed(props.kinds);
 
 const canMoveInto = (i, group) => i > 0 && isGroup(group) && !isInside(group, i) && tree.parents[i] !== group;
 
@@ -74,3 +77,15 @@ const canGroup = (i, other) => {
 
 const canMerge = (i, other) =>
   i > 0 && other > 0 && i !== other && isGroup(i) && isGroup(other) && !isInside(other, i) && !isInside(i, other);
+
+// Whether a kind of edit can be made of a node and another one.
+const possible = { move: canMoveInto, group: canGroup, merge: canMerge };
+
+// Whether a kind of edit is offered for a node.
+const offered = {
+  move: (i) => i > 0,
+  group: (i) => i > 0,
+  merge: (i) => isGroup(i) && i > 0,
+  rename: isGroup,
+  ungroup: (i) => isGroup(i) && i > 0,
+};

@@ -2,16 +2,9 @@
 
 const menu = view.querySelector('.nbdt-tree-menu');
 
-const entries = (i) => {
-  const inner = isGroup(i);
-  return [
-    ['Move to …', () => askMove(i), i > 0],
-    ['Group with …', () => askGroupWith(i), i > 0],
-    ['Merge with …', () => askMerge(i), inner && i > 0],
-    ['Rename …', () => askRename(i), inner],
-    ['Ungroup', () => send('ungroup', [tree.ids[i]]), inner && i > 0],
-  ].filter(([, , possible]) => possible);
-};
+const LABELS = { move: 'Move to …', group: 'Group with …', merge: 'Merge with …', rename: 'Rename …', ungroup: 'Ungroup' };
+
+const entries = (i) => Object.keys(LABELS).filter((kind) => offered[kind](i)).map((kind) => [LABELS[kind], () => askEdit(kind, i)]);
 
 const closeMenu = (refocus) => {
   if (menu.hidden) return;

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from torch import Tensor
 
+from nbdt.hierarchies.edit.record import KINDS
 from nbdt.hierarchies.edit.stack import EditStack
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..editing.edits import before_last, in_words, last_edits, next_edits
+from ..editing.edits import in_words
 from ..editing.effect import rules_of
 from ..ui.part import dump
 from ..ui.static_files import scripts, static_text
@@ -39,13 +40,14 @@ SCRIPTS = (
 
 
 def tree_view() -> gr.HTML:
-    """The component. Its props, all JSON text: `tree`, `path`, `reply` and `names`."""
+    """The component. Its props, all JSON text: `tree`, `path`, `reply`, `names` and `kinds`."""
     return gr.HTML(
         value="",
         tree="",
         path="",
         reply="",
         names="",
+        kinds=dump({kind: takes.to_dict() for kind, takes in KINDS.items()}),
         html_template=static_text("tree.html"),
         js_on_load=scripts(*SCRIPTS),
         apply_default_css=False,
@@ -93,8 +95,8 @@ def path_record(
     record: dict[str, Any] = {
         "hash": tree.hash[:16],
         "selected": selected,
-        "undo": in_words(last_edits(stack)),
-        "redo": in_words(next_edits(stack)),
+        "undo": in_words(stack.last_edits),
+        "redo": in_words(stack.next_edits),
     }
     if logits is not None:
         rules = rules_of(tree, rule)
@@ -110,7 +112,7 @@ def _ghost(stack: EditStack, rule: str, logits: Tensor, answer: int) -> list[str
     """Ids of the path before the last edit, if it led to another class."""
     if not stack.past:
         return []
-    before = before_last(stack)
+    before = stack.before_last
     was = int(rules_of(before, rule).hard(logits[None])[0])
     path = before.path_of_class(was) if was != answer else []
     return [before.ids[node] for node in path]

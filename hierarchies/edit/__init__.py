@@ -1,4 +1,4 @@
-"""Edits: changes that people make to a hierarchy, their records, undo, history and differences."""
+"""Changes that people make to a hierarchy: edits, records, undo, history and differences."""
 
 from __future__ import annotations
 
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from .record import EditError as EditError
     from .stack import EditStack as EditStack
 
+_OPERATIONS = ("apply", "group", "merge", "move", "rename", "split", "swap", "ungroup")
 _HOME = {
+    **dict.fromkeys(_OPERATIONS, "operations"),
     "Edit": "record",
     "EditError": "record",
     "EditStack": "stack",
-    "apply": "operations",
-    "group": "operations",
-    "merge": "operations",
-    "move": "operations",
-    "rename": "operations",
-    "split": "operations",
-    "swap": "operations",
-    "ungroup": "operations",
 }
 __all__ = sorted(_HOME)
 __getattr__ = lazy(__name__, _HOME)

@@ -2,71 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import typer
 
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import short
 
-from .. import edit
-from .operations import Edit
+from .operations import make
+from .record import KINDS, Edit, EditError, EditRequest, check_complete, check_kind
 
-Result = tuple[Hierarchy, Edit]
-
-
-class _Kind(NamedTuple):
-    """What one edit takes: how many nodes at least and most, and whether a name."""
-
-    usage: str
-    least: int
-    most: int | None
-    name: str  # "required", "optional" or "none"
-    make: Callable[[Hierarchy, Sequence[str], str | None], Result]
+USAGE = "; ".join(f"{kind} {takes.usage}" for kind, takes in KINDS.items())
 
 
-_KINDS = {
-    "move": _Kind("NODE GROUP", 2, 2, "none", lambda h, n, _: edit.move(h, *n)),
-    "group": _Kind(
-        "NODE NODE… --name NAME",
-        2,
-        None,
-        "required",
-        lambda h, n, name: edit.group(h, n, name or ""),
-    ),
-    "ungroup": _Kind("GROUP", 1, 1, "none", lambda h, n, _: edit.ungroup(h, *n)),
-    "rename": _Kind("GROUP NAME", 2, 2, "none", lambda h, n, _: edit.rename(h, *n)),
-    "swap": _Kind("NODE NODE", 2, 2, "none", lambda h, n, _: edit.swap(h, *n)),
-    "merge": _Kind(
-        "GROUP GROUP [--name NAME]",
-        2,
-        2,
-        "optional",
-        lambda h, n, name: edit.merge(h, n[0], n[1], name),
-    ),
-    "split": _Kind(
-        "GROUP NODE NODE… --name NAME",
-        3,
-        None,
-        "required",
-        lambda h, n, name: edit.split(h, n[0], n[1:], name or ""),
-    ),
-}
-USAGE = "; ".join(f"{kind} {entry.usage}" for kind, entry in _KINDS.items())
-
-
-def make_edit(tree: Hierarchy, kind: str, nodes: Sequence[str], name: str | None) -> Result:
-    """The edited tree and the record.
+def make_edit(
+    hierarchy: Hierarchy, kind: str, words: Sequence[str], name: str | None
+) -> tuple[Hierarchy, Edit]:
+    """Make the edit that the words of a command line ask for.
 
     Raises:
-        typer.BadParameter: an unknown kind, or arguments that are not those of its kind.
-        EditError: it cannot be made on this tree.
+        typer.BadParameter: an unknown kind, or words other than its kind takes.
+        EditError: it cannot be made on this hierarchy.
     """
-    if kind not in _KINDS:
-        raise typer.BadParameter(f"Unknown edit {kind!r}; choose one of {', '.join(_KINDS)}.")
-    entry = _KINDS[kind]
-    fits = entry.least <= len(nodes) <= (entry.most or len(nodes))
-    named = entry.name == "optional" or (entry.name == "required") == (name is not None)
-    if not (fits and named):
-        raise typer.BadParameter(f"Usage: nbdt hierarchy edit TREE {kind} {entry.usage}")
-    return entry.make(tree, nodes, name)
+    try:
+        request = _request(kind, words, name)
+    except EditError as error:
+        usage = f"{kind} {KINDS[kind].usage}" if kind in KINDS else USAGE
+        raise typer.BadParameter(f"{error} Usage: nbdt hierarchy edit TREE {usage}") from None
+    return make(hierarchy, request)
+
+
+def _request(kind: str, words: Sequence[str], name: str | None) -> EditRequest:
+    check_kind(kind)
+    takes, nodes, to = KINDS[kind], [*words], None
+    if takes.name == "none" and name is not None:
+        raise EditError(f"{kind!r} takes no name, got {short(name)}.")
+    if takes.name_is_word and name is None and nodes:
+        name = nodes.pop()
+    if takes.to and nodes:
+        to = nodes.pop()
+    request = EditRequest(kind, tuple(nodes), to, name)
+    check_complete(request)
+    return request

@@ -2,7 +2,7 @@
 
 Each function takes a hierarchy and nodes, by id or unambiguous name, and returns the new hierarchy
 and an `Edit`, its record. The given hierarchy stays as it is. Classes, their order and the ids of
-all nodes that an edit does not name are kept; a node that is named anew loses its WordNet id.
+all nodes that an edit does not name are kept; a node that gets a new name loses its WordNet id.
 
 A group left with one child is removed and the child takes its place, since a decision among one
 is none. In a binary tree every move leaves such a group behind, so refusing would forbid them all.
@@ -15,8 +15,9 @@ same edit of the same tree therefore has the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from nbdt.errors import listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
@@ -33,25 +34,7 @@ from .draft import (
     refuse_root,
     shared_parent,
 )
-from .record import Consequences, Edit, EditError
-from .stack import EditStack
-
-__all__ = [
-    "Consequences",
-    "Edit",
-    "EditError",
-    "EditStack",
-    "apply",
-    "group",
-    "merge",
-    "move",
-    "rename",
-    "split",
-    "swap",
-    "ungroup",
-]
-
-# ---- the edits ------------------------------------------------------------------------------
+from .record import KINDS, Edit, EditError, EditRequest, check_complete
 
 
 def move(hierarchy: Hierarchy, node: str, to: str) -> tuple[Hierarchy, Edit]:
@@ -66,7 +49,7 @@ def move(hierarchy: Hierarchy, node: str, to: str) -> tuple[Hierarchy, Edit]:
     if what in hierarchy.path_to(into):
         raise EditError(
             f"{label(hierarchy, what)} cannot be moved into {label(hierarchy, into)}, which "
-            f"{'is itself' if into == what else 'lies inside it'}; choose a group outside it."
+            f"{'is itself' if into == what else 'is inside it'}; choose a group outside it."
         )
     need_group(hierarchy, into, "group the two to put them together")
     parent = hierarchy.parents[what]
@@ -248,6 +231,23 @@ def split(
     return draft.finish("split", [what, *taken], text, name=name, wnid=wnid, created=created)
 
 
+def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, Edit]:
+    """Make the edit of the kind that a request or a record names.
+
+    Raises:
+        EditError: an unknown kind, a part that is missing, or an edit that cannot be made.
+    """
+    check_complete(request)
+    kind, alone = KINDS[request.kind], len(KINDS[request.kind].nodes)
+    arguments: list[Any] = [*request.nodes[:alone]]
+    if kind.members:
+        arguments.append(request.nodes[alone:])
+    if kind.to:
+        arguments.append(request.to)
+    named = {} if kind.name == "none" else {"name": request.name, "wnid": request.wnid}
+    return _FUNCTIONS[request.kind](hierarchy, *arguments, **named)
+
+
 def apply(hierarchy: Hierarchy, record: Edit, *, exact: bool = True) -> tuple[Hierarchy, Edit]:
     """Make a recorded edit again.
 
@@ -265,34 +265,15 @@ def apply(hierarchy: Hierarchy, record: Edit, *, exact: bool = True) -> tuple[Hi
             f"This edit ({record.summary}) was made on the hierarchy {record.before[:12]}, not on "
             f"this one, {hierarchy.hash[:12]}; pass exact=False to make it here all the same."
         )
-    if record.kind not in _AGAIN:
-        raise EditError(f"Unknown edit {short(record.kind)}; choose one of {listed(_AGAIN, 7)}.")
-    try:
-        result = _AGAIN[record.kind](hierarchy, record)
-    except (IndexError, TypeError):
-        raise EditError(
-            f"The record of a {record.kind!r} is incomplete: it has nodes {record.nodes!r}."
-        ) from None
+    result = make(hierarchy, record)
     if exact and result[0].hash != record.after:
         raise EditError(
             f"This edit ({record.summary}) gives the hierarchy {result[0].hash[:12]}, while its "
             f"record says {record.after[:12]}; the record was altered."
         )
-    return result
+    return result[0], replace(result[1], part_of=record.part_of)
 
 
-_AGAIN: dict[str, Callable[[Hierarchy, Edit], tuple[Hierarchy, Edit]]] = {
-    "move": lambda h, e: move(h, e.nodes[0], _given(e.to)),
-    "group": lambda h, e: group(h, e.nodes, _given(e.name), wnid=e.wnid),
-    "ungroup": lambda h, e: ungroup(h, e.nodes[0]),
-    "rename": lambda h, e: rename(h, e.nodes[0], _given(e.name), wnid=e.wnid),
-    "swap": lambda h, e: swap(h, e.nodes[0], e.nodes[1]),
-    "merge": lambda h, e: merge(h, e.nodes[0], e.nodes[1], e.name, wnid=e.wnid),
-    "split": lambda h, e: split(h, e.nodes[0], e.nodes[1:], _given(e.name), wnid=e.wnid),
+_FUNCTIONS: dict[str, Callable[..., tuple[Hierarchy, Edit]]] = {
+    function.__name__: function for function in (move, group, ungroup, rename, swap, merge, split)
 }
-
-
-def _given(value: str | None) -> str:
-    if value is None:
-        raise TypeError
-    return value

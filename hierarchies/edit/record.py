@@ -6,19 +6,78 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from nbdt.errors import NBDTError
+from nbdt.errors import NBDTError, listed
 from nbdt.tree.nodes import HierarchyError, check_word, short
 
-KINDS = ("move", "group", "ungroup", "rename", "swap", "merge", "split")
 MAX_NODES = 100_000  # ids in one record
 MAX_SUMMARY = 4_000  # characters
+_OLD_PART_OF_GROUP = ", to group them there"  # ended such a summary before there was `part_of`
 _HASH = re.compile("[0-9a-f]{64}")
 
 
 class EditError(NBDTError):
     """An edit that cannot be made. The message says why and what to do; nothing was changed."""
+
+
+class EditKind(NamedTuple):
+    """What one kind of edit takes.
+
+    Attributes:
+        nodes: what the nodes are that are arguments of their own, for people.
+        members: fewest nodes of the list that follows them; 0 if there is none.
+        to: whether it takes the group that the node goes to.
+        name: whether a name is "required", "optional" or "none".
+    """
+
+    nodes: tuple[str, ...]
+    members: int = 0
+    to: bool = False
+    name: str = "none"
+
+    @property
+    def least(self) -> int:
+        """Fewest nodes."""
+        return len(self.nodes) + self.members
+
+    @property
+    def most(self) -> int | None:
+        """Most nodes; None where there is a list."""
+        return None if self.members else len(self.nodes)
+
+    @property
+    def name_is_word(self) -> bool:
+        """Whether on a command line the name is the last word instead of an option."""
+        return self.name == "required" and not self.members
+
+    @property
+    def usage(self) -> str:
+        """Its arguments on a command line."""
+        name = {"required": "--name NAME", "optional": "[--name NAME]"}.get(self.name, "")
+        words = [
+            *self.nodes,
+            "NODE NODE…" * bool(self.members),
+            "GROUP" * self.to,
+            "NAME" if self.name_is_word else name,
+        ]
+        return " ".join(filter(None, words))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"least": self.least, "most": self.most, "to": self.to, "name": self.name}
+
+
+KINDS = {
+    "move": EditKind(("NODE",), to=True),
+    "group": EditKind((), members=2, name="required"),
+    "ungroup": EditKind(("GROUP",)),
+    "rename": EditKind(("GROUP",), name="required"),
+    "swap": EditKind(("NODE", "NODE")),
+    "merge": EditKind(("GROUP", "GROUP"), name="optional"),
+    "split": EditKind(("GROUP",), members=2, name="required"),
+}
+"""Every kind of edit: the function of this name in `operations`, and what it takes."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +87,7 @@ class Consequences:
     Attributes:
         explanation: the decisions that a path shows, or their names.
         hard_answer: the class that the greedy descent reaches.
-        soft_answer: the leaf probabilities, hence the class with the highest one.
+        soft_answer: the leaf probabilities, and so the class with the highest one.
     """
 
     rule: str
@@ -60,7 +119,7 @@ class Edit:
 
     Attributes:
         kind: one of `KINDS`.
-        nodes: ids of the nodes it was made on, in the order of the function's arguments.
+        nodes: ids of the nodes that it was made on, in the order of the function's arguments.
         to: id of the group that a `move` ends in.
         name: the new name, of a `group`, `rename`, `merge` or `split`.
         wnid: WordNet id that goes with `name`.
@@ -69,6 +128,8 @@ class Edit:
         summary: the edit in words, with the names at that time.
         before: hash of the hierarchy that it was made on.
         after: hash of the result.
+        part_of: "group" if this edit only prepares a grouping, which is the next edit: both are
+            undone together. None for an edit of its own.
     """
 
     kind: str
@@ -81,6 +142,7 @@ class Edit:
     wnid: str | None = None
     created: str | None = None
     removed: tuple[str, ...] = ()
+    part_of: str | None = None
 
     def __str__(self) -> str:
         return self.summary
@@ -107,22 +169,32 @@ class Edit:
 
     @classmethod
     def from_dict(cls, data: object) -> Edit:
-        """The inverse of `to_dict`. Raises EditError for anything else."""
+        """Read what `to_dict` gave, of this release or an earlier one.
+
+        Raises:
+            EditError: anything else; a newer release's fields are named.
+        """
         if not isinstance(data, Mapping):
             raise EditError(f"Expected the record of an edit, a JSON object, got {short(data)}.")
         unknown = sorted(map(short, data.keys() - cls.__dataclass_fields__.keys()))
         if unknown:
             raise EditError(f"The record of an edit has unknown fields: {', '.join(unknown)}.")
-        if data.get("kind") not in KINDS:
-            raise EditError(f"Unknown edit {short(data.get('kind'))}; choose one of {KINDS}.")
+        check_kind(data.get("kind"))
+        part_of = data.get("part_of")
+        if part_of is not None:
+            check_kind(part_of, what="'part_of'")
         try:
+            summary = _summary(data.get("summary"))
+            if data["kind"] == "move" and summary.endswith(_OLD_PART_OF_GROUP):
+                part_of, summary = "group", summary.removesuffix(_OLD_PART_OF_GROUP)
             return cls(
                 kind=data["kind"],
                 nodes=_words(data.get("nodes"), "nodes"),
-                summary=_summary(data.get("summary")),
+                summary=summary,
                 before=_hash(data.get("before"), "before"),
                 after=_hash(data.get("after"), "after"),
                 removed=_words(data.get("removed", []), "removed"),
+                part_of=part_of,
                 **{key: _optional_word(data, key) for key in ("to", "name", "wnid", "created")},
             )
         except HierarchyError as error:
@@ -130,14 +202,42 @@ class Edit:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Edit:
-        """The inverse of `to_json`. Raises EditError for anything else."""
+        """Read what `to_json` gave. Raises EditError for anything else."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise EditError(
-                f"Expected the record of an edit, but it is no JSON ({short(str(error))})."
+                f"Expected the record of an edit as JSON, but it cannot be parsed ({short(str(error))})."
             ) from None
         return cls.from_dict(data)
+
+
+class EditRequest(NamedTuple):
+    """An edit to be made; the fields are those of `Edit`, with nodes by id or unambiguous name."""
+
+    kind: str
+    nodes: tuple[str, ...]
+    to: str | None = None
+    name: str | None = None
+    wnid: str | None = None
+
+
+def check_kind(kind: object, kinds: Mapping[str, object] = KINDS, *, what: str = "edit") -> None:
+    """Refuse what is none of the kinds of edit. Raises EditError."""
+    if not isinstance(kind, str) or kind not in kinds:
+        raise EditError(f"Unknown {what} {short(kind)}; choose one of {listed(kinds, 99)}.")
+
+
+def check_complete(request: EditRequest | Edit) -> None:
+    """Refuse an edit that lacks what its kind takes. Raises EditError."""
+    check_kind(request.kind)
+    kind, given = KINDS[request.kind], len(request.nodes)
+    if not kind.least <= given <= (kind.most or given):
+        expected = f"{kind.least}{'' if kind.most else ' or more'}"
+        raise EditError(f"{request.kind!r} takes {expected} nodes, got {given}.")
+    for field, needed in (("to", kind.to), ("name", kind.name == "required")):
+        if needed and not getattr(request, field):
+            raise EditError(f"{request.kind!r} needs {field!r}, which is missing or empty.")
 
 
 def check_text(text: str, what: str) -> None:

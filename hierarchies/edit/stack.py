@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from nbdt.tree.hierarchy import Hierarchy
 
+from .draft import find
+from .operations import group, move
 from .record import Edit, EditError
 
 LIMIT = 1000  # edits that can be undone; a version of 1,000 classes takes some 0.4 MB
@@ -47,7 +50,7 @@ class EditStack:
         return bool(self.future)
 
     def push(self, result: tuple[Hierarchy, Edit]) -> EditStack:
-        """With the result of an edit of `hierarchy`. Undone edits are forgotten, as everywhere.
+        """With the result of an edit of `hierarchy`. Undone edits are forgotten.
 
         Only the last 1,000 edits can be undone.
 
@@ -62,16 +65,38 @@ class EditStack:
             )
         return EditStack(changed, (*self.past, (self.hierarchy, record))[-LIMIT:])
 
+    def group(self, nodes: Sequence[str], name: str) -> EditStack:
+        """Group nodes, first moved to where the last of them is if they are in different groups.
+
+        Such a grouping is one step of `undo`, recorded as several edits: see `Edit.part_of`.
+
+        Raises:
+            EditError: as `operations.move` and `operations.group`.
+        """
+        hierarchy, stack = self.hierarchy, self
+        places = [find(hierarchy, node) for node in nodes]
+        ids = [hierarchy.ids[place] for place in places]
+        around = hierarchy.parents[places[-1]] if places else -1
+        for place, node in zip(places, ids, strict=True):
+            if around >= 0 and hierarchy.parents[place] != around:
+                now = stack.hierarchy
+                to = now.ids[now.parents[now.index(ids[-1])]]
+                changed, record = move(now, node, to)
+                stack = stack.push((changed, replace(record, part_of="group")))
+        return stack.push(group(stack.hierarchy, ids, name))
+
     def undo(self) -> EditStack:
-        """Without the last edit: the very tree that was there before it.
+        """Without the last edit and those that prepared it: the very tree of before.
 
         Raises:
             EditError: nothing to undo.
         """
         if not self.past:
             raise EditError("There is no edit to undo.")
-        before, record = self.past[-1]
-        return EditStack(before, self.past[:-1], (*self.future, (self.hierarchy, record)))
+        stack = _back(self)
+        while stack.past and stack.past[-1][1].part_of:
+            stack = _back(stack)
+        return stack
 
     def redo(self) -> EditStack:
         """With the edit that was undone last.
@@ -81,5 +106,39 @@ class EditStack:
         """
         if not self.future:
             raise EditError("There is no edit to redo.")
-        after, record = self.future[-1]
-        return EditStack(after, (*self.past, (self.hierarchy, record)), self.future[:-1])
+        stack = _forth(self)
+        while stack.future and stack.past[-1][1].part_of:
+            stack = _forth(stack)
+        return stack
+
+    def reset(self) -> EditStack:
+        """Without any edit; all of them can be redone. Raises EditError: there are none."""
+        stack = self.undo()
+        while stack.past:
+            stack = stack.undo()
+        return stack
+
+    @property
+    def last_edits(self) -> tuple[Edit, ...]:
+        """What `undo` would take back, oldest first."""
+        return self.edits[len(self.undo().past) :] if self.past else ()
+
+    @property
+    def next_edits(self) -> tuple[Edit, ...]:
+        """What `redo` would bring back, oldest first."""
+        return self.redo().edits[len(self.past) :] if self.future else ()
+
+    @property
+    def before_last(self) -> Hierarchy:
+        """The tree that `undo` would give; the current one without edits."""
+        return self.undo().hierarchy if self.past else self.hierarchy
+
+
+def _back(stack: EditStack) -> EditStack:
+    before, record = stack.past[-1]
+    return EditStack(before, stack.past[:-1], (*stack.future, (stack.hierarchy, record)))
+
+
+def _forth(stack: EditStack) -> EditStack:
+    after, record = stack.future[-1]
+    return EditStack(after, (*stack.past, (stack.hierarchy, record)), stack.future[:-1])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.demo.editing import versions
-from nbdt.demo.editing.edits import MAX_UNDO, Request, before_last, edited, in_words, last_edits
+from nbdt.demo.editing.edits import MAX_UNDO, edited, in_words, read_request
 from nbdt.demo.editing.effect import MAX_VALUES, Reference, consequences, effect
 from nbdt.demo.editing.names import suggest
 from nbdt.demo.editing.panel import draw_edits, edited_by_program, effect_record
@@ -19,7 +19,8 @@ from nbdt.demo.views.tree import path_record, tree_record
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.edit.operations import EditError, EditStack
+from nbdt.hierarchies.edit import EditError, EditStack
+from nbdt.hierarchies.edit.record import EditRequest
 from nbdt.hierarchies.formats.files import WRITERS
 
 ANIMALS = Hierarchy.from_nested(
@@ -170,7 +171,7 @@ def test_undo_after_an_edit_is_as_if_nothing_was(stacks):
     undone = edited(after, {"kind": "undo"})
     assert undone.hierarchy is before.hierarchy
     assert undone.past == before.past
-    assert before_last(after) is before.hierarchy
+    assert after.before_last is before.hierarchy
     redone = edited(undone, {"kind": "redo"})
     assert (redone.hierarchy, redone.past) == (after.hierarchy, after.past)
     reset = edited(after, {"kind": "reset"})
@@ -192,7 +193,7 @@ def test_two_classes_of_different_groups_are_grouped_in_one_step():
     night = tree.index("night")
     assert tree.names[tree.parents[night]] == "bird"  # where the last of them was
     assert {tree.names[child] for child in tree.children[night]} == {"cat", "owl"}
-    assert in_words(last_edits(stack)) == (
+    assert in_words(stack.last_edits) == (
         "Moved 'cat' from 'mammal' to 'bird'; grouped 'owl', 'cat' as 'night' in 'bird'."
     )
     assert edited(stack, {"kind": "undo"}).hierarchy == ANIMALS
@@ -215,8 +216,8 @@ def test_a_visitor_cannot_fill_the_memory_with_edits():
 
 
 def test_the_fields_of_a_request_are_checked_alike_for_every_kind():
-    made = Request.of({"kind": "move", "nodes": ("cat",), "to": "bird", "seq": 9, "junk": object})
-    assert made == Request("move", ("cat",), "bird", None)
+    made = read_request({"kind": "move", "nodes": ("cat",), "to": "bird", "seq": 9, "junk": object})
+    assert made == EditRequest("move", ("cat",), "bird", None)
 
 
 # ---- the effect ----------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ def test_a_new_name_changes_no_answer(rule):
     ) * 4
     assert found.score_before == found.score_after
     assert found.before.path.log_prob == found.after.path.log_prob
-    assert not consequences(last_edits(stack), rule).hard_answer
+    assert not consequences(stack.last_edits, rule).hard_answer
 
 
 def test_without_photographs_and_reference_set_there_is_nothing_to_say():

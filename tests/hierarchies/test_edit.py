@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.edit.operations import Edit, EditError, EditStack
+from nbdt.hierarchies.edit import Edit, EditError, EditStack
 from nbdt.hierarchies.naming.labels import relisted
 from tests import oracle
 
@@ -184,7 +184,7 @@ REFUSED = {
     "own subtree": (lambda h: edit.move(h, "thing/bird/", "bird"), r"'bird' .* is itself"),
     "below itself": (
         lambda h: edit.move(edit.group(h, ["owl", "hen"], "x")[0], "bird", "x"),
-        "'bird' cannot be moved into 'x', which lies inside it; choose a group outside",
+        "'bird' cannot be moved into 'x', which is inside it; choose a group outside",
     ),
     "root": (lambda h: edit.move(h, "thing", "bird"), "'thing' is the root, which holds every"),
     "there already": (lambda h: edit.move(h, "owl", "bird"), "'owl' is in 'bird' already"),
@@ -323,6 +323,7 @@ def test_an_altered_record_is_noticed(zoo):
         ({"summary": "x " * 5000}, "'summary' to be text"),
         ({"summary": "a\u200bb"}, "zero-width"),
         ({"removed": {}}, "'removed' to be a list"),
+        ({"part_of": "x"}, "Unknown 'part_of' 'x'"),
         ({"shell": "rm"}, "unknown fields: 'shell'"),
     ],
 )
@@ -340,7 +341,7 @@ def test_a_hostile_text_is_no_record(text):
 
 def test_an_incomplete_record_is_refused(zoo):
     record = Edit("move", (), "nothing", zoo.hash, zoo.hash)
-    with pytest.raises(EditError, match="incomplete"):
+    with pytest.raises(EditError, match="'move' takes 1 nodes, got 0"):
         edit.apply(zoo, record)
 
 
@@ -399,6 +400,37 @@ def test_a_new_edit_forgets_what_was_undone(zoo):
     stack = stack.push(edit.move(zoo, "hen", "mammal"))
     with pytest.raises(EditError, match="no edit to redo"):
         stack.redo()
+
+
+def test_a_grouping_across_groups_is_one_step(zoo):
+    stack = EditStack(zoo).push(edit.ungroup(zoo, "vehicle"))
+    before, stack = stack, stack.group(["owl", "cat", "car"], "mixed")
+    assert [record.part_of for record in stack.last_edits] == ["group", "group", None]
+    assert stack.before_last is before.hierarchy
+    undone = stack.undo()
+    assert undone.past == before.past
+    assert undone.next_edits == stack.last_edits
+    assert undone.redo() == stack
+    assert undone.undo().redo().hierarchy == before.hierarchy
+    assert not stack.reset().past
+    again = zoo
+    for record in stack.edits:
+        again, made = edit.apply(again, record)
+        assert made == record
+    assert again == stack.hierarchy
+
+
+def test_records_of_a_grouping_by_an_earlier_release_are_still_one_step(zoo):
+    stack = EditStack(zoo).group(["owl", "cat"], "night")
+    old = [record.to_dict() for record in stack.edits]
+    assert old[0].pop("part_of") == "group"
+    old[0]["summary"] += ", to group them there"  # how it was recorded before `part_of`
+    records = [Edit.from_dict(record) for record in old]
+    assert records == [*stack.edits]
+    loaded = EditStack(zoo)
+    for record in records:
+        loaded = loaded.push(edit.apply(loaded.hierarchy, record))
+    assert loaded.undo() == EditStack(zoo, (), loaded.undo().future)
 
 
 def test_an_empty_stack_says_so(zoo):
