@@ -39,7 +39,7 @@ const keys = {
   },
   Enter: (i) => select(i),
   ' ': (i) => select(i),
-  F2: (i) => isGroup(i) && askRename(i),
+  F2: (i) => isGroup(i) && askEdit('rename', i),
   '*': (i) => tree.children[tree.parents[i]]?.forEach((sibling) => setOpen(sibling, true)),
   ContextMenu: (i) => openMenu(i, rowOf(i).getBoundingClientRect()),
 };
