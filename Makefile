@@ -12,8 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TYPES := $(VENV)/types
-ROOMS := nbdt hierarchies train explain demo
-SOURCES := $(shell find $(ROOMS) -name '*.py' -o -name py.typed)
+FOLDERS := nbdt hierarchies train explain demo
+PROSE := $(FOLDERS) tests benchmarks tools docs deploy README.md CHANGELOG.md Makefile hubconf.py
+SOURCES := $(shell find $(FOLDERS) -name '*.py' -o -name py.typed)
 
 .PHONY: help install test demo docs lint format types clean
 
@@ -35,8 +36,9 @@ docs: $(TYPES)/installed  ## Build the documentation in site/.
 lint: install  ## Check style and layout.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(PROSE)
 
-format: install  ## Mend what can be mended of it.
+format: install  ## Fix what can be fixed.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -46,10 +48,10 @@ types: $(TYPES)/installed  ## Check the types of the package as a wheel installs
 
 clean:  ## Remove everything that the other targets made.
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
-	find $(ROOMS) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find $(FOLDERS) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first and by its bare version, so that a CPU build is taken where one is on offer.
-# The build backend is pinned like the rest; hence no build isolation.
+# The build backend is pinned like the rest, so builds need no isolation.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; \
@@ -68,7 +70,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(TYPES)/installed: $(INSTALLED) $(SOURCES)
 	rm -rf $(TYPES)/source $(TYPES)/wheel
 	mkdir -p $(TYPES)/source
-	cp -R $(ROOMS) pyproject.toml README.md LICENSE $(TYPES)/source
+	cp -R $(FOLDERS) pyproject.toml README.md LICENSE $(TYPES)/source
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(TYPES)/wheel $(TYPES)/source > /dev/null
 	test -x $(TYPES)/bin/python || $(BIN)/python -m venv --without-pip $(TYPES)
 	site=$$($(TYPES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \

@@ -123,7 +123,7 @@ def class_list(source: str) -> tuple[list[str], list[str | None] | None]:
     if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
         return _lines(path), None
     tree = find(source)
-    wnids = tree.class_wnids
+    wnids = [*tree.class_wnids]
     return [*tree.classes], wnids if any(wnids) else None
 
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..decide import paths
 from ..decide.head import NBDTHead
+from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
 from ..network.load import create_timm, shape_mismatch
@@ -146,7 +146,7 @@ class NBDT(nn.Module):
         """Return leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""
         return cast(Tensor, self.head(self.features(images)))
 
-    def paths(self, images: Tensor) -> list[paths.Path]:
+    def paths(self, images: Tensor) -> list[DecisionPath]:
         """Return the path of each image of a preprocessed batch."""
         return self.head.paths(self.features(images))
 
@@ -312,7 +312,7 @@ class NBDT(nn.Module):
         return ModelCard(card_text(self._facts(), self.hierarchy, HEADER | entries, has_picture))
 
     @torch.inference_mode()
-    def _example_path(self, image: Image.Image | None) -> paths.Path | None:
+    def _example_path(self, image: Image.Image | None) -> DecisionPath | None:
         """Return the path of a photograph, else of the first held-out image, if there is one."""
         if image is not None:
             return self.paths(self.preprocess(image)[None].to(self.device))[0]
