@@ -39,10 +39,10 @@ import torch
 from nbdt import NBDT, Hierarchy
 from nbdt import storage as batch_places
 from nbdt.explain.batch import explain_all
-from nbdt.explain.batch import work as batch_work
-from nbdt.explain.batch.device import computing, resolve_precision, to_device
-from nbdt.explain.batch.job import BATCH
-from nbdt.explain.batch.loading import load
+from nbdt.explain.batch import writer as batch_writer
+from nbdt.explain.batch.compute import computing, resolve_precision, to_device
+from nbdt.explain.batch.decode import decode
+from nbdt.explain.batch.options import BATCH_SIZE
 from nbdt.images.inputs import iter_inputs
 
 CLASSES, DEPTH = 1000, 10
@@ -110,10 +110,10 @@ class Clock:
         """Times the stages of a batch."""
         places = [
             (model, "feature_map", "forward pass, decoding beside it"),
-            (batch_work, "packed_maps", "packing maps"),
-            (batch_work, "parquet", "packing rows"),
+            (batch_writer, "packed_maps", "packing maps"),
+            (batch_writer, "parquet", "packing rows"),
             (batch_places, "write_atomic", "writing, to the disk"),
-            (batch_work, "row_of", "rows"),
+            (batch_writer, "row_of", "rows"),
             (type(model.preprocess), "normalise", "normalising"),
         ]
         with ExitStack() as stack:
@@ -123,7 +123,9 @@ class Clock:
                 )
             stack.enter_context(
                 patch.object(
-                    batch_work.Work, "_explain", self.timed("explain", batch_work.Work._explain)
+                    batch_writer.PartWriter,
+                    "_explain",
+                    self.timed("explain", batch_writer.PartWriter._explain),
                 )
             )
             yield
@@ -164,7 +166,7 @@ def measure(name: str, folder: Path, batch_size: int, precision: str, rounds: in
     device = next(model.parameters()).device
     precision = resolve_precision(precision, device)
     files = sorted(map(str, folder.iterdir()))
-    ready = [load(source, model.preprocess).pixels for source in iter_inputs(files[:batch_size])]
+    ready = [decode(source, model.preprocess).pixels for source in iter_inputs(files[:batch_size])]
     tensor = model.preprocess.normalise(torch.from_numpy(np.stack(ready)).to(device))
     clock, forward, whole, busy, written = Clock(), 0.0, 0.0, [], 0
     with computing(model, precision):
@@ -185,7 +187,7 @@ def measure(name: str, folder: Path, batch_size: int, precision: str, rounds: in
                     run = partial(
                         explain_all, model, block, out, precision="float32", batch_size=batch_size
                     )
-                    with clock.watching(model), patch("nbdt.explain.batch.job._try"):
+                    with clock.watching(model), patch("nbdt.explain.batch.compute._try_once"):
                         begun = time.perf_counter()
                         _, share = busy_share(run)
                         whole += time.perf_counter() - begun
@@ -244,7 +246,7 @@ def decoding(folder: Path) -> None:
 
 
 def _pixels(source: object, preprocess: object) -> object:
-    return load(source, preprocess).pixels
+    return decode(source, preprocess).pixels
 
 
 def main() -> None:
@@ -253,7 +255,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=["resnet101", "resnet18"])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="photographs-"))

@@ -22,8 +22,7 @@ import torch
 from PIL import Image
 
 from nbdt import NBDT
-from nbdt.explain.batch import explain_all
-from nbdt.explain.batch import job as batch
+from nbdt.explain.batch import compute, explain_all
 
 
 def resident_mb() -> float:
@@ -36,12 +35,12 @@ def simulate(count: int) -> dict[str, float]:
     """Megabytes and seconds for that many images."""
     model = NBDT.load("cifar10")
     images = torch.zeros(32, 3, 32, 32)
-    known = batch._paths_and_maps(model, images)
+    known = compute._paths_and_maps(model, images)
 
     def instead(_model: NBDT, given: torch.Tensor) -> object:
         return [replace(one) for one in known[: len(given)]]
 
-    batch._paths_and_maps = instead
+    compute._paths_and_maps = instead
     highest = start = resident_mb()
     seen = 0
 

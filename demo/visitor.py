@@ -19,7 +19,7 @@ from nbdt.decide.paths import Decision
 from nbdt.errors import NBDTError
 from nbdt.explain import Explanation
 from nbdt.explain.attribution import explain_layer
-from nbdt.explain.maps.layers import Layer, last_layer
+from nbdt.explain.maps.layers import Layer, map_layer
 from nbdt.explain.maps.node_maps import class_maps, node_maps
 from nbdt.hierarchies.edit.stack import EditStack
 from nbdt.model.fingerprint import embedding_hash
@@ -62,7 +62,7 @@ class Photograph:
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
         """Run the network: the only forward pass that this photograph needs."""
         batch = model.preprocess(image)[None].to(model.device)
-        layer = last_layer(model, batch)
+        layer = map_layer(model, batch)
         with torch.no_grad():
             logits = model.head.logits(layer.features).float()[0].cpu()
         frame = model.preprocess.frame(image, FRAME)

@@ -19,11 +19,11 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from .maps.captum_methods import METHODS, input_maps
-from .maps.layers import Layer, last_layer, size_errors
+from .maps.layers import Layer, map_layer, size_errors
 from .maps.node_maps import (
     chosen_nodes,
     find_node,
-    flat_logits,
+    head_logits,
     log_odds_maps,
     node_child_maps,
     node_maps,
@@ -90,7 +90,7 @@ def explain(
     batch, photos = _prepare(model, images)
     with full_precision(batch):
         if method == GRAD_CAM:
-            layer = last_layer(model, batch)
+            layer = map_layer(model, batch)
             features = layer.features
             found = explain_layer(model, layer, photos, nodes=nodes, classes=classes)
         else:
@@ -118,7 +118,7 @@ def explain_layer(
 
     Args:
         model: one whose backbone and linear layer computed `layer`; its hierarchy may be another.
-        layer: from `last_layer`.
+        layer: from `map_layer`.
         photos: the square part that the network saw of each image, or None.
         nodes: as in `explain`.
         classes: as in `explain`.
@@ -127,12 +127,12 @@ def explain_layer(
     Raises:
         NBDTError: an unknown node, features that are not finite, evidence of another model.
     """
-    logits = flat_logits(model, layer.features)
+    logits = head_logits(model, layer.features)
     found = model.head.rules.paths(logits, classes)
     child_maps = path_child_maps(model, layer, logits, found)
     others, below = node_maps(model, layer, nodes), node_child_maps(model, layer, nodes)
     answers = soft_answers(model, logits)
-    made = _made(model, layer.way, layer.name)
+    made = _made(model, layer.method, layer.name)
     explanations = [
         Explanation(
             path=path,
@@ -163,7 +163,7 @@ def _by_input(
     method: str,
 ) -> list[Explanation]:
     """One of Captum's methods, on the input image."""
-    logits = flat_logits(model, features)
+    logits = head_logits(model, features)
     found = model.head.rules.paths(logits, classes)
     others = [find_node(model.hierarchy, text) for text in nodes]
     wanted = [[*chosen_nodes(model, path), *others] for path in found]

@@ -1,44 +1,58 @@
-"""A batch on a Ray cluster: parts are dealt out to processes that each hold the model.
+"""A batch on a Ray cluster.
 
-One task lists the inputs, in parts; a pool of actors (Ray Data) makes them; each writes its own files
-to the batch's folder, which all nodes reach. So nothing but names travels, the files are those of one
-machine, and a part whose worker dies is simply made again by another.
+One task lists the inputs in parts; a pool of actors (Ray Data), each with the model, explains the
+parts and writes them to the batch's folder, which all nodes can reach. Only names travel, the files
+are those of one machine, and another worker repeats a part whose worker dies.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
 
 from nbdt.errors import NBDTError
+from nbdt.images.inputs import Input, iter_inputs, parts_of
+from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
+from nbdt.storage import Place, is_uri
 
-from .cluster_worker import Plan, Worker, list_parts
-from .device import best_device, resolve_precision
-from .options import AUTO
-from .work import Outcome
+from .compute import best_device, explaining, resolve_precision, to_device
+from .decode import Decoder
+from .folder import BatchFolder
+from .options import AUTO, BatchOptions
+from .writer import PartQueue, PartResult, PartWriter, count_failed
 
-QUIET = {  # no telemetry, no outside request; of its log, what is fatal
+if TYPE_CHECKING:
+    from ..evidence.index import EvidenceIndex
+
+Record: TypeAlias = dict[str, Any]  # one row, as columns
+
+QUIET = {  # no telemetry, no outside request; only fatal errors in the log
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-LISTING_CPUS = 0  # listing waits for disks: it takes no worker's place
+LISTING_CPUS = 0  # listing waits for disks and needs no worker's CPU
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster: `address`, $RAY_ADDRESS, or one of this machine.
+    """Give the module `ray`, connected to a cluster: `address`, $RAY_ADDRESS, or one of this machine.
 
-    One that was started here ends with the block, its logs removed.
+    A cluster that was started here ends with the block, and its logs are removed.
 
     Raises:
         NBDTError: Ray is not installed, or the cluster cannot be reached.
@@ -56,59 +70,72 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own: dict[str, Any] = {}
+    started: dict[str, Any] = {}
     with ExitStack() as stack:
         if address == "local":
             logs = tempfile.mkdtemp(prefix="nbdt-ray-")
             stack.callback(shutil.rmtree, logs, ignore_errors=True)
-            own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": logs}
+            started = {
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+                "_temp_dir": logs,
+            }
         stack.callback(ray.shutdown)
         try:
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR,
-                configure_logging=True, **own,
+                configure_logging=True, **started,
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise NBDTError(f"No Ray cluster answers at {address!r}: {error}") from None
         yield ray
 
 
-def explain_parts(ray: Any, model: NBDT, plan: Plan, workers: int | None) -> Iterator[Outcome]:
-    """The outcome of every part, in the order in which they are done.
+def explain_parts(
+    ray: Any,
+    model: NBDT,
+    options: BatchOptions,
+    queue: PartQueue,
+    *,
+    identity: Mapping[str, Any],
+    workers: int | None,
+) -> Iterator[PartResult]:
+    """Yield the result of every part, in the order in which they are done.
 
     Raises:
-        NBDTError: what any process of the cluster said of inputs, folder, model or evidence; or
-            what Ray gave up on.
+        NBDTError: evidence that is only in memory; an error of any process about inputs, folder,
+            model or evidence; or a failure of Ray.
     """
     from ray.data import ActorPoolStrategy
 
+    batch = _cluster_batch(options, queue, identity)
     count, share = workers_of(ray.nodes(), workers)
     try:
         with _one_by_one(ray):
-            outcomes = (  # lists lie where the command was given: they are read on this node
+            results = (  # lists are files of this node, so they are read here
                 ray.data.from_items([0], override_num_blocks=1)
                 .map_batches(
-                    list_parts, fn_kwargs={"plan": plan}, batch_size=1, num_cpus=LISTING_CPUS,
+                    list_parts, fn_kwargs={"batch": batch}, batch_size=1, num_cpus=LISTING_CPUS,
                     label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
                 )
                 .map_batches(
-                    Worker, fn_constructor_args=(plan, ray.put(_saved(model))), batch_size=1,
+                    Worker, fn_constructor_args=(batch, ray.put(_saved(model))), batch_size=1,
                     compute=ActorPoolStrategy(size=count), **share,
                 )
             )  # fmt: skip
-            for row in outcomes.iter_rows():
+            for row in results.iter_rows():
                 if row["error"]:
                     raise NBDTError(row["error"])
-                yield Outcome(row["part"], row["images"], row["failed"], row["made"])
+                yield PartResult(row["part"], row["images"], row["failed"], row["made"])
     except ray.exceptions.RayError as error:
         raise NBDTError(f"The cluster gave up: {error}") from error
 
 
 def best_precision(ray: Any, workers: int | None) -> str:
-    """What "auto" means on the cluster: as its workers compute, not as the caller would."""
+    """Return what "auto" means on the cluster's workers, not on the caller's machine."""
     _, share = workers_of(ray.nodes(), workers)
-    found: str = ray.get(ray.remote(**share)(_best_here).remote())
-    return found
+    precision: str = ray.get(ray.remote(**share)(_best_here).remote())
+    return precision
 
 
 def _best_here() -> str:
@@ -117,9 +144,9 @@ def _best_here() -> str:
 
 @contextmanager
 def _one_by_one(ray: Any) -> Iterator[None]:
-    """Parts are dealt out one by one, quietly; without this, a hundred megabytes of names at once.
+    """Send parts one by one and quietly; by default Ray sends a hundred megabytes of names at once.
 
-    These settings are the process's, and may be somebody else's too: they are put back.
+    The settings belong to the process, so they are restored at the end.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -132,7 +159,7 @@ def _one_by_one(ray: Any) -> Iterator[None]:
 
 
 def _saved(model: NBDT) -> dict[str, bytes]:
-    """The files of a saved model, by name."""
+    """Return the files of the saved model, by name."""
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside, "model")
         model.save(folder)
@@ -140,27 +167,177 @@ def _saved(model: NBDT) -> dict[str, bytes]:
 
 
 def workers_of(
-    nodes: Sequence[Mapping[str, Any]], wanted: int | None
+    nodes: Sequence[Mapping[str, Any]], workers: int | None
 ) -> tuple[int, dict[str, Any]]:
-    """How many processes, and the share of a node that each has to itself.
+    """Return the number of processes, and the share of a node that each reserves.
 
-    By default one a GPU, or one a node where there are none.
+    By default there is one for each GPU, or one for each node where there are none.
 
     Raises:
         NBDTError: a number below one, or a cluster without a node that could work.
     """
-    if wanted is not None and wanted < 1:
-        raise NBDTError(f"workers: expected at least 1 with --engine ray, got {wanted}.")
+    if workers is not None and workers < 1:
+        raise NBDTError(f"workers: expected at least 1 with --engine ray, got {workers}.")
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    able = [found for found in resources if found.get("GPU")] or resources
-    able = [found for found in able if found.get("CPU")]
+    able = [node for node in resources if node.get("GPU")] or resources
+    able = [node for node in able if node.get("CPU")]
     if not able:
         raise NBDTError("The cluster has no node with a CPU to work on.")
-    gpus = int(sum(found.get("GPU", 0) for found in able))
-    count = wanted or gpus or len(able)
+    gpus = int(sum(node.get("GPU", 0) for node in able))
+    count = workers or gpus or len(able)
     each = -(-count // len(able))  # processes on a node
-    cpus = min(found["CPU"] for found in able)
+    cpus = min(node["CPU"] for node in able)
     share: dict[str, Any] = {"num_cpus": int(cpus // each) or cpus / each}
     if gpus:
         share["num_gpus"] = min(1.0, gpus / count)
     return count, share
+
+
+def _cluster_batch(
+    options: BatchOptions, queue: PartQueue, identity: Mapping[str, Any]
+) -> ClusterBatch:
+    index = options.evidence
+    if index is not None and index.folder is None:
+        raise NBDTError("A cluster reads evidence from a folder; this index is in memory alone.")
+    return ClusterBatch(
+        options=replace(options, evidence=None),
+        storage=queue.folder.storage,
+        identity=identity,
+        start=os.getcwd(),
+        evidence=index.folder.absolute() if index and index.folder else None,
+        shard=queue.shard,
+        verify=queue.verify,
+    )
+
+
+# ---- in the processes of the cluster -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClusterBatch:
+    """What every process of the cluster knows of the batch.
+
+    Attributes:
+        options: without the evidence, which each process reads from the folder `evidence`.
+        storage: the batch's folder.
+        identity: from `BatchOptions.identity`.
+        start: the folder that relative paths start from.
+        shard: as in `explain_all`.
+        verify: as in `explain_all`.
+    """
+
+    options: BatchOptions
+    storage: Place
+    identity: Mapping[str, Any]
+    start: str
+    evidence: Path | None
+    shard: tuple[int, int]
+    verify: bool
+
+    def enter(self) -> None:
+        """Make relative paths mean what they mean to the caller."""
+        if os.path.isdir(self.start):
+            os.chdir(self.start)
+        elif not all(map(is_uri, self.identity["inputs"])):
+            raise NBDTError(
+                f"There is no folder {self.start!r}: start where all nodes share the disk, or name "
+                "inputs by URI, such as s3://…"
+            )
+
+
+def list_parts(_: Record, batch: ClusterBatch) -> Iterator[Record]:
+    """Yield the inputs of each part of this share, and an empty part after the last."""
+    (number, shards), part = batch.shard, 0
+    try:
+        batch.enter()
+        inputs = iter_inputs(batch.identity["inputs"], batch.options.column)
+        for members in parts_of(inputs, batch.options.part_size):
+            if part % shards == number - 1:
+                yield _row(part=part, inputs=members, error="")
+            part += 1
+        yield _row(part=part, inputs=[], error="")
+    except (NBDTError, OSError) as error:
+        yield _row(part=part, inputs=[], error=str(error))
+
+
+class Worker:
+    """An actor that loads the model once and then writes parts.
+
+    It reports an error in a row's ``error``; Ray would repeat what raises.
+    """
+
+    def __init__(self, batch: ClusterBatch, stored: Any) -> None:
+        self.batch, self.error = batch, ""
+        self.contexts = ExitStack()  # open as long as the process lives
+        try:
+            self._start(stored)
+        except (NBDTError, OSError) as error:
+            self.error = f"A worker on {platform.node()} cannot start: {error}"
+
+    def _start(self, stored: Any) -> None:
+        import ray
+
+        batch = self.batch
+        batch.enter()
+        model = to_device(_loaded(ray.get(stored), batch.identity["model"]))
+        options = replace(batch.options, evidence=_evidence(batch))
+        folder = BatchFolder(batch.storage, options.kinds)
+        folder.check(batch.identity)
+        explainer = self.contexts.enter_context(explaining(model, options))
+        share = ray.get_runtime_context().get_assigned_resources()
+        threads = max(1, int(share.get("CPU", 1)))
+        torch.set_num_threads(threads)
+        self.decoder = self.contexts.enter_context(
+            Decoder(model.preprocess, threads, photo=folder.draws)
+        )
+        self.writer = PartWriter(model, explainer, folder, options, lambda _: None)
+
+    def __call__(self, row: Record) -> Record:
+        """Write one part, unless it is empty, and return its result."""
+        part, inputs = int(row["part"][0]), list(row["inputs"][0])
+        error = str(row["error"][0]) or self.error
+        failed, made = 0, False
+        if inputs and not error:
+            try:
+                failed, made = self._write(part, inputs)
+            except (NBDTError, OSError) as failure:
+                error = str(failure)
+        return _row(part=part, images=len(inputs), failed=failed, made=made, error=error)
+
+    def _write(self, part: int, inputs: Sequence[Input]) -> tuple[int, bool]:
+        """Return how many images failed, and whether the part was made now."""
+        folder = self.writer.folder
+        if folder.is_done(part, inputs, every_byte=self.batch.verify):
+            return folder.facts(part)["failed"], False
+        folder.forget(part)
+        return count_failed(self.writer.write(part, self.decoder(inputs))), True
+
+
+def _row(**values: Any) -> Record:
+    """Return columns of one row; a list stays one object."""
+    columns = {}
+    for name, value in values.items():
+        columns[name] = np.empty(1, object if isinstance(value, list) else np.array(value).dtype)
+        columns[name][0] = value
+    return columns
+
+
+def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:
+    with tempfile.TemporaryDirectory() as aside:
+        for name, data in files.items():
+            Path(aside, name).write_bytes(data)
+        model = NBDT.load(aside).eval()
+    if model_hash(model) != expected:
+        raise NBDTError("the model that arrived has another hash than the one that was sent.")
+    return model
+
+
+def _evidence(batch: ClusterBatch) -> EvidenceIndex | None:
+    from ..evidence.index import EvidenceIndex
+
+    if batch.evidence is None:
+        return None
+    index = EvidenceIndex.load(batch.evidence)
+    if index.hash != batch.identity["options"]["evidence"]:
+        raise NBDTError(f"{str(batch.evidence)!r} holds other evidence here.")
+    return index

@@ -1,4 +1,4 @@
-"""The batch half of ``nbdt explain``: a progress bar, lines for machines, an exit status."""
+"""``nbdt explain`` for a batch: a progress bar, JSON lines, and an exit status."""
 
 from __future__ import annotations
 
@@ -10,49 +10,57 @@ from typing import Any
 import typer
 
 from nbdt.images.inputs import count_inputs
-from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal, progress
 
-from .device import to_device
+from ..options import ExplainOptions
+from .compute import to_device
 from .folder import OVERVIEW
 from .rows import FAILED, json_line
 from .run import Batch, explain_all
-from .work import Row
+from .writer import Row
 
-SHOWN = 20  # failures in the terminal; the rows have all
+FOLDER = "explained"  # the batch's folder by default
+SHOWN = 20  # failures in the terminal at most; the rows have all
 INTERRUPTED = 130
 
 
-def explain_batch(
-    model: NBDT,
-    inputs: Sequence[str],
-    out: str,
-    *,
-    share: tuple[int, int],
-    column: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Explain them all, and leave with exit status 3 if some failed."""
-    reporter = _Reporter(as_json=as_json)
-    with _bar(inputs, column, share) as advance:
+def explain_batch(options: ExplainOptions) -> None:
+    """Explain all images, and exit with status 3 if some failed."""
+    as_json = options.as_json
+    with _bar(options.images, options.column, options.shard) as advance:
         try:
             done = explain_all(
-                to_device(model), inputs, out, shard=share, column=column,
-                on_images=advance, on_rows=reporter, **options,
-            )  # fmt: skip
+                to_device(options.model),
+                options.images,
+                options.out or FOLDER,
+                maps=options.maps,
+                pages=options.pages,
+                method=options.method,
+                evidence=options.evidence,
+                counterfactuals=options.counterfactuals,
+                column=options.column,
+                precision=options.precision,
+                batch_size=options.batch_size,
+                shard=options.shard,
+                engine=options.engine,
+                ray_address=options.ray_address,
+                workers=options.workers,
+                verify=options.verify,
+                on_images=advance,
+                on_rows=_Reporter(as_json=as_json),
+            )
         except KeyboardInterrupt:
-            typer.echo("stopped; the same command goes on from here", err=True)
+            typer.echo("stopped; the same command continues from here", err=True)
             raise typer.Exit(INTERRUPTED) from None
     typer.echo(_summary(done), err=as_json)
-    if options["pages"] and not done.missing_parts:
-        typer.echo(f"to look at: {escape_terminal(done.folder)}/{OVERVIEW}", err=as_json)
+    if options.pages and not done.missing_parts:
+        typer.echo(f"overview: {escape_terminal(done.folder)}/{OVERVIEW}", err=as_json)
     if done.failed:
         raise typer.Exit(3)
 
 
 class _Reporter:
-    """Each new part's rows as JSON lines, its failures on stderr."""
+    """Prints each new part's rows as JSON lines, and its failures on stderr."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -81,12 +89,12 @@ def _summary(done: Batch) -> str:
 
 @contextmanager
 def _bar(inputs: Sequence[str], column: str | None, shard: tuple[int, int]) -> Iterator[Any]:
-    """What to tell of finished images: a bar on stderr, or nobody if that is no terminal."""
+    """Give the callback for finished images: it moves a bar on stderr; None if that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     total = count_inputs(inputs, column)
     with progress("images") as bar:
-        # A shard's images are its parts'; n-th of them is near enough for the time left.
+        # One n-th of the images is close enough to a shard's number for the time left.
         task = bar.add_task("", total=total and -(-total // shard[1]))
         yield lambda count: bar.advance(task, count)

@@ -1,15 +1,15 @@
-"""The folder of a batch: what it belongs to, which parts of it are done, when all of it is.
+"""The folder of a batch: what it was started for, which of its parts are done, and its end.
 
 ::
 
     batch.json               what it was started for; written first
-    rows/part-000000.parquet   the rows of the first images; whole once it is there
+    rows/part-000000.parquet   the rows of the first images; complete once it exists
     maps/part-000000.npz       their maps
     pages/part-000000/…        their pages or pictures, if drawn
-    manifest.json            its presence says that nothing is missing
-    index.html               leads to the pages, if drawn; written last
+    manifest.json            exists once nothing is missing
+    index.html               links to the pages, if drawn; written last
 
-A part is always the same run of inputs, whoever computes it: a later run, or another machine's shard.
+A part always has the same inputs, in a later run and in another machine's shard too.
 """
 
 from __future__ import annotations
@@ -46,41 +46,45 @@ _PART = re.compile(r"part-(\d{6,})(\.parquet|\.npz|)")
 
 
 class BatchFolder:
-    """What is written is whole or not there; the rows of a part come last.
+    """Reads and writes a batch's files atomically; the rows of a part come last.
 
     Args:
         where: the folder, which need not exist: a path, a URI or a `Place`.
-        kinds: what a part is made of, of `KINDS`.
+        kinds: the kinds of files of a part, from `KINDS`.
     """
 
     def __init__(
         self, where: str | os.PathLike[str] | Place, kinds: Sequence[str] = ("rows",)
     ) -> None:
-        self.place = place(where)
+        self.storage = place(where)
         self.kinds = tuple(kinds)
 
     def open(self, identity: Mapping[str, Any]) -> None:
-        """Start the batch, or go on with it.
+        """Start the batch, or continue it.
 
         Raises:
-            NBDTError: the folder holds another batch, and what differs; or something else.
+            NBDTError: the folder holds another batch (the message lists what differs), or no batch.
         """
         record = _record(identity)
-        if self.place.exists(START):
-            _check_same(self.place, read_json(self.place, START), record)
+        if self.storage.exists(START):
+            _check_same(self.storage, read_json(self.storage, START), record)
             return
-        taken = [name for name in (*KINDS, *self._claims) if self.place.exists(name)]
+        taken = [name for name in (*KINDS, *self._claims) if self.storage.exists(name)]
         if taken:
             raise NBDTError(
-                f"{str(self.place)!r} holds {taken[0]!r} but no {START}: it is no batch. Name a new "
+                f"{str(self.storage)!r} holds {taken[0]!r} but no {START}: it is not a batch. Name a new "
                 "folder with --out."
             )
-        self.place.write(START, _text(record))
+        self.storage.write(START, _text(record))
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raises NBDTError unless the batch is there, and this one: nodes may have other disks."""
+        """Check that this node sees the batch: nodes may have other disks.
+
+        Raises:
+            NBDTError: the folder holds no batch, or another one.
+        """
         try:
-            _check_same(self.place, read_json(self.place, START), _record(identity))
+            _check_same(self.storage, read_json(self.storage, START), _record(identity))
         except NBDTError as error:
             raise NBDTError(
                 f"{error} All nodes must reach it: name a folder of a disk that they share, or a "
@@ -89,21 +93,21 @@ class BatchFolder:
 
     @property
     def _claims(self) -> tuple[str, ...]:
-        """What says that all parts are there; an `OVERVIEW` only where it is ours."""
+        """The files that claim that all parts are done; `OVERVIEW` only if the batch writes it."""
         return (OVERVIEW, MANIFEST) if "pages" in self.kinds else (MANIFEST,)
 
     # ---- parts -----------------------------------------------------------------------------
 
     def is_done(self, part: int, inputs: Sequence[Input], *, every_byte: bool = False) -> bool:
-        """Whether the part is there and its files are still what was explained.
+        """Return whether the part exists and its input files are unchanged.
 
-        A file of the same length and date is taken for unchanged, unless `every_byte`; any other
-        is read, and its hash decides.
+        A file of the same length and date counts as unchanged, unless `every_byte`; any other is
+        read and its hash compared.
         """
         if not all(self._has(kind, part) for kind in self.kinds):
             return False
         try:
-            with self.place.open(part_name("rows", part)) as file:
+            with self.storage.open(part_name("rows", part)) as file:
                 stored = pq.read_table(file, columns=list(FILE_COLUMNS))
         except (OSError, pa.ArrowException):
             return False
@@ -113,22 +117,20 @@ class BatchFolder:
         same = partial(_unchanged, every_byte=every_byte)
         if not any(is_uri(source.file) for source in inputs):
             return all(map(same, inputs, rows))
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # a store takes its time for each
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
             return all(pool.map(same, inputs, rows))
 
     def _has(self, kind: str, part: int) -> bool:
-        if self.place.exists(part_name(kind, part)):
+        if self.storage.exists(part_name(kind, part)):
             return True
-        # An object store has no empty folder: where nothing could be drawn, there is none.
-        return kind in DRAWN and self._has("rows", part) and self._all_failed(part)
-
-    def _all_failed(self, part: int) -> bool:
-        facts = self.facts(part)
+        if kind not in DRAWN or not self._has("rows", part):
+            return False
+        facts = self.facts(part)  # an object store has no folder for a part that drew nothing
         return bool(facts["failed"] == facts["rows"])
 
     def write(self, kind: str, part: int, data: bytes) -> None:
-        """Rows or maps of a part."""
-        self.place.write(part_name(kind, part), data)
+        """Write the rows or the maps of a part."""
+        self.storage.write(part_name(kind, part), data)
 
     @property
     def draws(self) -> bool:
@@ -137,69 +139,69 @@ class BatchFolder:
 
     @contextmanager
     def drawing(self, part: int) -> Iterator[dict[str, Path]]:
-        """Folders for a part's pages and pictures, by kind, which take the place of older ones."""
+        """Give new folders for a part's pages and pictures, by kind; they replace older ones."""
         with ExitStack() as stack:
             yield {
-                kind: stack.enter_context(self.place.folder(part_name(kind, part)))
+                kind: stack.enter_context(self.storage.folder(part_name(kind, part)))
                 for kind in self.kinds
                 if kind in DRAWN
             }
 
     def forget(self, part: int) -> None:
-        """Before a part is made again: nothing may claim that it is done."""
+        """Remove all claims that a part is done, before it is made again."""
         for claim in (*self._claims, part_name("rows", part)):
-            self.place.remove(claim)
+            self.storage.remove(claim)
 
     def rows(self, part: int) -> list[dict[str, Any]]:
-        """All rows of a part that is done."""
-        with self.place.open(part_name("rows", part)) as file:
-            found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-        return found
+        """Return all rows of a part that is done."""
+        with self.storage.open(part_name("rows", part)) as file:
+            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        return rows
 
     def facts(self, part: int) -> dict[str, Any]:
-        """Counts of a part, and what made it."""
-        with self.place.open(part_name("rows", part)) as file:
-            found: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[META])
-        return found
+        """Return the counts of a part, and what made it."""
+        with self.storage.open(part_name("rows", part)) as file:
+            facts: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[META])
+        return facts
 
     # ---- the end ---------------------------------------------------------------------------
 
     def parts(self) -> list[int]:
-        """The parts whose rows are there, in order."""
-        names = map(_PART.fullmatch, self.place.names("rows"))
+        """Return the parts whose rows exist, in order."""
+        names = map(_PART.fullmatch, self.storage.names("rows"))
         return sorted(int(match[1]) for match in names if match)
 
     def finish(self, count: int, identity: Mapping[str, Any]) -> int:
-        """Write the manifest if all `count` parts are there; the number that are missing.
+        """Write the manifest if all `count` parts exist; return the number of missing parts.
 
-        Parts beyond them belong to inputs that are no longer listed, and are removed.
+        Parts beyond `count` belong to inputs that are no longer listed, and are removed.
         """
-        there = self.parts()
-        missing = count - len([part for part in there if part < count])
+        existing = self.parts()
+        missing = count - len([part for part in existing if part < count])
         if missing:
             return missing
-        for part in there[count:]:
-            for kind in reversed(KINDS):  # its rows last: they say that there is something
-                self.place.remove(part_name(kind, part))
+        for part in existing[count:]:
+            for kind in reversed(KINDS):  # the rows last: `parts` goes by them
+                self.storage.remove(part_name(kind, part))
             self.forget(part)
         self._sweep()
-        self._settle(_text({**_record(identity), **self._summary(count)}))
+        self._write_manifest(_text({**_record(identity), **self._summary(count)}))
         return 0
 
-    def _settle(self, text: bytes) -> None:
-        """Write the manifest; another machine that ends now may sweep a file under our hands."""
+    def _write_manifest(self, text: bytes) -> None:
+        """Retry: another machine that ends at the same time may sweep the file being written."""
         for _ in range(ATTEMPTS):
-            if self.place.exists(MANIFEST) and self._read(MANIFEST) == text:
+            if self.storage.exists(MANIFEST) and self._read(MANIFEST) == text:
                 return
             with suppress(FileNotFoundError):
-                self.place.write(MANIFEST, text)
-        self.place.write(MANIFEST, text)
+                self.storage.write(MANIFEST, text)
+        self.storage.write(MANIFEST, text)
 
     def _summary(self, count: int) -> dict[str, Any]:
-        """Counts of images, and all that made them; flat in memory for any number of parts."""
+        """Return counts of images and all that made them; memory is flat for any number of parts."""
         images = failed = 0
         made = set[str]()
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # a store may take its time for each
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
             for start in range(0, count, PARTS_AT_ONCE):
                 for fact in pool.map(self.facts, range(start, min(count, start + PARTS_AT_ONCE))):
                     images, failed = images + fact["rows"], failed + fact["failed"]
@@ -208,31 +210,31 @@ class BatchFolder:
         return {"counts": counts, "parts": count, "made": [json.loads(t) for t in sorted(made)]}
 
     def _sweep(self) -> None:
-        """What killed processes left: every part is there, so nobody is at work on one any more."""
+        """Remove what killed processes left: all parts exist, so no process is still writing one."""
         for folder in ("", *KINDS):
-            for name in self.place.names(folder):
+            for name in self.storage.names(folder):
                 if name.startswith(".") and _LEFT.match(name):
-                    self.place.remove(f"{folder}/{name}".lstrip("/"))
+                    self.storage.remove(f"{folder}/{name}".lstrip("/"))
 
     def _read(self, name: str) -> bytes:
-        with self.place.open(name) as file:
+        with self.storage.open(name) as file:
             return file.read()
 
 
 def part_name(kind: str, part: int) -> str:
-    """Where a part's rows, maps, pages or pictures lie in a batch's folder."""
+    """Return where a part's rows, maps, pages or pictures are in a batch's folder."""
     return f"{kind}/part-{part:06d}{KINDS[kind]}"
 
 
 def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
-    """The maps of one image of a batch: (decisions, height, width) float32, raw and signed.
+    """Read the maps of one image of a batch: (decisions, height, width) float32, raw and signed.
 
     Args:
-        folder: of the batch.
-        row: the image's, from the column of that name.
+        folder: the batch's.
+        row: the image's number, from the column of that name.
 
     Raises:
-        NBDTError: no batch, one without maps, or a row without maps.
+        NBDTError: no batch, a batch without maps, or a row without maps.
     """
     batch = place(folder)
     start = read_json(batch, START)
@@ -247,7 +249,7 @@ def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
 
 
 def read_json(where: Place, name: str) -> dict[str, Any]:
-    """A batch's own record. Raises NBDTError if it is not one that this release reads."""
+    """Read ``batch.json`` or the manifest; NBDTError if this release cannot read it."""
     path = f"{where}/{name}"
     try:
         with where.open(name) as file:
@@ -279,7 +281,7 @@ def _unchanged(
 
 
 def _check_same(root: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises NBDTError, saying what differs, if a batch was started for something else."""
+    """NBDTError, listing what differs, if the batch was started for something else."""
     before, after = _flat(old), _flat(json.loads(json.dumps(new)))
     names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
     if names:
@@ -307,7 +309,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show(value: object) -> str:
-    """For a message: a hash by its beginning."""
+    """The value for a message; a hash is cut short."""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
         return f"{value[:12]}…"
     text = json.dumps(value)

@@ -1,8 +1,19 @@
-"""What a batch can be asked for: light enough for a command's help."""
+"""The options that decide what a batch's files contain."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from nbdt.errors import NBDTError, nearest
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
+
+from ..attribution import GRAD_CAM, check_method
+
+if TYPE_CHECKING:
+    from ..evidence.index import EvidenceIndex
 
 Maps: TypeAlias = Literal["npz", "png", "none"]
 Engine: TypeAlias = Literal["local", "ray"]
@@ -11,3 +22,66 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 MAPS = {"npz": ("maps",), "png": ("pictures",), "none": ()}  # and the kinds of files they make
 ENGINES = LOCAL, RAY = "local", "ray"
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
+BATCH_SIZE = 32  # images in one forward pass
+PART_SIZE = 1024  # images in one part: the most work that a kill can cost
+DRAWN_PART_SIZE = 64  # where an image takes longer: pages, pictures, other methods
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """The options of a batch that decide what is in its files; see `explain_all` for each.
+
+    Raises:
+        NBDTError: an unknown choice, a size below 1, or evidence without pages.
+    """
+
+    maps: str
+    pages: bool
+    method: str
+    evidence: EvidenceIndex | None
+    counterfactuals: bool
+    column: str | None
+    precision: str
+    batch_size: int
+    part_size: int
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        if self.maps not in MAPS:
+            raise NBDTError(
+                f"Unknown maps {self.maps!r}; there are {', '.join(MAPS)}."
+                f"{nearest(self.maps, list(MAPS))}"
+            )
+        for name in ("batch_size", "part_size"):
+            if getattr(self, name) < 1:
+                raise NBDTError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if (self.evidence or self.counterfactuals) and not self.pages:
+            raise NBDTError(
+                "Evidence and counterfactuals of a batch are shown on pages: add --pages (pages=True)."
+            )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of files of a part; see `nbdt.explain.batch.folder.KINDS`."""
+        return ("rows", *MAPS[self.maps], *(("pages",) if self.pages else ()))
+
+    def identity(self, model: NBDT, inputs: Sequence[str]) -> dict[str, Any]:
+        """Return what ``batch.json`` records, in JSON's types: a folder belongs to one identity."""
+        return {
+            "model": model_hash(model),
+            "hierarchy": model.hierarchy.hash,
+            "architecture": model.architecture,
+            "rule": model.rule,
+            "inputs": [text.rstrip("/") or text for text in inputs],  # shells complete a slash
+            "options": self._recorded(),
+        }
+
+    def _recorded(self) -> Mapping[str, Any]:
+        options = asdict(replace(self, evidence=None))
+        sizes = {"batch": options.pop("batch_size"), "part": options.pop("part_size")}
+        return {**options, "evidence": self.evidence.hash if self.evidence else None, **sizes}
+
+
+def default_part_size(maps: str, method: str, *, pages: bool) -> int:
+    """Return the images in a part: fewer where each takes longer."""
+    return DRAWN_PART_SIZE if pages or maps == "png" or method != GRAD_CAM else PART_SIZE

@@ -1,4 +1,4 @@
-"""A batch's pages on one page, the least sure answers first: they are what a person looks for."""
+"""One page that links to a batch's pages, the least sure answers first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..result.wording import say
 from .folder import BatchFolder, part_name
 from .rows import FAILED, drawn_name
 
-MOST = 500  # images on the page, of any number
+MOST = 500  # images on the page at most
 SIDE = 96  # pixels of a thumbnail
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 14px; margin-top: 20px; }
@@ -30,11 +30,11 @@ STYLE = """
 
 
 def overview(folder: BatchFolder, count: int) -> str:
-    """HTML that links to the page of each image, with its answer; it needs no network.
+    """Return HTML that links to the page of each image, with its answer; it needs no network.
 
     Args:
-        folder: of a batch with pages, all `count` parts of which are done.
-        count: its parts.
+        folder: of a batch with pages whose parts are all done.
+        count: number of parts.
     """
     explained = (row for row in _rows(folder, count) if row["status"] != FAILED)
     shown = heapq.nsmallest(MOST, explained, key=lambda row: (row["probability"], row["row"]))
@@ -90,7 +90,7 @@ def _card(folder: BatchFolder, row: dict[str, Any]) -> Element:
 
 def _thumbnail(folder: BatchFolder, name: str) -> Element | None:
     try:
-        with folder.place.open(name) as file:
+        with folder.storage.open(name) as file:
             photo = open_image(file, name=name, max_side=SIDE)
     except (OSError, ImageError):
         return None

@@ -1,4 +1,4 @@
-"""One row an image: the columns of a batch's Parquet parts, and of its JSON lines."""
+"""The rows and maps in a batch's files: Parquet and JSON lines, one row an image, and .npz."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nbdt.decide.paths import Decision
 from nbdt.files import LONGEST_STEM
 
 from ..result.explanation import Explanation
-from .loading import Loaded
+from .decode import Decoded
 
 OK, FAILED = "ok", "failed"
-META = b"nbdt"  # the key of a part's own facts in its Parquet metadata
+META = b"nbdt"  # the key of a part's facts in its Parquet metadata
 HALF_MAX = float(np.finfo(np.float16).max)
 
 DECISION = pa.struct(
@@ -57,52 +57,46 @@ SCHEMA = pa.schema(
 FILE_COLUMNS = ("path", "sha256", "bytes", "modified_ns")
 
 
-def row_of(index: int, loaded: Loaded, found: Explanation | str) -> dict[str, Any]:
-    """The row of the image at place `index` of the inputs: explained, or why not."""
+def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str, Any]:
+    """Return the row of input number `index`: its explanation, or the error text `result`."""
     row = {
         "row": index,
-        "path": plain_path(loaded.reference),
-        "sha256": loaded.sha256,
-        "bytes": loaded.bytes,
-        "modified_ns": loaded.modified_ns,
-        "status": FAILED if isinstance(found, str) else OK,
+        "path": plain_path(decoded.reference),
+        "sha256": decoded.sha256,
+        "bytes": decoded.bytes,
+        "modified_ns": decoded.modified_ns,
+        "status": FAILED if isinstance(result, str) else OK,
     }
-    if isinstance(found, str):
-        return {**row, "error": found}
-    soft = found.made["soft_answer"]
+    if isinstance(result, str):
+        return {**row, "error": result}
+    soft = result.made["soft_answer"]
     return {
         **row,
-        "class": found.path.class_name,
-        "class_index": found.path.class_index,
-        "probability": found.path.probability,
+        "class": result.path.class_name,
+        "class_index": result.path.class_index,
+        "probability": result.path.probability,
         "soft_class": soft["class"],
         "soft_probability": soft["probability"],
-        "decisions": [_decision(decision) for decision in found.path],
+        "decisions": [_decision(decision) for decision in result.path],
     }
 
 
 def _decision(decision: Decision) -> dict[str, Any]:
-    runner_up = decision.runner_up
-    return {
-        "node": decision.node,
-        "node_id": decision.node_id,
-        "chosen": decision.children[decision.chosen],
+    facts = decision.to_dict() | {
         "chosen_id": decision.child_ids[decision.chosen],
-        "probability": decision.probability,
-        "runner_up": decision.children[runner_up],
-        "runner_up_id": decision.child_ids[runner_up],
-        "runner_up_probability": math.exp(decision.log_probs[runner_up]),
-        "margin": decision.margin,
+        "runner_up_id": decision.child_ids[decision.runner_up],
+        "runner_up_probability": math.exp(decision.log_probs[decision.runner_up]),
     }
+    return {column.name: facts[column.name] for column in DECISION}
 
 
 def plain_path(reference: str) -> str:
-    """The reference as text that UTF-8 can hold; bytes that are no text are written in escapes."""
+    """Return the reference as UTF-8 text; bytes that are not text become escapes."""
     return os.fsencode(reference).decode("utf-8", "backslashreplace")
 
 
 def drawn_name(index: int, path: str) -> str:
-    """What the pages and pictures of a row are called; safe in any file system and URL."""
+    """Return the file name of a row's page or picture; it is safe in any file system and URL."""
     stem = path.rpartition("/")[2].rpartition(".")[0] or "image"
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60]
     plain = plain.encode()[:LONGEST_STEM].decode(errors="ignore")
@@ -110,7 +104,7 @@ def drawn_name(index: int, path: str) -> str:
 
 
 def parquet(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> bytes:
-    """Rows as a Parquet file; the same rows and facts give the same bytes."""
+    """Return rows as a Parquet file; the same rows and facts give the same bytes."""
     counts = {"rows": len(rows), "failed": sum(row["status"] == FAILED for row in rows)}
     schema = SCHEMA.with_metadata({META: json.dumps({**counts, **facts})})
     stream = io.BytesIO()
@@ -119,7 +113,7 @@ def parquet(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> byte
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """One row as JSON, with the same keys in every row."""
+    """Return one row as JSON, with the same keys in every row."""
     return json.dumps({name: row.get(name) for name in SCHEMA.names})
 
 
@@ -127,7 +121,7 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def packed_maps(rows: Iterable[tuple[int, Sequence[NDArray[np.float32]]]]) -> bytes:
-    """An .npz of ``maps`` (decisions of all rows, height, width), ``rows`` and ``ends``.
+    """Return an .npz of ``maps`` (decisions of all rows, height, width), ``rows`` and ``ends``.
 
     The maps of ``rows[i]`` are ``maps[ends[i - 1]:ends[i]]`` (from 0 for the first). They are raw
     and signed, in float16 (three digits; half the bytes), or in float32 if one is too large for it.
@@ -148,11 +142,11 @@ def packed_maps(rows: Iterable[tuple[int, Sequence[NDArray[np.float32]]]]) -> by
 
 
 def maps_of(file: str | os.PathLike[str] | BinaryIO, row: int) -> NDArray[np.float32]:
-    """(decisions, height, width) of one row of an .npz of maps; KeyError if it has none."""
+    """Read (decisions, height, width) of one row of an .npz of maps; KeyError if it has none."""
     with np.load(file, allow_pickle=False) as stored:
-        place = int(np.searchsorted(stored["rows"], row))
-        if place == len(stored["rows"]) or stored["rows"][place] != row:
+        index = int(np.searchsorted(stored["rows"], row))
+        if index == len(stored["rows"]) or stored["rows"][index] != row:
             raise KeyError(row)
         ends = np.concatenate([[0], stored["ends"]])
-        maps: NDArray[np.float32] = stored["maps"][ends[place] : ends[place + 1]].astype(np.float32)
+        maps: NDArray[np.float32] = stored["maps"][ends[index] : ends[index + 1]].astype(np.float32)
         return maps

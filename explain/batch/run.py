@@ -1,31 +1,30 @@
-"""`explain_all`: any number of images to a folder of rows and maps, a part at a time.
+"""`explain_all`: explain any number of images into a folder of rows and maps, a part at a time.
 
-Nothing grows with the number of images: inputs stream, one part's rows are in memory, and what is
-done is known from the folder alone. So a killed run goes on where it was, and parts can be shared
-out among machines.
+Memory does not grow with the number of images: inputs stream, and one part's rows are in memory.
+The folder alone records what is done, so a killed run continues where it was, and machines can
+share the parts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nbdt.errors import NBDTError, nearest
-from nbdt.images.inputs import iter_inputs
+from nbdt.images.inputs import Input, iter_inputs
 from nbdt.model.model import NBDT
 from nbdt.storage import Place
 
 from ..attribution import GRAD_CAM
-from .device import resolve_precision
+from .compute import Explainer, explaining, resolve_precision
+from .decode import Decoder, default_workers
 from .folder import OVERVIEW, BatchFolder
-from .job import BATCH, Explain, Job, default_part_size
-from .loading import Loader, default_workers
-from .options import AUTO, ENGINES, LOCAL, RAY
+from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
 from .overview import overview
-from .work import Parts, Row, Work
+from .writer import PartQueue, PartWriter, Row
 
 if TYPE_CHECKING:
     from ..evidence.index import EvidenceIndex
@@ -33,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a run left behind.
+    """The result of a run.
 
     Attributes:
-        folder: of the batch, its path or URI; see `nbdt.explain.batch.folder`.
-        images: in this run's share of the inputs.
-        failed: those of them that could not be explained; their rows say why.
-        repeated: those that had been done before, and were not done again.
-        missing_parts: parts of other shards that are not there yet; 0 once the manifest is.
+        folder: path or URI of the batch; see `nbdt.explain.batch.folder`.
+        images: number of images in this run's share of the inputs.
+        failed: number of images that could not be explained; their rows give the reason.
+        repeated: number of images that were done before and not done again.
+        missing_parts: number of parts of other shards that are not done; 0 once there is a manifest.
     """
 
     folder: str
@@ -62,7 +61,7 @@ def explain_all(
     counterfactuals: bool = False,
     column: str | None = None,
     precision: str = AUTO,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     part_size: int | None = None,
     shard: tuple[int, int] = (1, 1),
     engine: str = LOCAL,
@@ -72,110 +71,90 @@ def explain_all(
     on_images: Callable[[int], None] | None = None,
     on_rows: Callable[[Sequence[Row]], None] | None = None,
 ) -> Batch:
-    """The path and maps of every image, as rows and arrays in a folder.
+    """Write the path and maps of every image to a folder, as rows and arrays.
 
-    Called again with the same arguments it goes on: what is done is not repeated, unless its file
-    has changed. The result is that of one uninterrupted run, byte for byte on one machine.
+    Called again with the same arguments, it continues: finished parts are not repeated unless a
+    file has changed. The result is that of one uninterrupted run, byte for byte on one machine.
 
     Args:
         model: in evaluation mode, on the device to use; see `nbdt.explain.batch.device.to_device`.
         inputs: see `nbdt.images.inputs.iter_inputs`.
-        out: the batch's folder: new, or of the same batch. A path or a URI, such as s3://….
+        out: the batch's folder, new or of the same batch: a path or a URI, such as s3://….
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
-        pages: an HTML page an image as well.
+        pages: whether to write an HTML page for each image too.
         method: how maps are made, as in `explain`.
-        evidence: as in `explain`; on the pages.
-        counterfactuals: as in `explain`; on the pages.
-        column: of paths, in tables.
-        precision: of the backbone: "float32", "bfloat16", or "auto", bfloat16 where the hardware
-            multiplies in it.
+        evidence: as in `explain`; shown on the pages.
+        counterfactuals: as in `explain`; shown on the pages.
+        column: the column of paths in tables.
+        precision: precision of the backbone: "float32", "bfloat16", or "auto", which is bfloat16
+            where the hardware multiplies in it.
         batch_size: images in one forward pass.
         part_size: images in one part.
         shard: (i, n): every n-th part, from the i-th (counted from 1). Parts are the same for all n.
-        engine: "local", this process; or "ray", a cluster, with the same files in the end. See
+        engine: "local", this process; or "ray", a cluster, which writes the same files. See
             `nbdt.explain.batch.cluster`.
-        ray_address: of a running cluster; by default $RAY_ADDRESS, or else one on this machine.
-        workers: threads that decode, 0 for none; with "ray" processes that each hold the model.
-        verify: read the files of finished parts and compare hashes, even of unchanged date and size.
-        on_images: is told how many more images are done, or found to be done.
-        on_rows: is given the rows of each part that was made.
+        ray_address: address of a running cluster; by default $RAY_ADDRESS, else one is started here.
+        workers: number of decoding threads, 0 for none; with "ray", of processes that each hold
+            the model.
+        verify: whether to compare the hashes of all files of finished parts, even if their date and
+            size are unchanged.
+        on_images: is called with the number of images that were just done, or found to be done.
+        on_rows: is called with the rows of each new part.
 
     Raises:
-        NBDTError: a model in training mode or without positions to map, an option that cannot be,
-            a folder of another batch (and what differs), or inputs that cannot be listed.
+        NBDTError: a model in training mode or without positions to map, an impossible option, a
+            folder of another batch (the message lists what differs), or inputs that cannot be listed.
     """
     _check(model, engine, shard)
-    job = Job(
+    options = BatchOptions(
         maps, pages, method, evidence, counterfactuals, column,
         resolve_precision(precision, model.device), batch_size,
         part_size or default_part_size(maps, method, pages=pages),
     )  # fmt: skip
-    folder = BatchFolder(out, job.kinds)
+    folder = BatchFolder(out, options.kinds)
     _check_apart(folder, inputs)
-    parts = Parts(folder, job.part_size, shard, on_images or _ignore, verify)
-    tell = on_rows or _ignore
+    queue = PartQueue(folder, options.part_size, shard, on_images or _ignore, verify)
     with ExitStack() as stack:
         if engine == RAY:
-            from .cluster import best_precision, connected
+            from .cluster import best_precision, connected, explain_parts
 
             ray = stack.enter_context(connected(ray_address))
             if precision == AUTO:
-                job = replace(job, precision=best_precision(ray, workers))
-        identity = job.identity(model, inputs)
-        run = stack.enter_context(job.explaining(model))
+                options = replace(options, precision=best_precision(ray, workers))
+        identity = options.identity(model, inputs)
+        explainer = stack.enter_context(explaining(model, options))
         folder.open(identity)
         if engine == RAY:
-            _on_cluster(ray, model, job, parts, identity=identity, workers=workers, tell=tell)
+            for result in explain_parts(
+                ray, model, options, queue, identity=identity, workers=workers
+            ):
+                queue.add(result)
+                if on_rows and result.made:
+                    on_rows(folder.rows(result.part))
         else:
-            _here(model, run, job, parts, inputs=inputs, workers=workers, tell=tell)
-    missing = folder.finish(parts.count, identity)
-    if job.pages and not missing and not folder.place.exists(OVERVIEW):
-        folder.place.write(OVERVIEW, overview(folder, parts.count).encode())
-    return Batch(str(folder.place), parts.images, parts.failed, parts.repeated, missing)
+            stream = iter_inputs(inputs, column)
+            for rows in _rows(model, explainer, options, queue, inputs=stream, workers=workers):
+                (on_rows or _ignore)(rows)
+    missing = folder.finish(queue.count, identity)
+    if pages and not missing and not folder.storage.exists(OVERVIEW):
+        folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())
+    return Batch(str(folder.storage), queue.images, queue.failed, queue.repeated, missing)
 
 
-def _here(
+def _rows(
     model: NBDT,
-    run: Explain,
-    job: Job,
-    parts: Parts,
+    explainer: Explainer,
+    options: BatchOptions,
+    queue: PartQueue,
     *,
-    inputs: Sequence[str],
+    inputs: Iterator[Input],
     workers: int | None,
-    tell: Callable[[Sequence[Row]], None],
-) -> None:
-    work = Work(model, run, parts.folder, job, parts.tell)
+) -> Iterator[list[Row]]:
+    """The rows of each part that this process makes."""
+    writer = PartWriter(model, explainer, queue.folder, options, queue.on_images)
     count = default_workers() if workers is None else workers
-    with Loader(model.preprocess, count, photo=parts.folder.draws) as loader:
-        for rows in work.make_all(parts, iter_inputs(inputs, job.column), loader):
-            tell(rows)
-
-
-def _on_cluster(
-    ray: Any,
-    model: NBDT,
-    job: Job,
-    parts: Parts,
-    *,
-    identity: Mapping[str, Any],
-    workers: int | None,
-    tell: Callable[[Sequence[Row]], None],
-) -> None:
-    from .cluster import explain_parts
-    from .cluster_worker import Plan
-
-    index = job.evidence
-    if index is not None and index.folder is None:
-        raise NBDTError("A cluster reads evidence from a folder; this index is in memory alone.")
-    folder = index.folder.absolute() if index and index.folder else None
-    plan = Plan(
-        replace(job, evidence=None), parts.folder.place, identity, os.getcwd(), folder,
-        parts.shard, parts.verify,
-    )  # fmt: skip
-    for outcome in explain_parts(ray, model, plan, workers):
-        parts.add(outcome)
-        if outcome.made and tell is not _ignore:
-            tell(parts.folder.rows(outcome.part))
+    with Decoder(model.preprocess, count, photo=queue.folder.draws) as decoder:
+        yield from writer.write_all(queue, inputs, decoder)
 
 
 def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:
@@ -189,8 +168,8 @@ def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:
 
 
 def _check_apart(folder: BatchFolder, inputs: Sequence[str]) -> None:
-    """What is drawn must not be explained in turn."""
-    where = str(folder.place)
+    """Refuse to draw pictures into a folder whose images are explained."""
+    where = str(folder.storage)
     if folder.draws and os.path.isdir(where):
         for text in inputs:
             if os.path.isdir(text) and os.path.samefile(text, where):
@@ -201,4 +180,4 @@ def _check_apart(folder: BatchFolder, inputs: Sequence[str]) -> None:
 
 
 def _ignore(_: object) -> None:
-    """Nobody wants to know."""
+    pass

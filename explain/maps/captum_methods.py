@@ -1,4 +1,4 @@
-"""Other ways to map a decision, by Captum: on the input image, one decision at a time."""
+"""Other methods to map a decision, by Captum: on the input image, one decision at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbdt.model.model import NBDT
 
 from .log_odds import log_odds
 
-STEPS = 32  # on the way that integrated gradients follow
+STEPS = 32  # of the path that integrated gradients follow
 CELLS = 8  # occlusion and LIME hide squares, this many along the longer side
 SAMPLES = 200  # perturbed images behind one LIME map
 AT_ONCE = 25  # of them in one forward pass

@@ -1,14 +1,14 @@
-"""The layer that a node map lies on, and the way back to it from the head.
+"""The layer that a node map is computed on, and the gradient of the head with respect to it.
 
 A map is Grad-CAM: the gradient of a score with respect to the layer, averaged over positions, times
 the layer itself (Selvaraju et al., 2017; raw and signed here, neither clipped nor rescaled). All maps
-of an image share one forward pass and one way back:
+of an image share one forward pass and one backward pass:
 
 - average pool, then the linear head: the gradient is the head's own weights, nothing to compute;
 - something more between the layer and the head (a norm in ConvNeXt, a hidden layer in MobileNetV3):
   the exact gradient through just that;
-- a class token: the patch tokens of the last block do not reach the answer any more, so the layer is
-  the last one whose patch tokens do, and the gradient goes through the blocks after it.
+- a class token: the patch tokens of the last block do not reach the answer, so the layer is the last
+  one whose patch tokens do, and the gradient goes through the blocks after it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A batch's last feature map, and how much each of its channels counts for any score.
+    """A batch's last feature map, and the weight of each of its channels for any score.
 
     Attributes:
-        name: module path inside the backbone, or "forward_features" for its very output.
-        way: how the gradient was found, for a person to read.
+        name: module path inside the backbone, or "forward_features" for its output.
+        method: how the gradient was computed, for a person to read.
         features: (batch, features), what the head takes.
         activations: (batch, channels, height, width).
         channel_weights: (batch, queries, features) gradients of scores with respect to `features`,
@@ -45,22 +45,22 @@ class Layer:
     """
 
     name: str
-    way: str
+    method: str
     features: Tensor
     activations: Tensor
     channel_weights: Callable[[Tensor], Tensor]
 
     def maps(self, vectors: Tensor) -> Tensor:
-        """Grad-CAM of scores with gradients `vectors`: (batch, queries, height, width)."""
+        """Return Grad-CAM of scores with gradients `vectors`: (batch, queries, height, width)."""
         weights = self.channel_weights(vectors).float()
         return torch.einsum("bqd,bdhw->bqhw", weights, self.activations.float())
 
 
-def last_layer(model: NBDT, images: Tensor) -> Layer:
-    """One forward pass of `images` (batch, 3, height, width), up to the head.
+def map_layer(model: NBDT, images: Tensor) -> Layer:
+    """Run `images` (batch, 3, height, width) up to the head and return the layer for maps.
 
-    Weights, their gradients, train or eval mode and hooks stay as they are, and it works for frozen
-    weights and inside ``torch.inference_mode()``.
+    Weights, their gradients, the mode and hooks are not changed; frozen weights and
+    ``torch.inference_mode()`` are supported.
 
     Raises:
         NBDTError: the network refuses the size, or none of its layers has positions that matter.
@@ -114,8 +114,8 @@ def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None =
             if seen is not None and seen.any():
                 return _gradient_layer(model, name, tensor, features, _size(images))
     raise NBDTError(
-        f"{model.architecture!r} has no layer whose positions could carry a node map. Its paths are "
-        "available: model.paths(images); and so are explain's other methods, as method='occlusion'."
+        f"{model.architecture!r} has no layer with positions for a node map. Use model.paths(images) "
+        "for its paths, or another method of explain, such as method='occlusion'."
     )
 
 
@@ -134,8 +134,8 @@ def _gradient_layer(
             found.append(grid(slopes.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (len(part), -1)))
         return torch.cat(found).transpose(0, 1)
 
-    way = "gradient through what follows the layer"
-    return Layer(name, way, features.detach(), grid(tensor.detach()), channel_weights)
+    method = "gradient through what follows the layer"
+    return Layer(name, method, features.detach(), grid(tensor.detach()), channel_weights)
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def _size(images: Tensor) -> Size:
 
 @contextmanager
 def size_errors(model: NBDT, images: Tensor) -> Iterator[None]:
-    """What a network says of images that it cannot take, in words."""
+    """Explain a network's error about images of a size that it cannot take."""
     height, width = images.shape[-2:]
     size = model.preprocess.size
     try:

@@ -28,7 +28,7 @@ def node_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[s
         NBDTError: an unknown or ambiguous node, or the root.
     """
     wanted = [find_node(model.hierarchy, text) for text in nodes]
-    logits = flat_logits(model, layer.features)
+    logits = head_logits(model, layer.features)
     if not wanted:
         return [{}] * len(logits)
     queries = torch.tensor(wanted).expand(len(logits), -1)
@@ -48,7 +48,7 @@ def node_child_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Map
     tree = model.hierarchy
     found = [find_node(tree, text) for text in nodes]
     inner = [node for node in found if tree.children[node]]
-    logits = flat_logits(model, layer.features)
+    logits = head_logits(model, layer.features)
     if not inner:
         return [{}] * len(logits)
     queries = torch.tensor([child for node in inner for child in tree.children[node]])
@@ -66,7 +66,7 @@ def path_maps(model: NBDT, layer: Layer, paths: Sequence[Path]) -> list[tuple[Ma
     wanted = [chosen_nodes(model, path) for path in paths]
     longest = max(map(len, wanted))
     queries = torch.tensor([nodes + nodes[-1:] * (longest - len(nodes)) for nodes in wanted])
-    maps = _maps(model, layer, flat_logits(model, layer.features), queries, log_odds_coefficients)
+    maps = _maps(model, layer, head_logits(model, layer.features), queries, log_odds_coefficients)
     return [tuple(own[: len(nodes)]) for own, nodes in zip(maps, wanted, strict=True)]
 
 
@@ -127,7 +127,7 @@ def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients
     return maps
 
 
-def flat_logits(model: NBDT, features: Tensor) -> Tensor:
+def head_logits(model: NBDT, features: Tensor) -> Tensor:
     """(batch, classes), float32, of what the head takes, (batch, features)."""
     with torch.no_grad():
         logits: Tensor = model.head.logits(features).float()

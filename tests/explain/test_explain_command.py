@@ -125,7 +125,7 @@ def test_options_of_a_batch_are_refused_without_one(outcome):
     for options in (["--shard", "1/2"], ["--out", "s3://shop/out", "--pictures"]):
         refused = run(outcome[0], "red.png", *options)
         assert refused.returncode == 2
-        assert "are of a batch" in refused.stderr
+        assert "need a batch" in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import nn
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.maps.captum_methods import METHODS, LogOdds
-from nbdt.explain.maps.layers import last_layer
+from nbdt.explain.maps.layers import map_layer
 from nbdt.network.preprocessing import Preprocessing
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",
@@ -193,7 +193,7 @@ def test_two_hundred_images_keep_no_memory():
 
 def test_a_network_without_positions_is_refused_and_what_it_is_told_works():
     model, images = make("pit_ti_224"), torch.randn(1, 3, 224, 224)
-    with pytest.raises(NBDTError, match="no layer whose positions .* method='occlusion'"):
+    with pytest.raises(NBDTError, match="no layer with positions .* method='occlusion'"):
         explain(model, images)
     found = explain(model, images, method="input x gradient", counterfactuals=True)[0]
     assert found.path == model.paths(images)[0]
@@ -300,7 +300,7 @@ def test_half_precision_weights_give_float32_maps():
 
 def test_maps_and_constants_sum_to_the_score():
     model = make("resnet18", "representative")
-    layer = last_layer(model, torch.randn(3, 3, 64, 64))
+    layer = map_layer(model, torch.randn(3, 3, 64, 64))
     weight, bias = model.head.linear.weight, model.head.linear.bias
     maps = layer.maps(weight.detach().expand(3, -1, -1))
     total = maps.sum(dim=(2, 3)) + bias

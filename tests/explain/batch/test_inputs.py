@@ -123,7 +123,7 @@ def test_a_page_of_the_users_own_is_left_alone(small, photos, tmp_path):
     assert (tmp_path / "site" / "index.html").read_text() == "mine"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "index.html").write_text("mine")
-    with pytest.raises(NBDTError, match=r"'index\.html' but no batch\.json: it is no batch"):
+    with pytest.raises(NBDTError, match=r"'index\.html' but no batch\.json: it is not a batch"):
         run(small, [photos], tmp_path / "other", pages=True)
     assert (tmp_path / "other" / "index.html").read_text() == "mine"
 

@@ -111,7 +111,7 @@ def test_a_damaged_record_is_refused(text, message, small, photos, tmp_path):
 
 def test_a_folder_with_rows_of_something_else_is_left_alone(small, photos, tmp_path):
     (tmp_path / "out" / "rows").mkdir(parents=True)
-    with pytest.raises(NBDTError, match="it is no batch"):
+    with pytest.raises(NBDTError, match="it is not a batch"):
         run(small, [photos], tmp_path / "out")
 
 

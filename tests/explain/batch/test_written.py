@@ -16,7 +16,7 @@ from PIL import Image
 
 from nbdt import NBDT, NBDTError
 from nbdt.explain import explain
-from nbdt.explain.batch.device import computing, resolve_precision
+from nbdt.explain.batch.compute import computing, resolve_precision
 from nbdt.explain.batch.folder import read_maps
 from nbdt.explain.batch.rows import json_line, maps_of, packed_maps
 from tests import oracle
@@ -162,7 +162,7 @@ def test_an_image_that_spoils_a_pass_costs_only_itself(small, photos, tmp_path, 
     def never(logits, classes=None):
         raise NBDTError("The logits are not finite.")
 
-    monkeypatch.setattr("nbdt.explain.batch.job._try", lambda *_: None)
+    monkeypatch.setattr("nbdt.explain.batch.compute._try_once", lambda *_: None)
     monkeypatch.setattr(small.head.rules, "paths", never)
     assert run(small, [photos], tmp_path / "all").failed == 10
 
@@ -172,7 +172,7 @@ def test_a_full_memory_ends_the_batch_and_says_what_to_do(small, photos, tmp_pat
         raise torch.OutOfMemoryError("tried to allocate")
 
     monkeypatch.setattr(small.head.rules, "paths", full)
-    monkeypatch.setattr("nbdt.explain.batch.job._try", lambda *_: None)
+    monkeypatch.setattr("nbdt.explain.batch.compute._try_once", lambda *_: None)
     with pytest.raises(
         NBDTError, match=r"memory of cpu is full with . images in one pass; take fewer"
     ):

@@ -1,7 +1,7 @@
-"""From a file's bytes to a network's pixels, in threads, some images ahead of the model.
+"""Decode files to the network's pixels in threads, some images ahead of the model.
 
-Pillow lets go of Python's lock while it decodes and resizes, so that threads are enough; the table
-in ``benchmarks/batch.py`` compares them with processes.
+Pillow releases Python's lock while it decodes and resizes, so threads are enough;
+``benchmarks/batch.py`` compares them with processes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ MOST_WORKERS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """One image, ready for the model, or why it is not.
+class Decoded:
+    """One image ready for the model, or the reason why it is not.
 
     Attributes:
         reference: as given.
-        sha256: of the file's bytes; None if they could not be had.
-        bytes: how many.
-        modified_ns: of the file, as `Input.state` says, taken before the bytes were read.
+        sha256: hash of the file's bytes; None if they could not be read.
+        bytes: their number.
+        modified_ns: the file's time from `Input.state`, taken before the bytes were read.
         pixels: (height, width, 3) uint8, what the network sees.
-        photo: the same for people, larger, if wanted.
+        photo: the same square, larger, for people; only if asked for.
         error: one line; pixels and photo are then None.
     """
 
@@ -52,40 +52,42 @@ class Loaded:
     error: str | None = None
 
 
-def load(source: Input, preprocess: Preprocessing, *, photo: bool = False) -> Loaded:
-    """Read, hash, decode, resize and crop; never raises for what a file holds."""
+def decode(source: Input, preprocess: Preprocessing, *, photo: bool = False) -> Decoded:
+    """Read, hash, decode, resize and crop an image; a bad file gives an error, it does not raise."""
     _, modified = source.state()
     try:
         data = source.read()
     except ImageError as error:
-        return Loaded(source.reference, modified_ns=modified, error=str(error))
-    known = partial(Loaded, source.reference, hashlib.sha256(data).hexdigest(), len(data), modified)
+        return Decoded(source.reference, modified_ns=modified, error=str(error))
+    result = partial(
+        Decoded, source.reference, hashlib.sha256(data).hexdigest(), len(data), modified
+    )
     try:
         image = open_image(data, name=source.reference, max_side=AMPLE_SIDE)
     except ImageError as error:
-        return known(error=str(error))
+        return result(error=str(error))
     pixels = np.array(preprocess.frame(image))
-    return known(pixels=pixels, photo=preprocess.frame(image, PHOTO_SIDE) if photo else None)
+    return result(pixels=pixels, photo=preprocess.frame(image, PHOTO_SIDE) if photo else None)
 
 
 def default_workers() -> int:
-    """Threads that decode: one a core that this process may use."""
+    """Return the number of decoding threads: one for each core that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     return min(MOST_WORKERS, os.cpu_count() or 1)
 
 
-class Loader:
-    """Loads ahead, in order. A context: leaving it ends the threads.
+class Decoder:
+    """Decodes images ahead, in order; leaving its context ends the threads.
 
     Args:
         preprocess: the model's.
-        workers: threads; 0 loads in the caller's own.
-        photo: keep a photograph to draw on.
+        workers: number of threads; 0 decodes in the caller's thread.
+        photo: whether to keep a photograph to draw on.
     """
 
     def __init__(self, preprocess: Preprocessing, workers: int, *, photo: bool = False) -> None:
-        self._load = partial(load, preprocess=preprocess, photo=photo)
+        self._decode = partial(decode, preprocess=preprocess, photo=photo)
         self._pool = ThreadPoolExecutor(workers, "nbdt-decode") if workers else None
 
     def __enter__(self) -> Self:
@@ -95,14 +97,14 @@ class Loader:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def __call__(self, sources: Iterable[Input]) -> Iterator[Loaded]:
-        """`Loaded` in the order of `sources`, of which at most `AHEAD` are taken early."""
+    def __call__(self, sources: Iterable[Input]) -> Iterator[Decoded]:
+        """Yield each image in the order of `sources`; at most `AHEAD` are taken early."""
         if self._pool is None:
-            yield from map(self._load, sources)
+            yield from map(self._decode, sources)
             return
-        waiting: deque[Future[Loaded]] = deque()
+        waiting: deque[Future[Decoded]] = deque()
         for source in sources:
-            waiting.append(self._pool.submit(self._load, source))
+            waiting.append(self._pool.submit(self._decode, source))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -1,0 +1,51 @@
+"""The options of ``nbdt explain``, for single files and for batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nbdt.images.inputs import is_collection
+from nbdt.model.model import NBDT
+from nbdt.storage import is_uri
+
+from .batch.options import LOCAL
+
+if TYPE_CHECKING:
+    from .evidence.index import EvidenceIndex
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """One call of the command; the fields after `as_json` are a batch's, see `explain_all`."""
+
+    model: NBDT
+    images: Sequence[str]
+    out: str | None
+    method: str
+    evidence: EvidenceIndex | None
+    counterfactuals: bool
+    pages: bool
+    as_json: bool
+    maps: str
+    column: str | None
+    shard: tuple[int, int]
+    precision: str
+    batch_size: int
+    engine: str
+    ray_address: str | None
+    workers: int | None
+    verify: bool
+
+    @property
+    def suits_batch(self) -> bool:
+        """Whether the images, the folder or the engine call for a batch."""
+        return (
+            self.engine != LOCAL or is_uri(self.out or "") or any(map(is_collection, self.images))
+        )
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether single files cannot be explained with these options."""
+        return self.shard != (1, 1) or is_uri(self.out or "")

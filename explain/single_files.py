@@ -1,0 +1,92 @@
+"""``nbdt explain`` for single files: each as a tree in the terminal and a picture or page."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from nbdt.decide.paths import as_percent
+from nbdt.errors import NBDTError
+from nbdt.files import free_name, write_atomic
+from nbdt.images.image import AMPLE_SIDE, ImageError
+from nbdt.images.sources import ImageSource, iter_files
+from nbdt.progress import escape_terminal
+
+from .attribution import explain
+from .options import ExplainOptions
+from .result.explanation import Explanation
+from .result.pictures import picture, png
+
+
+def explain_files(options: ExplainOptions) -> None:
+    """Show each image; report failures at once, and by exit status 3 in the end."""
+    out = Path(options.out or "")
+    out.mkdir(parents=True, exist_ok=True)
+    failed, taken = 0, set[str]()
+    for source in iter_files(options.images, max_side=AMPLE_SIDE):
+        try:
+            explanation = explain(
+                options.model, source.open(), method=options.method, evidence=options.evidence,
+                counterfactuals=options.counterfactuals,
+            )[0]  # fmt: skip
+            name = free_name(source.reference, taken, ".nbdt")
+            target = _write(explanation, out, name, pages=options.pages)
+        except (ImageError, NBDTError) as error:
+            failed += 1
+            _report_failure(source, error, as_json=options.as_json)
+            continue
+        _report(source, explanation, target, as_json=options.as_json)
+    if failed:
+        raise typer.Exit(3)
+
+
+def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Path:
+    """Write the picture or, in a new folder, the page; return its path."""
+    if pages:
+        explanation.save(out / name)
+        return out / name / "index.html"
+    target = out / f"{name}.png"
+    write_atomic(target, png(picture(explanation)))
+    return target
+
+
+def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_json: bool) -> None:
+    if as_json:
+        facts = {"words": explanation.words, "picture": str(target)}
+        record = {"file": source.reference, **explanation.path.to_dict(), **facts}
+        typer.echo(json.dumps(record, ensure_ascii=True))
+        return
+    console = Console(highlight=False, emoji=False)
+    console.print(_tree(source.reference, explanation))
+    console.print(Text(explanation.words))
+    console.print(
+        Text(f"{'page' if target.suffix == '.html' else 'picture'}: {target}", style="dim")
+    )
+
+
+def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
+    typer.echo(f"error: {error}", err=True)
+
+
+def _tree(reference: str, explanation: Explanation) -> RichTree:
+    """The path as nested branches, each with the runner-up of the decision, dimmed."""
+    path = explanation.path
+    head = Text.assemble(escape_terminal(reference), ": ", (path.class_name, "bold"))
+    root = branch = RichTree(Text.assemble(head, f"  {as_percent(path.probability)}"))
+    branch = branch.add(Text(path.decisions[0].node))
+    for decision in path:
+        runner_up = decision.runner_up
+        chance = math.exp(decision.log_probs[runner_up])
+        dimmed = f"   not {decision.children[runner_up]} {as_percent(chance)}"
+        name = (decision.children[decision.chosen], "bold green")
+        step = Text.assemble(name, f" {as_percent(decision.probability)}", (dimmed, "dim"))
+        branch = branch.add(step)
+    return root
