@@ -36,12 +36,12 @@ class Recipe:
         skip_corrupt: leave out what cannot be read instead of stopping.
 
     Network.
-        architecture: a timm name, with options; see `nbdt.network.architecture`.
+        architecture: a timm name, with options; see `nbdt.network.load`.
         pretrained: start from timm's weights, or a file's.
         freeze_backbone: train the last layer alone, on features computed once.
         freeze_norms: batch norms keep the pretrained statistics, which few images estimate badly.
         whiten: above 0, the stem of a small_convnet starts from the main axes of the images' patches, and
-            this is added to their variances (`nbdt.network.small.SmallConvNet.whiten`).
+            this is added to their variances (`nbdt.network.small_networks.SmallConvNet.whiten`).
 
     Tree.
         rule: "representative" or "marginal".

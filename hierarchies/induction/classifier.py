@@ -15,8 +15,8 @@ from torch import nn
 
 from nbdt.errors import NBDTError, listed
 from nbdt.model.model import NBDT
-from nbdt.network.architecture import parse_architecture
-from nbdt.network.load import create_timm, import_timm, read_weights
+from nbdt.network.load import create_timm, import_timm, parse_architecture
+from nbdt.network.weights import read_weights
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
@@ -48,7 +48,7 @@ def from_classifier(
 
     Args:
         source: ``timm:`` and an architecture, with options after commas where the weights ask for
-            them: ``timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5``; see `nbdt.network.architecture`.
+            them: ``timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5``; see `nbdt.network.load`.
         weights: a local file instead of the Hugging Face hub; it says how many classes there are.
         rule: as in `NBDTHead`. With "representative" the tree has to be trained before it is good.
         hierarchy: a tree to use instead; its classes are, in order, the classifier's outputs.

@@ -17,8 +17,9 @@ from ..decide.head import NBDTHead
 from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
-from ..network.load import create_timm, shape_mismatch
+from ..network.load import create_timm
 from ..network.preprocessing import Preprocessing, timm_preprocessing
+from ..network.weights import shape_mismatch
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
 from .card import card_text, draw_path
@@ -37,7 +38,7 @@ class NBDT(nn.Module):
             features (batch, features).
         head: the decision tree on top.
         architecture: the timm name that `backbone` was created from, with its options; see
-            `nbdt.network.architecture`.
+            `nbdt.network.load`.
         preprocessing: what turns a photograph into the backbone's input.
     """
 
@@ -66,7 +67,7 @@ class NBDT(nn.Module):
 
         Args:
             architecture: a name from ``timm.list_models()``, and options after commas; see
-                `nbdt.network.architecture`.
+                `nbdt.network.load`.
             hierarchy: its classes are, in order, the classifier's outputs.
             rule: as in `NBDTHead`.
             pretrained: fetch timm's weights from the Hugging Face hub. They keep their classifier

@@ -1,23 +1,29 @@
-"""timm networks: made by name, filled with weights from the hub or a local file."""
+"""timm networks: parse the text that names one, make it, fill it with weights.
+
+``mobilenetv2_100,pad_type=same,mean=0.5,std=0.5`` is one argument in every shell: a timm architecture,
+then options after commas. A saved model stores the whole text, so the same network is made again. Only
+options of a known kind are taken, because the text may come from the config of an untrusted model.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import NBDTError, listed, nearest
 from ..torchvision_cpu import import_torchvision
-from .architecture import Architecture, parse_architecture
+from .preprocessing import MAX_SIDE
+from .weights import load_weights
 
 if TYPE_CHECKING:
     import types
@@ -31,9 +37,9 @@ def create_timm(
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
 ) -> nn.Module:
-    """A timm model with its classifier; the errors of `NBDT.from_timm`.
+    """Make a timm model with its classifier; raise as `NBDT.from_timm` does.
 
-    `num_classes` None leaves the classifier that the pretrained weights have.
+    `num_classes` None keeps the classifier that the pretrained weights have.
     """
     parsed = parse_architecture(architecture)
     _check_known(parsed.name)
@@ -90,7 +96,7 @@ def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) ->
 
 
 def _address(name: str) -> str:
-    """Where a browser finds the weights."""
+    """Return where a browser finds the weights."""
     config = import_timm().get_pretrained_cfg(name)
     known = getattr(config, "hf_hub_id", None)
     repository = f"{known}{config.architecture}.{config.tag}" if known == "timm/" else known
@@ -99,7 +105,7 @@ def _address(name: str) -> str:
 
 @contextmanager
 def _offline_at_once() -> Iterator[None]:
-    """Where the hub cannot be reached, only what is kept counts: its client retries a minute."""
+    """Use the cache alone if the hub cannot be reached: its client would retry for a minute."""
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname
@@ -123,69 +129,119 @@ def _answers(host: str) -> bool:
 
 
 def import_timm() -> types.ModuleType:
-    """timm, with this project's own networks registered."""
+    """Return timm, with this project's own networks registered."""
     import_torchvision()
     import timm
 
-    from . import cifar_resnet, small  # noqa: F401  they register their models on import
+    from . import small_networks  # noqa: F401  it registers its models on import
 
     return timm
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a local state dict into a network, whose parameters keep their type.
+# ---- names ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A parsed name.
+
+    Attributes:
+        name: timm's name, such as ``resnet101.a1h_in1k``; the part after the dot names pretrained
+            weights.
+        network: keyword arguments of ``timm.create_model``.
+        inputs: entries that replace those of timm's configuration of the input.
+    """
+
+    name: str
+    network: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+
+
+def parse_architecture(text: str) -> Architecture:
+    """Parse ``name[,option=value]…``.
 
     Raises:
-        NBDTError: not a file of tensors, or tensors that do not fit the network.
+        NBDTError: an option that is unknown or repeated, or a value that it cannot have.
     """
-    state = read_weights(path)
-    result = mismatch(network, state)
-    if result:
-        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {result}.")
-    network.load_state_dict(state)
+    name, *options = text.split(",")
+    values: dict[str, Any] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in _KINDS or key in values:
+            problem = "repeats" if key in values else "has an unknown"
+            raise NBDTError(
+                f"{text!r} {problem} option {key!r}.{nearest(key, _KINDS)} "
+                f"Options are: {', '.join(_KINDS)}; as in {name},pad_type=same,mean=0.5,std=0.5."
+            )
+        values[key] = _value(text, key, value)
+    inputs = {key: value for key, value in values.items() if key not in _NETWORK}
+    side = inputs.pop("size", values.get("img_size"))
+    if side:
+        inputs["input_size"] = (3, side, side)
+    network = {key: value for key, value in values.items() if key in _NETWORK}
+    return Architecture(name, network, inputs)
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a local state dict, by their names in a network that nothing wraps.
-
-    Raises:
-        NBDTError: not a file of tensors.
-    """
+def _value(text: str, key: str, value: str) -> Any:
+    parse, expected = _KINDS[key]
     try:
-        if str(path).endswith(".safetensors"):
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        return {str(name).removeprefix("module."): _tensor(state[name]) for name in state}
-    except Exception as error:
-        raise NBDTError(
-            f"{os.fspath(path)!r} is not a readable file of tensors ({type(error).__name__}); "
-            "expected safetensors or a plain state dict."
-        ) from error
+        return parse(value)
+    except ValueError:
+        raise NBDTError(f"{text!r}: expected {key} to be {expected}, got {value!r}.") from None
 
 
-def _tensor(value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"expected a tensor, got {type(value).__name__}")
-    return value
+def _one_of(*choices: str) -> tuple[Callable[[str], str], str]:
+    def parse(value: str) -> str:
+        return choices[choices.index(value)]
+
+    return parse, " or ".join(map(repr, choices))
 
 
-def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What keeps `state` from fitting `network`, or nothing."""
-    return shape_mismatch(network, {name: tuple(value.shape) for name, value in state.items()})
+def _pixels(value: str) -> int:
+    side = int(value)
+    if not 1 <= side <= MAX_SIDE:
+        raise ValueError(value)
+    return side
 
 
-def shape_mismatch(network: nn.Module, found: Mapping[str, tuple[int, ...]]) -> str:
-    """What keeps tensors of these shapes from fitting `network`, or nothing."""
-    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    # Before torch 0.4.1 batch norms did not count their batches; torch counts such ones from 0.
-    missing = [n for n in own if n not in found and not n.endswith(".num_batches_tracked")]
-    extra = [name for name in found if name not in own]
-    shapes = [
-        f"{name} {found[name]} for {own[name]}"
-        for name in own
-        if name in found and found[name] != own[name]
-    ]
-    problems = {"missing": missing, "unexpected": extra, "of another shape": shapes}
-    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)
+def _stride(value: str) -> int:
+    return (8, 16, 32)[(8, 16, 32).index(int(value))]
+
+
+def _share(value: str) -> float:
+    share = float(value)
+    if not 0 < share <= 1:
+        raise ValueError(value)
+    return share
+
+
+def _channels(value: str) -> tuple[float, float, float]:
+    """Parse ``0.5`` for all three, or ``0.485/0.456/0.406``."""
+    parts = [float(part) for part in value.split("/")]
+    red, green, blue = parts * 3 if len(parts) == 1 else parts
+    if not all(math.isfinite(part) for part in (red, green, blue)):
+        raise ValueError(value)
+    return red, green, blue
+
+
+def _scales(value: str) -> tuple[float, float, float]:
+    scales = _channels(value)
+    if min(scales) <= 0:
+        raise ValueError(value)
+    return scales
+
+
+_SIDE = (_pixels, f"a number of pixels from 1 to {MAX_SIDE}")
+_NETWORK: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "pad_type": _one_of("same", "valid"),  # of convolutions; "same" for TensorFlow's weights
+    "img_size": _SIDE,  # of transformers, which are made for one size
+    "output_stride": (_stride, "8, 16 or 32"),  # pixels a position of the last feature map
+}
+_KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    **_NETWORK,
+    "size": _SIDE,
+    "mean": (_channels, "one number, or three as in 0.485/0.456/0.406"),
+    "std": (_scales, "one number above 0, or three as in 0.229/0.224/0.225"),
+    "crop_pct": (_share, "a share above 0, at most 1"),
+    "interpolation": _one_of("bilinear", "bicubic", "lanczos", "nearest"),
+}

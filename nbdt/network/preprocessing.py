@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .architecture import MAX_SIDE
+MAX_SIDE = 4096  # pixels
 
 STRIP = 16  # times its width that an image is long, from which its ends are cut off first
 
