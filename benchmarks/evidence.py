@@ -24,7 +24,7 @@ import torch
 from nbdt import NBDT
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence.build import forward, unit_embeddings
-from nbdt.explain.evidence.late_interaction import (
+from nbdt.explain.evidence.regions import (
     compressed,
     feature_grid,
     late_scores,
@@ -34,7 +34,7 @@ from nbdt.explain.evidence.late_interaction import (
     region_vectors,
     restored,
 )
-from nbdt.explain.evidence.paths import Layout
+from nbdt.explain.evidence.per_decision import Layout
 from nbdt.explain.evidence.search import ExactSearch, FaissSearch
 from nbdt.images.sources import ImageSource, iter_images
 from nbdt.tree.class_names import class_places, label_of, plain

@@ -27,7 +27,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress
 from nbdt.tree.class_names import check_labels, class_places, label_of, plain
 
-from .late_interaction import compressed, feature_grid, principal_axes, region_vectors
+from .regions import compressed, feature_grid, principal_axes, region_vectors
 from .store import (
     FORMAT,
     MANIFEST,

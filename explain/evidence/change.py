@@ -13,7 +13,7 @@ from nbdt.decide import paths
 
 from ..result.explanation import DecisionEvidence
 from .index import EvidenceIndex
-from .paths import NEIGHBOURS, ModelEvidence
+from .per_decision import NEIGHBOURS, ModelEvidence
 from .search import Rows, best_of, units
 
 AMONG = 200  # images nearest to a marked one: those whose own neighbours it may be

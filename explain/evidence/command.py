@@ -27,8 +27,8 @@ from ..result.pictures import png
 from .build import forward
 from .change import AMONG, path_changes, vote_changes
 from .index import EvidenceIndex
-from .paths import NEIGHBOURS, ModelEvidence
-from .picture import linked, sheet
+from .per_decision import NEIGHBOURS, ModelEvidence
+from .drawing import linked, sheet
 
 SHOWN = 8  # changed images in the terminal
 

@@ -26,7 +26,7 @@ from ..result.explanation import DecisionEvidence, Neighbour
 from .build import Built, Data, build
 from .marks import Mark, Marks
 from .originals import Pictures
-from .paths import NEIGHBOURS, Layout, ModelEvidence
+from .per_decision import NEIGHBOURS, Layout, ModelEvidence
 from .search import ExactSearch, FaissSearch, Search
 from .store import Column, EvidenceError, blob, read_columns, read_manifest
 

@@ -22,7 +22,7 @@ from nbdt.explain.evidence import build as building
 from nbdt.explain.evidence import search as searching
 from nbdt.explain.evidence.change import path_changes, vote_changes
 from nbdt.explain.evidence.command import app
-from nbdt.explain.evidence.late_interaction import (
+from nbdt.explain.evidence.regions import (
     box,
     compressed,
     feature_grid,
@@ -33,8 +33,8 @@ from nbdt.explain.evidence.late_interaction import (
     restored,
     strongest,
 )
-from nbdt.explain.evidence.paths import Layout
-from nbdt.explain.evidence.picture import linked, sheet, tile
+from nbdt.explain.evidence.per_decision import Layout
+from nbdt.explain.evidence.drawing import linked, sheet, tile
 from nbdt.explain.evidence.search import ExactSearch, FaissSearch
 from nbdt.explain.evidence.store import EvidenceError, blob
 from nbdt.images.image import ImageError, refusal, refuse

@@ -13,7 +13,7 @@ from nbdt.images.image import ImageError
 from nbdt.progress import escape_terminal
 
 from ..result.explanation import DecisionEvidence, Neighbour
-from .late_interaction import Box, LateInteraction
+from .regions import Box, LateInteraction
 
 SMALL, LARGE = 96, 256  # pixels of a square tile
 GAP = 12

@@ -18,7 +18,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .build import forward, unit_embeddings
-from .late_interaction import (
+from .regions import (
     Floats,
     LateInteraction,
     feature_grid,
