@@ -61,7 +61,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" \
 	  "$$(grep '^setuptools==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt \
-	  -e '.[demo,postgres,train,evidence,export,scale,docs,dev]'
+	  -e '.[demo,postgres,train,export,scale,docs,dev]'
 	touch $@
 
 # The wheel is built from a copy, since setuptools would carry a removed file along in build/. The

@@ -41,12 +41,11 @@ CORE_EXCEPTIONS = {
 EXTRAS = {
     "nbdt": ["export"],
     "train": ["train"],
-    "explain": ["evidence", "scale"],
+    "explain": ["scale"],
     "demo": ["demo"],
 }  # the extras whose libraries a room may use
 DISTRIBUTIONS = {
     "PIL": "pillow",
-    "faiss": "faiss-cpu",
     "huggingface_hub": "huggingface-hub",
     "sklearn": "scikit-learn",
 }

@@ -1,4 +1,4 @@
-"""Streams labelled images through a model into the columns of an evidence index."""
+"""Run labelled images through a model into the columns of an evidence index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import os
 import platform
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,7 +26,6 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress
 from nbdt.tree.class_names import check_labels, class_places, label_of, plain
 
-from .regions import compressed, feature_grid, principal_axes, region_vectors
 from .store import (
     FORMAT,
     MANIFEST,
@@ -40,15 +38,14 @@ from .store import (
 )
 
 BATCH = 64
-SAMPLE = 512  # images whose regions decide what a stored region keeps
 THUMBNAIL_SIDE = 160  # pixels at most; smaller where the network sees less
 
 Data = str | os.PathLike[str] | Sequence[ImageSource]
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a build leaves: the columns, their manifest, and what could not be read."""
+class BuiltIndex:
+    """The result of a build: columns, manifest, and messages of unreadable images."""
 
     columns: dict[str, Column]
     manifest: dict[str, Any]
@@ -56,19 +53,17 @@ class Built:
 
 
 @dataclass
-class _Stream:
-    """One pass of images through the model, a batch at a time, into a writer."""
+class _Embedder:
+    """Runs images through the model in batches and writes their columns."""
 
     model: NBDT
     root: str | None
     writer: ColumnWriter
     thumbnails: bool
-    axes: Column | None
-    grid: tuple[int, int] | None = None
     failed: list[str] = field(default_factory=list)
     _waiting: list[tuple[str, int, Image.Image]] = field(default_factory=list)
 
-    def take(self, sources: Iterable[ImageSource]) -> None:
+    def add(self, sources: Iterable[ImageSource]) -> None:
         places = class_places(self.model.hierarchy)
         for source in sources:
             try:
@@ -86,7 +81,7 @@ class _Stream:
     def _flush(self) -> None:
         references, labels, images = zip(*self._waiting, strict=True)
         self._waiting = []
-        feature_map, pooled = forward(self.model, images)
+        _, pooled = forward(self.model, images)
         self.writer.append("embeddings", unit_embeddings(pooled))
         self.writer.append("labels", np.array(labels))
         texts = [text.encode(errors="surrogateescape") for text in references]
@@ -94,10 +89,6 @@ class _Stream:
         if self.thumbnails:
             small = [thumbnail(self.model, image) for image in images]
             self.writer.append_blob("thumbnails", "thumbnail_ends", small)
-        if self.axes is not None:
-            grid = feature_grid(self.model, feature_map)
-            self.grid = (grid.shape[2], grid.shape[3])
-            self.writer.append("patches", compressed(region_vectors(grid), self.axes))
 
 
 def build(
@@ -107,14 +98,11 @@ def build(
     *,
     split: str | None,
     thumbnails: bool,
-    patches: bool,
     progress: Progress,
-) -> Built:
-    """The columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
+) -> BuiltIndex:
+    """Make the columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
     model.check_evaluating()
-    fill = partial(
-        _fill, model, data, split=split, thumbnails=thumbnails, patches=patches, progress=progress
-    )
+    fill = partial(_fill, model, data, split=split, thumbnails=thumbnails, progress=progress)
     if folder is None:
         return fill(None)
     with new_folder(folder) as aside:
@@ -130,26 +118,22 @@ def _fill(
     *,
     split: str | None,
     thumbnails: bool,
-    patches: bool,
     progress: Progress,
-) -> Built:
+) -> BuiltIndex:
     root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
-    count, sample = _survey(model, data, split, SAMPLE if patches else 0)
-    axes = _axes(model, sample) if patches else None
+    count = _count_labelled(model, data, split)
     writer = ColumnWriter(folder)
-    stream = _Stream(model, root, writer, thumbnails, axes)
+    embedder = _Embedder(model, root, writer, thumbnails)
     try:
-        stream.take(progress(_sources(data, split), count, "images"))
-        if axes is not None:
-            writer.append("projection", axes)
-        if len(stream.failed) == count:
+        embedder.add(progress(_sources(data, split), count, "images"))
+        if len(embedder.failed) == count:
             raise EvidenceError(
-                f"None of the {count} images can be read; the first: {stream.failed[0]}"
+                f"None of the {count} images can be read; the first: {embedder.failed[0]}"
             )
         columns = writer.finish()
     finally:
         writer.close()
-    return Built(columns, _manifest(model, columns, stream), tuple(stream.failed))
+    return BuiltIndex(columns, _manifest(model, columns, embedder), tuple(embedder.failed))
 
 
 def _sources(data: Data, split: str | None) -> Iterator[ImageSource]:
@@ -159,50 +143,28 @@ def _sources(data: Data, split: str | None) -> Iterator[ImageSource]:
     return iter(data)
 
 
-def _survey(model: NBDT, data: Data, split: str | None, size: int) -> tuple[int, list[ImageSource]]:
-    """How many images there are, all of known classes, and a random sample of them."""
-    count, labels, sample = 0, set[str](), list[ImageSource]()
-    draw = random.Random(0)  # noqa: S311 - reservoir sampling, repeatable
+def _count_labelled(model: NBDT, data: Data, split: str | None) -> int:
+    """Count the images, all of which must be of known classes."""
+    count, labels = 0, set[str]()
     for source in _sources(data, split):
         labels.add(label_of(source))
-        if len(sample) < size:
-            sample.append(source)
-        elif size and (at := draw.randrange(count + 1)) < size:
-            sample[at] = source
         count += 1
     named = os.fspath(data) if isinstance(data, str | os.PathLike) else "the data"
     if not count:
         raise EvidenceError(f"Expected labelled images, but {named!r} holds none.")
     check_labels(labels, class_places(model.hierarchy), model.hierarchy, named)
-    return count, sample
-
-
-def _axes(model: NBDT, sample: list[ImageSource]) -> Column:
-    """The principal axes of the regions of sampled images."""
-    images = []
-    for source in sample:
-        try:
-            images.append(source.open())
-        except ImageError:
-            continue  # it is reported when its turn comes
-    if not images:
-        raise EvidenceError("None of the images that were drawn to learn from can be read.")
-    parts = []
-    for at in range(0, len(images), BATCH):
-        feature_map, _ = forward(model, images[at : at + BATCH])
-        parts.append(np.concatenate(region_vectors(feature_grid(model, feature_map))))
-    return principal_axes(np.concatenate(parts))
+    return count
 
 
 def forward(
     model: NBDT, images: Sequence[Image.Image], *, framed: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The last feature map and the pooled features of photographs.
+    """Return the last feature map and the pooled features of photographs.
 
     Args:
         model: in evaluation mode.
         images: photographs.
-        framed: they are already the square part that the network sees, at any size.
+        framed: the photographs are already cropped to what the network sees, at any size.
     """
     prepare = replace(model.preprocess, crop_pct=1.0) if framed else model.preprocess
     batch = torch.stack([prepare(image) for image in images])
@@ -212,7 +174,7 @@ def forward(
 
 
 def unit_embeddings(pooled: Tensor) -> Column:
-    """(batch, features) float32 of unit length: only directions are compared."""
+    """Scale pooled features (batch, features) to float32 of unit length."""
     units: Column = torch.nn.functional.normalize(pooled.detach().float(), dim=1).cpu().numpy()
     if not np.isfinite(units).all():
         raise EvidenceError("The model gives features that are not finite numbers.")
@@ -220,7 +182,7 @@ def unit_embeddings(pooled: Tensor) -> Column:
 
 
 def thumbnail(model: NBDT, image: Image.Image) -> bytes:
-    """What the network sees of a photograph, as a WebP file without metadata."""
+    """Encode what the network sees of a photograph as WebP without metadata."""
     side = min(model.preprocess.size, THUMBNAIL_SIDE)
     small = model.preprocess.frame(image, side)
     small.info = {}
@@ -230,7 +192,7 @@ def thumbnail(model: NBDT, image: Image.Image) -> bytes:
 
 
 def _relative(reference: str, root: str | None) -> str:
-    """The reference inside the data: an index does not carry the way to it in every row."""
+    """Make a reference relative to the data."""
     if root is None:
         return reference
     if reference.startswith(root + "!"):
@@ -238,7 +200,7 @@ def _relative(reference: str, root: str | None) -> str:
     return Path(os.path.relpath(reference, root)).as_posix()
 
 
-def _manifest(model: NBDT, columns: dict[str, Column], stream: _Stream) -> dict[str, Any]:
+def _manifest(model: NBDT, columns: dict[str, Column], embedder: _Embedder) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -247,9 +209,8 @@ def _manifest(model: NBDT, columns: dict[str, Column], stream: _Stream) -> dict[
         "preprocessing": asdict(model.preprocess),
         "classes": list(model.hierarchy.classes),
         "count": len(columns["labels"]),
-        "failed": len(stream.failed),
-        "data": stream.root,
-        "grid": stream.grid,
+        "failed": len(embedder.failed),
+        "data": embedder.root,
         "columns": describe(columns),
         "versions": {
             "nbdt": nbdt.__version__,

@@ -1,4 +1,4 @@
-"""What it changes when an image no longer counts as evidence."""
+"""What changes when an image no longer counts as evidence."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .index import EvidenceIndex
 from .per_decision import NEIGHBOURS, ModelEvidence
 from .search import Rows, best_of, units
 
-AMONG = 200  # images nearest to a marked one: those whose own neighbours it may be
-AT_A_TIME = 16  # of them in one matrix product
+AMONG = 200  # nearest images of a marked one, whose own neighbours are checked
+CHUNK = 16  # of them in one matrix product
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class VoteChange:
 
     @property
     def votes(self) -> tuple[str, str]:
-        """The class that most neighbours are of, before and after; of several the nearest."""
+        """The most frequent class of the neighbours, before and after; ties go to the nearest."""
         return _majority(self.before), _majority(self.after)
 
 
@@ -68,16 +68,16 @@ def path_changes(
     rows: Collection[int],
     k: int = NEIGHBOURS,
 ) -> tuple[DecisionChange, ...]:
-    """The decisions of a path whose evidence holds any of the rows, with and without them.
+    """Compare the evidence of a path with and without some rows, where it contains them.
 
     Args:
         evidence: from `EvidenceIndex.for_model`.
         features: (features,), as in `ModelEvidence.for_path`.
         path: of the same image.
-        rows: what was marked or is about to be; whether it is marked already does not matter.
+        rows: rows to leave out, marked already or not.
         k: images a side.
     """
-    others = evidence.index.excluded - set(rows)
+    others = evidence.excluded() - set(rows)
     before = evidence.for_path(features, path, k, without=others)
     after = evidence.for_path(features, path, k, without=others | set(rows))
     changes = map(DecisionChange, path, before, after)
@@ -87,38 +87,38 @@ def path_changes(
 def vote_changes(
     index: EvidenceIndex, rows: Collection[int], k: int = NEIGHBOURS, among: int = AMONG
 ) -> tuple[VoteChange, ...]:
-    """The images of the index that have any of the rows among their k nearest others.
+    """List images of the index that have any of the rows among their k nearest others.
 
-    No model is needed. Looked at are the `among` images nearest to the rows, nearest first.
+    Only the `among` images nearest to the rows are checked, nearest first. No model is needed.
     """
     others = index.excluded - set(rows)
     hidden = np.array(sorted(others), dtype=np.int64)
     marked = np.array(sorted(rows), dtype=np.int64)
-    found = []
+    changes = []
     for row, ranked in _neighbourhoods(index, marked, hidden, k, among):
         before = ranked[:k]
         after = ranked[~np.isin(ranked, marked)][:k]
         if not np.array_equal(before, after):
             labels = [tuple(map(index.label, side.tolist())) for side in (before, after)]
-            found.append(VoteChange(index.reference(row), index.label(row), *labels))
-    return tuple(found)
+            changes.append(VoteChange(index.reference(row), index.label(row), *labels))
+    return tuple(changes)
 
 
 def _neighbourhoods(
     index: EvidenceIndex, marked: Rows, hidden: Rows, k: int, among: int
 ) -> Iterator[tuple[int, Rows]]:
-    """Images near the marked ones, each with its nearest others: k, and as many as are marked."""
-    embeddings = index.exact.embeddings
-    nearness = index.exact.similarities(units(embeddings[marked]).T).max(axis=1)
+    """Yield images near the marked ones with their k + marked nearest others."""
+    embeddings = index.search.embeddings
+    nearness = index.search.similarities(units(embeddings[marked]).T).max(axis=1)
     nearness[hidden] = nearness[marked] = -np.inf
     everyone = np.arange(len(index))
     close = best_of(nearness, everyone, among)
     close = close[np.isfinite(nearness[close])]
-    for at in range(0, len(close), AT_A_TIME):
-        some = close[at : at + AT_A_TIME]
-        similarities = index.exact.similarities(units(embeddings[some]).T).T
+    for at in range(0, len(close), CHUNK):
+        some = close[at : at + CHUNK]
+        similarities = index.search.similarities(units(embeddings[some]).T).T
         similarities[:, hidden] = -np.inf
-        for row, own in zip(some.tolist(), similarities, strict=True):
-            own[row] = -np.inf
-            ranked = best_of(own, everyone, k + len(marked))
-            yield row, ranked[np.isfinite(own[ranked])]
+        for row, to_others in zip(some.tolist(), similarities, strict=True):
+            to_others[row] = -np.inf
+            ranked = best_of(to_others, everyone, k + len(marked))
+            yield row, ranked[np.isfinite(to_others[ranked])]

@@ -1,4 +1,4 @@
-"""``nbdt evidence build | info | show | mark``: training images behind, and against, an answer."""
+"""``nbdt evidence build | info | show | mark``: training images for and against an answer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ..result.explanation import DecisionEvidence, Neighbour
 from ..result.pictures import png
 from .build import forward
 from .change import AMONG, path_changes, vote_changes
+from .drawing import linked, sheet
 from .index import EvidenceIndex
 from .per_decision import NEIGHBOURS, ModelEvidence
-from .drawing import linked, sheet
 
 SHOWN = 8  # changed images in the terminal
 
 INDEX_HELP = "A folder that `nbdt evidence build` made."
-DATA_HELP = "Where the original images lie now, if not where they were."
+DATA_HELP = "Where the original images are now, if they moved."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -51,10 +51,10 @@ def build(
     out: Annotated[Path, typer.Option(help="A new folder for the index.")] = Path("evidence"),
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails", help="Store small pictures, so that it can travel.")
-    ] = False,
-    patches: Annotated[
-        bool, typer.Option("--patches", help="Store the vectors of all regions of the images.")
+        bool,
+        typer.Option(
+            "--thumbnails", help="Store small pictures, so that the index works without the data."
+        ),
     ] = False,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
 ) -> None:
@@ -63,7 +63,7 @@ def build(
     if torch.cuda.is_available():
         loaded.to("cuda")
     index = EvidenceIndex.build(
-        loaded, data, out, split=split, thumbnails=thumbnails, patches=patches, progress=tracked
+        loaded, data, out, split=split, thumbnails=thumbnails, progress=tracked
     )
     for message in index.failed:
         typer.echo(f"error: {message}", err=True)
@@ -78,7 +78,7 @@ def info(
     index: Annotated[Path, typer.Argument(help=INDEX_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say what an index holds, and what was marked in it."""
+    """Show what an index contains, and its marks."""
     opened = EvidenceIndex.load(index)
     if as_json:
         record = {**opened.manifest, "bytes": opened.nbytes, "excluded": sorted(opened.excluded)}
@@ -106,13 +106,12 @@ def show(
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     k: Annotated[int, typer.Option(min=1, help="Images a side of a decision.")] = NEIGHBOURS,
-    search: Annotated[str, typer.Option(help="exact, or faiss for millions.")] = "exact",
     out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print the nearest images for and against each decision, and draw them."""
     loaded = open_model(model, weights)
-    near = EvidenceIndex.load(index, data=data, search=search).for_model(loaded)
+    near = EvidenceIndex.load(index, data=data).for_model(loaded)
     out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
     for source in iter_files(images, max_side=AMPLE_SIDE):
@@ -142,7 +141,7 @@ def _show_one(
     write_atomic(pictures["picture"], png(sheet(photo, path, found)))
     try:
         views = near.look_closer(feature_map, compared, node_map)
-    except NBDTError as error:  # an original is gone, or the regions are no grid
+    except NBDTError as error:  # an original is missing, or there is no grid of regions
         typer.echo(f"no picture of regions: {error}", err=True)
     else:
         pictures["regions"] = out / f"{stem}.regions.png"
@@ -169,9 +168,9 @@ def mark(
     reference: Annotated[str, typer.Argument(help="The image, as `show` names it.")],
     *,
     bad: Annotated[
-        bool, typer.Option("--bad/--good", help="Exclude it from now on, or take that back.")
+        bool, typer.Option("--bad/--good", help="Exclude it from now on, or include it again.")
     ],
-    why: Annotated[str | None, typer.Option(help="In your words.")] = None,
+    why: Annotated[str | None, typer.Option(help="The reason.")] = None,
     on: Annotated[
         list[str] | None, typer.Option(help="A photograph whose evidence to compare; repeatable.")
     ] = None,
@@ -209,8 +208,8 @@ def _show_votes(index: EvidenceIndex, rows: tuple[int, ...], *, bad: bool) -> No
     changes = vote_changes(index, rows)
     turned = [change for change in changes if change.votes[0] != change.votes[1]]
     typer.echo(
-        f"Of the {AMONG} images of the index that it is nearest to, it is among the {NEIGHBOURS} "
-        f"nearest of {len(changes)}; the class that most neighbours are of changes for {len(turned)}."
+        f"Of its {AMONG} nearest images in the index, {len(changes)} have it among their {NEIGHBOURS} "
+        f"nearest; the most frequent class of the neighbours changes for {len(turned)}."
     )
     for change in turned[:SHOWN]:
         old, new = _ordered(*change.votes, bad)
@@ -219,19 +218,19 @@ def _show_votes(index: EvidenceIndex, rows: tuple[int, ...], *, bad: bool) -> No
 
 
 def _ordered(with_it: Any, without_it: Any, bad: bool) -> tuple[Any, Any]:
-    """Before and after: a mark takes images away, taking it back adds them."""
+    """Order a pair as before and after the mark."""
     return (with_it, without_it) if bad else (without_it, with_it)
 
 
 def _query(model: NBDT, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor, DecisionPath]:
-    """Feature map, features and path of one photograph."""
+    """Return feature map, features and path of one photograph."""
     with torch.inference_mode():
         feature_map, pooled = forward(model, [image])
         return feature_map[0], pooled[0], model.head.paths(pooled)[0]
 
 
 def _closest_decision(path: DecisionPath, found: tuple[DecisionEvidence, ...]) -> int:
-    """The decision with the smallest margin that has evidence on both sides."""
+    """Return the index of the least sure decision with evidence on both sides."""
     margins = [
         decision.margin if one.chosen and one.rejected else float("inf")
         for decision, one in zip(path, found, strict=True)

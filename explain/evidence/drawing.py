@@ -1,4 +1,4 @@
-"""Pictures of evidence: the nearest images on both sides of each decision, and linked regions."""
+"""Draws evidence: the nearest images on both sides of each decision, and linked regions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SMALL, LARGE = 96, 256  # pixels of a square tile
 GAP = 12
 LINE = 16  # pixels a line of small text
 GREY = "#555555"
-# Told apart in all common colour blindness, and on photographs (Okabe and Ito, 2008).
+# Distinguishable with all common colour blindness (Okabe and Ito, 2008).
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 
 
 def sheet(photo: Image.Image, path: Path, evidence: Sequence[DecisionEvidence]) -> Image.Image:
-    """The photograph, and a row a decision: nearest images of the chosen and the rejected child.
+    """Draw the photograph and, for each decision, the nearest images of both children.
 
     Args:
         photo: the square part of the photograph that the network saw.
@@ -57,11 +57,11 @@ def _caption(decision: Decision, child: int, word: str) -> str:
     return f"{word}: {decision.children[child]} {chance}"
 
 
-def _strip(canvas: Image.Image, place: tuple[int, int], near: Sequence[Neighbour]) -> None:
+def _strip(canvas: Image.Image, corner: tuple[int, int], near: Sequence[Neighbour]) -> None:
     draw = ImageDraw.Draw(canvas)
-    left, top = place
+    left, top = corner
     if not near:
-        _text(draw, place, "no images", SMALL, colour=GREY)
+        _text(draw, corner, "no images", SMALL, colour=GREY)
     for neighbour in near:
         canvas.paste(tile(neighbour, SMALL), (left, top))
         words = f"{neighbour.similarity:.2f} {neighbour.label}"
@@ -75,7 +75,7 @@ def linked(
     interactions: Sequence[LateInteraction],
     shown: int = 4,
 ) -> Image.Image:
-    """A row a neighbour: the photograph beside it, and lines between regions that look alike.
+    """Draw each neighbour beside the photograph, with lines between similar regions.
 
     Args:
         photo: the square part of the photograph that the network saw.
@@ -107,10 +107,10 @@ def linked(
 
 
 def _outline(
-    draw: ImageDraw.ImageDraw, box: Box, place: tuple[int, int], colour: str
+    draw: ImageDraw.ImageDraw, box: Box, corner: tuple[int, int], colour: str
 ) -> tuple[float, float]:
-    """Draw a region's box on a tile; its centre."""
-    left, top = place
+    """Draw a region's box on a tile and return its centre."""
+    left, top = corner
     corners = (left + LARGE * box.left, top + LARGE * box.top,
                left + LARGE * box.right - 1, top + LARGE * box.bottom - 1)  # fmt: skip
     draw.rectangle(corners, outline=colour, width=3)
@@ -118,7 +118,7 @@ def _outline(
 
 
 def tile(neighbour: Neighbour, side: int) -> Image.Image:
-    """The neighbour's picture, or a grey square with its name where there is none."""
+    """Return the neighbour's picture, or a grey square with its name if there is none."""
     try:
         return _square(neighbour.open(), side)
     except ImageError:
@@ -136,11 +136,11 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 
 def _text(
     draw: ImageDraw.ImageDraw,
-    place: tuple[int, int],
+    corner: tuple[int, int],
     words: str,
     width: int,
     *,
     size: int = 11,
     colour: str = "black",
 ) -> None:
-    draw.text(place, fitting(words, size, width=width), colour, font(size))
+    draw.text(corner, fitting(words, size, width=width), colour, font(size))

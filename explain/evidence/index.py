@@ -1,7 +1,7 @@
-"""An index of training images: embeddings, classes, where they came from, what people said of them.
+"""An index of training images: embeddings, classes, references and marks.
 
-It belongs to the network that made the embeddings, not to a hierarchy: an edited tree uses the same
-index at once.
+It belongs to the network that made the embeddings, not to a hierarchy: an edited hierarchy uses the
+same index.
 """
 
 from __future__ import annotations
@@ -23,46 +23,41 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 
 from ..result.explanation import DecisionEvidence, Neighbour
-from .build import Built, Data, build
+from .build import BuiltIndex, Data, build
 from .marks import Mark, Marks
-from .originals import Pictures
-from .per_decision import NEIGHBOURS, Layout, ModelEvidence
-from .search import ExactSearch, FaissSearch, Search
+from .originals import Originals
+from .per_decision import NEIGHBOURS, ModelEvidence, RowOrder
+from .search import ExactSearch
 from .store import Column, EvidenceError, blob, read_columns, read_manifest
 
 MARKS = "marks.jsonl"
-SEARCHES = ("exact", "faiss")
 
 
 class EvidenceIndex:
     """Embeddings of labelled images, on the disk or in memory; made by `build`, read by `load`.
 
     Attributes:
-        manifest: what the index says of itself: embedding hash, classes, count, versions.
-        folder: where it lies, None in memory.
-        failed: after `build`, a message for each image that could not be read.
+        manifest: embedding hash, classes, count, versions.
+        folder: its folder, None in memory.
+        failed: after `build`, a message for each unreadable image.
     """
 
     def __init__(
         self,
-        built: Built,
+        built: BuiltIndex,
         folder: Path | None,
         *,
         data: str | os.PathLike[str] | None = None,
-        search: str = "exact",
     ) -> None:
-        if search not in SEARCHES:
-            raise EvidenceError(f"Unknown search {search!r}; choose {' or '.join(SEARCHES)}.")
         self.manifest = built.manifest
         self.folder = folder
         self.failed = built.failed
         self.classes: tuple[str, ...] = tuple(built.manifest["classes"])
         self._columns = built.columns
-        self._search_name = search
         self._marks = Marks(folder / MARKS if folder else None, len(self))
         root = self.manifest.get("data") if data is None else data
-        self._pictures = Pictures(built.columns, built.manifest["preprocessing"], root)
-        self._layouts: dict[str, Layout] = {}
+        self._originals = Originals(built.columns, built.manifest["preprocessing"], root)
+        self._row_orders: dict[str, RowOrder] = {}
 
     @classmethod
     def build(
@@ -73,24 +68,20 @@ class EvidenceIndex:
         *,
         split: str | None = None,
         thumbnails: bool = False,
-        patches: bool = False,
         progress: Progress = no_progress,
     ) -> EvidenceIndex:
-        """Run labelled images through the model and keep their embeddings.
+        """Run labelled images through the model and store their embeddings.
 
-        Embeddings are stored as float16 of unit length, (count, features). Images that cannot be
-        read are left out; `failed` says which.
+        Embeddings are float16 of unit length, (count, features). Unreadable images are left out and
+        listed in `failed`.
 
         Args:
             model: in evaluation mode.
             data: a folder of class folders, a tar archive of one, or a sequence of `ImageSource`.
-            out: a folder that must not exist and appears whole or not at all; None keeps the
-                index in memory.
-            split: the folder of splits inside the data, "train" for instance.
+            out: a folder that must not exist, written atomically; None keeps the index in memory.
+            split: a folder of splits inside the data, such as "train".
             thumbnails: store small pictures, so that the index can travel without the originals.
-            patches: store the vectors of all regions, at most 256 bytes each, so that late
-                interaction needs no second forward pass.
-            progress: of the images while they are read.
+            progress: shows progress while images are read.
 
         Raises:
             NBDTError: a model in training mode.
@@ -98,40 +89,27 @@ class EvidenceIndex:
             NBDTError: labels that are no classes of the model, or unreadable data.
         """
         folder = None if out is None else Path(out)
-        built = build(
-            model,
-            data,
-            folder,
-            split=split,
-            thumbnails=thumbnails,
-            patches=patches,
-            progress=progress,
-        )
+        built = build(model, data, folder, split=split, thumbnails=thumbnails, progress=progress)
         return cls(built, folder)
 
     @classmethod
     def load(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        data: str | os.PathLike[str] | None = None,
-        search: str = "exact",
+        cls, folder: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None
     ) -> EvidenceIndex:
-        """The index that `build` wrote.
+        """Read the index that `build` wrote.
 
         Args:
-            folder: it.
-            data: where the original images lie now, if not where they were.
-            search: "exact", or "faiss" for millions of images.
+            folder: the index.
+            data: where the original images are now, if they moved.
 
         Raises:
-            EvidenceError: no index, a damaged or empty one, one of a newer release, marks that are
-                not of it, or faiss is not installed.
+            EvidenceError: no index, a damaged or empty one, one of a newer release, or marks of
+                another index.
         """
         root = Path(folder)
         manifest = read_manifest(root)
-        built = Built(read_columns(root, manifest), manifest, ())
-        return cls(built, root, data=data, search=search)
+        built = BuiltIndex(read_columns(root, manifest), manifest, ())
+        return cls(built, root, data=data)
 
     def __len__(self) -> int:
         return int(self.manifest["count"])
@@ -147,65 +125,59 @@ class EvidenceIndex:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what the index holds and of what is excluded from it at present."""
+        """SHA-256 of the content and of the excluded rows."""
         hashed = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode())
         hashed.update(self._columns["references"].tobytes())
         hashed.update(json.dumps(sorted(self.excluded)).encode())
         return hashed.hexdigest()
 
     @cached_property
-    def exact(self) -> ExactSearch:
-        """Similarities with every row."""
+    def search(self) -> ExactSearch:
+        """Finds nearest rows."""
         return ExactSearch(self._columns["embeddings"])
-
-    @cached_property
-    def search(self) -> Search:
-        """What finds nearest rows."""
-        if self._search_name == "faiss":
-            return FaissSearch(self._columns["embeddings"], self._columns["labels"])
-        return self.exact
 
     def column(self, name: str) -> Column | None:
         """One of the stored arrays, see `nbdt.explain.evidence.store`; None if it is not stored."""
         return self._columns.get(name)
 
     def reference(self, row: int) -> str:
-        """Where the image of a row came from."""
+        """Return the reference of a row's image, inside the data."""
         stored = blob(self._columns["references"], self._columns["reference_ends"], row)
         return stored.decode(errors="surrogateescape")
 
     def label(self, row: int) -> str:
-        """The class of the image of a row."""
+        """Return the class of a row's image."""
         return self.classes[int(self._columns["labels"][row])]
 
     def neighbour(self, row: int, similarity: float) -> Neighbour:
-        """The image of a row as a result."""
+        """Return a row's image as a result."""
         reference = self.reference(row)
-        opener = partial(self._pictures.open, row, reference)
+        opener = partial(self._originals.open, row, reference)
         return Neighbour(reference, self.label(row), similarity, row, opener)
 
     # ---- nearest images -----------------------------------------------------------------------
 
     def for_model(self, model: NBDT) -> ModelEvidence:
-        """The index as seen by a model and its present hierarchy; checks that they belong together.
+        """Prepare the index for a model and its hierarchy.
 
         Raises:
             EvidenceError: the embeddings are another model's, or classes of the index are not the
                 model's.
         """
-        wanted, given = self.manifest["embedding_hash"], embedding_hash(model)
-        if wanted != given:
+        expected, given = self.manifest["embedding_hash"], embedding_hash(model)
+        if expected != given:
             raise EvidenceError(
-                f"This evidence was built with another network (embedding hash {wanted[:12]}…, "
+                f"This evidence was built with another network (embedding hash {expected[:12]}…, "
                 f"{self.manifest.get('architecture')!r}) than the model's ({given[:12]}…, "
-                f"{model.architecture!r}): nearness would mean nothing. Build it again with: nbdt "
+                f"{model.architecture!r}), so similarities would mean nothing. Build it again: nbdt "
                 "evidence build MODEL --data TRAIN"
             )
         key = model.hierarchy.hash
-        if key not in self._layouts:
+        if key not in self._row_orders:
             labels = self._columns["labels"]
-            self._layouts[key] = Layout.of(self.classes, labels, model.hierarchy)
-        return ModelEvidence(self, model, self._layouts[key])
+            self._row_orders[key] = RowOrder.of(self.classes, labels, model.hierarchy)
+        rows = self._row_orders[key]
+        return ModelEvidence(model, rows, self.search, self.neighbour, lambda: self.excluded)
 
     def for_path(
         self, model: NBDT, features: Tensor, path: paths.Path, k: int = NEIGHBOURS
@@ -217,46 +189,46 @@ class EvidenceIndex:
 
     @property
     def marks(self) -> tuple[Mark, ...]:
-        """All that was said about images of this index, oldest first."""
+        """All marks of this index, oldest first."""
         return tuple(self._marks.all)
 
     @property
     def excluded(self) -> frozenset[int]:
-        """Rows that are marked bad."""
+        """Rows marked bad."""
         return self._marks.excluded()
 
     def rows_of(self, reference: str) -> tuple[int, ...]:
-        """The rows of an image, by its whole reference or by an unambiguous end of it.
+        """Return the rows of an image, given its reference or an unambiguous end of it.
 
         Raises:
             EvidenceError: unknown (the nearest are suggested) or ambiguous.
         """
-        known = self._rows_by_reference
-        if reference in known:
-            return known[reference]
-        ending = [name for name in known if name.endswith("/" + reference)]
-        if len(ending) == 1:
-            return known[ending[0]]
-        if ending:
+        rows = self._rows_by_reference
+        if reference in rows:
+            return rows[reference]
+        matches = [name for name in rows if name.endswith("/" + reference)]
+        if len(matches) == 1:
+            return rows[matches[0]]
+        if matches:
             raise EvidenceError(
-                f"{len(ending)} images end in {reference!r}; say which: {listed(ending)}."
+                f"{len(matches)} images end in {reference!r}; name one: {listed(matches)}."
             )
         raise EvidenceError(
-            f"There is no image {reference!r} in this evidence.{nearest(reference, known)}"
+            f"There is no image {reference!r} in this evidence.{nearest(reference, rows)}"
         )
 
     @cached_property
     def _rows_by_reference(self) -> dict[str, tuple[int, ...]]:
-        found: dict[str, tuple[int, ...]] = {}
+        rows: dict[str, tuple[int, ...]] = {}
         for row in range(len(self)):
             name = self.reference(row)
-            found[name] = (*found.get(name, ()), row)
-        return found
+            rows[name] = (*rows.get(name, ()), row)
+        return rows
 
     def mark(self, reference: str, *, bad: bool = True, why: str | None = None) -> Mark:
-        """Exclude an image from now on, or with ``bad=False`` let it count again.
+        """Exclude an image from now on, or include it again with ``bad=False``.
 
-        One line is added to marks.jsonl; nothing else is written, and nothing is ever removed.
+        Adds one line to marks.jsonl; nothing is ever removed.
 
         Raises:
             EvidenceError: as `rows_of`, or `why` is too long.
@@ -266,10 +238,9 @@ class EvidenceIndex:
         return self._marks.add(self.reference(rows[0]), rows, bad=bad, why=why)
 
     def without(self, references: Iterable[str]) -> EvidenceIndex:
-        """The same index for one person, without images that they called bad evidence.
+        """Return the index of one person, without images that they marked bad.
 
-        It shares all columns with this one; nothing is written, and what is marked in it later
-        stays in memory.
+        It shares all columns with this index. Its marks stay in memory.
 
         Raises:
             EvidenceError: as `rows_of`.

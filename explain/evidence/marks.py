@@ -1,4 +1,4 @@
-"""What people said about evidence: lines that are only ever added, and the rows they exclude."""
+"""Marks on evidence: an append-only file of statements, and the rows they exclude."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MAX_WHY = 2000  # characters
 
 @dataclass(frozen=True)
 class Mark:
-    """One statement about one image of an index.
+    """A person's statement about one image of an index.
 
     Attributes:
         reference: the image.
-        rows: its rows in the index; several if the data holds it several times.
-        bad: True excludes it, False takes that back.
-        why: in the person's words.
+        rows: its rows in the index; several if the data contains it several times.
+        bad: True excludes it, False includes it again.
+        why: the reason given.
         when: UTC, ISO 8601.
     """
 
@@ -33,7 +33,7 @@ class Mark:
 
 
 class Marks:
-    """The statements about an index, oldest first; the last one on an image counts.
+    """The marks of an index, oldest first; the last one on an image counts.
 
     Args:
         path: a file of JSON lines, which need not exist yet; None keeps them in memory.
@@ -49,24 +49,24 @@ class Marks:
         self.all: list[Mark] = []
         if path is not None and path.is_file():
             lines = path.read_bytes().split(b"\n")
-            # What follows the last line end was being written when something broke.
+            # A line without an end was cut off by a crash.
             self.all = [self._parse(line, n) for n, line in enumerate(lines[:-1], start=1) if line]
 
     def excluded(self) -> frozenset[int]:
-        """Rows whose last mark calls them bad."""
+        """Return the rows whose last mark is bad."""
         verdicts = {row: mark.bad for mark in self.all for row in mark.rows}
         return frozenset(row for row, bad in verdicts.items() if bad)
 
     def add(self, reference: str, rows: tuple[int, ...], *, bad: bool, why: str | None) -> Mark:
-        """Write one more line, flushed to the disk.
+        """Append a mark, flushed to the disk.
 
         Raises:
-            EvidenceError: a longer `why` than `MAX_WHY` characters.
+            EvidenceError: `why` has more than `MAX_WHY` characters.
             OSError: the file cannot be written.
         """
         if why is not None and len(why) > MAX_WHY:
             raise EvidenceError(
-                f"Expected at most {MAX_WHY:,} characters of why, got {len(why):,}."
+                f"Expected a reason of at most {MAX_WHY:,} characters, got {len(why):,}."
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         mark = Mark(reference, rows, bad, why, now)
@@ -80,8 +80,7 @@ class Marks:
         with path.open("a+b") as file:
             file.seek(0)
             written = file.read()
-            # An unfinished line, left where something broke, was never a mark. Nothing is cut but
-            # such a line: another process may have added its own meanwhile.
+            # Remove only a line that a crash cut off: another process may have added its own.
             if written and not written.endswith(b"\n"):
                 file.truncate(written.rfind(b"\n") + 1)
             file.write(line.encode() + b"\n")
@@ -103,6 +102,6 @@ class Marks:
 
     def _refused(self, number: int) -> EvidenceError:
         return EvidenceError(
-            f"{str(self.path)!r}, line {number}: expected a mark of an image of this index; take "
-            "the line out if you do not know where it comes from."
+            f"{str(self.path)!r}, line {number}: expected a mark of an image of this index; remove "
+            "the line if you do not know its origin."
         )

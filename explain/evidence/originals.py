@@ -1,4 +1,4 @@
-"""Pictures of evidence: from the original file, else a stored thumbnail, else the archive."""
+"""Opens the pictures of evidence: original file, stored thumbnail, or archive."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .store import Column, EvidenceError, blob
 MAX_THUMBNAIL = 1 << 20  # pixels; ours have at most 160 × 160
 
 
-class Pictures:
+class Originals:
     """Opens the square picture that a network saw of an image.
 
     Args:
         columns: of the index.
         preprocessing: of the model, as in the manifest.
-        root: the folder or archive that references are in; None if the originals have none.
+        root: the folder or archive of the originals, None if there is none.
 
     Raises:
         EvidenceError: a damaged `preprocessing`.
@@ -41,10 +41,10 @@ class Pictures:
         self.root = None if root is None else Path(root)
 
     def open(self, row: int, reference: str) -> Image.Image:
-        """The picture of a row.
+        """Return the picture of a row.
 
         Raises:
-            ImageError: there is none: the message says where it was looked for.
+            ImageError: there is none; the message says where it was expected.
         """
         original = self._file(reference)
         if original is not None and original.is_file():
@@ -61,24 +61,24 @@ class Pictures:
         raise refusal(
             reference,
             "the original image",
-            f"none below {os.fspath(self.root)!r}" if self.root else "no place to look for it",
+            f"none in {os.fspath(self.root)!r}" if self.root else "no data folder",
             "say where the data is now (data=, --data), or build the index with thumbnails",
         )
 
     def _file(self, reference: str) -> Path | None:
-        """Where the original would be; a reference never leads out of the data."""
+        """Return the path of the original; a reference never leads out of the data."""
         parts = PurePosixPath(reference)
         if self.root is None or parts.is_absolute() or ".." in parts.parts:
             return None
         return self.root.joinpath(*parts.parts)
 
     def _member(self, archive: Path, reference: str) -> Image.Image:
-        """Out of the archive, which is read up to there: slow if it is compressed."""
-        wanted = f"{os.fspath(archive)}!{reference}"
+        """Read a member of the archive from its start: slow if it is compressed."""
+        name = f"{os.fspath(archive)}!{reference}"
         for source in iter_tar(archive, max_side=AMPLE_SIDE):
-            if source.reference == wanted:
+            if source.reference == name:
                 return self.frame.frame(source.open())
-        raise refusal(wanted, "an image of that archive", "none", "build the index again")
+        raise refusal(name, "an image of that archive", "none", "build the index again")
 
 
 def _read(values: Mapping[str, Any]) -> Preprocessing:

@@ -1,10 +1,9 @@
-"""Evidence for a model's paths: which rows lie below each node, and the nearest among them."""
+"""Evidence for each decision of a path: the nearest rows on both of its sides."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,34 +18,28 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..result.explanation import DecisionEvidence, Neighbour
 from .build import forward, unit_embeddings
 from .regions import (
-    Floats,
     LateInteraction,
     feature_grid,
     late_interactions,
-    projected,
     region_vectors,
-    restored,
     strongest,
 )
-from .search import Found, Rows, Span
+from .search import ExactSearch, Floats, Nearest, Rows, Span
 from .store import Column, EvidenceError
-
-if TYPE_CHECKING:
-    from .index import EvidenceIndex
 
 NEIGHBOURS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """Rows sorted by class in a tree's depth-first order: each node is a range of them."""
+class RowOrder:
+    """Rows sorted by class in a hierarchy's depth-first order, so that each node is a range."""
 
     order: Rows
     spans: tuple[Span, ...]  # of each node
 
     @classmethod
-    def of(cls, names: Sequence[str], labels: Column, hierarchy: Hierarchy) -> Layout:
-        """From each row's label, an index into `names`.
+    def of(cls, names: Sequence[str], labels: Column, hierarchy: Hierarchy) -> RowOrder:
+        """Sort rows by their labels, which are indices into `names`.
 
         Raises:
             EvidenceError: a row's class is not one of the hierarchy's.
@@ -55,10 +48,10 @@ class Layout:
         unknown = sorted({names[label] for label in present} - set(hierarchy.classes))
         if unknown:
             raise EvidenceError(
-                f"The evidence has images of {len(unknown)} classes that the model does not know: "
+                f"The evidence has images of {len(unknown)} classes that the model does not have: "
                 f"{listed(unknown)}. Build it again for this model."
             )
-        rank = {hierarchy.classes[c]: place for place, c in enumerate(hierarchy.leaf_order)}
+        rank = {hierarchy.classes[c]: position for position, c in enumerate(hierarchy.leaf_order)}
         ranks = np.array([rank.get(name, 0) for name in names])[labels]
         counts = np.bincount(ranks, minlength=hierarchy.num_classes)
         ends = np.concatenate([[0], np.cumsum(counts)]).tolist()
@@ -68,11 +61,21 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class ModelEvidence:
-    """An index checked for a model: what `explain` asks. Make it with `EvidenceIndex.for_model`."""
+    """An index checked for a model; made by `EvidenceIndex.for_model`.
 
-    index: EvidenceIndex
+    Attributes:
+        model: the model whose embeddings the index has.
+        rows: the index's rows in the order of the model's hierarchy.
+        search: finds nearest rows.
+        neighbour: makes a result of a row and a similarity.
+        excluded: returns the rows that are marked bad.
+    """
+
     model: NBDT
-    layout: Layout = field(repr=False)
+    rows: RowOrder = field(repr=False)
+    search: ExactSearch = field(repr=False)
+    neighbour: Callable[[int, float], Neighbour] = field(repr=False)
+    excluded: Callable[[], frozenset[int]] = field(repr=False)
 
     def for_path(
         self,
@@ -82,28 +85,29 @@ class ModelEvidence:
         *,
         without: Collection[int] | None = None,
     ) -> tuple[DecisionEvidence, ...]:
-        """The nearest training images on both sides of every decision, by one matrix product.
+        """Find the nearest training images on both sides of every decision, by one matrix product.
 
         Args:
             features: (features,), the image's pooled features.
-            path: of the model's present hierarchy.
-            k: how many images a side, at most.
-            without: rows to leave out; by default those that are marked bad.
+            path: of the model's hierarchy.
+            k: images a side, at most.
+            without: rows to leave out; by default those marked bad.
 
         Returns:
-            One a decision. A side has fewer than k where the index has fewer.
+            One result a decision; a side has fewer than k images if the index has fewer.
 
         Raises:
             EvidenceError: features of another width or not finite, or k below 1.
         """
         if k < 1:
             raise EvidenceError(f"Expected k of at least 1, got {k}.")
-        rows = self.index.excluded if without is None else without
-        out = np.array(sorted(rows), dtype=np.int64)
+        left_out = sorted(self.excluded() if without is None else without)
         spans = [span for decision in path for span in self._sides(decision)]
         query = self._query(features)
-        found = self.index.search.nearest(query, self.layout.order, spans, k, out)
-        sides = [self._neighbours(rows) for rows in found]
+        nearest = self.search.nearest(
+            query, self.rows.order, spans, k, np.array(left_out, dtype=np.int64)
+        )
+        sides = [self._neighbours(side) for side in nearest]
         return tuple(map(DecisionEvidence, sides[::2], sides[1::2]))
 
     def _sides(self, decision: paths.Decision) -> tuple[Span, Span]:
@@ -111,10 +115,10 @@ class ModelEvidence:
             self.model.hierarchy.index(decision.child_ids[child])
             for child in (decision.chosen, decision.runner_up)
         )
-        return self.layout.spans[chosen], self.layout.spans[rejected]
+        return self.rows.spans[chosen], self.rows.spans[rejected]
 
     def _query(self, features: Tensor) -> Floats:
-        width = self.index.manifest["columns"]["embeddings"]["shape"][1]
+        width = self.search.embeddings.shape[1]
         if features.shape != (width,):
             raise EvidenceError(
                 f"Expected the pooled features of one image, of shape ({width},), got "
@@ -123,9 +127,9 @@ class ModelEvidence:
         query: Floats = unit_embeddings(features[None])[0]
         return query
 
-    def _neighbours(self, found: Found) -> tuple[Neighbour, ...]:
-        pairs = zip(*(values.tolist() for values in found), strict=True)
-        return tuple(self.index.neighbour(row, similarity) for row, similarity in pairs)
+    def _neighbours(self, nearest: Nearest) -> tuple[Neighbour, ...]:
+        pairs = zip(*(values.tolist() for values in nearest), strict=True)
+        return tuple(self.neighbour(row, similarity) for row, similarity in pairs)
 
     def look_closer(
         self,
@@ -135,17 +139,17 @@ class ModelEvidence:
         *,
         strongest_positions: int = 5,
     ) -> tuple[LateInteraction, ...]:
-        """Late interaction: which region of the query looks like which region of each neighbour.
+        """Match the regions of the query to the regions of each neighbour.
 
         Args:
             feature_map: the image's own last feature map, without a batch axis.
-            neighbours: of this index. Without stored patches their pictures run through the model.
-            node_map: (height, width) map of a decision: only the positions where it speaks most
-                for the chosen child then count, by how much it does.
-            strongest_positions: how many positions that are.
+            neighbours: of this index; their pictures run through the model.
+            node_map: (height, width) map of a decision; then only the positions that support the
+                chosen child most count, weighted by its values.
+            strongest_positions: the number of these positions.
 
         Raises:
-            ImageError: neither patches nor a picture of a neighbour can be had.
+            ImageError: the picture of a neighbour cannot be opened.
             NBDTError: a feature map that is no grid, or a node map of another resolution.
         """
         if not neighbours:
@@ -160,16 +164,8 @@ class ModelEvidence:
                     f"{node_map.shape}."
                 )
             weights = strongest(node_map, strongest_positions)
-        query, regions = self._regions(region_vectors(grid)[0], neighbours)
-        return late_interactions(query, regions, shape, weights)
-
-    def _regions(self, query: Floats, neighbours: Sequence[Neighbour]) -> tuple[Floats, Floats]:
-        """The query's regions and the neighbours', (count, regions, features), to be compared."""
-        stored, axes = self.index.column("patches"), self.index.column("projection")
-        if stored is not None and axes is not None:
-            rows = [neighbour.row for neighbour in neighbours]
-            return projected(query, axes), restored(stored[rows])
-        pictures = [neighbour.open() for neighbour in neighbours]
         with torch.inference_mode():
-            feature_map, _ = forward(self.model, pictures, framed=True)
-        return query, region_vectors(feature_grid(self.model, feature_map))
+            pictures = [neighbour.open() for neighbour in neighbours]
+            theirs, _ = forward(self.model, pictures, framed=True)
+        regions = region_vectors(feature_grid(self.model, theirs))
+        return late_interactions(region_vectors(grid)[0], regions, shape, weights)

@@ -1,10 +1,9 @@
-"""Late interaction: each region of the query and the region of another image it is most like.
+"""Late interaction: match each region of the query to the most similar region of another image.
 
 As in ColBERT (Khattab and Zaharia, 2020), which matches words: the score of a query with regions
-``q_i`` and an image with regions ``e_j``, all of unit length, is ``Σ_i w_i max_j q_i · e_j``. The
-weights sum to one, so that scores lie in [−1, 1]; ColBERT's sum is this times the number of
-regions, where all weigh alike. A region is a position of the last feature map; its box is the
-position's share of the picture, though what a network sees there reaches further.
+``q_i`` and an image with regions ``e_j``, all of unit length, is ``Σ_i w_i max_j q_i · e_j``. Here
+the weights sum to one, so scores are in [−1, 1]. A region is a position of the last feature map;
+its box is the position's share of the picture, although the network sees more around it.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from nbdt.network.positions import positions
 
 Floats = NDArray[np.float32]
 Grid = tuple[int, int]  # height and width of a feature map, in positions
-
-STORED_FEATURES = 256  # axes at most that a stored region keeps, one byte each
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class LateInteraction:
 
     Attributes:
         score: Σ weight · similarity over all regions, in [−1, 1].
-        matches: those regions that weigh anything, largest share of the score first.
+        matches: regions with positive weight, largest share of the score first.
     """
 
     score: float
@@ -67,20 +64,19 @@ class LateInteraction:
 
 
 def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:
-    """(batch, features, height, width) of whatever the backbone's last feature map of a square
-    picture looks like.
+    """Return a last feature map of a square picture as (batch, features, height, width).
 
-    Channels first or last, or tokens: a transformer's class token and registers are left out.
+    Channels may be first or last, or tokens; class tokens and registers are left out.
 
     Raises:
-        NBDTError: values that have no places in the picture.
+        NBDTError: the values have no positions in the picture.
     """
     side = model.preprocess.size
     grid = positions(model.backbone, feature_map, (side, side))
     if grid is None:
         raise NBDTError(
-            f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, which "
-            "is no grid of positions; whole-image evidence is available for it."
+            f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, "
+            "not a grid of positions. Use evidence of whole images."
         )
     return grid
 
@@ -88,8 +84,8 @@ def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:
 def region_vectors(grid: Tensor) -> Floats:
     """(batch, height · width, features) of unit length, row by row, from a `feature_grid`."""
     vectors = torch.nn.functional.normalize(grid.detach().float().flatten(2), dim=1, eps=1e-12)
-    found: Floats = vectors.transpose(1, 2).cpu().numpy()
-    return np.ascontiguousarray(found)
+    regions: Floats = vectors.transpose(1, 2).cpu().numpy()
+    return np.ascontiguousarray(regions)
 
 
 def max_similarities(query: Floats, evidence: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -113,7 +109,7 @@ def late_scores(query: Floats, evidence: Floats, weights: Floats | None = None) 
     Args:
         query: (regions, features).
         evidence: (images, regions of an image, features).
-        weights: (regions,), sum 1; by default all alike.
+        weights: (regions,), sum 1; equal by default.
     """
     values = (evidence @ query.T).max(axis=1)
     scores: Floats = values.mean(axis=1) if weights is None else values @ weights
@@ -129,7 +125,8 @@ def late_interactions(
         weights = np.full(height * width, 1 / (height * width), dtype=np.float32)
     best, values = max_similarities(query, evidence)
     return tuple(
-        _interaction(row, own, weights, grid) for row, own in zip(best, values, strict=True)
+        _interaction(row, similarities, weights, grid)
+        for row, similarities in zip(best, values, strict=True)
     )
 
 
@@ -153,46 +150,14 @@ def box(position: int, grid: Grid) -> Box:
 
 
 def strongest(node_map: Floats, count: int = 5) -> Floats:
-    """(height · width,) weights that look only where a node map speaks for its child.
+    """Return (height · width,) weights for the positions where a node map supports its child most.
 
-    The `count` largest positive values, scaled to sum 1; where no value is positive, all
-    positions weigh alike.
+    The `count` largest positive values, scaled to sum 1; equal weights if no value is positive.
     """
     values = np.asarray(node_map, dtype=np.float32).ravel()
     weights = np.zeros_like(values)
-    kept = [at for at in np.argsort(-values, kind="stable")[:count] if values[at] > 0]
-    if not kept:
+    top = [at for at in np.argsort(-values, kind="stable")[:count] if values[at] > 0]
+    if not top:
         return np.full_like(values, 1 / values.size)
-    weights[kept] = values[kept] / values[kept].sum()
+    weights[top] = values[top] / values[top].sum()
     return weights
-
-
-# ---- stored with an index: projected, one byte a value ---------------------------------------
-
-
-def principal_axes(vectors: Floats, count: int = STORED_FEATURES) -> Floats:
-    """(features, count) orthonormal axes that keep most of the vectors' dot products.
-
-    The leading eigenvectors of the second moment, not of the covariance: cosines are of vectors
-    as they are, from the origin.
-    """
-    _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
-    leading: Floats = axes[:, ::-1][:, :count].astype(np.float32)
-    return leading
-
-
-def projected(vectors: Floats, axes: Floats) -> Floats:
-    """On the axes, no longer of unit length: what was left out must not count as likeness."""
-    return vectors @ axes
-
-
-def compressed(vectors: Floats, axes: Floats) -> NDArray[np.int8]:
-    """Projected and rounded to 1/127; no coordinate of a unit vector is beyond 1."""
-    return np.round(127 * projected(vectors, axes)).astype(np.int8)
-
-
-def restored(stored: NDArray[np.int8]) -> Floats:
-    """What `projected` gave, from what `compressed` gave."""
-    values = stored.astype(np.float32)
-    values /= 127
-    return values

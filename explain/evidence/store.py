@@ -1,7 +1,7 @@
 """The files of an evidence index: one .npy array a column, read through memory maps.
 
-Nothing is pickled: texts and thumbnails are one array of bytes beside one of their ends. A column
-grows while it is written, and the manifest, which comes last, says what each must look like.
+Nothing is pickled: texts and thumbnails are an array of bytes and an array of their ends. The
+manifest is written last and states the type and shape of each column.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ DTYPES = {
     "reference_ends": "<i8",
     "thumbnails": "|u1",
     "thumbnail_ends": "<i8",
-    "patches": "|i1",
-    "projection": "<f4",
 }
-PAIRS = (("thumbnails", "thumbnail_ends"), ("patches", "projection"))  # both or neither
+OBSOLETE = {"patches", "projection"}  # stored regions, which 0.1.0 could write; ignored
 REQUIRED = ("embeddings", "labels", "references", "reference_ends")
 
 Column = NDArray[Any]
@@ -43,7 +41,7 @@ class EvidenceError(NBDTError):
 
 
 class ColumnWriter:
-    """Columns that grow: files in `folder`, or arrays in memory where there is none."""
+    """Writes growing columns to files in `folder`, or to memory if it is None."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -66,7 +64,7 @@ class ColumnWriter:
         self._files[name].write(rows.data)
 
     def append_blob(self, name: str, ends: str, items: Sequence[bytes]) -> None:
-        """Add byte strings to the column `name`, and where each ends to the column `ends`."""
+        """Add byte strings to the column `name`, and their ends to the column `ends`."""
         start = self._shapes.get(name, (0,))[0]
         self.append(name, np.frombuffer(b"".join(items), dtype=np.uint8))
         self.append(ends, start + np.cumsum([len(item) for item in items]))
@@ -76,7 +74,7 @@ class ColumnWriter:
         np.lib.format.write_array_header_1_0(self._files[name], header)
 
     def finish(self) -> dict[str, Column]:
-        """Close the columns and give them back, memory-mapped where they are files."""
+        """Close the columns and return them, memory-mapped if they are files."""
         if self.folder is None:
             return {name: np.concatenate(parts) for name, parts in self._parts.items()}
         for name, file in self._files.items():
@@ -97,7 +95,7 @@ def _map(path: Path) -> Column:
 
 
 def describe(columns: Mapping[str, Column]) -> dict[str, Any]:
-    """What the manifest says of each column."""
+    """Return type and shape of each column, as the manifest states them."""
     return {
         name: {"dtype": values.dtype.str, "shape": list(values.shape)}
         for name, values in columns.items()
@@ -105,7 +103,7 @@ def describe(columns: Mapping[str, Column]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The checked manifest of an index.
+    """Read and check the manifest of an index.
 
     Raises:
         EvidenceError: no index, a damaged manifest, or one written by a newer release.
@@ -123,22 +121,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     manifest = check_record(manifest, path, FORMAT, VERSION, EvidenceError)
-    wanted = {"embedding_hash": str, "classes": list, "columns": dict, "preprocessing": dict,
-              "count": int}  # fmt: skip
-    wrong = [key for key, kind in wanted.items() if not isinstance(manifest.get(key), kind)]
+    expected = {"embedding_hash": str, "classes": list, "columns": dict, "preprocessing": dict,
+                "count": int}  # fmt: skip
+    wrong = [key for key, kind in expected.items() if not isinstance(manifest.get(key), kind)]
     if wrong or not all(isinstance(name, str) for name in manifest["classes"]):
         raise _damaged(path, f"missing or wrong: {', '.join(wrong or ['classes'])}")
     return manifest
 
 
 def read_columns(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Column]:
-    """The columns, memory-mapped, once they are what the manifest says.
+    """Open the columns as memory maps and check them against the manifest.
 
     Raises:
         EvidenceError: a file that is missing, cut short, of another shape, or inconsistent.
     """
     columns = {}
     for name, stated in manifest["columns"].items():
+        if name in OBSOLETE:
+            continue
         path = folder / f"{name}.npy"
         if name not in DTYPES or not isinstance(stated, dict):
             raise _damaged(folder / MANIFEST, f"an unknown column {name!r}")
@@ -146,9 +146,9 @@ def read_columns(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Column]
             columns[name] = _map(path)
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from None
-        found = describe({name: columns[name]})[name]
-        if found != {"dtype": DTYPES[name], "shape": stated.get("shape")}:
-            raise _damaged(path, f"{found}, where the manifest says {stated}")
+        actual = describe({name: columns[name]})[name]
+        if actual != {"dtype": DTYPES[name], "shape": stated.get("shape")}:
+            raise _damaged(path, f"{actual}, where the manifest says {stated}")
     _check(folder, columns, manifest)
     return columns
 
@@ -156,14 +156,14 @@ def read_columns(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Column]
 def _check(folder: Path, columns: Mapping[str, Column], manifest: Mapping[str, Any]) -> None:
     """Refuse columns that contradict each other."""
     missing = [name for name in REQUIRED if name not in columns]
-    for pair in PAIRS:
-        missing += [name for name in pair if name not in columns and {*pair} & {*columns}]
+    pair = {"thumbnails", "thumbnail_ends"}  # both or neither
+    missing += [name for name in pair if name not in columns and pair & {*columns}]
     if missing:
         raise _damaged(folder, f"without {', '.join(missing)}")
     count, labels = manifest["count"], columns["labels"]
     if count < 1:
         raise EvidenceError(f"The evidence index {str(folder)!r} is empty; build it again.")
-    rows = [n for n in columns if n not in {"references", "thumbnails", "projection"}]
+    rows = [n for n in columns if n not in {"references", "thumbnails"}]
     uneven = [name for name in rows if len(columns[name]) != count]
     if uneven or columns["embeddings"].ndim != 2:
         raise _damaged(folder, f"{', '.join(uneven or ['embeddings'])} not of {count:,} rows")
@@ -180,7 +180,7 @@ def _check_ends(path: Path, ends: Column, size: int) -> None:
 
 
 def blob(items: Column, ends: Column, row: int) -> bytes:
-    """Byte string `row` of what `ColumnWriter.append_blob` wrote."""
+    """Return byte string `row` that `ColumnWriter.append_blob` wrote."""
     return items[ends[row - 1] if row else 0 : ends[row]].tobytes()
 
 

@@ -22,20 +22,17 @@ from nbdt.explain.evidence import build as building
 from nbdt.explain.evidence import search as searching
 from nbdt.explain.evidence.change import path_changes, vote_changes
 from nbdt.explain.evidence.command import app
+from nbdt.explain.evidence.drawing import linked, sheet, tile
+from nbdt.explain.evidence.per_decision import RowOrder
 from nbdt.explain.evidence.regions import (
     box,
-    compressed,
     feature_grid,
     late_interactions,
     late_scores,
-    principal_axes,
     region_vectors,
-    restored,
     strongest,
 )
-from nbdt.explain.evidence.per_decision import Layout
-from nbdt.explain.evidence.drawing import linked, sheet, tile
-from nbdt.explain.evidence.search import ExactSearch, FaissSearch
+from nbdt.explain.evidence.search import ExactSearch
 from nbdt.explain.evidence.store import EvidenceError, blob
 from nbdt.images.image import ImageError, refusal, refuse
 from nbdt.images.sources import ImageSource
@@ -79,7 +76,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(model, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("index") / "evidence"
-    return EvidenceIndex.build(model, data, folder, thumbnails=True, patches=True)
+    return EvidenceIndex.build(model, data, folder, thumbnails=True)
 
 
 @pytest.fixture
@@ -144,12 +141,12 @@ def test_any_tree_any_labels_any_exclusion(tree, seed, k, rows, chunk):
     labels = draw.integers(0, tree.num_classes, rows)
     query = draw.standard_normal(8).astype(np.float32)
     without = np.flatnonzero(draw.random(rows) < 0.2)
-    layout = Layout.of(tree.classes, labels, tree)
+    rows_in_order = RowOrder.of(tree.classes, labels, tree)
     search = ExactSearch(embeddings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "CHUNK", 32 * chunk)
-        patch.setattr(searching, "KEPT", 0 if chunk == 4 else 1 << 30)
-        found = search.nearest(query, layout.order, list(layout.spans), k, without)
+        patch.setattr(searching, "IN_MEMORY", 0 if chunk == 4 else 1 << 30)
+        found = search.nearest(query, rows_in_order.order, list(rows_in_order.spans), k, without)
     names = [tree.classes[label] for label in labels]
     for node, (own, values) in enumerate(found):
         below = {tree.classes[c] for c in tree.classes_under(node)}
@@ -205,38 +202,6 @@ def test_memory_and_disk_hold_the_same(model, data, built, query):
     assert memory.for_path(model, features, path) == built.for_path(model, features, path)
     again = EvidenceIndex.load(built.folder)
     assert again.for_path(model, features, path) == built.for_path(model, features, path)
-
-
-@pytest.mark.parametrize("few", [0, 10**6])
-def test_faiss_finds_what_exact_search_finds(few, monkeypatch):
-    pytest.importorskip("faiss")
-    monkeypatch.setattr(searching, "FEW", few)
-    draw = np.random.default_rng(0)
-    embeddings = draw.standard_normal((3000, 16)).astype(np.float16)
-    embeddings /= np.linalg.norm(embeddings.astype(np.float32), axis=1, keepdims=True)
-    embeddings = embeddings.astype(np.float16)
-    tree = oracle.random_tree(12, seed=1, arity=(2, 4))
-    labels = draw.integers(0, 11, 3000)  # the last class has no images
-    layout = Layout.of(tree.classes, labels, tree)
-    query = embeddings[5].astype(np.float32)
-    without = np.array([5, 6, 7])
-    ways = [ExactSearch(embeddings), FaissSearch(embeddings, labels, probed=10**6)]
-    exact, faiss = (s.nearest(query, layout.order, list(layout.spans), 5, without) for s in ways)
-    for (rows, values), (other_rows, other_values) in zip(exact, faiss, strict=True):
-        assert len(rows) == len(other_rows)
-        assert np.allclose(values, other_values, atol=1e-3)
-        assert rows[:1].tolist() == other_rows[:1].tolist()
-        assert not set(other_rows.tolist()) & {5, 6, 7}
-
-
-def test_faiss_serves_a_path(model, built, query):
-    pytest.importorskip("faiss")
-    features, _, path = query
-    opened = EvidenceIndex.load(built.folder, search="faiss")
-    exact, other = (i.for_path(model, features, path) for i in (built, opened))
-    assert [rows_and_values(e.chosen)[0] for e in exact] == [
-        rows_and_values(e.chosen)[0] for e in other
-    ]
 
 
 # ---- what is stored --------------------------------------------------------------------------
@@ -380,25 +345,31 @@ def test_boxes_tile_the_picture():
     assert sum((b.right - b.left) * (b.bottom - b.top) for b in boxes) == pytest.approx(1)
 
 
-def test_stored_regions_keep_cosines_where_the_axes_span_them():
-    vectors = region_vectors(torch.randn(2, 6, 4, 4))
-    flat = vectors.reshape(-1, 6)
-    axes = principal_axes(flat, 6)
-    assert np.allclose(axes.T @ axes, np.eye(6), atol=1e-5)
-    again = restored(compressed(flat, axes))
-    assert np.allclose(again @ again.T, flat @ flat.T, atol=0.03)
-
-
-def test_stored_regions_and_pictures_agree(model, built, data, query):
-    """Regions from the index, from the original files, and from thumbnails of 32 pixels."""
+def test_regions_of_originals_and_thumbnails_agree(model, built, data, query, tmp_path):
+    """Regions from the original files, and from thumbnails of 32 pixels."""
     features, feature_map, path = query
     near = built.for_path(model, features, path)[0].chosen
-    stored = built.for_model(model).look_closer(feature_map, near)
-    plain = EvidenceIndex.build(model, data)
-    fresh = plain.for_model(model).look_closer(
-        feature_map, [plain.neighbour(n.row, n.similarity) for n in near]
+    originals = built.for_model(model).look_closer(feature_map, near)
+    moved = EvidenceIndex.load(built.folder, data=tmp_path)
+    thumbnails = moved.for_model(model).look_closer(
+        feature_map, [moved.neighbour(n.row, n.similarity) for n in near]
     )
-    assert [view.score for view in stored] == pytest.approx([v.score for v in fresh], abs=0.03)
+    assert [v.score for v in originals] == pytest.approx([v.score for v in thumbnails], abs=0.03)
+
+
+def test_stored_regions_of_an_older_release_are_ignored(model, index, query):
+    """0.1.0 could store them as two more columns."""
+    path = index.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["columns"]["patches"] = {"dtype": "|i1", "shape": [24, 64, 256]}
+    manifest["columns"]["projection"] = {"dtype": "<f4", "shape": [256, 256]}
+    path.write_text(json.dumps(manifest))
+    features, _, photo_path = query
+    opened = EvidenceIndex.load(index.folder)
+    assert opened.column("patches") is None
+    assert opened.for_path(model, features, photo_path) == index.for_path(
+        model, features, photo_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -412,7 +383,7 @@ def test_transformers_have_regions_too(architecture, size):
     assert grid.shape[:2] == (1, other.backbone.num_features)
     tokens = feature_map.flatten(1, -2) if feature_map.ndim == 4 else feature_map[:, 1:]
     assert torch.equal(grid.flatten(2).transpose(1, 2), tokens)
-    with pytest.raises(NBDTError, match="no grid of positions"):
+    with pytest.raises(NBDTError, match="grid of positions"):
         feature_grid(other, feature_map.flatten(1))
 
 
@@ -467,7 +438,7 @@ def test_lines_that_are_no_marks_are_refused_by_number(index, line):
 def test_unknown_and_ambiguous_images_are_not_marked(index):
     with pytest.raises(EvidenceError, match=r"no image 'kat/0.jpg'.* Did you mean 'cat/0.jpg'"):
         index.mark("kat/0.jpg")
-    with pytest.raises(EvidenceError, match=r"4 images end in '0.jpg'; say which: "):
+    with pytest.raises(EvidenceError, match=r"4 images end in '0.jpg'.*'bus/0.jpg'"):
         index.mark("0.jpg")
     with pytest.raises(EvidenceError, match="at most 2,000 characters"):
         index.mark("cat/0.jpg", why="x" * 2001)
@@ -532,7 +503,7 @@ def test_classes_the_model_does_not_know_are_refused(model, built):
     tree = Hierarchy.from_paths(["animal/cat", "animal/wolf", "vehicle/car", "vehicle/bus"])
     head = type(model.head).from_linear(model.head.linear, tree, rule="marginal")
     other = NBDT(model.backbone, head, model.architecture, model.preprocess).eval()
-    with pytest.raises(EvidenceError, match="1 classes that the model does not know: 'dog'"):
+    with pytest.raises(EvidenceError, match="1 classes .*'dog'"):
         built.for_model(other)
 
 
@@ -582,8 +553,6 @@ def test_bad_queries_are_refused(model, built, query):
     found = near.for_path(features, path)[0].chosen
     with pytest.raises(EvidenceError, match=r"\(8, 8\) positions, got \(7, 7\)"):
         near.look_closer(feature_map, found, np.zeros((7, 7), np.float32))
-    with pytest.raises(EvidenceError, match="Unknown search 'fais'; choose exact or faiss"):
-        EvidenceIndex.load(built.folder, search="fais")
 
 
 def cut(path):
@@ -651,7 +620,7 @@ def test_a_pickled_column_is_not_unpickled(index):
 
 def test_damaged_numbers_are_noticed_when_used(model, index, query):
     with_column("embeddings", put((3, 4), np.nan))(index.folder)
-    with pytest.raises(EvidenceError, match="not finite numbers: it is damaged"):
+    with pytest.raises(EvidenceError, match="not finite numbers"):
         EvidenceIndex.load(index.folder).for_path(model, query[0], query[2])
 
 
@@ -683,7 +652,7 @@ def test_a_reference_never_leads_out_of_the_data(model, data, tmp_path):
         index = EvidenceIndex.build(model, [source])
         folder = tmp_path / "inner"
         folder.mkdir(exist_ok=True)
-        index._pictures.root = folder
+        index._originals.root = folder
         with pytest.raises(ImageError, match="expected the original image"):
             index.neighbour(0, 1).open()
 
