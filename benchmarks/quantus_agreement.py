@@ -23,7 +23,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from nbdt import NBDT
-from nbdt.explain.audit.baselines import method_maps
+from nbdt.explain.audit.methods import method_maps
 from nbdt.explain.audit.perturbation import area, curves, ranked
 from nbdt.explain.audit.sanity import RADIUS, SAMPLES, noisy, sensitivity
 from nbdt.explain.maps.log_odds import log_odds

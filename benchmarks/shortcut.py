@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from nbdt import NBDT
-from nbdt.explain.audit.baselines import method_maps
+from nbdt.explain.audit.methods import method_maps
 from nbdt.explain.audit.shortcut import Shortcut, shortcut
 from nbdt.images.sources import iter_tar
 from nbdt.train.recipe import load_recipe

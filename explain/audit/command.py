@@ -22,7 +22,7 @@ from nbdt.images.sources import ImageSource, iter_files, iter_tar
 from nbdt.model.model import NBDT
 from nbdt.progress import progress
 
-from .baselines import check_method
+from .methods import check_method
 from .report import save, tables
 from .run import Audit, audit, count_steps, default_methods
 

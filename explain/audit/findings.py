@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .baselines import CONTROLS
-from .estimate import Estimate, estimate
+from .methods import CONTROLS
+from .result import Estimate, estimate
 
 if TYPE_CHECKING:
     from .run import Audit, MethodAudit

@@ -21,7 +21,7 @@ from nbdt.files import check_new, new_folder
 
 from ..result.html import document, make
 from ..result.pictures import data_url
-from .baselines import CONTROLS
+from .methods import CONTROLS
 from .findings import CURVES, beaten
 from .run import Audit, MethodAudit
 

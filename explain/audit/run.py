@@ -19,8 +19,8 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..maps.log_odds import measured_log_odds
-from .baselines import CONTROLS, Maps, check_method, has_feature_map, method_maps
-from .estimate import Estimate, estimate, per_image
+from .methods import CONTROLS, Maps, check_method, has_feature_map, method_maps
+from .result import Estimate, estimate, per_image
 from .findings import findings
 from .perturbation import BASELINES, Grid, area, curves, ranked, without_top
 from .sanity import (

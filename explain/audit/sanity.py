@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nbdt.model.model import NBDT
 
 from ..maps.log_odds import log_odds, measured_log_odds
-from .baselines import Maps, Nodes
+from .methods import Maps, Nodes
 
 STAGES = 4
 RADIUS = 0.02  # of the range of pixel values, added to or taken from each pixel

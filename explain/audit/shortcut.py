@@ -13,8 +13,8 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
-from .baselines import Maps, method_maps
-from .estimate import Estimate, estimate
+from .methods import Maps, method_maps
+from .result import Estimate, estimate
 from .perturbation import BASELINES
 
 
@@ -46,7 +46,7 @@ def shortcut(
         model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
         region: (height, width) bool, where the suspect is.
-        method: see `nbdt.explain.audit.baselines.known_methods`.
+        method: see `nbdt.explain.audit.methods.known_methods`.
 
     Raises:
         NBDTError: a region of another size, or none.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nbdt.tree.hierarchy import Hierarchy
 
-from .baselines import Nodes
+from .methods import Nodes
 
 TOP = 0.2  # share of the regions that are hidden
 Values = NDArray[np.float64]

@@ -16,8 +16,8 @@ from torch import nn
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.decide.head import NBDTHead
 from nbdt.explain.audit import baselines, sanity
-from nbdt.explain.audit.baselines import method_maps
-from nbdt.explain.audit.estimate import estimate, per_image
+from nbdt.explain.audit.methods import method_maps
+from nbdt.explain.audit.result import estimate, per_image
 from nbdt.explain.audit.findings import CURVES, beaten
 from nbdt.explain.audit.perturbation import BASELINES, area, blurred, curves, ranked, without_top
 from nbdt.explain.audit.report import markdown, save
