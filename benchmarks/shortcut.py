@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from shortcut_measure import Shortcut, shortcut
 
 from nbdt import NBDT
 from nbdt.explain.audit.methods import method_maps
-from nbdt.explain.audit.shortcut import Shortcut, shortcut
 from nbdt.images.sources import iter_tar
 from nbdt.train.recipe import load_recipe
 from nbdt.train.run import train

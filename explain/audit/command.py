@@ -24,10 +24,11 @@ from nbdt.progress import progress
 
 from .methods import check_method
 from .report import save, tables
-from .run import Audit, audit, count_steps, default_methods
+from .result import Audit
+from .run import audit, count_steps, default_methods
 
 app = typer.Typer(add_completion=False)
-WIDTH = 140  # columns of a terminal that does not say how wide it is
+WIDTH = 140  # columns, if stdout is no terminal
 
 
 @app.command(name="audit")
@@ -35,14 +36,14 @@ def audit_command(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     *,
     data: Annotated[Path, typer.Option(help="A folder of images, or a tar archive of them.")],
-    images: Annotated[int, typer.Option(min=1, help="How many, drawn by the seed.")] = 50,
+    images: Annotated[int, typer.Option(min=1, help="Number of images, drawn with the seed.")] = 50,
     methods: Annotated[
-        str | None, typer.Option(help="Separated by commas; by default those worth comparing.")
+        str | None, typer.Option(help="Separated by commas; by default the most useful.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw, controls, noise and weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="For the draw, controls, noise and weights.")] = 0,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
-    out: Annotated[Path, typer.Option(help="A new folder for JSON, plots and page.")] = Path(
+    out: Annotated[Path, typer.Option(help="A new folder for audit.json and index.html.")] = Path(
         "audit"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
@@ -59,10 +60,10 @@ def audit_command(
     names = list(default_methods(loaded, batch[:1])) if names is None else names
     with progress("steps") as bar:
         steps = bar.add_task("", total=count_steps(len(batch), _count(names)))
-        watch = partial(bar.advance, steps)
-        found = audit(loaded, batch, methods=names, seed=seed, watch=watch)
-    save(found, out)
-    _report(found, out, as_json=as_json)
+        on_steps = partial(bar.advance, steps)
+        result = audit(loaded, batch, methods=names, seed=seed, on_steps=on_steps)
+    save(result, out)
+    _report(result, out, as_json=as_json)
     for message in failed:
         typer.echo(f"error: {message}", err=True)
     if failed:
@@ -70,31 +71,30 @@ def audit_command(
 
 
 def _count(names: Sequence[str]) -> int:
-    """Methods and controls; an audit always has both controls."""
+    """Count methods and both controls, which are always included."""
     return len({*names, "random", "centre"})
 
 
 def _sources(data: Path, split: str | None) -> Iterable[ImageSource]:
-    """Class folders or a plain folder, else an archive."""
+    """Yield the images of a folder or an archive."""
     if data.is_dir():
         return iter_files([data / (split or "")], max_side=AMPLE_SIDE)
     return iter_tar(data, split, max_side=AMPLE_SIDE)
 
 
 def _drawn(sources: Iterable[ImageSource], count: int, seed: int) -> list[ImageSource]:
-    """`count` of the sources, each as likely as any other; of an archive, only those are kept."""
+    """Draw `count` sources uniformly by reservoir sampling: an archive is read only once."""
     chance = random.Random(seed)  # noqa: S311 (a sample, no secret)
-    kept: list[ImageSource] = []
+    sample: list[ImageSource] = []
     for index, source in enumerate(sources):
-        place = index if index < count else chance.randrange(index + 1)
-        if place >= count:
-            continue
-        kept[place : place + 1] = [source]
-    return kept
+        slot = index if index < count else chance.randrange(index + 1)
+        if slot < count:
+            sample[slot : slot + 1] = [source]
+    return sample
 
 
 def _read(model: NBDT, sources: Iterable[ImageSource]) -> tuple[Tensor, list[str]]:
-    """The images as one batch, and a message for each that cannot be read."""
+    """Read the images as one batch, with a message for each unreadable one."""
     batch, failed = [], []
     for source in sources:
         try:
@@ -103,19 +103,19 @@ def _read(model: NBDT, sources: Iterable[ImageSource]) -> tuple[Tensor, list[str
             failed.append(str(error))
     if not batch:
         first = f" The first: {failed[0]}" if failed else ""
-        raise NBDTError(f"There are no readable images to audit on.{first}")
+        raise NBDTError(f"Expected at least one readable image.{first}")
     return torch.stack(batch).to(model.device), failed
 
 
-def _report(found: Audit, out: Path, *, as_json: bool) -> None:
+def _report(result: Audit, out: Path, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        typer.echo(json.dumps(result.to_dict()))
         return
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH
-    for table in tables(found):
+    for table in tables(result):
         console.print(table)
-    for finding in found.findings:
+    for finding in result.findings:
         console.print(f"- {finding}", markup=False)
     typer.echo(f"written: {out / 'index.html'}")

@@ -1,59 +1,50 @@
-"""What an audit's measures say, in sentences: a method's merits and its failures alike."""
+"""The findings of an audit in sentences: merits and failures of each method."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
 
 from .methods import CONTROLS
-from .result import Estimate, estimate
+from .result import Estimate, MethodAudit, Values, estimate
 
-if TYPE_CHECKING:
-    from .run import Audit, MethodAudit
-
-SANE = 0.5  # rank correlation with maps of a network without trained weights: above, they ignore it
+SANE = 0.5  # largest rank correlation with the maps of random weights that passes
 CURVES = ("deletion blur", "insertion blur", "deletion mean", "insertion mean")
 
 
-def findings(audit: Audit) -> list[str]:
-    """Sentences on every method that is no control, in order."""
-    found = []
-    for name, method in audit.methods.items():
-        if name not in CONTROLS:
-            found += [f"{name}: {sentence}" for sentence in _sentences(audit, method)]
-    return found
-
-
-def _sentences(audit: Audit, method: MethodAudit) -> list[str]:
-    return [_faithful(audit, method), _specific(method), _sane(method)]
+def findings(methods: Mapping[str, MethodAudit]) -> list[str]:
+    """Return sentences on every method that is no control, in order."""
+    return [
+        f"{name}: {sentence}"
+        for name, method in methods.items()
+        if name not in CONTROLS
+        for sentence in (_faithful(methods, name), _specific(method), _sane(method))
+    ]
 
 
 def advantage(method: MethodAudit, control: MethodAudit, curve: str) -> Estimate:
-    """How much better a method's area is than a control's, image by image: above 0 is better.
+    """Return by how much a method's area is better than a control's, image by image.
 
     Deletion should fall early (a small area), insertion rise early (a large one).
     """
-    difference: NDArray[np.float64] = method.values[curve] - control.values[curve]
+    difference: Values = method.values[curve] - control.values[curve]
     return estimate(-difference if curve.startswith("deletion") else difference)
 
 
-def beaten(audit: Audit, name: str) -> dict[str, list[str]]:
-    """For each curve the controls that a method beats, by an interval that excludes 0."""
-    method = audit.methods[name]
+def beaten(methods: Mapping[str, MethodAudit], name: str) -> dict[str, list[str]]:
+    """Return for each curve the controls that a method beats, with an interval above 0."""
+    method = methods[name]
     return {
         curve: [
             control
             for control in CONTROLS
-            if control != name and advantage(method, audit.methods[control], curve).low > 0
+            if control != name and advantage(method, methods[control], curve).low > 0
         ]
         for curve in CURVES
     }
 
 
-def _faithful(audit: Audit, method: MethodAudit) -> str:
-    won = beaten(audit, method.method)
+def _faithful(methods: Mapping[str, MethodAudit], name: str) -> str:
+    won = beaten(methods, name)
     lost = [
         f"{control} under {curve}"
         for curve, controls in won.items()
@@ -61,10 +52,10 @@ def _faithful(audit: Audit, method: MethodAudit) -> str:
         if control not in controls
     ]
     if not lost:
-        return "finds what decides: on every curve better than both controls."
+        return "finds what decides: better than both controls on every curve."
     if not any(won.values()):
-        return "FAILS to find what decides: on no curve better than a random map or the centre."
-    return f"finds what decides only in part: not shown better than {', '.join(lost)}."
+        return "FAILS to find what decides: better than a random map or the centre on no curve."
+    return f"finds what decides in part: no better, or not surely, than {', '.join(lost)}."
 
 
 def _specific(method: MethodAudit) -> str:
@@ -75,8 +66,7 @@ def _specific(method: MethodAudit) -> str:
     if all(value.low > 0.5 for value in pair):
         return (
             f"is specific: its top regions move their own decision more than others ({shown} of "
-            "comparisons along a path, blur and mean; a map that is no decision's own wins at most "
-            "half)."
+            "comparisons along a path, blur and mean; one map for all decisions wins at most half)."
         )
     word = "FAILS to be" if all(value.mean <= 0.5 for value in pair) else "is not surely"
     return f"{word} specific to its decision ({shown} of comparisons along a path, blur and mean)."

@@ -1,6 +1,6 @@
-"""Every map an audit can compare: `explain`'s methods, more of Captum's, and controls.
+"""The maps that an audit compares: methods of `explain`, more of Captum's, and controls.
 
-A control knows nothing of the decision: a method that does not beat all of them explains nothing.
+A control ignores the decision: a method that does not beat the controls explains nothing.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def method_maps(
     method: str,
     rng: np.random.Generator | None = None,
 ) -> Maps:
-    """For every image one map, (height, width), for each decision of its path.
+    """Return for every image one map, (height, width), for each decision of its path.
 
     Args:
         model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
         nodes: for every image the nodes of a path, from below the root to a leaf.
         method: one of `known_methods()`.
-        rng: what the "random" control draws from.
+        rng: for the "random" control.
 
     Raises:
         NBDTError: an unknown method, or one that this network's layers do not allow.
@@ -54,7 +54,7 @@ def method_maps(
     if method in METHODS:
         return list(input_maps(model, images, nodes, method))
     classes = [model.hierarchy.class_indices[path[-1]] for path in nodes]
-    return [found.maps for found in explain(model, images, classes=classes, method=method)]
+    return [result.maps for result in explain(model, images, classes=classes, method=method)]
 
 
 def known_methods() -> list[str]:
@@ -63,11 +63,11 @@ def known_methods() -> list[str]:
 
 
 def check_method(method: str) -> None:
-    """Raises NBDTError, with the nearest names, for what is no method."""
-    known = known_methods()
-    if method not in known:
+    """Raise NBDTError, with the nearest names, for an unknown method."""
+    names = known_methods()
+    if method not in names:
         raise NBDTError(
-            f"Unknown method {method!r}; there are {', '.join(known)}.{nearest(method, known)}"
+            f"Unknown method {method!r}; choose one of {', '.join(names)}.{nearest(method, names)}"
         )
 
 
@@ -80,9 +80,9 @@ def _random(nodes: Nodes, rng: np.random.Generator) -> Maps:
 
 
 def _centre(nodes: Nodes, _: np.random.Generator) -> Maps:
-    """A Gaussian in the middle, where photographers put their subject."""
-    places = (np.arange(SIDE) + 0.5) / SIDE - 0.5
-    square = places[:, None] ** 2 + places**2
+    """A Gaussian at the centre, where the subject of most photographs is."""
+    offsets = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    square = offsets[:, None] ** 2 + offsets**2
     values = np.exp(-square / (2 * CENTRE**2)).astype(np.float32)
     return [(values,) * len(path) for path in nodes]
 
@@ -97,7 +97,7 @@ CONTROLS: Mapping[str, Callable[[Nodes, np.random.Generator], Maps]] = {
 
 
 class _Scores(nn.Module):
-    """Images to (batch, scores), with the feature map in reach of Captum's layer methods."""
+    """Images to (batch, scores), with a module at the feature map for Captum's layer methods."""
 
     def __init__(self, model: NBDT, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class _Scores(nn.Module):
 
 
 class _FromFeatures(_Scores):
-    """The same, without the gradients before the feature map: frozen weights will do."""
+    """The same without gradients before the feature map, so that weights may be frozen."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, scores)."""
@@ -137,14 +137,14 @@ def _layer_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
 
 
 def _class_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
-    """Captum's LayerGradCam of the class logit, as if it explained each decision on the way.
+    """Captum's LayerGradCam of the class logit, used for each decision on the path.
 
-    What a model without node maps offers.
+    This is what a model without node maps offers.
     """
     leaves = [[model.hierarchy.class_indices[path[-1]]] for path in nodes]
     function = _FromFeatures(model, lambda logits: logits)
-    found = _captum_grad_cam(model, function, images, leaves, clip=False)
-    return [maps * len(path) for maps, path in zip(found, nodes, strict=True)]
+    class_maps = _captum_grad_cam(model, function, images, leaves, clip=False)
+    return [maps * len(path) for maps, path in zip(class_maps, nodes, strict=True)]
 
 
 def _captum_grad_cam(
@@ -155,19 +155,19 @@ def _captum_grad_cam(
     if not has_feature_map(model, images):
         raise NBDTError(
             f"{model.architecture!r} has no feature map of channels × height × width before its "
-            "pooling, which Captum's LayerGradCam needs; leave it out of the methods."
+            "pooling, which Captum's LayerGradCam needs; choose other methods."
         )
     method = LayerGradCam(function, function.tap)
 
     def maps(image: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = method.attribute(image, target, relu_attributions=clip)
-        return found
+        values: Tensor = method.attribute(image, target, relu_attributions=clip)
+        return values
 
     return _each(maps, images, targets)
 
 
 def has_feature_map(model: NBDT, images: Tensor) -> bool:
-    """Whether the backbone ends in (batch, channels, height, width)."""
+    """Return whether the backbone ends in (batch, channels, height, width)."""
     with torch.inference_mode():
         shape = model.feature_map(images[:1]).shape
     return len(shape) == 4 and shape[1] != shape[2] == shape[3]
@@ -180,21 +180,21 @@ def _saliency(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
     method = Saliency(_Scores(model, _decisions(model)))
 
     def maps(image: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = method.attribute(image.requires_grad_(), target)
-        return found
+        values: Tensor = method.attribute(image.requires_grad_(), target)
+        return values
 
     return _each(maps, images, nodes)
 
 
 def _each(maps: Callable[[Tensor, Tensor], Tensor], images: Tensor, targets: Nodes) -> Maps:
-    """`maps` of each image repeated for its targets, summed over channels."""
-    found = []
+    """Compute `maps` of each image for each of its targets, summed over channels."""
+    results = []
     with torch.inference_mode(False), torch.enable_grad():
-        for image, own in zip(images, targets, strict=True):
-            batch = image.detach().clone().expand(len(own), -1, -1, -1).clone()
-            values = maps(batch, torch.tensor(own, device=batch.device)).detach().sum(dim=1)
-            found.append(tuple(values.float().cpu().numpy()))
-    return found
+        for image, nodes in zip(images, targets, strict=True):
+            batch = image.detach().clone().expand(len(nodes), -1, -1, -1).clone()
+            values = maps(batch, torch.tensor(nodes, device=batch.device)).detach().sum(dim=1)
+            results.append(tuple(values.float().cpu().numpy()))
+    return results
 
 
 CAPTUM: Mapping[str, Callable[[NBDT, Tensor, Nodes], Maps]] = {

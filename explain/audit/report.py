@@ -1,4 +1,4 @@
-"""An audit to read: tables, plots, JSON and one page that works offline."""
+"""An audit as tables in the terminal, JSON, and one HTML page with plots that works offline."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from nbdt.files import check_new, new_folder
 
 from ..result.html import document, make
 from ..result.pictures import data_url
-from .methods import CONTROLS
 from .findings import CURVES, beaten
-from .run import Audit, MethodAudit
+from .methods import CONTROLS
+from .result import Audit, MethodAudit
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
 TABLE_STYLE = """
@@ -34,8 +34,8 @@ td, th { padding: 4px 10px 4px 0; text-align: left; vertical-align: bottom; }
 """
 
 
-class Part(NamedTuple):
-    """One table: what it is about, its columns, and a row for each method."""
+class MeasureTable(NamedTuple):
+    """A table of measures: title, explanation, columns, and a row for each method."""
 
     title: str
     note: str
@@ -43,28 +43,28 @@ class Part(NamedTuple):
     rows: list[tuple[str, ...]]
 
 
-def parts(audit: Audit) -> list[Part]:
-    """The measures as two tables of text: mean over images and its 95 % interval."""
+def measure_tables(audit: Audit) -> list[MeasureTable]:
+    """Return the measures as two tables: means over images and 95 % intervals."""
     made = audit.made
     return [
-        Part(
+        MeasureTable(
             f"does it find what decides? {made['images']} images, {made['decisions']} decisions",
             "Area under the decision's probability while regions are hidden (deletion) or shown "
-            "(insertion), those that the map ranks highest first. The last column counts the "
-            "curves on which a method is better than random maps and than the centre.",
+            "(insertion), highest in the map first. The last column counts the curves on which a "
+            "method is better than both controls.",
             ("method", "deletion, blur ↓", "insertion, blur ↑", "deletion, mean ↓",
              "insertion, mean ↑", "beats controls"),
             [_faithful_row(audit, method) for method in audit.methods.values()],
         ),
-        Part(
+        MeasureTable(
             "is it this decision's, and the weights'? (random weights and noise: "
             f"{made['checked_images']} images)",
             f"Specific: how often hiding a map's top {made['top_share']:.0%} moves its own decision "
-            "more than the others on the path; a map that is the same for all decisions reaches "
-            "50 % at most. Random weights: rank correlation with the map after all weights were "
-            "replaced, signed and absolute. Noise: largest relative change of the map under "
-            f"{made['noise_samples']} draws of ± {made['noise_radius']:.0%}. Sum: how far the map's "
-            "sum is from the log-odds it explains, where it promises to be.",
+            "more than the others on the path; one map for all decisions reaches at most 50 %. "
+            "Random weights: rank correlation with the map of random weights, signed and absolute. "
+            f"Noise: largest relative change of the map under {made['noise_samples']} draws of "
+            f"± {made['noise_radius']:.0%}. Sum: relative error of the map's sum, for methods that "
+            "promise one.",
             ("method", "specific, blur ↑", "specific, mean ↑", "random weights ↓", "absolute ↓",
              "noise ↓", "sum ↓"),
             [_check_row(method) for method in audit.methods.values()],
@@ -76,7 +76,7 @@ def _faithful_row(audit: Audit, method: MethodAudit) -> tuple[str, ...]:
     measured = [str(method.estimates[name]) for name in CURVES]
     if method.method in CONTROLS:
         return (method.method, *measured, "control")
-    won = beaten(audit, method.method).values()
+    won = beaten(audit.methods, method.method).values()
     count = sum(len(controls) == len(CONTROLS) for controls in won)
     return (method.method, *measured, f"{count} of {len(CURVES)}")
 
@@ -84,40 +84,26 @@ def _faithful_row(audit: Audit, method: MethodAudit) -> tuple[str, ...]:
 def _check_row(method: MethodAudit) -> tuple[str, ...]:
     names = ("specificity path_share blur", "specificity path_share mean", "randomised: all",
              "randomised, absolute: all", "max sensitivity", "completeness error")  # fmt: skip
-    found = [method.estimates.get(name) for name in names]
-    return (method.method, *("–" if value is None else str(value) for value in found))
-
-
-# ---- as text -------------------------------------------------------------------------------------
+    values = [method.estimates.get(name) for name in names]
+    return (method.method, *("–" if value is None else str(value) for value in values))
 
 
 def tables(audit: Audit) -> list[Table]:
-    """For the terminal."""
-    found = []
-    for part in parts(audit):
+    """Return tables for the terminal."""
+    tables = []
+    for part in measure_tables(audit):
         table = Table(*part.columns, title=part.title, min_width=len(part.title))
         for row in part.rows:
             table.add_row(*(Text(cell) for cell in row))
-        found.append(table)
-    return found
-
-
-def markdown(audit: Audit) -> str:
-    """For a page of documentation: tables and findings."""
-    lines = []
-    for part in parts(audit):
-        lines += [f"**{part.title[0].upper()}{part.title[1:]}** {part.note}", ""]
-        lines += [f"| {' | '.join(part.columns)} |", "|" + "---|" * len(part.columns)]
-        lines += [f"| {' | '.join(row)} |" for row in part.rows]
-        lines.append("")
-    return "\n".join([*lines, *(f"- {finding}" for finding in audit.findings)]) + "\n"
+        tables.append(table)
+    return tables
 
 
 # ---- as pictures ---------------------------------------------------------------------------------
 
 
 def curve_plot(audit: Audit) -> bytes:
-    """A PNG file: deletion and insertion curves for both baselines."""
+    """Draw deletion and insertion curves for both baselines as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
@@ -136,7 +122,7 @@ def curve_plot(audit: Audit) -> bytes:
 
 
 def check_plot(audit: Audit) -> bytes:
-    """A PNG file: specificity, and rank correlation as weights are randomised from the head down."""
+    """Draw specificity, and rank correlation as weights are randomised from the head down, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -168,7 +154,7 @@ def check_plot(audit: Audit) -> bytes:
 
 
 def _look(method: str, index: int) -> dict[str, Any]:
-    """Controls are grey and broken, methods coloured."""
+    """Return the line style: grey and dashed for controls, coloured for methods."""
     if method in CONTROLS:
         return {"color": "#777777", "linestyle": ("--", ":")[list(CONTROLS).index(method)]}
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": "-"}
@@ -184,13 +170,13 @@ def _png(figure: Any) -> bytes:
 
 
 def page(audit: Audit, plots: Sequence[bytes]) -> str:
-    """One HTML file that loads and runs nothing: findings, tables, plots, how it was made."""
+    """Return one HTML file without scripts or links: findings, tables, plots, settings."""
     title = "How far its explanations can be trusted"
     body = make(
         "main",
         make("h1", title),
         make("section", *_findings(audit), class_="card"),
-        *(_section(part) for part in parts(audit)),
+        *(_section(part) for part in measure_tables(audit)),
         *(_figure(plot) for plot in plots),
         make("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
     )
@@ -198,15 +184,15 @@ def page(audit: Audit, plots: Sequence[bytes]) -> str:
 
 
 def _findings(audit: Audit) -> Iterator[Element]:
-    """The sentences under the name of their method."""
-    said = (finding.partition(": ") for finding in audit.findings)
-    for method, group in groupby(said, key=itemgetter(0)):
+    """Group the sentences by method."""
+    split = (finding.partition(": ") for finding in audit.findings)
+    for method, group in groupby(split, key=itemgetter(0)):
         lines = (make("li", sentence[0].upper() + sentence[1:]) for *_, sentence in group)
         yield make("h3", method)
         yield make("ul", *lines, class_="findings")
 
 
-def _section(part: Part) -> Element:
+def _section(part: MeasureTable) -> Element:
     header = make("tr", *(make("th", name) for name in part.columns))
     rows = (make("tr", *(make("td", cell, class_="number") for cell in row)) for row in part.rows)
     table = make("div", make("table", header, *rows), style="overflow-x: auto")
@@ -222,22 +208,18 @@ def _figure(plot: bytes) -> Element:
 
 
 def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
-    """Write JSON, tables (Markdown), plots (PNG) and index.html to a new folder, whole or not at all.
+    """Write audit.json and index.html to a new folder, atomically.
 
-    ``manifest.json`` is written last and holds the hash of every file.
+    ``manifest.json`` is written last and has the hash of every file.
 
     Raises:
         NBDTError: the folder exists.
         OSError: it cannot be written.
     """
     check_new(folder)
-    plots = [curve_plot(audit), check_plot(audit)]
     files = {
         "audit.json": (json.dumps(audit.to_dict(), indent=1) + "\n").encode(),
-        "tables.md": markdown(audit).encode(),
-        "curves.png": plots[0],
-        "checks.png": plots[1],
-        "index.html": page(audit, plots).encode(),
+        "index.html": page(audit, [curve_plot(audit), check_plot(audit)]).encode(),
     }
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = {"format": "nbdt-audit", "version": 1, "files": hashes}

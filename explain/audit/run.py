@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 import nbdt
@@ -19,10 +17,10 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..maps.log_odds import measured_log_odds
-from .methods import CONTROLS, Maps, check_method, has_feature_map, method_maps
-from .result import Estimate, estimate, per_image
 from .findings import findings
+from .methods import CONTROLS, Maps, check_method, has_feature_map, method_maps
 from .perturbation import BASELINES, Grid, area, curves, ranked, without_top
+from .result import Audit, MethodAudit, Values, per_image
 from .sanity import (
     RADIUS,
     SAMPLES,
@@ -40,76 +38,10 @@ METHODS = (
     *CONTROLS,
 )  # fmt: skip
 STEPS = 8  # of a curve
-CHECKED = 8  # images for randomised weights and noise, which cost many maps each
+CHECKED = 8  # images for random weights and noise, which need many maps each
 CHUNK = 8  # images whose maps are in memory together
 SIGNED, ABSOLUTE = "randomised: ", "randomised, absolute: "
 GRID_SIDES = 4, 16  # fewest and most regions along a side
-
-Values = NDArray[np.float64]
-Watch = Callable[[int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class MethodAudit:
-    """What was measured of one method.
-
-    Attributes:
-        method: its name.
-        values: one value an image by the measure's name; NaN where it does not apply.
-        curves: the mean probabilities over decisions, by "deletion blur" and so on, at equal steps
-            from no region to all.
-        sanity, absolute_sanity: mean rank correlation with the maps of randomised weights, by what
-            is randomised: of the maps, and of their absolute values.
-    """
-
-    method: str
-    values: Mapping[str, Values]
-    curves: Mapping[str, Values]
-    sanity: Mapping[str, float]
-    absolute_sanity: Mapping[str, float]
-
-    @cached_property
-    def estimates(self) -> dict[str, Estimate]:
-        """Mean and 95 % interval of every measure."""
-        return {name: estimate(values) for name, values in self.values.items()}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "method": self.method,
-            "measures": {name: found.to_dict() for name, found in self.estimates.items()},
-            "curves": {name: values.tolist() for name, values in self.curves.items()},
-            "sanity": dict(self.sanity),
-            "absolute_sanity": dict(self.absolute_sanity),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """How far explanations can be trusted: every method's measures, and what follows from them.
-
-    Attributes:
-        methods: by name, in the order that was asked for.
-        made: how: model, hierarchy, images, decisions, grid, settings, seed, versions.
-    """
-
-    methods: Mapping[str, MethodAudit]
-    made: Mapping[str, Any]
-
-    @property
-    def findings(self) -> list[str]:
-        """What the measures say of each method, in sentences; failures included."""
-        return findings(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "format": "nbdt-audit",
-            "version": 1,
-            "made": dict(self.made),
-            "findings": self.findings,
-            "methods": [found.to_dict() for found in self.methods.values()],
-        }
 
 
 def audit(
@@ -120,57 +52,57 @@ def audit(
     steps: int = STEPS,
     checked: int = CHECKED,
     seed: int = 0,
-    watch: Watch = lambda _: None,
+    on_steps: Callable[[int], None] = lambda _: None,
 ) -> Audit:
     """Measure the explanations of a model's own paths on images.
 
     Args:
         model: in evaluation mode; it is not changed.
         images: (batch, 3, height, width) of what `model.preprocess` returns. No labels are needed:
-            what is judged is whether a map tells what moved the model, right or wrong.
-        methods: see `known_methods`; by default `METHODS`, as far as the network allows them.
+            the audit asks whether a map shows what moved the model, right or wrong.
+        methods: see `known_methods`; by default the `METHODS` that the network allows.
         steps: points of a curve after the first.
-        checked: of so many images the maps are made again under noise and with fresh weights.
-        seed: of the controls, of ties, noise and fresh weights.
-        watch: told the number of steps done, out of `count_steps`.
+        checked: images whose maps are repeated under noise and with random weights.
+        seed: for the controls, ties, noise and random weights.
+        on_steps: called with the number of steps just done; `count_steps` gives their sum.
 
     Raises:
         NBDTError: a model in training mode, images of another shape, or an unknown method.
     """
     names = _checked_methods(model, images, methods)
-    subject = _Subject.of(model, images, checked, np.random.default_rng(seed))
+    audited = _Audited.of(model, images, checked, np.random.default_rng(seed))
     measured: dict[str, defaultdict[str, list[Values]]] = {m: defaultdict(list) for m in names}
-    kept: dict[str, Maps] = {method: [] for method in names}
+    first_maps: dict[str, Maps] = {method: [] for method in names}
     for low in range(0, len(images), CHUNK):
         part = slice(low, low + CHUNK)
         for method in names:
-            maps = method_maps(model, images[part], subject.nodes[part], method, subject.rng)
-            for name, values in _measure(subject, part, method, maps, steps):
+            maps = method_maps(model, images[part], audited.nodes[part], method, audited.rng)
+            for name, values in _measure(audited, part, method, maps, steps):
                 measured[method][name].append(values)
-            kept[method] += maps[: max(0, subject.checked - low)]
-            watch(len(images[part]))
-    again = _repeat(subject, kept, seed, watch)
-    found = {
-        method: _summarised(method, measured[method], again[method], subject) for method in names
+            first_maps[method] += maps[: max(0, audited.checked - low)]
+            on_steps(len(images[part]))
+    again = _repeat(audited, first_maps, seed, on_steps)
+    results = {
+        method: _summarised(method, measured[method], again[method], audited) for method in names
     }
-    return Audit(found, _made(subject, steps, seed))
+    return Audit(results, _made(audited, steps, seed), findings(results))
 
 
 def count_steps(images: int, methods: int, checked: int = CHECKED) -> int:
-    """How much `watch` will have been told at the end."""
+    """Return the number of steps of an audit, as reported to `on_steps`."""
     return methods * (images + min(checked, images) * (STAGES + SAMPLES))
 
 
 def default_methods(model: NBDT, images: Tensor) -> tuple[str, ...]:
-    """`METHODS`, without those that this network's layers do not allow."""
+    """Return the `METHODS` that this network's layers allow."""
     if has_feature_map(model, images):
         return METHODS
     return tuple(name for name in METHODS if name not in {"layer grad-cam", "class grad-cam"})
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
-    """The images under audit, and the model's answers to them."""
+class _Audited:
+    """The images under audit and the model's answers."""
 
     model: NBDT
     images: Tensor
@@ -182,7 +114,7 @@ class _Subject:
     rng: np.random.Generator
 
     @classmethod
-    def of(cls, model: NBDT, images: Tensor, checked: int, rng: np.random.Generator) -> _Subject:
+    def of(cls, model: NBDT, images: Tensor, checked: int, rng: np.random.Generator) -> _Audited:
         tree = model.hierarchy
         with torch.inference_mode():
             parts = images.split(CHUNK)
@@ -195,7 +127,7 @@ class _Subject:
 
 
 def _grid(maps: Maps) -> Grid:
-    """The positions of the model's own maps, within `GRID_SIDES`."""
+    """Return the grid of the model's own maps, limited to `GRID_SIDES`."""
     low, high = GRID_SIDES
     height, width = (min(max(side, low), high) for side in maps[0][0].shape)
     return height, width
@@ -214,26 +146,27 @@ def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str] | None)
         check_method(method)
     if not [method for method in methods if method not in CONTROLS]:
         raise NBDTError("Name at least one method that is no control, such as 'grad-cam'.")
-    wanted = [*methods, *(name for name in CONTROLS if name not in methods)]
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys([*methods, *CONTROLS]))
 
 
 # ---- measured --------------------------------------------------------------------------------
 
 
 def _measure(
-    subject: _Subject, part: slice, method: str, maps: Maps, steps: int
+    audited: _Audited, part: slice, method: str, maps: Maps, steps: int
 ) -> Iterator[tuple[str, Values]]:
-    """Every measure of some images' maps: one value, or one curve, a decision."""
-    model, images, nodes = subject.model, subject.images[part], subject.nodes[part]
-    order = ranked(maps, nodes, subject.grid, subject.rng)
+    """Yield the measures of some images' maps by name: a value or a curve for each decision."""
+    model, images, nodes = audited.model, audited.images[part], audited.nodes[part]
+    order = ranked(maps, nodes, audited.grid, audited.rng)
     for baseline in BASELINES:
         pair = curves(model, images, order, baseline, steps)
         for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
             yield f"{kind} {baseline}", curve
         after = without_top(model, images, order, baseline, TOP).astype(np.float64)
-        found = specificity(subject.log_odds[part], after, nodes, subject.spread, model.hierarchy)
-        for name, values in vars(found).items():
+        specific = specificity(
+            audited.log_odds[part], after, nodes, audited.spread, model.hierarchy
+        )
+        for name, values in vars(specific).items():
             yield f"specificity {name} {baseline}", values
     errors = completeness_error(model, images, nodes, maps, method)
     if errors is not None:
@@ -241,37 +174,37 @@ def _measure(
 
 
 def _repeat(
-    subject: _Subject, kept: Mapping[str, Maps], seed: int, watch: Watch
+    audited: _Audited, first_maps: Mapping[str, Maps], seed: int, on_steps: Callable[[int], None]
 ) -> dict[str, dict[str, Values]]:
-    """The maps of some images again, under noise and with fresh weights: one value a decision."""
-    images, nodes = subject.images[: subject.checked], subject.nodes[: subject.checked]
-    found: dict[str, dict[str, Values]] = {method: {} for method in kept}
+    """Compare maps with those under noise and with random weights: a value for each decision."""
+    images, nodes = audited.images[: audited.checked], audited.nodes[: audited.checked]
+    values: dict[str, dict[str, Values]] = {method: {} for method in first_maps}
     for _ in range(SAMPLES):
-        changed = noisy(subject.model, images, subject.rng)
-        for method, before in kept.items():
-            after = method_maps(subject.model, changed, nodes, method, subject.rng)
-            worst = found[method].get("max sensitivity", np.array(0.0))
-            found[method]["max sensitivity"] = np.maximum(worst, sensitivity(before, after))
-            watch(len(images))
-    for stage, model in randomised(subject.model, seed=seed):
-        for method, before in kept.items():
-            after = method_maps(model, images, nodes, method, subject.rng)
+        changed = noisy(audited.model, images, audited.rng)
+        for method, before in first_maps.items():
+            after = method_maps(audited.model, changed, nodes, method, audited.rng)
+            worst = values[method].get("max sensitivity", np.array(0.0))
+            values[method]["max sensitivity"] = np.maximum(worst, sensitivity(before, after))
+            on_steps(len(images))
+    for stage, model in randomised(audited.model, seed=seed):
+        for method, before in first_maps.items():
+            after = method_maps(model, images, nodes, method, audited.rng)
             signed, absolute = correlations(before, after).T
-            found[method][SIGNED + stage] = signed
-            found[method][ABSOLUTE + stage] = absolute
-            watch(len(images))
-    return found
+            values[method][SIGNED + stage] = signed
+            values[method][ABSOLUTE + stage] = absolute
+            on_steps(len(images))
+    return values
 
 
 def _summarised(
-    method: str, parts: Mapping[str, list[Values]], again: Mapping[str, Values], subject: _Subject
+    method: str, parts: Mapping[str, list[Values]], again: Mapping[str, Values], audited: _Audited
 ) -> MethodAudit:
-    counts = np.array([len(path) for path in subject.nodes])
+    counts = np.array([len(path) for path in audited.nodes])
     whole = {name: np.concatenate(values) for name, values in parts.items()}
     lines = {name: values for name, values in whole.items() if values.ndim == 2}
     single = {name: area(v) if v.ndim == 2 else v for name, v in whole.items()}
     values = {name: per_image(v, counts) for name, v in single.items()}
-    values |= {name: per_image(v, counts[: subject.checked]) for name, v in again.items()}
+    values |= {name: per_image(v, counts[: audited.checked]) for name, v in again.items()}
     mean_curves = {
         name: np.array([per_image(point, counts).mean() for point in v.T])
         for name, v in lines.items()
@@ -283,22 +216,22 @@ def _summarised(
 
 def _means(values: Mapping[str, Values], prefix: str) -> dict[str, float]:
     return {
-        name.removeprefix(prefix): float(found.mean())
-        for name, found in values.items()
+        name.removeprefix(prefix): float(measured.mean())
+        for name, measured in values.items()
         if name.startswith(prefix)
     }
 
 
-def _made(subject: _Subject, steps: int, seed: int) -> Mapping[str, Any]:
+def _made(audited: _Audited, steps: int, seed: int) -> Mapping[str, Any]:
     return {
-        "model": model_hash(subject.model),
-        "architecture": subject.model.architecture,
-        "rule": subject.model.rule,
-        "hierarchy": subject.model.hierarchy.hash,
-        "images": len(subject.images),
-        "decisions": sum(map(len, subject.nodes)),
-        "checked_images": subject.checked,
-        "regions": list(subject.grid),
+        "model": model_hash(audited.model),
+        "architecture": audited.model.architecture,
+        "rule": audited.model.rule,
+        "hierarchy": audited.model.hierarchy.hash,
+        "images": len(audited.images),
+        "decisions": sum(map(len, audited.nodes)),
+        "checked_images": audited.checked,
+        "regions": list(audited.grid),
         "steps": steps,
         "top_share": TOP,
         "noise_radius": RADIUS,

@@ -1,7 +1,7 @@
-"""Whether maps depend on the weights, hold still under noise, and add up.
+"""Sanity checks of maps: dependence on weights, stability under noise, completeness.
 
 - Parameter randomisation (Adebayo et al., *Sanity checks for saliency maps*, 2018), cascading from
-  the head down: a map that stays as it was has not looked at the weights.
+  the head down: a map that does not change ignores the weights.
 - Maximum sensitivity (Yeh et al., *On the (in)fidelity and sensitivity of explanations*, 2019).
 - Completeness: whether a map's values sum to what it explains (Sundararajan et al., 2017).
 """
@@ -24,7 +24,7 @@ from ..maps.log_odds import log_odds, measured_log_odds
 from .methods import Maps, Nodes
 
 STAGES = 4
-RADIUS = 0.02  # of the range of pixel values, added to or taken from each pixel
+RADIUS = 0.02  # of the pixel range
 SAMPLES = 3
 Values = NDArray[np.float64]
 
@@ -33,11 +33,14 @@ Values = NDArray[np.float64]
 
 
 def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
-    """The model with ever more fresh weights, from the head down: (what is fresh, a copy).
+    """Yield copies of the model with more and more random weights, from the head down.
 
-    The first has a fresh head, the last no trained weight at all; between them the backbone's
-    layers fall in equal parts, the last layers first. Fresh means initialised as PyTorch does it;
-    parameters without such a way (class tokens, layer scales) are drawn with their own spread.
+    The first copy has a random head, the last no trained weight; in between, the backbone's layers
+    are randomised in equal parts, the last layers first. Layers are initialised as in PyTorch;
+    parameters without an initialisation (class tokens, layer scales) keep their spread.
+
+    Yields:
+        The name of the randomised part, and the copy.
     """
     changed = copy.deepcopy(model).requires_grad_(requires_grad=False)
     layers = list(_layers(changed.backbone))[::-1]
@@ -54,7 +57,7 @@ def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tup
 
 
 def _layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module that has parameters of its own, in the order of registration."""
+    """Yield every module with parameters of its own, in the order of registration."""
     for name, module in backbone.named_modules():
         if next(module.parameters(recurse=False), None) is not None:
             yield name, module
@@ -71,10 +74,7 @@ def _refresh(layer: nn.Module) -> None:
 
 
 def rank_correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Spearman's coefficient of two maps' values; 0 where only one of them is constant.
-
-    Two constant maps are the same map: 1.
-    """
+    """Return Spearman's coefficient of two maps; 0 if one is constant, 1 if both are."""
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(values) for values in (first.ravel(), second.ravel())])
@@ -86,7 +86,7 @@ def rank_correlation(first: NDArray[np.float32], second: NDArray[np.float32]) ->
 
 
 def correlations(before: Maps, after: Maps) -> Values:
-    """(decisions, 2) rank correlation of the maps, signed and of their absolute values."""
+    """Return (decisions, 2) rank correlations of the maps, signed and absolute."""
     pairs = [
         (first, second)
         for old, new in zip(before, after, strict=True)
@@ -101,7 +101,7 @@ def correlations(before: Maps, after: Maps) -> Values:
 
 
 def noisy(model: NBDT, images: Tensor, rng: np.random.Generator, radius: float = RADIUS) -> Tensor:
-    """Images with uniform noise of up to `radius` of the range of pixel values, either way."""
+    """Add uniform noise of up to ± `radius` of the pixel range."""
     spread = torch.tensor(model.preprocess.std)[:, None, None]
     noise = torch.from_numpy(rng.uniform(-radius, radius, images.shape)).float()
     return images + (noise / spread).to(images)
@@ -111,7 +111,7 @@ def sensitivity(before: Maps, after: Maps) -> Values:
     """``‖after − before‖ / ‖before‖`` (Frobenius) of each decision's map: (decisions,).
 
     Its maximum over samples of noise is Yeh et al.'s maximum sensitivity, relative to the map as in
-    Quantus. NaN for a map of zeros, to which nothing can be relative.
+    Quantus. NaN for a map of zeros.
     """
     return np.array(
         [
@@ -151,15 +151,15 @@ def completeness_error(
     """
     if method not in REFERENCE:
         return None
-    own = measured_log_odds(model, images)
+    full = measured_log_odds(model, images)
     if REFERENCE[method] == "image":
         nothing = measured_log_odds(model, torch.zeros_like(images[:1]))
     else:
         nothing = _without_features(model, images)
     errors = []
     for row, (path, values) in enumerate(zip(nodes, maps, strict=True)):
-        change = own[row, list(path)] - nothing[0, list(path)]
-        total = torch.tensor([value.sum(dtype=np.float64) for value in values], dtype=own.dtype)
+        change = full[row, list(path)] - nothing[0, list(path)]
+        total = torch.tensor([value.sum(dtype=np.float64) for value in values], dtype=full.dtype)
         errors.append(((total - change).abs() / change.abs().mean().clamp(min=1e-12)).numpy())
     return np.concatenate(errors)
 

@@ -1,9 +1,9 @@
-"""Node specificity: does a decision's map point at that decision, or at the object in general?
+"""Node specificity: does a map show what matters to its decision, or the object in general?
 
-The top regions of one decision's map are hidden; its own log-odds should fall by more than those of
-the other decisions change. Log-odds of different decisions are made comparable by their spread over
-the audited images. A map that is the same for every decision on a path cannot win more than half of
-the comparisons along it: where it wins one, the same hidden regions lose it the other way round.
+The top regions of one decision's map are hidden; its log-odds should fall more than those of the
+other decisions change. Log-odds are divided by their spread over the audited images. One map for
+all decisions of a path wins at most half of the comparisons: each win is a loss of the other
+decision.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from nbdt.tree.hierarchy import Hierarchy
 
 from .methods import Nodes
+from .result import Values
 
 TOP = 0.2  # share of the regions that are hidden
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Specificity:
-    """One value a decision; NaN where there is nothing to compare with.
+    """One value for each decision; NaN if there is no other decision.
 
     Attributes:
-        own: fall of the decision's log-odds, in its spreads over images.
-        path: mean absolute change of the other decisions on its path, in theirs.
-        path_share: share of the other decisions on its path that change by less than it falls.
-        tree_share: the same among all other decisions of the tree.
+        own: fall of the decision's log-odds, in spreads over images.
+        path: mean absolute change of the other decisions on its path, in spreads.
+        path_share: share of the other decisions on its path that change less than it falls.
+        tree_share: the same among all other decisions of the hierarchy.
     """
 
     own: Values
@@ -40,15 +40,15 @@ class Specificity:
 
 
 def spreads(log_odds: Values) -> Values:
-    """(images, nodes) to (nodes,): standard deviation over images, 1 where there is none."""
-    found = log_odds.std(axis=0)
-    return np.where(found > 1e-9, found, 1.0)
+    """Return the standard deviation over images of (images, nodes) log-odds; 1 where it is 0."""
+    deviation = log_odds.std(axis=0)
+    return np.where(deviation > 1e-9, deviation, 1.0)
 
 
 def specificity(
     before: Values, after: Values, nodes: Nodes, spread: Values, hierarchy: Hierarchy
 ) -> Specificity:
-    """How specific maps are whose top regions were hidden.
+    """Measure specificity from log-odds before and after the top regions are hidden.
 
     Args:
         before: (images, nodes) log-odds.
@@ -77,7 +77,7 @@ def specificity(
 
 
 def _other_decisions(log_odds: Values, path: Sequence[int], hierarchy: Hierarchy) -> list[int]:
-    """For every inner node its likeliest child, on the path the child that was chosen."""
+    """Return for every inner node its likeliest child, or the chosen one on the path."""
     chosen = {hierarchy.parents[node]: node for node in path}
     return [
         chosen.get(inner, max(hierarchy.children[inner], key=lambda child: log_odds[child]))

@@ -1,4 +1,4 @@
-"""Does a suspected region, such as a watermark or a coloured patch, decide what the model says?"""
+"""Measures whether a suspected region, such as a watermark, decides the answer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.errors import NBDTError
+from nbdt.explain.audit.methods import Maps, method_maps
+from nbdt.explain.audit.perturbation import BASELINES
+from nbdt.explain.audit.result import Estimate, estimate
 from nbdt.model.model import NBDT
-
-from .methods import Maps, method_maps
-from .result import Estimate, estimate
-from .perturbation import BASELINES
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What maps say of a region, and what the model does without it.
+    """The share of maps on a region, and the answers without it.
 
     Attributes:
         area: share of the image that the region covers: the mass a map gets there by chance.
