@@ -26,8 +26,8 @@ from PIL import Image
 
 from nbdt.decide.head import NBDTHead
 from nbdt.demo.editing import panel as edit_panel
-from nbdt.demo.ui.part import part
-from nbdt.demo.ui.stage import Stage
+from nbdt.demo.ui.component import component
+from nbdt.demo.ui.context import PageContext
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.views.answer import answer_view, draw_answer
 from nbdt.demo.views.node import draw_node, node_view
@@ -41,17 +41,17 @@ MODEL = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"
 BAR = 200  # milliseconds
 
 
-def stage_of(model: NBDT, *, whole: bool) -> tuple[Stage, gr.HTML]:
+def context_of(model: NBDT, *, whole: bool) -> tuple[PageContext, gr.HTML]:
     """The page's parts; not `whole`: the tree and the edit's panel alone."""
     with gr.Blocks(analytics_enabled=False) as page:
         tree, edits, strip = tree_view.tree_view(), edit_panel.edit_view(), strip_view()
         others = ((answer_view(model), draw_answer), (strip, draw_strip), (node_view(), draw_node))
         parts = ((tree, tree_view.draw), (edits, edit_panel.draw_edits), *(others if whole else ()))
-        stage = Stage(
-            page=page, store=None, visitor=gr.State(None), tree=tree, strip=strip,
-            note=part("note", "note.js", text=""), parts=parts, apply_data=None,
+        context = PageContext(
+            page=page, store=None, visitor=gr.State(None), tree=tree,
+            note=component("note", "note.js", text=""), components=parts, apply_data=None,
         )  # fmt: skip
-    return stage, edits
+    return context, edits
 
 
 def photographs(count: int) -> list[Image.Image]:
@@ -79,11 +79,11 @@ def payload(tree: Hierarchy, rng: random.Random) -> dict[str, Any]:
 
 def measure(model: NBDT, edits: int, *, whole: bool) -> list[tuple[float, float]]:
     """Milliseconds of each edit that could be made: by the clock, and of the core."""
-    stage, view = stage_of(model, whole=whole)
+    context, view = context_of(model, whole=whole)
     visitor, rng, found = Visitor.new(model), random.Random(0), []
     for image in photographs(RECENT):
         visitor.show(image)
-    panel = edit_panel._Panel(stage, view)
+    panel = edit_panel._Panel(context, view)
     while len(found) < edits:
         event = SimpleNamespace(_data=payload(visitor.hierarchy, rng))
         before, start, busy = visitor.stack, time.perf_counter(), time.process_time()

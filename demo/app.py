@@ -1,8 +1,9 @@
-"""The page as Gradio blocks. Logic lives in the rooms below; here it is only laid out and wired."""
+"""The page as Gradio blocks: its layout, and what its events call."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,13 +17,12 @@ from nbdt.explain import explain
 from nbdt.explain.result.pictures import overlays
 from nbdt.model.model import NBDT
 
-from .corrections.panel import correction_panel, correction_part
+from .corrections.panel import correction_component, correction_panel
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
-from .errors import refused
 from .examples import examples, examples_view
-from .forgotten import tell_forgotten
-from .ui.part import part
-from .ui.stage import Stage
+from .ui.component import component
+from .ui.context import PageContext
+from .ui.events import FORGOTTEN, QUICK, mark_arrived, payload, refused
 from .uploads import opened, photograph, refuse_addresses, upload_folder
 from .views.answer import answer_view, draw_answer
 from .views.node import draw_node, node_view
@@ -36,19 +36,14 @@ if TYPE_CHECKING:
 
     from .store import Store
 
-STATE_S = 2 * 3600  # seconds after its last photograph that a visitor is forgotten
+STATE_S = 2 * 3600  # seconds after a visitor's last photograph until their state is dropped
 FILES_S = 3600  # seconds that an uploaded file is kept
 TOP = (
     '<header class="nbdt-top"><h1>See the decision</h1><p class="nbdt-lead">A network that answers '
     "with a path, from the general to the particular. At every fork you see how sure it was, and "
     "which part of the photograph decided.</p></header>"
 )
-QUICK: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "trigger_mode": "multiple",
-    "api_visibility": "private",
-}
+NETWORK: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network"}
 
 
 def build(
@@ -59,76 +54,87 @@ def build(
     apply_data: Path | None = None,
     source: str = "MODEL",
 ) -> gr.Blocks:
-    """The page for one model.
+    """Return the page for one model.
 
     Args:
-        model: what answers, in evaluation mode.
+        model: the model that answers, in evaluation mode.
         store: keeps corrections and saved hierarchies; without one nothing is kept.
         index: training photographs for both sides of each step.
-        apply_data: photographs that corrections are applied with; None where nobody may.
-        source: what the model is called on the command line.
+        apply_data: the training data for applying corrections; None if visitors may not apply any.
+        source: the model's name on the command line.
 
     Raises:
         NBDTError: the index belongs to another network.
     """
     if index is not None:
         index.for_model(model)
-    # Read by every component when it is made; of our own, so that it can be emptied by age.
+    # Every component reads this when it is made. A folder of our own can be emptied by age.
     os.environ["GRADIO_TEMP_DIR"] = str(upload_folder())
     with gr.Blocks(
         title="NBDT: see the decision", analytics_enabled=False, delete_cache=(600, FILES_S)
     ) as page:
-        newcomer = Visitor.new(model, index)
-        visitor = gr.State(newcomer, time_to_live=STATE_S)
+        first = Visitor.new(model, index)
+        visitor = gr.State(first, time_to_live=STATE_S)
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
-        with gr.Row(elem_classes="nbdt-stage"):
-            with gr.Column(scale=4, min_width=300, elem_classes="nbdt-left"):
-                photo = photograph(
-                    "Photograph", sources=["upload", "webcam", "clipboard"], elem_id="nbdt-photo"
-                )
-                chosen = examples_view(model)
-            with gr.Column(scale=7, min_width=300, elem_classes="nbdt-right"):
-                answer = answer_view(model)
-                tree = tree_view()
-                tree.props |= _first_tree(newcomer)
-                node = node_view()
-                edits = edit_view()
-        strip = strip_view()
-        note = part("note", "note.js", text="")
-        correction = correction_part()
-        stage = Stage(
+        photo, examples_row, tree, drawn = _layout(first, source)
+        note = component("note", "note.js", text="")
+        correction = correction_component()
+        context = PageContext(
             page=page,
             store=store,
             visitor=visitor,
             tree=tree,
-            strip=strip,
             note=note,
-            parts=(
-                (answer, draw_answer),
-                (tree, draw_tree),
-                (strip, partial(draw_strip, source=source)),
-                (node, draw_node),
-                (edits, draw_edits),
-                correction,
-            ),
+            components=(*((view, draw) for view, draw in drawn.values()), correction),
             apply_data=apply_data,
         )
-        edit_panel(stage, edits)
-        correction_panel(stage, correction[0], model)
-        _wire_photograph(stage, photo, chosen, answer)
-        _wire_nodes(stage, node)
-        tell_forgotten(stage, {tree: "reply", edits: "said", correction[0]: "reply"})
-        _api(model)
+        edit_panel(context, drawn["edits"][0])
+        correction_panel(context, correction[0], model)
+        _wire_photograph(context, photo, examples_row, drawn["answer"][0])
+        _wire_nodes(context, drawn["node"][0])
+        if store is None:  # otherwise the correction panel handles the event
+            page.load(mark_arrived, visitor, visitor, **QUICK)
+        _explain_api(model)
         edit_api(model)
     refuse_addresses(page)
     return cast(gr.Blocks, page)
 
 
+def _layout(
+    first: Visitor, source: str
+) -> tuple[gr.Image, gr.HTML, gr.HTML, dict[str, tuple[gr.HTML, Callable[[Visitor], gr.HTML]]]]:
+    """Place the components; returns the input, the examples, the tree, and what is drawn by name."""
+    with gr.Row(elem_classes="nbdt-stage"):
+        with gr.Column(scale=4, min_width=300, elem_classes="nbdt-left"):
+            photo = photograph(
+                "Photograph", sources=["upload", "webcam", "clipboard"], elem_id="nbdt-photo"
+            )
+            examples_row = examples_view(first.model)
+        with gr.Column(scale=7, min_width=300, elem_classes="nbdt-right"):
+            answer = answer_view(first.model)
+            tree = tree_view()
+            # The hierarchy comes with the page: no second request.
+            path = path_record(first.stack, first.model.rule, None)
+            tree.props |= {"tree": tree_record(first.hierarchy), "path": path}
+            node = node_view()
+            edits = edit_view()
+    drawn = {
+        "answer": (answer, draw_answer),
+        "tree": (tree, draw_tree),
+        "strip": (strip_view(), partial(draw_strip, source=source)),
+        "node": (node, draw_node),
+        "edits": (edits, draw_edits),
+    }
+    return photo, examples_row, tree, drawn
+
+
 # ---- events ------------------------------------------------------------------------------------
 
 
-def _wire_photograph(stage: Stage, photo: gr.Image, chosen: gr.HTML, answer: gr.HTML) -> None:
-    outputs = [stage.visitor, *stage.shown]
+def _wire_photograph(
+    context: PageContext, photo: gr.Image, examples_row: gr.HTML, answer: gr.HTML
+) -> None:
+    outputs = [context.visitor, *context.outputs]
 
     def show(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
         visitor.arrived = True
@@ -137,57 +143,46 @@ def _wire_photograph(stage: Stage, photo: gr.Image, chosen: gr.HTML, answer: gr.
                 visitor.show(opened(path))
             else:
                 visitor.photo = None
-            return visitor, *stage.redraw(visitor)
+            return visitor, *context.redraw(visitor)
         except NBDTError as error:
             raise refused(error) from None
 
     def pick(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
-        found = examples().get(str(field(event, "name")))
-        if found is None:
+        example = examples().get(str(payload(event).get("name")))
+        if example is None:
             raise refused("There is no such example; choose one of those on the page.")
-        return str(found.path), *show(visitor, str(found.path))
+        return str(example.path), *show(visitor, str(example.path))
 
     def change(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
-        """Also called after an example was picked, which is shown already."""
+        """Show an upload; an example that was picked is shown already."""
         try:
-            known = visitor.photo.hash if visitor.photo else None
-            if path and picture_hash(opened(path)) == known:
-                return visitor, *(gr.skip() for _ in stage.shown)
+            current = visitor.photo.hash if visitor.photo else None
+            if path and picture_hash(opened(path)) == current:
+                return visitor, *(gr.skip() for _ in context.outputs)
         except NBDTError as error:
             raise refused(error) from None
         return show(visitor, path)
 
-    # Not `input`: that comes once more, with the old file, when a photograph is taken away.
+    # Not `input`: it fires again, with the old file, when a photograph is removed.
     photo.change(
         change,
-        [stage.visitor, photo],
+        [context.visitor, photo],
         outputs,
         show_progress_on=answer,
-        api_visibility="private",
-        concurrency_id="network",
         concurrency_limit=2,
+        **NETWORK,
     )
-    chosen.pick(
-        pick,
-        stage.visitor,
-        [photo, *outputs],
-        show_progress_on=answer,
-        api_visibility="private",
-        concurrency_id="network",
-    )
+    examples_row.pick(pick, context.visitor, [photo, *outputs], show_progress_on=answer, **NETWORK)
 
 
-def _first_tree(newcomer: Visitor) -> dict[str, str]:
-    """The tree comes with the page: no second request."""
-    tree, rule = newcomer.hierarchy, newcomer.model.rule
-    return {"tree": tree_record(tree), "path": path_record(newcomer.stack, rule, None)}
-
-
-def _wire_nodes(stage: Stage, node: gr.HTML) -> None:
-    def select(visitor: Visitor, event: gr.EventData) -> gr.HTML:
+def _wire_nodes(context: PageContext, node: gr.HTML) -> None:
+    def select(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
+        note: dict[str, Any] = {"text": "" if visitor.arrived else FORGOTTEN}
+        if not visitor.arrived:
+            return gr.skip(), gr.HTML(**note)
         try:
-            visitor.select(field(event, "id"))
-            return draw_node(visitor, photo=False)
+            visitor.select(payload(event).get("id"))
+            return draw_node(visitor, photo=False), gr.HTML(**note)
         except NBDTError as error:
             raise refused(error) from None
 
@@ -195,21 +190,16 @@ def _wire_nodes(stage: Stage, node: gr.HTML) -> None:
         visitor.selected = None
         return draw_node(visitor, photo=False)
 
-    stage.tree.node_select(select, stage.visitor, node, **QUICK)
-    node.node_close(close, stage.visitor, node, **QUICK)
-
-
-def field(event: gr.EventData, name: str) -> Any:
-    """What the browser sent under that name; None if it sent nothing or no event at all."""
-    data = getattr(event, "_data", None)
-    return data.get(name) if isinstance(data, dict) else None
+    # The note shows what a forgotten visitor reads: Gradio shows errors of queued events alone.
+    context.tree.node_select(select, context.visitor, [node, context.note], **QUICK)
+    node.node_close(close, context.visitor, node, **QUICK)
 
 
 # ---- for programs ------------------------------------------------------------------------------
 
 
-def _api(model: NBDT) -> None:
-    """``/explain``: one image to the path as JSON, beside one picture a decision."""
+def _explain_api(model: NBDT) -> None:
+    """Offer ``/explain``: it takes one image and returns the path as JSON and a picture a decision."""
     with gr.Row(visible=False):
         image, record, pictures = photograph("image"), gr.JSON(), gr.Gallery(format="png")
         go = gr.Button()
@@ -218,11 +208,12 @@ def _api(model: NBDT) -> None:
         if not image:
             raise refused("Send one image.")
         try:
-            found = explain(model, opened(image))[0]
+            explanation = explain(model, opened(image))[0]
         except NBDTError as error:
             raise refused(error) from None
-        captions = [decision.children[decision.chosen] for decision in found.path]
-        return found.path.to_dict(), list(zip(overlays(found), captions, strict=True))
+        captions = [decision.children[decision.chosen] for decision in explanation.path]
+        pairs = zip(overlays(explanation), captions, strict=True)
+        return explanation.path.to_dict(), list(pairs)
 
     go.click(
         explain_image,

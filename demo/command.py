@@ -129,7 +129,7 @@ def _logins_of(path: Path) -> list[tuple[str, str]]:
 
 def _store(url: str | None) -> Store | None:
     from .store import Store
-    from .store.place import default_url
+    from .store.url import default_url
 
     return None if url == NO_STORE else Store.open(default_url() if url is None else url)
 

@@ -14,8 +14,7 @@ from PIL import Image
 from nbdt.images.image import open_image
 from nbdt.model.model import NBDT
 
-from .ui.part import dump, jpeg_url, part
-from .ui.static_files import FOLDER
+from .ui.component import STATIC, component, dump, jpeg_url
 
 # cat: Stefan van der Walt, coffee: Rachel Michetti, both CC0; rocket: SpaceX, public domain; all as
 # in scikit-image. The others come with Gradio.
@@ -44,7 +43,7 @@ def _opened(path: Path) -> Image.Image:
 def examples() -> dict[str, Example]:
     """By name; those of Gradio where it has them."""
     folder = Path(str(files("gradio"))) / "media_assets" / "images"
-    places = {name: FOLDER / file for name, file in OWN.items()}
+    places = {name: STATIC / file for name, file in OWN.items()}
     places |= {name: folder / file for name, file in GRADIO.items()}
     return {name: Example(name, path) for name, path in places.items() if path.is_file()}
 
@@ -60,7 +59,7 @@ def examples_view(model: NBDT) -> gr.HTML:
         }
         for example in sorted(examples().values(), key=lambda e: not knows(model, e.name))
     ]
-    return part("examples", "examples.js", label="Examples", examples=dump(shown))
+    return component("examples", "examples.js", label="Examples", examples=dump(shown))
 
 
 def knows(model: NBDT, word: str) -> bool:

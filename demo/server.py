@@ -20,7 +20,7 @@ import nbdt
 from nbdt.errors import NBDTError
 
 from .examples import examples
-from .ui.static_files import styles
+from .ui.component import styles
 from .ui.theme import theme
 
 MAX_BYTES = 20 * 2**20  # of an upload

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nbdt.images.image import open_image
 
-from .errors import refused
+from .ui.events import refused
 from .visitor import MAX_SIDE
 
 MAX_PIXELS = 50_000_000  # a generous camera; strangers may send anything

@@ -26,7 +26,7 @@ from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
-from .ui.part import jpeg_url
+from .ui.component import jpeg_url
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex

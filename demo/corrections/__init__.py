@@ -1,1 +1,1 @@
-"""Saying what was wrong, and the commands and models that come of it."""
+"""Corrections: collecting them on the page, exporting them, and the models trained with them."""

@@ -17,8 +17,8 @@ from nbdt.model.model import NBDT
 from nbdt.model.saved import bundled
 
 from ..store import Store
-from ..store.place import StoreError
 from ..store.records import ModelVersion
+from ..store.url import StoreError
 from .export import export
 from .model_versions import pending
 
@@ -56,7 +56,7 @@ def apply_corrections(
     waiting = store.corrections(pending=pending(parent, store.model_versions()))
     if not waiting:
         raise StoreError(
-            f"There is nothing in {store.place!r} that this model ({parent[:12]}…) has not learnt "
+            f"There is nothing in {store.location!r} that this model ({parent[:12]}…) has not learnt "
             "yet; `nbdt corrections list` says what is there."
         )
     out.mkdir(parents=True, exist_ok=True)

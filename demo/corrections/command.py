@@ -15,7 +15,7 @@ from nbdt.correction import Correction
 from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP
 from nbdt.progress import counted, escape_terminal
 
-from ..store.place import STORE_HELP, StoreError
+from ..store.url import STORE_HELP, StoreError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 photos_app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -42,7 +42,7 @@ def list_command(
     """List corrections, oldest first."""
     with _opened(store) as opened:
         found = opened.corrections(visitor=visitor)
-        place = opened.place
+        location = opened.location
     for saved in found:
         if as_json:
             record = json.loads(saved.correction.to_json())
@@ -55,7 +55,7 @@ def list_command(
             f"{saved.id}  {saved.correction.time}  {_statement(saved.correction)}"
             f"{kept}{learned}, visitor {saved.visitor[:8]}"
         )
-    typer.echo(f"{counted(len(found), 'correction')} in {escape_terminal(place)}", err=True)
+    typer.echo(f"{counted(len(found), 'correction')} in {escape_terminal(location)}", err=True)
 
 
 @app.command("export")
@@ -139,7 +139,7 @@ def marks_command(
     as_json: JsonOption = False,
 ) -> None:
     """List training images that people called bad evidence; or make that count for everybody."""
-    from .evidence_marks import mark_index
+    from ..store.marks import mark_index
 
     with _opened(store) as opened:
         found = opened.marks(visitor=visitor)

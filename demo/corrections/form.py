@@ -1,4 +1,4 @@
-"""The form in which a visitor says what is wrong: its data, drawn by static/correction.js."""
+"""The correction form: its data, which static/correction.js draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import gradio as gr
 from nbdt.decide.paths import Decision
 from nbdt.images.image import ImageError
 
-from ..ui.part import dump, jpeg_url, part
+from ..ui.component import component, dump, jpeg_url
 from ..visitor import Photograph, Visitor
 
 PICTURE = 360  # pixels of the square on which a region is drawn
@@ -20,9 +20,9 @@ THUMBNAIL = 112  # pixels of evidence
 _pictures: WeakKeyDictionary[Photograph, str] = WeakKeyDictionary()
 
 
-def correction_part() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
-    """The form, not yet placed, and what draws it for a visitor: a part of `Stage.parts`."""
-    form = part(
+def correction_component() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
+    """Return the form, not yet placed, and the function that draws it for a visitor."""
+    form = component(
         "correct", "correction.js", label="Correct this answer",
         record="", classes="", evidence="", reply="", render=False,
     )  # fmt: skip
@@ -30,20 +30,20 @@ def correction_part() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
 
 
 def draw_form(visitor: Visitor) -> gr.HTML:
-    """For the photograph that the visitor looks at."""
+    """Draw the form for the photograph that the visitor sees."""
     return gr.HTML(**form_props(visitor))
 
 
 def form_props(visitor: Visitor) -> dict[str, Any]:
-    """Its properties: what the form is about. No evidence until somebody asks for it."""
+    """Return the form's properties, without evidence, which is sent on request only."""
     if visitor.photo is None or visitor.photo.layer is None:
         return {"record": "", "evidence": ""}
-    found = visitor.explanation()
+    path = visitor.explanation().path
     record = {
         "photo": _picture(visitor.photo),
         "key": f"{visitor.photo.hash} {visitor.hierarchy.hash}",
-        "answer": found.path.class_name,
-        "steps": [_step(decision) for decision in found.path],
+        "answer": path.class_name,
+        "steps": [_step(decision) for decision in path],
         "has_evidence": visitor.index is not None,
     }
     classes = dump(list(visitor.hierarchy.classes))
@@ -51,15 +51,15 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
 
 
 def evidence_record(visitor: Visitor) -> str:
-    """The training images behind the answer, each once, with a small picture."""
+    """Return the training images behind the answer, each once, with a small picture."""
     shown: dict[str, dict[str, Any]] = {}
     if visitor.index is None:
         return dump([])
-    for decision, found in zip(
-        visitor.explanation().path, visitor.explanation().evidence, strict=True
-    ):
-        for child, side in ((decision.chosen, found.chosen), (decision.runner_up, found.rejected)):
-            for neighbour in side:
+    explanation = visitor.explanation()
+    for decision, evidence in zip(explanation.path, explanation.evidence, strict=True):
+        sides = (decision.chosen, evidence.chosen), (decision.runner_up, evidence.rejected)
+        for child, neighbours in sides:
+            for neighbour in neighbours:
                 try:
                     picture = jpeg_url(neighbour.open(), THUMBNAIL)
                 except ImageError:

@@ -10,8 +10,8 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..store import Store
-from ..store.place import StoreError
 from ..store.records import ModelVersion, Pending
+from ..store.url import StoreError
 
 LOADED = 4  # versions in memory beside the model that the page was opened with
 

@@ -1,32 +1,31 @@
-"""Correcting a decision: the form, what the visitor said so far, and the models that learnt."""
+"""The correction panel: wiring of the form and the history, their handlers, and ``/correct``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import gradio as gr
 
+from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex
 from nbdt.model.model import NBDT
 
 from ..store import Store
-from ..store.learning import evidence_hash
-from ..store.place import StoreError
-from ..ui.part import dump
-from ..ui.stage import Stage
+from ..store.marks import evidence_hash, view_without_bad
+from ..store.url import StoreError
+from ..ui.component import dump
+from ..ui.context import PageContext
+from ..ui.events import QUICK, for_arrived, mark_arrived, payload, refused, sequence_number
+from ..uploads import opened, photograph
 from ..visitor import Visitor
-from .api import correction_api
-from .evidence_marks import own_view
-from .form import correction_part as correction_part  # noqa: PLC0414 - a part of the panel
+from .form import correction_component as correction_component  # noqa: PLC0414 - the panel's form
 from .form import draw_form, evidence_record, form_props
-from .history import compared_record, history_part, history_record
-from .identity import is_token, new_token, visitor_id
+from .history import compared_record, history_component, history_record
 from .model_versions import ModelVersions
-from .saving import save_once
-from .statement import stated
+from .submission import is_token, new_token, parse_correction, save_once, visitor_id
 from .teaching import Teaching
 
 OFF = (
@@ -35,60 +34,59 @@ OFF = (
 )
 
 KEY = "nbdt-visitor"  # of the token in the browser's storage
-QUICK: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "trigger_mode": "multiple",
-    "api_visibility": "private",
-}
 
 
-def correction_panel(stage: Stage, form: gr.HTML, model: NBDT) -> None:
-    """Lay out and wire the panel; without a store, one line that says how to turn it on.
+def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
+    """Place and wire the panel; without a store, one line that says how to turn it on.
 
     Args:
-        stage: the page. With its `apply_data` everybody who reaches the page may have the model
-            taught, or, with a login, everybody who is logged in.
-        form: of `correction_part`.
-        model: what the page was opened with.
+        context: the page. With its `apply_data` every visitor who may use the page may train the
+            model.
+        form: from `correction_component`.
+        model: the model that the page was opened with.
     """
-    if stage.store is None:
-        form.visible = False  # it is a part of the stage all the same
+    if context.store is None:
+        form.visible = False  # it is a component of the page in either case
         cast(Any, form).render()
         gr.HTML(OFF, html_template=OFF, js_on_load=None, apply_default_css=False)
         return
     cast(Any, form).render()
-    history = history_part()
+    history = history_component()
     # The secret hides nothing here: it keeps the token readable after the server was restarted.
     token = gr.BrowserState("", storage_key=KEY, secret=KEY)
-    index = stage.visitor.value.index
-    desk = Desk(stage, stage.store, form, history, ModelVersions(model, stage.store), index)
-    who = [stage.visitor, token]
-    stage.page.load(desk.arrive, who, [stage.visitor, token, history], **QUICK)
-    form.say(desk.say, who, [stage.visitor, form, history], **QUICK)
-    form.evidence_wanted(desk.evidence, who, form, **QUICK)
-    form.mark(desk.mark, who, [stage.visitor, *stage.shown, history], **QUICK)
-    history.withdraw(desk.withdraw, who, [stage.visitor, history], **QUICK)
-    history.good_again(desk.good_again, who, [stage.visitor, *stage.shown, history], **QUICK)
-    history.look(desk.look, who, [stage.visitor, history], **QUICK)
+    visitor, index = context.visitor, context.visitor.value.index
+    versions = ModelVersions(model, context.store)
+    handlers = _Handlers(context, context.store, form, history, versions, index)
+    inputs, everything = [visitor, token], [visitor, *context.outputs, history]
+    context.page.load(handlers.arrive, inputs, [visitor, token, history], **QUICK)
+
+    def on(event: Any, handle: Callable[..., Any], outputs: list[Any]) -> None:
+        event(for_arrived(handle, form, "reply", outputs), inputs, outputs, **QUICK)
+
+    on(form.correct, handlers.correct, [visitor, form, history])
+    on(form.list_evidence, handlers.list_evidence, [form])
+    on(form.mark, handlers.mark, everything)
+    history.withdraw(handlers.withdraw, inputs, [visitor, history], **QUICK)
+    history.unmark(handlers.unmark, inputs, everything, **QUICK)
+    history.refresh(handlers.refresh, inputs, [visitor, history], **QUICK)
     history.choose(
-        desk.choose, who, [stage.visitor, *stage.shown, history],
+        handlers.choose, inputs, everything,
         show_progress="minimal", api_visibility="private", concurrency_id="network",
     )  # fmt: skip
-    if stage.apply_data is not None:
-        teaching = Teaching(desk.versions, stage.apply_data)
-        history.teach(
-            desk.teach(teaching), who, [stage.visitor, history], show_progress="hidden",
+    if context.apply_data is not None:
+        teaching = Teaching(versions, context.apply_data)
+        history.train(
+            handlers.train(teaching), inputs, [visitor, history], show_progress="hidden",
             api_visibility="private", concurrency_limit=1,
         )  # fmt: skip
-    correction_api(model, stage.store)
+    correction_api(model, context.store)
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
-    """The panel's parts, and what happens when somebody uses them. Payloads are hostile."""
+class _Handlers:
+    """Handlers of the form's and the history's events. What the browser sends is hostile."""
 
-    stage: Stage
+    context: PageContext
     store: Store
     form: gr.HTML
     history: gr.HTML
@@ -96,35 +94,36 @@ class Desk:
     index: EvidenceIndex | None
 
     def arrive(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
-        """The page was opened: know the visitor again, or give the browser a token."""
+        """Recognise the visitor when the page is opened, or give the browser a token."""
+        mark_arrived(visitor)
         kept = token if is_token(token) else new_token()
-        self._know(visitor, kept, request)
-        return visitor, kept, self._said(visitor)
+        self._identify(visitor, kept, request)
+        return visitor, kept, self._history(visitor)
 
-    def say(
+    def correct(
         self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
     ) -> tuple[Any, ...]:
-        """Keep a correction; the answer names its number only once it is on the disk."""
-        payload = _payload(event)
+        """Save a correction; the reply has its number only once it is on the disk."""
+        sent = payload(event)
         try:
-            self._know(visitor, token, request)
+            self._identify(visitor, token, request)
             photo = visitor.photo
             if photo is None or photo.layer is None:
                 raise StoreError("There is no photograph yet; upload one first.")
-            said = stated(payload, photo.hash, visitor.model, visitor.hierarchy)
-            keep = payload.get("keep") is True
-            kept = photo.image if keep else None
-            number = save_once(self.store, said, visitor=visitor.id, photo=kept)
+            correction = parse_correction(sent, photo.hash, visitor.model, visitor.hierarchy)
+            keep = sent.get("keep") is True
+            copy = photo.image if keep else None
+            number = save_once(self.store, correction, visitor=visitor.id, photo=copy)
         except NBDTError as error:
-            return visitor, gr.HTML(reply=_reply(payload, str(error))), gr.skip()
+            return visitor, gr.HTML(reply=_reply(sent, str(error))), gr.skip()
         what = "The photograph is kept with it." if keep else "No photograph was kept."
         text = f"Thank you. Correction {number} is saved. {what}"
-        return visitor, gr.HTML(reply=_reply(payload, text, done=True)), self._said(visitor)
+        return visitor, gr.HTML(reply=_reply(sent, text, done=True)), self._history(visitor)
 
-    def evidence(self, visitor: Visitor, token: object, request: gr.Request) -> gr.HTML:
-        """The training images to choose from."""
+    def list_evidence(self, visitor: Visitor, token: object, request: gr.Request) -> gr.HTML:
+        """Return the training images to choose from."""
         try:
-            self._know(visitor, token, request)
+            self._identify(visitor, token, request)
             return gr.HTML(evidence=evidence_record(visitor))
         except NBDTError as error:
             return gr.HTML(reply=_reply({}, str(error)))
@@ -132,115 +131,115 @@ class Desk:
     def mark(
         self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
     ) -> tuple[Any, ...]:
-        """An image is bad evidence: it no longer counts for this visitor."""
-        payload = _payload(event)
+        """Mark an image as bad evidence: it no longer counts for this visitor."""
+        sent = payload(event)
         try:
-            self._know(visitor, token, request)
-            reference = self._mark(visitor, payload, bad=True)
+            self._identify(visitor, token, request)
+            reference = self._save_mark(visitor, sent, bad=True)
         except NBDTError as error:
-            return self._redrawn(visitor, _reply(payload, str(error)))
+            return self._redrawn(visitor, _reply(sent, str(error)))
         text = (
             f"Thank you. {reference} no longer counts as evidence for you. What is shown changed."
         )
-        return self._redrawn(visitor, _reply(payload, text, done=True))
+        return self._redrawn(visitor, _reply(sent, text, done=True))
 
-    def good_again(
+    def unmark(
         self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
     ) -> tuple[Any, ...]:
-        """Take that back."""
-        payload = _payload(event)
+        """Take a mark back."""
+        sent = payload(event)
         try:
-            self._know(visitor, token, request)
-            self._mark(visitor, payload, bad=False)
+            self._identify(visitor, token, request)
+            self._save_mark(visitor, sent, bad=False)
         except NBDTError as error:
-            return self._redrawn(visitor, _reply(payload, str(error)))
+            return self._redrawn(visitor, _reply(sent, str(error)))
         return self._redrawn(visitor, "")
 
     def withdraw(
         self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
     ) -> tuple[Any, ...]:
-        """Delete a correction of one's own."""
-        number = _payload(event).get("id")
+        """Delete one of the visitor's own corrections."""
+        number = payload(event).get("id")
         try:
-            self._know(visitor, token, request)
+            self._identify(visitor, token, request)
             if type(number) is not int or abs(number) >= 2**31:
                 raise StoreError("There is no correction of yours with that number.")
             self.store.delete_corrections([number], visitor=visitor.id)
             text = f"Correction {number} is deleted."
         except NBDTError as error:
             text = str(error)
-        return visitor, self._said(visitor, text)
+        return visitor, self._history(visitor, text)
 
-    def look(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
-        """Whether there is a new model."""
-        self._know(visitor, token, request)
-        return visitor, self._said(visitor)
+    def refresh(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
+        """Look for a new model."""
+        self._identify(visitor, token, request)
+        return visitor, self._history(visitor)
 
     def choose(
         self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
     ) -> tuple[Any, ...]:
-        """Another version of the model, for this visitor; their photographs before and after."""
-        number = _payload(event).get("id")
+        """Give this visitor another version of the model; show their photographs before and after."""
+        number = payload(event).get("id")
         try:
-            self._know(visitor, token, request)
+            self._identify(visitor, token, request)
             if type(number) is not int:
                 raise StoreError("There is no such version of this model.")
             visitor.use(self.versions.load(number))
-            self._own_evidence(visitor)
+            self._update_evidence(visitor)
             compared = compared_record(visitor, self.versions)
         except NBDTError as error:
             return self._redrawn(visitor, "", str(error))
         name = f"version {number}" if number else "the first version"
         return self._redrawn(visitor, "", f"You now see {name} of the model.", compared)
 
-    def teach(self, teaching: Teaching) -> Callable[..., Iterator[tuple[Any, ...]]]:
-        """Apply corrections in a process of its own, and say how it goes."""
+    def train(self, teaching: Teaching) -> Callable[..., Iterator[tuple[Any, ...]]]:
+        """Return the handler that applies corrections in another process and reports progress."""
 
         def run(visitor: Visitor, token: object, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-            self._know(visitor, token, request)
+            self._identify(visitor, token, request)
             try:
                 for line in teaching.run(visitor.model):
                     yield visitor, gr.HTML(progress=line)
                 text = "The model has learnt. Try the new version."
             except NBDTError as error:
                 text = str(error)
-            yield visitor, self._said(visitor, text)
+            yield visitor, self._history(visitor, text)
 
         return run
 
-    # ---- what they share ------------------------------------------------------------------------
+    # ---- shared by the handlers -----------------------------------------------------------------
 
-    def _know(self, visitor: Visitor, token: object, request: gr.Request) -> None:
-        known = visitor_id(token, request)
-        if visitor.id != known:
-            visitor.id = known
-            self._own_evidence(visitor)
+    def _identify(self, visitor: Visitor, token: object, request: gr.Request) -> None:
+        identity = visitor_id(token, request)
+        if visitor.id != identity:
+            visitor.id = identity
+            self._update_evidence(visitor)
 
-    def _own_evidence(self, visitor: Visitor) -> None:
+    def _update_evidence(self, visitor: Visitor) -> None:
         if self.index is None:
             return
         try:
             self.index.for_model(visitor.model)
-            visitor.index = own_view(self.index, self.store, visitor.id)
+            visitor.index = view_without_bad(self.index, self.store, visitor.id)
         except NBDTError:  # of another network
             visitor.index = None
         visitor.forget()
 
-    def _mark(self, visitor: Visitor, payload: dict[str, Any], *, bad: bool) -> str:
-        if self.index is None or not isinstance(payload.get("reference"), str):
+    def _save_mark(self, visitor: Visitor, sent: dict[str, Any], *, bad: bool) -> str:
+        if self.index is None or not isinstance(sent.get("reference"), str):
             raise StoreError("There is no such training image.")
-        rows = self.index.rows_of(payload["reference"])
+        rows = self.index.rows_of(sent["reference"])
         reference = self.index.reference(rows[0])
-        note = payload.get("note")
+        note = sent.get("note")
         why = note if isinstance(note, str) else ""
         evidence = evidence_hash(self.index)
         self.store.mark_evidence(evidence, reference, visitor=visitor.id, bad=bad, why=why)
-        self._own_evidence(visitor)
+        self._update_evidence(visitor)
         return reference
 
-    def _said(self, visitor: Visitor, text: str = "", compared: str | None = None) -> gr.HTML:
+    def _history(self, visitor: Visitor, text: str = "", compared: str | None = None) -> gr.HTML:
         evidence = None if self.index is None else evidence_hash(self.index)
-        may_apply = self.stage.apply_data is not None
+        may_apply = self.context.apply_data is not None
         try:
             record = history_record(visitor, self.versions, evidence, may_apply=may_apply)
         except NBDTError as error:
@@ -253,17 +252,43 @@ class Desk:
     ) -> tuple[Any, ...]:
         drawn = [
             gr.HTML(**form_props(visitor), reply=reply) if draw is draw_form else draw(visitor)
-            for _, draw in self.stage.parts
+            for _, draw in self.context.components
         ]
-        return visitor, *drawn, self._said(visitor, text, compared)
+        return visitor, *drawn, self._history(visitor, text, compared)
 
 
-def _payload(event: gr.EventData) -> dict[str, Any]:
-    data = getattr(event, "_data", None)
-    return data if isinstance(data, dict) else {}
+def _reply(sent: dict[str, Any], text: str, *, done: bool = False) -> str:
+    return dump({"seq": sequence_number(sent), "done": done, "text": text})
 
 
-def _reply(payload: dict[str, Any], text: str, *, done: bool = False) -> str:
-    """An answer to one statement, which the browser knows again by its number."""
-    sent = payload.get("seq")
-    return dump({"seq": sent if type(sent) is int else 0, "done": done, "text": text})
+# ---- for programs ------------------------------------------------------------------------------
+
+
+def correction_api(model: NBDT, store: Store) -> None:
+    """Offer ``/correct``; it answers when the correction is on the disk."""
+    with gr.Row(visible=False):
+        image = photograph("image")
+        sent, saved, go = gr.JSON(label="correction"), gr.JSON(label="saved"), gr.Button()
+
+    def correct(image: str | None, correction: Any, request: gr.Request) -> dict[str, Any]:
+        """Save one correction.
+
+        Args:
+            image: the photograph.
+            correction: `kind`, and its fields: `node` and `child`, `node` and `region`, or `label`;
+                perhaps a `note`; with `"keep": true` a copy of the photograph is kept.
+            request: the request.
+        """
+        try:
+            if not image:
+                raise NBDTError("Send one image, and the correction as JSON.")
+            photo = opened(image)
+            checked = parse_correction(correction, picture_hash(photo), model, model.hierarchy)
+            keep = isinstance(correction, Mapping) and correction.get("keep") is True
+            visitor = visitor_id(None, request)
+            number = save_once(store, checked, visitor=visitor, photo=photo if keep else None)
+        except NBDTError as error:
+            raise refused(error) from None
+        return {"id": number, "image": checked.image, "photograph_kept": keep}
+
+    go.click(correct, [image, sent], saved, api_name="correct")

@@ -15,7 +15,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
-from ..store.place import default_url
+from ..store.url import default_url
 from .model_versions import ModelVersions
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

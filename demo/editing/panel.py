@@ -17,9 +17,9 @@ from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from ..errors import refused
-from ..ui.part import dump, part
-from ..ui.stage import Stage
+from ..ui.component import component, dump
+from ..ui.context import PageContext
+from ..ui.events import QUICK, for_arrived, payload, refused, sequence_number
 from ..visitor import Visitor
 from . import versions
 from .edits import edited, in_words
@@ -29,17 +29,11 @@ from .versions import short_hash
 
 MAX_EDITS = 200  # in one call of the API
 MAX_TEXT = 2**22  # characters of one call
-QUICK: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "trigger_mode": "multiple",
-    "api_visibility": "private",
-}
 
 
 def edit_view() -> gr.HTML:
-    """What an edit changes, and the versions. Its props are JSON text; register it in the stage."""
-    return part(
+    """What an edit changes, and the versions. Its props are JSON text; register it in the context."""
+    return component(
         "edit",
         "edit_effect.js",
         "edit_versions.js",
@@ -113,40 +107,42 @@ def _reference(model: NBDT) -> tuple[Reference | None, str]:
 # ---- events --------------------------------------------------------------------------------------
 
 
-def edit_panel(stage: Stage, view: gr.HTML) -> None:
+def edit_panel(context: PageContext, view: gr.HTML) -> None:
     """Wire the tree's edits and the panel's buttons. Call it inside the page's Blocks.
 
     Args:
-        stage: with the tree and `view` among its parts.
+        context: with the tree and `view` among its parts.
         view: what `edit_view` made.
     """
-    panel, outputs = _Panel(stage, view), [stage.visitor, *stage.shown]
-    stage.tree.tree_edit(panel.change, stage.visitor, outputs, **QUICK)
-    stage.tree.name_wanted(offer_names, stage.visitor, stage.tree, **QUICK)
+    panel, outputs = _Panel(context, view), [context.visitor, *context.outputs]
+    tree, visitor = context.tree, context.visitor
+    tree.tree_edit(for_arrived(panel.change, tree, "reply", outputs), visitor, outputs, **QUICK)
+    tree.name_wanted(for_arrived(offer_names, tree, "reply", [tree]), visitor, tree, **QUICK)
     for name in versions.ACTIONS:
-        getattr(view, f"edit_{name}")(panel.act(name), stage.visitor, outputs, **QUICK)
+        act = for_arrived(panel.act(name), view, "said", outputs)
+        getattr(view, f"edit_{name}")(act, visitor, outputs, **QUICK)
 
 
 @dataclass(frozen=True)
 class _Panel:
     """What events do: each returns the visitor and a value for every part of the page."""
 
-    stage: Stage
+    context: PageContext
     view: gr.HTML
 
     def change(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
         """An edit from the tree."""
         sent, before = payload(event), visitor.stack
-        seq = sent.get("seq") if isinstance(sent.get("seq"), int) else 0
+        seq = sequence_number(sent)
         try:
             visitor.stack = edited(visitor.stack, sent)
             text, tree = _done(sent.get("kind"), visitor.stack), short_hash(visitor.hierarchy)
             reply = {"seq": seq, "ok": True, "text": text, "hash": tree}
-            return self._redrawn(visitor, {self.stage.tree: {"reply": dump(reply)}})
+            return self._redrawn(visitor, {self.context.tree: {"reply": dump(reply)}})
         except NBDTError as error:
             visitor.stack = before
             reply = {"seq": seq, "ok": False, "text": str(error)}
-            return self._only(self.stage.tree, {"reply": dump(reply)})
+            return self._only(self.context.tree, {"reply": dump(reply)})
 
     def act(self, name: str) -> Callable[..., tuple[Any, ...]]:
         """The handler of one of the panel's buttons."""
@@ -154,7 +150,7 @@ class _Panel:
         def handle(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
             before = visitor.stack
             try:
-                props = versions.ACTIONS[name](self.stage.store, visitor, payload(event))
+                props = versions.ACTIONS[name](self.context.store, visitor, payload(event))
                 same = visitor.stack is before
                 return self._only(self.view, props) if same else self._moved(visitor, props)
             except NBDTError as error:
@@ -170,7 +166,7 @@ class _Panel:
         if visitor.selected not in visitor.hierarchy.ids:
             visitor.selected = None
         drawn = []
-        for shown, draw in self.stage.parts:
+        for shown, draw in self.context.components:
             value = draw(visitor)
             added = more.get(shown)
             drawn.append(gr.HTML(**{**value.constructor_args, **added}) if added else value)
@@ -178,7 +174,7 @@ class _Panel:
 
     def _only(self, target: gr.HTML, props: versions.Props) -> tuple[Any, ...]:
         """Everything as it is but these props of one part."""
-        shown = self.stage.shown
+        shown = self.context.outputs
         return gr.skip(), *(gr.HTML(**props) if one is target else gr.skip() for one in shown)
 
 
@@ -190,12 +186,6 @@ def offer_names(visitor: Visitor, event: gr.EventData) -> gr.HTML:
     except NBDTError:
         names = []
     return gr.HTML(names=dump({"seq": sent.get("seq"), "names": names}))
-
-
-def payload(event: gr.EventData) -> dict[str, Any]:
-    """What the browser sent with an event; empty if it was anything but an object."""
-    data = getattr(event, "_data", None)
-    return data if isinstance(data, dict) else {}
 
 
 def _done(kind: object, stack: EditStack) -> str:

@@ -23,7 +23,7 @@ from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from ..ui.part import dump
+from ..ui.component import dump
 from ..visitor import Visitor
 
 if TYPE_CHECKING:

@@ -189,7 +189,7 @@ const labelFields = (record) => {
 const evidenceFields = () => {
   const found = parsed(props.evidence);
   if (!found) {
-    trigger('evidence_wanted', { seq: ++seq });
+    trigger('list_evidence', { seq: ++seq });
     return [make('p', 'nbdt-correct-hint', 'Fetching the training pictures …')];
   }
   if (!found.length) return [make('p', 'nbdt-correct-hint', 'There are none for this answer.')];
@@ -244,7 +244,7 @@ const submit = (record) => {
   waiting = ++seq;
   send.disabled = true;
   tell('Saving …', '');
-  trigger(kind === 'evidence' ? 'mark' : 'say', { ...said, seq: waiting });
+  trigger(kind === 'evidence' ? 'mark' : 'correct', { ...said, seq: waiting });
   clearTimeout(late);
   late = setTimeout(() => {
     send.disabled = false;

@@ -33,7 +33,7 @@ const mark = (reference) => {
   const item = make('li', 'nbdt-said-item'), words = make('div', 'nbdt-said-words');
   words.append(make('p', 'nbdt-said-text', reference), make('p', 'nbdt-said-facts', 'bad evidence, for you'));
   item.append(words, button('Let it count again', 'Let ' + reference + ' count again',
-    () => trigger('good_again', { reference, seq: ++seq })));
+    () => trigger('unmark', { reference, seq: ++seq })));
   return item;
 };
 
@@ -94,7 +94,7 @@ const models = (record) => {
     const many = record.waiting === 1 ? '1 correction waits' : record.waiting + ' corrections wait';
     parts.push(make('p', 'nbdt-said-facts', many + ' to be learnt.'));
     if (record.waiting) {
-      parts.push(button('Teach the model now', '', () => { say('Starting …'); trigger('teach', { seq: ++seq }); }));
+      parts.push(button('Teach the model now', '', () => { say('Starting …'); trigger('train', { seq: ++seq }); }));
     }
   }
   return parts;
@@ -127,4 +127,4 @@ watch('record', draw);
 watch('compared', draw);
 watch('progress', () => { say(props.progress || ''); root.hidden = root.hidden && !props.progress; });
 draw();
-setInterval(() => { if (!document.hidden) trigger('look', { seq: ++seq }); }, EVERY);
+setInterval(() => { if (!document.hidden) trigger('refresh', { seq: ++seq }); }, EVERY);

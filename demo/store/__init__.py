@@ -1,4 +1,4 @@
-"""What the page keeps: corrections, photographs, hierarchies, models, in SQLite or PostgreSQL."""
+"""The page's store in SQLite or PostgreSQL: corrections, photographs, hierarchies, models."""
 
 from __future__ import annotations
 

@@ -13,15 +13,14 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
 from . import records
-from .base import Base
-from .engine import reading, writing
+from .database import Database, reading, writing
 from .limits import at_most, now, room_for_hierarchy
-from .place import StoreError
 from .records import SavedHierarchy
 from .schema import HierarchyRow
+from .url import StoreError
 
 
-class Hierarchies(Base):
+class Hierarchies(Database):
     """Saved hierarchies."""
 
     def save_hierarchy(
@@ -63,13 +62,13 @@ class Hierarchies(Base):
             )  # fmt: skip
             session.add(row)
             session.flush()
-            return records.saved_hierarchy(row)
+            return records.from_row(SavedHierarchy, row)
 
     def hierarchies(self, model: str) -> list[SavedHierarchy]:
         """All versions that were saved for a model, oldest first."""
         query = select(HierarchyRow).where(HierarchyRow.model == model).order_by(HierarchyRow.id)
         with reading(self._engine) as session:
-            return [records.saved_hierarchy(row) for row in session.scalars(query)]
+            return [records.from_row(SavedHierarchy, row) for row in session.scalars(query)]
 
     def hierarchy(self, saved: int) -> Hierarchy:
         """The tree of one version. Raises StoreError if there is none."""

@@ -1,4 +1,4 @@
-"""What strangers may fill a store with."""
+"""Limits of what visitors may fill a store with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from nbdt.errors import listed
 
-from .place import StoreError
-from .schema import CorrectionRow, HierarchyRow, PhotographRow
+from .schema import CorrectionRow, HierarchyRow
+from .url import StoreError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What strangers may fill a store with. Bytes are of photographs, and of hierarchies' JSON."""
+    """Limits of what visitors may fill a store with; a hierarchy's bytes are those of its JSON."""
 
     corrections_of_visitor: int = 1_000
     corrections: int = 1_000_000
@@ -33,19 +33,21 @@ class Limits:
 
 
 def room_for_correction(session: Session, visitor: str, limits: Limits) -> None:
-    """Raises StoreError if the visitor, or everybody together, has said enough."""
-    own = count(session, select(CorrectionRow.id).where(CorrectionRow.visitor == visitor))
+    """Raise StoreError if the visitor, or all together, saved as many corrections as allowed."""
+    by_visitor = count(session, select(CorrectionRow.id).where(CorrectionRow.visitor == visitor))
     instead = "Delete some first."
-    at_most(own + 1, limits.corrections_of_visitor, "corrections of one visitor", instead)
+    at_most(by_visitor + 1, limits.corrections_of_visitor, "corrections of one visitor", instead)
     at_most(count(session, select(CorrectionRow.id)) + 1, limits.corrections,
             "corrections in this store")  # fmt: skip
 
 
 def room_for_hierarchy(session: Session, visitor: str, size: int, limits: Limits) -> None:
-    """Raises StoreError if the visitor, or everybody together, has saved enough hierarchies."""
-    own = count(session, select(HierarchyRow.id).where(HierarchyRow.visitor == visitor))
+    """Raise StoreError if the visitor, or all together, saved as many hierarchies as allowed."""
+    by_visitor = count(session, select(HierarchyRow.id).where(HierarchyRow.visitor == visitor))
     instead = "Download this one instead."
-    at_most(own + 1, limits.hierarchies_of_visitor, "saved hierarchies of one visitor", instead)
+    at_most(
+        by_visitor + 1, limits.hierarchies_of_visitor, "saved hierarchies of one visitor", instead
+    )
     at_most(count(session, select(HierarchyRow.id)) + 1, limits.hierarchies,
             "saved hierarchies in this store", instead)  # fmt: skip
     length = func.length(HierarchyRow.content) + func.length(HierarchyRow.edits)
@@ -54,51 +56,14 @@ def room_for_hierarchy(session: Session, visitor: str, size: int, limits: Limits
             "characters of saved hierarchies in this store", instead)  # fmt: skip
 
 
-def keep_photograph(
-    session: Session,
-    image: str,
-    visitor: str,
-    size: tuple[int, int],
-    data: bytes,
-    *,
-    limits: Limits,
-) -> int:
-    """Store a copy, unless the visitor's is there already; returns its id.
-
-    Raises:
-        StoreError: there is no room for it.
-    """
-    known = session.scalar(
-        select(PhotographRow.id).where(
-            PhotographRow.hash == image, PhotographRow.visitor == visitor
-        )
-    )
-    if known is not None:
-        return known
-    used = select(func.coalesce(func.sum(PhotographRow.size), 0))
-    own = session.scalar(used.where(PhotographRow.visitor == visitor)) or 0
-    instead = "Delete some, or correct without keeping the photograph."
-    at_most(own + len(data), limits.photograph_bytes_of_visitor,
-            "bytes of photographs for one visitor", instead)  # fmt: skip
-    at_most((session.scalar(used) or 0) + len(data), limits.photograph_bytes_in_all,
-            "bytes of photographs in this store", instead)  # fmt: skip
-    row = PhotographRow(
-        visitor=visitor, hash=image, width=size[0], height=size[1], size=len(data), time=now(),
-        data=data,
-    )  # fmt: skip
-    session.add(row)
-    session.flush()
-    return row.id
-
-
 def at_most(number: int, limit: int, of_what: str, remedy: str = "") -> None:
-    """Raises StoreError if `number` is more than `limit`."""
+    """Raise StoreError if `number` is more than `limit`."""
     if number > limit:
         raise StoreError(f"There is room for {limit:,} {of_what}, not {number:,}. {remedy}".strip())
 
 
 def check_texts(*texts: str | None) -> None:
-    """Databases take neither a null character nor half of one beyond the basic plane."""
+    """Raise StoreError for what databases refuse: null characters and lone surrogates."""
     for text in texts:
         if text is not None and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
             raise StoreError(
@@ -108,10 +73,10 @@ def check_texts(*texts: str | None) -> None:
 
 
 def count(session: Session, query: Select[Any]) -> int:
-    """Rows that a query would give."""
+    """Return the number of rows that a query gives."""
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
 def now() -> str:
-    """UTC, ISO 8601."""
+    """Return the UTC time in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

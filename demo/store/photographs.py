@@ -1,36 +1,39 @@
-"""Photographs as they are kept: pixels alone, without loss, so that their hash is still theirs."""
+"""Kept photographs: pixels alone, without loss, so that their hash still identifies them."""
 
 from __future__ import annotations
 
 import io
 
 from PIL import Image
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from nbdt.correction import picture_hash
-from nbdt.images.image import open_image
 
-from .place import StoreError
+from .limits import Limits, at_most, now
+from .schema import PhotographRow
+from .url import StoreError
 
 WEBP_SIDE = 16383  # pixels; the format's limit
 
 
 def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
-    """A lossless WebP, or a PNG where a side is too long for it.
+    """Return a lossless WebP, or a PNG where a side is too long for WebP.
 
     Raises:
-        StoreError: another picture than the one of that hash, or more than `max_bytes`.
+        StoreError: the picture has another hash, or takes more than `max_bytes`.
     """
     if picture_hash(image) != expected_hash:
         raise StoreError(
             "The photograph is not the one that the correction is about; send both together."
         )
     rgb = image.convert("RGB")
-    plain = Image.frombytes("RGB", rgb.size, rgb.tobytes())  # no EXIF, no profile, no comment
+    pixels = Image.frombytes("RGB", rgb.size, rgb.tobytes())  # no EXIF, no profile, no comment
     stream = io.BytesIO()
-    if max(plain.size) <= WEBP_SIDE:
-        plain.save(stream, "WEBP", lossless=True, method=0, exact=True)
+    if max(pixels.size) <= WEBP_SIDE:
+        pixels.save(stream, "WEBP", lossless=True, method=0, exact=True)
     else:
-        plain.save(stream, "PNG", compress_level=3)
+        pixels.save(stream, "PNG", compress_level=3)
     data = stream.getvalue()
     if len(data) > max_bytes:
         raise StoreError(
@@ -40,11 +43,43 @@ def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
     return data
 
 
-def decoded(data: bytes, name: str) -> Image.Image:
-    """The photograph again. Raises ImageError if the database is damaged."""
-    return open_image(data, name=name)
-
-
 def suffix(data: bytes) -> str:
-    """Of a file with these bytes."""
+    """Return the suffix of a file with these bytes."""
     return ".webp" if data[8:12] == b"WEBP" else ".png"
+
+
+def keep_photograph(
+    session: Session,
+    image: str,
+    visitor: str,
+    size: tuple[int, int],
+    data: bytes,
+    *,
+    limits: Limits,
+) -> int:
+    """Store a copy, unless the visitor has one of the same hash; returns its id.
+
+    Raises:
+        StoreError: a limit.
+    """
+    existing = session.scalar(
+        select(PhotographRow.id).where(
+            PhotographRow.hash == image, PhotographRow.visitor == visitor
+        )
+    )
+    if existing is not None:
+        return existing
+    used = select(func.coalesce(func.sum(PhotographRow.size), 0))
+    by_visitor = session.scalar(used.where(PhotographRow.visitor == visitor)) or 0
+    instead = "Delete some, or correct without keeping the photograph."
+    at_most(by_visitor + len(data), limits.photograph_bytes_of_visitor,
+            "bytes of photographs for one visitor", instead)  # fmt: skip
+    at_most((session.scalar(used) or 0) + len(data), limits.photograph_bytes_in_all,
+            "bytes of photographs in this store", instead)  # fmt: skip
+    row = PhotographRow(
+        visitor=visitor, hash=image, width=size[0], height=size[1], size=len(data), time=now(),
+        data=data,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    return row.id

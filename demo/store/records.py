@@ -1,15 +1,15 @@
-"""What a store gives back: frozen results."""
+"""The results that a store returns, all frozen."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from nbdt.correction import Correction
 
-from .schema import CorrectionRow, HierarchyRow, MarkRow, ModelRow, PhotographRow
+from .schema import CorrectionRow, ModelRow
 
 _FIELDS = tuple(field.name for field in fields(Correction))
 
@@ -19,11 +19,11 @@ class SavedCorrection:
     """One correction with its number.
 
     Attributes:
-        id: its number, which no other will ever have.
-        visitor: whose it is.
-        correction: what was said.
+        id: its number, which is never given again.
+        visitor: its owner.
+        correction: the correction itself.
         photograph: id of the kept copy, None without one.
-        learned_by: ids of the model versions that learnt from it.
+        learned_by: ids of the model versions that were trained with it.
     """
 
     id: int
@@ -35,7 +35,7 @@ class SavedCorrection:
 
 @dataclass(frozen=True)
 class StoredPhotograph:
-    """A copy that its owner agreed to; width and height in pixels, size in bytes."""
+    """A copy that its owner agreed to keep; width and height in pixels, size in bytes."""
 
     id: int
     visitor: str
@@ -48,7 +48,7 @@ class StoredPhotograph:
 
 @dataclass(frozen=True)
 class SavedHierarchy:
-    """One version of a named hierarchy; `Store.hierarchy` gives the tree."""
+    """One version of a named hierarchy; `Store.hierarchy` returns it."""
 
     id: int
     visitor: str
@@ -61,7 +61,7 @@ class SavedHierarchy:
 
 @dataclass(frozen=True)
 class EvidenceMark:
-    """What a visitor said of one image of an index."""
+    """A visitor's mark on one image of an evidence index; `evidence` is its `evidence_hash`."""
 
     id: int
     visitor: str
@@ -74,17 +74,17 @@ class EvidenceMark:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A model that learnt from corrections.
+    """A model that was trained with corrections.
 
     Attributes:
         id: its number.
         folder: the saved model.
         hash: its `model_hash`.
         parent: that of the model that was corrected.
-        learned: corrections it learnt from.
-        left_out: corrections that could not be used.
+        learned: number of corrections that it was trained with.
+        left_out: number of corrections that could not be used.
         accuracy: "before" and "after", each "flat", "soft" and "hard", on held-out images.
-        time: of its making.
+        time: when it was recorded.
     """
 
     id: int
@@ -99,51 +99,40 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Pending:
-    """Which corrections wait: said of any of these models, and learnt by none of these versions.
+    """Which corrections wait: made on any of these models, and used by none of these versions.
 
     Attributes:
         models: `model_hash` of each.
-        known: ids of versions.
+        known: ids of the versions.
     """
 
     models: frozenset[str]
     known: frozenset[int]
 
 
+_Record = TypeVar("_Record", StoredPhotograph, SavedHierarchy, EvidenceMark, ModelVersion)
+
+
 def correction_row(correction: Correction, visitor: str) -> CorrectionRow:
-    """As it is stored."""
+    """Return a correction as a row."""
     values = {name: getattr(correction, name) for name in _FIELDS}
     values["region"] = json.dumps(correction.region) if correction.region else None
     return CorrectionRow(visitor=visitor, **values)
 
 
 def saved_correction(row: CorrectionRow, learned_by: tuple[int, ...]) -> SavedCorrection:
-    """As it was said."""
+    """Return a row's correction."""
     values = {name: getattr(row, name) for name in _FIELDS}
     values["region"] = json.loads(row.region) if row.region else None
     return SavedCorrection(row.id, row.visitor, Correction(**values), row.photograph_id, learned_by)
 
 
-def stored_photograph(row: PhotographRow) -> StoredPhotograph:
-    """Without its pixels."""
-    return StoredPhotograph(**_values(StoredPhotograph, row))
-
-
-def saved_hierarchy(row: HierarchyRow) -> SavedHierarchy:
-    """Without its nodes."""
-    return SavedHierarchy(**_values(SavedHierarchy, row))
-
-
-def evidence_mark(row: MarkRow) -> EvidenceMark:
-    """As it was said."""
-    return EvidenceMark(**_values(EvidenceMark, row))
-
-
 def model_version(row: ModelRow) -> ModelVersion:
-    """With its figures."""
-    values = _values(ModelVersion, row) | {"accuracy": json.loads(row.accuracy)}
-    return ModelVersion(**values)
+    """Return a row's model version."""
+    return from_row(ModelVersion, row, accuracy=json.loads(row.accuracy))
 
 
-def _values(kind: Any, row: Any) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in fields(kind)}
+def from_row(kind: type[_Record], row: Any, **replaced: Any) -> _Record:
+    """Return the record of that kind with a row's values; `replaced` holds the converted ones."""
+    names = (field.name for field in fields(kind) if field.name not in replaced)
+    return kind(**{name: getattr(row, name) for name in names}, **replaced)

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy declares them; `migrations` makes and changes them."""
+"""The tables. A new store is created from them; `migrations` changes the stores of older releases."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _NAMES = {
     "pk": "pk_%(table_name)s",
 }
 # SQLite would give the number of a deleted row to the next one; people keep these numbers.
-_NEVER_AGAIN = {"sqlite_autoincrement": True}
+_NUMBERS_ONCE = {"sqlite_autoincrement": True}
 
 
 class Table(DeclarativeBase):
-    """What all tables share."""
+    """The base of all tables."""
 
     metadata = MetaData(naming_convention=_NAMES)
 
 
 class AboutRow(Table):
-    """What the database says of itself."""
+    """Facts about the database itself, such as the release that last changed the schema."""
 
     __tablename__ = "about"
     key: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -34,7 +34,7 @@ class PhotographRow(Table):
     """A photograph that its owner agreed to keep: pixels alone, without loss."""
 
     __tablename__ = "photograph"
-    __table_args__ = (UniqueConstraint("visitor", "hash"), _NEVER_AGAIN)
+    __table_args__ = (UniqueConstraint("visitor", "hash"), _NUMBERS_ONCE)
     id: Mapped[int] = mapped_column(primary_key=True)
     visitor: Mapped[str] = mapped_column(Text)
     hash: Mapped[str] = mapped_column(Text, index=True)
@@ -46,10 +46,10 @@ class PhotographRow(Table):
 
 
 class CorrectionRow(Table):
-    """The fields of `nbdt.correction.Correction`, and whose it is."""
+    """The fields of `nbdt.correction.Correction`, and the visitor who made it."""
 
     __tablename__ = "correction"
-    __table_args__ = (_NEVER_AGAIN,)
+    __table_args__ = (_NUMBERS_ONCE,)
     id: Mapped[int] = mapped_column(primary_key=True)
     visitor: Mapped[str] = mapped_column(Text, index=True)
     kind: Mapped[str] = mapped_column(Text)
@@ -69,10 +69,10 @@ class CorrectionRow(Table):
 
 
 class HierarchyRow(Table):
-    """One version of a hierarchy that somebody saved."""
+    """One saved version of a hierarchy."""
 
     __tablename__ = "hierarchy"
-    __table_args__ = (UniqueConstraint("model", "name", "version"), _NEVER_AGAIN)
+    __table_args__ = (UniqueConstraint("model", "name", "version"), _NUMBERS_ONCE)
     id: Mapped[int] = mapped_column(primary_key=True)
     visitor: Mapped[str] = mapped_column(Text, index=True)
     model: Mapped[str] = mapped_column(Text)
@@ -85,16 +85,16 @@ class HierarchyRow(Table):
 
 
 class MarkRow(Table):
-    """What a visitor said of one image of an evidence index; the last one on an image counts."""
+    """A visitor's mark on one image of an evidence index; the last one on an image counts."""
 
     __tablename__ = "evidence_mark"
     __table_args__ = (
         Index("ix_evidence_mark_evidence_visitor", "evidence", "visitor"),
-        _NEVER_AGAIN,
+        _NUMBERS_ONCE,
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     visitor: Mapped[str] = mapped_column(Text)
-    evidence: Mapped[str] = mapped_column(Text)  # `store_learning.evidence_hash` of the index
+    evidence: Mapped[str] = mapped_column(Text)  # `marks.evidence_hash` of the index
     reference: Mapped[str] = mapped_column(Text)
     bad: Mapped[bool]
     why: Mapped[str] = mapped_column(Text)
@@ -102,10 +102,10 @@ class MarkRow(Table):
 
 
 class ModelRow(Table):
-    """A model that learnt from corrections."""
+    """A model that was trained with corrections."""
 
     __tablename__ = "model_version"
-    __table_args__ = (_NEVER_AGAIN,)
+    __table_args__ = (_NUMBERS_ONCE,)
     id: Mapped[int] = mapped_column(primary_key=True)
     folder: Mapped[str] = mapped_column(Text)
     hash: Mapped[str] = mapped_column(Text, unique=True)
@@ -117,7 +117,7 @@ class ModelRow(Table):
 
 
 class LearnedRow(Table):
-    """Which model learnt from which correction."""
+    """A model and one of the corrections that it was trained with."""
 
     __tablename__ = "learned"
     model_id: Mapped[int] = mapped_column(

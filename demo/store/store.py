@@ -1,30 +1,33 @@
-"""Where corrections, agreed photographs, hierarchies and marks are kept, so that none is lost."""
+"""The store: corrections, photographs, marks, hierarchies, and models trained with corrections."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
 
 from PIL import Image
 from sqlalchemy import ColumnElement, delete, select, update
 
 from nbdt.correction import Correction
+from nbdt.images.image import open_image
 
 from . import records
-from .engine import reading, writing
+from .database import reading, writing
 from .hierarchies import Hierarchies
-from .learning import Learning
-from .limits import at_most, check_texts, count, keep_photograph, room_for_correction
-from .photographs import decoded, encoded
-from .place import StoreError
-from .records import Pending, SavedCorrection, StoredPhotograph
-from .schema import CorrectionRow, HierarchyRow, LearnedRow, MarkRow, PhotographRow
+from .limits import at_most, check_texts, count, now, room_for_correction
+from .marks import Marks
+from .photographs import encoded, keep_photograph
+from .records import ModelVersion, Pending, SavedCorrection, StoredPhotograph
+from .schema import CorrectionRow, HierarchyRow, LearnedRow, MarkRow, ModelRow, PhotographRow
+from .url import StoreError
 
 
-class Store(Hierarchies, Learning):
-    """A database of what people said; see `nbdt.demo.store.engine` for what it promises.
+class Store(Hierarchies, Marks):
+    """A database of visitors' corrections; a write is durable when its method returns.
 
-    A visitor is any text that the caller can vouch for; what is deleted in a visitor's name must
-    be that visitor's.
+    A visitor is any text that the caller has verified. A method that is given a visitor reaches
+    only what belongs to that visitor.
     """
 
     # ---- corrections ----------------------------------------------------------------------------
@@ -32,7 +35,7 @@ class Store(Hierarchies, Learning):
     def add_correction(
         self, correction: Correction, *, visitor: str, photo: Image.Image | None = None
     ) -> int:
-        """Keep one, and a copy of its photograph if given. Durable when this returns its number.
+        """Save a correction, and a copy of its photograph if given; returns its number.
 
         Raises:
             StoreError: text that cannot be stored, another photograph, or a limit.
@@ -60,37 +63,38 @@ class Store(Hierarchies, Learning):
         ids: Collection[int] | None = None,
         pending: Pending | None = None,
     ) -> list[SavedCorrection]:
-        """All, or one visitor's, or those of the given numbers, or those that wait; oldest first."""
-        wanted = select(CorrectionRow.id)
+        """Return corrections, oldest first: all, one visitor's, by number, or those that wait."""
+        selected = select(CorrectionRow.id)
         if visitor is not None:
-            wanted = wanted.where(CorrectionRow.visitor == visitor)
+            selected = selected.where(CorrectionRow.visitor == visitor)
         if ids is not None:
-            wanted = wanted.where(CorrectionRow.id.in_(ids))
+            selected = selected.where(CorrectionRow.id.in_(ids))
         if pending is not None:
-            wanted = wanted.where(*_waits(pending))
-        taught = select(LearnedRow).where(LearnedRow.correction_id.in_(wanted))
-        query = select(CorrectionRow).where(CorrectionRow.id.in_(wanted))
+            selected = selected.where(*_waits(pending))
+        used = select(LearnedRow).where(LearnedRow.correction_id.in_(selected))
+        query = select(CorrectionRow).where(CorrectionRow.id.in_(selected))
         with reading(self._engine) as session:
             learned: dict[int, tuple[int, ...]] = {}
-            for row in session.scalars(taught.order_by(LearnedRow.model_id)):
+            for row in session.scalars(used.order_by(LearnedRow.model_id)):
                 learned[row.correction_id] = (*learned.get(row.correction_id, ()), row.model_id)
             rows = session.scalars(query.order_by(CorrectionRow.id))
             return [records.saved_correction(row, learned.get(row.id, ())) for row in rows]
 
     def count_pending(self, pending: Pending) -> int:
-        """How many wait to be learnt."""
+        """Return how many corrections wait for training."""
         with reading(self._engine) as session:
             return count(session, select(CorrectionRow.id).where(*_waits(pending)))
 
     def delete_corrections(self, ids: Collection[int], *, visitor: str | None = None) -> None:
-        """Forget these: all of them or none. A photograph that no other needs goes with them.
+        """Delete corrections atomically, with the photographs that no other correction needs.
 
         Args:
             ids: their numbers.
             visitor: if given, they must be this visitor's.
 
         Raises:
-            StoreError: a number that is not there, or another visitor's: which, is not told.
+            StoreError: a number that does not exist or belongs to another visitor; the message does not
+                tell which.
         """
         with writing(self._engine) as session:
             query = select(CorrectionRow).where(CorrectionRow.id.in_(ids))
@@ -117,17 +121,17 @@ class Store(Hierarchies, Learning):
             )
 
     def delete_visitor(self, visitor: str) -> int:
-        """Forget a visitor: corrections, photographs and marks go; returns how many.
+        """Delete a visitor's corrections, photographs and marks; returns how many.
 
         Hierarchies that they saved stay, since others may use them, but no longer name them.
         """
         with writing(self._engine) as session:
             gone = 0
             for table in (CorrectionRow, PhotographRow, MarkRow):
-                found = session.execute(
+                deleted = session.execute(
                     delete(table).where(table.visitor == visitor).returning(table.id)
                 )
-                gone += len(found.all())
+                gone += len(deleted.all())
             session.execute(
                 update(HierarchyRow).where(HierarchyRow.visitor == visitor).values(visitor="")
             )
@@ -136,20 +140,20 @@ class Store(Hierarchies, Learning):
     # ---- photographs ----------------------------------------------------------------------------
 
     def photographs(self, *, visitor: str | None = None) -> list[StoredPhotograph]:
-        """The kept copies, oldest first."""
+        """Return the kept copies, oldest first."""
         query = select(PhotographRow).order_by(PhotographRow.id)
         if visitor is not None:
             query = query.where(PhotographRow.visitor == visitor)
         with reading(self._engine) as session:
-            return [records.stored_photograph(row) for row in session.scalars(query)]
+            return [records.from_row(StoredPhotograph, row) for row in session.scalars(query)]
 
     def photograph(self, photograph: int, *, visitor: str | None = None) -> Image.Image:
-        """One kept copy. Raises StoreError if there is none, or it is another visitor's."""
-        name = f"photograph {photograph}"
-        return decoded(self.photograph_bytes(photograph, visitor=visitor), name)
+        """Return one kept copy. Raises as `photograph_bytes`; ImageError: it is damaged."""
+        data = self.photograph_bytes(photograph, visitor=visitor)
+        return open_image(data, name=f"photograph {photograph}")
 
     def photograph_bytes(self, photograph: int, *, visitor: str | None = None) -> bytes:
-        """Its file. Raises StoreError if there is none, or it is another visitor's."""
+        """Return a copy's file. Raises StoreError if it does not exist or is another visitor's."""
         query = select(PhotographRow.data).where(PhotographRow.id == photograph)
         if visitor is not None:
             query = query.where(PhotographRow.visitor == visitor)
@@ -162,7 +166,7 @@ class Store(Hierarchies, Learning):
     def delete_photographs(
         self, ids: Collection[int] | None = None, *, visitor: str | None = None
     ) -> int:
-        """Forget these copies, or all; the corrections stay. Returns how many there were."""
+        """Delete these copies, or all; the corrections stay. Returns how many were deleted."""
         query = delete(PhotographRow).returning(PhotographRow.id)
         if ids is not None:
             query = query.where(PhotographRow.id.in_(ids))
@@ -174,6 +178,52 @@ class Store(Hierarchies, Learning):
                 missing = ", ".join(map(str, sorted(set(ids) - set(gone))[:5]))
                 raise StoreError(f"There is no photograph {missing}; nothing was deleted.")
             return len(gone)
+
+    # ---- models ---------------------------------------------------------------------------------
+
+    def add_model_version(
+        self,
+        folder: str | os.PathLike[str],
+        model: str,
+        *,
+        parent: str,
+        learned: Iterable[int],
+        left_out: int,
+        accuracy: Mapping[str, Mapping[str, float]],
+    ) -> ModelVersion:
+        """Record that a model was trained with corrections.
+
+        Args:
+            folder: the saved model.
+            model: its `model_hash`.
+            parent: that of the model that was corrected.
+            learned: numbers of the corrections that were used.
+            left_out: number of corrections that could not be used.
+            accuracy: "before" and "after", on held-out images.
+
+        Raises:
+            StoreError: the store has this model already.
+        """
+        with writing(self._engine) as session:
+            if session.scalar(select(ModelRow.id).where(ModelRow.hash == model)):
+                raise StoreError(f"The model {model[:12]}… is in the store already.")
+            numbers = sorted(set(learned))
+            query = select(CorrectionRow.id).where(CorrectionRow.id.in_(numbers))
+            existing = session.scalars(query).all()  # some may have been deleted meanwhile
+            row = ModelRow(
+                folder=os.path.abspath(folder), hash=model, parent=parent, learned=len(numbers),
+                left_out=left_out, accuracy=json.dumps(accuracy), time=now(),
+            )  # fmt: skip
+            session.add(row)
+            session.flush()
+            session.add_all(LearnedRow(model_id=row.id, correction_id=each) for each in existing)
+            return records.model_version(row)
+
+    def model_versions(self) -> list[ModelVersion]:
+        """Return all, oldest first; `nbdt.demo.corrections.model_versions` relates them."""
+        with reading(self._engine) as session:
+            rows = session.scalars(select(ModelRow).order_by(ModelRow.id))
+            return [records.model_version(row) for row in rows]
 
 
 def _waits(pending: Pending) -> tuple[ColumnElement[bool], ...]:

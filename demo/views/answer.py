@@ -12,7 +12,7 @@ from nbdt.decide.paths import Path
 from nbdt.model.model import NBDT
 
 from ..examples import examples, knows
-from ..ui.part import dump, part
+from ..ui.component import component, dump
 from ..uploads import opened
 from ..visitor import Photograph, Visitor
 from .sureness import unfamiliar, verdict
@@ -22,7 +22,7 @@ LISTED = 200  # class names that are listed; a reader of more uses the tree's se
 
 def answer_view(model: NBDT) -> gr.HTML:
     """The component, before there is a photograph."""
-    return part("answer", "answer.js", label="The answer", record=dump(_knowledge(model)))
+    return component("answer", "answer.js", label="The answer", record=dump(_knowledge(model)))
 
 
 def draw_answer(visitor: Visitor) -> gr.HTML:

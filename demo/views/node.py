@@ -8,7 +8,7 @@ import gradio as gr
 
 from nbdt.decide.paths import percent
 
-from ..ui.part import dump, map_record, part
+from ..ui.component import component, dump, map_record
 from ..visitor import NodeView, Visitor
 from .step_words import question, sentence
 from .strip import competitors, map_label
@@ -17,7 +17,7 @@ from .strip import competitors, map_label
 def node_view() -> gr.HTML:
     """The component; it is hidden until a node is clicked."""
     files = ("heat.js", "bars.js", "node.js")
-    return part("node", *files, label="The chosen node", record="", photo="")
+    return component("node", *files, label="The chosen node", record="", photo="")
 
 
 def draw_node(visitor: Visitor, *, photo: bool = True) -> gr.HTML:

@@ -13,7 +13,7 @@ from nbdt.explain import Explanation
 from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
 from nbdt.images.image import ImageError
 
-from ..ui.part import dump, jpeg_url, map_record, part
+from ..ui.component import component, dump, jpeg_url, map_record
 from ..visitor import Map, Visitor
 from .step_words import question, sentence
 
@@ -29,7 +29,7 @@ HINT = (
 
 def strip_view() -> gr.HTML:
     """The component; it is hidden until there is a photograph."""
-    return part("strip", "heat.js", "bars.js", "strip.js", label="The decisions", record="")
+    return component("strip", "heat.js", "bars.js", "strip.js", label="The decisions", record="")
 
 
 def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:

@@ -18,8 +18,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..editing.edits import in_words
 from ..editing.effect import rules_of
-from ..ui.part import dump
-from ..ui.static_files import scripts, static_text
+from ..ui.component import dump, scripts, static_text
 
 if TYPE_CHECKING:
     from ..visitor import Visitor

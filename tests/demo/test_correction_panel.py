@@ -18,8 +18,13 @@ from PIL import Image
 
 from nbdt import NBDT
 from nbdt.correction import CorrectionError, picture_hash
-from nbdt.demo.corrections.identity import is_token, new_token, visitor_id
-from nbdt.demo.corrections.statement import in_words, stated
+from nbdt.demo.corrections.submission import (
+    in_words,
+    is_token,
+    new_token,
+    parse_correction,
+    visitor_id,
+)
 from nbdt.demo.store import Store
 from nbdt.demo.visitor import MAX_SIDE
 from nbdt.explain import EvidenceIndex, explain
@@ -51,7 +56,7 @@ def test_a_statement_becomes_a_correction_with_what_the_server_knows(model, seen
     first = explain(model, seen)[0].path.decisions[0]
     child = first.child_ids[first.runner_up]
     tree = model.hierarchy
-    said = stated(
+    said = parse_correction(
         {"kind": "step", "node": first.node_id, "child": child, "note": HOSTILE, "seq": 3,
          "model": "forged", "time": "forged", "reference": "/etc/passwd"},
         IMAGE, model, tree,
@@ -64,7 +69,7 @@ def test_a_statement_becomes_a_correction_with_what_the_server_knows(model, seen
         == f"At {first.node}, it should have gone to {first.children[first.runner_up]}"
     )
     by_name = {"kind": "step", "node": first.node, "child": first.children[first.runner_up]}
-    assert stated(by_name, IMAGE, model, tree).child == child
+    assert parse_correction(by_name, IMAGE, model, tree).child == child
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_what_is_no_correction_is_refused_with_a_reason(model, said, message):
     if isinstance(said, dict):
         said = {key: tree.ids[0] if value == "ROOT" else value for key, value in said.items()}
     with pytest.raises(CorrectionError, match=message.replace("[", r"\[")):
-        stated(said, IMAGE, model, tree)
+        parse_correction(said, IMAGE, model, tree)
 
 
 def test_a_visitor_is_known_by_a_hash_of_what_only_they_can_show():

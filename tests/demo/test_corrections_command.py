@@ -14,11 +14,10 @@ from typer.testing import CliRunner
 from nbdt import NBDT
 from nbdt.correction import Correction, picture_hash, read_corrections
 from nbdt.demo.corrections.command import app
-from nbdt.demo.corrections.evidence_marks import mark_index, own_view
 from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
 from nbdt.demo.store import Store
-from nbdt.demo.store.learning import evidence_hash
-from nbdt.demo.store.place import StoreError
+from nbdt.demo.store.marks import evidence_hash, mark_index, view_without_bad
+from nbdt.demo.store.url import StoreError
 from nbdt.demo.visitor import MAX_SIDE
 from nbdt.explain import EvidenceIndex, explain
 from nbdt.images.image import open_image
@@ -313,10 +312,10 @@ def test_bad_evidence_changes_the_own_view_at_once_and_everybodys_on_request(
     before = explain(model, photo, evidence=index)[0].evidence[0].chosen
     bad = before[0].reference
     store.mark_evidence(evidence_hash(index), bad, visitor=ANN, why="a watermark")
-    view = own_view(index, store, ANN)
+    view = view_without_bad(index, store, ANN)
     after = explain(model, photo, evidence=view)[0].evidence[0].chosen
     assert [n.reference for n in after[:4]] == [n.reference for n in before[1:5]]
-    assert own_view(index, store, BOB) is index
+    assert view_without_bad(index, store, BOB) is index
     assert index.excluded == frozenset()
     shown = run("marks", "--store", place)
     assert shown.stdout.rstrip().endswith(f"{bad} bad: a watermark")
@@ -325,4 +324,4 @@ def test_bad_evidence_changes_the_own_view_at_once_and_everybodys_on_request(
     assert EvidenceIndex.load(tmp_path / "index").excluded == frozenset(index.rows_of(bad))
     assert mark_index(tmp_path / "index", store.marks()) == 0  # already
     store.mark_evidence(evidence_hash(index), bad, visitor=ANN, bad=False)
-    assert own_view(index, store, ANN) is index
+    assert view_without_bad(index, store, ANN) is index

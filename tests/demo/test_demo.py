@@ -30,10 +30,10 @@ from nbdt.decide.paths import Decision, Path
 from nbdt.demo.app import build
 from nbdt.demo.command import PASSWORD, app, logins
 from nbdt.demo.examples import examples
-from nbdt.demo.forgotten import FORGOTTEN
 from nbdt.demo.server import SafeHeaders, check_port, launch
 from nbdt.demo.store import Store
-from nbdt.demo.ui.static_files import FOLDER
+from nbdt.demo.ui.component import STATIC
+from nbdt.demo.ui.events import FORGOTTEN
 from nbdt.demo.views.step_words import question, sentence
 from nbdt.demo.views.strip import draw_strip
 from nbdt.demo.views.sureness import unfamiliar, verdict
@@ -234,7 +234,7 @@ def test_the_api_takes_one_image_and_returns_path_and_pictures(page, photo):
 
 
 def test_the_example_in_the_pages_runs(page, photo, capsys):
-    text = (FOLDER.parents[1] / "docs" / "demo.md").read_text(encoding="utf-8")
+    text = (STATIC.parents[1] / "docs" / "demo.md").read_text(encoding="utf-8")
     example = text.split("```python\n")[1].split("```")[0]
     code = example.replace("http://127.0.0.1:7860", page).replace("photo.jpg", str(photo))
     exec(compile(code, "demo.md", "exec"), {})
@@ -550,11 +550,11 @@ def test_corrections_of_who_is_forgotten_are_answered_and_opening_the_page_arriv
     store = Store.open(str(tmp_path / "kept.sqlite"))
     sent = {"kind": "label", "label": "cat", "seq": 3}
     with closing(store), served(model, store) as page:
-        assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
-        assert FORGOTTEN not in outcome(page, event(page, "look"), [None, ""], "x")
-        assert FORGOTTEN in outcome(page, event(page, "say"), [None, ""], "x", sent)
+        assert FORGOTTEN in outcome(page, event(page, "correct"), [None, ""], "x", sent)
+        assert FORGOTTEN not in outcome(page, event(page, "refresh"), [None, ""], "x")
+        assert FORGOTTEN in outcome(page, event(page, "correct"), [None, ""], "x", sent)
         outcome(page, event(page, "load"), [None, ""], "x")
-        said = outcome(page, event(page, "say"), [None, ""], "x", sent)
+        said = outcome(page, event(page, "correct"), [None, ""], "x", sent)
         assert "no photograph yet" in said
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.demo.app import build
 from nbdt.demo.server import launch
-from nbdt.demo.ui.static_files import FOLDER
+from nbdt.demo.ui.component import STATIC
 from nbdt.demo.views.sureness import sure_group
 
 pytestmark = [
@@ -110,7 +110,7 @@ def test_an_upload_shows_the_answer_the_path_and_a_map_for_every_step(visit, add
     tab = visit(address)
     assert "Show it a photograph" in tab.inner_text(".nbdt-headline")
     photo = tmp_path / "photo.png"
-    Image.open(FOLDER / "cat.jpg").save(photo)
+    Image.open(STATIC / "cat.jpg").save(photo)
     tab.set_input_files("#nbdt-photo input[type=file]", photo)
     tab.wait_for_selector(".nbdt-cards .nbdt-card")
     crumbs = tab.locator("ol.nbdt-trail > li").all_inner_texts()
@@ -229,7 +229,7 @@ def test_an_answer_that_is_worth_little_says_why(visit, address, tmp_path):
         "!document.querySelector('.nbdt-answer').textContent.includes('not one of its classes')"
     )
     tiny = tmp_path / "tiny.png"
-    Image.open(FOLDER / "cat.jpg").resize((24, 20)).save(tiny)
+    Image.open(STATIC / "cat.jpg").resize((24, 20)).save(tiny)
     tab.get_by_label("Remove Image").or_(tab.get_by_label("Clear")).first.click()
     tab.wait_for_selector(".nbdt-waiting")
     tab.set_input_files("#nbdt-photo input[type=file]", tiny)

@@ -9,11 +9,13 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,11 +24,11 @@ from sqlalchemy import inspect, text
 import nbdt
 from nbdt import Hierarchy
 from nbdt.correction import Correction, CorrectionError, picture_hash
-from nbdt.demo.store import Store, engine
-from nbdt.demo.store.engine import VERSION_TABLE, open_engine
+from nbdt.demo.store import Store, database
+from nbdt.demo.store.database import VERSION_TABLE, open_engine
 from nbdt.demo.store.limits import Limits
-from nbdt.demo.store.place import StoreError, default_url, store_url
 from nbdt.demo.store.schema import Table
+from nbdt.demo.store.url import StoreError, default_url, store_url
 from nbdt.hierarchies import edit
 from nbdt.images.image import open_image
 
@@ -128,7 +130,7 @@ def test_by_default_it_is_a_file_of_this_persons_own(monkeypatch, tmp_path):
     if sys.platform == "linux":
         assert default_url() == str(tmp_path / "nbdt" / "corrections.sqlite")
     store = Store.open(str(tmp_path / "new" / "kept.sqlite"))
-    assert store.place == str(tmp_path / "new" / "kept.sqlite")
+    assert store.location == str(tmp_path / "new" / "kept.sqlite")
     store.close()
     mode = stat.S_IMODE((tmp_path / "new" / "kept.sqlite").stat().st_mode)
     assert mode == 0o600  # it may hold people's photographs
@@ -174,15 +176,42 @@ def test_what_is_no_store_is_refused_and_kept_as_it_is(tmp_path):
 # ---- the schema -----------------------------------------------------------------------------
 
 
-def test_migrations_make_what_the_models_declare(url):
-    engine = open_engine(url)
+def schema_differences(engine):
+    """What Alembic would change to get from the database to the declared tables."""
     with engine.connect() as connection:
+        assert set(inspect(connection).get_table_names()) == {*Table.metadata.tables, VERSION_TABLE}
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
         )
-        assert compare_metadata(context, Table.metadata) == []
-        assert set(inspect(connection).get_table_names()) == {*Table.metadata.tables, VERSION_TABLE}
+        return compare_metadata(context, Table.metadata)
+
+
+def test_a_new_store_has_the_declared_tables_and_the_latest_revision(url):
+    engine = open_engine(url)
+    assert schema_differences(engine) == []
+    with engine.connect() as connection:
+        revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    head = ScriptDirectory.from_config(database.migration_config()).get_current_head()
+    assert revision == head
     engine.dispose()
+
+
+def test_the_first_schemas_store_opens_with_its_content_and_the_declared_tables(tmp_path):
+    """A table or column that is declared without a migration fails here."""
+    file = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript((Path(__file__).parent / "store_v1.sql").read_text("utf-8"))
+    store = Store.open(str(file))
+    assert schema_differences(store._engine) == []
+    (saved,) = store.corrections()
+    (version,) = store.model_versions()
+    assert (saved.correction.note, saved.learned_by) == ("Größe", (version.id,))
+    assert picture_hash(store.photograph(saved.photograph)) == saved.correction.image
+    assert [mark.reference for mark in store.marks()] == ["x.png"]
+    (hierarchy,) = store.hierarchies("1" * 64)
+    assert store.hierarchy(hierarchy.id).hash == hierarchy.hash
+    assert store.add_correction(label(), visitor=ANN) == saved.id + 1
+    store.close()
 
 
 def test_a_newer_releases_store_is_refused_by_name_and_kept(url):
@@ -208,7 +237,7 @@ def test_a_release_that_changes_the_schema_carries_everything_over(url, tmp_path
     number = store.add_correction(label(note="Größe"), visitor=ANN, photo=PHOTO)
     store.close()
     later = tmp_path / "100%"
-    shutil.copytree(engine.MIGRATIONS, later)
+    shutil.copytree(database.MIGRATIONS, later)
     (later / "versions" / "v2.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
         "revision, down_revision, branch_labels, depends_on = '2', '1', None, None\n"
@@ -217,7 +246,7 @@ def test_a_release_that_changes_the_schema_carries_everything_over(url, tmp_path
         "        table.add_column(sa.Column('mood', sa.Text(), server_default='calm'))\n"
         "        table.alter_column('note', type_=sa.String(5000))\n"
     )
-    monkeypatch.setattr("nbdt.demo.store.engine.MIGRATIONS", later)
+    monkeypatch.setattr("nbdt.demo.store.database.MIGRATIONS", later)
     store = Store.open(url)
     (saved,) = store.corrections()
     assert (saved.id, saved.correction.note) == (number, "Größe")

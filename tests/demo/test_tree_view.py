@@ -17,8 +17,8 @@ from PIL import Image
 from nbdt import Hierarchy
 from nbdt.demo.editing import panel as edit_panel
 from nbdt.demo.server import launch
-from nbdt.demo.ui.part import part
-from nbdt.demo.ui.stage import Stage
+from nbdt.demo.ui.component import component
+from nbdt.demo.ui.context import PageContext
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.visitor import Photograph, Visitor
 
@@ -69,24 +69,25 @@ def page_of(hierarchy):
         visitor = gr.State(Visitor.new(model))
         go = gr.Button("Photograph")
         tree, view = tree_view.tree_view(), edit_panel.edit_view()
-        note = part("note", "note.js", text="")
-        stage = Stage(
-            page=page, store=None, visitor=visitor, tree=tree, strip=note, note=note,
-            parts=((tree, tree_view.draw), (view, edit_panel.draw_edits)), apply_data=None,
+        note = component("note", "note.js", text="")
+        context = PageContext(
+            page=page, store=None, visitor=visitor, tree=tree, note=note,
+            components=((tree, tree_view.draw), (view, edit_panel.draw_edits)), apply_data=None,
         )  # fmt: skip
-        edit_panel.edit_panel(stage, view)
+        edit_panel.edit_panel(context, view)
         edit_panel.edit_api(model)
 
         def come(visitor):
-            return visitor, *stage.redraw(visitor)
+            visitor.arrived = True
+            return visitor, *context.redraw(visitor)
 
         def show(visitor):
             visitor.photo = photograph(logits)
             visitor.recent.append(visitor.photo)
             return come(visitor)
 
-        page.load(come, visitor, [visitor, *stage.shown])
-        go.click(show, visitor, [visitor, *stage.shown], queue=False)
+        page.load(come, visitor, [visitor, *context.outputs])
+        go.click(show, visitor, [visitor, *context.outputs], queue=False)
     return page
 
 

@@ -1,1 +1,1 @@
-"""The schema's history, one step a file, applied by Alembic when a store is opened."""
+"""Alembic's environment: it brings older stores to the present schema when they are opened."""

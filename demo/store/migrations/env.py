@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps, inside the transaction of the connection that it was given."""
+"""Run the steps inside the transaction of the connection that Alembic was given."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ context.configure(
     target_metadata=settings["metadata"],
     version_table=settings["version_table"],
     transactional_ddl=True,  # SQLite's too: `_begin` opens the transaction itself
-    render_as_batch=True,  # SQLite changes a column by making the table anew
+    render_as_batch=True,  # SQLite changes a column by making the table again
 )
 with context.begin_transaction():
     context.run_migrations()

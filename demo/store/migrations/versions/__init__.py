@@ -1,1 +1,1 @@
-"""The steps. New: `alembic revision --autogenerate`, then read what it wrote."""
+"""Schema changes, one file each. Add one with `alembic revision --autogenerate` and review it."""

@@ -1,4 +1,4 @@
-"""A part of the page: a static template, data as properties, text set as text.
+"""A component of the page: a static template, data as properties, text set as text.
 
 Gradio evaluates HTML templates as JavaScript template strings, so a name that holds ``${…}`` would
 run as code. Nothing is interpolated here: the scripts build elements and set `textContent`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .static_files import scripts
+STATIC = Path(__file__).parents[1] / "static"  # scripts, styles and photographs
 
 
-def part(name: str, *files: str, label: str | None = None, **props: Any) -> gr.HTML:
-    """A component that a script draws.
+def component(name: str, *files: str, label: str | None = None, **props: Any) -> gr.HTML:
+    """Return a component that a script draws.
 
     Args:
         name: the class of its element, after ``nbdt-``.
@@ -39,13 +40,29 @@ def part(name: str, *files: str, label: str | None = None, **props: Any) -> gr.H
     )
 
 
+def static_text(name: str) -> str:
+    """Return the text of one file in `static/`."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def scripts(*names: str) -> str:
+    """Join several files to one script: a component's `js_on_load` can import nothing."""
+    return "\n".join(static_text(name) for name in names)
+
+
+def styles() -> list[str]:
+    """Return the paths of all style sheets; page.css, which names the colours, comes first."""
+    paths = sorted(str(path) for path in STATIC.glob("*.css"))
+    return sorted(paths, key=lambda path: not path.endswith("page.css"))
+
+
 def dump(record: Any) -> str:
-    """JSON text, as properties travel quickest."""
+    """Return compact JSON text: properties travel quickest in this form."""
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
 def jpeg_url(image: Image.Image, side: int | None = None) -> str:
-    """The image as a JPEG inside a URL; with `side`, in a square of so many pixels at most."""
+    """Return the image as a JPEG in a data URL, at most `side` pixels wide and high."""
     shown = image.convert("RGB")
     if side is not None:
         shown.thumbnail((side, side))
@@ -55,7 +72,7 @@ def jpeg_url(image: Image.Image, side: int | None = None) -> str:
 
 
 def map_record(values: NDArray[np.float32]) -> dict[str, Any]:
-    """A map as numbers of four digits, which the browser paints."""
+    """Return a map as numbers of four digits, which the browser paints."""
     height, width = values.shape
     numbers = [float(f"{value:.4g}") for value in values.ravel().tolist()]
     return {"height": height, "width": width, "values": numbers}

@@ -1,4 +1,4 @@
-"""Where corrections are kept: a file of this person's, or a database that the URL names."""
+"""The URL of a store: the user's own file by default, or a database."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
 
 
 class StoreError(NBDTError):
-    """What cannot be stored or found. The message says why and what to do; nothing was changed."""
+    """Something cannot be stored or found. The message says why and what to do; nothing changed."""
 
 
 def default_url() -> str:
-    """The SQLite file in this person's own data folder, ``~/.local/share/nbdt`` on Linux."""
+    """Return the SQLite file in the user's data folder, ``~/.local/share/nbdt`` on Linux."""
     return str(user_data_path("nbdt", appauthor=False) / FILE)
 
 
 def store_url(text: str) -> URL:
-    """A URL as SQLAlchemy takes it, from a URL or the path of a SQLite file.
+    """Return SQLAlchemy's URL for a URL or the path of a SQLite file.
 
     Raises:
-        StoreError: another kind of database, no file, or no URL.
+        StoreError: another kind of database, a store in memory, or no valid URL.
     """
     if "://" not in text:
         return URL.create("sqlite", database=os.fspath(Path(text).expanduser().absolute()))
@@ -56,7 +56,7 @@ def store_url(text: str) -> URL:
 
 
 def check_driver(url: URL) -> None:
-    """Raises StoreError where PostgreSQL's driver is not installed."""
+    """Raise StoreError where PostgreSQL's driver is not installed."""
     try:
         url.get_dialect().import_dbapi()
     except (ModuleNotFoundError, NoSuchModuleError):
@@ -66,6 +66,6 @@ def check_driver(url: URL) -> None:
 
 
 def _hidden(text: str) -> str:
-    """Without what may be a password."""
+    """Return the text without what may be a password."""
     scheme, sign, rest = text.partition("://")
     return f"{scheme}{sign}…{rest.rpartition('@')[2]}" if "@" in rest else text

@@ -1,4 +1,4 @@
-"""The parts of the page that its panels share."""
+"""What the panels of the page share: its components and the state of the visitor."""
 
 from __future__ import annotations
 
@@ -16,34 +16,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stage:
+class PageContext:
     """What a panel needs to join the page.
 
     Attributes:
         page: the page itself, for what happens when it is opened.
         store: corrections and saved hierarchies; None if nothing is to be kept.
         visitor: a `Visitor`, on the server only.
-        tree: the interactive tree.
-        strip: the decisions with their maps.
+        tree: the interactive hierarchy.
         note: one line for results and errors, read out by screen readers; its prop is `text`.
-        parts: every output that shows the visitor's state, with what draws it.
-        apply_data: the photographs that corrections are applied with; None where nobody may.
+        components: every output that shows the visitor's state, with the function that draws it.
+        apply_data: the training data for applying corrections; None where visitors may not.
     """
 
     page: gr.Blocks
     store: Store | None
     visitor: gr.State
     tree: gr.HTML
-    strip: gr.HTML
     note: gr.HTML
-    parts: tuple[tuple[gr.HTML, Callable[[Visitor], gr.HTML]], ...]
+    components: tuple[tuple[gr.HTML, Callable[[Visitor], gr.HTML]], ...]
     apply_data: Path | None = None
 
     @property
-    def shown(self) -> list[gr.HTML]:
-        """Outputs that are drawn again after any change of the visitor."""
-        return [part for part, _ in self.parts]
+    def outputs(self) -> list[gr.HTML]:
+        """The components that are drawn again after any change of the visitor."""
+        return [component for component, _ in self.components]
 
     def redraw(self, visitor: Visitor) -> tuple[Any, ...]:
-        """Values for `shown`."""
-        return tuple(draw(visitor) for _, draw in self.parts)
+        """Return values for `outputs`."""
+        return tuple(draw(visitor) for _, draw in self.components)

@@ -1,4 +1,4 @@
-"""The connection: durable when a write returns, one writer at a time, the schema kept up to date."""
+"""The connection: writes are durable, one writer at a time, and the schema is kept up to date."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alembic import command
 from alembic.config import Config
@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 
 import nbdt
 
-from .place import StoreError, check_driver, store_url
+from .limits import Limits
 from .schema import AboutRow, Table
+from .url import StoreError, check_driver, default_url, store_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nbdt_schema"
@@ -29,8 +30,40 @@ _WRITERS = 0x6E626474  # PostgreSQL's name of the lock that writers hold: "nbdt"
 _READS = {"nbdt_reads": True}
 
 
+class Database:
+    """One database, and the limits of what visitors may fill it with."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine = engine
+        self.limits = limits
+
+    @classmethod
+    def open(cls, url: str | None = None, *, limits: Limits | None = None) -> Self:
+        """Open a SQLite file (by default the user's own) or a PostgreSQL database; create it if new.
+
+        Raises:
+            StoreError: it cannot be reached, is something else, or a newer release wrote it.
+        """
+        return cls(open_engine(url or default_url()), limits or Limits())
+
+    @property
+    def location(self) -> str:
+        """The file or the URL, without a password."""
+        url = self._engine.url
+        return str(url.database) if url.drivername == "sqlite" else url.render_as_string()
+
+    @property
+    def url(self) -> str:
+        """The URL for another process that opens it, with the password if there is one."""
+        return self._engine.url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
 def open_engine(text: str) -> Engine:
-    """Connect to a store; make it, or bring its schema up to date, under a lock.
+    """Connect to a store; create it, or bring its schema up to date, under a lock.
 
     Raises:
         StoreError: it cannot be reached, is something else, or a newer release wrote it.
@@ -38,7 +71,7 @@ def open_engine(text: str) -> Engine:
     url = store_url(text)
     name = url.render_as_string(hide_password=True)
     if url.drivername == "sqlite":
-        _own_file(Path(str(url.database)))
+        _create_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": PATIENCE})
     else:
         check_driver(url)
@@ -59,7 +92,7 @@ def open_engine(text: str) -> Engine:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Session]:
-    """A session that has committed, durably, when the block ends, or changed nothing.
+    """Yield a session that commits durably when the block ends, or changes nothing.
 
     Raises:
         StoreError: the database refused; nothing was stored.
@@ -73,7 +106,7 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that sees one state of the database, and keeps no writer waiting."""
+    """Yield a session that sees one state of the database and does not block writers."""
     try:
         with Session(engine.execution_options(**_READS), expire_on_commit=False) as session:
             yield session
@@ -81,20 +114,20 @@ def reading(engine: Engine) -> Iterator[Session]:
         raise StoreError(f"The store cannot be read: {_reason(error)}") from None
 
 
-def _own_file(path: Path) -> None:
-    """Made for its owner's eyes: it may hold people's photographs."""
+def _create_private(path: Path) -> None:
+    """Create the file readable by its owner alone: it may hold people's photographs."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise StoreError(
-            f"Corrections cannot be kept in {str(path)!r}: {error.strerror}. Name another place "
+            f"Corrections cannot be kept in {str(path)!r}: {error.strerror}. Name another file "
             "with --store."
         ) from None
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    """A new connection. SQLite: `_begin` starts transactions, and a commit waits for the disk."""
+    """Set up a new connection. In SQLite `_begin` starts transactions; commits wait for the disk."""
     cursor = connection.cursor()
     if hasattr(connection, "pgconn"):
         cursor.execute("SET synchronous_commit = on")
@@ -109,7 +142,7 @@ def _prepare(connection: Any, _record: object) -> None:
 
 
 def _write_ahead(cursor: Any) -> None:
-    """Readers and a writer side by side. The change needs the file alone, and does not wait."""
+    """Let readers and a writer work side by side; retry, since the change does not wait for locks."""
     import sqlite3
 
     end = time.monotonic() + PATIENCE
@@ -126,7 +159,7 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Writers queue from their first statement on, so that none has to be turned back later."""
+    """Queue writers from their first statement on, so that none fails later."""
     reads = connection.get_execution_options().get("nbdt_reads")
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
@@ -135,7 +168,7 @@ def _begin(connection: Connection) -> None:
 
 
 def migration_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, without a file; `migrations/env.py` takes the connection from it."""
+    """Return Alembic's configuration; `migrations/env.py` takes the connection from it."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -146,39 +179,44 @@ def migration_config(connection: Connection | None = None) -> Config:
 
 
 def _upgrade(connection: Connection, name: str) -> None:
+    """Create the tables of a new store from the metadata; take an older one through the steps."""
     config = migration_config(connection)
     scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
+    revisions = {script.revision for script in scripts.walk_revisions()}
     options = {"version_table": VERSION_TABLE}
-    found = MigrationContext.configure(connection, opts=options).get_current_revision()
-    if found is not None and found not in known:
+    current = MigrationContext.configure(connection, opts=options).get_current_revision()
+    if current is not None and current not in revisions:
         raise StoreError(
             f"The store {name!r} was written by nbdt-vision {_release(connection)}, whose schema "
-            f"{found!r} this release, {nbdt.__version__}, does not know; upgrade nbdt-vision."
+            f"{current!r} this release, {nbdt.__version__}, does not know; upgrade nbdt-vision."
         )
-    if found is None and (tables := inspect(connection).get_table_names()):
+    if current is None and (tables := inspect(connection).get_table_names()):
         raise StoreError(
             f"The database {name!r} holds other tables ({', '.join(sorted(tables)[:3])}); name "
             "one for corrections alone."
         )
-    if found != scripts.get_current_head():
-        command.upgrade(config, "head")
+    if current != scripts.get_current_head():
+        if current is None:  # a new store
+            Table.metadata.create_all(connection)
+            command.stamp(config, "head")
+        else:
+            command.upgrade(config, "head")
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             session.merge(AboutRow(key="release", value=nbdt.__version__))
             session.commit()
 
 
 def _release(connection: Connection) -> str:
-    """The release that last changed the schema, as far as it says so."""
+    """Return the release that last changed the schema, as far as the store records it."""
     if not inspect(connection).has_table(AboutRow.__tablename__):
-        return "of a later time"
-    found = connection.scalar(select(AboutRow.value).where(AboutRow.key == "release"))
-    return found or "of a later time"
+        return "of a later version"
+    release = connection.scalar(select(AboutRow.value).where(AboutRow.key == "release"))
+    return release or "of a later version"
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """The database's own words, on one line, without statement, values or addresses of helpers."""
+    """Return the database's message on one line, without the statement and its values."""
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
-    busy = isinstance(error, OperationalError) and "locked" in plain
-    return f"{plain}; another program holds it." if busy else f"{plain.rstrip('.')}."
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+    busy = isinstance(error, OperationalError) and "locked" in line
+    return f"{line}; another program holds it." if busy else f"{line.rstrip('.')}."

@@ -1,0 +1,164 @@
+"""A submitted correction: who sent it, what it says, and that it is saved only once.
+
+Everything that a browser or a program sends is hostile until it is checked here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from nbdt.correction import KINDS, Correction, CorrectionError
+from nbdt.errors import nearest
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import HierarchyError, short
+
+from ..store import Store
+from ..store.url import StoreError
+
+FIELDS = ("kind", "node", "child", "label", "region", "note")
+MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.limits.Limits.text`
+_SAME = ("kind", "image", "node", "child", "label", "region", "model", "hierarchy")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+# ---- who sent it -------------------------------------------------------------------------------
+
+
+def new_token() -> str:
+    """Return 256 random bits, which the visitor's browser keeps."""
+    return secrets.token_urlsafe(32)
+
+
+def is_token(text: object) -> bool:
+    """Return whether that has the form of a `new_token`."""
+    return isinstance(text, str) and _TOKEN.fullmatch(text) is not None
+
+
+def visitor_id(token: object, request: gr.Request | None) -> str:
+    """Return the id under which a store keeps this visitor's corrections.
+
+    With a login the id is made from the account, and is the same in every browser. Without one it
+    is made from the browser's token. It is a hash: a reader of the database cannot act as a
+    visitor. No network address is kept.
+    """
+    name = getattr(request, "username", None)
+    if name:
+        source = f"user:{name}"
+    elif is_token(token):
+        source = f"token:{token}"
+    else:  # a program, or a browser without storage: valid while this page is open
+        source = f"session:{getattr(request, 'session_hash', None) or new_token()}"
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+# ---- what it says ------------------------------------------------------------------------------
+
+
+def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy) -> Correction:
+    """Return the correction of one photograph.
+
+    Args:
+        sent: `kind` and the fields of that kind; nodes by id, or by an unambiguous name.
+        image: `picture_hash` of the photograph.
+        model: the model that answered.
+        hierarchy: the hierarchy that the person saw.
+
+    Raises:
+        CorrectionError: another form, or something that is not in the hierarchy.
+    """
+    if not isinstance(sent, Mapping):
+        raise CorrectionError(f"Expected a correction as a JSON object, got {short(sent)}.")
+    given = {name: sent.get(name) for name in FIELDS if sent.get(name) not in (None, "")}
+    if not isinstance(given.get("kind"), str) or given["kind"] not in KINDS:
+        raise CorrectionError(
+            f"Unknown kind of correction {short(given.get('kind'))}; there are {', '.join(KINDS)}."
+        )
+    note = given.get("note", "")
+    if not isinstance(note, str) or len(note) > MAX_NOTE:
+        raise CorrectionError(f"A note is text of at most {MAX_NOTE:,} characters.")
+    return Correction(
+        image=image,
+        model=model_hash(model),
+        hierarchy=hierarchy.hash,
+        **_with_node_ids(given, hierarchy),
+    )
+
+
+def _with_node_ids(given: dict[str, Any], hierarchy: Hierarchy) -> dict[str, Any]:
+    """Replace nodes by their ids; check that they exist and that the child is below the node."""
+    if "label" in given and given["label"] not in hierarchy.classes:
+        label = str(given["label"])[:80]
+        hint = nearest(label, hierarchy.classes)
+        raise CorrectionError(f"There is no class {label!r}.{hint} Choose one of the model's.")
+    checked = dict(given)
+    if "node" in given:
+        node = _node(given["node"], hierarchy)
+        if not hierarchy.children[node]:
+            raise CorrectionError(f"{hierarchy.names[node]!r} is a class: no step starts there.")
+        checked["node"] = hierarchy.ids[node]
+        if "child" in given:
+            child = _node(given["child"], hierarchy)
+            if hierarchy.parents[child] != node:
+                names = hierarchy.names[child], hierarchy.names[node]
+                raise CorrectionError(f"No step leads from {names[1]!r} to {names[0]!r}.")
+            checked["child"] = hierarchy.ids[child]
+    return checked
+
+
+def _node(value: object, hierarchy: Hierarchy) -> int:
+    if not isinstance(value, str):
+        raise CorrectionError(f"Expected the id of a node, got {short(value)}.")
+    try:
+        return hierarchy.index(value)
+    except HierarchyError as error:
+        raise CorrectionError(str(error)) from None
+
+
+def in_words(correction: Correction, hierarchy: Hierarchy) -> str:
+    """Return one correction as a sentence, with the hierarchy's present names."""
+    if correction.kind == "label":
+        return f"This is: {correction.label}"
+    names = dict(zip(hierarchy.ids, hierarchy.names, strict=True))
+    node = names.get(str(correction.node), correction.node)
+    if correction.kind == "step":
+        child = names.get(str(correction.child), correction.child)
+        return f"At {node}, it should have gone to {child}"
+    left, top, right, bottom = (round(100 * value) for value in correction.region or (0, 0, 0, 0))
+    return f"At {node}, the region {left}–{right} % across, {top}–{bottom} % down is irrelevant"
+
+
+# ---- that it is saved once ---------------------------------------------------------------------
+
+
+def save_once(
+    store: Store, correction: Correction, *, visitor: str, photo: Image.Image | None
+) -> int:
+    """Save a correction durably and return its number.
+
+    A second click saves no second copy, which would count twice in training.
+
+    Args:
+        store: where.
+        correction: what the visitor submitted.
+        visitor: their `visitor_id`.
+        photo: a copy to keep, if the visitor agreed.
+
+    Raises:
+        StoreError: this visitor saved the same correction before, or the store refuses it.
+    """
+    for saved in reversed(store.corrections(visitor=visitor)):
+        if all(getattr(saved.correction, name) == getattr(correction, name) for name in _SAME):
+            raise StoreError(
+                f"This is saved already, as correction {saved.id}. To change it, delete that one "
+                "first."
+            )
+    return store.add_correction(correction, visitor=visitor, photo=photo)

@@ -1,0 +1,78 @@
+"""Handlers of the page's events: options, what the browser sent, refusals, forgotten visitors."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from nbdt.errors import NBDTError
+
+from ..visitor import Visitor
+from .component import dump
+
+# Options of events that are answered at once: no queue, no progress bar, not part of the API.
+QUICK: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "trigger_mode": "multiple",
+    "api_visibility": "private",
+}
+# The server drops a visitor's state after some hours, when there are too many, and when it stops.
+# The page of such a visitor still shows what the server no longer has.
+FORGOTTEN = "The server has forgotten this page: its edits are gone. Show the photograph again."
+
+
+def refused(error: NBDTError | str) -> gr.Error:
+    """Return the error for the page and the API; Gradio shows messages as HTML, so escape it."""
+    return gr.Error(html.escape(str(error), quote=False), print_exception=False)
+
+
+def payload(event: gr.EventData) -> dict[str, Any]:
+    """Return what the browser sent with an event; empty if it was anything but an object."""
+    data = getattr(event, "_data", None)
+    return data if isinstance(data, dict) else {}
+
+
+def sequence_number(sent: dict[str, Any]) -> int:
+    """Return the number by which the browser recognises the reply to what it sent."""
+    number = sent.get("seq")
+    return number if type(number) is int else 0
+
+
+def for_arrived(
+    handle: Callable[..., Any], component: gr.HTML, prop: str, outputs: Sequence[Any]
+) -> Callable[..., Any]:
+    """Let only visitors who arrived reach a handler; the others read `FORGOTTEN`.
+
+    A visitor arrives by opening the page or by showing a photograph, which draws everything again.
+
+    Args:
+        handle: takes the visitor first, and returns values for `outputs`.
+        component: one of `outputs`, which shows the reply.
+        prop: the component's property for replies, which are JSON text.
+        outputs: those of the event.
+    """
+
+    @wraps(handle)
+    def checked(visitor: Visitor, *rest: Any) -> Any:
+        if visitor.arrived:
+            return handle(visitor, *rest)
+        events = [value for value in rest if isinstance(value, gr.EventData)]
+        number = sequence_number(payload(events[0])) if events else 0
+        reply = dump({"seq": number, "ok": False, "done": False, "text": FORGOTTEN})
+        props: dict[str, Any] = {prop: reply}
+        shown = gr.HTML(**props)
+        values = [shown if output is component else gr.skip() for output in outputs]
+        return values if len(values) > 1 else shown
+
+    return checked
+
+
+def mark_arrived(visitor: Visitor) -> Visitor:
+    """Note that the visitor opened the page; the handler of its ``load`` event."""
+    visitor.arrived = True
+    return visitor
