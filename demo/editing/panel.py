@@ -11,8 +11,9 @@ import gradio as gr
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.edit import EditError, EditStack
-from nbdt.hierarchies.edit.record import Consequences
+from nbdt.hierarchies.edit.record import Consequences, consequences
 from nbdt.hierarchies.formats.files import WRITERS
+from nbdt.hierarchies.measure.effect import Reference, effect, reference_effect
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
@@ -23,7 +24,6 @@ from ..ui.events import QUICK, for_arrived, payload, refused, sequence_number
 from ..visitor import Visitor
 from . import versions
 from .edits import edited, in_words
-from .effect import Reference, consequences, effect
 from .names import suggest
 from .versions import short_hash
 
@@ -61,11 +61,11 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
     if now is own or now.hash == own.hash:
         return {"edited": False, "hash": short_hash(now)}
     reference, problem = _reference(model)
-    asked = [photo.logits for photo in visitor.recent]
+    recent = [photo.logits for photo in visitor.recent]
 
     def measured(since: Hierarchy) -> dict[str, Any]:
-        found = effect(model, since, now, asked, reference).to_dict()
-        return found if visitor.photo else {**found, "before": None, "after": None}
+        record = effect(since, now, model.rule, recent, reference)
+        return record if visitor.photo else {**record, "before": None, "after": None}
 
     return {
         "edited": True,
@@ -238,18 +238,12 @@ def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dic
     for one in _edit_list(edits):
         stack = edited(stack, one)
     reference, problem = _reference(model)
-    found = effect(model, start, stack.hierarchy, [], reference).to_dict()
     report: dict[str, Any] = {
         "edits": [record.to_dict() for record in stack.edits],
         "consequences": consequences(stack.edits, model.rule).to_dict(),
-        "reference": {key: found[key] for key in _OF_REFERENCE} if reference else None,
+        "reference": reference_effect(start, stack.hierarchy, model.rule, reference),
     }
     return stack.hierarchy.to_json(), report | ({"problem": problem} if problem else {})
-
-
-_OF_REFERENCE = (
-    "images", "images_all", "score_before", "score_after", "changed_hard", "changed_soft",
-)  # fmt: skip
 
 
 def _edit_list(text: str) -> list[Any]:

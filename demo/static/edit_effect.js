@@ -61,11 +61,11 @@ const accuracyTile = (title, before, after, changed, images, note) => {
 
 const elsewhere = (found, record) => {
   const tiles = make('div', 'nbdt-edit-tiles');
-  if (found.score_before) {
-    const { score_before: before, score_after: after, images } = found;
+  if (found.reference) {
+    const { score_before: before, score_after: after, changed_hard: hard, changed_soft: soft, images } = found.reference;
     tiles.append(
-      accuracyTile('Accuracy, following the path', before.hard, after.hard, found.changed_hard, images),
-      accuracyTile('Accuracy, likeliest class', before.soft, after.soft, found.changed_soft, images,
+      accuracyTile('Accuracy, following the path', before.hard, after.hard, hard, images),
+      accuracyTile('Accuracy, likeliest class', before.soft, after.soft, soft, images,
         record.soft_changes ? '' : 'No edit changes it under this model’s rule.'));
   }
   if (found.recent === 1) {
@@ -80,11 +80,11 @@ const elsewhere = (found, record) => {
   return tiles;
 };
 
-const measuredOn = (found) => {
-  if (!found.images) return '';
-  const all = found.images_all.toLocaleString('en');
-  if (found.images === found.images_all) return 'Measured on the ' + all + ' photographs of the model’s reference set.';
-  return 'Measured on ' + found.images.toLocaleString('en') + ' of the ' + all + ' photographs of the model’s reference set.';
+const measuredOn = ({ reference }) => {
+  if (!reference) return '';
+  const all = reference.images_all.toLocaleString('en');
+  if (reference.images === reference.images_all) return 'Measured on the ' + all + ' photographs of the model’s reference set.';
+  return 'Measured on ' + reference.images.toLocaleString('en') + ' of the ' + all + ' photographs of the model’s reference set.';
 };
 
 // ---- what is kept ----

@@ -1,7 +1,7 @@
 """The interactive tree: a static template, data as JSON text, and what comes back as events.
 
 Events: ``node_select {id, seq}``, ``tree_edit {kind, nodes, to, name, seq}`` and ``name_wanted
-{nodes, seq}``. Anyone can send anything under these names: whoever listens checks it.
+{nodes, seq}``. Anyone can send anything under these names, so the listener checks it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from nbdt.hierarchies.edit.record import KINDS
 from nbdt.hierarchies.edit.stack import EditStack
+from nbdt.hierarchies.measure.comparison import rules_of
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..editing.edits import in_words
-from ..editing.effect import rules_of
 from ..ui.component import dump, scripts, static_text
 
 if TYPE_CHECKING:
@@ -86,23 +86,23 @@ def path_record(
         selected: id of the node that the visitor clicked.
 
     Returns:
-        JSON text: ``p``, the probability of every node among its siblings; ``path``, node indices
-        from the root to the class; ``ghost``, the path before the last edit if that changed the
-        class, as ids; ``undo`` and ``redo``, the edits concerned in words.
+        JSON text with ``p``, the probability of every node among its siblings; ``path``, node
+        indices from the root to the class; ``ghost``, ids of the path before the last edit if that
+        led to another class; ``undo`` and ``redo``, in words what they would do.
     """
-    tree = stack.hierarchy
+    hierarchy = stack.hierarchy
     record: dict[str, Any] = {
-        "hash": tree.hash[:16],
+        "hash": hierarchy.hash[:16],
         "selected": selected,
         "undo": in_words(stack.last_edits),
         "redo": in_words(stack.next_edits),
     }
     if logits is not None:
-        rules = rules_of(tree, rule)
+        rules = rules_of(hierarchy, rule)
         shares = rules.log_probs(logits[None])[0].exp().tolist()
         answer = int(rules.hard(logits[None])[0])
         record["p"] = [float(f"{share:.4g}") for share in shares]
-        record["path"] = tree.path_of_class(answer)
+        record["path"] = hierarchy.path_of_class(answer)
         record["ghost"] = _ghost(stack, rule, logits, answer)
     return dump(record)
 

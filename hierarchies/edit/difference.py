@@ -1,4 +1,4 @@
-"""What is different between two hierarchies over the same classes, in words and as data."""
+"""Differences between two hierarchies over the same classes, in words and as data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
-
-KINDS = ("order", "removed", "added", "moved", "renamed", "wnid")
 
 
 class DiffError(NBDTError):
@@ -26,8 +25,8 @@ class Change:
     Attributes:
         kind: "moved", "added", "removed", "renamed", "wnid" (another WordNet id) or "order" (of
             the classes).
-        node: id of the node; of a removed one in the old tree, else in the new.
-        before: id of the old parent if moved, of the group around it if removed, the old name or
+        node: id of the node, in the old tree if it was removed, else in the new one.
+        before: id of the old parent if moved, of the group around it if removed; the old name or
             WordNet id if that changed.
         after: the same in the new tree.
         words: the sentence.
@@ -80,12 +79,11 @@ class Difference:
 
 
 def diff(before: Hierarchy, after: Hierarchy) -> Difference:
-    """What was done to `before` to arrive at `after`.
+    """Find what was done to `before` to arrive at `after`.
 
-    Leaves are matched by class. Inner nodes are matched by id and name, then by the classes below
-    them, then by a name that no other node has, then by id alone; what has no match was removed or
-    added. A node has moved if its nearest
-    matched ancestors do not match: one whose group merely vanished around it has not.
+    Nodes are matched as `match_nodes` says; a node without a match was removed or added. A node
+    has moved if its nearest matched ancestors do not match: one whose group merely vanished around
+    it has not.
 
     Raises:
         DiffError: the classes are not the same.
@@ -111,55 +109,28 @@ def diff(before: Hierarchy, after: Hierarchy) -> Difference:
     return Difference(before.hash, after.hash, tuple(changes), tuple(decisions))
 
 
-class _Side:
-    """One of the two trees, with what comparing asks of it."""
+def match_nodes(before: Hierarchy, after: Hierarchy) -> dict[int, int]:
+    """The node of `after` that is each node of `before`, by index, where there is one.
 
-    def __init__(self, tree: Hierarchy) -> None:
-        self.tree = tree
-        self.leaf_sets = _leaf_sets(tree)
-        times = Counter(tree.names)
-        self.labels = [
-            f"{short(name)} ({short(node_id)})" if times[name] > 1 else short(name)
-            for name, node_id in zip(tree.names, tree.ids, strict=True)
-        ]
+    Leaves are matched by class, and the roots with each other. Inner nodes are matched by id and
+    name, then by the classes below them, then by a name that no other node has, then by id alone:
+    the first rule that finds a partner counts. So a group that an edit renamed, or that lost or
+    gained classes, or both, is still the same group; without the last two rules it would be one
+    that vanished and one that is new, with nothing to compare.
 
-    def parent_label(self, node: int) -> str:
-        return self.labels[self.tree.parents[node]]
-
-    def members(self, node: int, limit: int = 5) -> str:
-        children = self.tree.children[node]
-        shown = ", ".join(self.labels[child] for child in children[:limit])
-        return shown + (f" and {len(children) - limit} more" if len(children) > limit else "")
-
-    def decision(self, node: int) -> tuple[int, ...]:
-        """What a decision is about: the classes below each child."""
-        return tuple(sorted(self.leaf_sets[child] for child in self.tree.children[node]))
-
-
-def _leaf_sets(tree: Hierarchy) -> list[int]:
-    """A number for the set of classes below each node: equal sets, equal numbers.
-
-    The sum of a 256-bit hash of each class; sets themselves would be quadratic in a deep tree.
+    Args:
+        before: a hierarchy.
+        after: one over the same classes, in any order.
     """
-    sums = [0] * tree.num_nodes
-    for name, node in zip(tree.classes, tree.leaf_nodes, strict=True):
-        sums[node] = int.from_bytes(hashlib.sha256(name.encode()).digest())
-    for node in range(tree.num_nodes - 1, 0, -1):  # children before parents
-        sums[tree.parents[node]] += sums[node]
-    return sums
+    return _match(_Side(before), _Side(after))
 
 
 def _match(old: _Side, new: _Side) -> dict[int, int]:
-    """New node of each old one that has a match: see `diff`."""
-    partner = {old.tree.index(name): new.tree.index(name) for name in old.tree.classes}
-    partner[0] = 0  # the roots hold the same classes
-    keys: list[tuple[Sequence[object], Sequence[object]]] = [
-        (_ids_and_names(old.tree), _ids_and_names(new.tree)),
-        (old.leaf_sets, new.leaf_sets),
-        (_unique_names(old.tree), _unique_names(new.tree)),
-        (old.tree.ids, new.tree.ids),
-    ]
-    for old_keys, new_keys in keys:
+    partner = {
+        old.hierarchy.index(name): new.hierarchy.index(name) for name in old.hierarchy.classes
+    }
+    partner[0] = 0
+    for old_keys, new_keys in zip(old.keys(), new.keys(), strict=True):
         taken = set(partner.values())
         places = {key: node for node, key in enumerate(new_keys) if node not in taken}
         for node, key in enumerate(old_keys):
@@ -168,14 +139,54 @@ def _match(old: _Side, new: _Side) -> dict[int, int]:
     return partner
 
 
-def _ids_and_names(tree: Hierarchy) -> list[tuple[str, str]]:
-    return list(zip(tree.ids, tree.names, strict=True))
+class _Side:
+    """One of two hierarchies to compare."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self.hierarchy = hierarchy
+        self.leaf_sets = _leaf_sets(hierarchy)
+        self.times = Counter(hierarchy.names)
+
+    def keys(self) -> Iterator[Sequence[object]]:
+        """For each rule of `match_nodes` a key of every node; None for a node that has none."""
+        names, ids = self.hierarchy.names, self.hierarchy.ids
+        yield list(zip(ids, names, strict=True))
+        yield self.leaf_sets
+        yield [name if self.times[name] == 1 else None for name in names]
+        yield ids
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The names for people, with the id where a name repeats."""
+        return [
+            f"{short(name)} ({short(node_id)})" if self.times[name] > 1 else short(name)
+            for name, node_id in zip(self.hierarchy.names, self.hierarchy.ids, strict=True)
+        ]
+
+    def parent_label(self, node: int) -> str:
+        return self.labels[self.hierarchy.parents[node]]
+
+    def members(self, node: int, limit: int = 5) -> str:
+        children = self.hierarchy.children[node]
+        shown = ", ".join(self.labels[child] for child in children[:limit])
+        return shown + (f" and {len(children) - limit} more" if len(children) > limit else "")
+
+    def decision(self, node: int) -> tuple[int, ...]:
+        """The classes below each child of a node."""
+        return tuple(sorted(self.leaf_sets[child] for child in self.hierarchy.children[node]))
 
 
-def _unique_names(tree: Hierarchy) -> list[str | None]:
-    """The names; None for a node that shares its own."""
-    times = Counter(tree.names)
-    return [name if times[name] == 1 else None for name in tree.names]
+def _leaf_sets(hierarchy: Hierarchy) -> list[int]:
+    """A number for the set of classes below each node: equal sets, equal numbers.
+
+    The sum of a 256-bit hash of each class; sets themselves would be quadratic in a deep hierarchy.
+    """
+    sums = [0] * hierarchy.num_nodes
+    for name, node in zip(hierarchy.classes, hierarchy.leaf_nodes, strict=True):
+        sums[node] = int.from_bytes(hashlib.sha256(name.encode()).digest())
+    for node in range(hierarchy.num_nodes - 1, 0, -1):  # children before parents
+        sums[hierarchy.parents[node]] += sums[node]
+    return sums
 
 
 def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:
@@ -188,50 +199,53 @@ def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:
 
 
 def _removed(old: _Side, partner: dict[int, int]) -> Iterator[Change]:
-    for node in old.tree.inner_nodes:
+    for node in old.hierarchy.inner_nodes:
         if node not in partner:
-            around = old.tree.ids[old.tree.parents[node]]
+            around = old.hierarchy.ids[old.hierarchy.parents[node]]
             words = f"removed {old.labels[node]} from {old.parent_label(node)}"
-            yield Change("removed", old.tree.ids[node], around, None, words)
+            yield Change("removed", old.hierarchy.ids[node], around, None, words)
 
 
 def _added(new: _Side, partner: dict[int, int]) -> Iterator[Change]:
     matched = set(partner.values())
-    for node in new.tree.inner_nodes:
+    for node in new.hierarchy.inner_nodes:
         if node not in matched:
-            around = new.tree.ids[new.tree.parents[node]]
+            around = new.hierarchy.ids[new.hierarchy.parents[node]]
             words = (
                 f"added {new.labels[node]} in {new.parent_label(node)}, holding {new.members(node)}"
             )
-            yield Change("added", new.tree.ids[node], None, around, words)
+            yield Change("added", new.hierarchy.ids[node], None, around, words)
 
 
 def _moved(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:
-    old_anchor = _anchors(old.tree, set(partner))
-    new_anchor = _anchors(new.tree, set(partner.values()))
-    for node in range(1, old.tree.num_nodes):
+    old_anchor = _anchors(old.hierarchy, set(partner))
+    new_anchor = _anchors(new.hierarchy, set(partner.values()))
+    for node in range(1, old.hierarchy.num_nodes):
         there = partner.get(node)
         if there is None or partner[old_anchor[node]] == new_anchor[there]:
             continue
         words = (
             f"moved {old.labels[node]} from {old.parent_label(node)} to {new.parent_label(there)}"
         )
-        ids = old.tree.ids[old.tree.parents[node]], new.tree.ids[new.tree.parents[there]]
-        yield Change("moved", new.tree.ids[there], *ids, words)
+        ids = (
+            old.hierarchy.ids[old.hierarchy.parents[node]],
+            new.hierarchy.ids[new.hierarchy.parents[there]],
+        )
+        yield Change("moved", new.hierarchy.ids[there], *ids, words)
 
 
-def _anchors(tree: Hierarchy, matched: set[int]) -> list[int]:
+def _anchors(hierarchy: Hierarchy, matched: set[int]) -> list[int]:
     """Each node's nearest proper ancestor that has a match."""
-    anchors = [0] * tree.num_nodes
-    for node in range(1, tree.num_nodes):
-        parent = tree.parents[node]
+    anchors = [0] * hierarchy.num_nodes
+    for node in range(1, hierarchy.num_nodes):
+        parent = hierarchy.parents[node]
         anchors[node] = parent if parent in matched else anchors[parent]
     return anchors
 
 
 def _renamed(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:
     for node, there in sorted(partner.items()):
-        one, two = old.tree.nodes[node], new.tree.nodes[there]
+        one, two = old.hierarchy.nodes[node], new.hierarchy.nodes[there]
         if one.name != two.name:
             words = f"renamed {old.labels[node]} to {short(two.name)}"
             yield Change("renamed", two.id, one.name, two.name, words)

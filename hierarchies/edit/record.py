@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -210,6 +210,17 @@ class Edit:
                 f"Expected the record of an edit as JSON, but it cannot be parsed ({short(str(error))})."
             ) from None
         return cls.from_dict(data)
+
+
+def consequences(records: Sequence[Edit], rule: str) -> Consequences:
+    """What several edits together can change: whatever one of them can."""
+    each = [record.consequences(rule) for record in records]
+    return Consequences(
+        rule,
+        any(one.explanation for one in each),
+        any(one.hard_answer for one in each),
+        any(one.soft_answer for one in each),
+    )
 
 
 class EditRequest(NamedTuple):

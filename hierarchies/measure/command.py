@@ -97,11 +97,11 @@ def _record(
         "classes_without_images": before.hierarchy.num_classes - len(found.labels.unique()),
         "failed": list(found.failed),
         "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
-        "before": {**tree_record(before), "quality": quality(found.logits, before)},
+        "before": {**tree_record(before), "quality": quality(before)},
     }
     if comparison:
         after = comparison.after
-        record["after"] = {**tree_record(after), "quality": quality(found.logits, after)}
+        record["after"] = {**tree_record(after), "quality": quality(after)}
         record["changes"] = comparison_record(comparison, found.files)
     return record
 

@@ -1,11 +1,11 @@
-"""What an edit does to a model's answers: two trees on the same class logits, side by side."""
+"""What a hierarchy, or an edit of one, changes in the answers on given class logits."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +13,11 @@ from torch import Tensor
 
 from nbdt.decide.head import DecisionRules
 from nbdt.decide.metrics import accuracy, calibration_error, hierarchical_distance
+from nbdt.errors import NBDTError
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
+
+from ..edit.difference import match_nodes
 
 CHUNK = 1000  # images; a row of the table of nodes is float64
 
@@ -40,37 +43,58 @@ class NodeResult(NamedTuple):
         return self.images - round(self.images * self.accuracy)
 
 
+@lru_cache(maxsize=32)
+def rules_of(hierarchy: Hierarchy, rule: str) -> DecisionRules:
+    """Return the compiled rules of a hierarchy on the CPU; the last few are kept."""
+    return DecisionRules(hierarchy, rule=rule).eval()
+
+
 @dataclass(frozen=True, eq=False)
 class TreeResult:
-    """One tree's answers.
+    """A hierarchy's answers on class logits.
 
     Attributes:
-        hierarchy: the tree.
+        rules: the compiled hierarchy.
+        logits: (count, classes).
+        labels: (count,) the right classes; None where they are not known.
         soft, hard: (count,) class indices: the likeliest leaf, and the greedy descent's.
         probability: (count,) of the soft answer.
-        labels: (count,) the right ones.
-        nodes: results of the inner nodes that have images, by node index.
     """
 
-    hierarchy: Hierarchy
+    rules: DecisionRules
+    logits: Tensor
+    labels: Tensor | None
     soft: Tensor
     hard: Tensor
     probability: Tensor
-    labels: Tensor
-    nodes: Mapping[int, NodeResult]
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The hierarchy."""
+        return self.rules.hierarchy
+
+    @property
+    def known_labels(self) -> Tensor:
+        """(count,) the right classes. Raises NBDTError: they are not known."""
+        if self.labels is None:
+            raise NBDTError("These photographs have no labels; measure them with labels.")
+        return self.labels
+
+    @cached_property
+    def nodes(self) -> Mapping[int, NodeResult]:
+        """Results of the inner nodes that have images, by node index."""
+        return _nodes(self.rules, self.logits, self.known_labels)
 
     @cached_property
     def accuracy(self) -> dict[str, float]:
         """Share of right answers, "soft" and "hard"."""
-        return {
-            "soft": accuracy(self.soft, self.labels),
-            "hard": accuracy(self.hard, self.labels),
-        }
+        labels = self.known_labels
+        return {"soft": accuracy(self.soft, labels), "hard": accuracy(self.hard, labels)}
 
     def route(self, class_index: int) -> list[str]:
         """Names of the nodes from the root to a class."""
-        tree = self.hierarchy
-        return [tree.names[node] for node in tree.path_of_class(class_index)]
+        hierarchy = self.hierarchy
+        return [hierarchy.names[node] for node in hierarchy.path_of_class(class_index)]
 
 
 class ImageChange(NamedTuple):
@@ -85,7 +109,7 @@ class ImageChange(NamedTuple):
 
 
 class NodeChange(NamedTuple):
-    """One inner node before and after; None where a tree has no such node."""
+    """One inner node before and after; None where a hierarchy has no such node."""
 
     node: str
     name: str
@@ -100,53 +124,52 @@ class NodeChange(NamedTuple):
         return self.before.mistakes - self.after.mistakes
 
 
-def measure(logits: Tensor, labels: Tensor, hierarchy: Hierarchy, rule: str) -> TreeResult:
-    """A tree's answers on class logits (count, classes) with labels (count,).
+def measure(logits: Tensor, labels: Tensor | None, hierarchy: Hierarchy, rule: str) -> TreeResult:
+    """A hierarchy's answers on class logits (count, classes), with labels (count,) if known.
 
     Raises:
         NBDTError: another number of classes, or logits that are not finite.
     """
-    rules = DecisionRules(hierarchy, rule=rule)
-    soft = [rules(part).max(dim=1) for part in logits.split(CHUNK)]
-    hard = torch.cat([rules.hard(part) for part in logits.split(CHUNK)])
-    answers = torch.cat([best.indices for best in soft])
-    probability = torch.cat([best.values for best in soft]).exp()
-    nodes = _nodes(rules, logits, labels)
-    return TreeResult(hierarchy, answers, hard, probability, labels, nodes)
+    rules = rules_of(hierarchy, rule)
+    with torch.inference_mode():
+        soft = [rules(part).max(dim=1) for part in logits.split(CHUNK)]
+        hard = torch.cat([rules.hard(part) for part in logits.split(CHUNK)])
+        answers = torch.cat([best.indices for best in soft])
+        probability = torch.cat([best.values for best in soft]).exp()
+    return TreeResult(rules, logits, labels, answers, hard, probability)
 
 
 def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, NodeResult]:
-    tree = rules.hierarchy
-    parent = torch.tensor(tree.parents[1:])
-    on_path = _on_path(tree)[:, 1:]
+    hierarchy = rules.hierarchy
+    parent = torch.tensor(hierarchy.parents[1:])
+    on_path = _on_path(hierarchy)[:, 1:]
     # Rows: images, right decisions, log-probability of the right child; columns: the children.
     sums = torch.zeros(3, len(parent), dtype=torch.float64)
     for part, target in zip(logits.split(CHUNK), labels.split(CHUNK), strict=True):
         values = rules.log_probs(part)[:, 1:]
-        best = values.new_full((len(values), tree.num_nodes), -torch.inf)
+        best = values.new_full((len(values), hierarchy.num_nodes), -torch.inf)
         best = best.scatter_reduce(1, parent.expand_as(values), values, "amax")
         right = on_path[target]
         sums[0] += right.sum(0)
         sums[1] += (right & (values == best[:, parent])).sum(0)
         sums[2] += torch.where(right, values, 0).sum(0)
-    totals = torch.zeros(3, tree.num_nodes, dtype=torch.float64).index_add(1, parent, sums)
+    totals = torch.zeros(3, hierarchy.num_nodes, dtype=torch.float64).index_add(1, parent, sums)
     images, correct, log_prob = totals.tolist()
     return {
         node: NodeResult(
             int(images[node]), correct[node] / images[node], log_prob[node] / images[node]
         )
-        for node in tree.inner_nodes
+        for node in hierarchy.inner_nodes
         if images[node]
     }
 
 
-def _on_path(tree: Hierarchy) -> Tensor:
-    """(classes, nodes): whether a node is on the way to a class."""
-    found = torch.zeros(tree.num_nodes, tree.num_classes, dtype=torch.bool)
-    found[list(tree.leaf_nodes), range(tree.num_classes)] = True
-    for node in range(tree.num_nodes - 1, 0, -1):  # children before parents
-        found[tree.parents[node]] |= found[node]
-    return found.t().contiguous()
+def _on_path(hierarchy: Hierarchy) -> Tensor:
+    """(classes, nodes): whether a node is on the path to a class."""
+    place = torch.tensor(hierarchy.leaf_order).argsort()[:, None]
+    first = torch.tensor([span.start for span in hierarchy.spans])
+    end = torch.tensor([span.stop for span in hierarchy.spans])
+    return (first <= place) & (place < end)
 
 
 # ---- before and after -------------------------------------------------------------------------
@@ -154,18 +177,79 @@ def _on_path(tree: Hierarchy) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two trees on the same images.
+    """Two hierarchies on the same images; `compare` makes it.
 
     Attributes:
         before, after: their answers.
-        images: those whose answer or path changed, in order.
-        nodes: all inner nodes of either tree that have images, the most changed first.
     """
 
     before: TreeResult
     after: TreeResult
-    images: tuple[ImageChange, ...]
-    nodes: tuple[NodeChange, ...]
+
+    @cached_property
+    def partners(self) -> dict[int, int]:
+        """Old node of each new one that has a match: see `match_nodes`."""
+        pairs = match_nodes(self.before.hierarchy, self.after.hierarchy)
+        return {new: old for old, new in pairs.items()}
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How many images have another answer, "soft" and "hard"."""
+        before, after = self.before, self.after
+        return {
+            "soft": int((before.soft != after.soft).sum()),
+            "hard": int((before.hard != after.hard).sum()),
+        }
+
+    @cached_property
+    def images(self) -> tuple[ImageChange, ...]:
+        """The images whose answer or path changed, in order."""
+        before, after = self.before, self.after
+        moved = self._moved()
+        columns = (before.known_labels, before.hard, after.hard, before.soft, after.soft)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        changes = []
+        for image, (label, old, new, old_soft, new_soft) in enumerate(rows):
+            if old != new:
+                verdict = {old: "now wrong", new: "now right"}.get(label, "still wrong")
+            elif moved[new]:
+                verdict = "other path"
+            elif old_soft != new_soft:
+                verdict = "other soft answer"
+            else:
+                continue
+            changes.append(ImageChange(image, verdict))
+        return tuple(changes)
+
+    def _moved(self) -> list[bool]:
+        """For each class whether its path goes through other nodes."""
+        old, new = self.before.hierarchy, self.after.hierarchy
+        return [
+            [self.partners.get(node) for node in new.path_of_class(index)]
+            != old.path_of_class(index)
+            for index in range(old.num_classes)
+        ]
+
+    @cached_property
+    def nodes(self) -> tuple[NodeChange, ...]:
+        """All inner nodes of either hierarchy that have images, the most changed first."""
+        before, after = self.before, self.after
+        old, new = before.hierarchy, after.hierarchy
+        changes = [
+            NodeChange(
+                new.ids[node],
+                new.names[node],
+                before.nodes.get(self.partners.get(node, -1)),
+                result,
+            )
+            for node, result in after.nodes.items()
+        ]
+        gone = before.nodes.keys() - set(self.partners.values())
+        changes += [
+            NodeChange(old.ids[node], old.names[node], before.nodes[node], None)
+            for node in sorted(gone)
+        ]
+        return tuple(sorted(changes, key=lambda change: -abs(change.gain)))
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -185,116 +269,44 @@ class Comparison:
 
 
 def compare(before: TreeResult, after: TreeResult) -> Comparison:
-    """What changed from one tree to the other, for the same images.
+    """What changed from one hierarchy to the other, for the same images.
 
-    A path changed if it goes through other nodes. A node is the same if it has kept its id and
-    name, or its classes: neither another name nor a class more or less makes it another.
+    A path changed if it goes through other nodes, and nodes are the same as `match_nodes` says.
 
     Raises:
-        NBDTError: the trees have other classes, or another order of them.
+        NBDTError: the hierarchies have other classes, or another order of them.
     """
     check_same_classes(before.hierarchy, after.hierarchy)
-    return Comparison(
-        before, after, tuple(_images(before, after)), tuple(_node_changes(before, after))
-    )
-
-
-def _images(before: TreeResult, after: TreeResult) -> list[ImageChange]:
-    moved = _moved(before.hierarchy, after.hierarchy)
-    answers = [
-        result.tolist()
-        for result in (before.labels, before.hard, after.hard, before.soft, after.soft)
-    ]
-    found = []
-    for image, (label, old, new, old_soft, new_soft) in enumerate(zip(*answers, strict=True)):
-        if old != new:
-            verdict = {old: "now wrong", new: "now right"}.get(label, "still wrong")
-        elif moved[new]:
-            verdict = "other path"
-        elif old_soft != new_soft:
-            verdict = "other soft answer"
-        else:
-            continue
-        found.append(ImageChange(image, verdict))
-    return found
-
-
-def _moved(old: Hierarchy, new: Hierarchy) -> list[bool]:
-    """For each class whether its path goes through other nodes."""
-    partner = _partners(old, new)
-    found = []
-    for leaf, there in zip(old.leaf_nodes, new.leaf_nodes, strict=True):
-        route = [partner.get(node) for node in new.path_to(there)[:-1]]
-        found.append(route != old.path_to(leaf)[:-1])
-    return found
-
-
-def _class_sets(tree: Hierarchy) -> list[int]:
-    """The classes below each node, as the bits of a number."""
-    sets = [0 if index < 0 else 1 << index for index in tree.class_indices]
-    for node in range(tree.num_nodes - 1, 0, -1):
-        sets[tree.parents[node]] |= sets[node]
-    return sets
-
-
-def _node_changes(before: TreeResult, after: TreeResult) -> list[NodeChange]:
-    partner = _partners(before.hierarchy, after.hierarchy)
-    old, new = before.hierarchy, after.hierarchy
-    changes = [
-        NodeChange(new.ids[node], new.names[node], before.nodes.get(partner.get(node, -1)), result)
-        for node, result in after.nodes.items()
-    ]
-    gone = before.nodes.keys() - set(partner.values())
-    changes += [
-        NodeChange(old.ids[node], old.names[node], before.nodes[node], None)
-        for node in sorted(gone)
-    ]
-    return sorted(changes, key=lambda change: -abs(change.gain))
-
-
-def _partners(old: Hierarchy, new: Hierarchy) -> dict[int, int]:
-    """Old node of each inner node of the new tree: of its id and name, else of its classes."""
-    partner: dict[int, int] = {}
-    keys: list[tuple[Sequence[object], Sequence[object]]] = [
-        (list(zip(old.ids, old.names, strict=True)), list(zip(new.ids, new.names, strict=True))),
-        (_class_sets(old), _class_sets(new)),
-    ]
-    for old_keys, new_keys in keys:
-        taken = set(partner.values())
-        places = {old_keys[node]: node for node in old.inner_nodes if node not in taken}
-        for node in new.inner_nodes:
-            if node not in partner and new_keys[node] in places:
-                partner[node] = places.pop(new_keys[node])
-    return partner
+    return Comparison(before, after)
 
 
 # ---- beyond the share of right answers ------------------------------------------------------------
 
 
-def quality(logits: Tensor, result: TreeResult) -> dict[str, dict[str, float]]:
-    """How good each kind of answer is on a tree: "flat", "soft" and "hard", each with
+def quality(result: TreeResult) -> dict[str, dict[str, float]]:
+    """How good each kind of answer is: "flat", "soft" and "hard", each with
 
     - accuracy: share of right answers;
-    - distance: how far up the tree one must go on average for the answer to be right, in edges;
+    - distance: how far up the hierarchy one must go on average for the answer to be right, in edges;
     - severity: the same over the wrong answers, 0 if there is none;
     - calibration_error: of the stated probability; not for "hard", which is no likeliest class.
     """
-    labels, tree = result.labels, result.hierarchy
-    flat = logits.softmax(dim=1).max(dim=1)
+    labels, hierarchy = result.known_labels, result.hierarchy
+    flat = result.logits.softmax(dim=1).max(dim=1)
     answers = {"flat": flat.indices, "soft": result.soft, "hard": result.hard}
-    found = {}
+    measured = {}
     for kind, answer in answers.items():
-        distance = hierarchical_distance(answer, labels, tree).double()
+        distance = hierarchical_distance(answer, labels, hierarchy).double()
         wrong = distance[distance > 0]
-        found[kind] = {
+        measured[kind] = {
             "accuracy": accuracy(answer, labels),
             "distance": float(distance.mean()),
             "severity": float(wrong.mean()) if len(wrong) else 0.0,
         }
     for kind, probability in {"flat": flat.values, "soft": result.probability}.items():
         right = answers[kind] == labels
-        found[kind]["calibration_error"] = calibration_error(probability.clamp(0, 1), right)
-    return found
+        measured[kind]["calibration_error"] = calibration_error(probability.clamp(0, 1), right)
+    return measured
 
 
 # ---- as data ----------------------------------------------------------------------------------
@@ -302,17 +314,17 @@ def quality(logits: Tensor, result: TreeResult) -> dict[str, dict[str, float]]:
 
 def tree_record(result: TreeResult) -> dict[str, Any]:
     """Plain data for JSON: accuracies and every inner node that has images."""
-    tree = result.hierarchy
+    hierarchy = result.hierarchy
     nodes = [
-        {"node": tree.ids[node], "name": tree.names[node], **values._asdict()}
+        {"node": hierarchy.ids[node], "name": hierarchy.names[node], **values._asdict()}
         for node, values in result.nodes.items()
     ]
-    return {"hierarchy": tree.hash, **result.accuracy, "nodes": nodes}
+    return {"hierarchy": hierarchy.hash, **result.accuracy, "nodes": nodes}
 
 
-def comparison_record(found: Comparison, files: Sequence[str]) -> dict[str, Any]:
+def comparison_record(comparison: Comparison, files: Sequence[str]) -> dict[str, Any]:
     """Plain data for JSON: the images and nodes that changed."""
-    classes = found.before.hierarchy.classes
+    classes, labels = comparison.before.hierarchy.classes, comparison.before.known_labels
 
     def answer(result: TreeResult, image: int) -> dict[str, Any]:
         hard = int(result.hard[image])
@@ -322,12 +334,12 @@ def comparison_record(found: Comparison, files: Sequence[str]) -> dict[str, Any]
     images = [
         {
             "file": files[change.image],
-            "label": classes[int(found.before.labels[change.image])],
+            "label": classes[int(labels[change.image])],
             "verdict": change.verdict,
-            "before": answer(found.before, change.image),
-            "after": answer(found.after, change.image),
+            "before": answer(comparison.before, change.image),
+            "after": answer(comparison.after, change.image),
         }
-        for change in found.images
+        for change in comparison.images
     ]
     nodes = [
         {
@@ -337,7 +349,7 @@ def comparison_record(found: Comparison, files: Sequence[str]) -> dict[str, Any]
             "before": change.before._asdict() if change.before else None,
             "after": change.after._asdict() if change.after else None,
         }
-        for change in found.nodes
+        for change in comparison.nodes
         if change.before != change.after
     ]
-    return {"verdicts": found.verdicts, "images": images, "nodes": nodes}
+    return {"verdicts": comparison.verdicts, "images": images, "nodes": nodes}

@@ -45,7 +45,7 @@ def _accuracies(axes: Any, flat: float, before: TreeResult, after: TreeResult | 
     bars = axes.bar([centre], [100 * flat], width, color="#444444")
     axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.set_xticks([kind + centre for kind in (0, 1, 2)], ["flat", "soft", "hard"])
-    axes.set(ylim=(0, 125), ylabel="right answers, %", title=f"{len(before.labels):,} images")
+    axes.set(ylim=(0, 125), ylabel="right answers, %", title=f"{len(before.logits):,} images")
     axes.set_yticks(range(0, 101, 20))
     axes.legend(loc="upper left", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)

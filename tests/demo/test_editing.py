@@ -1,6 +1,5 @@
 """Edits as they come from the page, and what they change: against plainer ways of doing the same."""
 
-import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from nbdt import DecisionRules, Hierarchy
 from nbdt.demo.editing import versions
 from nbdt.demo.editing.edits import MAX_UNDO, edited, in_words, read_request
-from nbdt.demo.editing.effect import MAX_VALUES, Reference, consequences, effect
 from nbdt.demo.editing.names import suggest
 from nbdt.demo.editing.panel import draw_edits, edited_by_program, effect_record
 from nbdt.demo.views.tree import path_record, tree_record
@@ -20,8 +18,10 @@ from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import EditError, EditStack
-from nbdt.hierarchies.edit.record import EditRequest
+from nbdt.hierarchies.edit.record import EditRequest, consequences
 from nbdt.hierarchies.formats.files import WRITERS
+from nbdt.hierarchies.measure.effect import MAX_VALUES, Reference, effect
+from tests.demo.tiny_model import labelled_logits, tiny_model
 
 ANIMALS = Hierarchy.from_nested(
     {
@@ -39,23 +39,8 @@ HOSTILE = (
 )
 
 
-class FakeModel(torch.nn.Module):
-    """As much of a model as editing looks at."""
-
-    def __init__(self, hierarchy=ANIMALS, rule="representative", images=0, seed=0):
-        super().__init__()
-        self.hierarchy, self.rule, self.reference = hierarchy, rule, {}
-        if images:
-            logits, labels = examples(hierarchy, images, seed)
-            self.reference = {"logits": logits.half(), "labels": labels.short()}
-
-
-def examples(hierarchy, count, seed=0):
-    source = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, hierarchy.num_classes, (count,), generator=source)
-    logits = 2 * torch.randn(count, hierarchy.num_classes, generator=source)
-    logits[torch.arange(count), labels] += 2
-    return logits, labels
+def model_of(rule="representative", images=0):
+    return tiny_model(ANIMALS, rule, images)
 
 
 def visitor_of(model):
@@ -226,62 +211,67 @@ def test_the_fields_of_a_request_are_checked_alike_for_every_kind():
 @given(edited_stacks(), st.sampled_from(("marginal", "representative")))
 @settings(max_examples=40)
 def test_the_effect_equals_asking_each_photograph_alone(stacks, rule):
-    model, tree = FakeModel(rule=rule, images=30), stacks[1].hierarchy
+    model, tree = model_of(rule=rule, images=30), stacks[1].hierarchy
     logits, labels = model.reference["logits"].float(), model.reference["labels"]
-    found = effect(model, ANIMALS, tree, list(logits[:6]), Reference.of(model))
+    found = effect(ANIMALS, tree, rule, list(logits[:6]), Reference.of(model))
     old, new = DecisionRules(ANIMALS, rule=rule), DecisionRules(tree, rule=rule)
     hard = [(old.paths(row[None])[0], new.paths(row[None])[0]) for row in logits]
     soft = [(int(old(row[None]).argmax()), int(new(row[None]).argmax())) for row in logits]
-    assert (found.before.path, found.after.path) == hard[0]
-    assert found.recent == 6
-    assert found.recent_hard == sum(a.class_index != b.class_index for a, b in hard[:6])
-    assert found.recent_soft == sum(a != b for a, b in soft[:6])
-    assert (found.images, found.images_all) == (30, 30)
-    assert found.changed_hard == sum(a.class_index != b.class_index for a, b in hard)
+    for answer, path in zip((found["before"], found["after"]), hard[0], strict=True):
+        steps = [(decision.children[decision.chosen], decision.probability) for decision in path]
+        assert [(step["name"], step["p"]) for step in answer["steps"]] == steps
+        assert (answer["class"], answer["probability"]) == (path.class_name, path.probability)
+    assert found["recent"] == 6
+    assert found["recent_hard"] == sum(a.class_index != b.class_index for a, b in hard[:6])
+    assert found["recent_soft"] == sum(a != b for a, b in soft[:6])
+    measured = found["reference"]
+    assert (measured["images"], measured["images_all"]) == (30, 30)
+    assert measured["changed_hard"] == sum(a.class_index != b.class_index for a, b in hard)
+    assert measured["changed_soft"] == sum(a != b for a, b in soft)
     right = [b.class_index == y for (_, b), y in zip(hard, labels.tolist(), strict=True)]
-    assert found.score_after.hard == pytest.approx(sum(right) / 30)
+    assert measured["score_after"]["hard"] == pytest.approx(sum(right) / 30)
     right = [b == y for (_, b), y in zip(soft, labels.tolist(), strict=True)]
-    assert found.score_after.soft == pytest.approx(sum(right) / 30)
-    assert found.after.path.probability == pytest.approx(float(new(logits[:1]).exp().max())) or (
-        found.after.soft_class != found.after.path.class_name
-    )
+    assert measured["score_after"]["soft"] == pytest.approx(sum(right) / 30)
+    after = found["after"]
+    assert after["soft_probability"] == pytest.approx(float(new(logits[:1]).exp().max()))
+    assert after["soft_class"] == ANIMALS.classes[soft[0][1]]
 
 
 @given(edited_stacks())
 def test_no_edit_changes_the_soft_answer_under_marginal(stacks):
-    model = FakeModel(rule="marginal", images=20)
+    model = model_of(rule="marginal", images=20)
     photographs = list(model.reference["logits"].float()[:5])
-    found = effect(model, ANIMALS, stacks[1].hierarchy, photographs, Reference.of(model))
-    assert (found.recent_soft, found.changed_soft) == (0, 0)
-    assert found.score_before.soft == found.score_after.soft
-    assert found.before.soft_probability == found.after.soft_probability
+    found = effect(ANIMALS, stacks[1].hierarchy, "marginal", photographs, Reference.of(model))
+    assert (found["recent_soft"], found["reference"]["changed_soft"]) == (0, 0)
+    scores = found["reference"]["score_before"], found["reference"]["score_after"]
+    assert scores[0]["soft"] == scores[1]["soft"]
+    assert found["before"]["soft_probability"] == found["after"]["soft_probability"]
 
 
 @pytest.mark.parametrize("rule", ["marginal", "representative"])
 def test_a_new_name_changes_no_answer(rule):
     stack = edited(EditStack(ANIMALS), {"kind": "rename", "nodes": ["bird"], "name": "fowl"})
-    model = FakeModel(rule=rule, images=20)
+    model = model_of(rule=rule, images=20)
     photographs = list(model.reference["logits"].float())
-    found = effect(model, ANIMALS, stack.hierarchy, photographs, Reference.of(model))
-    assert (found.recent_hard, found.recent_soft, found.changed_hard, found.changed_soft) == (
-        0,
-    ) * 4
-    assert found.score_before == found.score_after
-    assert found.before.path.log_prob == found.after.path.log_prob
+    found = effect(ANIMALS, stack.hierarchy, rule, photographs, Reference.of(model))
+    measured = found["reference"]
+    assert (found["recent_hard"], found["recent_soft"]) == (0, 0)
+    assert (measured["changed_hard"], measured["changed_soft"]) == (0, 0)
+    assert measured["score_before"] == measured["score_after"]
+    assert found["before"]["probability"] == found["after"]["probability"]
     assert not consequences(stack.last_edits, rule).hard_answer
 
 
 def test_without_photographs_and_reference_set_there_is_nothing_to_say():
-    model = FakeModel()
-    assert Reference.of(model) is None
-    found = effect(model, ANIMALS, ANIMALS, [], None).to_dict()
-    assert found["before"] is found["after"] is found["score_before"] is None
-    assert found["recent"] == found["images"] == 0
+    assert Reference.of(model_of()) is None
+    found = effect(ANIMALS, ANIMALS, "marginal", [], None)
+    assert found["before"] is found["after"] is found["reference"] is None
+    assert found["recent"] == found["recent_hard"] == found["recent_soft"] == 0
 
 
 def test_a_large_reference_set_is_asked_at_even_distances():
     count = MAX_VALUES // ANIMALS.num_classes
-    logits, labels = examples(ANIMALS, 2 * count)
+    logits, labels = labelled_logits(ANIMALS, 2 * count)
     reference = Reference(logits, labels)
     assert reference.images_all == 2 * count
     assert len(reference.labels) == count
@@ -301,7 +291,7 @@ def test_a_large_reference_set_is_asked_at_even_distances():
     ],
 )
 def test_a_damaged_reference_set_is_told_and_stops_nothing(logits, labels):
-    model = FakeModel()
+    model = model_of()
     model.reference = {"logits": logits, "labels": labels}
     with pytest.raises(NBDTError, match="reference set is damaged"):
         Reference.of(model)
@@ -311,7 +301,7 @@ def test_a_damaged_reference_set_is_told_and_stops_nothing(logits, labels):
 
 
 def test_the_record_compares_with_the_last_edit_and_with_the_models_own():
-    model = FakeModel(images=50)
+    model = model_of(images=50)
     visitor = visitor_of(model)
     assert effect_record(visitor) == {"edited": False, "hash": ANIMALS.hash[:16]}
     visitor.stack = edited(visitor.stack, {"kind": "ungroup", "nodes": ["bird"]})
@@ -319,9 +309,9 @@ def test_the_record_compares_with_the_last_edit_and_with_the_models_own():
     assert one["total"] is None
     visitor.stack = edited(visitor.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
     two = effect_record(visitor)
-    assert two["step"]["score_before"] == one["step"]["score_after"]
-    assert two["total"]["score_before"] == one["step"]["score_before"]
-    assert two["step"]["score_after"] == two["total"]["score_after"]
+    assert two["step"]["reference"]["score_before"] == one["step"]["reference"]["score_after"]
+    assert two["total"]["reference"]["score_before"] == one["step"]["reference"]["score_before"]
+    assert two["step"]["reference"]["score_after"] == two["total"]["reference"]["score_after"]
     assert two["hash"] == visitor.hierarchy.hash[:16]
     assert "which class is the likeliest" in two["consequences"]
     assert draw_edits(visitor).props["effect"] == json.dumps(
@@ -356,7 +346,7 @@ def test_the_record_compares_with_the_last_edit_and_with_the_models_own():
     ],
 )
 def test_what_can_change_is_said_without_the_names_of_rules(rule, kind, words):
-    visitor = visitor_of(FakeModel(rule=rule))
+    visitor = visitor_of(model_of(rule=rule))
     moved = edited(visitor.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
     visitor.stack = {
         "move": moved,
@@ -369,7 +359,7 @@ def test_what_can_change_is_said_without_the_names_of_rules(rule, kind, words):
 
 
 def test_what_lights_up_is_the_path_and_every_nodes_probability():
-    logits, _ = examples(ANIMALS, 1)
+    logits, _ = labelled_logits(ANIMALS, 1)
     record = json.loads(path_record(EditStack(ANIMALS), "marginal", logits[0], "bird"))
     rules = DecisionRules(ANIMALS, rule="marginal")
     path = rules.paths(logits)[0]
@@ -399,12 +389,12 @@ def test_suggested_names_are_free_and_can_be_used():
 
 @pytest.mark.parametrize("kind", [name for name in WRITERS if name != "newick"])
 def test_what_is_downloaded_can_be_opened_again(kind):
-    visitor = visitor_of(FakeModel())
+    visitor = visitor_of(model_of())
     visitor.stack = edited(visitor.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
     sent = json.loads(versions.download(None, visitor, {"format": kind, "seq": 3})["file"])
     assert sent["seq"] == 3
     assert "/" not in sent["name"]
-    other = visitor_of(FakeModel())
+    other = visitor_of(model_of())
     versions.upload(None, other, sent)
     assert shape(other.hierarchy) == shape(visitor.hierarchy)
 
@@ -437,7 +427,7 @@ def test_a_file_may_list_the_classes_in_any_order():
     ],
 )
 def test_a_file_that_is_no_hierarchy_of_these_classes_is_refused(text, name, message):
-    visitor = visitor_of(FakeModel())
+    visitor = visitor_of(model_of())
     with pytest.raises(NBDTError, match=message) as refusal:
         versions.upload(None, visitor, {"text": text, "name": name})
     assert "/tmp" not in str(refusal.value)
@@ -447,7 +437,7 @@ def test_a_file_that_is_no_hierarchy_of_these_classes_is_refused(text, name, mes
 @pytest.mark.parametrize("text", [None, 5, ["a"], "x" * (versions.MAX_UPLOAD + 1)])
 def test_an_upload_is_text_of_bounded_size(text):
     with pytest.raises(NBDTError, match="at most"):
-        versions.upload(None, visitor_of(FakeModel()), {"text": text, "name": "a.json"})
+        versions.upload(None, visitor_of(model_of()), {"text": text, "name": "a.json"})
 
 
 def test_a_hierarchy_of_other_classes_names_what_is_missing_and_what_is_extra():
@@ -457,7 +447,7 @@ def test_a_hierarchy_of_other_classes_names_what_is_missing_and_what_is_extra():
 
 
 def test_opening_a_file_keeps_the_earlier_edits_within_reach():
-    visitor = visitor_of(FakeModel())
+    visitor = visitor_of(model_of())
     visitor.stack = edited(visitor.stack, {"kind": "ungroup", "nodes": ["bird"]})
     mine = visitor.stack
     versions.upload(None, visitor, {"text": ANIMALS.to_json(), "name": "own.json"})
@@ -472,7 +462,7 @@ def test_opening_a_file_keeps_the_earlier_edits_within_reach():
 
 
 def test_one_visitors_edits_are_not_anothers():
-    model = FakeModel()
+    model = model_of()
     one, two = visitor_of(model), visitor_of(model)
     one.stack = edited(one.stack, {"kind": "ungroup", "nodes": ["bird"]})
     assert two.hierarchy == ANIMALS
@@ -503,7 +493,7 @@ class FakeStore:
 
 def test_a_version_is_saved_loaded_and_compared(monkeypatch):
     monkeypatch.setattr(versions, "model_hash", lambda model: str(id(model)))
-    store, model = FakeStore(), FakeModel()
+    store, model = FakeStore(), model_of()
     one, two = visitor_of(model), visitor_of(model)
     one.stack = edited(one.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
     saved = json.loads(versions.save(store, one, {"name": " mine "})["said"])
@@ -518,7 +508,7 @@ def test_a_version_is_saved_loaded_and_compared(monkeypatch):
     record = effect_record(two)
     assert record["step"] is None
     assert record["total"] is not None
-    stranger = visitor_of(FakeModel())
+    stranger = visitor_of(model_of())
     for wanted in (1, 2, -1, "1", None, True, [1], {"id": 1}):
         with pytest.raises(EditError, match="no saved version"):
             versions.load(store, stranger, {"version": wanted})
@@ -527,11 +517,11 @@ def test_a_version_is_saved_loaded_and_compared(monkeypatch):
 @pytest.mark.parametrize("name", [None, "", "  ", 5, ["a"]])
 def test_a_version_needs_a_name(name):
     with pytest.raises(EditError, match="name"):
-        versions.save(FakeStore(), visitor_of(FakeModel()), {"name": name})
+        versions.save(FakeStore(), visitor_of(model_of()), {"name": name})
 
 
 def test_without_a_store_nothing_is_kept_and_that_is_said():
-    visitor = visitor_of(FakeModel())
+    visitor = visitor_of(model_of())
     with pytest.raises(EditError, match="download"):
         versions.save(None, visitor, {"name": "x"})
     assert json.loads(versions.list_saved(None, visitor, {})["saved"]) == {
@@ -544,7 +534,7 @@ def test_without_a_store_nothing_is_kept_and_that_is_said():
 
 
 def test_a_program_edits_and_reads_what_changes():
-    model = FakeModel(images=40)
+    model = model_of(images=40)
     edits = [
         {"kind": "move", "nodes": ["cat"], "to": "vehicle"},
         {"kind": "group", "nodes": ["cat", "bus"], "name": "fast"},
@@ -574,10 +564,4 @@ def test_a_program_edits_and_reads_what_changes():
 )
 def test_a_program_is_refused_as_a_person_is(hierarchy, edits, message):
     with pytest.raises(NBDTError, match=message):
-        edited_by_program(FakeModel(), hierarchy, edits)
-
-
-def test_results_are_frozen():
-    found = effect(FakeModel(), ANIMALS, ANIMALS, [], None)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        found.recent = 5
+        edited_by_program(model_of(), hierarchy, edits)

@@ -21,6 +21,7 @@ from nbdt.demo.ui.component import component
 from nbdt.demo.ui.context import PageContext
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.visitor import Photograph, Visitor
+from tests.demo.tiny_model import tiny_model
 
 pytestmark = pytest.mark.browser
 
@@ -42,19 +43,6 @@ def large():
     )
 
 
-class FakeModel(torch.nn.Module):
-    """As much of a model as the tree and the panel look at."""
-
-    def __init__(self, hierarchy):
-        super().__init__()
-        self.hierarchy, self.rule = hierarchy, "representative"
-        source = torch.Generator().manual_seed(0)
-        labels = torch.randint(0, hierarchy.num_classes, (200,), generator=source)
-        logits = torch.randn(200, hierarchy.num_classes, generator=source)
-        logits[torch.arange(200), labels] += 4
-        self.reference = {"logits": logits, "labels": labels}
-
-
 def photograph(logits):
     blank = Image.new("RGB", (8, 8))
     return Photograph(blank, "0" * 64, blank, logits, None)
@@ -62,7 +50,7 @@ def photograph(logits):
 
 def page_of(hierarchy):
     """The tree and the panel alone, with a button that brings a photograph of class 0."""
-    model = FakeModel(hierarchy)
+    model = tiny_model(hierarchy, images=200, spread=1.0, margin=4.0)
     logits = torch.zeros(hierarchy.num_classes)
     logits[0] = 6
     with gr.Blocks(analytics_enabled=False) as page:
@@ -103,7 +91,10 @@ def urls(tmp_path_factory):
     ports, log = (free_port(), free_port()), tmp_path_factory.mktemp("tree") / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, __file__, *map(str, ports)], stdout=output, stderr=output
+            [sys.executable, "-m", "tests.demo.test_tree_view", *map(str, ports)],
+            stdout=output,
+            stderr=output,
+            cwd=Path(__file__).parents[2],
         )
     try:
         for _ in range(400):

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
+from nbdt.hierarchies import edit
 from nbdt.hierarchies.measure import logits as logits_module
 from nbdt.hierarchies.measure.command import app
 from nbdt.hierarchies.measure.comparison import (
@@ -76,7 +77,7 @@ def test_nodes_are_measured_as_a_plain_loop_does(rule, monkeypatch):
 def test_quality_is_that_of_each_answer(rule, monkeypatch):
     monkeypatch.setattr("nbdt.hierarchies.measure.comparison.CHUNK", 70)
     logits, labels = random_logits()
-    found = quality(logits, measure(logits, labels, OLD, rule))
+    found = quality(measure(logits, labels, OLD, rule))
     rules = DecisionRules(OLD, rule=rule)
     answers = {
         "flat": logits.argmax(1),
@@ -99,7 +100,7 @@ def test_quality_is_that_of_each_answer(rule, monkeypatch):
 
 def test_without_mistakes_there_is_no_severity():
     labels = torch.arange(5)
-    found = quality(20 * torch.eye(5), measure(20 * torch.eye(5), labels, OLD, "marginal"))
+    found = quality(measure(20 * torch.eye(5), labels, OLD, "marginal"))
     assert found["hard"] == {"accuracy": 1.0, "distance": 0.0, "severity": 0.0}
 
 
@@ -165,6 +166,17 @@ def test_nodes_got_easier_or_harder_where_the_edit_was():
     vehicle = next(change for change in found.nodes if change.name == "vehicle")
     assert vehicle.gain == 0
     assert vehicle.before == vehicle.after
+
+
+def test_a_group_with_another_name_and_other_classes_is_still_the_same():
+    logits, labels = random_logits()
+    moved, _ = edit.move(OLD, "car", "canine")
+    for name in ("canine", "pet"):
+        after = edit.rename(moved, "canine", name)[0] if name != "canine" else moved
+        found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, after)))
+        change = next(change for change in found.nodes if change.name == name)
+        assert change.before == found.before.nodes[OLD.index("canine")]
+        assert change.before != change.after
 
 
 def test_nodes_that_only_one_tree_has_are_listed():

@@ -1,0 +1,156 @@
+"""What another hierarchy changes for one model: recent photographs, and its reference set."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from nbdt.errors import NBDTError
+from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
+
+from .comparison import Comparison, TreeResult, compare, measure
+
+MAX_VALUES = 2**21  # logits of the reference set that an edit is measured on, for the time it takes
+KEPT = 64  # hierarchies whose answers on the reference set are kept
+
+
+class Reference:
+    """The labelled logits that were saved with a model, and hierarchies' answers on them.
+
+    Of a set with more than `MAX_VALUES` logits, photographs at even distances are measured, so that
+    an edit is answered at once.
+
+    Args:
+        logits: (images, classes).
+        labels: (images,) class indices.
+
+    Attributes:
+        images_all: number of photographs in the whole set.
+        logits, labels: those that are measured.
+
+    Raises:
+        NBDTError: other shapes, labels that are no classes, or values that are not finite.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor) -> None:
+        if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+            raise NBDTError(
+                "The model's reference set is damaged: expected logits with one label each, got "
+                f"shapes {tuple(logits.shape)} and {tuple(labels.shape)}."
+            )
+        self.images_all = len(labels)
+        step = -(-logits.numel() // MAX_VALUES)
+        self.logits = logits[::step].float()
+        self.labels = labels[::step].long()
+        wrong = (self.labels < 0) | (self.labels >= logits.shape[1])
+        if wrong.any() or not self.logits.isfinite().all():
+            raise NBDTError(
+                "The model's reference set is damaged: a label is no class, or a logit is not finite."
+            )
+        self._results: OrderedDict[tuple[str, str], TreeResult] = OrderedDict()
+        self._lock = Lock()
+
+    @classmethod
+    def of(cls, model: NBDT) -> Reference | None:
+        """That of a model, made once; None if it was saved without. Raises NBDTError: damaged."""
+        if model not in _REFERENCES:
+            saved = model.reference
+            complete = {"logits", "labels"} <= saved.keys()
+            _REFERENCES[model] = cls(saved["logits"], saved["labels"]) if complete else None
+        return _REFERENCES[model]
+
+    def measure(self, hierarchy: Hierarchy, rule: str) -> TreeResult:
+        """A hierarchy's answers on the set; those of the last few hierarchies are kept."""
+        key = hierarchy.hash, rule
+        with self._lock:
+            if key in self._results:
+                self._results.move_to_end(key)
+                return self._results[key]
+        result = measure(self.logits, self.labels, hierarchy, rule)
+        with self._lock:
+            self._results[key] = result
+            while len(self._results) > KEPT:
+                self._results.popitem(last=False)
+        return result
+
+
+_REFERENCES: WeakKeyDictionary[NBDT, Reference | None] = WeakKeyDictionary()
+
+
+def effect(
+    before: Hierarchy,
+    after: Hierarchy,
+    rule: str,
+    photographs: Sequence[Tensor],
+    reference: Reference | None,
+) -> dict[str, Any]:
+    """Compare a model's answers under two hierarchies over its classes.
+
+    Args:
+        before: the one hierarchy.
+        after: the other.
+        rule: the model's.
+        photographs: (classes,) flat logits of a visitor's last photographs, the current one first.
+        reference: `Reference.of` the model.
+
+    Returns:
+        Plain data for JSON. "before" and "after": the current photograph's answer, None without
+        one. "recent": number of photographs; "recent_hard" and "recent_soft": how many have
+        another answer. "reference": what `reference_effect` returns.
+
+    Raises:
+        NBDTError: logits that are not finite, or of another number of classes.
+    """
+    record: dict[str, Any] = {"before": None, "after": None, "recent": len(photographs)}
+    changed = {"hard": 0, "soft": 0}
+    if photographs:
+        logits = torch.stack([row.detach().float().cpu() for row in photographs])
+        comparison = compare(*(measure(logits, None, tree, rule) for tree in (before, after)))
+        changed = comparison.changed
+        record["before"], record["after"] = map(_answer, (comparison.before, comparison.after))
+    record |= {f"recent_{kind}": count for kind, count in changed.items()}
+    return {**record, "reference": reference_effect(before, after, rule, reference)}
+
+
+def reference_effect(
+    before: Hierarchy, after: Hierarchy, rule: str, reference: Reference | None
+) -> dict[str, Any] | None:
+    """Compare two hierarchies on a model's reference set.
+
+    Returns:
+        None without a reference set, else plain data for JSON. "images": number of photographs
+        measured; "images_all": that of the set; "score_before" and "score_after": shares of right
+        answers, "soft" and "hard"; "changed_hard" and "changed_soft": how many have another answer.
+    """
+    if reference is None:
+        return None
+    comparison: Comparison = compare(
+        reference.measure(before, rule), reference.measure(after, rule)
+    )
+    return {
+        "images": len(reference.labels),
+        "images_all": reference.images_all,
+        "score_before": comparison.before.accuracy,
+        "score_after": comparison.after.accuracy,
+        **{f"changed_{kind}": count for kind, count in comparison.changed.items()},
+    }
+
+
+def _answer(result: TreeResult) -> dict[str, Any]:
+    """The first image's answer: the greedy descent, which the page shows, and the likeliest leaf."""
+    path = result.rules.paths(result.logits[:1])[0]
+    return {
+        "root": path.decisions[0].node,
+        "steps": [{"name": d.children[d.chosen], "p": d.probability} for d in path],
+        "class": path.class_name,
+        "probability": path.probability,
+        "soft_class": result.hierarchy.classes[int(result.soft[0])],
+        "soft_probability": float(result.probability[0]),
+    }
