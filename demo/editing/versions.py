@@ -28,7 +28,6 @@ from ..visitor import Visitor
 
 if TYPE_CHECKING:
     from ..store import Store
-    from ..store.records import SavedHierarchy
 
 MAX_UPLOAD = 2**22  # characters; 1,000 classes take some 100,000
 MOST_SAVED = 200  # versions in the list, the newest
@@ -57,16 +56,12 @@ def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     name = sent.get("name")
     if not isinstance(name, str) or not name.strip():
         raise EditError("Give the version a name.")
-    saved = store.save_hierarchy(
-        visitor.hierarchy,
-        name.strip(),
-        model=_model(visitor),
-        visitor=getattr(visitor, "id", ""),
-        edits=visitor.stack.edits,
+    saved = store.history(_model(visitor)).save(
+        visitor.hierarchy, who=visitor.id or "unknown", why=name.strip(), edits=visitor.stack.edits
     )
-    text = f"Saved as {saved.name!r}, version {saved.version}. Everyone who uses this page can load it."
+    text = f"Saved as {saved.why}. Everyone who uses this page can load it."
     kept = short_hash(visitor.hierarchy)
-    return _said(text, kept=kept) | list_saved(store, visitor, sent)
+    return _reply(text, kept=kept) | list_saved(store, visitor, sent)
 
 
 def load(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
@@ -119,7 +114,7 @@ def reset_edits(_: Store | None, visitor: Visitor, __: Sent) -> Props:
     if begun.hash != own.hash:
         return _replace(visitor, own, "Back at the model's own hierarchy.")
     visitor.stack = stack.reset()
-    return _said("Back at the model's own hierarchy; redo brings your edits back.")
+    return _reply("Back at the model's own hierarchy; redo brings your edits back.")
 
 
 def back(_: Store | None, visitor: Visitor, __: Sent) -> Props:
@@ -128,7 +123,7 @@ def back(_: Store | None, visitor: Visitor, __: Sent) -> Props:
     if before is None:
         raise EditError("There is no earlier hierarchy to go back to.")
     visitor.stack = before
-    return _said("Back at your earlier hierarchy, with its edits.")
+    return _reply("Back at your earlier hierarchy, with its edits.")
 
 
 ACTIONS: dict[str, Callable[[Store | None, Visitor, Sent], Props]] = {
@@ -149,11 +144,11 @@ def _replace(visitor: Visitor, tree: Hierarchy, text: str) -> Props:
     """Another tree, with edits to come; the earlier one with its edits can be had back."""
     _REPLACED[visitor] = visitor.stack
     visitor.stack, visitor.selected = EditStack(tree), None
-    return _said(text, kept=short_hash(tree), back=True)
+    return _reply(text, kept=short_hash(tree), back=True)
 
 
-def _said(text: str, *, kept: str = "", back: bool = False) -> Props:
-    """What happened; `kept` is `short_hash` of a tree that outlasts the page."""
+def _reply(text: str, *, kept: str = "", back: bool = False) -> Props:
+    """Report what happened; `kept` is `short_hash` of a tree that outlasts the page."""
     return {"said": dump({"ok": True, "text": text, "back": back, "kept": kept})}
 
 
@@ -173,28 +168,22 @@ def _model(visitor: Visitor) -> str:
 
 
 def _saved(store: Store | None, visitor: Visitor) -> dict[str, Any]:
-    found = store.hierarchies(_model(visitor))[-MOST_SAVED:] if store else []
-    return {"keeps": store is not None, "versions": [_listed(one) for one in reversed(found)]}
-
-
-def _listed(one: SavedHierarchy) -> dict[str, Any]:
-    return {"id": one.id, "label": f"{one.name}, version {one.version}", "time": one.time}
+    versions = store.history(_model(visitor)).versions(MOST_SAVED) if store else []
+    listed = [{"id": one.number, "label": one.why, "time": one.when} for one in reversed(versions)]
+    return {"keeps": store is not None, "versions": listed}
 
 
 def _version(store: Store | None, visitor: Visitor, wanted: object) -> tuple[Hierarchy, str]:
-    """The tree that the browser asked for, and what it is called. Raises EditError: none such."""
+    """The tree that the browser asked for, and its name for people. Raises NBDTError: none such."""
     if wanted == "own":
         return visitor.model.hierarchy, "the model's own"
     if wanted == "now":
         return visitor.hierarchy, "yours now"
     if store is None:
         raise EditError(NO_STORE)
-    # Asked of the list, since a number alone could be that of another model's hierarchy.
-    known = {one.id: one for one in store.hierarchies(_model(visitor))}
-    if not isinstance(wanted, int) or wanted not in known:
-        raise EditError(f"There is no saved version {short(wanted)} for this model.")
-    one = known[wanted]
-    return store.hierarchy(one.id), f"{one.name!r}, version {one.version}"
+    history = store.history(_model(visitor))  # another model's versions are not in it
+    number: Any = wanted  # which `History` checks
+    return history.load(number), history.version(number).why
 
 
 # ---- files ---------------------------------------------------------------------------------------------

@@ -1,87 +1,98 @@
-"""The hierarchies of a store: every save a new version of its name."""
+"""The backend of a history of hierarchies in a store: one row a version."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import undefer
 
-from nbdt.hierarchies.edit.record import Edit
+from nbdt.hierarchies.edit.history import History, Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
-from . import records
 from .database import Database, reading, writing
-from .limits import at_most, now, room_for_hierarchy
-from .records import SavedHierarchy
+from .limits import Limits, at_most, room_for_hierarchy
 from .schema import HierarchyRow
-from .url import StoreError
 
 
 class Hierarchies(Database):
     """Saved hierarchies."""
 
-    def save_hierarchy(
-        self,
-        hierarchy: Hierarchy,
-        name: str,
-        *,
-        model: str,
-        visitor: str,
-        edits: Sequence[Edit] = (),
-    ) -> SavedHierarchy:
-        """Keep a hierarchy as the next version of its name; earlier ones stay.
+    def history(self, model: str) -> History:
+        """The hierarchies that were saved for a model, by its `model_hash`.
 
-        Args:
-            hierarchy: as it is now.
-            name: what people call it.
-            model: `model_hash` of the model that it was edited for.
-            visitor: who saves it.
-            edits: what led to it.
+        `History.save` takes the visitor as `who` and as `why` the name that they give; each name
+        has versions of its own. It raises StoreError where the store's limits are reached.
+        """
+        return History(Rows(self._engine, model, self.limits))
+
+
+class Rows:
+    """The backend of `Store.history`."""
+
+    where = "this store"
+
+    def __init__(self, engine: Engine, model: str, limits: Limits) -> None:
+        self._engine, self._model, self._limits = engine, model, limits
+
+    def numbers(self) -> list[int]:
+        """The ids of the model's rows."""
+        query = select(HierarchyRow.id).where(HierarchyRow.model == self._model)
+        with reading(self._engine) as session:
+            return list(session.scalars(query.order_by(HierarchyRow.id)))
+
+    def headers(self, numbers: Sequence[int]) -> Iterator[object]:
+        """What is recorded in each row."""
+        query = select(HierarchyRow).where(HierarchyRow.id.in_(numbers))
+        query = query.order_by(HierarchyRow.id).options(undefer(HierarchyRow.edits))
+        with reading(self._engine) as session:
+            return iter([_header(row) for row in session.scalars(query)])
+
+    def hierarchy(self, number: int) -> Hierarchy:
+        """The hierarchy in a row."""
+        query = select(HierarchyRow.content).where(HierarchyRow.id == number)
+        with reading(self._engine) as session:
+            return Hierarchy.from_json(session.scalar(query) or "")
+
+    def name(self, number: int) -> str:
+        """Its id."""
+        return f"The saved hierarchy {number}"
+
+    def add(self, version: Version, hierarchy: Hierarchy) -> Version:
+        """Write a row: the next version of its name.
 
         Raises:
             StoreError: a limit. HierarchyError: a name that cannot be one.
         """
+        name, content = version.why, hierarchy.to_json()
         check_word(name, "The name of a hierarchy")
-        content = hierarchy.to_json()
-        at_most(len(content.encode()), self.limits.hierarchy_bytes, "bytes in a hierarchy")
-        records_of_edits = json.dumps([edit.to_dict() for edit in edits])
+        at_most(len(content.encode()), self._limits.hierarchy_bytes, "bytes in a hierarchy")
+        edits = json.dumps([edit.to_dict() for edit in version.edits])
+        of_name = HierarchyRow.model == self._model, HierarchyRow.name == name
         with writing(self._engine) as session:
-            room_for_hierarchy(session, visitor, len(content) + len(records_of_edits), self.limits)
-            last = session.scalar(
-                select(func.max(HierarchyRow.version)).where(
-                    HierarchyRow.model == model, HierarchyRow.name == name
-                )
-            )
+            size = len(content) + len(edits)
+            room_for_hierarchy(session, version.who, size, self._limits)
+            last = session.scalar(select(func.max(HierarchyRow.version)).where(*of_name))
             row = HierarchyRow(
-                visitor=visitor, model=model, name=name, version=(last or 0) + 1,
-                hash=hierarchy.hash, time=now(), content=content,
-                edits=records_of_edits,
+                visitor=version.who, model=self._model, name=name, version=(last or 0) + 1,
+                hash=version.hash, time=version.when, content=content, edits=edits,
             )  # fmt: skip
             session.add(row)
             session.flush()
-            return records.from_row(SavedHierarchy, row)
+            return Version.from_dict(_header(row))
 
-    def hierarchies(self, model: str) -> list[SavedHierarchy]:
-        """All versions that were saved for a model, oldest first."""
-        query = select(HierarchyRow).where(HierarchyRow.model == model).order_by(HierarchyRow.id)
-        with reading(self._engine) as session:
-            return [records.from_row(SavedHierarchy, row) for row in session.scalars(query)]
 
-    def hierarchy(self, saved: int) -> Hierarchy:
-        """The tree of one version. Raises StoreError if there is none."""
-        return Hierarchy.from_json(self._hierarchy(saved).content)
-
-    def hierarchy_edits(self, saved: int) -> list[Edit]:
-        """The edits that led to one version. Raises StoreError if there is none."""
-        return [Edit.from_dict(record) for record in json.loads(self._hierarchy(saved).edits)]
-
-    def _hierarchy(self, saved: int) -> HierarchyRow:
-        everything = [undefer(HierarchyRow.content), undefer(HierarchyRow.edits)]
-        with reading(self._engine) as session:
-            row = session.get(HierarchyRow, saved, options=everything)
-        if row is None:
-            raise StoreError(f"There is no saved hierarchy {saved}.")
-        return row
+def _header(row: HierarchyRow) -> dict[str, Any]:
+    return {
+        "number": row.id,
+        "parent": None,
+        "who": row.visitor or "unknown",  # the visitor was deleted
+        "when": row.time,
+        "why": f"{row.name}, version {row.version}",
+        "hash": row.hash,
+        "classes": None,
+        "edits": json.loads(row.edits),
+    }

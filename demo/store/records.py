@@ -47,19 +47,6 @@ class StoredPhotograph:
 
 
 @dataclass(frozen=True)
-class SavedHierarchy:
-    """One version of a named hierarchy; `Store.hierarchy` returns it."""
-
-    id: int
-    visitor: str
-    model: str
-    name: str
-    version: int
-    hash: str
-    time: str
-
-
-@dataclass(frozen=True)
 class EvidenceMark:
     """A visitor's mark on one image of an evidence index; `evidence` is its `evidence_hash`."""
 
@@ -110,7 +97,7 @@ class Pending:
     known: frozenset[int]
 
 
-_Record = TypeVar("_Record", StoredPhotograph, SavedHierarchy, EvidenceMark, ModelVersion)
+_Record = TypeVar("_Record", StoredPhotograph, EvidenceMark, ModelVersion)
 
 
 def correction_row(correction: Correction, visitor: str) -> CorrectionRow:

@@ -1,9 +1,7 @@
-"""Every version of a hierarchy, with who saved it, when and why, in a folder.
+"""Every version of a hierarchy, with who saved it, when and why.
 
-One file a version, ``000001.json``, ``000002.json``, …: a hierarchy file with a "history" line, so
-`Hierarchy.load` reads it too. Nothing is ever overwritten or deleted. A number is claimed by
-creating its file, which the system lets one process do, and filled by a rename. A saver that is
-killed in between leaves an empty file: its number is skipped, its version was never saved.
+`History` holds the rules; a backend keeps the versions: a folder here, a database in the demo's
+store.
 """
 
 from __future__ import annotations
@@ -14,83 +12,68 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import HierarchyError, check_word, short
+from nbdt.tree.nodes import HierarchyError, short
 
-from .record import Edit, EditError, check_text
+from .record import Edit
+from .version import HistoryError, Version, check_words
 
 MAX_NUMBER = 999_999
-MAX_WHY = 2_000  # characters
 MAX_HEADER = 32 * 2**20  # bytes of the "history" line; it holds the edits
 _FILE = re.compile(r"[0-9]{6}\.json")
 
 
-class HistoryError(NBDTError):
-    """A version that cannot be saved or read. The message names the file and the remedy."""
+class Backend(Protocol):
+    """Where a history keeps its versions, each under a number that no other version gets."""
 
+    where: str
+    """What messages call it."""
 
-@dataclass(frozen=True)
-class Version:
-    """What is known about one saved hierarchy.
+    def numbers(self) -> list[int]:
+        """Return the numbers of all versions, in order."""
+        ...
 
-    Attributes:
-        number: 1 for the first; unique in its folder.
-        parent: number of the version that it was made from, None for the first.
-        who: the person, as given.
-        when: the time of saving, UTC, as "2026-11-21T02:13:25Z".
-        why: the reason, as given.
-        hash: `Hierarchy.hash` of the tree.
-        classes: a digest of the class names in order.
-        edits: the edits between the parent and this version, where they are known.
-    """
+    def headers(self, numbers: Sequence[int]) -> Iterator[object]:
+        """Yield `Version.to_dict` of each, or the HistoryError that says why it cannot be read."""
+        ...
 
-    number: int
-    parent: int | None
-    who: str
-    when: str
-    why: str
-    hash: str
-    classes: str
-    edits: tuple[Edit, ...] = ()
+    def hierarchy(self, number: int) -> Hierarchy:
+        """Return the hierarchy of a version. Raises HierarchyError: it is damaged."""
+        ...
 
-    def __str__(self) -> str:
-        return f"{self.number}  {self.when}  {self.who}: {self.why}"
+    def add(self, version: Version, hierarchy: Hierarchy) -> Version:
+        """Keep a version durably under the next number; returns it with that number."""
+        ...
 
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes as JSON."""
-        return {**vars(self), "edits": [record.to_dict() for record in self.edits]}
-
-    @classmethod
-    def from_dict(cls, data: object) -> Version:
-        """The inverse of `to_dict`. Raises HistoryError for anything else."""
-        try:
-            return cls(**_checked(data))
-        except (KeyError, TypeError, HierarchyError, EditError) as error:
-            raise HistoryError(f"The version is damaged: {type(error).__name__} {error}") from None
+    def name(self, number: int) -> str:
+        """Return what messages call a version."""
+        ...
 
 
 class History:
-    """The versions in `folder`, which the first save creates.
+    """The versions of a hierarchy over the same classes; every save is a new version.
 
     Any number of processes may save and read at the same time.
 
+    Args:
+        where: a folder, which the first save creates, or another backend.
+
     Raises:
-        HistoryError: `folder` is a file.
+        HistoryError: the folder is a file.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise HistoryError(f"{os.fspath(folder)!r} is a file; a history is a folder.")
+    def __init__(self, where: str | os.PathLike[str] | Backend) -> None:
+        if isinstance(where, str | os.PathLike):
+            where = Folder(Path(where))
+        self.backend: Backend = where
 
     def save(
         self,
@@ -107,7 +90,7 @@ class History:
             hierarchy: over the same classes as the versions before.
             who: the person.
             why: the reason; it may have several lines.
-            parent: the version that it was made from, by default the latest. If somebody else
+            parent: the version that it was made from, by default the latest. If another person
                 saved in the meantime, both versions are kept and name the same parent.
             edits: the edits that led here from the parent.
 
@@ -116,26 +99,33 @@ class History:
                 that did not lead to this hierarchy.
             OSError: the folder cannot be written.
         """
-        _check_words(who, why)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        basis = self._basis(parent)
-        self._check_fit(hierarchy, basis, edits)
-        number = self._claim()
+        check_words(who, why)
+        basis, classes = self._basis(parent), _class_digest(hierarchy)
+        if basis is not None and basis.classes not in (None, classes):
+            raise HistoryError(
+                f"Version {basis.number} in {self.backend.where} has other classes, or another "
+                "order of them; a history is that of one model: start another folder."
+            )
+        if edits and edits[-1].after != hierarchy.hash:
+            raise HistoryError("The last of the edits given did not lead to this hierarchy.")
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        above, classes = basis.number if basis else None, _class_digest(hierarchy)
-        version = Version(number, above, who, when, why, hierarchy.hash, classes, tuple(edits))
-        self._fill(version, hierarchy)
-        return version
+        above = basis.number if basis else None
+        version = Version(0, above, who, when, why, hierarchy.hash, classes, tuple(edits))
+        return self.backend.add(version, hierarchy)
 
-    def versions(self) -> list[Version]:
-        """All versions, oldest first. A damaged one is left out with a warning that names it."""
-        found = []
-        for number in self._numbers():
+    def versions(self, newest: int | None = None) -> list[Version]:
+        """All versions, or the newest ones, oldest first.
+
+        A damaged version is left out with a warning that names it.
+        """
+        numbers = self.backend.numbers()[-newest if newest else 0 :]
+        versions = []
+        for number, header in zip(numbers, self.backend.headers(numbers), strict=True):
             try:
-                found.append(self.version(number))
+                versions.append(self._version(number, header))
             except HistoryError as error:
                 warnings.warn(str(error), stacklevel=2)
-        return found
+        return versions
 
     def latest(self) -> Version | None:
         """The version with the highest number, None in an empty history.
@@ -143,21 +133,20 @@ class History:
         Raises:
             HistoryError: it is damaged.
         """
-        numbers = self._numbers()
+        numbers = self.backend.numbers()
         return self.version(numbers[-1]) if numbers else None
 
     def version(self, number: int) -> Version:
         """Who, when and why of one version. Raises HistoryError: unknown or damaged."""
-        path = self._path(number)
-        try:
-            version = Version.from_dict(_read_header(path))
-        except FileNotFoundError:
-            raise HistoryError(self._unknown(number)) from None
-        except (HistoryError, ValueError, RecursionError) as error:
-            raise HistoryError(f"{os.fspath(path)!r}: {short(str(error), 300)}") from None
-        if version.number != number:
-            raise HistoryError(f"{os.fspath(path)!r} holds version {version.number}; rename it.")
-        return version
+        if type(number) is not int or not 1 <= number <= MAX_NUMBER:
+            raise HistoryError(
+                f"Expected a version number from 1 to {MAX_NUMBER:,}, got {short(number)}."
+            )
+        numbers = self.backend.numbers()
+        if number not in numbers:
+            known = f"it has {numbers[0]} to {numbers[-1]}" if numbers else "it has none yet"
+            raise HistoryError(f"There is no version {number} in {self.backend.where}; {known}.")
+        return self._version(number, next(iter(self.backend.headers([number]))))
 
     def load(self, number: int | None = None) -> Hierarchy:
         """The hierarchy of one version, by default the latest.
@@ -167,74 +156,73 @@ class History:
         """
         version = self.latest() if number is None else self.version(number)
         if version is None:
-            raise HistoryError(f"{os.fspath(self.folder)!r} has no versions yet.")
-        path = self._path(version.number)
+            raise HistoryError(f"{self.backend.where} has no versions yet.")
         try:
-            hierarchy = Hierarchy.load(path)
+            hierarchy = self.backend.hierarchy(version.number)
         except HierarchyError as error:
             raise HistoryError(str(error)) from None
         if hierarchy.hash != version.hash:
             raise HistoryError(
-                f"{os.fspath(path)!r} was altered: its hierarchy has the hash "
+                f"{self.backend.name(version.number)} was altered: its hierarchy has the hash "
                 f"{hierarchy.hash[:12]}, not {version.hash[:12]}."
             )
         return hierarchy
 
-    # ---- files --------------------------------------------------------------------------
-
-    def _path(self, number: int) -> Path:
-        """The number comes from outside; only a number can be a file name here."""
-        if type(number) is not int or not 1 <= number <= MAX_NUMBER:
-            raise HistoryError(
-                f"Expected a version number from 1 to {MAX_NUMBER:,}, got {short(number)}."
-            )
-        return self.folder / f"{number:06d}.json"
-
-    def _files(self) -> list[os.DirEntry[str]]:
+    def _version(self, number: int, header: object) -> Version:
+        name = self.backend.name(number)
         try:
-            with os.scandir(self.folder) as entries:
-                return [entry for entry in entries if _FILE.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
-
-    def _numbers(self) -> list[int]:
-        """Versions in order; an empty file is a number that was claimed and not filled (yet)."""
-        return sorted(int(entry.name[:6]) for entry in self._files() if _is_filled(entry))
-
-    def _unknown(self, number: int) -> str:
-        numbers = self._numbers()
-        known = f"it has {numbers[0]} to {numbers[-1]}" if numbers else "it has none yet"
-        return f"There is no version {number} in {os.fspath(self.folder)!r}; {known}."
+            if isinstance(header, HistoryError):
+                raise header
+            version = Version.from_dict(header)
+        except HistoryError as error:
+            raise HistoryError(f"{name}: {short(str(error), 300)}") from None
+        if version.number != number:
+            raise HistoryError(f"{name} holds version {version.number}; rename it.")
+        return version
 
     def _basis(self, parent: int | None) -> Version | None:
         if parent is not None:
             return self.version(parent)
-        for number in reversed(self._numbers()):
+        for number in reversed(self.backend.numbers()):
             with suppress(HistoryError):  # a damaged version must not end the history
                 return self.version(number)
         return None
 
-    def _check_fit(
-        self, hierarchy: Hierarchy, basis: Version | None, edits: Sequence[Edit]
-    ) -> None:
-        if basis is not None and basis.classes != _class_digest(hierarchy):
-            raise HistoryError(
-                f"Version {basis.number} in {os.fspath(self.folder)!r} has other classes, or "
-                "another order of them; a history is that of one model: start another folder."
-            )
-        if edits and edits[-1].after != hierarchy.hash:
-            raise HistoryError("The last of the edits given did not lead to this hierarchy.")
 
-    def _claim(self) -> int:
-        """The next number, ours alone: creating a file succeeds in one process only."""
-        number = max((int(entry.name[:6]) for entry in self._files()), default=0)
-        while True:
-            number += 1
-            with suppress(FileExistsError):
-                self._path(number).touch(exist_ok=False)
-                return number
+class Folder:
+    """The backend of a folder: one file a version, ``000001.json``, ``000002.json``, ….
 
-    def _fill(self, version: Version, hierarchy: Hierarchy) -> None:
+    A hierarchy file with a "history" line, so `Hierarchy.load` reads it too. No file is ever
+    overwritten or deleted. A number is claimed by creating its file, which the system lets one
+    process do, and the file is filled by a rename. A process that is killed in between leaves an
+    empty file: its number is skipped, its version was never saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.where = folder, repr(os.fspath(folder))
+        if folder.exists() and not folder.is_dir():
+            raise HistoryError(f"{self.where} is a file; a history is a folder.")
+
+    def numbers(self) -> list[int]:
+        """In order; an empty file is a number that was claimed and is not filled (yet)."""
+        return sorted(int(entry.name[:6]) for entry in self._files() if _is_filled(entry))
+
+    def headers(self, numbers: Sequence[int]) -> Iterator[object]:
+        """The "history" line of each file."""
+        return map(_read_header, map(self._path, numbers))
+
+    def hierarchy(self, number: int) -> Hierarchy:
+        """The hierarchy in a file."""
+        return Hierarchy.load(self._path(number))
+
+    def name(self, number: int) -> str:
+        """The path of its file."""
+        return repr(os.fspath(self._path(number)))
+
+    def add(self, version: Version, hierarchy: Hierarchy) -> Version:
+        """Write a file. Raises OSError: the folder cannot be written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        version = replace(version, number=self._claim())
         path = self._path(version.number)
         header = json.dumps(version.to_dict(), ensure_ascii=False)
         first, rest = hierarchy.to_json().split("\n", 1)
@@ -245,6 +233,26 @@ class History:
             if path.exists() and not path.stat().st_size:
                 path.unlink()
             raise
+        return version
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.json"
+
+    def _files(self) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.folder) as entries:
+                return [entry for entry in entries if _FILE.fullmatch(entry.name)]
+        except FileNotFoundError:
+            return []
+
+    def _claim(self) -> int:
+        """The next number, claimed: creating a file succeeds in one process only."""
+        number = max((int(entry.name[:6]) for entry in self._files()), default=0)
+        while True:
+            number += 1
+            with suppress(FileExistsError):
+                self._path(number).touch(exist_ok=False)
+                return number
 
 
 def keep_edit(
@@ -268,10 +276,9 @@ def keep_edit(
     versions, who = history.versions(), _user()
     same = [version.number for version in versions if version.hash == before.hash]
     if versions and not same:
-        folder = os.fspath(history.folder)
         raise HistoryError(
-            f"The tree to be changed is no version in {folder!r}; name the folder itself to change "
-            "its latest version, or another folder."
+            f"The tree to be changed is no version in {history.backend.where}; name the folder "
+            "itself to change its latest version, or another folder."
         )
     parent = same[-1] if same else history.save(before, who=who, why="before the edits").number
     return history.save(after, who=who, why=why or record.summary, parent=parent, edits=[record])
@@ -293,35 +300,15 @@ def _is_filled(entry: os.DirEntry[str]) -> bool:
 
 def _read_header(path: Path) -> object:
     """The "history" line alone: listing a thousand versions should not parse a thousand trees."""
-    with path.open(encoding="utf-8") as file:
-        file.readline(1000)
-        line = file.readline(MAX_HEADER).strip()
-    if not line.startswith('"history": ') or not line.endswith(","):
-        raise HistoryError("This is no saved version: its second line is not its history.")
-    return json.loads(line.removeprefix('"history": ')[:-1])
-
-
-def _checked(data: Any) -> dict[str, Any]:
-    """The fields of a version as they come from a file, each of its type."""
-    _check_words(data["who"], data["why"])
-    for field in ("when", "hash", "classes"):
-        check_word(data[field], f"The field {field!r}")
-    for field in ("number", "parent"):
-        if type(data[field]) is not int and (field == "number" or data[field] is not None):
-            raise TypeError(f"{field!r} is no number")
-    edits = tuple(Edit.from_dict(record) for record in data["edits"])
-    fields = Version.__dataclass_fields__
-    return {**{key: data[key] for key in fields}, "edits": edits}
-
-
-def _check_words(who: object, why: object) -> None:
-    if not isinstance(why, str) or not why.strip() or len(why) > MAX_WHY:
-        raise HistoryError(f"Say why, in 1 to {MAX_WHY:,} characters: got {short(why)}.")
     try:
-        check_word(who, "Who saves this version")
-        check_text(why, "The reason")
-    except HierarchyError as error:
-        raise HistoryError(str(error)) from None
+        with path.open(encoding="utf-8") as file:
+            file.readline(1000)
+            line = file.readline(MAX_HEADER).strip()
+        if line.startswith('"history": ') and line.endswith(","):
+            return json.loads(line.removeprefix('"history": ')[:-1])
+    except (ValueError, RecursionError) as error:
+        return HistoryError(str(error))
+    return HistoryError("This is no saved version: its second line is not its history.")
 
 
 def _class_digest(hierarchy: Hierarchy) -> str:

@@ -25,11 +25,12 @@ import nbdt
 from nbdt import Hierarchy
 from nbdt.correction import Correction, CorrectionError, picture_hash
 from nbdt.demo.store import Store, database
-from nbdt.demo.store.database import VERSION_TABLE, open_engine
+from nbdt.demo.store.database import VERSION_TABLE, open_engine, writing
 from nbdt.demo.store.limits import Limits
-from nbdt.demo.store.schema import Table
+from nbdt.demo.store.schema import HierarchyRow, Table
 from nbdt.demo.store.url import StoreError, default_url, store_url
 from nbdt.hierarchies import edit
+from nbdt.hierarchies.edit.version import HistoryError
 from nbdt.images.image import open_image
 
 ANN, BOB = "a" * 64, "b" * 64
@@ -482,13 +483,13 @@ def test_a_visitor_can_be_forgotten(store):
     for visitor in (ANN, BOB):
         store.add_correction(label(), visitor=visitor, photo=PHOTO)
         store.mark_evidence("e", "x.png", visitor=visitor)
-    saved = store.save_hierarchy(TREE, "mine", model=MODEL, visitor=ANN)
+    saved = store.history(MODEL).save(TREE, who=ANN, why="mine")
     assert store.delete_visitor(ANN) == 3
     assert {one.visitor for one in store.corrections()} == {BOB}
     assert {one.visitor for one in store.photographs()} == {BOB}
     assert {one.visitor for one in store.marks()} == {BOB}
-    assert store.hierarchies(MODEL)[0].visitor == ""
-    assert store.hierarchy(saved.id) == TREE
+    assert store.history(MODEL).latest().who == "unknown"
+    assert store.history(MODEL).load(saved.number) == TREE
 
 
 # ---- limits ---------------------------------------------------------------------------------
@@ -512,12 +513,12 @@ def test_what_strangers_may_fill_is_bounded(small):
         small.add_correction(label(image=two), visitor="y", photo=two)
     assert len(small.photographs()) == 1
     assert small.corrections(visitor="y") == []
-    small.save_hierarchy(TREE, "mine", model=MODEL, visitor=ANN)
+    small.history(MODEL).save(TREE, who=ANN, why="mine")
     with pytest.raises(StoreError, match="room for 1 saved hierarchies of one visitor"):
-        small.save_hierarchy(TREE, "mine", model=MODEL, visitor=ANN)
+        small.history(MODEL).save(TREE, who=ANN, why="mine")
     many = Hierarchy.from_nested({"a": [f"c{i}" for i in range(99)], "b": ["x", "y"]})
     with pytest.raises(StoreError, match="room for 2,000 bytes in a hierarchy"):
-        small.save_hierarchy(many, "many", model=MODEL, visitor=BOB)
+        small.history(MODEL).save(many, who=BOB, why="many")
     small.mark_evidence("e", "x", visitor=ANN)
     with pytest.raises(StoreError, match="room for 1 marks"):
         small.mark_evidence("e", "y", visitor=ANN)
@@ -528,19 +529,52 @@ def test_what_strangers_may_fill_is_bounded(small):
 
 def test_every_save_of_a_hierarchy_is_a_new_version(store):
     changed, record = edit.move(TREE, "owl", "vehicle")
-    first = store.save_hierarchy(TREE, "birds", model=MODEL, visitor=ANN)
-    second = store.save_hierarchy(changed, "birds", model=MODEL, visitor=BOB, edits=[record])
-    elsewhere = store.save_hierarchy(TREE, "birds", model=OTHER, visitor=ANN)
-    assert [(s.name, s.version) for s in (first, second, elsewhere)] == [
-        ("birds", 1), ("birds", 2), ("birds", 1),
+    first = store.history(MODEL).save(TREE, who=ANN, why="birds")
+    second = store.history(MODEL).save(changed, who=BOB, why="birds", edits=[record])
+    elsewhere = store.history(OTHER).save(TREE, who=ANN, why="birds")
+    assert [(s.who, s.why) for s in (first, second, elsewhere)] == [
+        (ANN, "birds, version 1"), (BOB, "birds, version 2"), (ANN, "birds, version 1"),
     ]  # fmt: skip
-    assert store.hierarchies(MODEL) == [first, second]
-    assert [store.hierarchy(s.id) for s in (first, second)] == [TREE, changed]
-    assert store.hierarchy_edits(second.id) == [record]
-    with pytest.raises(StoreError, match="no saved hierarchy 999"):
-        store.hierarchy(999)
-    with pytest.raises(nbdt.HierarchyError):
-        store.save_hierarchy(TREE, "a\u202eb", model=MODEL, visitor=ANN)
+    history = store.history(MODEL)
+    assert history.versions() == [first, second]
+    assert history.versions(1) == [history.latest()] == [second]
+    assert [history.load(s.number) for s in (first, second)] == [TREE, changed]
+    assert second.edits == (record,)
+    for number in (999, elsewhere.number):
+        with pytest.raises(HistoryError, match=f"no version {number} in this store"):
+            history.load(number)
+    with pytest.raises(HistoryError, match="did not lead to this hierarchy"):
+        history.save(TREE, who=ANN, why="birds", edits=[record])
+    assert history.versions() == [first, second]
+    for name in ("a\u202eb", "two\nlines", "x" * 501):
+        with pytest.raises(nbdt.NBDTError):
+            store.history(MODEL).save(TREE, who=ANN, why=name)
+
+
+def test_an_altered_hierarchy_is_noticed(store):
+    saved = store.history(MODEL).save(TREE, who=ANN, why="birds")
+    with writing(store._engine) as session:
+        row = session.get(HierarchyRow, saved.number)
+        row.content = TREE.to_json().replace('"owl"', '"elk"')
+    with pytest.raises(HistoryError, match=f"saved hierarchy {saved.number} was altered"):
+        store.history(MODEL).load(saved.number)
+
+
+def test_rows_of_the_first_release_are_read(store):
+    _, record = edit.move(TREE, "owl", "vehicle")
+    old = {**record.to_dict(), "summary": f"{record.summary}, to group them there"}
+    with writing(store._engine) as session:
+        session.add(
+            HierarchyRow(
+                visitor="", model=MODEL, name="birds", version=1, hash=TREE.hash,
+                time="2026-01-01T00:00:00+00:00", content=TREE.to_json(), edits=json.dumps([old]),
+            )
+        )  # fmt: skip
+    (version,) = store.history(MODEL).versions()
+    assert (version.why, version.when) == ("birds, version 1", "2026-01-01T00:00:00+00:00")
+    assert version.edits[0].part_of == "group"
+    assert store.history(MODEL).load() == TREE
+    assert store.history(MODEL).save(TREE, who=ANN, why="birds").why == "birds, version 2"
 
 
 def test_marks_are_listed_by_index_and_visitor(store):
@@ -568,11 +602,11 @@ def test_hierarchies_of_all_together_are_bounded(url, limits, message):
     assert 350 < len(TREE.to_json()) < 490
     store = Store.open(url, limits=limits)
     for visitor in (ANN, BOB):
-        store.save_hierarchy(TREE, "mine", model=MODEL, visitor=visitor)
+        store.history(MODEL).save(TREE, who=visitor, why="mine")
     with pytest.raises(StoreError, match=message):
-        store.save_hierarchy(TREE, "mine", model=OTHER, visitor="c" * 64)
-    assert len(store.hierarchies(MODEL)) == 2
-    assert store.hierarchies(OTHER) == []
+        store.history(OTHER).save(TREE, who="c" * 64, why="mine")
+    assert len(store.history(MODEL).versions()) == 2
+    assert store.history(OTHER).versions() == []
     store.close()
 
 

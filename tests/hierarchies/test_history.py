@@ -1,4 +1,4 @@
-"""The history of a hierarchy: kept whole, whoever saves at the same time and whatever is killed."""
+"""The history of a hierarchy: complete whatever saves at the same time, and whatever is killed."""
 
 import json
 import os
@@ -12,7 +12,8 @@ import pytest
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.edit.history import History, HistoryError, Version
+from nbdt.hierarchies.edit.history import History
+from nbdt.hierarchies.edit.version import HistoryError, Version
 
 PATHS = ["animal/cat", "animal/dog", "animal/owl", "vehicle/car", "vehicle/bus"]
 
@@ -51,13 +52,47 @@ def test_when_is_now_in_utc(history, tree):
 
 def test_a_version_is_a_hierarchy_file(history, tree):
     save(history, tree)
-    assert Hierarchy.load(history.folder / "000001.json") == tree
+    assert Hierarchy.load(history.backend.folder / "000001.json") == tree
+
+
+OLD_VERSION = """{"format": "nbdt-hierarchy", "version": 1,
+ "history": {"number": 1, "parent": null, "who": "Ada", "when": "2026-11-21T02:13:25Z", \
+"why": "grouped", "hash": "HASH", "classes": "CLASSES", "edits": [EDIT]},
+ "classes": ["cat", "dog", "owl", "car", "bus"],
+ "nodes": [
+  {"id": "/", "parent": null, "name": "root"},
+  {"id": "animal/", "parent": "/", "name": "animal"},
+  {"id": "vehicle/", "parent": "/", "name": "vehicle"},
+  {"id": "cat", "parent": "animal/"},
+  {"id": "dog", "parent": "animal/"},
+  {"id": "owl", "parent": "animal/"},
+  {"id": "car", "parent": "vehicle/"},
+  {"id": "bus", "parent": "vehicle/"}
+]}
+"""
+
+
+def test_a_folder_of_the_first_release_is_read_and_continued(history, tree):
+    edits = (
+        '{"kind": "move", "nodes": ["owl"], "to": "vehicle/", '
+        "\"summary\": \"moved 'owl' from 'animal' to 'vehicle', to group them there\", "
+        f'"before": "{"0" * 64}", "after": "{tree.hash}"}}'
+    )
+    classes = "b3e8ab3995b295dfdb4b807e4043e9e0f750d30dbb564319dda01828eb95d330"
+    text = OLD_VERSION.replace("HASH", tree.hash).replace("EDIT", edits)
+    history.backend.folder.mkdir()
+    path = history.backend.folder / "000001.json"
+    path.write_text(text.replace("CLASSES", classes))
+    assert history.load() == tree
+    (record,) = history.latest().edits
+    assert (record.part_of, record.summary) == ("group", "moved 'owl' from 'animal' to 'vehicle'")
+    assert save(history, tree).parent == 1
 
 
 def test_nothing_is_created_before_the_first_save(history):
     assert history.versions() == []
     assert history.latest() is None
-    assert not history.folder.exists()
+    assert not history.backend.folder.exists()
     with pytest.raises(HistoryError, match="has no versions yet"):
         history.load()
 
@@ -92,13 +127,13 @@ def test_edits_must_lead_to_the_tree(history, tree):
 @pytest.mark.parametrize(
     ("who", "why", "message"),
     [
-        ("", "x", "Who saves this version is empty"),
+        ("", "x", "person who saves this version is empty"),
         (None, "x", "must be text"),
         ("a\0b", "x", "control"),
         ("x" * 501, "x", "501 characters"),
-        ("Ada", "", "Say why, in 1 to 2,000 characters"),
-        ("Ada", 3, "Say why"),
-        ("Ada", "x " * 1001, "Say why"),
+        ("Ada", "", "reason of 1 to 2,000 characters"),
+        ("Ada", 3, "Give a reason"),
+        ("Ada", "x " * 1001, "Give a reason"),
         ("Ada", "so\u202eod", "bidirectional"),
         ("Ada", "bell\a", "control"),
     ],
@@ -106,7 +141,7 @@ def test_edits_must_lead_to_the_tree(history, tree):
 def test_unusable_words_are_refused(history, tree, who, why, message):
     with pytest.raises(HistoryError, match=message):
         history.save(tree, who=who, why=why)
-    assert not history.folder.exists()
+    assert not history.backend.folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +170,7 @@ def test_a_file_is_no_history(tmp_path):
 
 
 def alter(history, number, change):
-    path = history.folder / f"{number:06d}.json"
+    path = history.backend.folder / f"{number:06d}.json"
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
@@ -184,7 +219,7 @@ def test_a_damaged_latest_version_does_not_end_the_history(history, tree):
 def test_other_files_in_the_folder_do_not_matter(history, tree):
     save(history, tree)
     for name in ("notes.txt", "000007.json.bak", ".000002.json.x1", "1.json", "0000010.json"):
-        (history.folder / name).write_text("x")
+        (history.backend.folder / name).write_text("x")
     assert save(history, tree).number == 2
 
 
@@ -205,7 +240,7 @@ def test_a_full_disk_leaves_no_trace(history, tree, monkeypatch):
         patch.setattr("nbdt.hierarchies.edit.history.write_atomic", full)
         with pytest.raises(OSError, match="No space left"):
             save(history, tree)
-    assert [path.name for path in history.folder.iterdir()] == ["000001.json"]
+    assert [path.name for path in history.backend.folder.iterdir()] == ["000001.json"]
     assert save(history, tree).number == 2
 
 
@@ -247,7 +282,7 @@ def close(child):
 
 
 def test_concurrent_savers_lose_nothing(history, tree):
-    children = [start(SAVER, history.folder, f"saver {n}", 25) for n in range(3)]
+    children = [start(SAVER, history.backend.folder, f"saver {n}", 25) for n in range(3)]
     for child in children:
         go(child)
     numbers = [int(line) for child in children for line in child.stdout]
@@ -266,8 +301,8 @@ def test_concurrent_savers_lose_nothing(history, tree):
 def test_kill_9_loses_no_saved_version(history, tree):
     saved = set()
     for round_ in range(4):
-        child = start(SAVER, history.folder, f"round {round_}", 10_000)
-        other = start(SAVER, history.folder, f"other {round_}", 5)
+        child = start(SAVER, history.backend.folder, f"round {round_}", 10_000)
+        other = start(SAVER, history.backend.folder, f"other {round_}", 5)
         go(child)
         go(other)
         lines = [child.stdout.readline() for _ in range(3 + round_)]
@@ -293,10 +328,10 @@ KILLED_AT_WRITING = KILLED_AT_RENAME.replace("replace", "fsync")
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_saver_killed_halfway_leaves_a_number_that_is_skipped(history, tree, code):
     first = save(history, tree)
-    child = start(code, history.folder, "Ada", 1)
+    child = start(code, history.backend.folder, "Ada", 1)
     go(child)
     assert close(child) == -signal.SIGKILL
-    assert (history.folder / "000002.json").stat().st_size == 0
+    assert (history.backend.folder / "000002.json").stat().st_size == 0
     assert history.versions() == [first]
     assert history.latest() == first
     with pytest.raises(HistoryError):
