@@ -38,7 +38,7 @@ COMMANDS = {
         "",
     ),
     "export": (
-        "nbdt.model.export_command",
+        "nbdt.model.export",
         "Write a model as ONNX or .pt2, for any runtime.",
         "export",
     ),

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from nbdt.errors import listed
 from nbdt.files import write_atomic
-from nbdt.tree.building import collapse_chains
-from nbdt.tree.hierarchy import FORMAT, Hierarchy
+from nbdt.tree.building import FORMAT, collapse_chains
+from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID, HierarchyError, short
 
 from .class_order import FormatError

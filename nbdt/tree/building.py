@@ -1,20 +1,24 @@
-"""From paths, nested groups and graphs to nodes. No recursion: trees may be very deep."""
+"""Nodes from paths, nested groups, graphs and JSON. No recursion: trees may be very deep."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .nodes import HierarchyError, Node, check_word, short
+from .nodes import HierarchyError, Node, check_word, node_record, short
 
 if TYPE_CHECKING:
     import networkx as nx
 
+FORMAT = "nbdt-hierarchy"
+VERSION = 1
+
 
 def nodes_from_paths(paths: Iterable[str | Sequence[str]]) -> tuple[list[Node], list[str]]:
-    """Nodes and class order of one path per class; see `Hierarchy.from_paths`."""
+    """Return nodes and class order of one path per class; see `Hierarchy.from_paths`."""
     if isinstance(paths, str):
         raise HierarchyError(f"Expected a list of paths, got the text {short(paths)}.")
     parts = [_split(path) for path in paths]
@@ -32,7 +36,7 @@ def nodes_from_paths(paths: Iterable[str | Sequence[str]]) -> tuple[list[Node], 
 
 
 def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]:
-    """Nodes, and classes as met, of nested groups; see `Hierarchy.from_nested`."""
+    """Return nodes, and classes as met, of nested groups; see `Hierarchy.from_nested`."""
     if not isinstance(nested, Mapping) or not nested:
         raise HierarchyError(f"Expected a mapping of groups, got {short(nested)}.")
     only = next(iter(nested.values())) if len(nested) == 1 else None
@@ -41,7 +45,7 @@ def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]
 
 
 def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
-    """Nodes of a directed graph; one with two parents appears twice, for the checks to refuse."""
+    """Return the nodes of a directed graph; the checks refuse one that is there twice, for two parents."""
     import networkx as nx
 
     if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
@@ -65,10 +69,57 @@ def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
 _NO_PARENT = object()
 
 
-def collapse_chains(nodes: Iterable[Node]) -> list[Node]:
-    """Without the inner nodes that have a single child; their child takes their place.
+def nodes_from_json(text: str | bytes) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+    """Return the nodes and classes of what `nodes_to_json` wrote; see `Hierarchy.from_json`."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HierarchyError(
+            f"Expected JSON written by Hierarchy.save, but it cannot be parsed "
+            f"({type(error).__name__}: {short(str(error))})."
+        ) from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise HierarchyError(
+            f'Expected a JSON object with "format": "{FORMAT}", got {short(data)}. '
+            "Other formats are read by `nbdt hierarchy convert`."
+        )
+    if data.get("version") != VERSION:
+        raise HierarchyError(
+            f"Hierarchy format version {short(data.get('version'))} is not known to this "
+            f"release, which reads version {VERSION}; upgrade nbdt-vision."
+        )
+    try:
+        nodes = tuple(
+            Node(node["id"], node["parent"], node.get("name", node["id"]), node.get("wnid"))
+            for node in data["nodes"]
+        )
+        if not isinstance(data["classes"], list):
+            raise TypeError('"classes" is no list')
+        classes = tuple(data["classes"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HierarchyError(
+            f"The hierarchy is damaged: {type(error).__name__} {error}. "
+            'Each of "nodes" needs "id" and "parent"; "classes" is a list of names.'
+        ) from None
+    return nodes, classes
 
-    A tree that is nothing but a chain keeps its last node, for validation to refuse.
+
+def nodes_to_json(nodes: Sequence[Node], classes: Sequence[str]) -> str:
+    """Return readable JSON with a format version, one node a line."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes one a call
+    lines = [encode(node_record(node)) for node in nodes]
+    names = json.dumps(list(classes), ensure_ascii=False)
+    body = ",\n  ".join(lines)
+    return (
+        f'{{"format": "{FORMAT}", "version": {VERSION},\n "classes": {names},\n'
+        f' "nodes": [\n  {body}\n]}}\n'
+    )
+
+
+def collapse_chains(nodes: Iterable[Node]) -> list[Node]:
+    """Remove inner nodes that have a single child; the child takes their place.
+
+    A mere chain keeps its last node, which validation refuses.
     """
     nodes = list(nodes)
     counts = Counter(node.parent for node in nodes)
@@ -92,7 +143,7 @@ def collapse_chains(nodes: Iterable[Node]) -> list[Node]:
 
 
 def child_id(parent: str | None, name: str) -> str:
-    """Id of the group `name` under `parent`: its path, or a digest once that grows long."""
+    """Return the id of a group: its path, or a digest if the path is long."""
     base = "" if parent in (None, "/") else str(parent)
     path = f"{base}{name}/"
     if len(path) <= 200:
@@ -103,7 +154,7 @@ def child_id(parent: str | None, name: str) -> str:
 def _group(
     nodes: list[Node], groups: dict[tuple[str, str], str], parent: str | None, name: str
 ) -> str:
-    """Id of the group `name` under `parent`, added on its first use."""
+    """Return the id of the group `name` under `parent`; add its node on first use."""
     key = (parent or "", name)
     if key not in groups:
         groups[key] = child_id(parent, name)
@@ -122,7 +173,7 @@ def _split(path: str | Sequence[str]) -> list[str]:
 
 
 def _refuse_class_as_group(nodes: Sequence[Node], groups: Mapping[tuple[str, str], str]) -> None:
-    """A path that ends where another passes through: "animal" beside "animal/cat"."""
+    """Refuse a path that ends where another goes on: "animal" beside "animal/cat"."""
     made = set(groups.values())
     for node in nodes:
         if node.id not in made and (node.parent or "", node.id) in groups:
@@ -153,7 +204,7 @@ def _walk_nested(nested: Mapping[str, Any], root: str | None, nodes: list[Node])
 
 
 def _members(name: str, value: object) -> list[tuple[object, object]]:
-    """(name, value) of everything directly inside one group."""
+    """Return (name, value) of everything directly inside one group."""
     if isinstance(value, Mapping):
         return list(value.items())
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
@@ -174,7 +225,6 @@ def _graph_id(graph: nx.DiGraph[Any], key: object, classes: set[str]) -> str:
 
 
 def _graph_name(graph: nx.DiGraph[Any], key: object, node_id: str) -> str:
-    """Leaves are named by their class; inner nodes by their attribute or key."""
     if graph.out_degree(key) == 0:
         return node_id
     return str(graph.nodes[key].get("name", key))

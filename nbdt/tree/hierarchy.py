@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import listed, nearest
 from ..files import write_atomic
-from .building import collapse_chains, nodes_from_graph, nodes_from_nested, nodes_from_paths
-from .nodes import HierarchyError, Node, canonical_tree, node_record, short
+from . import building
+from .nodes import HierarchyError, Node, canonical_tree
 
 if TYPE_CHECKING:
     import networkx as nx
 
-FORMAT = "nbdt-hierarchy"
-VERSION = 1
 MAX_SHOWN_DEPTH = 250  # levels that printing draws; each costs four columns on every line below
 MAX_FILE = 256 * 2**20  # bytes; 100,000 classes take about 20 MB
 
@@ -41,7 +38,7 @@ class Hierarchy:
         classes: class names in the order of the classifier's outputs.
 
     Raises:
-        HierarchyError: see the class's description; the message names node and remedy.
+        HierarchyError: the nodes are no such tree; the message names node and remedy.
     """
 
     nodes: tuple[Node, ...]
@@ -60,7 +57,7 @@ class Hierarchy:
     def from_paths(
         cls, paths: Iterable[str | Sequence[str]], *, collapse: bool = False
     ) -> Hierarchy:
-        """One path per class, ``"animal/mammal/cat"`` or ``["animal", "mammal", "cat"]``.
+        """Build from one path per class, ``"animal/mammal/cat"`` or ``["animal", "mammal", "cat"]``.
 
         The order of `paths` is the class order. A root is added unless all paths share their
         first part. `collapse` removes inner nodes that have a single child.
@@ -69,7 +66,7 @@ class Hierarchy:
             HierarchyError: no paths, an empty name, a repeated class, a class that is also an
                 inner node, or a chain while `collapse` is False.
         """
-        return cls._build(*nodes_from_paths(paths), collapse)
+        return cls._build(*building.nodes_from_paths(paths), collapse)
 
     @classmethod
     def from_nested(
@@ -79,7 +76,7 @@ class Hierarchy:
         *,
         collapse: bool = False,
     ) -> Hierarchy:
-        """Nested groups, ``{"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"]}}``.
+        """Build from nested groups, ``{"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"]}}``.
 
         A group is a mapping from names to groups or a list of class names and mappings; None or
         an empty mapping marks a class. A single outermost group is the root, otherwise one is
@@ -89,14 +86,14 @@ class Hierarchy:
             HierarchyError: as `from_paths`, or a value that is neither group nor class, or
                 `classes` that are not exactly the leaves.
         """
-        nodes, found = nodes_from_nested(nested)
-        return cls._build(nodes, found if classes is None else classes, collapse)
+        nodes, order = building.nodes_from_nested(nested)
+        return cls._build(nodes, order if classes is None else classes, collapse)
 
     @classmethod
     def from_networkx(
         cls, graph: nx.DiGraph[Any], classes: Sequence[str], *, collapse: bool = False
     ) -> Hierarchy:
-        """A directed graph with edges from parent to child.
+        """Build from a directed graph with edges from parent to child.
 
         Node attributes ``name`` and ``wnid`` are kept. A leaf is a class by its key or, failing
         that, by its name. Inner nodes keep ``str(key)`` as their id.
@@ -106,11 +103,11 @@ class Hierarchy:
                 graph, or `classes` that are not exactly the leaves.
         """
         leaves = {name for name in classes if isinstance(name, str)}
-        return cls._build(nodes_from_graph(graph, leaves), classes, collapse)
+        return cls._build(building.nodes_from_graph(graph, leaves), classes, collapse)
 
     @classmethod
     def _build(cls, nodes: list[Node], classes: Sequence[str], collapse: bool) -> Hierarchy:
-        return cls(tuple(collapse_chains(nodes) if collapse else nodes), tuple(classes))
+        return cls(tuple(building.collapse_chains(nodes) if collapse else nodes), tuple(classes))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Hierarchy:
@@ -132,58 +129,21 @@ class Hierarchy:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Hierarchy:
-        """The inverse of `to_json`. Raises HierarchyError for anything else."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise HierarchyError(
-                f"Expected JSON written by Hierarchy.save, but it cannot be parsed "
-                f"({type(error).__name__}: {short(str(error))})."
-            ) from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise HierarchyError(
-                f'Expected a JSON object with "format": "{FORMAT}", got {short(data)}. '
-                "Other formats are read by `nbdt hierarchy convert`."
-            )
-        if data.get("version") != VERSION:
-            raise HierarchyError(
-                f"Hierarchy format version {short(data.get('version'))} is not known to this "
-                f"release, which reads version {VERSION}; upgrade nbdt-vision."
-            )
-        try:
-            nodes = tuple(
-                Node(node["id"], node["parent"], node.get("name", node["id"]), node.get("wnid"))
-                for node in data["nodes"]
-            )
-            if not isinstance(data["classes"], list):
-                raise TypeError('"classes" is no list')
-            classes = tuple(data["classes"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise HierarchyError(
-                f"The hierarchy is damaged: {type(error).__name__} {error}. "
-                'Each of "nodes" needs "id" and "parent"; "classes" is a list of names.'
-            ) from None
-        return cls(nodes, classes)
+        """Read what `to_json` returned. Raises HierarchyError for anything else."""
+        return cls(*building.nodes_from_json(text))
 
     # ---- output -------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """Readable JSON with a format version, one node a line."""
-        encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes one a call
-        lines = [encode(node_record(node)) for node in self.nodes]
-        classes = json.dumps(list(self.classes), ensure_ascii=False)
-        body = ",\n  ".join(lines)
-        return (
-            f'{{"format": "{FORMAT}", "version": {VERSION},\n "classes": {classes},\n'
-            f' "nodes": [\n  {body}\n]}}\n'
-        )
+        """Return readable JSON with a format version, one node a line."""
+        return building.nodes_to_json(self.nodes, self.classes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to `path`, atomically. Raises OSError if it cannot be written."""
         write_atomic(path, self.to_json())
 
     def to_networkx(self) -> nx.DiGraph[Any]:
-        """A DiGraph keyed by node id, with ``name``, ``wnid`` (where known), ``class_index``."""
+        """Return a DiGraph keyed by node id, with ``name``, ``wnid`` (where known), ``class_index``."""
         import networkx as nx
 
         graph: nx.DiGraph[str] = nx.DiGraph()
@@ -201,7 +161,7 @@ class Hierarchy:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, which is the number of leaves."""
+        """Number of classes, and of leaves."""
         return len(self.classes)
 
     @property
@@ -308,18 +268,18 @@ class Hierarchy:
         return tuple(heights)
 
     def path_to(self, node: int) -> list[int]:
-        """Node indices from the root to `node`, both included."""
+        """Return node indices from the root to `node`, both included."""
         path = [node]
         while self.parents[path[-1]] >= 0:
             path.append(self.parents[path[-1]])
         return path[::-1]
 
     def path_of_class(self, class_index: int) -> list[int]:
-        """Node indices from the root to a class's leaf."""
+        """Return node indices from the root to a class's leaf."""
         return self.path_to(self.leaf_nodes[class_index])
 
     def classes_under(self, node: int) -> list[int]:
-        """Class indices of the leaves under `node`, depth-first; a leaf is under itself."""
+        """Return class indices of the leaves under `node`, depth-first; a leaf is under itself."""
         span = self.spans[node]
         return list(self.leaf_order[span.start : span.stop])
 
@@ -328,7 +288,7 @@ class Hierarchy:
         return {node.id: index for index, node in enumerate(self.nodes)}
 
     def index(self, node: str) -> int:
-        """Index of the node with this id or, failing that, this unambiguous name.
+        """Return the index of the node with this id or, failing that, this unambiguous name.
 
         Raises:
             HierarchyError: unknown (the nearest names are suggested) or ambiguous.
@@ -346,7 +306,7 @@ class Hierarchy:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content (structure, ids, names, WordNet ids, class order)."""
+        """SHA-256 of the content: structure, ids, names, WordNet ids, class order."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     # ---- for people ---------------------------------------------------------------------
@@ -361,7 +321,7 @@ class Hierarchy:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        """One line a node; below MAX_SHOWN_DEPTH levels, where no page is wide enough, a "…"."""
+        """Yield one line a node, and "…" for what is below MAX_SHOWN_DEPTH levels."""
         stack = [(0, "", "")]
         while stack:
             node, first, rest = stack.pop()
@@ -372,13 +332,8 @@ class Hierarchy:
                 continue
             for child in reversed(children):
                 last = child == children[-1]
-                stack.append(
-                    (
-                        child,
-                        rest + ("└── " if last else "├── "),
-                        rest + ("    " if last else "│   "),
-                    )
-                )
+                branch, below = ("└── ", "    ") if last else ("├── ", "│   ")
+                stack.append((child, rest + branch, rest + below))
 
     def _repr_html_(self) -> str:
         shown = "\n".join(islice(self._lines(), 200))

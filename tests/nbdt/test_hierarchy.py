@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from nbdt import Hierarchy, HierarchyError, NBDTError
 from nbdt.errors import listed, nearest
 from nbdt.files import write_atomic
-from nbdt.tree.hierarchy import FORMAT, MAX_FILE, VERSION
+from nbdt.tree.building import FORMAT, VERSION
+from nbdt.tree.hierarchy import MAX_FILE
 from nbdt.tree.nodes import Node
 from tests import oracle
 
