@@ -1,11 +1,14 @@
-"""One visitor's edit, as it comes from the page."""
+"""One visitor's edit, as it comes from the page, and names to suggest for a new group."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
+from nbdt.hierarchies.edit.draft import find_all
 from nbdt.hierarchies.edit.operations import make
 from nbdt.hierarchies.edit.record import (
     KINDS,
@@ -16,9 +19,14 @@ from nbdt.hierarchies.edit.record import (
     check_kind,
 )
 from nbdt.hierarchies.edit.stack import EditStack
-from nbdt.tree.nodes import MAX_NAME, short
+from nbdt.hierarchies.naming.concepts import fitting_concepts, hierarchy_synsets
+from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import MAX_NAME, Node, short
 
 MAX_NODES = 1000  # of one edit
+MAX_NAMES = 3  # that WordNet suggests
+LONGEST = 40  # characters of a name that is made of two others
 MAX_UNDO = 100  # edits; a tree of 1,000 classes takes some 0.4 MB, and there are many visitors
 _STEPS: dict[str, Callable[[EditStack], EditStack]] = {
     "undo": EditStack.undo,
@@ -79,3 +87,57 @@ def in_words(records: Sequence[Edit]) -> str:
     """The records of one edit as a sentence."""
     text = "; ".join(record.summary for record in records)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+# ---- names for a new group ------------------------------------------------------------------
+
+
+def suggest(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[str]:
+    """Suggest names that no node has for a group of these nodes, the best first; never none.
+
+    Args:
+        hierarchy: the tree.
+        nodes: ids or unambiguous names.
+
+    Raises:
+        EditError: an unknown or ambiguous node.
+    """
+    places = find_all(hierarchy, nodes)
+    taken = {*hierarchy.names, *hierarchy.ids}
+    words = islice((word for word in _concepts(hierarchy, places) if word not in taken), MAX_NAMES)
+    joined = " and ".join(hierarchy.names[place].partition(",")[0] for place in places[:2])
+    short = joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
+    return list(dict.fromkeys([*words, short]))
+
+
+def _concepts(hierarchy: Hierarchy, places: Sequence[int]) -> list[str]:
+    """WordNet's words for the classes under these nodes, as opposed to all other classes."""
+    members = {index for place in places for index in hierarchy.classes_under(place)}
+    if not 2 <= len(members) < hierarchy.num_classes:
+        return []
+    apart = _apart(hierarchy, frozenset(members))
+    synsets = _synsets(hierarchy.classes, hierarchy.class_wnids)
+    group = next(node for node in apart.inner_nodes if node)
+    return [wordnet().name(concept.synset) for concept in fitting_concepts(apart, synsets)[group]]
+
+
+def _apart(hierarchy: Hierarchy, members: frozenset[int]) -> Hierarchy:
+    """A tree of one group, with all other classes beside it."""
+    root, group = "\N{SECTION SIGN}" * 2, "\N{SECTION SIGN}" * 3
+    while {root, group} & {*hierarchy.classes}:
+        root, group = root + group, group + root
+    leaves = [
+        Node(name, group if index in members else root, name)
+        for index, name in enumerate(hierarchy.classes)
+    ]
+    return Hierarchy((Node(root, None, root), Node(group, root, group), *leaves), hierarchy.classes)
+
+
+@lru_cache(maxsize=8)
+def _synsets(classes: tuple[str, ...], wnids: tuple[str | None, ...]) -> tuple[int | None, ...]:
+    """The sense of each class, kept: for 1,000 names they take a second."""
+    root = "\N{SECTION SIGN}"
+    while root in classes:
+        root += root
+    leaves = (Node(name, root, name, wnid) for name, wnid in zip(classes, wnids, strict=True))
+    return tuple(hierarchy_synsets(Hierarchy((Node(root, None, root), *leaves), classes)))

@@ -23,8 +23,7 @@ from ..ui.context import PageContext
 from ..ui.events import QUICK, for_arrived, payload, refused, sequence_number
 from ..visitor import Visitor
 from . import versions
-from .edits import edited, in_words
-from .names import suggest
+from .edits import edited, in_words, suggest
 from .versions import short_hash
 
 MAX_EDITS = 200  # in one call of the API

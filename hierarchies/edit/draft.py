@@ -1,7 +1,8 @@
-"""What the edits share: finding nodes, refusing the impossible, and the tree being changed."""
+"""What the edits share: finding nodes, refusing impossible edits, and the tree during an edit."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import count
 
@@ -13,20 +14,20 @@ from .record import Edit, EditError
 
 
 def label(hierarchy: Hierarchy, node: int) -> str:
-    """The node's name in quotes; with its id where another node has the same name."""
+    """Return the node's name in quotes; with its id where another node has the same name."""
     name = hierarchy.names[node]
     repeated = hierarchy.names.count(name) > 1
     return f"{short(name)} ({short(hierarchy.ids[node])})" if repeated else short(name)
 
 
 def labels(hierarchy: Hierarchy, nodes: Sequence[int], limit: int = 5) -> str:
-    """``'cat', 'dog' and 3 more``."""
+    """Return ``'cat', 'dog' and 3 more``."""
     rest = f" and {len(nodes) - limit} more" if len(nodes) > limit else ""
     return ", ".join(label(hierarchy, node) for node in nodes[:limit]) + rest
 
 
 def located(hierarchy: Hierarchy, node: int) -> str:
-    """``'owl' from 'bird'``; not for the root."""
+    """Return ``'owl' from 'bird'``; not for the root."""
     return f"{label(hierarchy, node)} from {label(hierarchy, hierarchy.parents[node])}"
 
 
@@ -34,7 +35,7 @@ def located(hierarchy: Hierarchy, node: int) -> str:
 
 
 def find(hierarchy: Hierarchy, node: str) -> int:
-    """Index of the node with this id or unambiguous name. Raises EditError."""
+    """Return the index of the node with this id or unambiguous name. Raises EditError."""
     if not isinstance(node, str) or len(node) > MAX_NAME:
         raise EditError(f"Expected the id or the name of a node, got {short(node)}.")
     try:
@@ -44,18 +45,18 @@ def find(hierarchy: Hierarchy, node: str) -> int:
 
 
 def find_all(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[int]:
-    """Indices in tree order, which is independent of the order given. Raises EditError."""
+    """Return indices in tree order, which is independent of the order given. Raises EditError."""
     if isinstance(nodes, str) or not isinstance(nodes, Iterable):
         raise EditError(f"Expected a list of nodes, got {short(nodes)}.")
-    found = [find(hierarchy, node) for node in nodes]
-    twice = {node for node in found if found.count(node) > 1} if len({*found}) < len(found) else ()
-    if twice:
-        raise EditError(f"{labels(hierarchy, sorted(twice))} is named twice; name each node once.")
-    return sorted(found)
+    indices = [find(hierarchy, node) for node in nodes]
+    repeated = sorted(node for node, times in Counter(indices).items() if times > 1)
+    if repeated:
+        raise EditError(f"{labels(hierarchy, repeated)} is named twice; name each node once.")
+    return sorted(indices)
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a group. Raises EditError."""
+    """Refuse a name that no group can have. Raises EditError."""
     try:
         check_word(name, "The new name")
     except HierarchyError as error:
@@ -63,13 +64,13 @@ def check_name(name: str) -> None:
 
 
 def need_group(hierarchy: Hierarchy, node: int, remedy: str) -> None:
-    """Refuse a class where a group is wanted. Raises EditError."""
+    """Refuse a class where a group is needed. Raises EditError."""
     if not hierarchy.children[node]:
         raise EditError(f"{label(hierarchy, node)} is a class, which holds no others; {remedy}.")
 
 
 def refuse_root(hierarchy: Hierarchy, node: int, done: str, remedy: str = "") -> None:
-    """Refuse the root where a node with a parent is wanted. Raises EditError."""
+    """Refuse the root where a node with a parent is needed. Raises EditError."""
     if node == 0:
         advice = remedy or "choose a node inside it"
         raise EditError(
@@ -79,19 +80,19 @@ def refuse_root(hierarchy: Hierarchy, node: int, done: str, remedy: str = "") ->
 
 
 def refuse_nested(hierarchy: Hierarchy, one: int, two: int, done: str) -> None:
-    """Refuse two nodes of which one holds the other. Raises EditError."""
+    """Refuse two nodes if one holds the other. Raises EditError."""
     if one == two:
         raise EditError(f"{label(hierarchy, one)} cannot be {done} with itself; name two nodes.")
     for outer, inner in ((one, two), (two, one)):
         if outer in hierarchy.path_to(inner):
             raise EditError(
                 f"{label(hierarchy, outer)} holds {label(hierarchy, inner)}, so the two cannot be "
-                f"{done}; choose two nodes of which neither is inside the other."
+                f"{done}; choose two nodes so that neither is inside the other."
             )
 
 
 def shared_parent(hierarchy: Hierarchy, nodes: Sequence[int]) -> int:
-    """The group that directly holds all `nodes`. Raises EditError."""
+    """Return the group that directly holds all `nodes`. Raises EditError."""
     for node in nodes:
         refuse_root(hierarchy, node, "put into a group")
     parents: dict[int, int] = {}
@@ -106,7 +107,7 @@ def shared_parent(hierarchy: Hierarchy, nodes: Sequence[int]) -> int:
     return next(iter(parents))
 
 
-# ---- the tree being changed -----------------------------------------------------------------
+# ---- the tree during an edit -----------------------------------------------------------------
 
 
 class Draft:
@@ -119,7 +120,7 @@ class Draft:
         self.remarks: list[str] = []
 
     def children(self, node: str) -> list[str]:
-        """Ids of the children as they are now."""
+        """Return the ids of the children as they are now."""
         return [child.id for child in self.nodes.values() if child.parent == node]
 
     def put(self, node: str, parent: str | None) -> None:
@@ -127,11 +128,11 @@ class Draft:
         self.nodes[node] = self.nodes[node]._replace(parent=parent)
 
     def name(self, node: str, name: str, wnid: str | None) -> None:
-        """Name a node anew; the WordNet id that it had spoke of another name."""
+        """Give a node a name, and the WordNet id of that name if it has one."""
         self.nodes[node] = self.nodes[node]._replace(name=name, wnid=wnid)
 
     def create(self, name: str, wnid: str | None, parent: str, members: Sequence[int]) -> str:
-        """A new group in `parent` that takes `members`; its id."""
+        """Make a group in `parent` that takes `members`; returns its id."""
         created = self._free_id(name)
         self.nodes[created] = Node(created, parent, name, wnid)
         for member in members:
@@ -146,7 +147,7 @@ class Draft:
         self.removed.append(node)
 
     def collapse(self, node: str) -> None:
-        """Remove a group that has one child left, which takes its place; of the root, the child."""
+        """Remove a group with one child left, which takes its place; the root stays, its child goes."""
         children = self.children(node)
         if len(children) > 1:
             return
@@ -169,7 +170,7 @@ class Draft:
         wnid: str | None = None,
         created: str | None = None,
     ) -> tuple[Hierarchy, Edit]:
-        """The new hierarchy and the record. Raises EditError if it would be none."""
+        """Return the new hierarchy and the record. Raises EditError: it would be no hierarchy."""
         old = self.hierarchy
         try:
             new = Hierarchy(tuple(self.nodes.values()), old.classes)
@@ -194,27 +195,31 @@ class Draft:
         return new, record
 
     def _relist(self, new: Hierarchy) -> bool:
-        """Rename the groups that are called by what they hold, and hold other classes now."""
-        old, said = self.hierarchy, len(self.remarks)
+        """Rename the groups that are named after their classes, and hold other classes now."""
+        old, remarks = self.hierarchy, len(self.remarks)
         before = {node.id: index for index, node in enumerate(old.nodes)}
         for index, node in enumerate(new.nodes):
             was = before.get(node.id)
             if was is None or not new.children[index] or ", " not in node.name:
-                continue  # most: what lists classes has a comma
+                continue  # a name that lists classes has a comma
             if node.name != old.names[was]:
                 continue  # given by this very edit
-            label = relisted(node.name, _held(old, was), _held(new, index))
-            if label not in (None, node.name):
-                self.nodes[node.id] = node._replace(name=label)
-                self.remarks.append(f"{short(node.name)} is called {short(label)} now")
-        return len(self.remarks) > said
+            new_name = relisted(node.name, _held(old, was), _held(new, index))
+            if new_name not in (None, node.name):
+                self.nodes[node.id] = node._replace(name=new_name)
+                self.remarks.append(f"{short(node.name)} is called {short(new_name)} now")
+        return len(self.remarks) > remarks
 
     def _free_id(self, name: str) -> str:
-        """``"bird/"``, ``"bird/2"``, …: neither an id nor a name, so that it finds one node."""
+        """Return "bird/", "bird/2", …: neither an id nor a name yet, so it finds one node."""
         taken = {*self.hierarchy.ids, *self.hierarchy.names}
         stem = f"{name[: MAX_NAME - 20]}/"
         numbered = (f"{stem}{number}" for number in count(2))
-        return stem if stem not in taken else next(each for each in numbered if each not in taken)
+        return (
+            stem
+            if stem not in taken
+            else next(node_id for node_id in numbered if node_id not in taken)
+        )
 
 
 def _held(hierarchy: Hierarchy, node: int) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,11 +90,6 @@ class TreeResult:
         """Share of right answers, "soft" and "hard"."""
         labels = self.known_labels
         return {"soft": accuracy(self.soft, labels), "hard": accuracy(self.hard, labels)}
-
-    def route(self, class_index: int) -> list[str]:
-        """Names of the nodes from the root to a class."""
-        hierarchy = self.hierarchy
-        return [hierarchy.names[node] for node in hierarchy.path_of_class(class_index)]
 
 
 class ImageChange(NamedTuple):
@@ -307,49 +302,3 @@ def quality(result: TreeResult) -> dict[str, dict[str, float]]:
         right = answers[kind] == labels
         measured[kind]["calibration_error"] = calibration_error(probability.clamp(0, 1), right)
     return measured
-
-
-# ---- as data ----------------------------------------------------------------------------------
-
-
-def tree_record(result: TreeResult) -> dict[str, Any]:
-    """Plain data for JSON: accuracies and every inner node that has images."""
-    hierarchy = result.hierarchy
-    nodes = [
-        {"node": hierarchy.ids[node], "name": hierarchy.names[node], **values._asdict()}
-        for node, values in result.nodes.items()
-    ]
-    return {"hierarchy": hierarchy.hash, **result.accuracy, "nodes": nodes}
-
-
-def comparison_record(comparison: Comparison, files: Sequence[str]) -> dict[str, Any]:
-    """Plain data for JSON: the images and nodes that changed."""
-    classes, labels = comparison.before.hierarchy.classes, comparison.before.known_labels
-
-    def answer(result: TreeResult, image: int) -> dict[str, Any]:
-        hard = int(result.hard[image])
-        soft = classes[int(result.soft[image])]
-        return {"hard": classes[hard], "soft": soft, "path": result.route(hard)}
-
-    images = [
-        {
-            "file": files[change.image],
-            "label": classes[int(labels[change.image])],
-            "verdict": change.verdict,
-            "before": answer(comparison.before, change.image),
-            "after": answer(comparison.after, change.image),
-        }
-        for change in comparison.images
-    ]
-    nodes = [
-        {
-            "node": change.node,
-            "name": change.name,
-            "gain": change.gain,
-            "before": change.before._asdict() if change.before else None,
-            "after": change.after._asdict() if change.after else None,
-        }
-        for change in comparison.nodes
-        if change.before != change.after
-    ]
-    return {"verdicts": comparison.verdicts, "images": images, "nodes": nodes}

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.demo.editing import versions
-from nbdt.demo.editing.edits import MAX_UNDO, edited, in_words, read_request
-from nbdt.demo.editing.names import suggest
+from nbdt.demo.editing.edits import MAX_UNDO, edited, in_words, read_request, suggest
 from nbdt.demo.editing.panel import draw_edits, edited_by_program, effect_record
 from nbdt.demo.store import Store
 from nbdt.demo.views.tree import path_record, tree_record

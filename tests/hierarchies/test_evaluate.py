@@ -14,17 +14,10 @@ from typer.testing import CliRunner
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.measure import logits as logits_module
-from nbdt.hierarchies.measure.command import app
-from nbdt.hierarchies.measure.comparison import (
-    VERDICTS,
-    compare,
-    comparison_record,
-    measure,
-    quality,
-    tree_record,
-)
+from nbdt.hierarchies.measure.command import app, comparison_record, tree_record
+from nbdt.hierarchies.measure.comparison import VERDICTS, compare, measure, quality
 from nbdt.hierarchies.measure.logits import class_logits
-from nbdt.hierarchies.measure.picture import hardest, picture
+from nbdt.hierarchies.measure.report import hardest, picture
 from tests import oracle
 
 CLASSES = ["cat", "dog", "car", "bus", "grey_wolf"]

@@ -1,0 +1,205 @@
+"""An evaluation for people: tables in the terminal, and a picture."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nbdt.progress import escape_terminal
+
+from .comparison import Comparison, NodeChange, NodeResult, TreeResult
+
+BEFORE, AFTER = "#9aa5b1", "#2166ac"
+EASIER, HARDER = "#2166ac", "#d6282d"  # distinct in all common colour blindness
+SHOWN = 8
+
+# ---- in the terminal ----------------------------------------------------------------------------
+
+
+def show(record: dict[str, Any], before: TreeResult, comparison: Comparison | None) -> None:
+    """Print the most important of an evaluation.
+
+    Args:
+        record: the whole evaluation as plain data.
+        before: the measured tree.
+        comparison: with another tree, if there is one.
+    """
+    console = Console(highlight=False, emoji=False)
+    console.print(_accuracy_table(record))
+    if missing := record["classes_without_images"]:
+        console.print(
+            f"{missing} of {before.hierarchy.num_classes} classes have no photograph here."
+        )
+    if comparison is None:
+        console.print(_hardest_table(before))
+        return
+    if record["rule"] == "marginal":
+        console.print(
+            "Under the marginal rule a tree changes paths and hard answers, never soft ones."
+        )
+    console.print(_verdict_line(comparison))
+    if comparison.easier or comparison.harder:
+        console.print(_node_table(comparison))
+    changed = [row for row in record["changes"]["images"] if row["verdict"] != "other path"]
+    if changed:
+        console.print(_image_table(changed))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table at least as wide as its title, which would wrap otherwise."""
+    return Table(*columns, title=title, min_width=len(title))
+
+
+def _accuracy_table(record: dict[str, Any]) -> Table:
+    before, images = record["before"]["quality"], f"{record['images']:,} photographs"
+    if "after" not in record:
+        columns = ("right", "distance", "of mistakes", "calibration error")
+        table = _table(f"answers on {images}", "", *columns)
+        for kind, values in before.items():
+            error = values.get("calibration_error")
+            table.add_row(
+                kind,
+                f"{values['accuracy']:.2%}",
+                f"{values['distance']:.3f}",
+                f"{values['severity']:.2f}",
+                "" if error is None else f"{error:.2%}",
+            )
+        table.caption = "distance: levels up the tree until an answer is right"
+        return table
+    table = _table(f"right answers on {images}", "", "before", "after", "change")
+    for kind, values in record["after"]["quality"].items():
+        old, new = before[kind]["accuracy"], values["accuracy"]
+        table.add_row(kind, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
+    return table
+
+
+def _verdict_line(comparison: Comparison) -> str:
+    counts = [f"{count} {verdict}" for verdict, count in comparison.verdicts.items() if count]
+    return f"{len(comparison.images):,} photographs changed: {', '.join(counts) or 'none'}."
+
+
+def _node_table(comparison: Comparison) -> Table:
+    table = _table("easier and harder decisions", "decision", "mistakes before", "after", "")
+    rows = [(change, "easier", "blue") for change in comparison.easier[:SHOWN]]
+    rows += [(change, "harder", "red") for change in comparison.harder[:SHOWN]]
+    for change, word, colour in rows:
+        counts = (_mistakes(change.before), _mistakes(change.after))
+        table.add_row(_cell(change.name), *counts, Text(word, style=colour))
+    return table
+
+
+def _mistakes(result: NodeResult | None) -> str:
+    return "" if result is None else f"{result.mistakes} of {result.images}"
+
+
+def _hardest_table(result: TreeResult) -> Table:
+    table = _table("decisions with the most mistakes", "decision", "mistakes", "right")
+    for node in hardest(result)[:SHOWN]:
+        values = result.nodes[node]
+        name = _cell(result.hierarchy.names[node])
+        table.add_row(name, _mistakes(values), f"{values.accuracy:.1%}")
+    return table
+
+
+def _image_table(changed: Sequence[dict[str, Any]]) -> Table:
+    title = f"{min(SHOWN, len(changed))} of {len(changed):,} photographs with another answer"
+    table = _table(title, "photograph", "class", "before", "after", "")
+    for row in changed[:SHOWN]:
+        name = _cell(row["file"].replace("!", "/").rpartition("/")[2])
+        kind = "soft" if row["verdict"] == "other soft answer" else "hard"
+        answers = [_cell(row[when][kind]) for when in ("before", "after")]
+        table.add_row(name, _cell(row["label"]), *answers, row["verdict"])
+    return table
+
+
+def _cell(name: str) -> Text:
+    """Text that Rich does not read as markup."""
+    return Text(escape_terminal(name), overflow="fold")
+
+
+# ---- as a picture ---------------------------------------------------------------------------------
+
+
+def picture(flat: float, before: TreeResult, comparison: Comparison | None) -> bytes:
+    """Draw a PNG file; `comparison` is None where one tree was measured alone."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 3])
+    _accuracies(left, flat, before, comparison.after if comparison else None)
+    if comparison is None:
+        _hardest(right, before)
+    else:
+        _changes(right, [*comparison.easier[:SHOWN], *reversed(comparison.harder[:SHOWN])])
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script the font lacks
+        figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()
+
+
+def _accuracies(axes: Any, flat: float, before: TreeResult, after: TreeResult | None) -> None:
+    groups = [("before" if after else "tree", before, BEFORE if after else AFTER)]
+    groups += [("after", after, AFTER)] if after else []
+    width = 0.8 / len(groups)
+    for index, (label, result, colour) in enumerate(groups):
+        places = [kind + index * width for kind in (1, 2)]
+        values = [100 * result.accuracy[kind] for kind in ("soft", "hard")]
+        bars = axes.bar(places, values, width, color=colour, label=label)
+        axes.bar_label(bars, fmt="%.1f", padding=2)
+    centre = (len(groups) - 1) * width / 2
+    bars = axes.bar([centre], [100 * flat], width, color="#444444")
+    axes.bar_label(bars, fmt="%.1f", padding=2)
+    axes.set_xticks([kind + centre for kind in (0, 1, 2)], ["flat", "soft", "hard"])
+    axes.set(ylim=(0, 125), ylabel="right answers, %", title=f"{len(before.logits):,} images")
+    axes.set_yticks(range(0, 101, 20))
+    axes.legend(loc="upper left", ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _changes(axes: Any, changes: Sequence[NodeChange]) -> None:
+    axes.set_title("decisions that got easier (blue) or harder (red)")
+    if not changes:
+        axes.text(0.5, 0.5, "none", ha="center", va="center")
+        axes.axis("off")
+        return
+    gains = [change.gain for change in changes]
+    colours = [EASIER if gain > 0 else HARDER for gain in gains]
+    bars = axes.barh(range(len(changes)), gains, color=colours)
+    axes.bar_label(bars, fmt="%+d", padding=3)
+    axes.margins(x=0.15)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("mistakes avoided, in photographs")
+    _name_rows(axes, [change.name for change in changes])
+
+
+def _hardest(axes: Any, result: TreeResult) -> None:
+    worst = hardest(result)[:SHOWN]
+    names = [result.hierarchy.names[node] for node in worst]
+    shares = [100 * result.nodes[node].accuracy for node in worst]
+    bars = axes.barh(range(len(worst)), shares, color=AFTER)
+    images = [f"{result.nodes[node].accuracy:.1%} of {result.nodes[node].images}" for node in worst]
+    axes.bar_label(bars, images, padding=3)
+    axes.set(xlim=(0, 125), xlabel="right decisions, %", title="decisions with the most mistakes")
+    _name_rows(axes, names)
+
+
+def hardest(result: TreeResult) -> list[int]:
+    """Inner nodes with mistakes, those with the most first."""
+    wrong = [node for node, values in result.nodes.items() if values.mistakes]
+    return sorted(wrong, key=lambda node: -result.nodes[node].mistakes)
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    short = [name if len(name) <= 34 else name[:33] + "…" for name in names]
+    # A dollar sign in a name does not begin a formula.
+    axes.set_yticks(range(len(names)), short, parse_math=False)
+    axes.set_ylim(max(len(names), 5) - 0.5, -0.5)  # downwards; few rows stay thin
+    axes.spines[["top", "right"]].set_visible(False)
