@@ -207,7 +207,7 @@ def _with_evidence(
 def _with_counterfactuals(
     model: NBDT, batch: Tensor, explanations: Sequence[Explanation]
 ) -> list[Explanation]:
-    from .counterfactual.search import counterfactuals
+    from .counterfactual import counterfactuals
 
     return [
         replace(found, counterfactuals=counterfactuals(model, image, found.path, found.maps))

@@ -90,7 +90,13 @@ def test_every_module_is_in_it(sizes):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["nbdt/py.typed", "nbdt/bundled/*/*", "hierarchies/data/*", "train/recipes/*.toml"],
+    [
+        "nbdt/py.typed",
+        "nbdt/bundled/*/*",
+        "hierarchies/data/*",
+        "explain/result/page.css",
+        "train/recipes/*.toml",
+    ],
 )
 def test_data_is_in_it(sizes, pattern):
     wanted = {in_wheel(path) for path in ROOT.glob(pattern) if path.is_file()}

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdt.decide.paths import Decision, percent
-from nbdt.explain.result.wording import say
-from nbdt.explain.result.words import AGAINST, CLOSE, place
+from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
+from nbdt.explain.result.words import say
 
 
 def question(decision: Decision) -> str:
@@ -30,20 +30,19 @@ def _outcome(decision: Decision) -> str:
     second = math.exp(decision.log_probs[decision.runner_up])
     if decision.margin < 0:
         return f"It prefers {other} ({percent(second)}) to {one} ({percent(first)})"
-    if first / (first + second) < CLOSE:
+    if is_close(decision):
         return f"A close call: {one} {percent(first)}, {other} {percent(second)}"
     return f"It takes {one} rather than {other}, with {percent(first)}"
 
 
 def _where(values: NDArray[np.float32]) -> str:
     """From the positive part of the map; or that most of the map speaks against."""
-    mass = float(np.abs(values).sum())
-    if mass and float(np.maximum(-values, 0).sum()) / mass > AGAINST:
+    if share_against(values) > AGAINST:
         return "; most of the picture spoke against it"
     found = place(values)
     if found is None:
         return ""
-    spread = found[0] == "all over the picture"
+    spread = found[0] == EVERYWHERE
     return (
         "; parts all over the picture spoke for it"
         if spread

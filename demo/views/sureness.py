@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from nbdt.decide.paths import Path, percent
-from nbdt.explain.result.wording import with_article
-from nbdt.explain.result.words import SURE, UNCERTAIN
+from nbdt.explain.result.facts import SURE, UNCERTAIN
+from nbdt.explain.result.words import with_article
 from nbdt.model.model import NBDT
 
 RARE = 0.05  # share of the reference photographs below which a response is called unusually weak

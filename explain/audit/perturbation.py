@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nbdt.model.model import NBDT
 
-from ..counterfactual.blur import gaussian_blur
+from ..counterfactual import gaussian_blur
 from ..maps.log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
 from ..result.regions import regrid
 

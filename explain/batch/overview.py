@@ -14,7 +14,7 @@ from nbdt.progress import counted
 
 from ..result.html import document, make, plain
 from ..result.pictures import data_url
-from ..result.wording import say
+from ..result.words import say
 from .folder import BatchFolder, part_name
 from .rows import FAILED, drawn_name
 

@@ -116,7 +116,7 @@ class Counterfactual:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One image's path, and for each decision the map of what spoke for and against it.
+    """One image's path, and for each decision the map of what supports it and what argues against it.
 
     Maps are float32, raw and signed, at the resolution of the layer that they lie on, and cannot be
     written to.

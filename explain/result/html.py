@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from importlib import resources
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
@@ -17,11 +18,10 @@ from nbdt.decide.paths import Decision, Path, as_percent, percent
 from nbdt.images.image import ImageError
 
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
-from .html_style import STYLE
+from .facts import place
 from .pictures import TILE, data_url, heat, overlays
 from .regions import Region
-from .wording import count, say, with_article
-from .words import place, words
+from .words import count, say, with_article, words
 
 Content = Element | str | None
 
@@ -29,6 +29,7 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'"
 )
+STYLE = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
 MOST_CHILDREN = 5  # bars of one decision; the rest are summed
 
 
@@ -135,11 +136,11 @@ def _map(explanation: Explanation, index: int, tile: Image.Image) -> Element:
     decision = explanation.path.decisions[index]
     name = say(decision.children[decision.chosen])
     where = place(explanation.maps[index])
-    alt = f"Heat map of what spoke for and against {name}" + (f": {where[0]}" if where else "")
+    alt = f"Heat map of what supports and opposes {name}" + (f": {where[0]}" if where else "")
     caption = make(
         "figcaption",
         make("span", class_="key for"),
-        "spoke for it, ",
+        "supports it, ",
         make("span", class_="key against"),
         "against it",
     )

@@ -12,8 +12,14 @@ from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import explain
-from nbdt.explain.counterfactual.blur import SOFTNESS, gaussian_blur, soft_masks
-from nbdt.explain.counterfactual.search import BLUR, _prefix, counterfactuals
+from nbdt.explain.counterfactual import (
+    BLUR,
+    SOFTNESS,
+    _prefix,
+    counterfactuals,
+    gaussian_blur,
+    soft_masks,
+)
 from nbdt.explain.result.regions import Region, connected, regrid
 from nbdt.network.preprocessing import Preprocessing
 from tests import oracle

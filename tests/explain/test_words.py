@@ -2,30 +2,35 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.decide.paths import percent
 from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
-from nbdt.explain.result.regions import Region
-from nbdt.explain.result.wording import count, say, with_article
-from nbdt.explain.result.words import (
+from nbdt.explain.result.facts import (
     AGAINST,
     EVERYWHERE,
+    EVERYWHERE_LEAST,
+    FACTS,
+    KINDS,
     MOSTLY,
     MOSTLY_BAND,
     MOSTLY_HALF,
-    SENTENCES,
     SPREAD,
+    SURE,
+    facts,
     place,
-    words,
+    share_against,
 )
+from nbdt.explain.result.regions import Region
+from nbdt.explain.result.words import count, say, with_article, words
 from tests import oracle
 
 PETS = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
@@ -61,138 +66,184 @@ def near(*pairs):
     return tuple(DecisionEvidence(side(one, "a"), side(other, "b")) for one, other in pairs)
 
 
-# ---- what is said when -------------------------------------------------------------------------
+def found(explanation):
+    """The facts by kind."""
+    return {fact.kind: fact.values for fact in facts(explanation)}
 
 
-def test_the_sentences_of_a_plain_case():
-    found = pets(0.97, 0.58, (top_left(), EVEN))
-    assert words(found) == (
-        "It is 97 % sure this is an animal, mostly because of the region at the top left, and 56 % "
-        "sure that it is a cat. Between cat and dog it was close: 58 to 42; the other decision was "
-        "clear."
-    )
+# ---- wording: one sentence of each kind --------------------------------------------------------
+
+AGAINST_MAP = -np.ones((6, 6), dtype=np.float32)
+AGAINST_MAP[:2, :2] = 1
+
+
+def flipped(**facts):
+    explanation = pets(0.97, 0.58)
+    return replace(explanation, counterfactuals=(flip(explanation.path, 1, **facts),))
+
+
+def compared(chosen, rejected):
+    evidence = near(((0.9,), (0.1,)), ((0.2, chosen), (rejected, 0.1)))
+    return pets(0.97, 0.58, evidence=evidence)
+
+
+SENTENCES = {
+    "sure": (
+        lambda: pets(0.97, 0.58, (top_left(), EVEN)),
+        (
+            "It is 97 % sure this is an animal, mostly because of the region at the top left, and 56 % "
+            "sure that it is a cat."
+        ),
+    ),
+    "asked": (
+        lambda: pets(0.97, 0.3),
+        (
+            "This is the path to a cat, to which it gives 29 %; on its own it would have taken dog "
+            "rather than cat, 70 to 30."
+        ),
+    ),
+    "close": (
+        lambda: pets(0.97, 0.58),
+        "Between cat and dog it was close: 58 to 42; the other decision was clear.",
+    ),
+    "none close": (lambda: pets(0.99, 0.98), "None of its two decisions was close."),
+    "other answer": (
+        lambda: pets(0.6, 0.51, made={"soft_answer": {"class": "car", "probability": 0.45}}),
+        "Its decisions lead to cat, but car is the likelier class over all paths: 45 % against 31 %.",
+    ),
+    "against": (
+        lambda: pets(0.97, 0.9, (AGAINST_MAP, EVEN)),
+        "At the step to animal, 89 % of its map argues against it.",
+    ),
+    "flip": (flipped, "Blurring two small regions (4 % of the picture) turns cat into dog."),
+    "no flip": (
+        lambda: flipped(flipped=False, becomes=None, regions=0),
+        "Blurring up to 50 % of the picture, starting with what supports it most, changed no decision.",
+    ),
+    "training": (
+        lambda: compared(0.83, 0.60),
+        (
+            "The nearest training photograph of a cat is more similar than that of a dog: 0.83 against "
+            "0.60."
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_fact_has_its_sentence(kind):
+    explanation, sentence = SENTENCES[kind]
+    assert kind in found(explanation())
+    assert sentence in words(explanation())
+
+
+# ---- which facts -------------------------------------------------------------------------------
 
 
 def test_a_sure_answer_is_said_once():
-    text = words(pets(0.99, 0.98, (EVEN, top_left())))
-    assert text == (
-        "It is 97 % sure this is a cat, mostly because of the region at the top left. None of its "
-        "two decisions was close."
-    )
+    explanation = pets(0.99, 0.98, (EVEN, top_left()))
+    assert found(explanation).keys() == {"sure", "none close"}
+    assert found(explanation)["sure"]["is_answer"]
+    assert words(explanation).count("sure") == 1
 
 
 def test_an_uncertain_answer_is_called_so():
+    assert found(pets(0.8, 0.55))["sure"]["name"] == "animal"
     text = words(pets(0.8, 0.55))
-    assert "It is 80 % sure this is an animal" in text
-    assert "but only 44 % sure that it is a cat, so its answer is uncertain." in text
+    assert "only 44 %" in text
+    assert "uncertain" in text
 
 
 def test_a_path_that_was_asked_for_is_not_called_the_answer():
-    text = words(pets(0.97, 0.3))
-    assert text.startswith(
-        "This is the way to a cat, to which it gives 29 %; left to itself it would have taken dog "
-        "rather than cat, 70 to 30."
-    )
-    assert "sure" not in text
+    assert "sure" not in words(pets(0.97, 0.3))
 
 
 def test_the_first_step_that_it_would_not_take_is_the_one_told():
-    text = words(pets(0.05, 0.001))
-    assert "left to itself it would have taken vehicle rather than animal, 95 to 5." in text
+    assert found(pets(0.05, 0.001))["asked"]["names"] == ("vehicle", "animal")
+    assert "95 to 5" in words(pets(0.05, 0.001))
 
 
 def test_odds_never_round_to_certainty():
-    text = words(pets(0.97, 0.001))
-    assert "dog rather than cat, more than 99 to less than 1." in text
+    assert "more than 99 to less than 1" in words(pets(0.97, 0.001))
 
 
 def test_equal_answers_are_no_other_answer():
-    found = pets(0.6, 0.51)
-    chance = found.path.probability * (1 + 1e-7)
-    told = replace(found, made={"soft_answer": {"class": "car", "probability": chance}})
-    assert "likelier" not in words(told)
+    explanation = pets(0.6, 0.51)
+    chance = explanation.path.probability * (1 + 1e-7)
+    told = replace(explanation, made={"soft_answer": {"class": "car", "probability": chance}})
+    assert "other answer" not in found(told)
 
 
 def test_a_place_is_no_reason_if_the_constant_is():
     """The map of the sure decision sums to 4; its log-odds are larger than twice that."""
     made = {"method": "closed form (average pool, linear head)"}
     sure = pets(0.9999, 0.58, (top_left(), EVEN), made=made)
-    assert "region" not in words(sure)
-    assert "region at the top left" in words(pets(0.97, 0.58, (top_left(), EVEN), made=made))
+    assert found(sure)["sure"]["where"] is None
+    less_sure = pets(0.97, 0.58, (top_left(), EVEN), made=made)
+    assert found(less_sure)["sure"]["where"] == "at the top left"
 
 
 def test_hard_and_soft_answers_that_differ_are_told_apart():
-    found = pets(0.6, 0.51)
-    told = replace(found, made={"soft_answer": {"class": "car", "probability": 0.45}})
-    sentence = "Step by step it arrives at cat, yet car is the likelier class over all paths: "
-    assert sentence + "45 % against 31 %." in words(told)
-    agreed = replace(found, made={"soft_answer": {"class": "cat", "probability": 0.31}})
-    assert "Step by step" not in words(agreed)
+    explanation = pets(0.6, 0.51)
+    agreed = replace(explanation, made={"soft_answer": {"class": "cat", "probability": 0.31}})
+    assert "other answer" not in found(agreed)
     z = torch.log(torch.tensor([[0.306, 0.294, 0.38, 0.02]]))
     rival = DecisionRules(PETS, rule="marginal").paths(z, [2])[0]
-    tried = replace(found, counterfactuals=(flip(found.path, 0, runner_up_path=rival),))
-    assert sentence + "38 % against 31 %." in words(tried)
+    change = flip(explanation.path, 0, runner_up_path=rival)
+    other = found(replace(explanation, counterfactuals=(change,)))["other answer"]
+    assert other["other"] == "car"
+    assert other["other_probability"] == pytest.approx(0.38)
 
 
 def test_a_map_against_its_own_decision_is_reported_and_not_called_a_reason():
-    against = -np.ones((6, 6), dtype=np.float32)
-    against[:2, :2] = 1
-    text = words(pets(0.97, 0.9, (against, top_left())))
-    assert "because" not in text.split(".")[0]
-    assert "At the step to animal, 89 % of its map speaks against it." in text
+    kinds = found(pets(0.97, 0.9, (AGAINST_MAP, top_left())))
+    assert kinds["sure"]["where"] is None
+    assert kinds["against"] == {"name": "animal", "share": pytest.approx(32 / 36), "others": 0}
 
 
 def test_what_would_change_it():
-    found = pets(0.97, 0.58)
-    small = replace(found, counterfactuals=(flip(found.path, 1),))
-    assert words(small).endswith(
-        "Blurring two small regions (4 % of the picture) turns cat into dog."
-    )
-    large = replace(found, counterfactuals=(flip(found.path, 1, share=0.31, regions=1),))
-    assert "Blurring one region (31 % of the picture) turns cat into dog." in words(large)
-    none = tuple(flip(found.path, i, flipped=False, becomes=None, regions=0) for i in (0, 1))
-    assert (
-        "Blurring up to 50 % of the picture, what spoke most for each first, changed none of two "
-        "decisions." in words(replace(found, counterfactuals=none))
-    )
+    assert "small" not in words(flipped(share=0.31, regions=1))
+    assert "one region (31 %" in words(flipped(share=0.31, regions=1))
+    explanation = pets(0.97, 0.58)
+    none = tuple(flip(explanation.path, i, flipped=False, becomes=None, regions=0) for i in (0, 1))
+    tried = replace(explanation, counterfactuals=none)
+    assert found(tried)["no flip"] == {"share": 0.5, "tried": 2}
+    overtaken = replace(explanation, counterfactuals=(none[0], replace(none[1], overtaken=True)))
+    assert "no flip" not in found(overtaken)
 
 
 def test_the_closest_decision_that_flips_is_the_one_told():
-    found = pets(0.6, 0.9)
-    both = (flip(found.path, 1), flip(found.path, 0, becomes="vehicle", share=0.2))
-    assert "turns animal into vehicle" in words(replace(found, counterfactuals=both))
+    explanation = pets(0.6, 0.9)
+    both = (flip(explanation.path, 1), flip(explanation.path, 0, becomes="vehicle", share=0.2))
+    change = found(replace(explanation, counterfactuals=both))["flip"]
+    assert (change["before"], change["after"]) == ("animal", "vehicle")
 
 
 @pytest.mark.parametrize(
-    ("pair", "sentence"),
+    ("pair", "relation"),
     [
         ((0.83, 0.81), "of a dog is almost as similar as that of a cat: 0.81 against 0.83."),
-        ((0.83, 0.60), "of a cat is more similar than that of a dog: 0.83 against 0.60."),
         ((0.831, 0.829), "of a cat is just as similar as that of a dog: 0.83."),
         ((0.60, 0.83), "of a dog is even more similar than that of a cat: 0.83 against 0.60."),
     ],
 )
-def test_training_photographs_are_compared_at_the_closest_decision(pair, sentence):
-    evidence = near(((0.9,), (0.1,)), ((0.2, pair[0]), (pair[1], 0.1)))
-    text = words(pets(0.97, 0.58, evidence=evidence))
-    assert text.endswith("The nearest training photograph " + sentence)
-    assert "training" not in words(pets(0.97, 0.58, evidence=near(((0.9,), ()), ((), (0.3,)))))
+def test_training_photographs_are_compared_at_the_closest_decision(pair, relation):
+    assert found(compared(*pair))["training"]["similarities"] == pair
+    assert words(compared(*pair)).endswith(relation)
+    one_sided = near(((0.9,), ()), ((), (0.3,)))
+    assert "training" not in found(pets(0.97, 0.58, evidence=one_sided))
 
 
 def test_deep_trees_get_no_longer_paragraph():
     tree = oracle.caterpillar(30)
     torch.manual_seed(0)
     path = DecisionRules(tree, rule="marginal").paths(torch.randn(1, 31))[0]
-    text = words(Explanation(path, (EVEN,) * len(path)))
-    assert sentences(text) <= SENTENCES
-    assert len(text) < 600
+    explanation = Explanation(path, (EVEN,) * len(path))
+    assert len(facts(explanation)) <= FACTS
+    assert len(words(explanation)) < 600
 
 
 # ---- only what was measured --------------------------------------------------------------------
-
-
-def sentences(text):
-    return len(re.findall(r"\.(?= |$)", text))
 
 
 @st.composite
@@ -232,53 +283,74 @@ def test_every_number_is_a_fact(explanation):
     assert set(re.findall(r"\d+(?:\.\d+)?", text)) <= oracle.numbers_of(explanation)
 
 
-@given(explanations())
-def test_mostly_because_is_said_only_where_it_holds(explanation):
-    text = words(explanation)
+def check_lead(explanation, values):
     path = explanation.path
     running = np.cumsum([d.log_probs[d.chosen] for d in path])
-    sure = [i for i, value in enumerate(running) if math.exp(value) >= 0.9]
-    values = explanation.maps[sure[-1] if sure else 0]
-    against = np.maximum(-values, 0).sum() / np.abs(values).sum()
-    if found := re.search(r"mostly because of the region ([a-z ]+?)(?:,|\.)", text):
-        share = oracle.place_share(values, found[1])
-        band = found[1].split()[0] in ("along", "across", "down")
-        least = MOSTLY_HALF if found[1].endswith("half") else MOSTLY_BAND if band else MOSTLY
-        assert share > least
-        assert against <= AGAINST
-    if "all over the picture" in text:
-        ninths = oracle.shared_out(np.maximum(values, 0), 3, 3, steps=3)
+    sure = [i for i, value in enumerate(running) if math.exp(value) >= SURE]
+    index = sure[-1] if sure else 0
+    assert values["name"] == path.decisions[index].children[path.decisions[index].chosen]
+    assert values["probability"] == pytest.approx(math.exp(running[index]))
+    assert ("uncertain" in words(explanation)) == (path.probability < 0.5)
+    where, maps = values["where"], explanation.maps[index]
+    if where is None:
+        return "nowhere"
+    assert np.maximum(-maps, 0).sum() / np.abs(maps).sum() <= AGAINST
+    if where == EVERYWHERE:
+        ninths = oracle.shared_out(np.maximum(maps, 0), 3, 3, steps=3)
         assert ninths.max() / ninths.sum() <= SPREAD + 1e-9
         thirds = [*ninths.sum(0), *ninths.sum(1)]
-        assert min(thirds) / ninths.sum() >= EVERYWHERE - 1e-9
+        assert min(thirds) / ninths.sum() >= EVERYWHERE_LEAST - 1e-9
+        return "everywhere"
+    band = where.split()[0] in ("along", "across", "down")
+    least = MOSTLY_HALF if where.endswith("half") else MOSTLY_BAND if band else MOSTLY
+    assert oracle.place_share(maps, where) > least
+    return "somewhere"
 
 
-@given(explanations())
-def test_it_is_short_and_claims_follow_from_the_facts(explanation):
-    text, path = words(explanation), explanation.path
-    assert 1 <= sentences(text) <= SENTENCES
-    asked = any(d.margin < 0 for d in path)
-    assert text.startswith("This is the way to") == asked
-    if not asked:
-        assert ("uncertain" in text) == (path.probability < 0.5)
-    if "it was close" in text:
-        close = [d for d in path if 0 <= d.margin < math.log(2)]
-        assert len(close) == 1
-    if "was clear" in text or "were clear" in text:
-        assert all(d.margin < math.log(2) or d.probability >= 0.9 for d in path)
-    if "turns" in text:
-        assert any(found.flipped for found in explanation.counterfactuals)
-    if "changed no" in text:
-        assert not any(found.flipped for found in explanation.counterfactuals if found.margin >= 0)
+def check_other_kinds(explanation, kinds):
+    path, changes = explanation.path, explanation.counterfactuals
+    close = [d for d in path if 0 <= d.margin < math.log(2)]
+    if "close" in kinds:
+        assert len(kinds["close"]["pairs"]) == len(close) > 0
+        clear = [d for d in path if d not in close]
+        assert kinds["close"]["clear"] in (0, len(clear))
+        assert not kinds["close"]["clear"] or all(d.probability >= SURE for d in clear)
+    if "none close" in kinds:
+        assert not close
+    if "flip" in kinds:
+        assert any(found.flipped for found in changes)
+    if "no flip" in kinds:
+        assert not any(found.flipped for found in changes if found.margin >= 0)
+    if "against" in kinds:
+        assert kinds["against"]["share"] == max(map(share_against, explanation.maps)) > AGAINST
+    if "other answer" in kinds:
+        assert kinds["other answer"]["other_probability"] > path.probability
+    if "training" in kinds:
+        pairs = [(e.chosen[0].similarity, e.rejected[0].similarity) for e in explanation.evidence]
+        assert kinds["training"]["similarities"] in pairs
+    if close and len(kinds) < FACTS:  # only more important facts hide a close decision
+        assert "close" in kinds
 
 
-@given(explanations())
-def test_close_calls_are_never_hidden_by_less(explanation):
-    """Unless all five sentences are taken by warnings and evidence, a close call is told."""
-    text = words(explanation)
-    close = [d for d in explanation.path if 0 <= d.margin < math.log(2)]
-    if close and sentences(text) < SENTENCES:
-        assert "close" in text
+def test_facts_are_few_and_follow_from_the_explanation():
+    """In any explanation; and every kind of fact, and of place, was there to be checked."""
+    seen = Counter()
+
+    @settings(max_examples=400)
+    @given(explanations())
+    def check(explanation):
+        kinds = found(explanation)
+        assert 1 <= len(kinds) <= FACTS
+        assert list(kinds) == sorted(kinds, key=KINDS.index)
+        assert ("asked" in kinds) == any(d.margin < 0 for d in explanation.path)
+        assert ("sure" in kinds) != ("asked" in kinds)
+        if "sure" in kinds:
+            seen[check_lead(explanation, kinds["sure"])] += 1
+        check_other_kinds(explanation, kinds)
+        seen.update(list(kinds))
+
+    check()
+    assert {*KINDS, "nowhere", "somewhere", "everywhere"} <= seen.keys(), seen
 
 
 # ---- places ------------------------------------------------------------------------------------
@@ -309,7 +381,7 @@ def test_bands_and_everywhere_and_nowhere():
     assert place(half) == ("in the upper half", pytest.approx(1))
     assert place(half.T)[0] == "in the left half"
     assert place(half[::-1].copy())[0] == "in the lower half"
-    assert place(EVEN)[0] == "all over the picture"
+    assert place(EVEN)[0] == EVERYWHERE
     assert place(-EVEN) is None
     assert place(np.ones((2, 9), dtype=np.float32)) is None
     uneven = np.diag([1.0, 1, 1]).astype(np.float32)
@@ -322,7 +394,7 @@ def test_bands_and_everywhere_and_nowhere():
 def test_a_place_holds_the_share_it_names(height, width, seed, power):
     values = np.random.default_rng(seed).random((height, width), dtype=np.float32) ** power
     found = place(values)
-    if found and found[0] != "all over the picture":
+    if found and found[0] != EVERYWHERE:
         assert found[1] == pytest.approx(oracle.place_share(values, found[0]))
 
 

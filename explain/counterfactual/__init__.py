@@ -1,1 +1,0 @@
-"""Regions whose blurring flips a decision."""
