@@ -25,8 +25,7 @@ import torch
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.decide.metrics import accuracy
-from nbdt.hierarchies import induce
-from nbdt.hierarchies.naming.names import names
+from nbdt.hierarchies import induce, names
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.images.sources import iter_tar
 from nbdt.network.load import import_timm

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.torchvision_cpu import import_torchvision
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from nbdt.hierarchies.library import find
-from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, find, open_model
 
 from .attribution import Method
 from .batch.options import Engine, Maps, Precision

@@ -9,6 +9,7 @@ from nbdt.lazy import lazy
 if TYPE_CHECKING:
     from . import edit as edit
     from . import formats as formats
+    from . import naming as _naming
     from .edit.difference import Difference as Difference
     from .edit.difference import diff as diff
     from .edit.history import History as History
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from .induction.induced import induce as induce
     from .library import available as available
     from .library import load as load
-    from .model_source import open_model as open_model
-    from .naming.names import names as names
-    from .naming.names import rename as rename
-    from .wordnet.senses import from_wordnet as from_wordnet
+    from .library import open_model as open_model
     from .wordnet.senses import senses as senses
     from .wordnet.tree import from_wnids as from_wnids
+    from .wordnet.tree import from_wordnet as from_wordnet
+
+    names = _naming.group_names
+    rename = _naming.name_groups
 
 _HOME = {
     "Difference": "edit.difference",
@@ -40,12 +42,12 @@ _HOME = {
     "formats": "formats",
     "from_classifier": "induction.classifier",
     "from_wnids": "wordnet.tree",
-    "from_wordnet": "wordnet.senses",
+    "from_wordnet": "wordnet.tree",
     "induce": "induction.induced",
     "load": "library",
-    "names": "naming.names",
-    "open_model": "model_source",
-    "rename": "naming.names",
+    "names": "naming:group_names",
+    "open_model": "library",
+    "rename": "naming:name_groups",
     "senses": "wordnet.senses",
 }
 __all__ = sorted(_HOME)

@@ -1,39 +1,51 @@
-"""Trees that come with the package, each with its provenance, and trees found by a name people type."""
+"""Hierarchies and models by the names that people type, and the hierarchies in this package."""
 
 from __future__ import annotations
 
 import json
 import lzma
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbdt.errors import NBDTError, listed, nearest
+from nbdt.network import TIMM
 from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats
 from .edit.history import History
 
+if TYPE_CHECKING:
+    from nbdt.model.model import NBDT
+
 INDEX = "trees.json"
 MAX_LIST = 2**24  # bytes of a file of class names
+DEFAULT_MODEL = "cifar100"  # what a command uses without --model
+MODEL_HELP = (
+    "A bundled model's name, a saved model's folder, or any pretrained timm model: timm:resnet101"
+)
+WEIGHTS_HELP = "A local weights file for a timm: model, instead of the Hugging Face hub."
 
 
 @dataclass(frozen=True)
 class ShippedTree:
-    """Where a shipped tree comes from.
+    """The provenance of a hierarchy in this package.
 
     Attributes:
-        name: what `load` takes.
+        name: the name for `load`.
         title: one line for people.
-        classes: how many it has.
-        source: what it was made from.
-        licence: of that source, as stated there.
-        command: rebuilds it.
-        hash: of the hierarchy.
+        classes: the number of classes.
+        source: what the hierarchy was made from.
+        licence: licence of the source, as stated there.
+        command: rebuilds the hierarchy.
+        hash: hash of the hierarchy.
     """
 
     name: str
@@ -48,44 +60,44 @@ class ShippedTree:
         return f"{self.name}: {self.title}"
 
     def to_dict(self) -> dict[str, str | int]:
-        """The attributes as JSON."""
+        """Return the attributes as JSON data."""
         return asdict(self)
 
 
 def available() -> dict[str, ShippedTree]:
-    """The shipped trees by name."""
+    """Return the hierarchies in this package by name."""
     return dict(_index())
 
 
 def load(name: str) -> Hierarchy:
-    """A shipped tree.
+    """Load a hierarchy of this package.
 
     Raises:
-        NBDTError: there is none of this name, or its file was altered.
+        NBDTError: an unknown name, or an altered file.
     """
     if name not in _index():
         raise NBDTError(
             f"There is no shipped tree {name!r}.{_near(name)} "
             f"There are: {listed(_index(), len(_index()))}."
         )
-    tree = Hierarchy.from_json(_read(name))
-    if tree.hash != _index()[name].hash:
+    hierarchy = Hierarchy.from_json(_read(name))
+    if hierarchy.hash != _index()[name].hash:
         raise NBDTError(
-            f"The shipped tree {name!r} is not what it was (hash {tree.hash[:12]}…, expected "
-            f"{_index()[name].hash[:12]}…); reinstall nbdt-vision."
+            f"The file of the shipped tree {name!r} was altered (hash {hierarchy.hash[:12]}…, "
+            f"expected {_index()[name].hash[:12]}…); reinstall nbdt-vision."
         )
-    return tree
+    return hierarchy
 
 
 def find(tree: str | os.PathLike[str]) -> Hierarchy:
-    """A tree by what people type: a shipped one's name, a model, a history, or a file.
+    """Find the hierarchy that a text means.
 
-    A model is a bundled one's name or a saved one's folder; of a history's folder it is the latest
-    version; a file has any known format. Where a name is also that of a file,
-    ``./name`` is the file.
+    The text is the name of a shipped hierarchy or of a bundled model, the folder of a saved model
+    or of a history (its latest version counts), or a file in any known format. A shipped name wins
+    over a file of the same name; ``./name`` is the file.
 
     Raises:
-        NBDTError: none of these, or a file that is no hierarchy.
+        NBDTError: none of these, or a file without a hierarchy.
         OSError: the file cannot be read.
     """
     name = os.fspath(tree)
@@ -99,7 +111,10 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
         return Hierarchy.load(path / "hierarchy.json")
     if path.is_dir():
         if History(path).latest() is None:
-            raise NBDTError(f"{name!r} is a folder of neither a saved model nor a history.")
+            raise NBDTError(
+                f"The folder {name!r} contains neither a saved model nor a history; name one that "
+                "does, or a file."
+            )
         return History(path).load()
     if not path.exists():
         raise NBDTError(
@@ -109,36 +124,69 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
     return formats.read(path)
 
 
-def class_list(source: str) -> tuple[list[str], list[str | None] | None]:
-    """Class names in order, and their WordNet ids where known.
+def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NBDT:
+    """Load the model that a command's ``--model`` and ``--weights`` mean, in evaluation mode.
 
     Args:
-        source: a text file with a name a line, or a tree as in `find`.
+        source: a bundled model's name, a saved model's folder, or ``timm:`` and an architecture,
+            which is pretrained and whose hierarchy is induced; see `from_classifier`.
+        weights: a local weights file for a timm model.
 
     Raises:
-        NBDTError: neither, or an empty file.
+        NBDTError: an unknown or unreadable model, or weights for a model that has its own.
+    """
+    if source.startswith(TIMM):
+        from .induction.classifier import from_classifier
+
+        return from_classifier(source, weights=weights)
+    if weights is not None:
+        raise NBDTError(
+            f"Weights need a timm architecture, as in --model timm:resnet101; {source!r} is a saved "
+            "model with weights of its own."
+        )
+    from nbdt.model.model import NBDT
+    from nbdt.network.load import import_timm
+
+    try:
+        return NBDT.load(source)
+    except NBDTError as error:
+        unknown = source not in _bundled() and not Path(source).exists()
+        architecture = re.split(r"[,.]", source, maxsplit=1)[0]
+        if unknown and import_timm().is_model(architecture):
+            raise NBDTError(f"{error} For timm's pretrained model, write {TIMM}{source}.") from None
+        raise
+
+
+def class_list(source: str) -> tuple[list[str], Sequence[str | None] | None]:
+    """Return class names in order, and their WordNet ids if known.
+
+    Args:
+        source: a text file with one name a line, or a hierarchy as in `find`.
+
+    Raises:
+        NBDTError: neither of these, or an empty file.
         OSError: the file cannot be read.
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
         return _lines(path), None
-    tree = find(source)
-    wnids = [*tree.class_wnids]
-    return [*tree.classes], wnids if any(wnids) else None
+    hierarchy = find(source)
+    wnids = hierarchy.class_wnids
+    return [*hierarchy.classes], wnids if any(wnids) else None
 
 
 def models() -> list[str]:
-    """Names of the bundled models; each has a tree."""
+    """Return the names of the bundled models; each has a hierarchy."""
     return sorted(_bundled())
 
 
 def is_model(name: str) -> bool:
-    """Whether this is a bundled model's name or the folder of a saved one."""
+    """Return whether this is a bundled model's name or a saved model's folder."""
     return name in _bundled() or (Path(name) / "config.json").is_file()
 
 
 def title_of(tree: str | os.PathLike[str]) -> str:
-    """What a picture of it is headed: a shipped tree's title, else the last part of its path."""
+    """Return a heading: a shipped hierarchy's title, else the last part of the path."""
     name = os.fspath(tree)
     shown = _index()[name].title if name in _index() else Path(name).name or name
     return escape_terminal(shown)
@@ -158,15 +206,15 @@ def _read(name: str) -> bytes:
 
 
 def _data() -> Traversable:
-    return files("nbdt.hierarchies.data")
+    return files("nbdt.hierarchies") / "data"
 
 
 def _bundled() -> dict[str, Traversable]:
-    """The hierarchy file of each bundled model; listed here since `nbdt.model.model` imports torch."""
+    """Return each bundled model's hierarchy file, without the torch import of `nbdt.model`."""
     root = files("nbdt") / "bundled"
     folders = root.iterdir() if root.is_dir() else ()
-    found = {folder.name: folder / "hierarchy.json" for folder in folders}
-    return {name: file for name, file in found.items() if file.is_file()}
+    trees = {folder.name: folder / "hierarchy.json" for folder in folders}
+    return {name: file for name, file in trees.items() if file.is_file()}
 
 
 def _lines(path: Path) -> list[str]:
@@ -175,11 +223,13 @@ def _lines(path: Path) -> list[str]:
     try:
         names = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise NBDTError(f"{str(path)!r} is no UTF-8 text; expected a class name a line.") from None
+        raise NBDTError(
+            f"{str(path)!r} is not UTF-8 text; expected one class name a line."
+        ) from None
     if len(data) > MAX_LIST or not any(names):
         raise NBDTError(
-            f"{str(path)!r} is empty or has more than {MAX_LIST:,} bytes; expected a class name a "
-            "line."
+            f"{str(path)!r} is empty or has more than {MAX_LIST:,} bytes; expected one class name "
+            "a line."
         )
     return [name for name in names if name]
 

@@ -9,13 +9,14 @@ from importlib import import_module
 def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
     """A package's ``__getattr__`` (PEP 562) for names, each with the module it lives in.
 
-    A name that is its own home is that module.
+    A name that is its own home is that module; "module:other" exports `other` under the name.
     """
 
     def get(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f".{home[name]}", package)
-        return module if home[name] == name else getattr(module, name)
+        path, _, attribute = home[name].partition(":")
+        module = import_module(f".{path}", package)
+        return module if path == name else getattr(module, attribute or name)
 
     return get

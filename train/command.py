@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.model_source import DEFAULT_MODEL
+from nbdt.hierarchies.library import DEFAULT_MODEL
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
 from nbdt.tree.hierarchy import Hierarchy

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.induction.induced import check_meaning
-from nbdt.hierarchies.naming.concepts import class_synsets
+from nbdt.hierarchies.induction.induced import check_known_words
+from nbdt.hierarchies.wordnet.concepts import class_synsets
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
 from nbdt.tree.hierarchy import Hierarchy
@@ -136,10 +136,9 @@ def _classes(
     order = class_order(scans[TRAIN].classes, recipe.classes)
     if hierarchy != WORDNET:
         if recipe.semantics > 0:  # said now, not in the middle of the run
-            check_meaning(order.names, class_synsets(order.names, order.known_wnids))
+            check_known_words(order.names, class_synsets(order.names, order.known_wnids))
         return order, None
-    from nbdt.hierarchies.wordnet.senses import from_wordnet
-    from nbdt.hierarchies.wordnet.tree import from_wnids
+    from nbdt.hierarchies.wordnet.tree import from_wnids, from_wordnet
 
     known = [wnid for wnid in order.wnids if wnid]
     everyone = len(known) == len(order.names)

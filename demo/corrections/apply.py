@@ -11,7 +11,7 @@ from pathlib import Path
 from nbdt.correction import Correction, read_corrections
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
-from nbdt.hierarchies.model_source import open_model
+from nbdt.hierarchies.library import open_model
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.model.saved import bundled

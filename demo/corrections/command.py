@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nbdt.correction import Correction
-from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP
+from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP
 from nbdt.progress import counted, escape_terminal
 
 from ..store.url import STORE_HELP, StoreError

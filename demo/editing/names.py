@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import islice
 
 from nbdt.hierarchies.edit.draft import find_all
-from nbdt.hierarchies.naming.concepts import fitting_concepts, hierarchy_synsets
+from nbdt.hierarchies.wordnet.concepts import fitting_concepts, hierarchy_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MAX_UPLOAD = 2**22  # characters; 1,000 classes take some 100,000
 MOST_SAVED = 200  # versions in the list, the newest
 MOST_LINES = 200  # of a comparison
-SUFFIXES = {"paths": "txt", "csv": "csv", "newick": "nwk"}  # the others are JSON
 NO_STORE = "This page keeps nothing (nbdt demo --store says where); download the hierarchy instead."
 
 Props = dict[str, Any]  # of the panel; JSON text
@@ -84,11 +83,11 @@ def compare(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
 
 
 def download(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
-    """The hierarchy as the text of a file. Raises FormatError: a format that cannot hold it."""
+    """Return the hierarchy as the text of a file. Raises FormatError for an unknown format."""
     kind = sent.get("format")
     if not isinstance(kind, str) or kind not in WRITERS:
         raise FormatError(f"Unknown format {short(kind)}; choose one of {listed(WRITERS, 9)}.")
-    name = f"hierarchy-{kind}-{visitor.hierarchy.hash[:8]}.{SUFFIXES.get(kind, 'json')}"
+    name = f"hierarchy-{kind}-{visitor.hierarchy.hash[:8]}.json"
     text = WRITERS[kind](visitor.hierarchy)
     kept = short_hash(visitor.hierarchy)
     return {"file": dump({"name": name, "text": text, "seq": sent.get("seq"), "kept": kept})}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
-from nbdt.hierarchies.model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.sources import ImageSource, iter_files, iter_tar
 from nbdt.model.model import NBDT

@@ -15,7 +15,7 @@ from nbdt.decide.paths import Path as DecisionPath
 from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
-from nbdt.hierarchies.model_source import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource, iter_files
 from nbdt.model.model import NBDT

@@ -9,7 +9,7 @@ from itertools import count
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import MAX_NAME, HierarchyError, Node, check_word, short
 
-from ..naming.labels import relisted
+from ..naming import relist_leaves
 from .record import Edit, EditError
 
 
@@ -204,7 +204,7 @@ class Draft:
                 continue  # a name that lists classes has a comma
             if node.name != old.names[was]:
                 continue  # given by this very edit
-            new_name = relisted(node.name, _held(old, was), _held(new, index))
+            new_name = relist_leaves(node.name, _held(old, was), _held(new, index))
             if new_name not in (None, node.name):
                 self.nodes[node.id] = node._replace(name=new_name)
                 self.remarks.append(f"{short(node.name)} is called {short(new_name)} now")

@@ -1,4 +1,4 @@
-"""Hierarchies in other people's files: `read` and `write`."""
+"""Hierarchies in files of several formats: `read` and `write`."""
 
 from __future__ import annotations
 

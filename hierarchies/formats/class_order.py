@@ -1,7 +1,7 @@
-"""Which leaf of a file is which class of the model, or a refusal: never a guess by position.
+"""Match the leaves of a file with the model's classes, and refuse what does not match.
 
-A tree whose leaves are in another order than the model's outputs looks right and answers wrongly:
-the TinyImageNet trees of the original NBDT are so mislabelled.
+Positions are never guessed. A hierarchy whose leaves are in another order than the model's outputs
+looks right and answers wrongly, as the TinyImageNet trees of the original NBDT do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from nbdt.tree.nodes import short
 
 
 class FormatError(NBDTError):
-    """A file that cannot be read as, or a hierarchy that cannot be written in, a format."""
+    """A file that cannot be read, or a format that cannot be written."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A leaf as a file describes it: id, label, WordNet id and class index, where it has them."""
+    """A leaf as its file describes it; None for what the file does not state."""
 
     id: str
     label: str | None = None
@@ -32,14 +32,14 @@ class Leaf:
 def class_names(
     leaves: Sequence[Leaf], classes: Sequence[str] | None, wnids: Sequence[str] | None
 ) -> tuple[dict[str, str], list[str]]:
-    """The class name of each leaf id, and the class names in order.
+    """Return the class name of each leaf id, and the class names in order.
 
-    The order is that of `wnids` (ids of the leaves), else the file's own class indices, else that
-    of `classes`, whose names must then be those of the leaves.
+    The order comes from `wnids` (ids of the leaves), else from the file's class indices, else from
+    `classes`, which must then name the leaves.
 
     Raises:
-        FormatError: no order at all, ids or names that are not those of the leaves, or two orders
-            that contradict each other.
+        FormatError: no order, ids or names that are not those of the leaves, or two contradictory
+            orders.
     """
     if wnids is not None:
         ordered = _by_ids(leaves, wnids)
@@ -49,7 +49,7 @@ def class_names(
         ordered = _by_names(leaves, classes)
     else:
         raise FormatError(
-            "The file does not say in which order the classes are. Pass the class names in the "
+            "The file does not state the class order. Pass the class names in the "
             "model's order as classes=[…], or the file of ids that goes with it as wnids=…."
         )
     names = _labels(ordered)
@@ -59,34 +59,34 @@ def class_names(
     return {leaf.id: name for leaf, name in zip(ordered, names, strict=True)}, names
 
 
-def check_order(found: Sequence[str], classes: Sequence[str] | None) -> None:
-    """Refuse `classes` that contradict the order `found` in a file. Raises FormatError."""
-    if classes is None or list(found) == list(classes):
+def check_order(in_file: Sequence[str], classes: Sequence[str] | None) -> None:
+    """Refuse `classes` that contradict the order in a file. Raises FormatError."""
+    if classes is None or list(in_file) == list(classes):
         return
-    _check_same(found, classes, "class")
-    place = next(i for i, (one, two) in enumerate(zip(found, classes, strict=True)) if one != two)
-    raise _contradiction(place, short(found[place]), short(classes[place]))
+    _check_same(in_file, classes, "class")
+    place = next(i for i, (a, b) in enumerate(zip(in_file, classes, strict=True)) if a != b)
+    raise _contradiction(place, short(in_file[place]), short(classes[place]))
 
 
-def _contradiction(place: int, found: str, given: str) -> FormatError:
+def _contradiction(place: int, in_file: str, given: str) -> FormatError:
     return FormatError(
-        f"The class order contradicts the given classes: class {place} is {found} by the file and "
-        f"{given} by the classes given. With either order the other's answers would be mislabelled: "
-        "find out which is the model's, and pass only that."
+        f"The class order contradicts the given classes: class {place} is {in_file} in the file and "
+        f"{given} in the given classes. The wrong order would mislabel answers: find out which is "
+        "the model's, and pass only that."
     )
 
 
-def _check_same(found: Sequence[str], given: Sequence[str], what: str) -> None:
-    """Both lists hold the same items, each once. Raises FormatError."""
+def _check_same(in_file: Sequence[str], given: Sequence[str], what: str) -> None:
+    """Check that both lists contain the same items, each once. Raises FormatError."""
     twice = [item for item, times in Counter(given).items() if times > 1]
     if twice:
         raise FormatError(f"The {what} {listed(twice)} is given more than once.")
-    missing = [item for item in given if item not in set(found)]
-    extra = sorted(set(found) - set(given))
+    missing = [item for item in given if item not in set(in_file)]
+    extra = sorted(set(in_file) - set(given))
     if missing or extra:
-        hint = nearest(str(missing[0]), found) if missing else ""
+        hint = nearest(str(missing[0]), in_file) if missing else ""
         raise FormatError(
-            f"The file has {len(found)} leaves, and {len(given)} are given; not among the leaves: "
+            f"The file has {len(in_file)} leaves, and {len(given)} are given; not among the leaves: "
             f"{what} {listed(missing) or 'none'}; not given: {listed(extra) or 'none'}.{hint}"
         )
 
@@ -97,7 +97,7 @@ def _by_ids(leaves: Sequence[Leaf], wnids: Sequence[str]) -> list[Leaf]:
     ordered = [by_id[wnid] for wnid in wnids]
     indices = [leaf.class_index for leaf in ordered]
     if any(index is not None for index in indices) and indices != [*range(len(indices))]:
-        raise FormatError("The file's class indices contradict the order of the ids given.")
+        raise FormatError("The file's class indices contradict the order of the given ids.")
     return ordered
 
 
@@ -113,58 +113,47 @@ def _by_index(leaves: Sequence[Leaf]) -> list[Leaf]:
 
 
 def _by_names(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf]:
-    """Each class by the id, the label or the WordNet id of exactly one leaf, or by its words."""
-    for key in (_id, _label, _wnid, _plain_label):
-        found = {key(leaf): leaf for leaf in leaves}
-        wanted = [plain(name) for name in classes] if key is _plain_label else list(classes)
-        if len(found) == len(leaves) == len({*wanted}) and {*found} == {*wanted}:
-            return [found[name] for name in wanted]
+    """Match each class with the id, label or WordNet id of exactly one leaf, or with its words."""
+    spelt = [normal_spelling(name) for name in classes]
+    for keys, expected in (
+        ([leaf.id for leaf in leaves], list(classes)),
+        ([leaf.label for leaf in leaves], list(classes)),
+        ([leaf.wnid for leaf in leaves], list(classes)),
+        ([normal_spelling(leaf.label or leaf.id) for leaf in leaves], spelt),
+    ):
+        by_key = dict(zip(keys, leaves, strict=True))
+        if len(by_key) == len(leaves) == len({*expected}) and {*by_key} == {*expected}:
+            return [by_key[name] for name in expected]
     ordered = _by_words(leaves, classes)
     if ordered is None:
         _check_same([leaf.label or leaf.id for leaf in leaves], classes, "class")
         raise FormatError(
-            "Several leaves have the same label, so the classes cannot be told apart by name; pass "
-            "the file of ids that goes with this file as wnids=…."
+            "Several leaves have the same label, so names cannot tell the classes apart; pass the "
+            "file of ids that goes with this file as wnids=…."
         )
     return ordered
 
 
 def _by_words(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf] | None:
-    """Each class by a word that is one leaf's alone, WordNet's words for its synset included."""
+    """Match each class by a word that only one leaf has, WordNet's words for it included."""
     owners: dict[str, set[int]] = {}
     for place, leaf in enumerate(leaves):
         for word in _own_words(leaf) | _lemmas(leaf):
             owners.setdefault(word, set()).add(place)
-    found = [set().union(*(owners.get(word, set()) for word in _spelt(name))) for name in classes]
-    places = [next(iter(each)) for each in found if len(each) == 1]
+    matches = [set().union(*(owners.get(word, set()) for word in _spelt(name))) for name in classes]
+    places = [next(iter(match)) for match in matches if len(match) == 1]
     if len(places) == len(classes) == len(leaves) == len({*places}):
         return [leaves[place] for place in places]
     return None
 
 
-def _id(leaf: Leaf) -> str | None:
-    return leaf.id
-
-
-def _label(leaf: Leaf) -> str | None:
-    return leaf.label
-
-
-def _wnid(leaf: Leaf) -> str | None:
-    return leaf.wnid
-
-
-def _plain_label(leaf: Leaf) -> str | None:
-    return plain(leaf.label or leaf.id)
-
-
-def plain(name: str) -> str:
-    """Without what people write differently: ``"Egyptian_cat"`` is ``"egyptian cat"``."""
+def normal_spelling(name: str) -> str:
+    """Return the name in lower case, with single spaces: "egyptian cat" for "Egyptian_cat"."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _labels(ordered: Sequence[Leaf]) -> list[str]:
-    """Labels as class names; with the id where two leaves have the same one."""
+    """Return labels as class names, with the id if two leaves share a label."""
     names = [leaf.label or leaf.id for leaf in ordered]
     times = Counter(names)
     return [
@@ -173,14 +162,14 @@ def _labels(ordered: Sequence[Leaf]) -> list[str]:
     ]
 
 
-# ---- does an order of ids agree with a list of names? -----------------------------------------
+# ---- agreement of an order of ids with a list of names ---------------------------------------
 
 
 def _check_agreement(ordered: Sequence[Leaf], classes: Sequence[str]) -> None:
-    """Refuse class names of which one belongs to another leaf, or most belong to none.
+    """Refuse class names if one belongs to another leaf, or if most belong to none.
 
-    Names that are no leaf's label ("automobile" where the file says "car") are looked up in
-    WordNet; those that it does not know either are accepted while they are the lesser part.
+    Names that are no leaf's label ("automobile" for a leaf "car") are looked up in WordNet. Unknown
+    names are accepted if they are a minority.
     """
     if len(classes) != len(ordered):
         raise FormatError(
@@ -188,25 +177,22 @@ def _check_agreement(ordered: Sequence[Leaf], classes: Sequence[str]) -> None:
         )
     unsettled = _unsettled(ordered, classes, [_own_words(leaf) for leaf in ordered])
     if unsettled and any(leaf.wnid for leaf in ordered):
-        words = [
-            own | _lemmas(leaf) for own, leaf in zip(map(_own_words, ordered), ordered, strict=True)
-        ]
+        words = [_own_words(leaf) | _lemmas(leaf) for leaf in ordered]
         unsettled = _unsettled(ordered, classes, words)
     if 2 * len(unsettled) > len(classes):
         raise FormatError(
-            f"Most of the given classes ({listed(unsettled)}) are not known under the names of the "
-            "file's leaves, so it cannot be told whether the orders agree. Leave out classes to "
-            "take the file's names."
+            f"Most of the given classes ({listed(unsettled)}) match no leaf of the file, so the "
+            "orders cannot be compared. Leave out classes to use the file's names."
         )
 
 
 def _unsettled(
     ordered: Sequence[Leaf], classes: Sequence[str], words: Sequence[set[str]]
 ) -> list[str]:
-    """Classes that are no leaf's word. Raises FormatError for one that is another leaf's alone."""
+    """Return classes that are no leaf's word. Raises FormatError for another leaf's word."""
     owners: dict[str, int] = {}
-    for place, own in enumerate(words):
-        owners.update(dict.fromkeys(own, place))
+    for place, leaf_words in enumerate(words):
+        owners.update(dict.fromkeys(leaf_words, place))
     unsettled = []
     for place, name in enumerate(classes):
         spelt = _spelt(name)
@@ -219,9 +205,9 @@ def _unsettled(
 
 
 def _spelt(name: str) -> set[str]:
-    """What a class name says: "tench, Tinca tinca" two words, "crane (bird)" also "crane"."""
+    """Return the words of a name: two for "tench, Tinca tinca", also "crane" for "crane (bird)"."""
     unqualified = re.sub(r" *\([^()]*\)$", "", name)
-    return {plain(piece) for piece in (name, unqualified, *name.split(","))} - {""}
+    return {normal_spelling(piece) for piece in (name, unqualified, *name.split(","))} - {""}
 
 
 def _shown(leaf: Leaf) -> str:
@@ -229,7 +215,7 @@ def _shown(leaf: Leaf) -> str:
 
 
 def _own_words(leaf: Leaf) -> set[str]:
-    return {plain(word) for word in (leaf.id, leaf.label, leaf.wnid) if word}
+    return {normal_spelling(word) for word in (leaf.id, leaf.label, leaf.wnid) if word}
 
 
 def _lemmas(leaf: Leaf) -> set[str]:
@@ -241,4 +227,4 @@ def _lemmas(leaf: Leaf) -> set[str]:
         words: Iterable[str] = wordnet().lemmas(wordnet().index(leaf.wnid))
     except UnknownSynsetError:
         return set()
-    return {plain(word) for word in words}
+    return {normal_spelling(word) for word in words}

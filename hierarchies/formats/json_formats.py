@@ -1,4 +1,4 @@
-"""Hierarchies in other people's JSON: node-link graphs, the original NBDT's, nested groups."""
+"""Hierarchies as JSON: node-link graphs, those of the original NBDT, nested groups."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from nbdt.tree.nodes import WNID, Node, short
 
 from .class_order import FormatError, Leaf, check_order, class_names
 
-NESTED = "nbdt-nested"
-MAX_NESTED = 200  # levels that are written; parsers give up somewhere above
-_UNNAMED = re.compile(r"f[0-9]{8}|\(generated\)")  # how the original calls a node without a name
+NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
+_UNNAMED = re.compile(r"f[0-9]{8}|\(generated\)")  # the original's names for unnamed nodes
 
 Nodes = tuple[list[Node], list[str]]
 
 
 def parse(text: str) -> Any:
-    """JSON without what JSON forbids or leaves open: repeated keys, NaN, endless nesting.
+    """Parse JSON and refuse repeated keys, NaN and endless nesting.
 
     Raises:
-        FormatError: anything else; the message says where.
+        FormatError: the text is not such JSON; the message says where.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -38,28 +37,28 @@ def parse(text: str) -> Any:
     except ValueError as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"This is no JSON: {short(str(error), 200)}.") from None
+        raise FormatError(f"This is not JSON: {short(str(error), 200)}.") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise FormatError(f"The key {short(twice)} occurs twice in one JSON object; remove one.")
-    return found
+    return result
 
 
 def _refuse_constant(name: str) -> None:
-    raise FormatError(f"{name} is no JSON value; remove it.")
+    raise FormatError(f"{name} is not a JSON value; remove it.")
 
 
 # ---- our own --------------------------------------------------------------------------------
 
 
 def read_own(text: str, classes: Sequence[str] | None) -> Nodes:
-    """What `Hierarchy.save` writes."""
-    parse(text)  # refuses repeated keys, of which `from_json` would take the last
+    """Read what `Hierarchy.save` writes."""
+    parse(text)  # refuses repeated keys; `from_json` would take the last one
     hierarchy = Hierarchy.from_json(text)
     check_order(hierarchy.classes, classes)
     return list(hierarchy.nodes), list(hierarchy.classes)
@@ -71,22 +70,22 @@ def read_own(text: str, classes: Sequence[str] | None) -> Nodes:
 def read_graph(
     text: str, classes: Sequence[str] | None = None, wnids: Sequence[str] | None = None
 ) -> Nodes:
-    """A networkx node-link graph; that of the original NBDT has WordNet ids as node ids."""
+    """Read a networkx node-link graph; the original NBDT's has WordNet ids as node ids."""
     data = parse(text)
     if not isinstance(data, dict) or not isinstance(data.get("nodes"), list):
         raise FormatError(f'Expected a node-link object with a list "nodes", got {_shape(data)}.')
     for flag, wanted in (("directed", True), ("multigraph", False)):
         if data.get(flag, wanted) is not wanted:
             raise FormatError(
-                f'"{flag}" is {short(data[flag])}; a tree needs a graph with edges from parent to '
-                "child, of which no two nodes share several."
+                f'"{flag}" is {short(data[flag])}; a hierarchy needs edges from parent to child, '
+                "at most one between two nodes."
             )
     records = _records(data["nodes"])
     parents = _parents(data, records)
     inner = {parent for above in parents.values() for parent in above}
     leaves = [_leaf(node, record) for node, record in records.items() if node not in inner]
     names, order = class_names(leaves, classes, wnids)
-    taken = set(order)  # an inner node may have the id that a class is named; the class comes first
+    taken = set(order)  # the class wins if an inner node has an id that is also a class name
     ids = {node: names.get(node) or (f"{node}/" if node in taken else node) for node in records}
     nodes = [
         Node(
@@ -96,13 +95,15 @@ def read_graph(
             _wnid(node, record),
         )
         for node, record in records.items()
-        for parent in parents.get(node, [None])  # two parents: listed twice, for the tree to refuse
+        for parent in parents.get(
+            node, [None]
+        )  # a node with two parents is listed twice, and refused later
     ]
     return nodes, order
 
 
 def _records(items: list[Any]) -> dict[str, dict[str, Any]]:
-    """The node records by id, as text."""
+    """Return the node records by id."""
     records: dict[str, dict[str, Any]] = {}
     for item in items:
         if not isinstance(item, dict) or "id" not in item:
@@ -112,7 +113,7 @@ def _records(items: list[Any]) -> dict[str, dict[str, Any]]:
             raise FormatError(f"Two nodes have the id {short(node)}; ids are unique.")
         for key in ("name", "label", "wnid"):
             if item.get(key) is not None and not isinstance(item[key], str):
-                raise FormatError(f'"{key}" of node {short(node)} is no text: {short(item[key])}.')
+                raise FormatError(f'"{key}" of node {short(node)} is not text: {short(item[key])}.')
         records[node] = item
     return records
 
@@ -124,7 +125,6 @@ def _id(value: Any) -> str:
 
 
 def _parents(data: dict[str, Any], records: Mapping[str, Any]) -> dict[str, list[str | None]]:
-    """The parents of each node that has any."""
     parents: dict[str, list[str | None]] = {}
     for edge in _edges(data):
         if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
@@ -138,19 +138,21 @@ def _parents(data: dict[str, Any], records: Mapping[str, Any]) -> dict[str, list
 
 
 def _edges(data: dict[str, Any]) -> list[Any]:
-    """Under "links" until networkx 3.5, "edges" since; both if they agree."""
-    found = [data[key] for key in ("edges", "links") if key in data]
-    if not found or not isinstance(found[0], list):
+    """Return the edges: "links" until networkx 3.5, "edges" since; both if they agree."""
+    edges = [data[key] for key in ("edges", "links") if key in data]
+    if not edges or not isinstance(edges[0], list):
         raise FormatError('Expected a list of edges under "links" or "edges"; there is none.')
-    if found[0] != found[-1]:
+    if edges[0] != edges[-1]:
         raise FormatError('"links" and "edges" are both there and differ; remove one.')
-    return found[0]
+    return edges[0]
 
 
 def _leaf(node: str, record: dict[str, Any]) -> Leaf:
     index = record.get("class_index")
     if index is not None and type(index) is not int:
-        raise FormatError(f"The class index of leaf {short(node)} is {short(index)}, no number.")
+        raise FormatError(
+            f"The class index of leaf {short(node)} is {short(index)}; expected a whole number."
+        )
     return Leaf(node, record.get("name") or record.get("label"), _wnid(node, record), index)
 
 
@@ -163,36 +165,34 @@ def _wnid(node: str, record: dict[str, Any]) -> str | None:
 
 
 def name_unnamed(hierarchy: Hierarchy) -> Hierarchy:
-    """The same tree with nodes that have a number for a name named after their leaves."""
+    """Name nodes that only have a number for a name after their leaves."""
     if not any(_UNNAMED.fullmatch(hierarchy.names[node]) for node in hierarchy.inner_nodes):
         return hierarchy
-    from ..naming.names import leaf_label
+    from ..naming import leaf_label
 
-    first, total = _first_leaves(hierarchy)
+    first = _first_leaves(hierarchy)
     nodes = list(hierarchy.nodes)
     for node in hierarchy.inner_nodes:
         if _UNNAMED.fullmatch(nodes[node].name):
             words = [hierarchy.classes[index] for index in first[node]]
-            name = leaf_label(words, total=total[node]) if node else "root"
+            name = leaf_label(words, total=len(hierarchy.spans[node])) if node else "root"
             nodes[node] = nodes[node]._replace(name=name)
     return Hierarchy(tuple(nodes), hierarchy.classes)
 
 
-def _first_leaves(hierarchy: Hierarchy) -> tuple[list[list[int]], list[int]]:
-    """The two lowest class indices below each node, and the number of classes there."""
+def _first_leaves(hierarchy: Hierarchy) -> list[list[int]]:
+    """Return the two lowest class indices below each node."""
     first = [[index] if index >= 0 else [] for index in hierarchy.class_indices]
-    total = [len(own) for own in first]
     for node in range(hierarchy.num_nodes - 1, 0, -1):  # children before parents
         parent = hierarchy.parents[node]
         first[parent] = sorted(first[parent] + first[node])[:2]
-        total[parent] += total[node]
-    return first, total
+    return first
 
 
 def write_graph(hierarchy: Hierarchy) -> str:
-    """A networkx node-link graph that every release of networkx reads.
+    """Return a networkx node-link graph, which keeps everything, for every release of networkx.
 
-    The edges are there twice: `networkx.node_link_graph` takes "links" until 3.5, "edges" since.
+    It contains the edges twice: networkx reads "links" until 3.5, "edges" since.
     """
     nodes = [
         {
@@ -213,10 +213,9 @@ def write_graph(hierarchy: Hierarchy) -> str:
 
 
 def read_nested(text: str, classes: Sequence[str] | None) -> Nodes:
-    """Groups as in `Hierarchy.from_nested`, or ``{"name": …, "children": […]}``.
+    """Read groups as in `Hierarchy.from_nested`, or ``{"name": …, "children": […]}``.
 
-    The order of classes is the file's own, where it says so; else that of `classes`; else the
-    order of appearance.
+    The class order is the one that the file states, else `classes`, else the order in the file.
     """
     data = parse(text)
     order = classes
@@ -229,14 +228,14 @@ def read_nested(text: str, classes: Sequence[str] | None) -> Nodes:
     if not isinstance(data, dict):
         raise FormatError(f"Expected a JSON object of groups, got {_shape(data)}.")
     if {"name", "children"} <= data.keys():
-        nodes, found = nodes_from_paths(_named_paths(data))
+        nodes, in_file = nodes_from_paths(_named_paths(data))
     else:
-        nodes, found = nodes_from_nested(data)
-    return nodes, found if order is None else list(order)
+        nodes, in_file = nodes_from_nested(data)
+    return nodes, in_file if order is None else list(order)
 
 
 def _named_paths(root: dict[str, Any]) -> list[list[str]]:
-    """One path per leaf of ``{"name": …, "children": […]}``."""
+    """Return one path for each leaf of ``{"name": …, "children": […]}``."""
     paths: list[list[str]] = []
     stack: list[tuple[list[str], Any]] = [([], root)]
     while stack:
@@ -246,62 +245,30 @@ def _named_paths(root: dict[str, Any]) -> list[list[str]]:
         path = [*above, item["name"]]
         children = item.get("children", [])
         if not isinstance(children, list):
-            raise FormatError(f'"children" of {short(path[-1])} is no list.')
+            raise FormatError(f'"children" of {short(path[-1])} is not a list.')
         names = [child.get("name") for child in children if isinstance(child, dict)]
-        check_siblings(short(path[-1]), [name for name in names if isinstance(name, str)])
+        _check_siblings(short(path[-1]), [name for name in names if isinstance(name, str)])
         stack.extend((path, child) for child in reversed(children))
         if not children:
             paths.append(path)
     return paths
 
 
-def write_nested(hierarchy: Hierarchy) -> str:
-    """Groups as objects and lists, with the class order beside them.
-
-    Raises:
-        FormatError: siblings of one name, or a tree too deep for parsers of nested JSON.
-    """
-    if hierarchy.depth > MAX_NESTED:
-        raise FormatError(
-            f"The tree has {hierarchy.depth:,} levels; nested JSON is written up to {MAX_NESTED}, "
-            "as parsers give up on more. Write node-link or nbdt JSON."
-        )
-    built: list[Any] = [None] * hierarchy.num_nodes
-    for node in reversed(hierarchy.inner_nodes):
-        children = hierarchy.children[node]
-        names = [hierarchy.names[child] for child in children]
-        check_siblings(short(hierarchy.names[node]), names)
-        flat = all(built[child] is None for child in children)
-        built[node] = (
-            names if flat else {hierarchy.names[child]: built[child] for child in children}
-        )
-    tree = built[0] if isinstance(built[0], dict) else dict.fromkeys(built[0])
-    if not has_default_root(hierarchy):
-        tree = {hierarchy.names[0]: built[0]}
-    data = {"format": NESTED, "classes": list(hierarchy.classes), "tree": tree}
-    return json.dumps(data, ensure_ascii=False, indent=1) + "\n"
-
-
 # ---- shared ---------------------------------------------------------------------------------
 
 
-def check_siblings(group: str, names: Sequence[str]) -> None:
-    """Refuse siblings of one name where names alone tell nodes apart. Raises FormatError."""
+def _check_siblings(group: str, names: Sequence[str]) -> None:
+    """Refuse siblings of one name, which nested groups cannot tell apart. Raises FormatError."""
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise FormatError(
-            f"Group {group} holds several nodes named {listed(twice)}, which this format cannot "
-            "tell apart; rename one, or use node-link or nbdt JSON."
+            f"Group {group} contains several nodes named {listed(twice)}, which this format "
+            "cannot tell apart; rename one, or use node-link or nbdt JSON."
         )
 
 
-def has_default_root(hierarchy: Hierarchy) -> bool:
-    """Whether the root is the one that readers of names add by themselves."""
-    return hierarchy.nodes[0][:3] == ("/", None, "root")
-
-
 def _shape(value: object) -> str:
-    """What arrived, for a message."""
+    """Describe a value for a message."""
     if isinstance(value, dict):
         return f"an object with the keys {listed(list(value)[:4])}" if value else "an empty object"
     return short(value)

@@ -1,7 +1,7 @@
-"""Any pretrained timm classifier as a readable tree, with no training: `from_classifier`.
+"""Any pretrained timm classifier as a readable decision tree, without training.
 
-The tree is induced from the classifier's own weights and named by WordNet. Under the `marginal`
-rule its answers are the classifier's.
+The hierarchy is induced from the classifier's own weights and named by WordNet. Under the
+`marginal` rule the model's answers are the classifier's.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from torch import nn
 
 from nbdt.errors import NBDTError, listed
 from nbdt.model.model import NBDT
+from nbdt.network import TIMM
 from nbdt.network.load import create_timm, import_timm, parse_architecture
 from nbdt.network.weights import read_weights
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
 from ..wordnet.database import wordnet
-from ..wordnet.senses import _qualified
+from ..wordnet.senses import qualified_names
 from .induced import induce
-
-PREFIX = "timm:"
 
 
 class ClassLabels(NamedTuple):
-    """What a classifier's outputs stand for: a name each, and WordNet 3.0's id where it has one."""
+    """A name for each output of a classifier, and its WordNet 3.0 id if it has one."""
 
     names: list[str]
     wnids: list[str | None]
@@ -41,23 +40,23 @@ def from_classifier(
     rule: str = "marginal",
     hierarchy: Hierarchy | None = None,
 ) -> NBDT:
-    """A pretrained timm classifier with the tree that its own weights induce, ready to explain.
+    """Load a pretrained timm classifier with the hierarchy that its own weights induce.
 
-    Class names and WordNet ids are those of timm's tables for ImageNet's classifiers, else the
-    labels that the model's configuration has, else "class 0", "class 1", …
+    Class names and WordNet ids come from the labels in the model's configuration, from timm's
+    tables for ImageNet classifiers or, without either, are "class 0", "class 1", …
 
     Args:
-        source: ``timm:`` and an architecture, with options after commas where the weights ask for
-            them: ``timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5``; see `nbdt.network.load`.
-        weights: a local file instead of the Hugging Face hub; it says how many classes there are.
-        rule: as in `NBDTHead`. With "representative" the tree has to be trained before it is good.
-        hierarchy: a tree to use instead; its classes are, in order, the classifier's outputs.
+        source: ``timm:`` and an architecture, with options after commas if the weights need them:
+            ``timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5``; see `nbdt.network.load`.
+        weights: a local file instead of the Hugging Face hub; it sets the number of classes.
+        rule: as in `NBDTHead`. With "representative" the model needs training to be accurate.
+        hierarchy: a hierarchy to use instead; its classes are the classifier's outputs, in order.
 
     Raises:
-        NBDTError: unknown architecture or option, no network for the hub, weights that do not
+        NBDTError: an unknown architecture or option, no connection to the hub, weights that do not
             fit, a classifier that is not one linear layer, or a hierarchy of other classes.
     """
-    architecture = source.removeprefix(PREFIX)
+    architecture = source.removeprefix(TIMM)
     count = None if weights is None else _count_classes(architecture, weights)
     network = create_timm(architecture, count, pretrained=True, weights=weights)
     linear = _linear(network, architecture)
@@ -68,16 +67,16 @@ def from_classifier(
         _check_classes(hierarchy, labels, architecture)
     model = NBDT.from_network(network, architecture, hierarchy, rule=rule).eval()
     model.provenance = {
-        "classifier": PREFIX + architecture,
+        "classifier": TIMM + architecture,
         "weights": "timm's pretrained" if weights is None else os.path.basename(weights),
     }
     return model
 
 
 def _count_classes(architecture: str, weights: str | os.PathLike[str]) -> int | None:
-    """How many classes the file's classifier has; None where that cannot be told."""
+    """Return how many classes the file's classifier has; None if unknown."""
     if not os.path.isfile(weights):
-        return None  # `create_timm` says so
+        return None  # `create_timm` reports it
     name = parse_architecture(architecture).name.split(".", maxsplit=1)[0]
     timm = import_timm()
     if not timm.is_model(name):
@@ -93,13 +92,13 @@ def _linear(network: nn.Module, architecture: str) -> nn.Linear:
     if not isinstance(classifier, nn.Linear):
         raise NBDTError(
             f"The classifier of {architecture!r} is not one linear layer but "
-            f"{type(classifier).__name__}, so no tree can be induced from it; choose another model."
+            f"{type(classifier).__name__}, so no hierarchy can be induced from it; choose another model."
         )
     return classifier
 
 
 def _induced(linear: nn.Linear, labels: ClassLabels, rule: str) -> Hierarchy:
-    # Labels without ids may still be words ("cat"); numbered ones are not.
+    # Labels without ids may still be words ("cat"); numbered labels are not.
     numbered = labels == _numbered(len(labels.names))
     by_name = not numbered and not any(labels.wnids)
     return induce(
@@ -114,11 +113,10 @@ def _induced(linear: nn.Linear, labels: ClassLabels, rule: str) -> Hierarchy:
 def _check_classes(hierarchy: Hierarchy, labels: ClassLabels, architecture: str) -> None:
     if hierarchy.num_classes != len(labels.names):
         raise NBDTError(
-            f"{architecture!r} tells {len(labels.names)} classes apart, the hierarchy has "
-            f"{hierarchy.num_classes}; they must be the same classes in one order."
+            f"{architecture!r} has {len(labels.names)} classes, the hierarchy has "
+            f"{hierarchy.num_classes}; both need the same classes in the same order."
         )
-    carried = hierarchy.class_wnids
-    for place, (theirs, ours) in enumerate(zip(carried, labels.wnids, strict=True)):
+    for place, (theirs, ours) in enumerate(zip(hierarchy.class_wnids, labels.wnids, strict=True)):
         if theirs and ours and theirs != ours:
             raise NBDTError(
                 f"Class {place} is {hierarchy.classes[place]!r} ({theirs}) in the hierarchy and "
@@ -127,16 +125,16 @@ def _check_classes(hierarchy: Hierarchy, labels: ClassLabels, architecture: str)
             )
 
 
-# ---- what the outputs are called ------------------------------------------------------------
+# ---- names of the outputs -------------------------------------------------------------------
 
 
 def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
-    """Names and ids of a timm classifier's outputs; the names are unique.
+    """Return unique names, and ids, of a timm classifier's outputs.
 
     Args:
-        num_classes: how many outputs there are.
-        config: timm's configuration of the model, of which ``label_names`` and
-            ``label_descriptions`` count where there are as many as outputs.
+        num_classes: the number of outputs.
+        config: timm's configuration of the model. Its ``label_names`` and ``label_descriptions``
+            are used if there is one for each output.
     """
     given = config.get("label_names")
     if given and len(given) == num_classes:
@@ -158,7 +156,7 @@ def _numbered(num_classes: int) -> ClassLabels:
 def _labelled(
     labels: Sequence[str], descriptions: Mapping[str, str] | Sequence[str]
 ) -> ClassLabels:
-    """By their descriptions' first word, or WordNet's for an id, or the label itself."""
+    """Name outputs by their descriptions' first word, WordNet's word for an id, or the label."""
     net = wordnet()
     known = set(net.offsets.tolist())
     wnids = [
@@ -174,20 +172,20 @@ def _labelled(
 
 
 def _unique(names: Sequence[str], wnids: Sequence[str | None]) -> list[str]:
-    """Names that differ by more than case: "crane (bird)", or numbered where ids are missing."""
+    """Make names differ by more than case: "crane (bird)", or numbered if ids are missing."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, name in enumerate(names):
         places[name.casefold()].append(place)
-    found, known = list(names), set(names)
+    unique, known = list(names), set(names)
     for same in (row for row in places.values() if len(row) > 1):
         ids = [wnid for place in same if (wnid := wnids[place])]
         labels = [f"{names[place]} ({number})" for number, place in enumerate(same, start=1)]
         if len(set(ids)) == len(same):
             others = known.difference(names[place] for place in same)
-            labels = _qualified(names[same[0]], ids, others, wordnet())
+            labels = qualified_names(names[same[0]], ids, others, wordnet())
         for place, label in zip(same, labels, strict=True):
-            found[place] = names[place] + label[len(names[place]) :]  # each in its own case
-    if len(set(found)) < len(found):
-        repeated = sorted(name for name, count in Counter(found).items() if count > 1)
+            unique[place] = names[place] + label[len(names[place]) :]  # keeps the name's case
+    if len(set(unique)) < len(unique):
+        repeated = sorted(name for name, count in Counter(unique).items() if count > 1)
         raise NBDTError(f"The classifier has several classes called {listed(repeated)}.")
-    return found
+    return unique

@@ -1,11 +1,10 @@
 """Hierarchies induced from a classifier: agglomerative clustering of its class weights.
 
-Classes whose unit-norm weight vectors are near are merged first (Wan et al., NBDT, ICLR 2021).
-`semantics` mixes in how near they are in WordNet; distances are then replaced by their ranks, since
-those of weights hardly vary. Merging gives a binary tree. `branching` above 2 contracts nodes into
-the ones above them, the least rise in distance first, wherever these then have no more children
-than that. Nodes that have a WordNet concept to themselves are spared, and those that share one
-come last.
+The classes with the nearest unit-norm weight vectors are merged first (Wan et al., NBDT, ICLR
+2021). `semantics` mixes in distances in WordNet; ranks then replace distances, since distances
+between weights hardly vary. Merging gives a binary tree. A `branching` above 2 contracts nodes into
+their parents, the smallest rise in distance first, as long as no node gets more children than that.
+Nodes that alone have a WordNet concept stay; those that share one are contracted last.
 """
 
 from __future__ import annotations
@@ -22,26 +21,25 @@ from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
-from ..naming.concepts import Concept, class_synsets, fitting_concepts
-from ..naming.labels import owners
-from ..naming.names import relabel, report
+from ..naming import apply_names, names_from_concepts
+from ..wordnet.concepts import Concept, assign_concepts, class_synsets, fitting_concepts
 from ..wordnet.database import FloatArray
 from .distance import class_distances
 
-GONE = -2
-# Where no group of classes has a name, wide nodes would leave nothing but one great decision.
+CONTRACTED = -2
+# If no group of classes has a name, wide nodes would leave a single large decision.
 UNNAMED_BRANCHING = 3
 Linkage = Literal["average", "ward", "complete"]
 LINKAGES: dict[str, Linkage] = {"average": "average", "ward": "ward", "complete": "complete"}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a tree is induced.
+class InductionSettings:
+    """Settings of `induce`.
 
     Attributes:
-        linkage: "average", "ward" or "complete": what makes two clusters near.
-        branching: children that an inner node may have, 2 or more.
+        linkage: distance between clusters: "average", "ward" or "complete".
+        branching: most children of an inner node, 2 or more.
         semantics: share of the WordNet distance, in [0, 1].
     """
 
@@ -52,9 +50,9 @@ class Settings:
 
 # docs/hierarchies-table.md has the measurements and the reasons.
 DEFAULTS = {
-    None: Settings("average", 2, 0.0),
-    "marginal": Settings("ward", 8, 0.5),
-    "representative": Settings("average", 2, 0.0),
+    None: InductionSettings("average", 2, 0.0),
+    "marginal": InductionSettings("ward", 8, 0.5),
+    "representative": InductionSettings("average", 2, 0.0),
 }
 
 
@@ -69,27 +67,28 @@ def induce(
     wnids: Sequence[str | None] | None = None,
     names: bool = True,
 ) -> Hierarchy:
-    """A tree of classes that a classifier finds alike, with readable names.
+    """Group the classes that a classifier finds alike; return a hierarchy with readable names.
 
-    The same arguments give the same tree; the length of a class's weight vector does not matter.
+    The same arguments give the same hierarchy. The length of a class's weight vector does not
+    matter.
 
     Args:
-        weights: (classes, features), the last linear layer's weight, as an array or a tensor; or
-            a model that has such a layer, found as `attach` finds it.
-        classes: names in the order of the rows; a model with an `NBDTHead` has them already.
-        rule: "marginal" or "representative": it decides what is not given below. Without it the
-            tree is binary, by average linkage, of weights alone.
-        linkage: "average", "ward" or "complete": what makes two clusters near.
-        branching: most children of a node; see the module. Not given, it is at most 3 where no
+        weights: (classes, features), the last linear layer's weight as an array or tensor; or a
+            model with such a layer, found as `attach` finds it.
+        classes: names in the order of the rows; a model with an `NBDTHead` knows them.
+        rule: "marginal" or "representative"; it sets the defaults of the next three arguments.
+            Without a rule, the hierarchy is binary, by average linkage of the weights alone.
+        linkage: distance between clusters: "average", "ward" or "complete".
+        branching: most children of a node; see the module. By default it is at most 3 if no
             group of the classes has a name.
         semantics: from 0, the weights alone, to 1, WordNet alone.
-        wnids: WordNet ids of the classes, None where unknown; by default chosen by name.
-        names: False labels nodes by their leaves and leaves names out of `branching`.
+        wnids: WordNet id of each class, None if unknown; by default chosen by name.
+        names: False labels nodes by their leaves and ignores names in `branching`.
 
     Raises:
-        NBDTError: another shape, rows that are zero or not finite, an unknown linkage or rule, a
+        NBDTError: wrong shape, rows that are zero or not finite, an unknown linkage or rule, a
             branching below 2, semantics outside [0, 1] or for classes that WordNet lacks, or a
-            model without a fitting layer.
+            model without a suitable layer.
     """
     rows, classes, wnids = _source(weights, classes, wnids)
     settings = _settings(rule, linkage, branching, semantics)
@@ -99,26 +98,26 @@ def induce(
     if names or settings.semantics or wnids is not None:
         synsets = class_synsets(classes, wnids)
     if semantics:
-        check_meaning(classes, synsets)
+        check_known_words(classes, synsets)
     merges = _merge(class_distances(units, synsets, settings.semantics), settings.linkage)
     leaves = unknown if wnids is None else wnids
     senses = synsets if names else unknown
     return _grow(merges, classes, leaves, senses, settings.branching, asked=branching is not None)
 
 
-def check_meaning(classes: Sequence[str], synsets: Sequence[int | None]) -> None:
-    """Raises NBDTError if WordNet knows too few of the classes for semantics above 0."""
+def check_known_words(classes: Sequence[str], synsets: Sequence[int | None]) -> None:
+    """Check that WordNet knows enough classes for semantics above 0. Raises NBDTError."""
     if sum(synset is not None for synset in synsets) < 2:
         raise NBDTError(
-            f"WordNet knows fewer than two of the classes {listed(classes)}, so semantics above 0 "
-            "have no meaning; give wnids, or semantics=0."
+            f"WordNet knows fewer than two of the classes {listed(classes)}, so "
+            "semantics above 0 has no effect; give wnids, or semantics=0."
         )
 
 
 def _settings(
     rule: str | None, linkage: str | None, branching: int | None, semantics: float | None
-) -> Settings:
-    """The rule's defaults with what was given in their place, checked."""
+) -> InductionSettings:
+    """Check the given settings and complete them with the rule's defaults."""
     if rule not in DEFAULTS:
         rules = ", ".join(repr(known) for known in DEFAULTS if known)
         raise NBDTError(f"Unknown rule {rule!r}; choose one of {rules}.")
@@ -132,13 +131,13 @@ def _settings(
         raise NBDTError(f"Expected a branching of 2 or more children, got {branching!r}.")
     if isinstance(semantics, bool) or not isinstance(semantics, Real) or not 0 <= semantics <= 1:
         raise NBDTError(f"Expected semantics to be a number in [0, 1], got {semantics!r}.")
-    return Settings(LINKAGES[linkage], int(branching), float(semantics))
+    return InductionSettings(LINKAGES[linkage], int(branching), float(semantics))
 
 
 def _source(
     weights: Any, classes: Sequence[str] | None, wnids: Sequence[str | None] | None
 ) -> tuple[Any, list[str], Sequence[str | None] | None]:
-    """Weights, class names and ids of what was given: an array, a tensor or a model."""
+    """Return the weights, class names and ids of an array, a tensor or a model."""
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes or ()):
         raise NBDTError(f"Expected a list of class names, got {classes!r}.")
     if not hasattr(weights, "named_modules"):
@@ -157,10 +156,9 @@ def _source(
             "of its outputs."
         )
     if classes is None:
-        tree = heads[-1].hierarchy
-        classes = tree.classes
-        carried = tree.class_wnids
-        wnids = carried if wnids is None and any(carried) else wnids
+        hierarchy = heads[-1].hierarchy
+        classes = hierarchy.classes
+        wnids = hierarchy.class_wnids if wnids is None and any(hierarchy.class_wnids) else wnids
     if isinstance(weights, nn.Linear):
         return weights.weight, list(classes), wnids
     return class_weights(weights, len(classes)), list(classes), wnids
@@ -177,7 +175,7 @@ def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
         )
     if len(rows) < 2:
         raise NBDTError(f"A hierarchy needs two or more classes, got {len(rows)}.")
-    # Squares of rows near the ends of float64's range would not be finite, or zero.
+    # Scale first: squares near the ends of float64's range overflow or vanish.
     largest = np.abs(rows).max(axis=1, initial=0.0)
     bad = [name for name, size in zip(classes, largest, strict=True) if not 0 < size < np.inf]
     if bad:
@@ -188,7 +186,7 @@ def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
 
 
 def _merge(distances: FloatArray, linkage: Linkage) -> FloatArray:
-    """SciPy's table of merges, (classes − 1, 4), by ascending height."""
+    """Return SciPy's table of merges, (classes − 1, 4), by ascending height."""
     from scipy.cluster.hierarchy import linkage as agglomerate
 
     merges: FloatArray = agglomerate(distances, method=linkage)
@@ -204,22 +202,22 @@ def _grow(
     *,
     asked: bool,
 ) -> Hierarchy:
-    """The named tree of the merges; a branching that was not asked for may be less."""
+    """Build the named hierarchy from the merges; a default branching may be reduced."""
     ids = _cluster_ids(classes)
     binary = _hierarchy(_parents(merges), ids, wnids)
     fitting = fitting_concepts(binary, synsets)
-    own, named = _spared(binary, fitting, ids)
-    if not asked and own <= {len(ids) - 1}:
+    distinct, named = _with_concepts(binary, fitting, ids)
+    if not asked and distinct <= {len(ids) - 1}:
         branching = min(branching, UNNAMED_BRANCHING)
-    tree = _hierarchy(_contracted(merges, branching, own, named), ids, wnids)
-    # A node that is left has the leaves, hence the concepts, that it had before.
+    result = _hierarchy(_contracted(merges, branching, distinct, named), ids, wnids)
+    # A remaining node has the same leaves, so the same concepts, as before.
     before = {node: index for index, node in enumerate(binary.ids)}
-    kept = {node: fitting[before[tree.ids[node]]] for node in tree.inner_nodes}
-    return relabel(tree, report(tree, synsets, kept))
+    concepts = {node: fitting[before[result.ids[node]]] for node in result.inner_nodes}
+    return apply_names(result, names_from_concepts(result, synsets, concepts))
 
 
 def _cluster_ids(classes: Sequence[str]) -> list[str]:
-    """The classes, then "group 1", "group 2", … in the order of merging."""
+    """Return the classes, then "group 1", "group 2", … in the order of merging."""
     taken, ids = set(classes), list(classes)
     for number in range(1, len(classes)):
         new = f"group {number}"
@@ -230,7 +228,7 @@ def _cluster_ids(classes: Sequence[str]) -> list[str]:
 
 
 def _parents(merges: FloatArray) -> list[int]:
-    """The parent of each cluster, -1 for the root; row i of the merges makes ``classes + i``."""
+    """Return each cluster's parent, -1 for the root; row i of the merges is ``classes + i``."""
     size = len(merges) + 1
     parents = np.full(2 * size - 1, -1)
     for column in (0, 1):
@@ -239,7 +237,7 @@ def _parents(merges: FloatArray) -> list[int]:
 
 
 def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[int]) -> list[int]:
-    """`_parents` after contraction (see the module); GONE for clusters that went into another."""
+    """Return `_parents` after contraction (see the module); CONTRACTED for clusters that are gone."""
     size = len(merges) + 1
     parents = _parents(merges)
     height = [0.0] * size + merges[:, 2].tolist()
@@ -256,7 +254,7 @@ def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[
     for cluster in reversed(inner):  # those above first
         into[cluster] = into[into[cluster]]
     return [
-        GONE if into[cluster] != cluster else into[parent] if parent >= 0 else parent
+        CONTRACTED if into[cluster] != cluster else into[parent] if parent >= 0 else parent
         for cluster, parent in enumerate(parents)
     ]
 
@@ -264,20 +262,20 @@ def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[
 def _hierarchy(
     parents: Sequence[int], ids: Sequence[str], wnids: Sequence[str | None]
 ) -> Hierarchy:
-    """Nodes that are called by their ids; the first `wnids` are those of the leaves."""
+    """Build a hierarchy whose names are its ids; `wnids` are those of the leaves."""
     nodes = [
         Node(node, ids[parent] if parent >= 0 else None, node, wnid)
         for node, parent, wnid in zip_longest(ids, parents, wnids)
-        if parent != GONE
+        if parent != CONTRACTED
     ]
     return Hierarchy(tuple(nodes), tuple(ids[: len(wnids)]))
 
 
-def _spared(
+def _with_concepts(
     binary: Hierarchy, fitting: Mapping[int, Sequence[Concept]], ids: Sequence[str]
 ) -> tuple[set[int], set[int]]:
-    """Clusters that have a concept to themselves, and those that a concept names at all."""
+    """Return the clusters that alone have a concept, and all that a concept names."""
     place = {node: cluster for cluster, node in enumerate(ids)}
-    own = {place[binary.ids[node]] for node in owners(binary, fitting)}
+    distinct = {place[binary.ids[node]] for node in assign_concepts(binary, fitting)}
     named = {node for node, row in fitting.items() if any(concept.names for concept in row)}
-    return own, {place[binary.ids[node]] for node in named}
+    return distinct, {place[binary.ids[node]] for node in named}

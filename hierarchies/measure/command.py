@@ -17,8 +17,7 @@ from nbdt.progress import tracked
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..library import find
-from ..model_source import MODEL_HELP, WEIGHTS_HELP, open_model
+from ..library import MODEL_HELP, WEIGHTS_HELP, find, open_model
 from .comparison import Comparison, TreeResult, compare, measure, quality
 from .logits import Logits, class_logits
 from .report import picture, show

@@ -1,1 +1,1 @@
-"""A hierarchy in the terminal, as a picture, or as an HTML page."""
+"""A hierarchy in the terminal, as a drawing, or as an HTML page."""

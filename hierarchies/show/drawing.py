@@ -1,8 +1,7 @@
 """A hierarchy as a drawing, PNG or SVG: branches for few classes, an indented index for many.
 
-Every name is horizontal and none overlaps another. Up to 60 classes grow to the right, as a tree is
-usually drawn; more are set in columns like the index of a book, where each column begins with the
-groups that it continues.
+Every name is horizontal and no two overlap. A tree of up to 60 classes grows to the right. A larger
+one fills columns like the index of a book; each column begins with the groups that it continues.
 """
 
 from __future__ import annotations
@@ -19,16 +18,11 @@ from PIL import Image, ImageDraw
 from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 
-from .fonts import fitting, font
-from .text import hues
+from .style import fitting, font, hues
 
 MAX_BRANCHES, MAX_LEVELS = 60, 12  # classes and levels drawn as branches; more as an index
-MARGIN, SIZE, ROW = 20, 13, 24  # pixels: around all, of letters, from class to class
-LINE, INDENT, GUTTER = (
-    18,
-    14,
-    28,
-)  # of the index: from line to line, level to level, column to column
+MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance between classes
+LINE, INDENT, GUTTER = 18, 14, 28  # of the index: between lines, levels and columns
 DEEPEST = 280  # pixels that all levels of the index may take
 LONGEST = 320  # pixels of a name; a longer one is cut
 MAX_PIXELS = 120e6
@@ -57,7 +51,7 @@ class Word:
 
 @dataclass
 class Drawing:
-    """What to draw, in pixels."""
+    """Lines, dots and words, in pixels."""
 
     width: float = 0
     height: float = 0
@@ -74,7 +68,7 @@ class Drawing:
 
 
 def draw(hierarchy: Hierarchy, title: str = "") -> Drawing:
-    """Lay a hierarchy out; `svg` and `png` turn the result into a file's content."""
+    """Lay out a hierarchy; `svg` and `png` turn the result into the content of a file."""
     drawing = Drawing()
     top = float(MARGIN)
     if title:
@@ -111,7 +105,7 @@ def _branches(hierarchy: Hierarchy, drawing: Drawing, top: float) -> None:
 
 
 def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
-    """Where each level begins: right of the longest name of the one before."""
+    """Return the left edge of each level: right of the longest name of the level before."""
     widths = [0.0] * (hierarchy.depth + 1)
     for node, label in enumerate(labels):
         length = font(SIZE, bool(hierarchy.children[node])).getlength(label)
@@ -123,7 +117,7 @@ def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
 
 
 def _rows(hierarchy: Hierarchy, top: float) -> list[float]:
-    """Middle of each node: a class in its row, a group between its first and last child."""
+    """Return the height of each node: a class in its row, a group between its outer children."""
     ys = [top + ROW * (span.start + 0.5) for span in hierarchy.spans]
     for node in reversed(hierarchy.inner_nodes):
         below = hierarchy.children[node]
@@ -138,12 +132,12 @@ class _Index:
     """An indented list, node by node down one column after the other."""
 
     def __init__(self, hierarchy: Hierarchy, drawing: Drawing, top: float) -> None:
-        self.tree, self.drawing, self.top = hierarchy, drawing, top
+        self.hierarchy, self.drawing, self.top = hierarchy, drawing, top
         self.colours = [_colour(hue) for hue in hues(hierarchy)]
         self.step = min(INDENT, DEEPEST / hierarchy.depth)
 
     def draw(self) -> None:
-        order = [*_depth_first(self.tree)]
+        order = [*_depth_first(self.hierarchy)]
         # Columns make the page about as high as it is wide.
         count = max(1, round(math.sqrt(len(order) * LINE / 330)))
         lines = math.ceil(len(order) / count)
@@ -153,34 +147,33 @@ class _Index:
             left = GUTTER + self._column(order[first : first + lines + 1], lines, left)
 
     def _column(self, part: Sequence[int], lines: int, left: float) -> float:
-        """Draw one column, to which the last of `part` may no longer belong; return its end."""
-        above = self.tree.path_to(part[0])[:-1]
+        """Draw one column and return its right edge; a node beyond `lines` only continues guides."""
+        above = self.hierarchy.path_to(part[0])[:-1]
         end = self._heading(above, left)
-        # Where the guide below each level begins; of levels above, at the column's top.
-        begun = {self.tree.depths[node]: self.top + LINE for node in above}
+        # Where the guide below each level begins; guides of the levels above begin at the top.
+        begun = {self.hierarchy.depths[node]: self.top + LINE for node in above}
         for line, node in enumerate(part[:lines], start=1):
             y = self.top + LINE * (line + 0.5)
             self._guide(node, left, y, begun)
-            begun[self.tree.depths[node]] = y + 6
+            begun[self.hierarchy.depths[node]] = y + 6
             end = max(end, self._entry(node, left, y))
-        for node in self.tree.path_to(part[-1])[:-1] if len(part) > lines else ():
-            x = left + self.step * self.tree.depths[node] + 4
+        for node in self.hierarchy.path_to(part[-1])[:-1] if len(part) > lines else ():
+            x = left + self.step * self.hierarchy.depths[node] + 4
             bottom = self.top + LINE * (lines + 1)
-            start = begun[self.tree.depths[node]]
+            start = begun[self.hierarchy.depths[node]]
             self.drawing.strokes.append(Stroke(((x, start), (x, bottom)), GREY))
         return end
 
     def _heading(self, above: Sequence[int], left: float) -> float:
-        """The groups that a column continues."""
         if not above:
             return left
-        text = "… " + " › ".join(self.tree.names[node] for node in above[-2:])
+        text = "… " + " › ".join(self.hierarchy.names[node] for node in above[-2:])
         text = fitting(text, 11, bold=False, width=LONGEST)
         return self.drawing.write(Word(left, self.top + LINE / 2, text, SOFT, size=11))
 
     def _guide(self, node: int, left: float, y: float, begun: dict[int, float]) -> None:
-        """From the group around a node down to its line, and across to it."""
-        above = self.tree.depths[node] - 1
+        """Draw the guide from a node's parent down to its line and across."""
+        above = self.hierarchy.depths[node] - 1
         if above >= 0:
             x = left + self.step * above + 4
             corner = (x, y)
@@ -189,10 +182,13 @@ class _Index:
             begun[above] = y
 
     def _entry(self, node: int, left: float, y: float) -> float:
-        """A node's dot and name; returns where the name ends."""
-        x, group = left + self.step * self.tree.depths[node], bool(self.tree.children[node])
+        """Draw a node's dot and name; return where the name ends."""
+        x, group = (
+            left + self.step * self.hierarchy.depths[node],
+            bool(self.hierarchy.children[node]),
+        )
         self.drawing.dots.append((x + 4, y, 3.5 if group else 2.5, self.colours[node]))
-        label = fitting(self.tree.names[node], SIZE, bold=group, width=LONGEST)
+        label = fitting(self.hierarchy.names[node], SIZE, bold=group, width=LONGEST)
         colour = self.colours[node] if group else TEXT
         return self.drawing.write(Word(x + 12, y, label, colour, bold=group))
 
@@ -205,11 +201,8 @@ def _depth_first(hierarchy: Hierarchy) -> Iterator[int]:
         stack.extend(reversed(hierarchy.children[node]))
 
 
-# ---- colours and letters ---------------------------------------------------------------------------
-
-
 def _colour(hue: float | None) -> str:
-    """Dark enough for letters on white."""
+    """Return a colour that is dark enough for letters on white."""
     if hue is None:
         return TEXT
     parts = colorsys.hls_to_rgb(hue % 360 / 360, 0.34, 0.62)
@@ -220,7 +213,7 @@ def _colour(hue: float | None) -> str:
 
 
 def svg(drawing: Drawing) -> str:
-    """The drawing as SVG. Names are text, and nothing is loaded."""
+    """Return the drawing as SVG. Names are text; nothing is loaded."""
     width, height = math.ceil(drawing.width), math.ceil(drawing.height)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -254,10 +247,10 @@ def _svg_text(word: Word) -> str:
 
 
 def png(drawing: Drawing) -> bytes:
-    """The drawing as PNG, two pixels for one where it is small enough.
+    """Return the drawing as PNG, at double resolution if it is small enough.
 
     Raises:
-        NBDTError: more pixels than a picture should have.
+        NBDTError: the picture would have too many pixels.
     """
     area = drawing.width * drawing.height
     if area > MAX_PIXELS:
@@ -273,13 +266,7 @@ def png(drawing: Drawing) -> bytes:
         points = [(x * scale, y * scale) for x, y in _polyline(stroke)]
         pen.line(points, fill=stroke.colour, width=scale, joint="curve")
     for x, y, radius, colour in drawing.dots:
-        box = [
-            (x - radius) * scale,
-            (y - radius) * scale,
-            (x + radius) * scale,
-            (y + radius) * scale,
-        ]
-        pen.ellipse(box, fill=colour)
+        pen.circle((x * scale, y * scale), radius * scale, fill=colour)
     for word in drawing.words:
         letters = font(word.size * scale, word.bold)
         pen.text((word.x * scale, word.y * scale), word.text, word.colour, letters, anchor="lm")
@@ -289,7 +276,7 @@ def png(drawing: Drawing) -> bytes:
 
 
 def _polyline(stroke: Stroke, steps: int = 24) -> list[tuple[float, float]]:
-    """The points of a stroke; those of a Bézier curve close enough to look like one."""
+    """Return the points of a stroke; a Bézier curve becomes a fine polyline."""
     if len(stroke.points) == 2:
         return list(stroke.points)
     a, b, c, d = stroke.points

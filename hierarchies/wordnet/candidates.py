@@ -1,6 +1,6 @@
 """From a class name to the WordNet senses it could have: spelling, plurals, compounds, hints.
 
-What is tried, in this order, until something is found:
+Three readings are tried in this order, until one gives a sense:
 
 1. the name as a lemma: any case, spaces, underscores, hyphens or none, with or without "'s",
    CamelCase, and the singulars of regular and irregular plurals;
@@ -14,13 +14,13 @@ most of the synonyms share.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
 
-from .database import WordNet
-from .lexicon import lemma_key
+from .database import WordNet, lemma_key
 
 Match = Literal["word", "form", "compound", "head", "override"]
 
@@ -40,6 +40,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHORTEST_PART = 3
 # WordNet's longest noun has 71 characters and 9 words; a longer name can only end in one.
 _LONGEST_NAME, _MOST_WORDS = 80, 10
+_SUGGESTED_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -63,34 +64,34 @@ class Candidate:
 
 
 def candidates(name: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    """Every sense `name` could have, likeliest form first; empty where WordNet knows none."""
+    """Return every sense `name` could have, likeliest form first; empty if WordNet has none."""
     text, bracket, rest = name.strip(" _").partition("(")
     if not bracket or not rest.endswith(")"):
         return _shared_senses(name.split(","), wordnet)
-    found = _shared_senses(text.split(","), wordnet)
+    options = _shared_senses(text.split(","), wordnet)
     hint = _senses(rest[:-1], wordnet)
-    return _nearest_to(found, hint, wordnet) if found and hint else ()
+    return _nearest_to(options, hint, wordnet) if options and hint else ()
 
 
 def _shared_senses(synonyms: Sequence[str], wordnet: WordNet) -> tuple[Candidate, ...]:
-    """The senses that most of the synonyms have; unknown ones (Latin, often) do not count."""
+    """Return the senses that most of the known synonyms have."""
     rows = [_senses(text, wordnet) for text in synonyms if text.strip(" _")]
-    found = {candidate.synset: candidate for row in reversed(rows) for candidate in row}
+    by_synset = {candidate.synset: candidate for row in reversed(rows) for candidate in row}
     votes = {
         synset: sum(any(candidate.synset == synset for candidate in row) for row in rows)
-        for synset in found
+        for synset in by_synset
     }
     most = max(votes.values(), default=0)
-    return tuple(found[synset] for synset in found if votes[synset] == most)
+    return tuple(by_synset[synset] for synset in by_synset if votes[synset] == most)
 
 
 def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    found = _as_lemma(text, wordnet)
-    return found or _as_compound(text, wordnet) or _as_two_words(text, wordnet)
+    as_lemma = _as_lemma(text, wordnet)
+    return as_lemma or _as_compound(text, wordnet) or _as_two_words(text, wordnet)
 
 
 def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    """Senses of the name and of its other forms; a synset counts once, by its best form."""
+    """Return the senses of the name and its other forms; a synset counts once, by its best form."""
     found: dict[int, Candidate] = {}
     for number, form in enumerate(_forms(text, wordnet)):
         counts = wordnet.lexicon.tag_counts(form)
@@ -103,7 +104,7 @@ def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
 
 
 def _forms(text: str, wordnet: WordNet) -> Iterable[str]:
-    """Spellings and singulars, without repetition, the name itself first."""
+    """Return spellings and singulars, each once, the name itself first."""
     forms: dict[str, None] = {}
     for spelling in _spellings(text):
         forms[spelling] = None
@@ -112,14 +113,14 @@ def _forms(text: str, wordnet: WordNet) -> Iterable[str]:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    plain = text.strip(" _").replace("\u2019", "'")
-    key = lemma_key(plain)
+    text = text.strip(" _").replace("\u2019", "'")
+    key = lemma_key(text)
     yield key
     yield key.replace("-", "_")
     yield key.replace("_", "-")
     yield _SEPARATORS.sub("", key)
     yield key.replace("'s", "")
-    yield lemma_key(_CAMEL.sub("_", plain))
+    yield lemma_key(_CAMEL.sub("_", text))
 
 
 def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
@@ -129,8 +130,8 @@ def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
             yield key[: -len(ending)] + replacement
 
 
-def head_noun(name: str, wordnet: WordNet) -> str:
-    """The longest ending of a name that is a noun, with spaces; "" where there is none."""
+def _head_noun(name: str, wordnet: WordNet) -> str:
+    """Return the longest ending of a name that is a noun, with spaces, or ""."""
     _, head = _head(_words(name), wordnet)
     return head[0].lemma.replace("_", " ") if head else ""
 
@@ -145,7 +146,7 @@ def _as_compound(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
 
 
 def _head(words: Sequence[str], wordnet: WordNet) -> tuple[Sequence[str], tuple[Candidate, ...]]:
-    """The words before the longest known ending, and that ending's senses."""
+    """Return the words before the longest known ending, and that ending's senses."""
     for start in range(max(1, len(words) - _MOST_WORDS), len(words)):
         head = _as_lemma("_".join(words[start:]), wordnet)
         if head:
@@ -156,26 +157,22 @@ def _head(words: Sequence[str], wordnet: WordNet) -> tuple[Sequence[str], tuple[
 def _under_head(
     modifiers: Sequence[str], head: Sequence[Candidate], wordnet: WordNet
 ) -> tuple[Candidate, ...]:
-    """The modifier's senses below the head; the head's own where there is none."""
+    """Return the modifier's senses below the head or, if there are none, the head's own."""
     modifier = _as_lemma("_".join(modifiers), wordnet)
     named = [candidate for candidate in modifier if _is_named(candidate, wordnet)]
     closure = wordnet.closure([candidate.synset for candidate in named])
     under = np.isin(closure.synset, [candidate.synset for candidate in head])
     rows = np.unique(closure.row[under]).tolist()
     if rows:
-        return tuple(_matched(named[row], "compound") for row in rows)
+        return tuple(replace(named[row], match="compound") for row in rows)
     known = modifier or all(_as_lemma(word, wordnet) for word in modifiers)
-    return tuple(_matched(candidate, "head") for candidate in head) if known else ()
+    return tuple(replace(candidate, match="head") for candidate in head) if known else ()
 
 
 def _is_named(candidate: Candidate, wordnet: WordNet) -> bool:
-    """Whether the word alone could call this sense to mind: a period is a stop, but no stop sign."""
+    """Return whether the word alone could mean this sense: "stop" is a period, not a stop sign."""
     first = wordnet.lexicon.words(candidate.synset)[0].lower()
     return first == candidate.lemma or len(wordnet.lexicon.senses(candidate.lemma)) == 1
-
-
-def _matched(candidate: Candidate, match: Match) -> Candidate:
-    return Candidate(candidate.synset, candidate.lemma, candidate.rank, candidate.tag_share, match)
 
 
 def _as_two_words(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
@@ -186,14 +183,14 @@ def _as_two_words(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
         found = _as_lemma(f"{key[:place]}_{key[place:]}", wordnet)
         # Only a lemma of two words counts: the spelling without the space was tried before.
         if found:
-            return tuple(_matched(candidate, "form") for candidate in found)
+            return tuple(replace(candidate, match="form") for candidate in found)
     return ()
 
 
 def _nearest_to(
     found: Sequence[Candidate], hint: Sequence[Candidate], wordnet: WordNet
 ) -> tuple[Candidate, ...]:
-    """The candidates whose common ancestor with any sense of the hint is the most specific."""
+    """Return the candidates that share the most specific ancestor with a sense of the hint."""
     content = wordnet.information_content
     shared = np.unique(wordnet.closure([candidate.synset for candidate in hint]).synset)
     closure = wordnet.closure([candidate.synset for candidate in found])
@@ -205,4 +202,24 @@ def _nearest_to(
         candidate
         for candidate, near in zip(found, nearness, strict=True)
         if near == best and best > 0
+    )
+
+
+def suggestions(names: Sequence[str], net: WordNet) -> dict[str, tuple[str, ...]]:
+    """Return similar lemmas and known heads of the first names; the search is slow."""
+    by_name = {}
+    for name in names[:_SUGGESTED_NAMES]:
+        head = _head_noun(name, net)
+        by_name[name] = (*_similar(lemma_key(name), net), *([head] if head else []))
+    return by_name
+
+
+def _similar(key: str, net: WordNet) -> tuple[str, ...]:
+    near = (
+        lemma
+        for lemma in net.lexicon.lemma_number
+        if lemma[:1] == key[:1] and abs(len(lemma) - len(key)) <= 2
+    )
+    return tuple(
+        lemma.replace("_", " ") for lemma in get_close_matches(key, near, n=3, cutoff=0.75)
     )

@@ -1,12 +1,12 @@
 """WordNet 3.0's nouns as arrays: synsets, their words, ranked senses and hypernyms.
 
 A synset is addressed by its *index*, 0 to 82,114 in ascending order of offset, or by its *wnid*,
-"n" and the eight-digit offset ("n02084071" is the dog). Nothing is read before it is asked for:
-`wordnet()` loads the numbers about synsets, the first question about words loads the lexicon.
+"n" and the eight-digit offset ("n02084071" is the dog). Data is read when it is first needed:
+`wordnet()` loads the numbers about synsets, the first question about words the lexicon.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -27,7 +27,6 @@ from .file import (
     relation,
     unpack,
 )
-from .lexicon import Lexicon, lemma_key, lexicon
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
@@ -51,6 +50,48 @@ class Closure:
 
 
 @dataclass(frozen=True, eq=False)
+class Lexicon:
+    """Words by synset and senses by lemma, both in compressed rows.
+
+    Attributes:
+        word: (words,) as WordNet writes them ("domestic_dog"), synset by synset, best first.
+        word_start: (synsets + 1,) where the words of each synset begin.
+        sense: (senses,) synset indices, lemma by lemma, most frequent first.
+        tag_count: (senses,) how often SemCor's annotators chose that sense of that lemma.
+        sense_start: (lemmas + 1,) where the senses of each lemma begin.
+        lemma_number: lemma (lower case, underscores) to its row in `sense_start`.
+        plurals: irregular plural to its singulars ("mice" to "mouse").
+    """
+
+    word: Sequence[str] = field(repr=False)
+    word_start: IntArray = field(repr=False)
+    sense: IntArray = field(repr=False)
+    tag_count: IntArray = field(repr=False)
+    sense_start: IntArray = field(repr=False)
+    lemma_number: Mapping[str, int] = field(repr=False)
+    plurals: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+    def words(self, synset: int) -> Sequence[str]:
+        """Return a synset's words, most usual first."""
+        return self.word[self.word_start[synset] : self.word_start[synset + 1]]
+
+    def senses(self, lemma: str) -> list[int]:
+        """Return a lemma's synsets, most frequent first; empty if WordNet lacks it."""
+        return self._row(self.sense, lemma)
+
+    def tag_counts(self, lemma: str) -> list[int]:
+        """Return how often each of the lemma's senses was tagged, in the order of `senses`."""
+        return self._row(self.tag_count, lemma)
+
+    def _row(self, column: IntArray, lemma: str) -> list[int]:
+        number = self.lemma_number.get(lemma)
+        if number is None:
+            return []
+        row: list[int] = column[self.sense_start[number] : self.sense_start[number + 1]].tolist()
+        return row
+
+
+@dataclass(frozen=True, eq=False)
 class WordNet:
     """The noun hierarchy. All arrays are read-only and have one entry for each synset.
 
@@ -71,7 +112,7 @@ class WordNet:
 
     @classmethod
     def load(cls, path: Path) -> "WordNet":
-        """Reads the core of a data file. Raises WordNetDataError."""
+        """Read the core of a data file. Raises WordNetDataError."""
         columns = read_core(path)
         return cls(
             frozen(np.cumsum(unpack(columns["offset"]), dtype=np.int32)),
@@ -88,7 +129,7 @@ class WordNet:
         return len(self.offsets)
 
     def index(self, wnid: str) -> int:
-        """The index of "n02084071". Raises UnknownSynsetError."""
+        """Return the index of "n02084071". Raises UnknownSynsetError."""
         digits = wnid[1:] if wnid[:1] == "n" and len(wnid) == 9 and wnid.isascii() else ""
         if digits.isdigit():
             place = int(np.searchsorted(self.offsets, int(digits)))
@@ -99,43 +140,43 @@ class WordNet:
         )
 
     def wnid(self, index: int) -> str:
-        """The id of an index, such as "n02084071"."""
+        """Return the id of an index, such as "n02084071"."""
         return f"n{self.offsets[index]:08d}"
 
     def hypernyms(self, index: int) -> tuple[int, ...]:
-        """The kinds this synset directly belongs to; none for the root and for individuals."""
+        """Return the kinds that this synset directly belongs to; none for the root and individuals."""
         return tuple(self.hypernym[index].tolist())
 
     def instance_hypernyms(self, index: int) -> tuple[int, ...]:
-        """What this individual (a country, a person) is an instance of; none for kinds."""
+        """Return what this individual (a country, a person) is an instance of; none for kinds."""
         return tuple(self.instance[index].tolist())
 
     def is_instance(self, index: int) -> bool:
-        """Whether the synset is an individual rather than a kind."""
+        """Return whether the synset is an individual, not a kind."""
         return len(self.instance[index]) > 0
 
     @cached_property
     def parents(self) -> Relation:
         """Hypernyms and instance hypernyms together."""
         counts = self.hypernym.counts() + self.instance.counts()
-        own = np.repeat(np.arange(self.num_synsets), self.hypernym.counts())
+        kind = np.repeat(np.arange(self.num_synsets), self.hypernym.counts())
         individual = np.repeat(np.arange(self.num_synsets), self.instance.counts())
-        order = np.argsort(np.concatenate([own, individual]), kind="stable")
+        order = np.argsort(np.concatenate([kind, individual]), kind="stable")
         target = np.concatenate([self.hypernym.target, self.instance.target])[order]
         start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         return Relation(frozen(start), frozen(target))
 
     def closure(self, synsets: Sequence[int] | IndexArray) -> Closure:
-        """Each synset with itself and all its ancestors, through kinds and instances alike."""
+        """Pair each synset with itself and all its ancestors, through kinds and instances."""
         return _closure(self.parents, np.asarray(synsets, dtype=np.int64), self.num_synsets)
 
     def ancestors(self, index: int) -> tuple[int, ...]:
-        """All ancestors in ascending order of index, without the synset itself."""
+        """Return all ancestors in ascending order of index, without the synset itself."""
         return tuple(int(other) for other in self.closure([index]).synset if other != index)
 
     @cached_property
     def depth(self) -> IntArray:
-        """(synsets,) edges on the shortest way up to "entity"."""
+        """(synsets,) edges on the shortest path up to "entity"."""
         depth = np.full(self.num_synsets, -1, dtype=np.int32)
         child = np.repeat(np.arange(self.num_synsets), self.parents.counts())
         depth[self.parents.counts() == 0] = level = 0
@@ -156,9 +197,9 @@ class WordNet:
         return content
 
     def lowest_common_hypernyms(self, synsets: Iterable[int]) -> tuple[int, ...]:
-        """The common ancestors with none of their kind below them, in ascending order.
+        """Return the lowest common ancestors, in ascending order.
 
-        A synset counts as its own ancestor. Raises ValueError for no synset at all.
+        A synset counts as its own ancestor. Raises NBDTError for an empty list.
         """
         unique = sorted(set(synsets))
         if not unique:
@@ -171,32 +212,32 @@ class WordNet:
 
     @cached_property
     def lexicon(self) -> Lexicon:
-        """Words and senses; read at the first use."""
-        return lexicon(read_lexicon(self.path))
+        """Words and senses, read at the first use."""
+        return read_words(read_lexicon(self.path))
 
     def senses(self, lemma: str) -> tuple[int, ...]:
-        """Synsets of a lemma, most frequent first; case, spaces and underscores do not matter.
+        """Return a lemma's synsets, most frequent first; empty if WordNet lacks it.
 
-        No plurals or compounds are undone here; empty where WordNet lacks the lemma.
+        Case, spaces and underscores do not matter. Plurals and compounds are not analysed.
         """
         return tuple(self.lexicon.senses(lemma_key(lemma)))
 
     def tag_counts(self, lemma: str) -> tuple[int, ...]:
-        """How often the sense-tagged corpus SemCor uses each of the lemma's senses."""
+        """Return how often the sense-tagged corpus SemCor uses each of the lemma's senses."""
         return tuple(self.lexicon.tag_counts(lemma_key(lemma)))
 
     def lemmas(self, index: int) -> tuple[str, ...]:
-        """The synset's words with spaces ("domestic dog"), most usual first."""
+        """Return the synset's words with spaces ("domestic dog"), most usual first."""
         return tuple(word.replace("_", " ") for word in self.lexicon.words(index))
 
     def name(self, index: int) -> str:
-        """The synset's first word, with spaces: "dog"."""
+        """Return the synset's first word, with spaces: "dog"."""
         return self.lemmas(index)[0]
 
 
 @cache
 def wordnet() -> WordNet:
-    """WordNet, loaded once. Raises WordNetDataError when the installed file is damaged."""
+    """Return WordNet, loaded once. Raises WordNetDataError if the installed file is damaged."""
     return WordNet.load(DATA_FOLDER / FILE_NAME)
 
 
@@ -206,10 +247,65 @@ def _closure(parents: Relation, synsets: IndexArray, size: int) -> Closure:
     while row.size:
         count = (parents.start[synset + 1] - parents.start[synset]).astype(np.int64)
         row = np.repeat(row, count)
-        # Position within each run: a running count that restarts at every run's first entry.
+        # Position within each run: a count that restarts at every run's first entry.
         within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         synset = parents.target[np.repeat(parents.start[synset], count) + within].astype(np.int64)
         reached.append(row * size + synset)
-    # A synset with several ways up is reached several times, on one level or on different ones.
+    # Several paths may lead up to one synset.
     pairs = np.unique(np.concatenate(reached))
     return Closure(*np.divmod(pairs, size))
+
+
+# ---- words ----------------------------------------------------------------------
+
+
+def lemma_key(text: str) -> str:
+    """Return a lemma as the lexicon spells it: lower case, underscores for spaces."""
+    return "_".join(text.lower().replace("_", " ").split())
+
+
+def read_words(columns: Mapping[str, bytes]) -> Lexicon:
+    """Build the lexicon from the columns of the data file."""
+    text = columns["words"].decode("utf-8")
+    word = text.replace("\n", " ").split(" ")
+    word_start = _line_starts(columns["words"])
+    lemma_number: dict[str, int] = {}
+    numbers = [
+        lemma_number.setdefault(lemma, len(lemma_number))
+        for lemma in text.lower().replace("\n", " ").split(" ")
+    ]
+    synset = np.repeat(np.arange(len(word_start) - 1, dtype=np.int32), np.diff(word_start))
+    lemma = np.array(numbers, dtype=np.int64)
+    chosen = _by_rank(lemma, synset, unpack(columns["rank"]))
+    counts = np.bincount(lemma[chosen], minlength=len(lemma_number))
+    return Lexicon(
+        word,
+        word_start,
+        frozen(synset[chosen]),
+        frozen(unpack(columns["tag_count"])[chosen]),
+        frozen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)),
+        lemma_number,
+        _plurals(columns["plurals"].decode("utf-8")),
+    )
+
+
+def _line_starts(text: bytes) -> IntArray:
+    """Return the number of words before each line, then the total."""
+    data = np.frombuffer(text, dtype="u1")
+    separators = data[(data == ord("\n")) | (data == ord(" "))]
+    ends = np.flatnonzero(separators == ord("\n")) + 1
+    return frozen(np.concatenate([[0], ends, [len(separators) + 1]]).astype(np.int32))
+
+
+def _by_rank(lemma: IndexArray, synset: IntArray, rank: IntArray) -> IndexArray:
+    """Return positions sorted by lemma, then rank; one for each lemma and synset."""
+    order = np.argsort(lemma * 256 + rank, kind="stable")
+    # "Moon" and "moon" are two words of one synset, but one lemma: both have the same rank.
+    same = (np.diff(lemma[order]) == 0) & (np.diff(synset[order]) == 0)
+    chosen: IndexArray = order[np.concatenate([[True], ~same])]
+    return chosen
+
+
+def _plurals(text: str) -> dict[str, tuple[str, ...]]:
+    rows = (line.split(" ") for line in text.split("\n"))
+    return {row[0]: tuple(row[1:]) for row in rows}

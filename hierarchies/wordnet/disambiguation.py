@@ -1,17 +1,17 @@
 """Joint choice of senses: every name prefers the sense that fits the other names' senses.
 
-A model of how a list of classes comes about: somebody thinks of a field, a synset `a`, and names
-things below it. Given the other names, the density of a sense `s` is
+The model of a list of classes: its author thinks of a field, a synset `a`, and names things below
+it. Given the other names, the density of a sense `s` is
 
     density(s) = background + sum over ancestors a of s of heat(a) / (size(a) + spread / names)
 
-where heat(a) is the expected number of *other* names whose sense lies below `a`, and size(a) the
-number of synsets there: three birds count for more than three artifacts. Longer lists resolve
-finer fields, so the spread shrinks with the number of names, as a kernel's width does. The
-probability of a sense is proportional to exp(prior − nested) · density, where nested counts the
-other classes it would be a kind of, for classes exclude one another. All names are brought into
-agreement by mean-field iteration. Everything is summed in the order of the names given here, so a
-caller who sorts them gets an answer that does not depend on their order.
+where heat(a) is the expected number of *other* names whose sense is below `a`, and size(a) the
+number of synsets there: three birds count more than three artifacts. Longer lists resolve finer
+fields, so the spread shrinks with the number of names, like the width of a kernel. The probability
+of a sense is proportional to exp(prior − nested) · density, where nested counts the other classes
+that it would be a kind of, since classes exclude one another. Mean-field iteration brings all names
+into agreement. Sums follow the order of the names, so sorted names give an answer that does not
+depend on the order.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ from .database import FloatArray, IndexArray, WordNet
 RANK_COST = 0.2  # times log(1 + rank)
 TAG_WEIGHT = 0.15  # times the log of the sense's share of tagged uses
 LATER_WORD_COST = 1.0  # the name is not the synset's first word: it has a better name
-OTHER_FORM_COST = 1.0  # found through a plural or another spelling
+OTHER_FORM_COST = 1.0  # found as a plural or another spelling
 INDIVIDUAL_COST = 2.0  # a river or a poet rather than a kind of thing
 CASE_COST = 1.0  # "Cardigan" the dog, "cardigan" the garment; only in lists of mixed case
 HYPONYM_WEIGHT = 0.25  # times log(1 + hyponyms): broad senses are the everyday ones
 NESTED_COST = 1.0  # times the expected number of other classes that the sense is a kind of
 
 # Classes are mostly things one can photograph. WordNet's lexicographer files: animal, artifact,
-# food, object and the unique beginners cost nothing; "apple" is rather the fruit than the tree.
+# food, object and the unique beginners cost nothing; "apple" means the fruit before the tree.
 FREE_FILES = (3, 5, 6, 13, 17)
 FILE_COST = {8: 0.5, 18: 1.0, 20: 1.0, 27: 0.5}  # body, person, plant, substance
 OTHER_FILE_COST = 2.0  # acts, states, quantities, groups, ...
@@ -46,11 +46,11 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class CandidateTable:
     """All candidates of all names in one column, with their ancestors as sparse pairs.
 
     Attributes:
-        name: (candidates,) ascending, the name each candidate belongs to.
+        name: (candidates,) ascending, the name of each candidate.
         prior: (candidates,) log-weight without the other names.
         candidate: (pairs,) the candidate of each (candidate, ancestor) pair.
         ancestor: (pairs,) number of the ancestor, from 0.
@@ -73,16 +73,16 @@ class Problem:
 def choose(
     names: Sequence[str], candidates: Sequence[Sequence[Candidate]], wordnet: WordNet
 ) -> list[FloatArray]:
-    """The probability of each candidate of each name; each name's sum to 1.
+    """Return the probability of each candidate of each name; each name's sum to 1.
 
-    The probabilities are the model's own and not calibrated: they say which sense fits better,
-    not how often such a choice is right.
+    The probabilities are not calibrated: they show which sense fits better, not how often such a
+    choice is right.
     """
-    problem = _problem(names, candidates, wordnet)
-    share = _softmax(problem.prior, problem.name)
+    table = _table(names, candidates, wordnet)
+    share = _softmax(table.prior, table.name)
     for _ in range(STEPS):
-        # Half a step at a time: names that answer each other could swing for ever.
-        step = 0.5 * (_update(problem, share) - share)
+        # Half a step at a time: two names that depend on each other could oscillate indefinitely.
+        step = 0.5 * (_update(table, share) - share)
         share = share + step
         if np.abs(step).max() < TOLERANCE:
             break
@@ -90,16 +90,16 @@ def choose(
     return np.split(share, ends[:-1])
 
 
-def _problem(
+def _table(
     names: Sequence[str], candidates: Sequence[Sequence[Candidate]], wordnet: WordNet
-) -> Problem:
+) -> CandidateTable:
     synset = np.array([candidate.synset for row in candidates for candidate in row])
     name = np.repeat(np.arange(len(names)), [len(row) for row in candidates])
     closure = wordnet.closure(synset)
     ancestors, ancestor = np.unique(closure.synset, return_inverse=True)
     pair = name[closure.row] * len(ancestors) + ancestor
     size = wordnet.hyponym_counts[closure.synset] + 1
-    return Problem(
+    return CandidateTable(
         name,
         _prior(names, candidates, wordnet),
         closure.row,
@@ -111,36 +111,33 @@ def _problem(
     )
 
 
-def _update(problem: Problem, share: FloatArray) -> FloatArray:
-    """New probabilities, given everyone's present ones."""
-    mass = share[problem.candidate]
-    heat = np.bincount(problem.ancestor, mass)[problem.ancestor]
-    others = heat - np.bincount(problem.own, mass)[problem.own]
-    # Rounding can leave a little less than nothing where no other name is near.
-    fit = np.bincount(
-        problem.candidate, np.maximum(others, 0.0) * problem.weight, len(problem.name)
-    )
-    score = problem.prior + np.log(fit + problem.background) - NESTED_COST * _nested(problem, share)
-    return _softmax(score, problem.name)
+def _update(table: CandidateTable, share: FloatArray) -> FloatArray:
+    """Return new probabilities, given the present ones of all names."""
+    mass = share[table.candidate]
+    heat = np.bincount(table.ancestor, mass)[table.ancestor]
+    others = heat - np.bincount(table.own, mass)[table.own]
+    # Rounding can give a slightly negative number if no other name is near.
+    fit = np.bincount(table.candidate, np.maximum(others, 0.0) * table.weight, len(table.name))
+    score = table.prior + np.log(fit + table.background) - NESTED_COST * _nested(table, share)
+    return _softmax(score, table.name)
 
 
-def _nested(problem: Problem, share: FloatArray) -> FloatArray:
-    """(candidates,) expected number of other names whose sense is a proper ancestor.
+def _nested(table: CandidateTable, share: FloatArray) -> FloatArray:
+    """Return the expected number of other names whose sense is a proper ancestor (candidates,).
 
-    Classes exclude one another: where "car" is a class, "bus" is hardly the sense of bus that is
-    a kind of car.
+    Classes exclude one another: beside a class "car", "bus" is hardly the bus that is a kind of car.
     """
-    itself = problem.itself
-    named = np.bincount(problem.ancestor[itself], share, problem.ancestor.max() + 1)
-    named_by_own = np.bincount(problem.own[itself], share, problem.own.max() + 1)
-    others = named[problem.ancestor] - named_by_own[problem.own]
+    itself = table.itself
+    named = np.bincount(table.ancestor[itself], share, table.ancestor.max() + 1)
+    named_by_own = np.bincount(table.own[itself], share, table.own.max() + 1)
+    others = named[table.ancestor] - named_by_own[table.own]
     others[itself] = 0.0
-    total: FloatArray = np.bincount(problem.candidate, others).astype(np.float64)
+    total: FloatArray = np.bincount(table.candidate, others).astype(np.float64)
     return total
 
 
 def _softmax(score: FloatArray, name: IndexArray) -> FloatArray:
-    """Softmax within each name; `name` is ascending and has no gaps."""
+    """Return the softmax within each name; `name` is ascending and has no gaps."""
     first = np.flatnonzero(np.diff(name, prepend=-1))
     weight = np.exp(score - np.maximum.reduceat(score, first)[name])
     share: FloatArray = weight / np.bincount(name, weight)[name]
@@ -174,7 +171,7 @@ def _log_prior(candidate: Candidate, wordnet: WordNet) -> float:
 
 
 def _word(candidate: Candidate, wordnet: WordNet, first: bool = False) -> str:
-    """The synset's first word, or the way it writes the candidate's lemma."""
+    """Return the synset's first word, or its spelling of the candidate's lemma."""
     words = wordnet.lexicon.words(candidate.synset)
     return words[0] if first else next(word for word in words if word.lower() == candidate.lemma)
 

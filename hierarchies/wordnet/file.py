@@ -2,7 +2,7 @@
 
 The JSON line names the format, its version, the byte size of each stream and of each column. The
 first stream, *core*, holds numbers about synsets; the second, *lexicon*, their words. Numbers are
-zigzag-coded 32-bit integers stored byte plane by byte plane; `build_wordnet.py` writes them.
+zigzag-coded 32-bit integers stored byte plane by byte plane; `tools/build_wordnet.py` writes them.
 """
 
 import json
@@ -56,7 +56,7 @@ class Relation:
 
 
 def header(column_bytes: Mapping[str, int], section_bytes: Sequence[int]) -> bytes:
-    """The JSON line at the head of the file."""
+    """Return the JSON line at the head of the file."""
     fields = {
         "format": FORMAT,
         "version": VERSION,
@@ -69,7 +69,7 @@ def header(column_bytes: Mapping[str, int], section_bytes: Sequence[int]) -> byt
 
 
 def unpack(data: bytes) -> IntArray:
-    """Integers from their byte planes: the inverse of the zigzag code."""
+    """Return integers from their zigzag-coded byte planes."""
     planes = np.frombuffer(data, dtype="u1").reshape(4, -1)
     zigzag = np.ascontiguousarray(planes.T).view("<u4").ravel()
     values: IntArray = (zigzag >> 1).astype("i4") ^ -(zigzag & 1).astype("i4")
@@ -77,25 +77,25 @@ def unpack(data: bytes) -> IntArray:
 
 
 def read_core(path: Path) -> dict[str, bytes]:
-    """The core columns as bytes. Raises WordNetDataError."""
+    """Return the core columns as bytes. Raises WordNetDataError."""
     return _read_section(path, 0, CORE_COLUMNS)
 
 
 def read_lexicon(path: Path) -> dict[str, bytes]:
-    """The lexicon columns as bytes. Raises WordNetDataError."""
+    """Return the lexicon columns as bytes. Raises WordNetDataError."""
     return _read_section(path, 1, LEXICON_COLUMNS)
 
 
 def relation(columns: Mapping[str, bytes], name: str) -> Relation:
-    """One of RELATIONS from the core columns."""
+    """Return one of RELATIONS from the core columns."""
     counts = unpack(columns[f"{name}_count"])
     start = np.concatenate([[0], np.cumsum(counts)]).astype("i4")
-    own = np.repeat(np.arange(len(counts), dtype="i4"), counts)
-    return Relation(frozen(start), frozen(unpack(columns[f"{name}_target"]) + own))
+    source = np.repeat(np.arange(len(counts), dtype="i4"), counts)
+    return Relation(frozen(start), frozen(unpack(columns[f"{name}_target"]) + source))
 
 
 def frozen(array: IntArray) -> IntArray:
-    """The same array, made read-only: it is shared by everyone who asks for WordNet."""
+    """Make an array read-only, since all users of WordNet share it; return it."""
     array.flags.writeable = False
     return array
 
@@ -125,7 +125,7 @@ def _checked_header(line: bytes, path: Path) -> dict[str, Any]:
     if fields.get("version") != VERSION:
         raise WordNetDataError(
             f"{path} has format version {fields.get('version')!r}, this code reads {VERSION}; "
-            "rebuild it with python -m nbdt.hierarchies.build_wordnet."
+            "rebuild it with tools/build_wordnet.py."
         )
     return fields
 
@@ -133,7 +133,7 @@ def _checked_header(line: bytes, path: Path) -> dict[str, Any]:
 def _split(raw: bytes, sizes: Mapping[str, int], path: Path) -> dict[str, bytes]:
     if len(raw) != sum(sizes.values()):
         raise WordNetDataError(
-            f"{path} is damaged: it holds {len(raw)} bytes where {sum(sizes.values())} belong; "
+            f"{path} is damaged: expected {sum(sizes.values())} bytes, got {len(raw)}; "
             "reinstall nbdt."
         )
     columns, position = {}, 0

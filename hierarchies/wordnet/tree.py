@@ -1,21 +1,20 @@
-"""From synsets to a tree: WordNet's graph of hypernyms with one parent chosen for each synset.
+"""Hierarchies from WordNet's graph of hypernyms, with one parent chosen for each synset.
 
-The rules, all deterministic and independent of the order of the classes:
+The rules are deterministic and do not depend on the order of the classes:
 
-- Of several hypernyms, a synset keeps the one with the most of the given classes below it, since
-  that groups it with most of them; then the one whose nearest ancestor with yet more classes is the
-  most specific (a dog among a cat and a car is a canine, which leads to carnivores, before it is a
-  domestic animal, which leads to animals); then the most specific itself; then the lowest id.
+- A synset with several hypernyms keeps the one with most of the given classes below it. Ties go to
+  the hypernym whose nearest ancestor with yet more classes is the most specific, then to the most
+  specific hypernym, then to the lowest id. Beside a cat and a car, a dog is a canine (which leads
+  to carnivores), not a domestic animal (which leads to animals).
 - Inner nodes with a single child vanish, so a chain leaves its most specific synset.
-- A class that is also an ancestor of another class becomes an inner node of that synset, with a
-  leaf of its own beside the others: "woman" holds the leaves "woman" and "girl". Classes of one
-  and the same synset are siblings below it.
+- A class that is an ancestor of another class becomes an inner node with a leaf of its own: "woman"
+  holds the leaves "woman" and "girl". Classes of the same synset are siblings below it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import networkx as nx
 import numpy as np
@@ -24,14 +23,15 @@ from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 
 from .database import WordNet, wordnet
+from .senses import senses
 
 
 class WordNetTreeError(NBDTError):
-    """Ids and names from which no tree can be made."""
+    """Ids and names that cannot form a hierarchy."""
 
 
 def from_wnids(wnids: Sequence[str], names: Sequence[str] | None = None) -> Hierarchy:
-    """The tree over classes whose WordNet ids are known.
+    """Build the hierarchy over classes whose WordNet ids are known.
 
     Args:
         wnids: one id such as "n02084071" for each class, in class order.
@@ -52,12 +52,26 @@ def from_wnids(wnids: Sequence[str], names: Sequence[str] | None = None) -> Hier
         )
     repeated = sorted(label for label, times in Counter(labels).items() if times > 1)
     if repeated:
-        raise WordNetTreeError(f"Class {listed(repeated)} is named twice; names must differ.")
+        raise WordNetTreeError(
+            f"Class {listed(repeated)} is named twice; give each class a different name."
+        )
     return Hierarchy.from_networkx(_graph(synsets, labels, net), labels, collapse=True)
 
 
+def from_wordnet(
+    names: Sequence[str], overrides: Mapping[str | int, str] | None = None
+) -> Hierarchy:
+    """Build the WordNet hierarchy over classes from their names alone.
+
+    Class names stay as they are; repeated ones are qualified ("crane (bird)"). `senses` takes the
+    same arguments, raises the same errors and reports the choices.
+    """
+    report = senses(names, overrides)
+    return from_wnids(report.wnids, report.labels)
+
+
 def chosen_parents(synsets: Sequence[int], net: WordNet) -> dict[int, int]:
-    """The one parent of every synset from the given ones up to the root, by the rules above."""
+    """Return one parent for every synset from the given ones to the root, by the rules above."""
     closure = net.closure(sorted(set(synsets)))
     below = np.bincount(closure.synset, minlength=net.num_synsets)
     content = net.information_content
@@ -88,7 +102,7 @@ def _default_names(synsets: Sequence[int], net: WordNet) -> list[str]:
 
 
 def _graph(synsets: Sequence[int], labels: Sequence[str], net: WordNet) -> nx.DiGraph[str]:
-    """Every class as a leaf below its own synset; chains are left for the caller to collapse."""
+    """Return a graph with each class as a leaf below its synset; chains are not collapsed."""
     parents = chosen_parents(synsets, net)
     taken = set(labels)
     keys = {
@@ -105,5 +119,5 @@ def _graph(synsets: Sequence[int], labels: Sequence[str], net: WordNet) -> nx.Di
 
 
 def _key(wnid: str, taken: set[str]) -> str:
-    """Classes may themselves be called by an id; an inner node then needs another one."""
+    """Return a node id that no class name uses."""
     return wnid if wnid not in taken else f"{wnid}/"

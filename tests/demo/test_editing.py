@@ -386,7 +386,7 @@ def test_suggested_names_are_free_and_can_be_used():
 # ---- versions and files ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [name for name in WRITERS if name != "newick"])
+@pytest.mark.parametrize("kind", WRITERS)
 def test_what_is_downloaded_can_be_opened_again(kind):
     visitor = visitor_of(model_of())
     visitor.stack = edited(visitor.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.hierarchies.induction.classifier import class_labels, from_classifier
-from nbdt.hierarchies.model_source import open_model
+from nbdt.hierarchies.library import open_model
 from nbdt.network.load import create_timm, parse_architecture
 
 MOBILENET = "timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5"

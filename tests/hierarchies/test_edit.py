@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import Edit, EditError, EditStack
-from nbdt.hierarchies.naming.labels import relisted
+from nbdt.hierarchies.naming import relist_leaves
 from tests import oracle
 
 
@@ -613,7 +613,7 @@ def test_a_thousand_random_edits_of_a_large_tree():
     ],
 )
 def test_a_label_lists_what_the_node_holds_now(label, before, after, expected):
-    assert relisted(label, before.split(), after.split()) == expected
+    assert relist_leaves(label, before.split(), after.split()) == expected
 
 
 def test_an_edit_mends_the_labels_that_it_makes_false():

@@ -1,9 +1,10 @@
 """Other people's files: what is read, what is written, and every broken one refused by name."""
 
+import csv
+import io
 import json
 import os
 import random
-from contextlib import suppress
 
 import networkx as nx
 import pytest
@@ -123,9 +124,7 @@ def test_a_contradictory_class_order_is_refused(file, id_file, classes):
 
 
 def test_the_first_contradiction_is_named(file, id_file):
-    with pytest.raises(
-        FormatError, match=r"class 3 is 'cat' \('n02121620'\) by the file and 'dog' by"
-    ):
+    with pytest.raises(FormatError, match=r"class 3 is 'cat' \('n02121620'\) .* and 'dog' "):
         read(file(original()), wnids=id_file, classes=["airplane", "car", "bird", "dog", "cat"])
 
 
@@ -135,7 +134,7 @@ def test_names_that_cannot_be_checked_are_refused_when_they_are_most(file, id_fi
 
 
 def test_without_any_order_the_file_is_refused(file):
-    with pytest.raises(FormatError, match=r"does not say in which order.*classes=.*wnids="):
+    with pytest.raises(FormatError, match=r"class order.*classes=.*wnids="):
         read(file(original()))
 
 
@@ -208,7 +207,7 @@ def test_an_id_file_is_no_tree(file, id_file):
 
 
 def test_ids_go_with_a_graph_only(file):
-    with pytest.raises(FormatError, match="Ids of leaves go with a graph; .* 'nested'"):
+    with pytest.raises(FormatError, match="graph.*'nested'"):
         read(file({"a": ["b", "c"]}), wnids=["b", "c"])
 
 
@@ -343,7 +342,7 @@ BROKEN_GRAPHS = {
     ),
     "index is text": (
         {"nodes": [{"id": "r"}, {"id": "a", "class_index": "0"}, {"id": "b"}], "links": LINKS},
-        "class index of leaf 'a' is '0', no number",
+        "class index of leaf 'a' is '0'",
     ),
     "index repeated": (
         {"nodes": [{"id": "r"}, {"id": "a", "class_index": 1}, {"id": "b", "class_index": 1}],
@@ -390,7 +389,7 @@ def test_named_children(file):
         ({"a": ["b", 3]}, "must be text"),
         ({"a": ["b", "b"]}, "two parents|Duplicate"),
         ({"name": "x", "children": [{"nom": "a"}]}, 'needs a "name"'),
-        ({"name": "x", "children": {}}, "is no list"),
+        ({"name": "x", "children": {}}, "is not a list"),
         ({"name": "x", "children": [{"name": "a"}, {"name": "a"}]}, "several nodes named 'a'"),
         ({"format": "nbdt-nested", "tree": []}, 'Expected "classes"'),
         (
@@ -464,15 +463,15 @@ def test_broken_lines_are_refused(file, text, name, message):
         ('{"a":' * 100_000, "nested too deep"),
         ('{"a":[' * 50_000 + "1" + "]}" * 50_000, "nested too deep"),
         ('{"a": ["b", "c"], "a": ["d", "e"]}', "key 'a' occurs twice"),
-        ('{"a": NaN}', "NaN is no JSON value"),
-        ('{"a": -Infinity}', "Infinity is no JSON value"),
-        ("{", "This is no JSON"),
+        ('{"a": NaN}', "NaN is not a JSON value"),
+        ('{"a": -Infinity}', "Infinity is not a JSON value"),
+        ("{", "This is not JSON"),
         ("[1, 2]", "Expected a JSON object, got list"),
-        ("{} {}", "This is no JSON"),
-        (b"\x80\x05K\x01.", r"no UTF-8 text \(byte 0x80 at 0\)"),
-        (b"\x1f\x8b\x08\x00", "no UTF-8 text"),
+        ("{} {}", "This is not JSON"),
+        (b"\x80\x05K\x01.", r"not UTF-8 text \(byte 0x80 at 0\)"),
+        (b"\x1f\x8b\x08\x00", "not UTF-8 text"),
         (b"{\0}", "zero bytes"),
-        ("{}".encode("utf-16"), "no UTF-8 text"),
+        ("{}".encode("utf-16"), "not UTF-8 text"),
         ('{"a": ["b", "\\ud800"]}', "control"),
         ('{"a": ["b", "c\\u202e"]}', "bidirectional"),
         ('{"nodes": 1e999, "links": []}', "Group 'nodes' holds|Expected"),
@@ -509,8 +508,8 @@ VALUES = st.recursive(
 
 @settings(max_examples=300)
 @given(st.sampled_from([original(), {"a": ["b", "c"]}]), VALUES, st.integers(0, 2**32))
-def test_wrong_types_anywhere_are_refused(tmp_path_factory, tree, value, seed):
-    """One random place of a good file holds something else."""
+def test_wrong_types_anywhere_are_refused_or_harmless(tmp_path_factory, tree, value, seed):
+    """A random value in one place of a good file gives the same classes in order, or an error."""
     data, rng = json.loads(json.dumps(tree)), random.Random(seed)
     place = data
     while True:
@@ -521,8 +520,13 @@ def test_wrong_types_anywhere_are_refused(tmp_path_factory, tree, value, seed):
     place[key] = value
     path = tmp_path_factory.mktemp("types") / "x.json"
     path.write_text(json.dumps(data))
-    with suppress(FormatError):
-        read(path, classes=LABELS)
+    classes = LABELS if "nodes" in tree else ["b", "c"]
+    try:
+        found = read(path, classes=classes)
+    except FormatError as error:
+        assert os.fspath(path) in str(error)
+    else:
+        assert found.classes == tuple(classes)
 
 
 def test_a_large_file_is_refused_unread(tmp_path):
@@ -544,7 +548,7 @@ def test_many_names_are_refused(file, monkeypatch):
 def test_a_device_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in ("/dev/zero", tmp_path / "pipe", tmp_path):
-        with pytest.raises(FormatError, match="no regular file"):
+        with pytest.raises(FormatError, match="not a regular file"):
             read(path)
 
 
@@ -560,14 +564,14 @@ def test_unknown_formats_list_the_choices(file, tmp_path):
         read(file({}), "newick")
     with pytest.raises(FormatError, match="'original' cannot be written; choose 'nbdt'"):
         write(oracle.zoo(), tmp_path / "x", "original")
-    with pytest.raises(FormatError, match=r"suffix '.xml'; name one of"):
+    with pytest.raises(FormatError, match=r"suffix '.xml'.*'node-link'"):
         write(oracle.zoo(), tmp_path / "x.xml")
 
 
 def test_classes_are_a_list(file):
     with pytest.raises(FormatError, match="classes is a list of names, got 'cat'"):
         read(file({"a": ["b", "c"]}), classes="cat")
-    with pytest.raises(FormatError, match="classes is a list of names, but 1 is no text"):
+    with pytest.raises(FormatError, match="classes is a list of names, but 1 is not text"):
         read(file({"a": ["b", "c"]}), classes=["b", 1])
     with pytest.raises(FormatError, match="wnids is a file or a list of ids, got 3"):
         read(file(original()), wnids=3)
@@ -589,68 +593,58 @@ def test_everything_comes_back(tmp_path_factory, kind, tree):
     assert read(path) == read(path, kind) == read(path, classes=list(tree.classes)) == tree
 
 
+def names_by_class(tree):
+    """The names from the root to each class."""
+    return [
+        [tree.names[node] for node in tree.path_of_class(index)]
+        for index in range(tree.num_classes)
+    ]
+
+
+def nested_of(tree, node=0):
+    return {tree.names[c]: nested_of(tree, c) for c in tree.children[node]} or None
+
+
+def csv_of(tree):
+    text = io.StringIO()
+    csv.writer(text).writerows(names_by_class(tree))
+    return text.getvalue()
+
+
 @pytest.mark.parametrize("kind", ["nested", "paths", "csv"])
 @settings(max_examples=30)
 @given(tree=oracle.trees())
-def test_names_and_order_come_back(tmp_path_factory, kind, tree):
-    path = tmp_path_factory.mktemp("out") / f"x.{'csv' if kind == 'csv' else 'txt'}"
-    names = [sorted(tree.names[c] for c in children) for children in tree.children]
-    if any(len(set(group)) < len(group) for group in names):
-        with pytest.raises(FormatError, match="several nodes named"):
-            write(tree, path, kind)
-        assert not path.exists()
-        return
-    write(tree, path, kind)
+def test_names_and_order_are_read(tmp_path_factory, kind, tree):
+    """Files as earlier releases and other people write them."""
+    nested = {"format": "nbdt-nested", "classes": tree.classes}
+    text = {
+        "nested": json.dumps({**nested, "tree": {tree.names[0]: nested_of(tree)}}),
+        "paths": "".join("/".join(row) + "\n" for row in names_by_class(tree)),
+        "csv": csv_of(tree),
+    }[kind]
+    path = tmp_path_factory.mktemp("in") / f"x.{'csv' if kind == 'csv' else 'txt'}"
+    path.write_text(text)
     found = read(path)
     assert (found.classes, found.names, found.parents) == (tree.classes, tree.names, tree.parents)
-
-
-@pytest.mark.parametrize("root", [None, "thing"])
-@pytest.mark.parametrize("kind", ["nested", "paths", "csv"])
-def test_the_root_comes_back(tmp_path, kind, root):
-    paths = ["a/b", "a/c", "d/e", "d/f"]
-    tree = Hierarchy.from_paths([f"{root}/{path}" if root else path for path in paths])
-    write(tree, tmp_path / "x.csv", kind)
-    assert read(tmp_path / "x.csv", kind) == tree
-
-
-@pytest.mark.parametrize("kind", ["nested", "paths", "csv", "newick"])
-def test_a_star_can_be_written(tmp_path, kind):
-    tree = Hierarchy.from_paths(["a", "b", "c"])
-    write(tree, tmp_path / "x", kind)
-    if kind != "newick":
-        assert read(tmp_path / "x", kind) == tree
 
 
 HARD_NAMES = ["tench, Tinca tinca", "a/b", 'quo"te', "semi;colon", " padded ", "it's", "ünïcode 猫"]
 
 
-@pytest.mark.parametrize("kind", ["nbdt", "node-link", "nested", "csv"])
+@pytest.mark.parametrize("kind", ["nbdt", "node-link"])
 def test_hard_names_come_back(tmp_path, kind):
     tree = Hierarchy.from_paths([("x, y" if i % 2 else "z", n) for i, n in enumerate(HARD_NAMES)])
     write(tree, tmp_path / "x.csv", kind)
-    assert read(tmp_path / "x.csv").classes == tuple(HARD_NAMES)
-
-
-def test_a_slash_is_no_name_on_a_path(tmp_path):
-    tree = Hierarchy.from_paths([("x", "a/b"), ("x", "c")])
-    with pytest.raises(FormatError, match="'a/b' has a slash .*write CSV"):
-        write(tree, tmp_path / "x.txt")
-    assert not (tmp_path / "x.txt").exists()
-
-
-def test_newick(tmp_path):
-    tree = Hierarchy.from_nested({"all": [{"pet's": ["cat", "dog"]}, "car"]})
-    write(tree, tmp_path / "x.nwk")
-    assert (tmp_path / "x.nwk").read_text() == "(('cat','dog')'pet''s','car')'all';\n"
+    assert read(tmp_path / "x.csv") == tree
 
 
 def test_a_suffix_chooses_the_format(tmp_path):
-    tree = oracle.family()
-    for name in ("x.json", "x.txt", "x.CSV"):
-        write(tree, tmp_path / name)
-        assert read(tmp_path / name) == tree
-    assert Hierarchy.load(tmp_path / "x.json") == tree
+    write(oracle.family(), tmp_path / "x.JSON")
+    assert Hierarchy.load(tmp_path / "x.JSON") == oracle.family()
+    for name in ("x.txt", "x.csv", "x.nwk"):  # formats that would lose ids
+        with pytest.raises(FormatError, match=r"'\.(txt|csv|nwk)'.*'nbdt', 'node-link'"):
+            write(oracle.family(), tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_a_deep_tree(tmp_path):
@@ -658,11 +652,6 @@ def test_a_deep_tree(tmp_path):
     for kind in ("nbdt", "node-link"):
         write(tree, tmp_path / kind, kind)
         assert read(tmp_path / kind) == tree
-    write(tree, tmp_path / "newick", "newick")
-    with pytest.raises(FormatError, match="5,000 levels; nested JSON is written up to 200"):
-        write(tree, tmp_path / "x", "nested")
-    with pytest.raises(FormatError, match=r"would have [\d,]+ names in all"):
-        write(tree, tmp_path / "x", "paths")
 
 
 def test_a_path_of_many_parts(file):

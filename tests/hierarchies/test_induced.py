@@ -15,9 +15,9 @@ from torch import nn
 from nbdt import NBDTHead
 from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
+from nbdt.hierarchies import names
 from nbdt.hierarchies.induction.distance import class_distances
 from nbdt.hierarchies.induction.induced import DEFAULTS, LINKAGES, induce
-from nbdt.hierarchies.naming.names import names
 from nbdt.hierarchies.wordnet.database import wordnet
 
 NET = wordnet()

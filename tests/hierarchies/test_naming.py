@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from nbdt import Hierarchy
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.naming.concepts import (
+from nbdt.hierarchies import names, rename
+from nbdt.hierarchies.naming import leaf_label, plural
+from nbdt.hierarchies.wordnet.concepts import (
     MIN_CONTENT,
     MIN_PRECISION,
     VAGUE,
     fitting_concepts,
     hierarchy_synsets,
 )
-from nbdt.hierarchies.naming.labels import plural
-from nbdt.hierarchies.naming.names import leaf_label, names, rename
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.tree.nodes import Node
 from tests.oracle import caterpillar, random_tree

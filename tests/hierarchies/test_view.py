@@ -12,8 +12,9 @@ from rich.console import Console
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies.library import load
 from nbdt.hierarchies.show.drawing import Word, draw, png, svg
-from nbdt.hierarchies.show.html import page
-from nbdt.hierarchies.show.text import LINES, hues, print_tree, save_picture, tree_lines
+from nbdt.hierarchies.show.picture import interactive_page, save_picture
+from nbdt.hierarchies.show.style import hues
+from nbdt.hierarchies.show.text import LINES, print_tree, tree_lines
 
 SMALL = Hierarchy.from_nested(
     {"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"], "ship": None}}
@@ -215,7 +216,7 @@ def test_a_word_ends_where_the_next_may_begin():
 
 
 def test_the_page_refers_to_nothing_outside():
-    text = page(SMALL, "t")
+    text = interactive_page(SMALL, "t")
     assert not re.findall(r"(?:src|href)=|@import|url\(", text)
     assert list(re.findall(r"https?://[^\"'\s]+", text)) == ["http://www.w3.org/2000/svg"]
     assert "default-src 'none'" in text

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbdt.hierarchies import build_wordnet
 from nbdt.hierarchies.wordnet.database import UnknownSynsetError, WordNet, wordnet
 from nbdt.hierarchies.wordnet.file import (
     DATA_FOLDER,
@@ -26,6 +25,9 @@ from nbdt.hierarchies.wordnet.file import (
 )
 from nbdt.hierarchies.wordnet.tree import WordNetTreeError, chosen_parents, from_wnids
 from nbdt.tree.nodes import HierarchyError
+from tests.maintainer_scripts import script
+
+build_wordnet = script("build_wordnet")
 
 DATA = Path(os.environ.get("NBDT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 DEBIAN = Path("/usr/share/wordnet")

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.hierarchies.model_source import DEFAULT_MODEL
+from nbdt.hierarchies.library import DEFAULT_MODEL
 from nbdt.model.saved import bundled, file_hashes
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])

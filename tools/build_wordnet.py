@@ -1,10 +1,10 @@
-"""Builds `data/wordnet-3.0-nouns.bin` from the files of Debian's `wordnet-base`.
+"""Builds `hierarchies/data/wordnet-3.0-nouns.bin` from the files of Debian's `wordnet-base`.
 
     apt-get install wordnet-base
-    python -m nbdt.hierarchies.build_wordnet /usr/share/wordnet hierarchies/data
+    python tools/build_wordnet.py /usr/share/wordnet hierarchies/data
 
-The result depends on the input alone, so two runs give the same bytes. The layout is described
-in `wordnet_file.py`, which reads it.
+The result depends on the input alone, so two runs give the same bytes. `hierarchies/wordnet/file.py`
+reads the file and describes its layout.
 """
 
 import argparse
@@ -17,7 +17,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .wordnet.file import CORE_COLUMNS, FILE_NAME, LEXICON_COLUMNS, LICENSE_NAME, header
+from nbdt.files import write_atomic
+from nbdt.hierarchies.wordnet.file import (
+    CORE_COLUMNS,
+    FILE_NAME,
+    LEXICON_COLUMNS,
+    LICENSE_NAME,
+    header,
+)
 
 HYPERNYM, INSTANCE_HYPERNYM = "@", "@i"
 SYMBOLS = {"hypernym": HYPERNYM, "instance": INSTANCE_HYPERNYM}
@@ -95,16 +102,13 @@ def _edges(synsets: Sequence[Synset], symbol: str) -> tuple[npt.NDArray[np.int64
 
 
 def _pack(values: npt.NDArray[np.int64]) -> bytes:
-    """Zigzag, then one plane a byte of the number: near-constant planes compress to nothing."""
+    """Zigzag-code, then store byte plane by byte plane: near-constant planes compress well."""
     zigzag = ((values << 1) ^ (values >> 63)).astype("<u4")
     return np.ascontiguousarray(zigzag.view("u1").reshape(-1, 4).T).tobytes()
 
 
 def count_hyponyms(synsets: Sequence[Synset]) -> npt.NDArray[np.int64]:
-    """Distinct kinds below each synset, through hypernyms alone: individuals do not count.
-
-    Every kind hands itself up to each of its ancestors once, however many ways lead there.
-    """
+    """Count the distinct kinds below each synset, through hypernyms alone, without individuals."""
     up = {
         synset.offset: [offset for kind, offset in synset.pointers if kind == HYPERNYM]
         for synset in synsets
@@ -174,15 +178,8 @@ def build(source: Path) -> bytes:
     return header(sizes, [len(section) for section in sections]) + b"".join(sections)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Writes beside the target and renames, so that a reader never sees half a file."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds the data file and the licence notice; returns the exit status."""
+    """Build the data file and the licence notice; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -196,8 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (options.source / "data.noun").is_file():
         print(f"no data.noun in {options.source}; install Debian's wordnet-base", file=sys.stderr)
         return 1
-    write(options.target / FILE_NAME, build(options.source))
-    write(options.target / LICENSE_NAME, (read_license(options.source) + "\n").encode("utf-8"))
+    write_atomic(options.target / FILE_NAME, build(options.source))
+    write_atomic(
+        options.target / LICENSE_NAME, (read_license(options.source) + "\n").encode("utf-8")
+    )
     return 0
 
 

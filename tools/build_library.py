@@ -1,7 +1,7 @@
-"""Builds the shipped trees: ``python -m nbdt.hierarchies.build_library [NAME…] [--data DIR]``.
+"""Builds the shipped hierarchies: ``python tools/build_library.py [NAME…] [--data DIR]``.
 
-Each tree is written as data/NAME.json, compressed if it is large, and data/trees.json says where it
-comes from. Without names all are built. Some need the shared data (``--data`` or ``NBDT_DATA``).
+Each is written as hierarchies/data/NAME.json, compressed if it is large; trees.json there records
+the sources. Without names, all are built. Some need the shared data (``--data`` or ``NBDT_DATA``).
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from typing import NamedTuple
 import typer
 
 from nbdt.files import write_atomic
+from nbdt.hierarchies.library import INDEX, ShippedTree
 from nbdt.tree.hierarchy import Hierarchy
 
-from .library import INDEX, ShippedTree
-
-HERE = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "hierarchies" / "data"
 LARGE = 100_000  # bytes
 MOBILENET = "weights/imagenet_mobilenetv2_100_tf2ptq_fp16.pth"
 WORDNET_LICENCE = "WordNet 3.0 licence"
 
 
 class Recipe(NamedTuple):
-    """How one tree is made, and what is said about it."""
+    """How one hierarchy is made, and its provenance."""
 
     title: str
     source: str
@@ -38,16 +37,15 @@ class Recipe(NamedTuple):
 
 def cifar10_wordnet(_data: Path) -> Hierarchy:
     """WordNet over torchvision's names of the CIFAR-10 classes."""
-    from .wordnet.senses import from_wordnet
+    from nbdt.hierarchies import from_wordnet
 
     return from_wordnet(CIFAR10)
 
 
 def cifar10_induced(_data: Path) -> Hierarchy:
     """From the last layer of the bundled model, for the rule that it answers by."""
-    from nbdt.model.model import NBDT
-
-    from .induction.induced import induce
+    from nbdt import NBDT
+    from nbdt.hierarchies import induce
 
     model = NBDT.load("cifar10")
     return induce(model, rule=model.rule)
@@ -55,9 +53,8 @@ def cifar10_induced(_data: Path) -> Hierarchy:
 
 def cifar100_induced(_data: Path) -> Hierarchy:
     """From the last layer of the bundled model, as its recipe induces trees."""
-    from nbdt.model.model import NBDT
-
-    from .induction.induced import induce
+    from nbdt import NBDT
+    from nbdt.hierarchies import induce
 
     model = NBDT.load("cifar100")
     return induce(model, rule=model.rule, linkage="ward", branching=16, semantics=0.4)
@@ -74,7 +71,7 @@ def cifar100_superclasses(data: Path) -> Hierarchy:
 
 def cifar100_wordnet(data: Path) -> Hierarchy:
     """WordNet over the ids that are published for these classes, with their corrections."""
-    from .wordnet.tree import from_wnids
+    from nbdt.hierarchies import from_wnids
 
     record = json.loads((data / "wordnet_imagenet_closure.json").read_text())
     return from_wnids(record["classes"]["cifar100_corrected"], record["class_names"]["cifar100"])
@@ -82,16 +79,15 @@ def cifar100_wordnet(data: Path) -> Hierarchy:
 
 def imagenet1k_wordnet(_data: Path) -> Hierarchy:
     """WordNet over timm's ids and torchvision's names."""
-    from .wordnet.tree import from_wnids
+    from nbdt.hierarchies import from_wnids
 
     return from_wnids(*imagenet_classes())
 
 
 def imagenet1k_induced(data: Path) -> Hierarchy:
     """From the last layer of timm's MobileNetV2, for the rule "marginal"."""
+    from nbdt.hierarchies import induce
     from nbdt.network.weights import class_weights
-
-    from .induction.induced import induce
 
     wnids, names = imagenet_classes()
     weights = class_weights(data / MOBILENET, len(names))
@@ -156,16 +152,16 @@ RECIPES = {
 
 
 def entry(name: str, tree: Hierarchy) -> ShippedTree:
-    """What trees.json says about a tree."""
+    """Return the record of a hierarchy in trees.json."""
     recipe = RECIPES[name]
-    command = f"python -m nbdt.hierarchies.build_library {name}"
+    command = f"python tools/build_library.py {name}"
     return ShippedTree(
         name, recipe.title, tree.num_classes, recipe.source, recipe.licence, command, tree.hash
     )
 
 
 def save(name: str, tree: Hierarchy, folder: Path) -> None:
-    """The tree's file, and no other form of it."""
+    """Write the hierarchy, and remove its file in the other form."""
     text = tree.to_json().encode()
     plain, packed = folder / f"{name}.json", folder / f"{name}.json.xz"
     large = len(text) > LARGE
@@ -174,7 +170,7 @@ def save(name: str, tree: Hierarchy, folder: Path) -> None:
 
 
 def build(names: Sequence[str], data: Path, folder: Path) -> None:
-    """Build these trees into a folder; what its index says about others is kept."""
+    """Build these hierarchies into a folder; its index keeps the records of others."""
     index = folder / INDEX
     records = json.loads(index.read_text(encoding="utf-8")) if index.exists() else []
     known = {record["name"]: record for record in records}
@@ -183,16 +179,16 @@ def build(names: Sequence[str], data: Path, folder: Path) -> None:
         save(name, tree, folder)
         known[name] = entry(name, tree).to_dict()
         typer.echo(f"{name}: {tree!r}, hash {tree.hash[:12]}")
-    kept = [known[name] for name in RECIPES if name in known]
-    write_atomic(index, json.dumps(kept, indent=1) + "\n")
+    ordered = [known[name] for name in RECIPES if name in known]
+    write_atomic(index, json.dumps(ordered, indent=1) + "\n")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RECIPES))
     parser.add_argument("--data", type=Path, default=os.environ.get("NBDT_DATA", "../shared/data"))
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--out", type=Path, default=DATA)
     options = parser.parse_args()
     unknown = sorted({*options.names} - {*RECIPES})
     if unknown:

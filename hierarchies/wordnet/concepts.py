@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -18,18 +18,19 @@ from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
-from ..wordnet.candidates import candidates
-from ..wordnet.database import WordNet, wordnet
-from ..wordnet.lexicon import lemma_key
-from ..wordnet.senses import senses
+from .candidates import candidates
+from .database import WordNet, lemma_key, wordnet
+from .senses import senses
 
 MIN_PRECISION = 0.7
 MIN_RECALL = 0.5
 MIN_LEAVES = 2
-MIN_CONTENT = 0.25  # leaves out artifact, organism, instrumentality and all above them
-VAGUE = ("part", "piece", "article", "unit", "thing", "system", "way")  # these say nothing
-FAMILIARITY = 0.03  # of a word's log count in SemCor against information content: "animal", not
-# "chordate", where both mean the same classes, yet "motor vehicle" and not "container"
+MIN_CONTENT = 0.25  # excludes artifact, organism, instrumentality and all above them
+VAGUE = ("part", "piece", "article", "unit", "thing", "system", "way")  # they describe nothing
+ALTERNATIVE = 0.75  # of the best concept's fit: a node takes no concept that fits worse
+# Weight of a word's log count in SemCor against information content: "animal", not "chordate",
+# where both fit the same classes, but "motor vehicle", not "container".
+FAMILIARITY = 0.03
 
 
 @dataclass(frozen=True)
@@ -52,36 +53,33 @@ class Concept:
 
     @property
     def names(self) -> bool:
-        """Whether the recall suffices for the node to be called by the concept."""
+        """Whether the recall is high enough to name the node after the concept."""
         return self.recall >= MIN_RECALL
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """Best first when sorted."""
+        """Sort key, best first."""
         return (-self.fit, -self.appeal, self.synset)
 
 
 def class_synsets(
     classes: Sequence[str], wnids: Sequence[str | None] | None = None
 ) -> list[int | None]:
-    """The synset of each class: by its id, or all jointly by their names where no ids are given.
-
-    Classes that WordNet does not know are None.
+    """Return the synset of each class by its id or, without ids, jointly by name; None if unknown.
 
     Raises:
-        NBDTError: not one id or None for each class.
+        NBDTError: `wnids` has not one entry for each class.
         UnknownSynsetError: an id that WordNet 3.0 lacks.
     """
     if wnids is not None and len(wnids) != len(classes):
         raise NBDTError(
             f"Expected one WordNet id or None for each of {len(classes)} classes, got {len(wnids)}."
         )
-    found = _wnids_by_name(classes, [None] * len(classes)) if wnids is None else wnids
-    return _synsets(found)
+    return _synsets(_wnids_by_name(classes, [None] * len(classes)) if wnids is None else wnids)
 
 
 def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
-    """The synset of each class: by its leaf's id where WordNet 3.0 has it, else by its name."""
+    """Return the synset of each class: by its leaf's id if WordNet 3.0 has it, else by its name."""
     offsets = set(wordnet().offsets.tolist())
     carried = hierarchy.class_wnids
     known = [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in carried]
@@ -89,7 +87,7 @@ def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
 
 
 def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
-    """`WordNet.index` of all ids at once: a lookup each would take longer than the clustering."""
+    """Look all ids up at once: one by one would take longer than the clustering."""
     net = wordnet()
     shaped = [bool(wnid and WNID.fullmatch(wnid)) for wnid in wnids]
     digits = [
@@ -104,13 +102,13 @@ def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
 
 
 def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | None]:
-    """Fills in the ids of the names that WordNet has, chosen to fit together."""
+    """Fill in ids for the names that WordNet has, chosen jointly."""
     net = wordnet()
     seen = {lemma_key(name) for name, wnid in zip(names, known, strict=True) if wnid}
     asked = []
     for place, name in enumerate(names):
         key = lemma_key(name)
-        # A second class of one spelling would have to be another sense; that is not known.
+        # A second class with the same spelling must have another sense, which is unknown.
         if known[place] or (key and key not in seen and candidates(name, net)):
             asked.append(place)
             seen.add(key)
@@ -120,17 +118,17 @@ def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | 
         i: wnid for i, place in enumerate(asked) if (wnid := known[place])
     }
     report = senses([names[place] for place in asked], overrides)
-    found = dict(zip(asked, report.wnids, strict=True))
-    return [found.get(place) for place in range(len(names))]
+    by_place = dict(zip(asked, report.wnids, strict=True))
+    return [by_place.get(place) for place in range(len(names))]
 
 
 def fitting_concepts(
     hierarchy: Hierarchy, synsets: Sequence[int | None]
 ) -> dict[int, list[Concept]]:
-    """For each inner node the concepts of sufficient precision and content, best first.
+    """Return each inner node's concepts of sufficient precision and content, best first.
 
-    A concept that most leaves of a node share is shared by most leaves of one of its children, so
-    each node need only look at its children's: the work is linear in the tree. Where WordNet
+    If most leaves of a node share a concept, so do most leaves of one of its children. Each node
+    therefore checks only its children's concepts, and the work is linear in the tree. If WordNet
     does not know most of the classes, no node has a concept.
     """
     if 2 * sum(synset is not None for synset in synsets) < len(synsets):
@@ -144,7 +142,7 @@ def fitting_concepts(
             shared[position[1]].add(concept)
     starts = {concept: [position[0] for position in row] for concept, row in under.items()}
     appeal = cache(partial(_appeal, net=net))
-    found: dict[int, list[Concept]] = {}
+    concepts: dict[int, list[Concept]] = {}
     for node in reversed(hierarchy.inner_nodes):
         counts = {
             concept: _count(starts[concept], spans[node])
@@ -153,27 +151,27 @@ def fitting_concepts(
         size = len(spans[node])
         shared[node] = {c for c, count in counts.items() if count >= MIN_PRECISION * size}
         rows = [_concept(c, counts[c], size, len(starts[c]), appeal(c)) for c in shared[node]]
-        found[node] = sorted(
+        concepts[node] = sorted(
             (row for row in rows if row.precision * size > MIN_LEAVES - 0.5),
             key=lambda row: row.rank,
         )
-    return found
+    return concepts
 
 
 def _classes_by_concept(
     synsets: Sequence[int | None], hierarchy: Hierarchy, net: WordNet
 ) -> dict[int, list[tuple[int, int]]]:
-    """(depth-first position, leaf) of the classes below each concept worth naming, ascending."""
+    """Return (depth-first position, leaf) of the classes below each useful concept, ascending."""
     known = [index for index, synset in enumerate(synsets) if synset is not None]
     pairs = net.closure([synset for synset in synsets if synset is not None])
     vague = [sense for word in VAGUE for sense in net.senses(word) if net.name(sense) == word]
     kept = net.information_content[pairs.synset] >= MIN_CONTENT
     kept &= ~np.isin(pairs.synset, vague)
-    found: dict[int, list[tuple[int, int]]] = {}
+    by_concept: dict[int, list[tuple[int, int]]] = {}
     for row, concept in zip(pairs.row[kept].tolist(), pairs.synset[kept].tolist(), strict=True):
         leaf = hierarchy.leaf_nodes[known[row]]
-        found.setdefault(concept, []).append((hierarchy.spans[leaf].start, leaf))
-    return {concept: sorted(leaves) for concept, leaves in found.items()}
+        by_concept.setdefault(concept, []).append((hierarchy.spans[leaf].start, leaf))
+    return {concept: sorted(leaves) for concept, leaves in by_concept.items()}
 
 
 def _count(positions: list[int], span: range) -> int:
@@ -185,14 +183,14 @@ def _concept(synset: int, count: int, size: int, total: int, appeal: float) -> C
 
 
 def _appeal(synset: int, net: WordNet) -> float:
-    """Content and familiarity: of several right names the exact one that people know."""
+    """Return a score that prefers specific and familiar concepts."""
     content = float(net.information_content[synset])
     return content + FAMILIARITY * math.log1p(familiarity(synset))
 
 
 @cache
 def familiarity(synset: int) -> int:
-    """How often SemCor's annotators met the synset under the most usual of its words."""
+    """Return how often SemCor uses the synset, by the most usual of its words."""
     net = wordnet()
     return max(
         net.tag_counts(lemma)[net.senses(lemma).index(synset)] for lemma in net.lemmas(synset)
@@ -200,11 +198,56 @@ def familiarity(synset: int) -> int:
 
 
 def hypernyms_of(synsets: Iterable[int]) -> dict[int, frozenset[int]]:
-    """Strict ancestors of each synset."""
+    """Return the strict ancestors of each synset."""
     unique = np.array(sorted(set(synsets)), dtype=np.int64)
     pairs = wordnet().closure(unique)
     starts = np.searchsorted(pairs.row, np.arange(1, len(unique)))
     rows = np.split(pairs.synset, starts) if len(unique) else []
     return {
-        own: frozenset(row.tolist()) - {own} for own, row in zip(unique.tolist(), rows, strict=True)
+        synset: frozenset(row.tolist()) - {synset}
+        for synset, row in zip(unique.tolist(), rows, strict=True)
     }
+
+
+def assign_concepts(
+    hierarchy: Hierarchy, fitting: Mapping[int, Sequence[Concept]]
+) -> dict[int, Concept]:
+    """Give each concept to at most one node, best fits first; return the concept of each node.
+
+    No node gets a concept that is broader than that of a node above it, nor one that fits all
+    leaves of its parent: "chordate" and "vertebrate" as siblings would not tell two groups apart.
+    """
+    shared = {
+        node: {concept.synset for concept in row if concept.precision == 1}
+        for node, row in fitting.items()
+    }
+    pairs = [
+        (concept.rank, node, concept)
+        for node, row in fitting.items()
+        for concept in row
+        if concept.names
+        and concept.fit >= ALTERNATIVE * row[0].fit
+        and (node == 0 or concept.synset not in shared[hierarchy.parents[node]])
+    ]
+    above = hypernyms_of({concept.synset for _, _, concept in pairs})
+    spans = hierarchy.spans
+    assigned: dict[int, Concept] = {}
+    owner: dict[int, int] = {}
+    narrower: dict[int, list[int]] = {}  # owners of the concepts below each concept
+
+    def is_above(high: int, low: int) -> bool:
+        return spans[low].start in spans[high] and len(spans[high]) > len(spans[low])
+
+    for _, node, concept in sorted(pairs, key=lambda pair: pair[:2]):
+        broader = [owner[other] for other in above[concept.synset] if other in owner]
+        if (
+            node not in assigned
+            and concept.synset not in owner
+            and not any(is_above(node, other) for other in broader)
+            and not any(is_above(other, node) for other in narrower.get(concept.synset, ()))
+        ):
+            assigned[node] = concept
+            owner[concept.synset] = node
+            for other in above[concept.synset]:
+                narrower.setdefault(other, []).append(node)
+    return assigned
