@@ -97,7 +97,7 @@ def test_a_given_hierarchy_is_used_if_its_classes_are_the_models(small, tmp_path
     again = from_classifier("timm:small_convnet", weights=path, hierarchy=model.hierarchy)
     assert again.hierarchy == model.hierarchy
     few = Hierarchy.from_paths(["animal/cat", "animal/dog", "car"])
-    with pytest.raises(NBDTError, match="1000 classes apart, the hierarchy has 3"):
+    with pytest.raises(NBDTError, match="1000 classes, the hierarchy has 3"):
         from_classifier("timm:small_convnet", weights=path, hierarchy=few)
     classes = list(model.hierarchy.classes)
     classes[0], classes[1] = classes[1], classes[0]
@@ -203,7 +203,7 @@ def test_open_model_says_what_to_write_instead(tmp_path):
         open_model("resnet101")
     with pytest.raises(NBDTError, match="Did you mean 'cifar10'"):
         open_model("cifar11")
-    with pytest.raises(NBDTError, match="'cifar10' is a saved model, which has its own"):
+    with pytest.raises(NBDTError, match="'cifar10' is a saved model"):
         open_model("cifar10", tmp_path / "w.pth")
     with pytest.raises(NBDTError, match="There is no weights file"):
         open_model("timm:resnet18", tmp_path / "w.pth")
