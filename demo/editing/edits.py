@@ -19,7 +19,7 @@ from nbdt.hierarchies.edit.record import (
     check_kind,
 )
 from nbdt.hierarchies.edit.stack import EditStack
-from nbdt.hierarchies.naming.concepts import fitting_concepts, hierarchy_synsets
+from nbdt.hierarchies.wordnet.concepts import fitting_concepts, hierarchy_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import MAX_NAME, Node, short
