@@ -1,4 +1,4 @@
-"""Slow float64 twins of the core, written from the definitions, and trees to try them on."""
+"""Slow float64 reference implementations of the core, written from the definitions, and trees to try them on."""
 
 import hashlib
 import itertools

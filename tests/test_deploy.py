@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,9 @@ KEYS = {
     "hf_oauth", "disable_embedding", "startup_duration_timeout", "custom_headers", "preload_from_hub",
 }  # fmt: skip
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def instructions():
@@ -70,18 +76,19 @@ def test_the_image_holds_every_folder_of_the_package():
     assert folders | {"README.md", "LICENSE", "pyproject.toml"} <= copied
 
 
-def test_the_image_is_slim_pinned_and_run_by_nobody_in_particular():
-    assert given("FROM") == ["python:3.11-slim"]
+def test_the_image_is_pinned_and_not_run_as_root():
+    (base,) = given("FROM")
+    assert re.fullmatch(r"python:3\.1[1-3]\S*", base)
     installs = [text for text in given("RUN") if "pip install" in text]
     assert all("-c constraints.txt" in text for text in installs)
     extras = re.search(r"\.\[([\w,]+)\]", installs[-1])[1].split(",")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert set(extras) <= project["project"]["optional-dependencies"].keys()
+    assert set(extras) <= PROJECT["optional-dependencies"].keys()
     order = [instruction for instruction, _ in instructions()]
-    assert given("USER") == ["nbdt"]
+    (user,) = given("USER")
+    assert user != "root"
     assert order.index("USER") > max(i for i, name in enumerate(order) if name == "RUN")
-    assert given("VOLUME") == ["/data"]
-    assert any("chown nbdt:nbdt /data" in text for text in given("RUN"))
+    for volume in given("VOLUME"):
+        assert any(f"chown {user}:{user} {volume}" in text for text in given("RUN"))
 
 
 def test_the_images_command_is_one_that_exists():
@@ -93,13 +100,13 @@ def test_the_images_command_is_one_that_exists():
     flags = dict(zip(words[1::2], words[2::2], strict=True))
     assert flags.keys() <= options()
     assert given("EXPOSE") == [flags["--port"]]
-    assert flags["--store"].startswith("/data/")
+    assert flags["--store"].startswith(tuple(f"{volume}/" for volume in given("VOLUME")))
 
 
 def test_the_health_check_is_python_that_asks_the_right_address(monkeypatch):
     (text,) = given("HEALTHCHECK")
     words = command(text[text.index("[") :])
-    assert words[:2] == ["python", "-c"]
+    assert words[1] == "-c"
     asked = []
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: asked.append(url))
     exec(compile(words[2], "HEALTHCHECK", "exec"), {})
@@ -121,21 +128,18 @@ def test_the_spaces_header_is_what_spaces_read():
         line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line
     )
     assert (found["sdk"], found["sdk_version"]) == ("gradio", pins["gradio"])
-    assert found["python_version"] == "3.11"
+    assert Version(found["python_version"]) in SpecifierSet(PROJECT["requires-python"])
     assert text.strip()
 
 
 def test_the_spaces_requirements_are_the_projects():
-    from packaging.requirements import Requirement
-
     lines = (SPACE / "requirements.txt").read_text().splitlines()
     wanted = [Requirement(line) for line in lines if not line.startswith("-")]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    own = {Requirement(line).name: Requirement(line) for line in project["dependencies"]}
+    declared = {Requirement(line).name: Requirement(line) for line in PROJECT["dependencies"]}
     for requirement in wanted[:-1]:
-        assert requirement.specifier == own[requirement.name].specifier
-    assert wanted[-1].name == project["name"]
-    assert wanted[-1].extras <= project["optional-dependencies"].keys()
+        assert requirement.specifier == declared[requirement.name].specifier
+    assert wanted[-1].name == PROJECT["name"]
+    assert wanted[-1].extras <= PROJECT["optional-dependencies"].keys()
 
 
 def test_the_spaces_command_follows_its_variables(monkeypatch, tmp_path):
@@ -143,11 +147,11 @@ def test_the_spaces_command_follows_its_variables(monkeypatch, tmp_path):
     exec(compile((SPACE / "app.py").read_text(), "app.py", "exec"), scope)
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "NBDT_USER"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NBDT_MODEL", "somebody/model")
+    monkeypatch.setenv("NBDT_MODEL", "someone/model")
     scope["KEPT"] = os.fspath(tmp_path / "none")
     words = scope["arguments"]()
     assert words[:5] == ["demo", "--host", "0.0.0.0", "--port", "7860"]
-    assert words[5:] == ["--store", "none", "--model", "somebody/model"]
+    assert words[5:] == ["--store", "none", "--model", "someone/model"]
     scope["KEPT"] = os.fspath(tmp_path)
     assert f"{tmp_path}/corrections.sqlite" in scope["arguments"]()
     assert {word for word in words if word.startswith("--")} <= options()

@@ -1,4 +1,4 @@
-"""The house: which room may import which, and what an import loads."""
+"""The layout: which folder may import which, and what an import loads."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {  # each room and the rooms it may import from, itself aside
+FOLDERS = {  # each folder and the folders it may import from, itself aside
     "nbdt": set(),
     "hierarchies": {"nbdt"},
     "train": {"nbdt", "hierarchies"},
@@ -42,7 +42,7 @@ EXTRAS = {
     "train": ["train"],
     "explain": ["scale"],
     "demo": ["demo"],
-}  # the extras whose libraries a room may use
+}  # the extras whose libraries a folder may use
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
@@ -50,8 +50,10 @@ DISTRIBUTIONS = {
 }
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
-PACKAGE = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-AROUND = [path for room in ("tests", "benchmarks", "tools") for path in (ROOT / room).rglob("*.py")]
+PACKAGE = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+AROUND = [
+    path for folder in ("tests", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")
+]
 
 
 class Import(NamedTuple):
@@ -94,47 +96,47 @@ def imports(path):
             yield Import(package_of(path) + name if name[0] == "." else name, False, node.lineno)
 
 
-def room_of(module):
-    """The room a module of this package lives in; None for other packages."""
+def folder_of(module):
+    """The folder a module of this package is in; None for other packages."""
     first, second, *_ = [*module.split("."), ""]
     if first != "nbdt":
         return None
-    return second if second in ROOMS else "nbdt"
+    return second if second in FOLDERS else "nbdt"
 
 
 def where(path, line):
     return f"{path.relative_to(ROOT)}:{line}"
 
 
-def test_every_room_has_code():
-    assert {path.relative_to(ROOT).parts[0] for path in PACKAGE} == set(ROOMS)
+def test_every_folder_has_code():
+    assert {path.relative_to(ROOT).parts[0] for path in PACKAGE} == set(FOLDERS)
 
 
-def test_rooms_import_only_the_rooms_below():
+def test_folders_import_only_the_folders_below():
     wrong = []
     for path in PACKAGE:
         here = path.relative_to(ROOT).parts[0]
         for found in imports(path):
-            there = room_of(found.module)
-            if there not in {None, here, *ROOMS[here]}:
+            there = folder_of(found.module)
+            if there not in {None, here, *FOLDERS[here]}:
                 wrong.append(f"{where(path, found.line)} {here} imports {there}")
     assert not wrong
 
 
-def test_imports_are_relative_inside_a_room_and_absolute_across():
+def test_imports_are_relative_inside_a_folder_and_absolute_across():
     wrong = []
     for path in PACKAGE:
         here = path.relative_to(ROOT).parts[0]
         for found in imports(path):
-            there = room_of(found.module)
+            there = folder_of(found.module)
             if there is not None and found.relative != (there == here):
                 wrong.append(f"{where(path, found.line)} {found.module}")
     assert not wrong
 
 
-def test_no_room_is_imported_by_its_bare_name():
+def test_no_folder_is_imported_by_its_bare_name():
     """``import train`` works in a checkout at best."""
-    bare = ROOMS.keys() - {"nbdt"}
+    bare = FOLDERS.keys() - {"nbdt"}
     wrong = [
         f"{where(path, found.line)} {found.module}"
         for path in [*PACKAGE, *AROUND]
@@ -193,11 +195,11 @@ def test_nothing_unpickles():
             if not isinstance(call, ast.Call):
                 continue
             called = ast.unparse(call.func)
-            told = {given.arg: ast.unparse(given.value) for given in call.keywords}
+            options = {given.arg: ast.unparse(given.value) for given in call.keywords}
             if (  # published weights come as .pth; this reads their tensors and nothing else
-                (called == "torch.load" and told.get("weights_only") != "True")
+                (called == "torch.load" and options.get("weights_only") != "True")
                 or called == "torch.save"
-                or told.get("allow_pickle", "False") != "False"
+                or options.get("allow_pickle", "False") != "False"
             ):
                 wrong.append(f"{where(path, call.lineno)} {ast.unparse(call)}")
     assert not wrong
@@ -273,7 +275,7 @@ def loaded(code, folder):
         ("import nbdt.hierarchies, nbdt.train, nbdt.explain, nbdt.demo", HEAVY),
         ("from nbdt.train import TreeSupervisionLoss", HEAVY - {"torch", "numpy"}),
     ],
-    ids=["package", "names", "help", "hierarchy", "use", "head", "rooms", "loss"],
+    ids=["package", "names", "help", "hierarchy", "use", "head", "folders", "loss"],
 )
 def test_an_import_loads_only_what_it_needs(code, unwanted, tmp_path):
     assert loaded(code, tmp_path) & unwanted == set()
@@ -296,8 +298,8 @@ def test_every_public_name_can_be_had():
 @pytest.mark.parametrize("package", ["nbdt", "nbdt.hierarchies", "nbdt.train", "nbdt.explain"])
 def test_no_module_hides_what_its_package_offers(package):
     """A submodule called like a function would take its place once it is imported."""
-    room = ROOT / ("nbdt" if package == "nbdt" else package.removeprefix("nbdt."))
-    modules = {path.stem for path in room.glob("*.py")} - {"__init__", "__main__"}
+    folder = ROOT / ("nbdt" if package == "nbdt" else package.removeprefix("nbdt."))
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     offered = set(importlib.import_module(package).__all__)
     assert offered & modules <= {"edit", "formats"}  # offered as modules
 

@@ -65,18 +65,18 @@ def test_the_attached_model_is_log_softmax_of_its_own_logits(kind):
         assert torch.allclose(model(images), logits.log_softmax(1), atol=1e-5)
         with flat(model):
             assert torch.equal(model(images), logits)
-        twin = copy.deepcopy(model)
+        duplicate = copy.deepcopy(model)
         detach(model)
         found = dict(model.named_modules())
         assert list(found) == list(parts)
         assert all(found[name] is part for name, part in parts.items())
         assert list(model.state_dict()) == keys
         assert torch.equal(model(images), logits)
-        assert torch.allclose(twin(images), logits.log_softmax(1), atol=1e-5)
-        assert torch.allclose(detach(twin)(images), logits, atol=1e-5)
+        assert torch.allclose(duplicate(images), logits.log_softmax(1), atol=1e-5)
+        assert torch.allclose(detach(duplicate)(images), logits, atol=1e-5)
 
 
-class Twins(nn.Module):
+class Distilled(nn.Module):
     """Two heads whose answers are averaged, as in distilled transformers."""
 
     def __init__(self):
@@ -183,7 +183,7 @@ class Answer(nn.Module):
 
 
 @pytest.mark.parametrize("rule", ["marginal", "representative"])
-@pytest.mark.parametrize("make", [Twins, Shared, Own, Averaged, Early, Twice, Scaled, Adapted])
+@pytest.mark.parametrize("make", [Distilled, Shared, Own, Averaged, Early, Twice, Scaled, Adapted])
 def test_an_example_shows_where_the_logits_come_from(make, rule):
     torch.manual_seed(0)
     model, x = make().train(), torch.randn(3, 5)
@@ -241,12 +241,12 @@ def test_a_scripted_model_is_refused():
 @pytest.mark.parametrize(
     ("make", "layer"),
     [
-        (Twins, None),
+        (Distilled, None),
         (Shared, None),
         (Own, ""),
         (lambda: nn.Sequential(nn.Linear(5, 11), nn.ReLU()), None),
         (lambda: nn.Sequential(nn.Linear(5, 11), nn.ReLU(), nn.Linear(11, 11)), None),
-        (Twins, ""),
+        (Distilled, ""),
     ],
 )
 def test_wherever_the_logits_come_from(make, layer, rule):
@@ -266,7 +266,7 @@ def test_wherever_the_logits_come_from(make, layer, rule):
     assert torch.equal(model(x), logits)
 
 
-@pytest.mark.parametrize("make", [Twins, Shared])
+@pytest.mark.parametrize("make", [Distilled, Shared])
 def test_weights_go_through_a_file_and_to_other_types(make):
     torch.manual_seed(0)
     model, other = (attach(make().eval(), TREE, rule="representative") for _ in range(2))
@@ -310,8 +310,8 @@ def test_a_softmax_beside_the_layer_is_seen_and_a_named_layer_is_taken():
     ("make", "options", "message"),
     [
         (Own, {}, "inside Own with 11 outputs.*found none.*layer=''"),
-        (Twins, {"layer": "haed"}, "no module 'haed'. Did you mean 'head'"),
-        (Twins, {"layer": "body"}, "linear layer has 6 outputs, the hierarchy 11"),
+        (Distilled, {"layer": "haed"}, "no module 'haed'. Did you mean 'head'"),
+        (Distilled, {"layer": "body"}, "linear layer has 6 outputs, the hierarchy 11"),
     ],
 )
 def test_errors_say_what_to_do(make, options, message):

@@ -139,12 +139,12 @@ def test_a_state_without_hash_is_incomplete():
 @pytest.mark.parametrize("rule", oracle.RULES)
 def test_copies_answer_alike_and_share_nothing(rule):
     head = head_on(rule)
-    twin = copy.deepcopy(head)
-    assert torch.equal(twin(features()), head(features()))
-    assert twin.paths(features()) == head.paths(features())
+    duplicate = copy.deepcopy(head)
+    assert torch.equal(duplicate(features()), head(features()))
+    assert duplicate.paths(features()) == head.paths(features())
     with torch.no_grad():
-        twin.linear.weight.zero_()
-    assert not torch.equal(twin(features()), head(features()))
+        duplicate.linear.weight.zero_()
+    assert not torch.equal(duplicate(features()), head(features()))
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)

@@ -90,13 +90,13 @@ def test_score_maps_are_complete_in_float32():
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_entropies_equal_the_twin(tree):
+def test_entropies_equal_the_reference(tree):
     h = TREES[tree]()
     layer = Layer(h.num_classes)
     found = entropies(score_coefficients(layer.logits, all_nodes(h), TreeIndex(h), "marginal"))
     for node in range(1, h.num_nodes):
-        twin = oracle.entropy(h, layer.logits.numpy(), node)
-        assert np.abs(found[:, node - 1].numpy() - twin).max() < 1e-9
+        expected = oracle.entropy(h, layer.logits.numpy(), node)
+        assert np.abs(found[:, node - 1].numpy() - expected).max() < 1e-9
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)

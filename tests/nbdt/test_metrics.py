@@ -1,4 +1,4 @@
-"""Figures of merit against their slow twins, and what they refuse."""
+"""Figures of merit against their slow reference implementations, and what they refuse."""
 
 import pytest
 import torch
