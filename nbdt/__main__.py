@@ -1,4 +1,4 @@
-"""The command ``nbdt``: a list of names; each is loaded from its own room when it is called."""
+"""The command ``nbdt``: names of commands; each is loaded from its package when it is called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from . import __version__
 from .errors import NBDTError
 
-# Name: where its Typer app lives, what it does, and the extra that brings its libraries.
+# Name: the module of its Typer app, what it does, and the extra that installs its libraries.
 COMMANDS = {
     "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
     "evidence": (
@@ -46,8 +46,8 @@ COMMANDS = {
 }
 
 
-class _Rooms(TyperGroup):
-    """Lists commands without importing them; imports the one that runs."""
+class _Commands(TyperGroup):
+    """List commands without importing them; import the one that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -81,7 +81,7 @@ def _show_version(wanted: bool) -> None:
 
 
 # Plain help: formatting it with rich would take half of the time to the first line.
-app = typer.Typer(cls=_Rooms, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""What a person said was wrong with an answer: frozen records, as JSON lines."""
+"""Corrections of answers by a person: frozen records, stored as JSON lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Box = tuple[float, float, float, float]
 
 
 class CorrectionError(NBDTError):
-    """A record that cannot be a correction. The message names the field and the remedy."""
+    """A record that is no valid correction; the message names the field and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Correction:
 
     - ``step``: "at *node* this should have gone to *child*";
     - ``label``: "this is a *label*";
-    - ``region``: "at *node*, what lies in *region* is irrelevant"; with `child`, for the decision
+    - ``region``: "at *node*, what is in *region* is irrelevant"; with `child`, for the decision
       for that child, else for whichever child the model chooses there.
 
     Nodes are named by their id, which renaming and other edits keep.
@@ -60,7 +60,7 @@ class Correction:
             saw, `Preprocessing.frame`.
         model: `model_hash` of the model that answered.
         hierarchy: `Hierarchy.hash` of its tree.
-        time: of the statement, ISO 8601 with a time zone; now, if it is left out.
+        time: of the statement, ISO 8601 with a time zone; by default now.
         note: anything else.
 
     Raises:
@@ -95,14 +95,14 @@ class Correction:
         _check_time(self.time)
 
     def to_json(self) -> str:
-        """One line of JSON, without the fields that are empty."""
+        """Return one line of JSON, without empty fields."""
         content = {key: value for key, value in asdict(self).items() if value not in (None, "")}
         record = {"format": FORMAT, "version": VERSION, **content}
         return json.dumps(record)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Correction:
-        """The inverse of `to_json`.
+        """Read a line that `to_json` returned.
 
         Raises:
             CorrectionError: not such a line, or one that a newer version wrote.
@@ -199,9 +199,9 @@ def _check_time(value: object) -> None:
 
 
 def picture_hash(image: Image.Image) -> str:
-    """SHA-256 over size and RGB pixels of a photograph as `nbdt.images.image.open_image` gives it.
+    """Return the SHA-256 over size and RGB pixels of a photograph that `open_image` opened.
 
-    Not over the file: a copy without its metadata is still the same photograph.
+    The file itself does not count: a copy without its metadata is the same photograph.
     """
     rgb = image.convert("RGB")
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
@@ -213,9 +213,9 @@ def picture_hash(image: Image.Image) -> str:
 
 
 def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
-    """All corrections of a file of JSON lines, in order; empty lines are skipped.
+    """Read all corrections of a file of JSON lines, in order; skip empty lines.
 
-    A last line that is not whole, because its writer was killed, is left out.
+    An incomplete last line, whose writer was killed, is left out.
 
     Raises:
         CorrectionError: a line is no correction: the message says which.
@@ -237,8 +237,8 @@ def write_corrections(
 ) -> None:
     """Write corrections as JSON lines, after those in the file already or instead of them.
 
-    What is appended is one write, flushed to the disk; a half line that a killed writer left is cut
-    off first. Replacing writes aside and renames.
+    Appending is one write, flushed to the disk, after cutting off a half line that a killed writer
+    left. Replacing is atomic.
 
     Raises:
         OSError: the file cannot be written; what was in it is kept.
@@ -257,7 +257,7 @@ def write_corrections(
 
 
 def _line_end(file: Any) -> bytes:
-    """What completes the last line of a file, once a half one is cut off."""
+    """Cut off a half last line; return the line end that a whole one lacks."""
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - 4 * MAX_LINE)
     file.seek(start)

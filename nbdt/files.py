@@ -1,4 +1,4 @@
-"""Writing so that a reader sees the old content or the new, never a half."""
+"""Write files and folders atomically, check our own files, and make file names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from .errors import NBDTError
 
-LONGEST_STEM = 150  # bytes of a file name that is made from another, before its endings
+LONGEST_STEM = 150  # bytes of a derived file name, before its endings
 
-# What reading an .npz that is damaged or was made to do harm can raise.
+# What reading a damaged or malicious .npz can raise.
 NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile,
               zlib.error)  # fmt: skip
 
@@ -43,14 +43,14 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 def check_new(path: str | os.PathLike[str]) -> None:
-    """Raises NBDTError if there is anything at `path`: what takes long asks before it starts."""
+    """Raise NBDTError if `path` exists; long work checks this before it starts."""
     if os.path.lexists(path):
         raise NBDTError(f"{os.fspath(path)!r} exists already; name a new folder.")
 
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to write to, which becomes `path` when the block ends, and is gone if it fails.
+    """Yield a folder that becomes `path` when the block ends and is removed if the block fails.
 
     Raises:
         NBDTError: `path` exists.
@@ -74,7 +74,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def check_record(
     record: object, path: object, form: str, version: int, error: type[NBDTError] = NBDTError
 ) -> dict[str, Any]:
-    """The JSON object that one of our files holds, once it says what it is.
+    """Return the JSON object of one of our files if its format and version are right.
 
     Raises:
         NBDTError: or `error`; no object, another "format", or a version that this release does not
@@ -91,10 +91,10 @@ def check_record(
 
 
 def free_name(reference: str, taken: set[str], ending: str = "") -> str:
-    """A file name for what belongs to `reference`, without its own ending and with `ending`.
+    """Return a new file name made from `reference`, with `ending` instead of its own.
 
-    Characters that some system forbids become underscores. The name is added to `taken`; one that
-    is there already, in either case, is numbered.
+    Characters that some system forbids become underscores. The name is added to `taken`, and
+    numbered if it is there already in upper or lower case.
     """
     file = os.path.basename(reference) or "image"
     stem = file.rpartition(".")[0] or file
@@ -109,7 +109,7 @@ def free_name(reference: str, taken: set[str], ending: str = "") -> str:
 
 
 def umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
+    """Return the process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

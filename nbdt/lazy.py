@@ -1,4 +1,4 @@
-"""Packages whose names are loaded on first use: importing torch alone takes seconds."""
+"""Public names that are loaded on first use: importing torch alone takes seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 
 
 def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
-    """A package's ``__getattr__`` (PEP 562) for names, each with the module it lives in.
+    """Return a package's ``__getattr__`` (PEP 562) for names, each with its module.
 
     A name that is its own home is that module; "module:other" exports `other` under the name.
     """

@@ -1,9 +1,9 @@
-"""Makes torchvision importable beside a CPU-only torch.
+"""Make torchvision importable beside a CPU-only torch.
 
 torchvision's wheel on PyPI is built for CUDA. Beside a torch without CUDA its compiled operators
 do not load, and ``import torchvision`` then fails because it attaches shape functions to
-``torchvision::nms``, which does not exist. Declaring that operator and its quantised twin is
-enough: nothing in this project calls either. A torchvision that works is left alone.
+``torchvision::nms``, which does not exist. Declaring that operator and its quantised
+form is enough: nothing in this project calls them. A torchvision that works is left alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Heads in other people's models: `attach`, `detach`, `flat`."""
+"""Put a head into any model: `attach`, `detach`, `flat`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def attach(
     """Put an `NBDTHead` in the place of the model's last linear layer; return the model.
 
     The layer is found by structure, see `nbdt.network.last_layer`: the last linear layer or 1 × 1
-    convolution with one output per class. With an `example` the model is run once, and the layer
-    is the one whose output is the model's: nothing is taken on trust. It is kept inside the head,
-    so that `detach` gives the model back. Where no single layer gives the logits, the head goes on
+    convolution with one output per class. With an `example` the model runs once, and the layer
+    is the one whose output is the model's, without guessing. It is kept inside the head,
+    so that `detach` gives the model back. If no single layer gives the logits, the head goes on
     the model's output, as its submodule `nbdt_head`.
 
     Args:
@@ -39,8 +39,8 @@ def attach(
 
     Raises:
         NBDTError: no such layer, one that a softmax module follows, a model that has a head
-            already, or one that TorchScript made. Without an example, what a model only does in
-            ``forward`` cannot be seen: a softmax, a factor, an average of several calls.
+            already, or one that TorchScript made. Without an example, the search does not see
+            what a model does in ``forward``: a softmax, a factor, an average of several calls.
     """
     if _heads(model):
         raise NBDTError("The model has an NBDTHead already; detach(model) first.")
@@ -48,7 +48,7 @@ def attach(
         raise NBDTError(
             "A TorchScript model cannot be changed; attach to the model it was made of."
         )
-    name = _place(model, hierarchy.num_classes, example) if layer is None else layer
+    name = _find_layer(model, hierarchy.num_classes, example) if layer is None else layer
     linear = find_module(model, name) if name != OUTPUT else nn.Identity()
     head = NBDTHead.from_linear(linear, hierarchy, rule=rule)
     if name == OUTPUT:
@@ -59,7 +59,7 @@ def attach(
 
 
 def detach(model: M) -> M:
-    """Undo `attach`: the very same layer takes its old place. Returns the model.
+    """Undo `attach` by putting the same layer back, and return the model.
 
     Raises:
         NBDTError: the model has no head, or is one.
@@ -76,10 +76,10 @@ def detach(model: M) -> M:
 
 @contextmanager
 def flat(model: nn.Module) -> Iterator[None]:
-    """Inside, the model gives its flat logits: what `TreeSupervisionLoss` takes.
+    """Make the model return flat logits, which `TreeSupervisionLoss` takes, inside the block.
 
-    Works through wrappers such as DistributedDataParallel. One thread at a time: the switch sits
-    on the head.
+    It works through wrappers such as DistributedDataParallel, for one thread at a time: the switch
+    is on the head.
 
     Raises:
         NBDTError: the model has no head.
@@ -95,7 +95,7 @@ def flat(model: nn.Module) -> Iterator[None]:
             head.gives_flat = value
 
 
-def _place(model: nn.Module, num_classes: int, example: Any) -> str:
+def _find_layer(model: nn.Module, num_classes: int, example: Any) -> str:
     if example is None:
         return last_layer(model, num_classes)
     return layer_that_answers(model, num_classes, example)
@@ -115,7 +115,7 @@ def _require_heads(model: nn.Module) -> dict[str, NBDTHead]:
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Everywhere: a model may reach one layer by two names."""
+    """Replace a module everywhere: a model may reach one layer by two names."""
     for name, part in list(model.named_modules(remove_duplicate=False)):
         if part is old:
             parent, _, child = name.rpartition(".")
@@ -138,7 +138,7 @@ def _take_off_output(model: nn.Module) -> None:
 
 
 def _decide_output(model: nn.Module, _inputs: Any, output: Any) -> Tensor:
-    """A forward hook; it finds the head on the model, so that copies use their own."""
+    """Apply the rules, as a forward hook that finds the head on the model: copies use their own."""
     if not isinstance(output, Tensor):
         raise NBDTError(
             f"{type(model).__name__} gives a {type(output).__name__} instead of logits (batch, "

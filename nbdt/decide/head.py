@@ -27,9 +27,9 @@ from .rules import (
 
 
 class DecisionRules(nn.Module):
-    """Class logits in, leaf log-probabilities out; see `nbdt.decide.rules` for the formulas.
+    """A module from class logits to leaf log-probabilities; `nbdt.decide.rules` has the formulas.
 
-    The state dict carries the hierarchy's hash and refuses that of another tree.
+    The state dict has the hierarchy's hash, and loading refuses that of another tree.
 
     Args:
         hierarchy: its class order is the order of the logits.
@@ -51,7 +51,7 @@ class DecisionRules(nn.Module):
         self.register_buffer("hierarchy_hash", digest)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Leaf log-probabilities, (batch, classes) to (batch, classes), float32 or wider.
+        """Return leaf log-probabilities, (batch, classes) to (batch, classes), float32 or wider.
 
         NaN and infinities pass through. Raises NBDTError on another shape.
         """
@@ -63,7 +63,7 @@ class DecisionRules(nn.Module):
         return leaf_log_probs(logits, tree, self.rule)
 
     def hard(self, logits: Tensor) -> Tensor:
-        """Greedy descent: (batch, classes) to (batch,) int64 class indices.
+        """Return the class that greedy descent reaches, (batch, classes) to (batch,) int64.
 
         Raises:
             NBDTError: another shape, or logits that are not finite.
@@ -75,15 +75,13 @@ class DecisionRules(nn.Module):
             return self.tree.class_of_node.index_select(0, nodes)
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """Log-probability of every node among its siblings, in float64 (MPS: float32).
-
-        The root's is 0.
+        """Return the log-probability of every node among its siblings, in float64 (MPS: float32).
 
         Args:
             logits: (batch, classes).
 
         Returns:
-            (batch, nodes), columns as in `Hierarchy.nodes`.
+            (batch, nodes), columns as in `Hierarchy.nodes`; the root's is 0.
 
         Raises:
             NBDTError: another shape, or logits that are not finite.
@@ -98,22 +96,22 @@ class DecisionRules(nn.Module):
             return torch.cat([root, edges[:, self.tree.edge_of_node[1:]]], dim=1)
 
     def paths(self, logits: Tensor, classes: Sequence[int] | Tensor | None = None) -> list[Path]:
-        """For each image the decisions of the greedy descent, or of the path to a given class.
+        """Return for each image the path of the greedy descent, or the path to a given class.
 
         Args:
             logits: (batch, classes).
-            classes: (batch,) class indices whose paths are wanted.
+            classes: (batch,) class indices whose paths to return.
 
         Raises:
             NBDTError: another shape, logits that are not finite, or an unknown class index.
         """
         with torch.inference_mode():
             log_probs = self.log_probs(logits)
-            wanted = self.hard(logits) if classes is None else torch.as_tensor(classes)
+            ends = self.hard(logits) if classes is None else torch.as_tensor(classes)
         rows = log_probs.cpu().numpy()
-        if len(wanted) != len(rows):
-            raise NBDTError(f"Expected {len(rows)} class indices, one an image, got {len(wanted)}.")
-        return [self._path(row, int(index)) for row, index in zip(rows, wanted, strict=True)]
+        if len(ends) != len(rows):
+            raise NBDTError(f"Expected {len(rows)} class indices, one an image, got {len(ends)}.")
+        return [self._path(row, int(index)) for row, index in zip(rows, ends, strict=True)]
 
     def _path(self, log_probs: Any, class_index: int) -> Path:
         if not 0 <= class_index < self.hierarchy.num_classes:
@@ -153,7 +151,7 @@ class DecisionRules(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
+        """Return what ``print(module)`` shows."""
         return f"{self.hierarchy!r}, rule={self.rule!r}"
 
 
@@ -174,21 +172,21 @@ class NBDTHead(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Module, hierarchy: Hierarchy, *, rule: str) -> NBDTHead:
-        """A head around an existing layer, which is used as it is and not copied.
+        """Make a head around an existing layer, which is not copied.
 
         Args:
-            linear: a linear layer or a 1 × 1 convolution; or whatever else gives the logits, where
-                a wrong number of them shows only when it runs.
+            linear: a linear layer or a 1 × 1 convolution, or another module that gives the logits; a
+                wrong number of them then shows only when it runs.
             hierarchy: its classes are the layer's outputs.
             rule: as in `DecisionRules`.
 
         Raises:
             NBDTError: the layer's outputs are not as many as the hierarchy's classes.
         """
-        found = width(linear, "out")
-        if found not in {None, hierarchy.num_classes}:
+        outputs = width(linear, "out")
+        if outputs not in {None, hierarchy.num_classes}:
             raise NBDTError(
-                f"The linear layer has {found} outputs, the hierarchy "
+                f"The linear layer has {outputs} outputs, the hierarchy "
                 f"{hierarchy.num_classes} classes; they must be the same classes in one order."
             )
         head = cls.__new__(cls)
@@ -233,11 +231,11 @@ class NBDTHead(nn.Module):
         return self.linear.bias
 
     def logits(self, features: Tensor) -> Tensor:
-        """Class logits of the flat classifier: (batch, features) to (batch, classes)."""
+        """Return class logits of the flat classifier, (batch, features) to (batch, classes)."""
         return self._rows(self.linear(features))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, features) to (batch, classes): leaf log-probabilities, or logits in `flat`.
+        """Return leaf log-probabilities (batch, classes), or logits inside `flat`, of (batch, features).
 
         On a convolution, (batch, features, 1, 1) to (batch, classes, 1, 1).
 
@@ -252,15 +250,15 @@ class NBDTHead(nn.Module):
         return log_probs if rows is logits else log_probs.reshape(logits.shape)
 
     def hard(self, features: Tensor) -> Tensor:
-        """Greedy descent: (batch, features) to (batch,) int64 class indices."""
+        """Return the class that greedy descent reaches, (batch, features) to (batch,) int64."""
         return self.rules.hard(self.logits(features))
 
     def paths(self, features: Tensor, classes: Sequence[int] | Tensor | None = None) -> list[Path]:
-        """The decisions for each image; see `DecisionRules.paths`."""
+        """Return the path of each image; see `DecisionRules.paths`."""
         return self.rules.paths(self.logits(features), classes)
 
     def _rows(self, logits: Tensor) -> Tensor:
-        """(batch, classes), also from the one position that a convolution on pooled features has."""
+        """Return (batch, classes), also from the one position of a convolution on pooled features."""
         if logits.ndim == 2:
             return logits
         if logits.ndim > 2 and logits.shape[1] * len(logits) == logits.numel():

@@ -20,7 +20,7 @@ from .rules import edge_scores
 
 
 def score_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Derivatives of node scores with respect to the class logits.
+    """Return derivatives of node scores with respect to the class logits.
 
     Args:
         logits: (batch, classes), float32 or wider.
@@ -36,7 +36,7 @@ def score_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str
 
 
 def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Derivatives of ``log p/(1 − p)`` of nodes among their siblings: a decision's coefficients.
+    """Return derivatives of ``log p/(1 − p)`` of nodes among their siblings.
 
     ``c_j − Σ π_c c_c`` over the other siblings ``c``, with ``π`` the softmax of their scores.
 
@@ -50,14 +50,14 @@ def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: 
     edges = tree.edge_of_node[nodes]
     scores = edge_scores(logits, tree, rule).t()[:, None, :]  # (batch, 1, edges)
     rows = torch.arange(len(tree.node_of_edge), device=edges.device)
-    own = rows == edges[..., None]
-    others = (tree.group_of_edge == tree.group_of_edge[edges][..., None]) & ~own
-    weights = own.to(logits.dtype) - scores.masked_fill(~others, -torch.inf).softmax(dim=-1)
+    itself = rows == edges[..., None]
+    others = (tree.group_of_edge == tree.group_of_edge[edges][..., None]) & ~itself
+    weights = itself.to(logits.dtype) - scores.masked_fill(~others, -torch.inf).softmax(dim=-1)
     return _coefficients(weights, logits, tree, rule)
 
 
 def _coefficients(weights: Tensor, logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Class coefficients of ``Σ_e weights_e s_e``; at most one weighted edge above any class.
+    """Return class coefficients of ``Σ_e weights_e s_e``; any class has at most one such edge above.
 
     Args:
         weights: (batch, queries, edges).
@@ -77,7 +77,7 @@ def _coefficients(weights: Tensor, logits: Tensor, tree: TreeIndex, rule: str) -
 
 
 def node_maps(features: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
-    """Raw signed maps at the feature map's own resolution.
+    """Return raw signed maps at the feature map's own resolution.
 
     Args:
         features: (batch, features, height, width), the last feature map before the average pool.
@@ -93,12 +93,12 @@ def node_maps(features: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def offsets(bias: Tensor | None, coefficients: Tensor) -> Tensor:
-    """The part of a score that no position explains, ``Σ c·b``: (batch, queries)."""
+    """Return the part of a score that no position explains, ``Σ c·b``: (batch, queries)."""
     if bias is None:
         return coefficients.new_zeros(coefficients.shape[:-1])
     return coefficients @ bias.to(coefficients.dtype)
 
 
 def entropies(coefficients: Tensor) -> Tensor:
-    """``H(c) = −Σ c log c`` of `marginal` score coefficients, in nats: (batch, queries)."""
+    """Return ``H(c) = −Σ c log c`` of `marginal` score coefficients, in nats: (batch, queries)."""
     return -torch.xlogy(coefficients, coefficients).sum(dim=-1)

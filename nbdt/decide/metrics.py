@@ -1,4 +1,4 @@
-"""How good the answers are: pure functions of predictions and targets."""
+"""Quality of answers: pure functions of predictions and targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..tree.hierarchy import Hierarchy
 
 
 def accuracy(predicted: Tensor, target: Tensor) -> float:
-    """Share of equal entries of two (count,) index tensors.
+    """Return the share of equal entries of two (count,) index tensors.
 
     Raises:
         NBDTError: no entries, or other shapes.
@@ -20,7 +20,7 @@ def accuracy(predicted: Tensor, target: Tensor) -> float:
 
 
 def hierarchical_distance(predicted: Tensor, target: Tensor, hierarchy: Hierarchy) -> Tensor:
-    """How far up the tree one must go for an answer to be right: (count,) int64, in edges.
+    """Return the edges up from each answer to where it is right, (count,) int64.
 
     The height of the lowest common ancestor of two classes, 0 where they are the same. Its mean over
     all answers is the average hierarchical distance, over the wrong ones the severity of mistakes
@@ -34,7 +34,7 @@ def hierarchical_distance(predicted: Tensor, target: Tensor, hierarchy: Hierarch
     for index in (int(values) for pair in (predicted, target) for values in pair.aminmax()):
         if not 0 <= index < hierarchy.num_classes:
             raise NBDTError(f"Expected indices of {hierarchy.num_classes} classes, got {index}.")
-    routes = [hierarchy.path_to(leaf) for leaf in hierarchy.leaf_nodes]
+    routes = [hierarchy.path_of_class(index) for index in range(hierarchy.num_classes)]
     table = torch.full((hierarchy.num_classes, hierarchy.depth + 1), -1)
     for row, route in zip(table, routes, strict=True):
         row[: len(route)] = torch.tensor(route)
@@ -45,7 +45,7 @@ def hierarchical_distance(predicted: Tensor, target: Tensor, hierarchy: Hierarch
 
 
 def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: how far stated probabilities are from the share of right answers.
+    """Return the expected calibration error: how far probabilities are from the share of right answers.
 
     The mean over bins of equal width, by how many answers fall into each, of the difference between
     their mean probability and the share of them that is right (Guo et al., On Calibration of Modern

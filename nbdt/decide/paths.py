@@ -1,4 +1,4 @@
-"""What a person reads: the decisions from the root to a leaf, as frozen results."""
+"""`Decision` and `Path`, the frozen results that a person reads, and percentages in words."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Decision:
     def margin(self) -> float:
         """Log-probability of the chosen child minus the runner-up's, in nats.
 
-        It is negative where the path was asked for and the model would have gone elsewhere.
+        It is negative if the path was asked for and the model would have chosen another child.
         """
         return self.log_probs[self.chosen] - self.log_probs[self.runner_up]
 
     @property
     def log_odds(self) -> float:
-        """``log p/(1 − p)`` of the chosen child: what the decision's map explains."""
+        """``log p/(1 − p)`` of the chosen child; the decision's map explains it."""
         others = [v for i, v in enumerate(self.log_probs) if i != self.chosen]
         most = max(others)
         if not math.isfinite(most):
@@ -76,7 +76,7 @@ class Decision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "node": self.node,
             "node_id": self.node_id,
@@ -126,7 +126,7 @@ class Path:
         return " → ".join(names)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "class": self.class_name,
             "class_index": self.class_index,

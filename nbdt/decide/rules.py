@@ -28,7 +28,7 @@ CHUNK = 2**18  # values of one (edges, batch) buffer: about 1 MB stays in the ca
 
 
 def check_rule(rule: str) -> str:
-    """`rule` itself. Raises NBDTError unless it is 'representative' or 'marginal'."""
+    """Return `rule`. Raises NBDTError unless it is 'representative' or 'marginal'."""
     if rule not in _SCORES:
         raise NBDTError(
             f"Unknown rule {rule!r}; choose 'representative' (mean of class logits, needs "
@@ -38,7 +38,7 @@ def check_rule(rule: str) -> str:
 
 
 def check_logits(logits: Tensor, tree: TreeIndex) -> Tensor:
-    """`logits` (batch, classes) in float32 or float64. Raises NBDTError on another shape or type."""
+    """Return `logits` in float32 or float64. Raises NBDTError on another shape or type."""
     if logits.ndim != 2 or logits.shape[1] != tree.num_classes:
         raise NBDTError(
             f"Expected class logits of shape (batch, {tree.num_classes}), got "
@@ -50,7 +50,7 @@ def check_logits(logits: Tensor, tree: TreeIndex) -> Tensor:
 
 
 def full_precision(logits: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast, where there is one: the rules choose their own precision."""
+    """Return a context without autocast: the rules choose their own precision."""
     kind = logits.device.type
     if torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
@@ -58,14 +58,14 @@ def full_precision(logits: Tensor) -> AbstractContextManager[object]:
 
 
 def check_finite(logits: Tensor) -> None:
-    """Raises NBDTError if an answer would rest on NaN or infinity (skipped while compiling)."""
+    """Raise NBDTError if logits are NaN or infinite (skipped while compiling)."""
     if torch.compiler.is_compiling() or math.isfinite(float(logits.detach().sum())):
         return
     bad = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
     if bad:
         raise NBDTError(
             f"The logits of image {bad[0]} in the batch are not finite ({len(bad)} of "
-            f"{len(logits)} images): no decision can be read from them. Check the input and the "
+            f"{len(logits)} images): they give no decision. Check the input and the "
             "model's weights."
         )
 
@@ -78,7 +78,7 @@ def _mean_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
 
 
 def _logsumexp_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
-    """Level by level from the leaves, each node with its own maximum: exact for any logits."""
+    """Sum level by level from the leaves, each node with its own maximum: exact for any logits."""
     scores = columns[tree.class_of_node.clamp(min=0)]  # inner nodes are overwritten below
     levels = []
     below: Tensor | None = None
@@ -93,7 +93,7 @@ def _logsumexp_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
 
 
 def _family_logsumexp(level: Tensor, family: Tensor) -> Tensor:
-    """logsumexp over siblings: rows of `level` that share a number in `family` (from 0 up)."""
+    """Return logsumexp over siblings: rows of `level` that share a number in `family` (from 0 up)."""
     shape = (int(family[-1]) + 1, level.shape[1])
     index = family[:, None].expand_as(level)
     top = level.new_full(shape, -torch.inf).scatter_reduce(0, index, level.detach(), "amax")
@@ -108,7 +108,7 @@ _SCORES: dict[str, Callable[[Tensor, TreeIndex], Tensor]] = {
 
 
 def edge_scores(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Score of every node but the root.
+    """Return the score of every node but the root.
 
     Args:
         logits: (batch, classes), float32 or float64.
@@ -120,7 +120,7 @@ def edge_scores(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
 
 
 def decide(scores: Tensor, tree: TreeIndex) -> Tensor:
-    """Log-probability of every edge among its siblings: (edges, batch) -> (edges, batch)."""
+    """Return the log-probability of every edge among its siblings, (edges, batch)."""
     runs = []
     for start, groups, size in tree.runs:
         run = scores[start : start + groups * size]
@@ -132,7 +132,7 @@ def decide(scores: Tensor, tree: TreeIndex) -> Tensor:
 
 
 def leaf_log_probs(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Log-probability of each class: the sum of its path's log-probabilities.
+    """Return the log-probability of each class: the sum over its path.
 
     Under `marginal` the product of conditionals telescopes to the flat softmax, so the answer is
     ``log_softmax(logits)`` itself. The result is a valid set of logits: its softmax is itself.
@@ -154,7 +154,7 @@ def _soft(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
 
 
 def _chunks(logits: Tensor, tree: TreeIndex, values: int) -> tuple[Tensor, ...]:
-    """Parts of the batch whose buffers stay in the cache (one part while compiling)."""
+    """Split the batch so that buffers stay in the cache (not while compiling)."""
     size = max(16, values // tree.num_nodes)
     if torch.compiler.is_compiling() or logits.shape[0] <= size or logits.is_cuda:
         return (logits,)
@@ -165,13 +165,13 @@ def _chunks(logits: Tensor, tree: TreeIndex, values: int) -> tuple[Tensor, ...]:
 
 
 def hard_nodes(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Greedy descent from the root: (batch, classes) -> (batch,) node index of the leaf reached."""
+    """Return the leaf that greedy descent reaches: (batch, classes) to (batch,) node indices."""
     runs = [_descend(_ranking(part, tree, rule), tree) for part in _chunks(logits, tree, 4 * CHUNK)]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
 def _ranking(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Anything that ranks siblings as their scores do: (edges, batch)."""
+    """Return values (edges, batch) that rank siblings as their scores do."""
     # Masses rank as their logarithms, and the greedy child keeps at least 1/arity of its parent's,
     # so that nothing on the way underflows unless the tree is both deep and wide.
     if rule == "marginal" and tree.depth * math.log10(tree.max_arity) < 30:
@@ -199,7 +199,7 @@ def _gather_step(current: Tensor, columns: Tensor, flat: Tensor, tree: TreeIndex
 
 
 def _table_step(ranking: Tensor, tree: TreeIndex) -> Callable[..., Tensor]:
-    """Wide groups: rank all of them first, then look up the batch's nodes."""
+    """Rank all groups first, then look up the batch's nodes: for wide groups."""
     best = [
         ranking[run.start : run.start + run.groups * run.size]
         .view(run.groups, run.size, -1)
@@ -223,7 +223,7 @@ def _table_step(ranking: Tensor, tree: TreeIndex) -> Callable[..., Tensor]:
 def path_nll(
     logits: Tensor, target: Tensor, tree: TreeIndex, rule: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``−log p(child | parent)`` of each decision on the way to the target, per image.
+    """Return ``−log p(child | parent)`` of each decision on the path to the target, per image.
 
     Only the sibling groups on the targets' paths are decided, not the whole tree.
 
@@ -234,7 +234,7 @@ def path_nll(
     Returns:
         values: (decisions,) for all images together, image by image, leaf first.
         image: (decisions,) the image that each belongs to.
-        edge: (decisions,) the edge that each one is about.
+        edge: (decisions,) the edge that each one belongs to.
     """
     image, chosen = tree.target_paths(target)
     scores = edge_scores(logits, tree, rule)

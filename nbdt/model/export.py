@@ -1,4 +1,4 @@
-"""A model as one file that runs without this package: ONNX, or torch.export's .pt2.
+"""Export a model as one file that runs without this package: ONNX, or torch.export's .pt2.
 
 The graph takes `images`, (batch, 3, size, size), any batch, and gives
 
@@ -7,7 +7,7 @@ The graph takes `images`, (batch, 3, size, size), any batch, and gives
 - `maps`: (batch, nodes, height, width) log-odds map of every node in closed form (see `nbdt.decide.maps`),
   the root's 0; only for a linear head on an average pool.
 
-Nodes are in the order of the hierarchy's JSON, which lies in the file's metadata with everything
+Nodes are in the order of the hierarchy's JSON, which is in the file's metadata with everything
 else that a consumer needs.
 """
 
@@ -58,11 +58,11 @@ class Export:
 
 
 def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:  # noqa: A002
-    """Write the model to one file, which appears whole or not at all.
+    """Write the model to one file, atomically.
 
     Args:
-        model: stays as it is, also on its device; the file is for any.
-        path: written over if it exists.
+        model: unchanged; the file runs on any device.
+        path: overwritten if it exists.
         format: "onnx" or "torch".
 
     Raises:
@@ -84,7 +84,7 @@ def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:
 
 
 def check_format(format: str) -> None:  # noqa: A002
-    """Raises NBDTError, with the choices, for an unknown format."""
+    """Raise NBDTError, with the choices, for an unknown format."""
     if format not in _WRITERS:
         raise NBDTError(f"Unknown format {format!r}; there are {', '.join(_WRITERS)}.")
 
@@ -113,7 +113,7 @@ class ExportedModel(nn.Module):
         self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.has_maps else 2]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs named above, in float32."""
+        """Return the outputs named above, in float32."""
         backbone = cast(Any, self.backbone)
         feature_map = backbone.forward_features(images)
         features = backbone.forward_head(feature_map, pre_logits=True)
@@ -131,7 +131,7 @@ class ExportedModel(nn.Module):
 
 
 def description(model: NBDT) -> dict[str, str]:
-    """What a consumer needs beside the numbers: text by name, all but the simplest JSON."""
+    """Return what a consumer needs beside the numbers: text or JSON, by name."""
     return {
         "format": "nbdt-export",
         "version": "1",
@@ -185,7 +185,7 @@ def _write_torch(graph: ExportedModel, model: NBDT, path: Path) -> None:
 
 
 def _quietly(write: Callable[[ExportedModel, NBDT, Path], None]) -> Callable[..., None]:
-    """Without the exporters' own talk; what they raise becomes one error that says what to do."""
+    """Silence the exporters, and turn what they raise into one error."""
 
     def quiet(graph: ExportedModel, model: NBDT, path: Path) -> None:
         try:
@@ -208,7 +208,6 @@ _WRITERS = {"onnx": _quietly(_write_onnx), "torch": _quietly(_write_torch)}
 
 
 def _check_writable(target: Path) -> None:
-    """Before minutes of tracing."""
     if target.is_dir():
         raise NBDTError(f"{str(target)!r} is a folder; name a file.")
     if not target.parent.is_dir():
@@ -216,14 +215,14 @@ def _check_writable(target: Path) -> None:
 
 
 def _example(model: NBDT) -> Tensor:
-    """Two images: a tracer takes a batch of one for a constant."""
+    """Return two images: a tracer takes a batch of one for a constant."""
     side = model.preprocess.size
     weight = model.head.linear.weight
     return torch.zeros(2, 3, side, side, device=weight.device, dtype=weight.dtype)
 
 
 class _in_evaluation:  # noqa: N801  a context manager
-    """Evaluation mode for a while, every module's own mode restored."""
+    """Switch to evaluation mode; at the end restore every module's own mode."""
 
     def __init__(self, model: nn.Module) -> None:
         self.training = [part for part in model.modules() if part.training]

@@ -1,4 +1,4 @@
-"""The rules in operations that every runtime has: gathers, sums and softmaxes, level by level.
+"""The rules for export: gathers, sums and softmaxes level by level, which every runtime has.
 
 The fast path of `nbdt.tree.index` sums with kernels that ONNX does not know. Here a level is one padded
 table of children; values are float32, with rows centred first, so that they agree with
@@ -98,7 +98,7 @@ class ExportedTree(nn.Module):
             self.register_buffer(f"parents_{low}", torch.tensor(parents), persistent=False)
 
     def _up(self, of_classes: Tensor, merge: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
-        """Values of all nodes from those of the classes, from the lowest level up."""
+        """Return values of all nodes from those of the classes, from the lowest level up."""
         found: list[Tensor] = []
         for depth in reversed(range(len(self.levels))):
             level = self._level(depth)
@@ -113,7 +113,7 @@ class ExportedTree(nn.Module):
         return level
 
     def scores(self, logits: Tensor) -> list[Tensor]:
-        """(batch, classes) to node scores, each level (batch, nodes)."""
+        """Return node scores of (batch, classes), each level (batch, nodes)."""
         centred = logits - logits.amax(dim=1, keepdim=True)
         if self.rule == "marginal":
             return self._up(
@@ -122,7 +122,7 @@ class ExportedTree(nn.Module):
         return self._up(centred, lambda depth, groups: (groups * self._level(depth).share).sum(2))
 
     def decisions(self, scores: list[Tensor]) -> list[Tensor]:
-        """Log-probabilities among siblings, each level (batch, nodes); the root's is 0."""
+        """Return log-probabilities among siblings, each level (batch, nodes); the root's is 0."""
         found = [torch.zeros_like(scores[0])]
         for depth, below in enumerate(scores[1:]):
             level = self._level(depth)
@@ -131,11 +131,11 @@ class ExportedTree(nn.Module):
         return found
 
     def columns(self, levels: list[Tensor]) -> Tensor:
-        """(batch, nodes, …), as in `Hierarchy.nodes`."""
+        """Join levels to (batch, nodes, …), as in `Hierarchy.nodes`."""
         return torch.cat(levels, dim=1)
 
     def log_probs(self, logits: Tensor, decisions: list[Tensor]) -> Tensor:
-        """Leaf log-probabilities (batch, classes): sums along the paths."""
+        """Return leaf log-probabilities (batch, classes): sums along the paths."""
         if self.rule == "marginal":
             return logits.log_softmax(dim=1)
         sums = [decisions[0]]
@@ -146,7 +146,7 @@ class ExportedTree(nn.Module):
     def log_odds_maps(
         self, class_maps: Tensor, scores: list[Tensor], decisions: list[Tensor]
     ) -> Tensor:
-        """Maps of every node's log-odds: (batch, classes, height, width) to (batch, nodes, …).
+        """Return the map of every node's log-odds: (batch, classes, height, width) to (batch, nodes, …).
 
         A node's map is the mean of its children's, by their number of classes
         (`representative`) or by their probabilities (`marginal`). That of log-odds is the node's
@@ -173,7 +173,7 @@ class ExportedTree(nn.Module):
 
 
 def _others(maps: Tensor, scores: Tensor) -> Tensor:
-    """The mean map of each child's siblings, by their probabilities among themselves.
+    """Return the mean map of each child's siblings, by their probabilities among themselves.
 
     ``(Σ p·map − p_j map_j)/(1 − p_j)`` loses all digits as ``p_j`` nears 1; only the best child
     can exceed a half, so its siblings are averaged on their own.

@@ -1,4 +1,4 @@
-"""What a model is, as a hash: the same weights, settings and tree give the same text anywhere."""
+"""Hashes of models: the same weights, settings and tree give the same text anywhere."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _known: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
 
 
 def model_hash(model: NBDT) -> str:
-    """SHA-256 over everything that decides an answer: weights, preprocessing, hierarchy, rule."""
+    """Return the SHA-256 of what decides an answer: weights, preprocessing, hierarchy, rule."""
     parts = [embedding_hash(model), weights_hash(model.head.linear)]
     return _digest([*parts, model.hierarchy.hash, model.rule])
 
 
 def embedding_hash(model: NBDT) -> str:
-    """SHA-256 over what decides an embedding: an edited hierarchy leaves it as it was."""
+    """Return the SHA-256 of what decides an embedding; an edited hierarchy does not change it."""
     settings = json.dumps(asdict(model.preprocess), sort_keys=True)
     return _digest([weights_hash(model.backbone), model.architecture, settings])
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over the module's state: names, types, shapes and values.
+    """Return the SHA-256 of a module's state: names, types, shapes and values.
 
-    Hashing 45 million weights takes about 0.2 s, so the result is kept while the tensors' places,
-    versions and sums stay the same: writes through ``.data`` pass the version by, and a
-    permutation keeps the sum.
+    Hashing 45 million weights takes about 0.2 s, so the result is cached while the tensors'
+    addresses, versions and sums stay the same. Versions miss writes through ``.data``, and sums
+    miss permutations.
     """
     state = module.state_dict()
     key = [
@@ -54,7 +54,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _version(value: Tensor) -> int:
-    """How often the tensor was written to, where torch counts that."""
+    """Return how often a tensor was written to, if torch counts that."""
     return 0 if value.is_inference() else value._version  # noqa: SLF001
 
 

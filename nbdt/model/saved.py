@@ -1,4 +1,4 @@
-"""The folder of a saved model, hostile until checked; nothing is built before all of it holds.
+"""Read the folder of a saved model, which is hostile until checked.
 
 A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors.
 """
@@ -34,14 +34,14 @@ ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, CARD, PICTURE)
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A checked folder.
+    """The contents of a checked folder.
 
     Attributes:
         root: the folder.
         config: its config.json.
-        hierarchy: the tree, which is the one that the config names.
+        hierarchy: the tree; its hash is the one in the config.
         preprocessing: what turns a photograph into the input.
-        shapes: of the tensors in model.safetensors, by name.
+        shapes: the shapes of the tensors in model.safetensors, by name.
     """
 
     root: Path
@@ -51,17 +51,17 @@ class SavedModel:
     shapes: dict[str, tuple[int, ...]]
 
     def weights(self) -> dict[str, Tensor]:
-        """The tensors of model.safetensors."""
+        """Read the tensors of model.safetensors."""
         return _read_tensors(self.root / WEIGHTS)
 
     def reference(self) -> dict[str, Tensor]:
-        """The tensors of reference.safetensors, if there is one."""
+        """Read the tensors of reference.safetensors, if there is one."""
         path = self.root / REFERENCE
         return _read_tensors(path) if path.exists() else {}
 
 
 def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
-    """Check the folder of a saved model, or of a bundled one.
+    """Check and read the folder of a saved model, or of a bundled one.
 
     Raises:
         NBDTError: no such model; a file that is missing, damaged, not the one that was saved, or a
@@ -83,13 +83,13 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
 
 
 def bundled() -> list[str]:
-    """Names of the models inside the package."""
+    """Return the names of the models inside the package."""
     root = files("nbdt") / "bundled"
     return sorted(item.name for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of tensors in a folder."""
+    """Return the SHA-256 of each file of tensors in a folder."""
     return {name: _sha256(folder / name) for name in TENSOR_FILES if (folder / name).exists()}
 
 
@@ -113,7 +113,7 @@ def _find(folder: str | os.PathLike[str]) -> Path:
 
 
 def _check_files(root: Path) -> None:
-    """Ordinary files that lie in the folder: a link could show or read any file of this machine."""
+    """Require ordinary files inside the folder: a link could expose any file of this machine."""
     inside = root.resolve()
     homes = [inside]
     if inside.parent.name == "snapshots":  # how the Hugging Face cache keeps a download
@@ -163,7 +163,6 @@ def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """From the header alone."""
     try:
         with safe_open(path, framework="pt") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  no mapping
@@ -172,7 +171,7 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
-    """Every file of tensors must be the one whose hash was saved."""
+    """Require each file of tensors to have the hash in the config."""
     unknown = [name for name in hashes if name not in TENSOR_FILES]
     if unknown:
         raise NBDTError(
@@ -186,11 +185,11 @@ def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
                 f"{str(root / name)!r} is not the file that was saved (its SHA-256 differs from the "
                 "one in config.json): it was damaged or replaced. Fetch the model again."
             )
-    untold = [name for name in TENSOR_FILES if (root / name).exists() and name not in hashes]
-    if untold:
+    unhashed = [name for name in TENSOR_FILES if (root / name).exists() and name not in hashes]
+    if unhashed:
         raise NBDTError(
-            f"{str(root / 'config.json')!r} has no SHA-256 of {listed(untold)}: whether it is the file "
-            "that was saved cannot be told. Save or fetch the model again."
+            f"{str(root / 'config.json')!r} has no SHA-256 of {listed(unhashed)}: it cannot be "
+            "checked against the file that was saved. Save or fetch the model again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a classifier makes its logits: found by structure, without running the model."""
+"""Find the layer that gives a classifier's logits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ _RESHAPING = (nn.Identity, nn.Flatten, nn.Unflatten)
 
 
 def last_layer(model: nn.Module, num_classes: int) -> str:
-    """The name of the layer that seems to give the logits: the last linear one that fits.
+    """Return the name of the layer that probably gives the logits.
 
-    That is with an output per class, in the order of registration; `layer_that_answers` runs the
-    model and is sure. Where there is no such linear layer, it is the last 1 × 1 convolution.
-    `OUTPUT` where no single layer gives the logits: the model goes on computing after it
-    (SqueezeNet: ReLU, then a pool), several such layers stand side by side and share the answer
-    (distilled models, CrossViT), or it is a part of an adapter (LoRA).
+    It is the last registered linear layer with an output per class, or else such a 1 × 1
+    convolution. It is `OUTPUT` if no single layer gives the logits: the model computes on after it
+    (SqueezeNet: ReLU, then a pool), several parallel layers share the answer (distilled models,
+    CrossViT), or it is a part of an adapter (LoRA). `layer_that_answers` runs the model and is sure.
 
     Raises:
         NBDTError: no such layer, or one that a softmax follows.
@@ -46,10 +45,10 @@ def last_layer(model: nn.Module, num_classes: int) -> str:
 
 
 def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
-    """As `last_layer`, found by running the model on an example instead of by structure.
+    """Return the same as `last_layer`, found by running the model on an example.
 
     It is the layer with an output per class that runs once and whose output is the model's; `OUTPUT`
-    where there is none and the model gives one tensor. Modes and weights stay as they are.
+    if there is none and the model gives one tensor. Modes and weights stay as they are.
 
     Args:
         model: the classifier.
@@ -57,8 +56,7 @@ def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
         example: the model's argument, or a tuple or mapping of its arguments.
 
     Raises:
-        NBDTError: the model gives no logits (batch, classes), but probabilities say, or logits of
-            several layers inside something else.
+        NBDTError: the model does not return logits (batch, classes), but for instance probabilities.
     """
     output, given = _run_once(model, num_classes, example)
     logits = _logits(output, num_classes)
@@ -83,7 +81,7 @@ def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
 def _run_once(
     model: nn.Module, num_classes: int, example: Any
 ) -> tuple[Any, dict[str, list[Tensor]]]:
-    """The model's output, in evaluation mode, and those of each layer with an output per class."""
+    """Return the model's output, in evaluation mode, and those of each layer that fits."""
     given: dict[str, list[Tensor]] = {}
 
     def kept(name: str) -> Callable[..., None]:
@@ -113,7 +111,7 @@ def _called(model: nn.Module, example: Any) -> Any:
 
 
 def _logits(output: Any, num_classes: int) -> Tensor:
-    """In a model's output: itself, its `logits`, or the first of several."""
+    """Return a model's output itself, its `logits`, or the first of several."""
     if isinstance(output, Mapping):
         found = output.get("logits")
     elif isinstance(output, tuple | list):
@@ -130,7 +128,7 @@ def _logits(output: Any, num_classes: int) -> Tensor:
 
 
 def class_weights(model: nn.Module, num_classes: int) -> Tensor:
-    """(classes, features): the weights of the last layer that has an output per class.
+    """Return the weights (classes, features) of the last layer that has an output per class.
 
     Raises:
         NBDTError: no such layer.
@@ -156,7 +154,7 @@ def _fitting(model: nn.Module, num_classes: int) -> list[str]:
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
-    """The module of that name. Raises NBDTError, with the nearest, if there is none."""
+    """Return the module of that name. Raises NBDTError, with the nearest name, if there is none."""
     known = dict(model.named_modules(remove_duplicate=False))
     if name not in known:
         raise NBDTError(f"{type(model).__name__} has no module {name!r}.{nearest(name, known)}")
@@ -164,7 +162,7 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
 
 
 def width(module: nn.Module, side: str) -> int | None:
-    """Inputs ("in") or outputs ("out") of a linear layer or 1 × 1 convolution, None for others."""
+    """Return the inputs ("in") or outputs ("out") of a linear layer or 1 × 1 convolution, else None."""
     if isinstance(module, nn.Linear):
         return int(getattr(module, f"{side}_features"))
     if isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and module.groups == 1:
@@ -173,7 +171,7 @@ def width(module: nn.Module, side: str) -> int | None:
 
 
 def _after(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """What runs after a module in the Sequentials around it."""
+    """Yield what runs after a module in the Sequentials around it."""
     while name:
         name, _, child = name.rpartition(".")
         around = model.get_submodule(name)
@@ -184,7 +182,7 @@ def _after(model: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 def _registered_after(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """What the modules around a module hold after it, which they probably run after it."""
+    """Yield what the modules around a module register, and so probably run, after it."""
     while name:
         name, _, child = name.rpartition(".")
         children = dict(model.get_submodule(name).named_children())
@@ -202,7 +200,7 @@ def _refuse_squashing(model: nn.Module, name: str, after: list[nn.Module]) -> No
 
 
 def _in_adapter(model: nn.Module, name: str) -> bool:
-    """Whether a module around it adds to a layer that it wraps, as peft's do."""
+    """Return whether a module around it is an adapter of a layer, as peft's are."""
     while name:
         name = name.rpartition(".")[0]
         if name and isinstance(getattr(model.get_submodule(name), "base_layer", None), nn.Module):
@@ -211,7 +209,7 @@ def _in_adapter(model: nn.Module, name: str) -> bool:
 
 
 def _side_by_side(model: nn.Module, first: str, last: str) -> bool:
-    """Whether the names differ in one part only, below something that does not run them in turn."""
+    """Return whether the layers are parallel: siblings that nothing runs one after the other."""
     parts, others = first.split("."), last.split(".")
     differing = [i for i, pair in enumerate(zip(parts, others, strict=False)) if len({*pair}) > 1]
     if len(parts) != len(others) or len(differing) != 1:

@@ -1,4 +1,4 @@
-"""Where a network's last features lie in the picture: feature maps and tokens seen as grids."""
+"""Feature maps and tokens as grids over the picture."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Size = tuple[int, int]  # height, width
 
 
 def positions(backbone: nn.Module, values: Tensor, picture: Size) -> Tensor | None:
-    """(batch, channels, height, width) of a feature map or of tokens; None if there are none.
+    """Return features as (batch, channels, height, width), or None if they form no grid.
 
-    Networks seldom say how their features lie, so the shape of the picture tells: channels come
-    first or last, whichever leaves positions of that shape, and tokens form such a grid.
+    Networks seldom document the order of their axes. Channels come first or last, whichever leaves
+    a grid of the picture's shape; tokens form a grid of that shape.
 
     Args:
-        backbone: the network that made them.
-        values: of `picture` pixels, (batch, channels, height, width), (batch, height, width,
+        backbone: the network that made the features.
+        values: (batch, channels, height, width), (batch, height, width,
             channels) or (batch, tokens, channels).
         picture: height and width of the images, in pixels.
     """
@@ -42,10 +42,10 @@ def positions(backbone: nn.Module, values: Tensor, picture: Size) -> Tensor | No
 
 
 def pools_by_average(model: NBDT, feature_map: Tensor, picture: Size) -> bool:
-    """Whether the network's pooling is the plain average over the positions of its feature map.
+    """Return whether the network pools by a plain average over its feature map.
 
-    Asked of a random feature map of that shape, since networks do not say. Its channels lie far on
-    both sides of zero, so that a ReLU or a limit after the pool shows.
+    Networks do not document it, so this pools a random feature map. Its channels are far on both
+    sides of zero, so that a ReLU or a limit after the pool shows.
     """
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -60,19 +60,19 @@ def pools_by_average(model: NBDT, feature_map: Tensor, picture: Size) -> bool:
 
 
 def _patches(backbone: nn.Module, picture: Size) -> tuple[float, float]:
-    """The picture's height and width in patches, where the network says how large these are."""
+    """Return the picture's height and width in patches, or in pixels for networks without patches."""
     patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None) or 1
     height, width = patch if isinstance(patch, tuple | list) else (patch, patch)
     return picture[0] / height, picture[1] / width
 
 
 def _odd(grid: tuple[int, ...], shape: tuple[float, float]) -> float:
-    """How far a grid is from a shape: 0 if it is as wide for its height."""
+    """Return how much a grid's aspect ratio differs from a shape's, as a log ratio."""
     return abs(math.log(grid[0] * shape[1]) - math.log(grid[1] * shape[0]))
 
 
 def _grid(backbone: nn.Module, tokens: int, shape: tuple[float, float]) -> tuple[Size | None, int]:
-    """Height and width of the patch tokens, and how many other tokens come before them.
+    """Return height and width of the patch tokens, and the number of tokens before them.
 
     Some networks add their class token only after the blocks, so both counts are tried.
     """

@@ -1,4 +1,4 @@
-"""How a photograph becomes a network's input."""
+"""Turn a photograph into a network's input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 MAX_SIDE = 4096  # pixels
 
-STRIP = 16  # times its width that an image is long, from which its ends are cut off first
+STRIP = 16  # ratio of length to width above which an image's ends are cut off first
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the network's input: timm's evaluation transform.
+    """What turns a photograph into the network's input: timm's evaluation transform.
 
     The shorter side is resized to ``size / crop_pct``, the centre cropped, and each channel, in
     [0, 1], normalised with `mean` and `std`.
@@ -33,7 +33,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `dataclasses.asdict`, from a file that may be damaged.
+        """Read what `dataclasses.asdict` gave, from a file that may be damaged.
 
         Raises:
             ValueError: a value that is missing or not of its kind, or out of range.
@@ -62,7 +62,7 @@ class Preprocessing:
             raise ValueError(f"std {self.std} is not above 0")
 
     def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
-        """The square part of the image that the network sees, at its size or another, in pixels."""
+        """Return the square that the network sees of an image, with sides of `size` pixels."""
         side = size or self.size
         image = _within(image)
         scale = int(side / self.crop_pct) / min(image.size)
@@ -73,18 +73,18 @@ class Preprocessing:
         return resized.crop((left, top, left + side, top + side))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """(3, size, size), float32."""
+        """Return the input (3, size, size), float32."""
         return self.normalise(torch.from_numpy(np.array(self.frame(image))))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Of `frame`'s pixels (…, height, width, 3), uint8, on any device: (…, 3, height, width)."""
+        """Turn pixels of `frame`, (…, height, width, 3), uint8, into inputs (…, 3, height, width)."""
         values = pixels.movedim(-1, -3).float().div_(255)
         mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
         return values.sub_(mean).div_(std)
 
 
 def _within(image: Image.Image) -> Image.Image:
-    """The middle of a strip: all of it, enlarged before the crop, would fill the memory."""
+    """Cut the middle out of a long strip, which would fill the memory once enlarged."""
     length, most = max(image.size), STRIP * min(image.size)
     if length <= most:
         return image
@@ -93,7 +93,7 @@ def _within(image: Image.Image) -> Image.Image:
 
 
 def timm_preprocessing(network: nn.Module) -> Preprocessing:
-    """What timm's configuration of this network says its input should be."""
+    """Return the preprocessing in timm's configuration of a network."""
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(network)
@@ -107,6 +107,6 @@ def timm_preprocessing(network: nn.Module) -> Preprocessing:
 
 
 def three(values: Iterable[float]) -> tuple[float, float, float]:
-    """One value for each of red, green and blue. Raises ValueError for another number."""
+    """Return a value each for red, green and blue. Raises ValueError for another number of them."""
     red, green, blue = map(float, values)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""A `Hierarchy` compiled to index tensors, and the two sums over it that everything else uses.
+"""A `Hierarchy` compiled to index tensors, and the two sums over it that all rules use.
 
 Layout. Sums run on tensors of shape ``(rows, batch)``: a row is then one contiguous vector.
 *Edges* are the nodes without the root, one row each, ordered so that sibling groups of equal size
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .hierarchy import Hierarchy
 
 Ints = NDArray[np.int64]
-BLOCK = 32  # leaves summed at once; bounds the terms of any float32 sum, hence its rounding
+BLOCK = 32  # leaves summed at once; bounds the terms, and so the rounding, of any float32 sum
 STRIDE = 32  # levels between the partial path sums that deeper ones build on
 GATHER_ARITY = 16  # up to this many children a descent gathers them; above, it ranks all groups
 

@@ -1,4 +1,4 @@
-"""Nodes as data, and the checks that turn a list of them into a tree."""
+"""Nodes as data, and the checks that make a tree of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STRAY_JOINER = re.compile(f"(?:^|[\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?:[\x00-
 
 
 class HierarchyError(NBDTError):
-    """A tree that cannot be a hierarchy. The message names the node and the remedy."""
+    """Nodes that form no hierarchy; the message names the node and the remedy."""
 
 
 class Node(NamedTuple):
@@ -34,7 +34,7 @@ class Node(NamedTuple):
 
 
 def node_record(node: Node) -> dict[str, str | None]:
-    """One node as JSON; a name equal to the id is left out."""
+    """Return a node as JSON data, without a name equal to its id."""
     record: dict[str, str | None] = {"id": node.id, "parent": node.parent}
     if node.name != node.id:
         record["name"] = node.name
@@ -44,7 +44,7 @@ def node_record(node: Node) -> dict[str, str | None]:
 
 
 def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node, ...]:
-    """The nodes breadth-first, siblings by their smallest class index, once all checks hold.
+    """Check the nodes; return them breadth-first, siblings by their smallest class index.
 
     Raises:
         HierarchyError: not a tree whose leaves are exactly `classes`; see `Hierarchy`.
@@ -58,14 +58,14 @@ def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node,
 
 
 def short(value: object, limit: int = 60) -> str:
-    """`value` for a message: whatever arrived, escaped and cut."""
+    """Return any value for a message, escaped and cut."""
     plain = value is None or isinstance(value, str | bytes | int | float)
     text = repr(value) if plain else type(value).__name__  # repr of a deep value may not end
     return text if len(text) <= limit else text[:limit] + "…"
 
 
 def check_word(word: object, what: str) -> None:
-    """Raises HierarchyError, beginning with `what`, unless `word` can be shown as a name."""
+    """Raise HierarchyError, beginning with `what`, unless `word` can be shown as a name."""
     if not isinstance(word, str):
         raise HierarchyError(f"{what} must be text, got {short(word)}.")
     if not word.strip():
@@ -105,19 +105,15 @@ def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
             raise HierarchyError(
                 f"The parent of node {node.id!r} must be an id or null, got {short(node.parent)}."
             )
-        if node.wnid is not None and not _is_wnid(node.wnid):
+        if node.wnid is not None and not (isinstance(node.wnid, str) and WNID.fullmatch(node.wnid)):
             raise HierarchyError(
                 f"Node {node.id!r} has WordNet id {short(node.wnid)}; expected a form like "
                 "'n02084071'."
             )
 
 
-def _is_wnid(value: object) -> bool:
-    return isinstance(value, str) and WNID.fullmatch(value) is not None
-
-
 def _children_by_id(nodes: Sequence[Node]) -> dict[str, list[Node]]:
-    """Children of each node id, once ids are unique and every parent exists."""
+    """Return the children of each node id; ids must be unique and every parent exist."""
     children: dict[str, list[Node]] = {}
     parents: dict[str, str | None] = {}
     for node in nodes:
@@ -137,7 +133,7 @@ def _children_by_id(nodes: Sequence[Node]) -> dict[str, list[Node]]:
 
 
 def _breadth_first(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> list[Node]:
-    """The nodes from the one root down; every node must be reached."""
+    """Return the nodes from the one root down; all must be reached."""
     roots = [node for node in nodes if node.parent is None]
     if len(roots) > 1:
         raise HierarchyError(
@@ -168,7 +164,7 @@ def _cycle_message(lost: Sequence[Node]) -> str:
 def _check_leaves(
     nodes: Sequence[Node], children: Mapping[str, list[Node]], classes: Sequence[str]
 ) -> None:
-    wanted = set(classes)
+    names = set(classes)
     leaves = {node.id for node in nodes if not children[node.id]}
     inner = {word for node in nodes if children[node.id] for word in (node.id, node.name)}
     both = [name for name in classes if name not in leaves and name in inner]
@@ -183,11 +179,11 @@ def _check_leaves(
             f"The tree has no leaf for class {listed(missing)}.{nearest(missing[0], leaves)} "
             "Add the leaf or remove the class."
         )
-    extra = sorted(leaves - wanted)
+    extra = sorted(leaves - names)
     if extra:
         raise HierarchyError(
-            f"Leaf {listed(extra)} is not among the {len(wanted)} classes."
-            f"{nearest(extra[0], wanted)} Add the class or remove the leaf."
+            f"Leaf {listed(extra)} is not among the {len(names)} classes."
+            f"{nearest(extra[0], names)} Add the class or remove the leaf."
         )
 
 
@@ -208,7 +204,6 @@ def _check_arity(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> N
 def _canonical(
     order: Sequence[Node], children: Mapping[str, list[Node]], classes: Sequence[str]
 ) -> tuple[Node, ...]:
-    """Breadth-first, siblings by their smallest class index."""
     first = {name: index for index, name in enumerate(classes)}
     for node in reversed(order):
         if children[node.id]:

@@ -173,14 +173,14 @@ def test_the_order_of_classes_does():
 
 
 def test_ids_are_stable():
-    """They stand in saved edits and corrections: these must never change."""
+    """Saved edits and corrections use them: they must never change."""
     assert Hierarchy.from_paths(PATHS).ids == (
         "/", "animal/", "vehicle/", "cat", "dog", "car", "bus",
     )  # fmt: skip
 
 
 def test_hash_is_stable():
-    """It stands in saved models: this must never change."""
+    """Saved models contain it: it must never change."""
     assert oracle.family().hash == (
         "adfb92d295385b82cdd5357a5b9d9155be918cde353f3e4b1d01c1c914195d3f"
     )

@@ -1,4 +1,4 @@
-"""Publishing, and what becomes of a stranger's folder."""
+"""Publishing a model, and loading the folder of an untrusted one."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def saved(model, tmp_path):
 
 
 class Hub:
-    """Stands in for the hub: repositories are folders."""
+    """A hub whose repositories are folders."""
 
     def __init__(self, root):
         self.root = root
