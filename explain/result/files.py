@@ -217,7 +217,7 @@ def _read_maps(data: bytes, path: FilePath) -> dict[str, NDArray[np.float32]]:
     except NPZ_ERRORS as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     for name, values in maps.items():
-        dimensions = 3 if name.startswith("children") else 2
+        dimensions = 3 if name.startswith(("children", "below")) else 2
         if not (values.dtype == np.float32 and values.ndim == dimensions and values.size):
             raise _damaged(path, f"{name!r} is not a float32 map")
     return maps
