@@ -43,7 +43,7 @@ from nbdt.explain.batch import writer as batch_writer
 from nbdt.explain.batch.compute import computing, resolve_precision, to_device
 from nbdt.explain.batch.decode import decode
 from nbdt.explain.batch.options import BATCH_SIZE
-from nbdt.images.inputs import iter_inputs
+from nbdt.images.dataset import iter_inputs
 
 CLASSES, DEPTH = 1000, 10
 SIZE = (500, 375)

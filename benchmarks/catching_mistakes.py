@@ -27,7 +27,7 @@ from nbdt.decide.paths import Path as DecisionPath
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence.build import forward
 from nbdt.images.sources import ImageSource
-from nbdt.tree.class_names import class_places, label_of, plain
+from nbdt.tree.class_names import class_of_name, normalised_name
 
 BATCH, DRAWS = 250, 1000
 
@@ -39,11 +39,11 @@ def true_ids(tree: Hierarchy, label: int) -> set[str]:
 
 def seen(model: NBDT, sources: list[ImageSource]) -> tuple[Tensor, Tensor]:
     """(count, features) and (count,) labels."""
-    places, parts = class_places(model.hierarchy), []
+    places, parts = class_of_name(model.hierarchy), []
     for start in range(0, len(sources), BATCH):
         images = [source.open() for source in sources[start : start + BATCH]]
         parts.append(forward(model, images)[1].clone())
-    labels = [places[plain(label_of(source))] for source in sources]
+    labels = [places[normalised_name(source.class_label)] for source in sources]
     return torch.cat(parts), torch.tensor(labels)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 from nbdt.network.load import create_timm
 from nbdt.network.weights import read_weights
 

@@ -25,8 +25,9 @@ from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence.build import forward, unit_embeddings
 from nbdt.explain.evidence.per_decision import RowOrder
 from nbdt.explain.evidence.search import ExactSearch
-from nbdt.images.sources import ImageSource, iter_images
-from nbdt.tree.class_names import class_places, label_of, plain
+from nbdt.images.dataset import iter_images
+from nbdt.images.sources import ImageSource
+from nbdt.tree.class_names import class_of_name, normalised_name
 
 METRICS = ("success@1", "success@5", "MRR", "precision@10", "mAP")
 
@@ -69,13 +70,15 @@ def measure(name: str, sources: list[ImageSource], options: argparse.Namespace) 
     """One row of the table."""
     model = NBDT.load(name)
     index = opened(model, name, options)
-    near, places = index.for_model(model), class_places(model.hierarchy)
+    near, places = index.for_model(model), class_of_name(model.hierarchy)
     labels = np.asarray(index.column("labels"))
     rows, depths = [], []
     near.for_path(*query(model, sources[0]))  # reads the embeddings
     for source in sources:
         features, path = query(model, source)
-        label = index.classes.index(model.hierarchy.classes[places[plain(label_of(source))]])
+        label = index.classes.index(
+            model.hierarchy.classes[places[normalised_name(source.class_label)]]
+        )
         _, ms = timed(lambda f=features, p=path: near.for_path(f, p))
         similarities = index.search.similarities(unit_embeddings(features[None])[0])
         ranking = np.argsort(-similarities, kind="stable")

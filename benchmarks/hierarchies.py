@@ -27,7 +27,7 @@ from nbdt import DecisionRules, Hierarchy
 from nbdt.decide.metrics import accuracy
 from nbdt.hierarchies import induce, names
 from nbdt.hierarchies.wordnet.database import wordnet
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 from nbdt.network.load import import_timm
 
 DATA = Path(os.environ.get("NBDT_DATA", Path(__file__).parents[2] / "shared" / "data"))

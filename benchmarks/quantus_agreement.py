@@ -28,7 +28,7 @@ from nbdt.explain.audit.perturbation import area, curves, ranked
 from nbdt.explain.audit.sanity import RADIUS, SAMPLES, noisy, sensitivity
 from nbdt.explain.maps.log_odds import log_odds
 from nbdt.explain.result.regions import regrid
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 
 METHODS = ("grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency", "random",
            "centre")  # fmt: skip

@@ -26,7 +26,7 @@ from shortcut_measure import Shortcut, shortcut
 
 from nbdt import NBDT
 from nbdt.explain.audit.methods import method_maps
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 from nbdt.train.recipe import load_recipe
 from nbdt.train.run import train
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nbdt import NBDT
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 from nbdt.tree.hierarchy import Hierarchy
 
 BATCH = 250

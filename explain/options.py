@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nbdt.images.inputs import is_collection
+from nbdt.images.dataset import is_collection
 from nbdt.model.model import NBDT
 from nbdt.storage import is_uri
 

@@ -14,8 +14,9 @@ from rich.tree import Tree as RichTree
 from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError
-from nbdt.images.sources import ImageSource, iter_files
+from nbdt.images.sources import ImageSource
 from nbdt.progress import escape_terminal
 
 from .attribution import explain
@@ -29,7 +30,7 @@ def explain_files(options: ExplainOptions) -> None:
     out = Path(options.out or "")
     out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
-    for source in iter_files(options.images, max_side=AMPLE_SIDE):
+    for source in iter_inputs(options.images, max_side=AMPLE_SIDE):
         try:
             explanation = explain(
                 options.model, source.open(), method=options.method, evidence=options.evidence,

@@ -1,8 +1,9 @@
-"""Where a batch is written and read: a folder of a disk, or whatever pyarrow's filesystems reach."""
+"""Folders of this machine and of remote stores (s3://… and the like) behind one interface."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import secrets
@@ -19,45 +20,45 @@ from .errors import NBDTError, listed
 from .files import new_folder, write_atomic
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-OBJECTS = ("s3", "gcs", "abfs")  # types of filesystem where a file appears when it is whole
+OBJECTS = ("s3", "gcs", "abfs")  # filesystems where a file appears once it is complete
 ATTEMPTS = 3
-OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # by another process, since it was removed
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # another process made it since it was removed
 UNREADABLE = (OSError, ValueError, NotImplementedError)  # all that pyarrow's filesystems raise
 _URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/?]*)([^?]*)(\?\w+=.*)?")
 
 FileSystem: TypeAlias = Any  # pyarrow ships no types
 
 
-class Place(ABC):
-    """A folder of files by name, slashes between folders; what is written is whole or not there."""
+class Storage(ABC):
+    """A folder of files by name, with slashes between folders; every write is atomic."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is a file or folder of that name."""
+        """Return whether there is a file or folder of that name."""
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """To read; raises FileNotFoundError, or another OSError."""
+        """Open a file to read; raises FileNotFoundError, or another OSError."""
 
     @abstractmethod
     def names(self, folder: str = "") -> list[str]:
-        """What lies in a folder, hidden files too; nothing if there is none."""
+        """Return the names in a folder, hidden ones too; empty without such a folder."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """A file, in the place of an older one, with the folders it lies in."""
+        """Write a file, over an older one, and make the folders above it."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """A file, or a folder with all in it; nothing if there is none."""
+        """Remove a file, or a folder with all its files, if there is one."""
 
     @abstractmethod
     def folder(self, name: str) -> AbstractContextManager[Path]:
-        """A folder of this machine to fill, which then takes the place of `name`."""
+        """Give a folder of this machine to fill, which then replaces `name`."""
 
 
-class Disk(Place):
-    """A folder of a disk, of this machine or shared: files are written beside and renamed."""
+class LocalStorage(Storage):
+    """A folder of a disk of this machine, or shared: files are written beside and renamed."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
@@ -66,26 +67,26 @@ class Disk(Place):
         return str(self.root)
 
     def exists(self, name: str) -> bool:
-        """As of `Place`."""
+        """See `Storage`."""
         return (self.root / name).exists()
 
     def open(self, name: str) -> BinaryIO:
-        """As of `Place`."""
+        """See `Storage`."""
         return (self.root / name).open("rb")
 
     def names(self, folder: str = "") -> list[str]:
-        """As of `Place`."""
+        """See `Storage`."""
         try:
             return os.listdir(self.root / folder)
         except FileNotFoundError:
             return []
 
     def write(self, name: str, data: bytes) -> None:
-        """As of `Place`."""
-        write_atomic(self._made(name), data)
+        """See `Storage`."""
+        write_atomic(self._with_parent(name), data)
 
     def remove(self, name: str) -> None:
-        """As of `Place`."""
+        """See `Storage`."""
         target = self.root / name
         if target.is_dir():
             shutil.rmtree(target, ignore_errors=True)
@@ -94,8 +95,8 @@ class Disk(Place):
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """As of `Place`."""
-        with TemporaryDirectory(prefix=".part-", dir=self._made(name).parent) as around:
+        """See `Storage`."""
+        with TemporaryDirectory(prefix=".part-", dir=self._with_parent(name).parent) as around:
             with new_folder(Path(around, "new")) as aside:
                 yield aside
             for _ in range(ATTEMPTS):  # another process may be making the same one
@@ -109,16 +110,16 @@ class Disk(Place):
                     return
             raise OSError(errno.ENOTEMPTY, "another process keeps writing here", str(name))
 
-    def _made(self, name: str) -> Path:
+    def _with_parent(self, name: str) -> Path:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
 
-class Remote(Place):
+class RemoteStorage(Storage):
     """A folder of a pyarrow filesystem.
 
-    An object store shows a file when it is whole; elsewhere files are written beside and moved.
+    An object store shows a file once it is complete; elsewhere files are written beside and moved.
 
     Args:
         filesystem: of pyarrow.
@@ -133,22 +134,22 @@ class Remote(Place):
         return self.name
 
     def exists(self, name: str) -> bool:
-        """As of `Place`."""
-        return bool(self._info(name).type)  # NotFound is 0
+        """See `Storage`."""
+        return bool(self.filesystem.get_file_info(self._path(name)).type)  # NotFound is 0
 
     def open(self, name: str) -> BinaryIO:
-        """As of `Place`."""
+        """See `Storage`."""
         return cast(BinaryIO, self.filesystem.open_input_file(self._path(name)))
 
     def names(self, folder: str = "") -> list[str]:
-        """As of `Place`."""
+        """See `Storage`."""
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self._path(folder), allow_not_found=True)
         return [info.base_name for info in self.filesystem.get_file_info(selector)]
 
     def write(self, name: str, data: bytes) -> None:
-        """As of `Place`."""
+        """See `Storage`."""
         target = self._path(name)
         if self.filesystem.type_name in OBJECTS:
             self._put(target, data)
@@ -164,12 +165,12 @@ class Remote(Place):
             raise
 
     def remove(self, name: str) -> None:
-        """As of `Place`."""
+        """See `Storage`."""
         self._delete(self._path(name))
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """As of `Place`."""
+        """See `Storage`."""
         with TemporaryDirectory() as aside:
             yield Path(aside)
             self.remove(name)
@@ -179,9 +180,6 @@ class Remote(Place):
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}".rstrip("/")
-
-    def _info(self, name: str) -> Any:
-        return self.filesystem.get_file_info(self._path(name))
 
     def _put(self, path: str, data: bytes) -> None:
         with self.filesystem.open_output_stream(path, compression=None) as stream:
@@ -197,32 +195,81 @@ class Remote(Place):
             self.filesystem.delete_file(path)
 
 
-def place(where: str | os.PathLike[str] | Place) -> Place:
-    """The folder of that path or URI.
+def open_storage(where: str | os.PathLike[str] | Storage) -> Storage:
+    """Return the folder of a path or URI.
 
     Raises:
-        NBDTError: a URI of a kind that is unknown, or with a password in it.
+        NBDTError: a URI of an unknown kind, or with a password in it.
     """
     if not isinstance(where, str | os.PathLike):
         return where
     text = os.fspath(where)
-    return Remote(*reach(text), text) if is_uri(text) else Disk(text)
+    return RemoteStorage(*_reach(text), text) if is_uri(text) else LocalStorage(text)
+
+
+# --- single files and folders by URI ---
 
 
 def is_uri(text: str) -> bool:
-    """Whether this is s3://… or the like, and no path of this machine."""
+    """Return whether this is s3://… or the like, and not a path of this machine."""
     return bool(_URI.fullmatch(text))
 
 
-def reach(uri: str) -> tuple[FileSystem, str]:
-    """The filesystem of a URI, the same for all of one bucket, and the path in it.
-
-    The path is taken as it stands, without percent codes; an option of pyarrow may follow, as in
-    ``s3://bucket/folder?endpoint_override=localhost:9000&scheme=http``. Credentials come from where the
-    store's own tools look for them (environment, profile, the machine's role).
+def file_state(path: str) -> tuple[int, int]:
+    """Return the bytes, and the nanoseconds since 1970 of the last change, of a path or URI.
 
     Raises:
-        NBDTError: as `place` does; or the store cannot be reached.
+        OSError: there is no such file.
+        NBDTError: a URI that cannot be reached.
+    """
+    if not is_uri(path):
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+    filesystem, inner = _reach(path)
+    info = filesystem.get_file_info(inner)
+    if not info.is_file:
+        raise FileNotFoundError(path)
+    return info.size, info.mtime_ns
+
+
+def open_remote(uri: str) -> BinaryIO:
+    """Open a file to read, buffered; raises NBDTError, or one of `UNREADABLE`."""
+    filesystem, inner = _reach(uri)
+    return io.BufferedReader(filesystem.open_input_file(inner), 1 << 20)
+
+
+def is_folder(uri: str) -> bool:
+    """Return whether there are files below a URI. Raises NBDTError if it cannot be reached."""
+    from pyarrow.fs import FileType
+
+    filesystem, inner = _reach(uri)
+    try:
+        return bool(filesystem.get_file_info(inner).type == FileType.Directory)
+    except UNREADABLE as error:
+        raise NBDTError(f"{uri!r} cannot be listed: {error}") from None
+
+
+def list_folder(uri: str) -> list[tuple[str, bool]]:
+    """Return (name, whether it is a folder) of what is in a folder.
+
+    Raises NBDTError, or one of `UNREADABLE`.
+    """
+    from pyarrow.fs import FileSelector
+
+    filesystem, inner = _reach(uri)
+    infos = filesystem.get_file_info(FileSelector(inner))
+    return [(info.base_name, not info.is_file) for info in infos]
+
+
+def _reach(uri: str) -> tuple[FileSystem, str]:
+    """Return the filesystem of a URI, the same for all of one bucket, and the path in it.
+
+    The path is taken as written, without percent codes; an option of pyarrow may follow, as in
+    ``s3://bucket/folder?endpoint_override=localhost:9000&scheme=http``. Credentials come from where
+    the store's own tools look for them (environment, profile, the machine's role).
+
+    Raises:
+        NBDTError: as `open_storage` does; or the store cannot be reached.
     """
     match = _URI.fullmatch(uri)
     scheme, authority, path, query = match.groups(default="") if match else ("", "", "", "")
@@ -230,8 +277,8 @@ def reach(uri: str) -> tuple[FileSystem, str]:
         raise NBDTError(f"{uri!r}: expected a path, or a URI of {listed(SCHEMES)}.")
     if ":" in authority.rpartition("@")[0]:
         raise NBDTError(
-            f"{scheme}://…: a password in a URI would be written into the batch's record. Leave it "
-            "to the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            f"{scheme}://…: a password in a URI would be written into the batch's record. Set it "
+            "in the environment instead, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
     try:
         filesystem, root = _filesystem(f"{scheme}://{authority or '/'}{query}")
@@ -244,5 +291,5 @@ def reach(uri: str) -> tuple[FileSystem, str]:
 def _filesystem(base: str) -> tuple[FileSystem, str]:
     from pyarrow.fs import FileSystem
 
-    found: tuple[FileSystem, str] = FileSystem.from_uri(base)
-    return found
+    filesystem: tuple[FileSystem, str] = FileSystem.from_uri(base)
+    return filesystem

@@ -24,8 +24,7 @@ CORE = {"torch", "numpy", "networkx", "safetensors", "PIL"}
 CORE_EXCEPTIONS = {
     "nbdt/__main__.py": {"typer"},
     "nbdt/images/cifar.py": {"torchvision"},
-    "nbdt/images/inputs.py": {"pyarrow"},
-    "nbdt/images/remote.py": {"pyarrow"},
+    "nbdt/images/archives.py": {"pyarrow"},
     "nbdt/images/tables.py": {"pyarrow"},
     "nbdt/model/export.py": {"onnx", "onnxscript", "rich", "typer"},
     "nbdt/model/hub.py": {"huggingface_hub"},

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nbdt.explain import Explanation, explain
 from nbdt.explain.result.pictures import heat, overlays
 from nbdt.hierarchies.induction.classifier import from_classifier
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"

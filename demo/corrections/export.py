@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nbdt.correction import Correction, picture_hash, write_corrections
 from nbdt.files import write_atomic
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import ImageError
-from nbdt.images.sources import iter_files
 
 from ..store import Store
 from ..store.photographs import encoded, suffix
@@ -74,7 +74,7 @@ def _found(wanted: set[str], search: Sequence[str], photos: Path) -> dict[str, P
     places: dict[str, Path] = {}
     if not wanted or not search:
         return places
-    for source in iter_files(list(search), max_side=MAX_SIDE):
+    for source in iter_inputs(list(search), max_side=MAX_SIDE):
         try:
             picture = source.open()
         except ImageError:

@@ -17,8 +17,9 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError
-from nbdt.images.sources import ImageSource, iter_files, iter_tar
+from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 from nbdt.progress import progress
 
@@ -78,8 +79,8 @@ def _count(names: Sequence[str]) -> int:
 def _sources(data: Path, split: str | None) -> Iterable[ImageSource]:
     """Yield the images of a folder or an archive."""
     if data.is_dir():
-        return iter_files([data / (split or "")], max_side=AMPLE_SIDE)
-    return iter_tar(data, split, max_side=AMPLE_SIDE)
+        return iter_inputs([data / (split or "")], max_side=AMPLE_SIDE)
+    return iter_images(data, split, max_side=AMPLE_SIDE)
 
 
 def _drawn(sources: Iterable[ImageSource], count: int, seed: int) -> list[ImageSource]:

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from nbdt.errors import NBDTError
-from nbdt.images.inputs import Input, iter_inputs, parts_of
+from nbdt.images.dataset import iter_inputs, parts_of
+from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.storage import Place, is_uri
+from nbdt.storage import Storage, is_uri
 
 from .compute import best_device, explaining, resolve_precision, to_device
 from .decode import Decoder
@@ -227,7 +228,7 @@ class ClusterBatch:
     """
 
     options: BatchOptions
-    storage: Place
+    storage: Storage
     identity: Mapping[str, Any]
     start: str
     evidence: Path | None
@@ -304,7 +305,7 @@ class Worker:
                 error = str(failure)
         return _row(part=part, images=len(inputs), failed=failed, made=made, error=error)
 
-    def _write(self, part: int, inputs: Sequence[Input]) -> tuple[int, bool]:
+    def _write(self, part: int, inputs: Sequence[ImageSource]) -> tuple[int, bool]:
         """Return how many images failed, and whether the part was made now."""
         folder = self.writer.folder
         if folder.is_done(part, inputs, every_byte=self.batch.verify):

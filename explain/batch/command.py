@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from nbdt.images.inputs import count_inputs
+from nbdt.images.dataset import count_inputs
 from nbdt.progress import escape_terminal, progress
 
 from ..options import ExplainOptions

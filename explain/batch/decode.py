@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
-from nbdt.images.inputs import Input
+from nbdt.images.sources import ImageSource
 from nbdt.network.preprocessing import Preprocessing
 
 from ..attribution import PHOTO_SIDE
@@ -37,7 +37,7 @@ class Decoded:
         reference: as given.
         sha256: hash of the file's bytes; None if they could not be read.
         bytes: their number.
-        modified_ns: the file's time from `Input.state`, taken before the bytes were read.
+        modified_ns: the file's time from `ImageSource.state`, taken before the bytes were read.
         pixels: (height, width, 3) uint8, what the network sees.
         photo: the same square, larger, for people; only if asked for.
         error: one line; pixels and photo are then None.
@@ -52,7 +52,7 @@ class Decoded:
     error: str | None = None
 
 
-def decode(source: Input, preprocess: Preprocessing, *, photo: bool = False) -> Decoded:
+def decode(source: ImageSource, preprocess: Preprocessing, *, photo: bool = False) -> Decoded:
     """Read, hash, decode, resize and crop an image; a bad file gives an error, it does not raise."""
     _, modified = source.state()
     try:
@@ -97,7 +97,7 @@ class Decoder:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def __call__(self, sources: Iterable[Input]) -> Iterator[Decoded]:
+    def __call__(self, sources: Iterable[ImageSource]) -> Iterator[Decoded]:
         """Yield each image in the order of `sources`; at most `AHEAD` are taken early."""
         if self._pool is None:
             yield from map(self._decode, sources)

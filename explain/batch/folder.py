@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from nbdt.errors import NBDTError
 from nbdt.files import NPZ_ERRORS, check_record
 from nbdt.images.image import ImageError
-from nbdt.images.inputs import START, Input
-from nbdt.storage import Place, is_uri, place
+from nbdt.images.sources import BATCH_FILE, ImageSource
+from nbdt.storage import Storage, is_uri, open_storage
 
 from .rows import FILE_COLUMNS, META, maps_of, plain_path
 
@@ -49,14 +49,14 @@ class BatchFolder:
     """Reads and writes a batch's files atomically; the rows of a part come last.
 
     Args:
-        where: the folder, which need not exist: a path, a URI or a `Place`.
+        where: the folder, which need not exist: a path, a URI or a `Storage`.
         kinds: the kinds of files of a part, from `KINDS`.
     """
 
     def __init__(
-        self, where: str | os.PathLike[str] | Place, kinds: Sequence[str] = ("rows",)
+        self, where: str | os.PathLike[str] | Storage, kinds: Sequence[str] = ("rows",)
     ) -> None:
-        self.storage = place(where)
+        self.storage = open_storage(where)
         self.kinds = tuple(kinds)
 
     def open(self, identity: Mapping[str, Any]) -> None:
@@ -66,16 +66,16 @@ class BatchFolder:
             NBDTError: the folder holds another batch (the message lists what differs), or no batch.
         """
         record = _record(identity)
-        if self.storage.exists(START):
-            _check_same(self.storage, read_json(self.storage, START), record)
+        if self.storage.exists(BATCH_FILE):
+            _check_same(self.storage, read_json(self.storage, BATCH_FILE), record)
             return
         taken = [name for name in (*KINDS, *self._claims) if self.storage.exists(name)]
         if taken:
             raise NBDTError(
-                f"{str(self.storage)!r} holds {taken[0]!r} but no {START}: it is not a batch. Name a new "
+                f"{str(self.storage)!r} holds {taken[0]!r} but no {BATCH_FILE}: it is not a batch. Name a new "
                 "folder with --out."
             )
-        self.storage.write(START, _text(record))
+        self.storage.write(BATCH_FILE, _text(record))
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Check that this node sees the batch: nodes may have other disks.
@@ -84,7 +84,7 @@ class BatchFolder:
             NBDTError: the folder holds no batch, or another one.
         """
         try:
-            _check_same(self.storage, read_json(self.storage, START), _record(identity))
+            _check_same(self.storage, read_json(self.storage, BATCH_FILE), _record(identity))
         except NBDTError as error:
             raise NBDTError(
                 f"{error} All nodes must reach it: name a folder of a disk that they share, or a "
@@ -98,7 +98,9 @@ class BatchFolder:
 
     # ---- parts -----------------------------------------------------------------------------
 
-    def is_done(self, part: int, inputs: Sequence[Input], *, every_byte: bool = False) -> bool:
+    def is_done(
+        self, part: int, inputs: Sequence[ImageSource], *, every_byte: bool = False
+    ) -> bool:
         """Return whether the part exists and its input files are unchanged.
 
         A file of the same length and date counts as unchanged, unless `every_byte`; any other is
@@ -236,8 +238,8 @@ def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
     Raises:
         NBDTError: no batch, a batch without maps, or a row without maps.
     """
-    batch = place(folder)
-    start = read_json(batch, START)
+    batch = open_storage(folder)
+    start = read_json(batch, BATCH_FILE)
     try:
         with batch.open(part_name("maps", row // start["options"]["part"])) as file:
             return maps_of(file, row)
@@ -248,7 +250,7 @@ def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
         ) from None
 
 
-def read_json(where: Place, name: str) -> dict[str, Any]:
+def read_json(where: Storage, name: str) -> dict[str, Any]:
     """Read ``batch.json`` or the manifest; NBDTError if this release cannot read it."""
     path = f"{where}/{name}"
     try:
@@ -262,7 +264,7 @@ def read_json(where: Place, name: str) -> dict[str, Any]:
 
 
 def _unchanged(
-    source: Input,
+    source: ImageSource,
     row: tuple[str, str | None, int | None, int | None],
     *,
     every_byte: bool,
@@ -280,7 +282,7 @@ def _unchanged(
         return sha256 is None
 
 
-def _check_same(root: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(root: Storage, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """NBDTError, listing what differs, if the batch was started for something else."""
     before, after = _flat(old), _flat(json.loads(json.dumps(new)))
     names = [name for name in {**after, **before} if before.get(name) != after.get(name)]

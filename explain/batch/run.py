@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nbdt.errors import NBDTError, nearest
-from nbdt.images.inputs import Input, iter_inputs
+from nbdt.images.dataset import iter_inputs
+from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
-from nbdt.storage import Place
+from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
 from .compute import Explainer, explaining, resolve_precision
@@ -52,7 +53,7 @@ class Batch:
 def explain_all(
     model: NBDT,
     inputs: Sequence[str],
-    out: str | os.PathLike[str] | Place,
+    out: str | os.PathLike[str] | Storage,
     *,
     maps: str = "npz",
     pages: bool = False,
@@ -78,7 +79,7 @@ def explain_all(
 
     Args:
         model: in evaluation mode, on the device to use; see `nbdt.explain.batch.device.to_device`.
-        inputs: see `nbdt.images.inputs.iter_inputs`.
+        inputs: see `nbdt.images.dataset.iter_inputs`.
         out: the batch's folder, new or of the same batch: a path or a URI, such as s3://….
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
         pages: whether to write an HTML page for each image too.
@@ -147,7 +148,7 @@ def _rows(
     options: BatchOptions,
     queue: PartQueue,
     *,
-    inputs: Iterator[Input],
+    inputs: Iterator[ImageSource],
     workers: int | None,
 ) -> Iterator[list[Row]]:
     """The rows of each part that this process makes."""

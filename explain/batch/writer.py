@@ -14,7 +14,8 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.images.inputs import Input, parts_of
+from nbdt.images.dataset import parts_of
+from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 
 from ..result.explanation import Explanation
@@ -56,7 +57,7 @@ class PartQueue:
     repeated: int = 0
     waiting: deque[tuple[int, int]] = field(default_factory=deque)
 
-    def unfinished(self, inputs: Iterator[Input]) -> Iterator[Input]:
+    def unfinished(self, inputs: Iterator[ImageSource]) -> Iterator[ImageSource]:
         """Yield the inputs of unfinished parts; a part is in `waiting` once its first input came."""
         number, shards = self.shard
         for part, members in enumerate(parts_of(inputs, self.size)):
@@ -115,7 +116,7 @@ class PartWriter:
         return rows
 
     def write_all(
-        self, queue: PartQueue, inputs: Iterator[Input], decoder: Decoder
+        self, queue: PartQueue, inputs: Iterator[ImageSource], decoder: Decoder
     ) -> Iterator[list[Row]]:
         """Yield the rows of each unfinished part; images are decoded ahead across parts."""
         images = decoder(queue.unfinished(inputs))

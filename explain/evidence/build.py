@@ -19,12 +19,13 @@ from torch import Tensor
 
 import nbdt
 from nbdt.files import new_folder, write_atomic
+from nbdt.images.dataset import iter_images
 from nbdt.images.image import AMPLE_SIDE, ImageError
-from nbdt.images.sources import ImageSource, iter_images
+from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress
-from nbdt.tree.class_names import check_labels, class_places, label_of, plain
+from nbdt.tree.class_names import check_labels, class_of_name, normalised_name
 
 from .store import (
     FORMAT,
@@ -64,14 +65,14 @@ class _Embedder:
     _waiting: list[tuple[str, int, Image.Image]] = field(default_factory=list)
 
     def add(self, sources: Iterable[ImageSource]) -> None:
-        places = class_places(self.model.hierarchy)
+        places = class_of_name(self.model.hierarchy)
         for source in sources:
             try:
                 image = source.open()
             except ImageError as error:
                 self.failed.append(str(error))
                 continue
-            place = places[plain(label_of(source))]
+            place = places[normalised_name(source.class_label)]
             self._waiting.append((_relative(source.reference, self.root), place, image))
             if len(self._waiting) == BATCH:
                 self._flush()
@@ -147,12 +148,12 @@ def _count_labelled(model: NBDT, data: Data, split: str | None) -> int:
     """Count the images, all of which must be of known classes."""
     count, labels = 0, set[str]()
     for source in _sources(data, split):
-        labels.add(label_of(source))
+        labels.add(source.class_label)
         count += 1
     named = os.fspath(data) if isinstance(data, str | os.PathLike) else "the data"
     if not count:
         raise EvidenceError(f"Expected labelled images, but {named!r} holds none.")
-    check_labels(labels, class_places(model.hierarchy), model.hierarchy, named)
+    check_labels(labels, class_of_name(model.hierarchy), model.hierarchy, named)
     return count
 
 

@@ -16,8 +16,9 @@ from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
-from nbdt.images.sources import ImageSource, iter_files
+from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal, tracked
 
@@ -114,7 +115,7 @@ def show(
     near = EvidenceIndex.load(index, data=data).for_model(loaded)
     out.mkdir(parents=True, exist_ok=True)
     failed, taken = 0, set[str]()
-    for source in iter_files(images, max_side=AMPLE_SIDE):
+    for source in iter_inputs(images, max_side=AMPLE_SIDE):
         try:
             _show_one(near, source, k, out, taken, as_json=as_json)
         except (ImageError, NBDTError) as error:

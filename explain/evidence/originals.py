@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from nbdt.images.archives import iter_tar
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image, refusal
-from nbdt.images.sources import iter_tar
 from nbdt.network.preprocessing import Preprocessing
 
 from .store import Column, EvidenceError, blob

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
+from nbdt.images.dataset import iter_images
 from nbdt.images.image import ImageError
-from nbdt.images.sources import ImageSource, iter_images
+from nbdt.images.sources import ImageSource
+from nbdt.images.tables import is_table
 from nbdt.model.fingerprint import embedding_hash, weights_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
-from nbdt.tree.class_names import check_labels, class_places, label_of, plain
+from nbdt.tree.class_names import check_labels, class_of_name, normalised_name
 from nbdt.tree.hierarchy import Hierarchy
 
 BATCH = 32
@@ -74,7 +76,7 @@ def class_logits(
     kept = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
     if kept and (found := _read(kept, key)):
         return found
-    places = class_places(model.hierarchy)
+    places = class_of_name(model.hierarchy)
     count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
     measured = _compute(model, progress(iter_images(data, split), count, "photographs"), places)
     if kept:
@@ -95,7 +97,7 @@ def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]
             failed.append(str(error))
             continue
         files.append(source.reference)
-        labels.append(places[plain(label_of(source))])
+        labels.append(places[normalised_name(source.class_label)])
         if len(batch) == BATCH:
             parts.append(_forward(model, batch))
             batch = []
@@ -124,7 +126,7 @@ def _check_labels(
     count, labels = 0, set[str]()
     for source in sources:
         count += 1
-        labels.add(label_of(source))
+        labels.add(source.class_label)
     check_labels(labels, places, hierarchy, data)
     return count
 
@@ -138,17 +140,19 @@ def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
     wnids = tree.class_wnids
     facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, split]
     digest = hashlib.sha256(json.dumps(facts).encode())
-    for line in _traces(Path(data)):
+    for line in _traces(Path(data), split):
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _traces(data: Path) -> Iterator[str]:
+def _traces(data: Path, split: str | None) -> Iterator[str]:
     """Name, size and time of change of each file: their content would take minutes to read."""
     paths = [data]
     if data.is_dir():
         walked = os.walk(data, followlinks=True)
         paths = [Path(folder, name) for folder, _, names in walked for name in names]
+    elif is_table(data.name):
+        paths += [Path(source.file) for source in iter_images(data, split)]
     for path in sorted(paths):
         if path.is_file():
             status = path.stat()

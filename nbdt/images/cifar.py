@@ -1,7 +1,7 @@
 """CIFAR as torchvision's downloads leave it: ``cifar-10-batches-py`` and ``cifar-100-python``.
 
-These files are pickles. torchvision opens them only if their MD5 sums are those of the published
-ones, which it checks first; anything else is refused here by name.
+These files are pickles. torchvision checks their MD5 sums first and opens only the published ones;
+anything else is refused.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FOLDERS = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
 
 
 def cifar_splits(root: Path) -> dict[str, Callable[[], Iterator[ImageSource]]]:
-    """Both splits if `root`, or its parent, is where torchvision keeps CIFAR; else nothing.
+    """Return both splits if torchvision keeps CIFAR in `root` or its parent, else nothing.
 
     Raises:
-        NBDTError: it is, but the files are incomplete or not the published ones.
+        NBDTError: the files are incomplete or not the published ones.
     """
     for folder, name in FOLDERS.items():
         for parent in (root, root.parent):

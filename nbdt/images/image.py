@@ -128,7 +128,7 @@ def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 def check_bytes(data: bytes, name: str, max_bytes: int) -> bytes:
     """`data` itself. Raises ImageError if it is empty or longer than `max_bytes`."""
-    _check_size(len(data), name, max_bytes)
+    check_size(len(data), name, max_bytes)
     return data
 
 
@@ -157,15 +157,16 @@ def _name_of(source: StrPath | BinaryIO | bytes) -> str:
 def _stream(source: StrPath | BinaryIO | bytes, name: str, limit: int) -> Iterator[BinaryIO]:
     if isinstance(source, str | os.PathLike):
         with regular_file(source, name) as file:
-            _check_size(os.fstat(file.fileno()).st_size, name, limit)
+            check_size(os.fstat(file.fileno()).st_size, name, limit)
             yield file
         return
     data = source if isinstance(source, bytes) else _read(source, name, limit)
-    _check_size(len(data), name, limit)
+    check_size(len(data), name, limit)
     yield io.BytesIO(data)
 
 
-def _check_size(size: int, name: str, limit: int) -> None:
+def check_size(size: int, name: str, limit: int) -> None:
+    """Raise ImageError if a file is empty or larger than `limit` bytes."""
     if size == 0:
         raise refusal(name, "an image", "an empty file", "fetch or export it again")
     if size > limit:

@@ -1,21 +1,24 @@
-"""Iterates the images of files, class folders and tar archives as `ImageSource`."""
+"""One image that can be opened, and the images in files, folders and class folders."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from PIL import Image
 
+from ..errors import NBDTError
+from ..storage import UNREADABLE, file_state, is_uri, list_folder, open_remote
 from .image import (
-    MAX_PIXELS,
+    MAX_BYTES,
     ImageError,
     StrPath,
-    check_bytes,
+    check_size,
     open_image,
     read_file,
     refusal,
@@ -23,240 +26,218 @@ from .image import (
     regular_file,
 )
 
-MAX_MEMBER_BYTES = 256 << 20  # a member of an archive is held in memory, a file is not
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_MAX_TAR_HEADER = 1 << 20
+NAMED = f"image files are those named {', '.join(EXTENSIONS)}"
+BATCH_FILE = "batch.json"  # identifies a folder that a batch wrote
+
+Reader: TypeAlias = Callable[..., Image.Image]  # `open_image`, with limits of its own
+
+_WNID_FILE = re.compile(r"n[0-9]{8}(?![0-9])")
+
+
+def _no_bytes() -> bytes:
+    raise ImageError("This image has no file to read.")
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One image that can be opened: where it came from, its class name if known, its opener.
+    """One image that can be opened, now or later, any number of times, in any thread or process.
 
-    `open` may be called any number of times, at once or later, in this process or another, and
-    raises `ImageError`. A source from a tar archive holds the file's bytes, so drop it when done:
-    a list of all sources of an archive keeps the whole archive in memory.
-
-    `read` gives the bytes that `open` decodes, under the same checks; None where a source was made
-    by hand without it.
+    Attributes:
+        reference: where the image is, for people: a path, a URI or ``archive.tar!member``.
+        label: the name of its class, if known.
+        open: returns the image; raises `ImageError`.
+        read: returns the bytes that `open` decodes, under the same checks; raises `ImageError`,
+            also where a source was made by hand without it.
+        file: the path or URI of the file that holds the image, if there is one.
     """
 
     reference: str
     label: str | None
     open: Callable[[], Image.Image] = field(repr=False, compare=False)
-    read: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    read: Callable[[], bytes] = field(default=_no_bytes, repr=False, compare=False)
+    file: str = field(default="", repr=False, compare=False)
+
+    @property
+    def class_label(self) -> str:
+        """The label or, without one, the WordNet id that the file's name starts with."""
+        if self.label is not None:
+            return self.label
+        name = re.split(r"[/\\!]", self.reference)[-1]
+        wnid = _WNID_FILE.match(name)
+        return wnid[0] if wnid else f"(no folder: {name})"
+
+    def state(self) -> tuple[int | None, int | None]:
+        """Return the size in bytes and the time of the last change, in nanoseconds since 1970.
+
+        Both are None without a file; the size is None for a member of an archive.
+        """
+        try:
+            size, modified_ns = file_state(self.file)
+        except (*UNREADABLE, NBDTError):
+            return None, None
+        return size if self.file == self.reference else None, modified_ns
+
+    def sha256(self) -> str:
+        """Return the hexadecimal digest of the bytes; raises as `read` does."""
+        return hashlib.sha256(self.read()).hexdigest()
 
 
-def iter_files(
-    paths: Iterable[StrPath],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_side: int | None = None,
-    without: str | None = None,
-) -> Iterator[ImageSource]:
-    """Every file named, whatever its name, and the image files below every folder named.
+def file_source(path: str, label: str | None = None, reader: Reader = open_image) -> ImageSource:
+    """Return the source of an image file at a path or URI, whatever its name."""
+    if is_uri(path):
+        return bytes_source(path, label, partial(read_bytes, path), path, reader)
+    return ImageSource(path, label, partial(reader, path), partial(read_file, path), path)
 
-    Folders are walked in sorted order, one directory's names in memory at a time; hidden entries
-    are skipped, and so are folders below that hold a file called `without`; links to folders are
-    not followed. What cannot be read (a missing path, an
-    unreadable or imageless folder) is a source whose `open` raises `ImageError`: iterating goes on.
+
+def bytes_source(
+    reference: str,
+    label: str | None,
+    read: Callable[[], bytes],
+    file: str,
+    reader: Reader = open_image,
+) -> ImageSource:
+    """Return the source of an image whose bytes `read` returns."""
+    return ImageSource(reference, label, partial(_decode, reader, read, reference), read, file)
+
+
+def refused_source(
+    reference: str, error: ImageError, file: str = "", label: str | None = None
+) -> ImageSource:
+    """Return a source that raises `error`, so that the others can still be read."""
+    raising = partial(refuse, error)
+    return ImageSource(reference, label, raising, raising, file or reference)
+
+
+def _decode(reader: Reader, read: Callable[[], bytes], name: str) -> Image.Image:
+    return reader(read(), name=name)
+
+
+def left_out(name: str, *, is_folder: bool = False) -> str:
+    """Return why an entry of a folder or archive is not read as an image; "" if it is."""
+    if name.startswith("."):
+        return "hidden"
+    if not is_folder and not name.lower().endswith(EXTENSIONS):
+        return "not named like an image"
+    return ""
+
+
+# --- files and folders, here or remote ---
+
+
+def open_stream(path: str) -> BinaryIO:
+    """Open a file at a path or URI. Raises ImageError."""
+    if not is_uri(path):
+        return regular_file(path, path)
+    try:
+        return open_remote(path)
+    except (NBDTError, *UNREADABLE) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the bytes of a file at a path or URI, with the checks of `read_file`.
+
+    Raises:
+        ImageError: missing, unreadable, empty or too large.
     """
-    reader = partial(open_image, max_pixels=max_pixels, max_side=max_side)
-    for path in paths:
-        name = os.fsdecode(path)
-        if os.path.isdir(name):
-            yield from _walk(name, reader, without)
-        else:
-            yield ImageSource(name, None, partial(reader, name), partial(read_file, name))
+    if not is_uri(path):
+        return read_file(path)
+    try:
+        with open_remote(path) as file:
+            check_size(file.seek(0, os.SEEK_END), path, MAX_BYTES)
+            file.seek(0)
+            return file.read()
+    except ImageError:
+        raise
+    except (NBDTError, *UNREADABLE) as error:
+        raise _unreadable(path, error) from error
 
 
-def _walk(
-    root: str, reader: Callable[[str], Image.Image], without: str | None
-) -> Iterator[ImageSource]:
-    empty = True
-    pending = [(root, True)]
+def _unreadable(uri: str, error: Exception) -> ImageError:
+    missing = isinstance(error, FileNotFoundError)
+    got = "nothing there" if missing else str(error).removeprefix(f"{uri!r}: ")
+    return refusal(uri, "a readable file", got, "check the path and the permissions")
+
+
+def iter_folder(root: str, reader: Reader = open_image) -> Iterator[ImageSource]:
+    """Yield the images below a folder at a path or URI, in sorted order.
+
+    One folder's names are in memory at a time. Hidden entries, links to folders, and folders that
+    a batch wrote are skipped. A folder that cannot be read is a source that raises `ImageError`,
+    and so is `root` if it has no image.
+    """
+    empty, pending = True, [(root, True)]
     while pending:
         path, is_folder = pending.pop()
-        opener: Callable[[], Image.Image] = partial(reader, path)
-        content: Callable[[], bytes] = partial(read_file, path)
+        source = file_source(path, reader=reader)
         if is_folder:
-            if without and path != root and os.path.lexists(os.path.join(path, without)):
-                continue
             try:
-                pending.extend(reversed(_entries(path)))
+                entries = _entries(path)
+                if path == root or (BATCH_FILE, False) not in entries:
+                    pending += [(_join(path, name), kind) for name, kind in reversed(entries)
+                                if not left_out(name, is_folder=kind)]  # fmt: skip
                 continue
             except ImageError as error:
-                opener = content = partial(refuse, error)
+                source = refused_source(path, error)
         empty = False
-        yield ImageSource(path, None, opener, content)
+        yield source
     if empty:
-        refused = refusal(root, "image files", "a folder without any", _named())
-        yield ImageSource(root, None, partial(refuse, refused), partial(refuse, refused))
+        yield refused_source(root, refusal(root, "image files", "a folder without any", NAMED))
 
 
 def _entries(folder: str, *, follow: bool = False) -> list[tuple[str, bool]]:
-    """The visible folders and image files of one folder: (path, is a folder), sorted."""
-    found = []
+    """Return the sorted (name, whether it is a folder) of what is in a folder."""
     try:
+        if is_uri(folder):
+            return sorted(list_folder(folder))
         with os.scandir(folder) as entries:
-            for entry in entries:
-                is_folder = entry.is_dir(follow_symlinks=follow)
-                if not entry.name.startswith(".") and (is_folder or _is_image(entry.name)):
-                    found.append((entry.path, is_folder))
-    except (OSError, ValueError) as error:
+            return sorted((entry.name, entry.is_dir(follow_symlinks=follow)) for entry in entries)
+    except (NBDTError, *UNREADABLE) as error:
         reason = getattr(error, "strerror", None) or str(error)
         remedy = "check path and permissions"
         raise refusal(folder, "a readable folder", reason, remedy) from error
-    return sorted(found)
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
-
-
-def _named() -> str:
-    return f"image files are those named {', '.join(EXTENSIONS)}"
+def _join(folder: str, name: str) -> str:
+    if not is_uri(folder):
+        return os.path.join(folder, name)
+    base, mark, options = folder.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
 def iter_class_folders(
-    root: StrPath,
-    split: str | None = None,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_side: int | None = None,
+    root: StrPath, split: str | None = None, **limits: Any
 ) -> Iterator[ImageSource]:
-    """The images `root[/split]/<class>/<file>`, sorted, each labelled with its class folder's name.
+    """Yield the images `root[/split]/<class>/<file>`, sorted, labelled with the class folder.
+
+    Args:
+        root: the folder.
+        split: the folder of a split in it.
+        limits: `max_pixels` and `max_side` of `open_image`.
 
     Raises:
         ImageError: at once if the folder cannot be read or has no class folders; while iterating
             if a class folder cannot be read, or at the end if there was no image at all.
     """
     folder = os.path.join(os.fsdecode(root), split or "")
-    classes = [path for path, is_folder in _entries(folder, follow=True) if is_folder]
+    entries = _entries(folder, follow=True)
+    classes = [name for name, kind in entries if kind and not left_out(name, is_folder=True)]
     if not classes:
         remedy = "name the folder that holds one folder per class"
         raise refusal(folder, "class folders (<class>/<image>)", "none", remedy)
-    reader = partial(open_image, max_pixels=max_pixels, max_side=max_side)
-    return _labelled(folder, classes, reader)
+    return _labelled(folder, classes, partial(open_image, **limits))
 
 
-def _labelled(
-    root: str, classes: list[str], reader: Callable[[str], Image.Image]
-) -> Iterator[ImageSource]:
+def _labelled(root: str, classes: list[str], reader: Reader) -> Iterator[ImageSource]:
     empty = True
-    for folder in classes:
-        for path, is_folder in _entries(folder):
-            if not is_folder:
+    for label in classes:
+        folder = os.path.join(root, label)
+        for name, is_folder in _entries(folder):
+            if not is_folder and not left_out(name):
                 empty = False
-                label, content = os.path.basename(folder), partial(read_file, path)
-                yield ImageSource(path, label, partial(reader, path), content)
+                yield file_source(os.path.join(folder, name), label, reader)
     if empty:
-        got = f"{len(classes)} folders ({os.path.basename(classes[0])!r}, ...) without any"
-        remedy = f"name the split if there are splits; {_named()}"
+        got = f"{len(classes)} folders ({classes[0]!r}, ...) without any"
+        remedy = f"name the split if there are splits; {NAMED}"
         raise refusal(root, "images directly inside the class folders", got, remedy)
-
-
-class _Member(tarfile.TarInfo):
-    """Headers that `tarfile` would take as a quiet end of the archive, or read without a limit."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        is_end_marker = len(buf) == tarfile.BLOCKSIZE and not any(buf)
-        try:
-            member = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if is_end_marker:
-                raise
-            raise tarfile.ReadError(f"truncated or damaged: {error}") from error
-        if not member.isreg() and not 0 <= member.size <= _MAX_TAR_HEADER:
-            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
-        return member
-
-
-def iter_tar(
-    path: StrPath,
-    split: str | None = None,
-    *,
-    max_member_bytes: int = MAX_MEMBER_BYTES,
-    max_pixels: int = MAX_PIXELS,
-    max_side: int | None = None,
-    open_archive: Callable[[str], BinaryIO] | None = None,
-) -> Iterator[ImageSource]:
-    """The images of a tar archive (plain, gz, bz2, xz), in its order; nothing reaches the disk.
-
-    Members are `<split>/<class>/<file>`, `<class>/<file>` or `<file>`; the label is the folder a
-    file lies in. With `split`, only files whose class folder lies in a folder of that name, or
-    that lie directly in such a folder at the top (label None). Devices, hidden files and files not
-    named like images are skipped; a link named like an image is a source that raises. The reference is `archive.tar!member`; a member's
-    name is used for nothing else, wherever it may point. `open_archive` opens what is
-    no file of this machine.
-
-    Raises:
-        ImageError: while iterating, when the archive is missing, unreadable, damaged or truncated,
-            or at its end if there was no image. A too large member's `open` raises instead.
-    """
-    name, empty = os.fsdecode(path), True
-    reader = partial(
-        open_image, max_pixels=max_pixels, max_bytes=max_member_bytes, max_side=max_side
-    )
-    try:
-        with (
-            open_archive(name) if open_archive else regular_file(path, name) as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
-        ):
-            for member, label in _selected(archive, split):
-                empty = False
-                reference = f"{name}!{member.name}"
-                if not member.isreg():
-                    refused = refusal(reference, "an image", "a link", "pack what it leads to")
-                    never = partial(refuse, refused)
-                    yield ImageSource(reference, label, never, never)
-                    continue
-                # One byte more than allowed tells the reader that it is too large.
-                data = _content(archive, member, max_member_bytes + 1)
-                opener = partial(reader, data, name=reference)
-                content = partial(check_bytes, data, reference, max_member_bytes)
-                yield ImageSource(reference, label, opener, content)
-    except ImageError:
-        raise
-    except Exception as error:  # decompressors and header parsers of hostile bytes
-        got = f"one that cannot be read ({type(error).__name__}: {error})"
-        expected = "a whole tar archive, plain or compressed with gzip, bzip2 or xz"
-        raise refusal(name, expected, got, "fetch or pack it again") from error
-    if empty:
-        where = "images" if split is None else f"images in {split!r} (<split>/<class>/<image>)"
-        raise refusal(name, where, "an archive without any", _named())
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
-    stream = archive.extractfile(member)
-    return b"" if stream is None else stream.read(min(limit, member.size))
-
-
-def _selected(
-    archive: tarfile.TarFile, split: str | None
-) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
-    while (member := archive.next()) is not None:
-        # tarfile keeps every header it has read: a million would fill the memory.
-        archive.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
-        parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
-        hidden = any(part.startswith(".") for part in parts)
-        kept = member.isreg() or member.islnk() or member.issym()
-        if hidden or not kept or not _is_image(member.name):
-            continue
-        folders = parts[:-1]
-        if split is None or folders[-2:-1] == [split]:
-            yield member, folders[-1] if folders else None
-        elif folders == [split]:
-            yield member, None
-
-
-def iter_images(
-    root_or_tar: StrPath,
-    split: str | None = None,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_side: int | None = None,
-) -> Iterator[ImageSource]:
-    """A folder's images as by `iter_class_folders`, anything else's as by `iter_tar`."""
-    read = iter_class_folders if os.path.isdir(root_or_tar) else iter_tar
-    return read(root_or_tar, split, max_pixels=max_pixels, max_side=max_side)

@@ -1,66 +1,61 @@
-"""Which class of a model the label of a photograph means: its folder's name or a WordNet id."""
+"""Names of classes: how they are compared, and whether data and hierarchies have the same ones."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from ..errors import NBDTError, listed, nearest
-from ..images.sources import ImageSource
 from .hierarchy import Hierarchy
-from .nodes import WNID
-
-_WNID_FILE = re.compile(rf"({WNID.pattern})(?![0-9])")
 
 
-def label_of(source: ImageSource) -> str:
-    """The folder a photograph lies in or, in no folder, the WordNet id its file name starts with."""
-    if source.label is not None:
-        return source.label
-    name = re.split(r"[/\\!]", source.reference)[-1]
-    found = _WNID_FILE.match(name)
-    return found[1] if found else f"(no folder: {name})"
-
-
-def plain(name: str) -> str:
-    """A label as it is compared: any case, spaces or underscores."""
+def normalised_name(name: str) -> str:
+    """Return a name as it is compared: without differences of case, space and underscore."""
     return name.casefold().replace("_", " ").strip()
 
 
-def class_places(hierarchy: Hierarchy) -> dict[str, int]:
-    """Class index by plain name and by WordNet id; names win, and shared ones are left out."""
-    found: dict[str, int] = {}
-    names = [plain(name) for name in hierarchy.classes]
+def class_of_name(hierarchy: Hierarchy) -> dict[str, int]:
+    """Return the class index by normalised name and by WordNet id.
+
+    A name counts before an id; what several classes share is left out.
+    """
+    indices: dict[str, int] = {}
+    names = [normalised_name(name) for name in hierarchy.classes]
     wnids = [wnid or "" for wnid in hierarchy.class_wnids]
     for keys in (wnids, names):
         times = Counter(keys)
-        found.update({key: index for index, key in enumerate(keys) if times[key] == 1})
-    found.pop("", None)
-    return found
+        indices.update({key: index for index, key in enumerate(keys) if times[key] == 1})
+    indices.pop("", None)
+    return indices
 
 
 def check_labels(
-    labels: Iterable[str], places: Mapping[str, int], hierarchy: Hierarchy, data: str
+    labels: Iterable[str], class_of: Mapping[str, int], hierarchy: Hierarchy, data: str
 ) -> None:
     """Refuse labels that are no class of the model.
 
+    Args:
+        labels: of the data.
+        class_of: of `class_of_name`.
+        hierarchy: of the model.
+        data: what to call the data in the message.
+
     Raises:
-        NBDTError: naming them all, with the model's classes.
+        NBDTError: names them all, with the model's classes.
     """
     given = set(labels)
-    unknown = sorted(label for label in given if plain(label) not in places)
+    unknown = sorted(label for label in given if normalised_name(label) not in class_of)
     if unknown:
         raise NBDTError(
-            f"{data!r} has {len(given)} labels, of which {len(unknown)} are no class of the "
+            f"{data!r} has {len(given)} labels; {len(unknown)} of them are not classes of the "
             f"model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
-            f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders so, "
-            "or by WordNet id."
+            f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders "
+            "like the classes, or by WordNet id."
         )
 
 
 def check_same_classes(expected: Hierarchy, found: Hierarchy, name: str = "the hierarchy") -> None:
-    """Refuse a tree that is not over the same classes in the same order. Raises NBDTError."""
+    """Refuse a hierarchy with other classes, or in another order. Raises NBDTError."""
     if found.classes == expected.classes:
         return
     same = {*found.classes} == {*expected.classes}

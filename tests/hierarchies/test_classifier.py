@@ -261,7 +261,7 @@ def mobilenet(data_dir):
 
 
 def photographs(data_dir, step):
-    from nbdt.images.sources import iter_images
+    from nbdt.images.dataset import iter_images
 
     for index, source in enumerate(iter_images(data_dir / "imagenet1000_s256_q90.tar")):
         if index % step == 0:

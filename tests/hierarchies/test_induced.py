@@ -310,7 +310,7 @@ def test_imagenet_trees_are_named(mobilenet, rule, share, bar):
 @pytest.mark.slow
 def test_imagenet_hard_accuracy_is_within_a_point_of_flat(mobilenet, data_dir):
     from nbdt import DecisionRules
-    from nbdt.images.sources import iter_tar
+    from nbdt.images.archives import iter_tar
     from nbdt.network.load import import_timm
 
     state, wnids = mobilenet

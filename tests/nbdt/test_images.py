@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
+from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import ImageError, open_image
-from nbdt.images.sources import iter_class_folders, iter_files, iter_images, iter_tar
+from nbdt.images.sources import iter_class_folders
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -468,7 +470,7 @@ def test_files_and_folders_in_order(tmp_path: Path) -> None:
         save(tmp_path / "in" / name)
     odd = save(tmp_path / "photo.dat")
     gone = tmp_path / "missing.jpg"
-    sources = list(iter_files([gone, tmp_path / "in", odd, str(tmp_path / "n")]))
+    sources = list(iter_inputs([gone, tmp_path / "in", odd, str(tmp_path / "n")]))
     inside = [
         str(tmp_path / "in" / name) for name in ("a.png", "b/10.png", "b/2.PNG", "c/d/e.jpeg")
     ]
@@ -485,7 +487,7 @@ def test_files_and_folders_in_order(tmp_path: Path) -> None:
 def test_limits_reach_the_opener(tmp_path: Path) -> None:
     save(tmp_path / "cat" / "1.png")
     small, refused = {"max_side": 3}, {"max_pixels": 3}
-    for iterate in (lambda o: iter_files([tmp_path], **o), lambda o: iter_images(tmp_path, **o)):
+    for iterate in (lambda o: iter_inputs([tmp_path], **o), lambda o: iter_images(tmp_path, **o)):
         assert next(iterate(small)).open().size == (3, 2)
         with pytest.raises(ImageError, match="at most 3 pixels"):
             next(iterate(refused)).open()
@@ -493,7 +495,7 @@ def test_limits_reach_the_opener(tmp_path: Path) -> None:
 
 def test_folder_without_images_is_a_failing_source(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    (source,) = iter_files([tmp_path])
+    (source,) = iter_inputs([tmp_path])
     with pytest.raises(ImageError, match="expected image files, got a folder without any"):
         source.open()
 
@@ -511,7 +513,7 @@ def test_unreadable_folder_is_a_failing_source(
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    first, second = iter_files([tmp_path])
+    first, second = iter_inputs([tmp_path])
     assert second.open().size == (9, 7)
     with pytest.raises(ImageError, match="Permission denied"):
         first.open()
@@ -523,7 +525,7 @@ def test_links(tmp_path: Path) -> None:
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "2.png").symlink_to(real)
     (tmp_path / "in" / "3.png").symlink_to(tmp_path / "in" / "3.png")
-    sources = list(iter_files([tmp_path / "in"]))
+    sources = list(iter_inputs([tmp_path / "in"]))
     assert [Path(source.reference).name for source in sources] == ["1.png", "2.png", "3.png"]
     assert sources[1].open().size == (9, 7)
     with pytest.raises(ImageError):
@@ -533,7 +535,7 @@ def test_links(tmp_path: Path) -> None:
 def test_deep_folders(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d"] * 300)
     save(deep / "1.png")
-    (source,) = iter_files([tmp_path])
+    (source,) = iter_inputs([tmp_path])
     assert source.open().size == (9, 7)
 
 
@@ -693,6 +695,6 @@ def test_damaged_tar(
     path.write_bytes(data)
     try:
         for source in iter_tar(path):
-            opened_or_refused(source.open.args[0])
+            opened_or_refused(source.read())
     except ImageError as error:
         assert str(error).isprintable()

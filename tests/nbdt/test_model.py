@@ -222,7 +222,7 @@ def test_the_bundled_models_reference_set_gives_its_cards_figures(name):
 def test_the_bundled_model_classifies_real_images(data_dir, name, floor):
     from itertools import islice
 
-    from nbdt.images.sources import iter_images
+    from nbdt.images.dataset import iter_images
 
     model = NBDT.load(name)
     archive = data_dir / f"{name}_test_lossless.tar.xz"

@@ -7,7 +7,7 @@ import torch
 
 from nbdt.decide.metrics import accuracy
 from nbdt.hierarchies import from_classifier
-from nbdt.images.sources import iter_tar
+from nbdt.images.archives import iter_tar
 
 
 @pytest.mark.data

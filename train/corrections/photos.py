@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from nbdt.correction import Correction, picture_hash
-from nbdt.images.archives import SUFFIXES, iter_archive
+from nbdt.images.archives import is_archive, iter_tar
 from nbdt.images.image import ImageError, open_image
 
 from .targets import LeftOut, Target
@@ -62,7 +62,7 @@ def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.
     in_archives: dict[Path, dict[str, str]] = defaultdict(dict)
     for reference in references:
         archive, sign, member = reference.partition("!")
-        if sign and archive.lower().endswith(SUFFIXES):
+        if sign and is_archive(archive):
             place = _place(root, archive)
             in_archives[place][f"{place}!{member}"] = reference
             continue
@@ -82,7 +82,7 @@ def _place(root: Path, file: str) -> Path:
 
 def _members(path: Path, wanted: dict[str, str]) -> Iterator[tuple[str, Image.Image | str]]:
     try:
-        for source in iter_archive(path, None):
+        for source in iter_tar(path):
             if source.reference in wanted:
                 reference = wanted.pop(source.reference)
                 try:

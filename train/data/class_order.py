@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nbdt.errors import NBDTError, listed, nearest
-from nbdt.tree.class_names import class_places, plain
+from nbdt.tree.class_names import class_of_name, normalised_name
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
@@ -34,7 +34,7 @@ class ClassOrder:
         """Class index by plain name and by WordNet id; a key that is two classes' is left out."""
         nodes = [Node("/", None, "root")]
         nodes += [Node(n, "/", n, w) for n, w in zip(self.names, self.wnids, strict=True)]
-        return class_places(Hierarchy(tuple(nodes), self.names))
+        return class_of_name(Hierarchy(tuple(nodes), self.names))
 
 
 def class_order(
@@ -57,7 +57,7 @@ def class_order(
     found = sorted(set(labels))
     spellings: dict[str, str] = {}
     for label in found:
-        other = spellings.setdefault(plain(label), label)
+        other = spellings.setdefault(normalised_name(label), label)
         if other != label:
             raise NBDTError(
                 f"The labels {other!r} and {label!r} are one class: case, spaces and underscores do "
@@ -101,4 +101,4 @@ def _refuse_contradiction(given: Sequence[str], hierarchy: Hierarchy) -> None:
 def class_indices(labels: Iterable[str], order: ClassOrder) -> list[int | None]:
     """The class of each label; None for those that are none."""
     places = order.places()
-    return [places.get(plain(label)) for label in labels]
+    return [places.get(normalised_name(label)) for label in labels]

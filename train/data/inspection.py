@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError, listed, nearest
-from nbdt.images.archives import is_compressed
 from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource
 from nbdt.progress import Progress, no_progress
@@ -97,7 +96,7 @@ def _read(found: Scan, sources: Iterable[ImageSource], recipe: Recipe, limit: in
 
 
 def _check(found: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
-    if is_compressed(found.split.place):
+    if found.split.compressed:
         raise NBDTError(
             f"{found.split.place!r} is compressed, so single images cannot be read from it, and "
             "these do not stay in memory. Unpack it (tar -xf) and name the folder with --data, or "

@@ -1,10 +1,10 @@
-"""Which part of some data is for training, for choices and for the one look at the end.
+"""Which images of a data set are for training, for choices and for the final test.
 
-What `find_splits` understands, in this order:
+`find_splits` recognises, in this order:
 
 - a CSV or Parquet file of paths and labels (`nbdt.images.tables`);
 - a tar archive of class folders, or of split folders that hold them;
-- a folder with what the recipe's patterns name, two archives for instance;
+- a folder with what the recipe's patterns name, two archives for example;
 - CIFAR as torchvision lays it out (`nbdt.images.cifar`);
 - a folder with split folders (ImageNet as torchvision lays it out among them);
 - a folder of class folders.
@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 
 from nbdt.errors import NBDTError, listed
-from nbdt.images.archives import SUFFIXES, iter_archive, split_folders
+from nbdt.images.archives import SUFFIXES, is_archive, is_compressed, iter_tar, split_folders
 from nbdt.images.cifar import cifar_splits
-from nbdt.images.sources import ImageSource, iter_images
-from nbdt.images.tables import TABLES, iter_table, table_splits
-from nbdt.tree.class_names import label_of
+from nbdt.images.dataset import iter_images
+from nbdt.images.sources import ImageSource
+from nbdt.images.tables import TABLES, Row, is_table, iter_rows, row_source
 
 from ..recipe import Recipe
 
@@ -42,20 +42,22 @@ class Split:
         name: "train", "validation" or "test".
         place: what to call it in messages.
         sources: iterates its images, labelled as the data says.
-        classes: the labels that the data has, with or without images, where folders tell.
+        classes: the labels that the data has, with or without images, where folders show them.
+        compressed: whether single images cannot be read without the ones before them.
     """
 
     name: str
     place: str
     sources: Callable[[], Iterator[ImageSource]]
     classes: tuple[str, ...] = ()
+    compressed: bool = False
 
 
 def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split]:
-    """The splits that `data` has, by name; "train" always.
+    """Return the splits that `data` has, by name; "train" always.
 
     Raises:
-        NBDTError: there is nothing there, or nothing that can be understood.
+        NBDTError: there is nothing there, or nothing that can be read.
     """
     path = Path(data)
     if not path.exists():
@@ -78,64 +80,77 @@ def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split
 
 
 def _named_folders(root: Path) -> dict[str, Path]:
-    """The folders of splits. Raises NBDTError if two mean the same."""
-    found: dict[str, Path] = {}
+    """Return the folders of splits. Raises NBDTError if two are of the same split."""
+    folders: dict[str, Path] = {}
     for item in sorted(root.iterdir()):
         name = SPELLINGS.get(item.name.lower())
-        if name in found:
+        if name in folders:
             raise NBDTError(
-                f"{str(root)!r} has two folders of {name} images, {found[name].name!r} and "
+                f"{str(root)!r} has two folders of {name} images, {folders[name].name!r} and "
                 f"{item.name!r}; merge or rename one of them."
             )
         if name:
-            found[name] = item
-    return found
+            folders[name] = item
+    return folders
 
 
 def _completed(splits: dict[str, Split]) -> dict[str, Split]:
-    """The last of validation and test is the one that is looked at once, as for ImageNet."""
+    """Make a lone validation split the test, which is looked at once, as for ImageNet."""
     if VALIDATION in splits and TEST not in splits:
-        splits[TEST] = _renamed(splits.pop(VALIDATION), TEST)
+        splits[TEST] = replace(splits.pop(VALIDATION), name=TEST)
     return splits
 
 
-def _renamed(split: Split, name: str) -> Split:
-    return replace(split, name=name)
-
-
 def _folder(name: str, path: Path) -> Split:
-    sources = partial(_labelled, partial(iter_images, path))
     folders = sorted(item.name for item in path.iterdir() if item.is_dir()) if path.is_dir() else []
     classes = tuple(folder for folder in folders if not folder.startswith("."))
-    return Split(name, str(path), sources, classes)
+    return Split(name, str(path), partial(_labelled, partial(iter_images, path)), classes)
 
 
 def _labelled(sources: Callable[[], Iterator[ImageSource]]) -> Iterator[ImageSource]:
     for source in sources():
-        yield ImageSource(source.reference, label_of(source), source.open)
+        yield replace(source, label=source.class_label)
 
 
 def _of_file(path: Path) -> dict[str, Split]:
-    if path.suffix.lower() in TABLES:
-        found = table_splits(path, SPELLINGS)
-        return _completed(
-            {name: Split(name, f"{path} ({name})", partial(iter_table, path, rows))
-             for name, rows in found.items()}
-        )  # fmt: skip
-    if path.name.lower().endswith(SUFFIXES):
+    if is_table(path.name):
+        return _completed(_of_table(str(path)))
+    if is_archive(path.name):
         folders = {SPELLINGS[f.lower()]: f for f in split_folders(path) if f.lower() in SPELLINGS}
         if TRAIN in folders:
             return _completed({name: _archive(name, path, f) for name, f in folders.items()})
         return {TRAIN: _archive(TRAIN, path, None)}
     raise NBDTError(
-        f"{str(path)!r} is neither a folder of class folders nor a file that is understood: "
+        f"{str(path)!r} is neither a folder of class folders nor a file that can be read: "
         f"{', '.join((*TABLES, *SUFFIXES))}."
     )
 
 
+def _of_table(path: str) -> dict[str, Split]:
+    rows: dict[str, list[Row]] = {}
+    for row in iter_rows(path, labelled=True):
+        name = TRAIN if row.split is None else SPELLINGS.get(row.split)
+        if name is None:
+            raise NBDTError(
+                f"{path!r}, row {row.number}: unknown split {row.split!r}; expected "
+                f"{', '.join(SPELLINGS)}."
+            )
+        row_source(path, row)  # raises for a row without path or label
+        rows.setdefault(name, []).append(row)
+    if not rows:
+        raise NBDTError(f"{path!r} has no rows.")
+    if TRAIN not in rows:
+        raise NBDTError(f"{path!r} has no row of the split 'train', only {listed(rows)}.")
+    return {
+        name: Split(name, f"{path} ({name})", partial(map, partial(row_source, path), members))
+        for name, members in rows.items()
+    }
+
+
 def _archive(name: str, path: Path, folder: str | None) -> Split:
     place = str(path) if folder is None else f"{path}!{folder}"
-    return Split(name, place, partial(_labelled, partial(iter_archive, path, folder)))
+    sources = partial(_labelled, partial(iter_tar, path, folder))
+    return Split(name, place, sources, compressed=is_compressed(path))
 
 
 def _by_patterns(root: Path, recipe: Recipe) -> dict[str, Split]:
@@ -146,8 +161,8 @@ def _by_patterns(root: Path, recipe: Recipe) -> dict[str, Split]:
 def _at(name: str, path: Path) -> Split:
     if path.is_dir():
         return _folder(name, path)
-    if path.suffix.lower() in TABLES:
-        return _renamed(_of_file(path)[TRAIN], name)
+    if is_table(path.name):
+        return replace(_of_file(path)[TRAIN], name=name)
     return _archive(name, path, None)
 
 
@@ -156,11 +171,11 @@ def _matches(root: Path, pattern: str) -> list[Path]:
 
 
 def _match(root: Path, pattern: str) -> Path:
-    found = _matches(root, pattern)
-    if not found:
+    matches = _matches(root, pattern)
+    if not matches:
         there = listed(sorted(item.name for item in root.iterdir()))
         raise NBDTError(
             f"{str(root)!r} holds nothing that matches {pattern!r}: expected a folder with one "
             f"sub-folder a class, or a tar archive of one. It holds {there or 'nothing'}."
         )
-    return found[0]
+    return matches[0]

@@ -14,7 +14,7 @@ from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.network.weights import mismatch, read_weights
-from nbdt.tree.class_names import plain
+from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
 from ..data.dataset import Labelled, Streamed, normalise
@@ -95,8 +95,8 @@ def _saved_model(
 ) -> dict[str, Tensor]:
     """The network's tensors in a saved model; its classifier only if it is of these classes."""
     model = NBDT.load(folder)
-    places = {plain(name): row for row, name in enumerate(model.hierarchy.classes)}
-    wanted = [plain(name) for name in order.names]
+    places = {normalised_name(name): row for row, name in enumerate(model.hierarchy.classes)}
+    wanted = [normalised_name(name) for name in order.names]
     state: dict[str, Tensor] = dict(model.backbone.state_dict())
     if sorted(wanted) == sorted(places):
         rows = [places[name] for name in wanted]
@@ -119,7 +119,9 @@ def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bo
     labels = class_labels(trained_for, cast(Any, network).pretrained_cfg)
     if any(labels.wnids) and all(order.wnids):
         return tuple(labels.wnids) == order.wnids
-    return [plain(name) for name in labels.names] == [plain(name) for name in order.names]
+    return [normalised_name(name) for name in labels.names] == [
+        normalised_name(name) for name in order.names
+    ]
 
 
 def whiten(

@@ -21,8 +21,8 @@ from nbdt import NBDT, NBDTError
 from nbdt.explain.batch import cluster
 from nbdt.explain.batch.folder import read_maps
 from nbdt.explain.command import app
-from nbdt.images.inputs import count_inputs, is_collection, iter_inputs
-from nbdt.storage import Disk, Remote, is_uri, place
+from nbdt.images.dataset import count_inputs, is_collection, iter_inputs
+from nbdt.storage import LocalStorage, RemoteStorage, is_uri, open_storage
 from tests import oracle
 
 from .batches import content, draw, run, tiny
@@ -85,12 +85,12 @@ def rows_in(store, out):
 @pytest.fixture(params=["disk", "subtree", "s3"])
 def somewhere(request, tmp_path):
     if request.param == "disk":
-        return Disk(tmp_path / "out")
+        return LocalStorage(tmp_path / "out")
     if request.param == "subtree":
         inner = SubTreeFileSystem(os.fspath(tmp_path), LocalFileSystem())
-        return Remote(inner, "out", "elsewhere")
+        return RemoteStorage(inner, "out", "elsewhere")
     request.getfixturevalue("store")
-    return place("s3://places/out")
+    return open_storage("s3://places/out")
 
 
 def test_a_place_holds_files_and_folders(somewhere):
@@ -127,7 +127,7 @@ def test_a_place_holds_files_and_folders(somewhere):
 )
 def test_a_uri_that_cannot_be_is_refused(where, message, store):
     with pytest.raises(NBDTError, match=message) as told:
-        place(where)
+        open_storage(where)
     assert "secret" not in str(told.value)
 
 
@@ -181,7 +181,7 @@ def test_a_batch_is_the_same_through_any_file_system(small, tmp_path):
 
     inputs = [os.fspath(tmp_path / "photos")]
     given = {"part_size": 4, "batch_size": 3, "workers": 0, "precision": "float32", **options}
-    where = Remote(through, "many", "through")
+    where = RemoteStorage(through, "many", "through")
     assert explain_all(small, inputs, where, **given).images == 5
     assert content(tmp_path / "many").keys() == content(tmp_path / "one").keys()
     for name, data in content(tmp_path / "one").items():

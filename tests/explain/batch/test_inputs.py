@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from nbdt import NBDTError
-from nbdt.images.inputs import count_inputs, is_collection, iter_inputs
-from nbdt.storage import Disk
+from nbdt.images.dataset import count_inputs, is_collection, iter_inputs
+from nbdt.storage import LocalStorage
 
 from .batches import draw, rows_of, run
 
@@ -137,7 +137,7 @@ def test_strips_and_names_of_any_length_are_explained(small, tmp_path):
 
 def test_two_processes_that_draw_one_part_both_end_well(tmp_path):
     """The slower one takes the place of what the faster one made since it looked."""
-    where = Disk(tmp_path / "out")
+    where = LocalStorage(tmp_path / "out")
     with where.folder("pages/part-000000") as mine:
         (mine / "x").write_text("mine")
         with where.folder("pages/part-000000") as other:
@@ -167,7 +167,7 @@ def test_an_archive_gives_its_members_bytes(photos, tmp_path, small):
     ("name", "data", "message"),
     [
         ("x.parquet", b"PAR1 not", "cannot be read as paths"),
-        ("x.csv", b"a,b\n1,2\n", "has no column 'path', 'file', 'filename'"),
+        ("x.csv", b"a,b\n1,2\n", "no column of paths.*path, file, filename.*'a', 'b'.*--column"),
         ("x.txt", b"a" * 40_000, "expected a path a line"),
         ("no.csv", None, "There is no file"),
         ("*.nothing", None, "No file matches"),
