@@ -158,9 +158,7 @@ def induce(
     settings: dict[str, Any] = {"linkage": linkage, "branching": branching, "semantics": semantics}
     if source.startswith(TIMM) or library.is_model(source):
         if classes is not None or tensor is not None:
-            raise typer.BadParameter(
-                "A model knows its classes; use --classes and --tensor only with a file."
-            )
+            raise typer.BadParameter("A model has classes; --classes and --tensor need a file.")
         model = library.open_model(source)
         hierarchy = induce_hierarchy(model, rule=rule or model.rule, **settings)
     elif classes is None:
@@ -276,8 +274,7 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     *,
     from_format: Annotated[
-        str | None,
-        typer.Option("--from", help="Format of IN; by default detected from its content."),
+        str | None, typer.Option("--from", help="Format of IN; detected by default.")
     ] = None,
     to_format: Annotated[
         str | None, typer.Option("--to", help="Format of OUT: nbdt (the default) or node-link.")

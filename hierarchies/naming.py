@@ -305,17 +305,15 @@ class _Labels:
             return (not known, *self._rank[index])
 
         shown = nsmallest(MOST_SHOWN, self.hierarchy.classes_under(node), key=key)
-        return self._free(
-            f"{self.net.name(concept.synset)}: ", shown, len(self.hierarchy.spans[node])
-        )
+        prefix = f"{self.net.name(concept.synset)}: "
+        return self._free(prefix, shown, len(self.hierarchy.spans[node]))
 
     def _leaves(self, node: int) -> str:
         """Return a label with the best-known leaves of the largest children."""
         if node == 0 and self.hierarchy.num_classes > 2 and ALL not in self._used:
             return ALL
-        groups = sorted(
-            self.hierarchy.children[node], key=lambda child: -len(self.hierarchy.spans[child])
-        )
+        spans, children = self.hierarchy.spans, self.hierarchy.children[node]
+        groups = sorted(children, key=lambda child: -len(spans[child]))
         first = [
             min(self.hierarchy.classes_under(child), key=self._rank.__getitem__) for child in groups
         ]
@@ -323,7 +321,7 @@ class _Labels:
             2 * MOST_SHOWN, self.hierarchy.classes_under(node), key=self._rank.__getitem__
         )
         shown = list(dict.fromkeys([*first[:2], *rest]))[:MOST_SHOWN]
-        return self._free("", shown, len(self.hierarchy.spans[node]))
+        return self._free("", shown, len(spans[node]))
 
     def _free(self, prefix: str, shown: Sequence[int], total: int) -> str:
         """Return a free label with as few leaves as possible."""

@@ -1,5 +1,5 @@
 "use strict";
-// Names are hostile until proven otherwise: they reach the page through textContent alone.
+// Names may be hostile: they reach the page only through textContent.
 const data = JSON.parse(document.getElementById("data").textContent);
 const { names, parents, wnids } = data;
 const ROW = 26, GAP = 46, INDENT = 12, MAX_NAME = 300, MAX_OPENED = 100;
@@ -23,9 +23,9 @@ const groups = children.filter((row) => row.length).length;
 const lower = names.map((name) => name.toLowerCase());
 const open = new Uint8Array(total);
 
-// The topmost nodes with no more than a third of the classes have a colour each, and so has all that
-// is below them: by levels, a tree that begins "entity, physical entity" would have but one.
-const hues = new Float64Array(total).fill(-1); // -1: above the colours
+// The topmost nodes with at most a third of the classes get a colour each, for all nodes below them.
+// Colours by level would give a tree that begins "entity, physical entity" one colour only.
+const hues = new Float64Array(total).fill(-1); // -1: no colour
 const most = Math.max(1, size[0] / 3);
 const tops = order().filter((node) => node && size[node] <= most && size[parents[node]] > most);
 const whole = tops.reduce((sum, node) => sum + Math.sqrt(size[node]), 0);
@@ -42,7 +42,7 @@ const pen = document.createElement("canvas").getContext("2d");
 const FONT = `13px ${getComputedStyle(document.body).fontFamily}`;
 const widths = new Map(), letters = [new Map(), new Map()];
 
-// The sum of the letters' widths, each measured once: asking for every name takes ten times as long.
+// Add the widths of single letters, each measured once: measuring every name is ten times as slow.
 function measure(text, bold) {
   let sum = 0;
   const known = letters[bold ? 1 : 0];
@@ -66,7 +66,7 @@ function width(node) {
   return widths.get(node);
 }
 
-// Visible nodes in depth-first order. A loop, for trees may be as deep as they are wide.
+// Visible nodes in depth-first order. A loop, since a deep tree would exhaust recursion.
 function visible() {
   const shown = [], stack = [0];
   while (stack.length) {
@@ -165,7 +165,7 @@ function draw() {
   resize();
 }
 
-// Elements that stay are not touched, so that the browser need not lay them out again.
+// Leave elements that stay untouched, so that the browser does not lay them out again.
 function place(shown) {
   const wanted = new Set(shown);
   for (const made of [...tree.children]) if (made !== links && !wanted.has(Number(made.dataset.node))) made.remove();
@@ -237,7 +237,7 @@ function toggle(node, to = !open[node]) {
   const before = { x: x[node], y: y[node] };
   open[node] = to ? 1 : 0;
   draw();
-  // What was clicked stays under the pointer, however much appears around it.
+  // Keep what was clicked under the pointer.
   view.scrollTop += (y[node] - before.y) * scale;
   view.scrollLeft += (x[node] - before.x) * scale;
 }
@@ -254,7 +254,7 @@ function shownDepth() {
 }
 
 function start() {
-  // Whole levels, as many as fit on a screen; then the smaller groups, while they do.
+  // Open groups level by level while the rows fit on a screen.
   open[0] = 1;
   const screen = Math.max(8, Math.floor((view.clientHeight - 2 * INDENT) / ROW));
   let rows = children[0].length;
@@ -284,23 +284,23 @@ function zoom(to, clientX, clientY) {
 
 function fit() {
   const wide = view.clientWidth / extent.width, both = Math.min(wide, view.clientHeight / extent.height);
-  zoom(Math.min(1.5, both < 0.3 ? wide : both)); // a very tall tree fits in width: letters stay letters
+  zoom(Math.min(1.5, both < 0.3 ? wide : both)); // fit a very tall tree by width, so that names stay legible
   home();
 }
 
 // ---- search ------------------------------------------------------------------------------
 function search() {
-  const wanted = $("search").value.trim().toLowerCase();
+  const query = $("search").value.trim().toLowerCase();
   hits = [];
-  if (wanted) for (const node of order()) if (lower[node].includes(wanted) || wnids[node] === wanted) hits.push(node);
-  // Names that begin with it, or are it, come first: "cat" before "catamaran" before "muscat".
-  const rank = (node) => (lower[node] === wanted ? 0 : lower[node].startsWith(wanted) ? 1 : 2);
-  hits.sort((one, two) => rank(one) - rank(two));
+  if (query) for (const node of order()) if (lower[node].includes(query) || wnids[node] === query) hits.push(node);
+  // Exact matches come first, then names that begin with the query: "cat", "catamaran", "muscat".
+  const rank = (node) => (lower[node] === query ? 0 : lower[node].startsWith(query) ? 1 : 2);
+  hits.sort((a, b) => rank(a) - rank(b));
   hitSet = new Set(hits);
   at = -1;
   if (hits.length <= MAX_OPENED) hits.forEach(openAbove);
   if (hits.length) return step(1);
-  $("hits").textContent = wanted ? "no match" : "";
+  $("hits").textContent = query ? "no match" : "";
   draw();
 }
 
@@ -433,7 +433,7 @@ $("larger").addEventListener("click", () => zoom(scale * 1.25));
 $("level").addEventListener("click", () => zoom(1));
 $("fit").addEventListener("click", fit);
 
-// The number of levels whose groups are all open: "one more" opens the first that is not.
+// The number of levels whose groups are all open; "One level more" opens the next level.
 function shownDepthWhole() {
   let whole = shownDepth();
   for (let node = 0; node < total; node++)

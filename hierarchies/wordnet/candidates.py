@@ -92,15 +92,15 @@ def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
 
 def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     """Return the senses of the name and its other forms; a synset counts once, by its best form."""
-    found: dict[int, Candidate] = {}
+    by_synset: dict[int, Candidate] = {}
     for number, form in enumerate(_forms(text, wordnet)):
         counts = wordnet.lexicon.tag_counts(form)
         whole = sum(counts) + 0.5 * len(counts)
         for rank, synset in enumerate(wordnet.lexicon.senses(form)):
             share = (counts[rank] + 0.5) / whole
             match: Match = "form" if number else "word"
-            found.setdefault(synset, Candidate(synset, form, rank, share, match))
-    return tuple(found.values())
+            by_synset.setdefault(synset, Candidate(synset, form, rank, share, match))
+    return tuple(by_synset.values())
 
 
 def _forms(text: str, wordnet: WordNet) -> Iterable[str]:
@@ -180,27 +180,27 @@ def _as_two_words(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     if len(key) > _LONGEST_NAME:
         return ()
     for place in range(_SHORTEST_PART, len(key) - _SHORTEST_PART + 1):
-        found = _as_lemma(f"{key[:place]}_{key[place:]}", wordnet)
+        senses = _as_lemma(f"{key[:place]}_{key[place:]}", wordnet)
         # Only a lemma of two words counts: the spelling without the space was tried before.
-        if found:
-            return tuple(replace(candidate, match="form") for candidate in found)
+        if senses:
+            return tuple(replace(candidate, match="form") for candidate in senses)
     return ()
 
 
 def _nearest_to(
-    found: Sequence[Candidate], hint: Sequence[Candidate], wordnet: WordNet
+    options: Sequence[Candidate], hint: Sequence[Candidate], wordnet: WordNet
 ) -> tuple[Candidate, ...]:
     """Return the candidates that share the most specific ancestor with a sense of the hint."""
     content = wordnet.information_content
     shared = np.unique(wordnet.closure([candidate.synset for candidate in hint]).synset)
-    closure = wordnet.closure([candidate.synset for candidate in found])
+    closure = wordnet.closure([candidate.synset for candidate in options])
     common = np.isin(closure.synset, shared)
-    nearness = np.zeros(len(found))
+    nearness = np.zeros(len(options))
     np.maximum.at(nearness, closure.row[common], content[closure.synset[common]])
     best = nearness.max()
     return tuple(
         candidate
-        for candidate, near in zip(found, nearness, strict=True)
+        for candidate, near in zip(options, nearness, strict=True)
         if near == best and best > 0
     )
 

@@ -165,10 +165,10 @@ def _classes_by_concept(
     known = [index for index, synset in enumerate(synsets) if synset is not None]
     pairs = net.closure([synset for synset in synsets if synset is not None])
     vague = [sense for word in VAGUE for sense in net.senses(word) if net.name(sense) == word]
-    kept = net.information_content[pairs.synset] >= MIN_CONTENT
-    kept &= ~np.isin(pairs.synset, vague)
+    useful = net.information_content[pairs.synset] >= MIN_CONTENT
+    useful &= ~np.isin(pairs.synset, vague)
     by_concept: dict[int, list[tuple[int, int]]] = {}
-    for row, concept in zip(pairs.row[kept].tolist(), pairs.synset[kept].tolist(), strict=True):
+    for row, concept in zip(pairs.row[useful].tolist(), pairs.synset[useful].tolist(), strict=True):
         leaf = hierarchy.leaf_nodes[known[row]]
         by_concept.setdefault(concept, []).append((hierarchy.spans[leaf].start, leaf))
     return {concept: sorted(leaves) for concept, leaves in by_concept.items()}

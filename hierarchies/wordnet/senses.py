@@ -39,7 +39,7 @@ class UnknownNamesError(NBDTError):
 
 
 class RepeatedNameError(NBDTError):
-    """A name is given more often than it has senses, so its classes cannot be told apart."""
+    """A name that is given more often than it has senses."""
 
 
 class OverrideError(NBDTError):
