@@ -34,7 +34,41 @@ class ConvNorm(nn.Sequential):
         super().__init__(convolution, *layers, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class SmallConvNet(nn.Module):
+class _Classifier(nn.Module):
+    """What timm expects of a network: features, an average pool and a linear layer at the end."""
+
+    last = "fc"  # name of the linear layer
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_features = self.head_hidden_size = num_features
+        self.num_classes = num_classes
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return cast(nn.Module, getattr(self, self.last))
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh linear layer with `num_classes` outputs at the end, or none for 0."""
+        self.num_classes = num_classes
+        linear = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.add_module(self.last, linear)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, features, height / 4, width / 4)."""
+        raise NotImplementedError
+
+    def forward_head(self, feature_map: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Average pool, then the linear layer unless `pre_logits`."""
+        pooled = F.adaptive_avg_pool2d(feature_map, 1).flatten(1)
+        return pooled if pre_logits else cast(Tensor, self.get_classifier()(pooled))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, classes) logits."""
+        return self.forward_head(self.forward_features(images))
+
+
+class SmallConvNet(_Classifier):
     """A stem of 2 × 2 patches, then six convolutions, two of which halve the resolution.
 
     Args:
@@ -49,10 +83,8 @@ class SmallConvNet(nn.Module):
         num_classes: int = 10,
         in_chans: int = 3,
     ) -> None:
-        super().__init__()
         stem, first, second, third = widths
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = third
+        super().__init__(third, num_classes)
         patches = nn.Conv2d(in_chans, stem, 2, padding="same", padding_mode="replicate")
         self.stem = nn.Sequential(patches, nn.ReLU())
         self.stages = nn.Sequential(
@@ -63,8 +95,7 @@ class SmallConvNet(nn.Module):
             ConvNorm(second, third),
             ConvNorm(third, third),
         )
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = _classifier(third, num_classes)
+        self.reset_classifier(num_classes)
 
     def whiten(self, images: Tensor, floor: float) -> None:
         """Set the stem to the main axes of patches, of unit variance and in both signs; freeze it.
@@ -88,33 +119,9 @@ class SmallConvNet(nn.Module):
         stem.weight.data.copy_(torch.cat([filters, -filters]))
         stem.weight.requires_grad_(False)
 
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh linear layer with `num_classes` outputs at the end, or none for 0."""
-        self.num_classes = num_classes
-        self.fc = _classifier(self.num_features, num_classes)
-
     def forward_features(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, features, height / 4, width / 4)."""
-        feature_map: Tensor = self.stages(self.stem(images))
-        return feature_map
-
-    def forward_head(self, feature_map: Tensor, *, pre_logits: bool = False) -> Tensor:
-        """Average pool, then the linear layer unless `pre_logits`."""
-        pooled = self.global_pool(feature_map).flatten(1)
-        logits: Tensor = pooled if pre_logits else self.fc(pooled)
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, classes) logits."""
-        return self.forward_head(self.forward_features(images))
-
-
-def _classifier(features: int, num_classes: int) -> nn.Module:
-    return nn.Linear(features, num_classes) if num_classes else nn.Identity()
+        return cast(Tensor, self.stages(self.stem(images)))
 
 
 class PaddedShortcut(nn.Module):
@@ -130,13 +137,13 @@ class PaddedShortcut(nn.Module):
         return F.pad(values[:, :, ::2, ::2], (0, 0, 0, 0, side, side))
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(_Classifier):
     """A 3 × 3 stem, three stages of `blocks` basic blocks, average pool, a linear layer."""
 
+    last = "linear"
+
     def __init__(self, blocks: int = 3, num_classes: int = 10, in_chans: int = 3) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = CIFAR_WIDTHS[-1]
+        super().__init__(CIFAR_WIDTHS[-1], num_classes)
         self.conv1 = nn.Conv2d(in_chans, CIFAR_WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(CIFAR_WIDTHS[0])
         self.layer1 = _stage(CIFAR_WIDTHS[0], CIFAR_WIDTHS[0], blocks)
@@ -147,31 +154,10 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
         self.reset_classifier(num_classes)
 
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.linear
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh linear layer with `num_classes` outputs at the end, or none for 0."""
-        self.num_classes = num_classes
-        linear = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.linear: nn.Module = linear
-
     def forward_features(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, 64, height / 4, width / 4)."""
         values = F.relu(self.bn1(self.conv1(images)))
-        feature_map: Tensor = self.layer3(self.layer2(self.layer1(values)))
-        return feature_map
-
-    def forward_head(self, feature_map: Tensor, *, pre_logits: bool = False) -> Tensor:
-        """Average pool, then the linear layer unless `pre_logits`."""
-        pooled = feature_map.mean(dim=(2, 3))
-        logits: Tensor = pooled if pre_logits else self.linear(pooled)
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, classes) logits."""
-        return self.forward_head(self.forward_features(images))
+        return cast(Tensor, self.layer3(self.layer2(self.layer1(values))))
 
 
 def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
