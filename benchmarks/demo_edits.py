@@ -30,8 +30,7 @@ from nbdt.demo.ui.component import component
 from nbdt.demo.ui.context import PageContext
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.views.answer import answer_view, draw_answer
-from nbdt.demo.views.node import draw_node, node_view
-from nbdt.demo.views.strip import draw_strip, strip_view
+from nbdt.demo.views.decisions import draw_node, draw_strip, node_view, strip_view
 from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.hierarchies import from_classifier
 from nbdt.model.model import NBDT

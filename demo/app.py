@@ -25,8 +25,7 @@ from .ui.context import PageContext
 from .ui.events import FORGOTTEN, QUICK, mark_arrived, payload, refused
 from .uploads import opened, photograph, refuse_addresses, upload_folder
 from .views.answer import answer_view, draw_answer
-from .views.node import draw_node, node_view
-from .views.strip import draw_strip, strip_view
+from .views.decisions import draw_node, draw_strip, node_view, strip_view
 from .views.tree import draw as draw_tree
 from .views.tree import path_record, tree_record, tree_view
 from .visitor import Visitor

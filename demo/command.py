@@ -42,7 +42,7 @@ def demo_command(
         typer.Option(
             metavar="NAME",
             envvar=["NBDT_PUBLIC_HOST", "SPACE_HOST"],  # the second is set in Hugging Face Spaces
-            help="Name that people reach the page by through a proxy; may be given again.",
+            help="Name under which a proxy makes the page public; repeatable.",
         ),
     ] = None,
     store: Annotated[
@@ -51,14 +51,14 @@ def demo_command(
             metavar="URL",
             envvar="NBDT_STORE",
             help="Where corrections and saved hierarchies are kept: a SQLite file or a database "
-            f"URL; by default a file of yours. '{NO_STORE}' keeps nothing.",
+            f"URL; by default a file in your data folder. '{NO_STORE}' keeps nothing.",
         ),
     ] = None,
     evidence: Annotated[
         Path | None,
         typer.Option(
             metavar="INDEX",
-            help="Training photographs to compare with, as nbdt evidence build wrote them.",
+            help="Training photographs to compare with, an index from nbdt evidence build.",
         ),
     ] = None,
     apply_data: Annotated[
@@ -81,27 +81,27 @@ def demo_command(
     users = None if auth is None else logins(auth)
     loaded = open_model(model, weights)
     index = None if evidence is None else EvidenceIndex.load(evidence)
-    kept = _store(store)
-    # As Ctrl+C does: otherwise nothing would remove what visitors uploaded.
+    opened = _store(store)
+    # Stop as for Ctrl+C, which removes the uploads.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    page = build(loaded, store=kept, index=index, apply_data=apply_data, source=model)
+    page = build(loaded, store=opened, index=index, apply_data=apply_data, source=model)
     typer.echo(f"NBDT demo: http://{host}:{port} (stop with Ctrl+C)")
     public = public_host or ()
     launch(page, host, port, model=model, auth=users, public=public, browser=browser)
 
 
 def logins(text: str) -> list[tuple[str, str]]:
-    """Names and passwords, from a file or, for one user, from the environment.
+    """Return names and passwords from a file or, for one user, from the environment.
 
     Raises:
-        NBDTError: a file without a login, a line that is none, or a user without a password.
+        NBDTError: a file without a login, a line of another form, or a user without a password.
     """
     path = Path(text)
     if path.is_file():
         return _logins_of(path)
     if ":" in text:
         raise NBDTError(
-            "A password on the command line is seen by everyone on this machine; give the user "
+            "A password on the command line is visible to everyone on this machine; give the user "
             f"alone and the password in {PASSWORD}, or a file with lines of user:password."
         )
     password = os.environ.get(PASSWORD, "")
@@ -114,17 +114,17 @@ def logins(text: str) -> list[tuple[str, str]]:
 
 
 def _logins_of(path: Path) -> list[tuple[str, str]]:
-    found = []
+    pairs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         user, colon, password = line.strip().partition(":")
         if not line.strip() or line.startswith("#"):
             continue
         if not (colon and user and password):
             raise NBDTError(f"{str(path)!r}, line {number}: expected user:password.")
-        found.append((user, password))
-    if not found:
+        pairs.append((user, password))
+    if not pairs:
         raise NBDTError(f"{str(path)!r} has no line of user:password.")
-    return found
+    return pairs
 
 
 def _store(url: str | None) -> Store | None:

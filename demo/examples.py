@@ -1,4 +1,4 @@
-"""Photographs to begin with, some of which the model cannot know."""
+"""Example photographs, some of which show no class of the model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SIDE = 160  # pixels of a thumbnail
 
 @dataclass(frozen=True)
 class Example:
-    """A photograph and what is on it."""
+    """A photograph, named after its subject."""
 
     name: str
     path: Path
 
     def open(self) -> Image.Image:
-        """The photograph."""
+        """Open the photograph."""
         return _opened(self.path)
 
 
@@ -41,15 +41,15 @@ def _opened(path: Path) -> Image.Image:
 
 
 def examples() -> dict[str, Example]:
-    """By name; those of Gradio where it has them."""
+    """Return the examples by name; Gradio's where its release has them."""
     folder = Path(str(files("gradio"))) / "media_assets" / "images"
-    places = {name: STATIC / file for name, file in OWN.items()}
-    places |= {name: folder / file for name, file in GRADIO.items()}
-    return {name: Example(name, path) for name, path in places.items() if path.is_file()}
+    paths = {name: STATIC / file for name, file in OWN.items()}
+    paths |= {name: folder / file for name, file in GRADIO.items()}
+    return {name: Example(name, path) for name, path in paths.items() if path.is_file()}
 
 
 def examples_view(model: NBDT) -> gr.HTML:
-    """A row of buttons, first those that the model can know."""
+    """Return a row of buttons; those that show a class of the model come first."""
     shown = [
         {
             "name": example.name,
@@ -63,7 +63,7 @@ def examples_view(model: NBDT) -> gr.HTML:
 
 
 def knows(model: NBDT, word: str) -> bool:
-    """Whether a class has that word in its name."""
+    """Return whether a class has that word in its name."""
     pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
     return any(pattern.search(name) for name in model.hierarchy.classes)
 

@@ -1,4 +1,4 @@
-"""Serving the page: nothing leaves this machine, and nothing outside is asked."""
+"""The server of the page: it listens, adds security headers, and contacts no other host."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .ui.component import styles
 from .ui.theme import theme
 
 MAX_BYTES = 20 * 2**20  # of an upload
-VISITORS = 200  # whose state is kept at once; the one who did nothing for longest goes first
-WAITING = 64  # requests in the queue; who comes then is told to come again
+VISITORS = 200  # states kept at once; the least recently used is dropped first
+WAITING = 64  # requests in the queue; further ones are refused
 
 # Gradio's front end builds its components from scripts inside the page, and reads templates with
-# `Function`. A picture may come with the page's data. Everything else comes from here or not at all.
+# `Function`. A picture may be in the page's data. Everything else must come from this server.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' "
@@ -45,10 +45,10 @@ Message = MutableMapping[str, Any]
 
 
 class SafeHeaders:
-    """Adds `HEADERS` to every response, and refuses what another web site makes a browser ask.
+    """Middleware that adds `HEADERS` to every response and refuses requests of other web sites.
 
     Gradio lets every site use a page that is not on localhost, and sends its login there. Programs
-    send no Origin and are not asked for one.
+    send no Origin header and do not need one.
 
     Args:
         app: an ASGI application.
@@ -62,7 +62,7 @@ class SafeHeaders:
         self.public = {name.lower() for name in public}
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
-        """An ASGI application."""
+        """Answer a request, as ASGI defines it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -78,38 +78,43 @@ class SafeHeaders:
         await answer(scope, receive, sending)
 
     def _problem(self, headers: Headers) -> str:
-        """Why a request is refused; "" if it is not."""
-        asked, origin = _authority(f"//{headers.get('host', '')}"), headers.get("origin")
+        """Return why a request is refused; "" if it is not."""
+        requested, origin = _authority(f"//{headers.get('host', '')}"), headers.get("origin")
         remedy = "If that is how people reach this page, start it with --public-host"
-        # A name of an attacker's that leads to this machine (DNS rebinding) would be same-origin.
-        if self.local and asked and not (is_loopback(_name(asked)) or self._known(asked)):
+        # An attacker's name that resolves to this machine (DNS rebinding) would be same-origin.
+        if (
+            self.local
+            and requested
+            and not (is_loopback(_name(requested)) or self._is_public(requested))
+        ):
             return (
-                f"This page is for this machine alone, not for {asked!r}. {remedy} {_name(asked)}."
+                f"This page is for this machine alone, not for {requested!r}. {remedy} "
+                f"{_name(requested)}."
             )
         if origin is None:
             return ""
         sender = _authority(origin)
-        if sender and (sender == asked or self._known(sender)):
+        if sender and (sender == requested or self._is_public(sender)):
             return ""
         return f"Another web site, {origin[:80]!r}, may not use this page. {remedy} and its name."
 
-    def _known(self, authority: str) -> bool:
+    def _is_public(self, authority: str) -> bool:
         return authority in self.public or _name(authority) in self.public
 
 
 def is_loopback(name: str) -> bool:
-    """Whether only this machine itself is reached by a name or an address."""
-    plain = name.lower().strip("[]")
-    if plain == "localhost" or plain.endswith(".localhost"):
+    """Return whether a name or an address means this machine itself."""
+    bare = name.lower().strip("[]")
+    if bare == "localhost" or bare.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(plain).is_loopback
+        return ipaddress.ip_address(bare).is_loopback
     except ValueError:
         return False
 
 
 def _authority(url: str) -> str:
-    """Host and port in lower case, without a port that goes without saying; "" if there is none."""
+    """Return host and port in lower case, without a default port; "" if there is no host."""
     authority = url.lower().partition("//")[2].partition("/")[0]
     return authority.removesuffix(":443" if url.startswith("https") else ":80")
 
@@ -122,7 +127,7 @@ def _name(authority: str) -> str:
 
 
 def _same_site(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """A cookie that other sites' requests do not carry: Gradio's login is one that they do."""
+    """Restrict a cookie to this site: requests of other sites would carry Gradio's login."""
     if name.lower() == b"set-cookie":
         value = re.sub(rb"(?i)samesite=none", b"SameSite=lax", value)
     return name, value
@@ -139,14 +144,14 @@ def launch(
     browser: bool = False,
     block: bool = True,
 ) -> Any:
-    """Serve the page; returns what Gradio's ``launch`` does.
+    """Serve the page; returns the result of Gradio's ``launch``.
 
     Args:
         page: from `build`.
         host: address to listen on.
         port: port to listen on.
         model: its name, for ``/health``.
-        auth: names and passwords; without any, everybody who can reach the page may use it.
+        auth: names and passwords; without any, everyone who can reach the page may use it.
         public: names that the page is reached by through a proxy; see `SafeHeaders`.
         browser: open it in the default browser.
         block: return only when the server is stopped.
@@ -164,8 +169,8 @@ def launch(
         auth=list(auth) if auth else None,
         share=False,
         show_error=False,
-        # Gradio takes files of its own package, and of ours, for strangers' unless the server was
-        # started in a folder above them; these files and no others may be shown.
+        # Gradio serves files of packages only if the server was started in a folder above them;
+        # these files and no others may be served.
         allowed_paths=[str(example.path) for example in examples().values()],
         max_file_size=MAX_BYTES,
         strict_cors=True,
@@ -186,15 +191,15 @@ def launch(
 
 
 def _refuse_unknown(page: gr.Blocks) -> None:
-    """A call of an event that there is none is the caller's mistake; Gradio would log a traceback."""
+    """Refuse a call of an event that does not exist; Gradio would log a traceback."""
     push = page._queue.push  # noqa: SLF001 - a request's number is not looked up anywhere else
 
-    async def known(body: Any, *args: Any, **options: Any) -> Any:
+    async def checked(body: Any, *args: Any, **options: Any) -> Any:
         if body.fn_index is not None and body.fn_index not in page.fns:
             return False, "There is no event of that number.", "error"
         return await push(body, *args, **options)
 
-    page._queue.push = known  # type: ignore[method-assign]  # noqa: SLF001
+    page._queue.push = checked  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _health(model: str) -> Route:
@@ -205,19 +210,21 @@ def _health(model: str) -> Route:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises NBDTError, with the next free port, if one cannot listen there."""
-    problem = _problem(host, port)
+    """Raise NBDTError, which names the next free port, if the server cannot listen there."""
+    problem = _bind_error(host, port)
     if problem is None:
         return
-    free = next((p for p in range(port + 1, min(port + 101, 65536)) if not _problem(host, p)), None)
+    free = next(
+        (p for p in range(port + 1, min(port + 101, 65536)) if not _bind_error(host, p)), None
+    )
     remedy = f"Port {free} is free: --port {free}." if free else "Choose another with --port."
     raise NBDTError(f"Cannot listen on {host}, port {port}: {problem}. {remedy}")
 
 
-def _problem(host: str, port: int) -> str | None:
+def _bind_error(host: str, port: int) -> str | None:
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(kind, socket.SOCK_STREAM) as probe:
-        # As the server does: a port that was closed a moment ago is free.
+        # As the server does: a port that was just closed is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,4 +1,4 @@
-"""Photographs that strangers send: how they arrive, and what is refused."""
+"""Uploaded photographs: their folder, the input component, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from nbdt.images.image import open_image
 from .ui.events import refused
 from .visitor import MAX_SIDE
 
-MAX_PIXELS = 50_000_000  # a generous camera; strangers may send anything
+MAX_PIXELS = 50_000_000  # more than most cameras have; visitors may send anything
 PREFIX = "nbdt-demo-"  # of folders with uploaded files; the number of the process follows
-_own: set[Path] = set()  # folders of this process
+_folders: set[Path] = set()  # of this process
 
 
 def upload_folder() -> Path:
-    """A new folder for uploaded files, removed when the process ends, however it ends.
+    """Return a new folder for uploaded files, which is removed when the process ends.
 
-    One that is killed cannot tidy up: the next one does that for it.
+    A process that is killed cannot remove its folder: the next one removes it.
     """
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    _own.add(folder)
+    _folders.add(folder)
     atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
     return folder
 
 
-def _sweep(place: Path) -> None:
-    """Remove folders of this user's whose process is gone."""
-    if os.name != "posix":  # elsewhere signal 0 ends the process that is asked about
+def _sweep(root: Path) -> None:
+    """Remove this user's folders whose process has ended."""
+    if os.name != "posix":  # elsewhere signal 0 ends the process
         return
-    for folder in place.glob(f"{PREFIX}*"):
-        found = re.fullmatch(rf"{PREFIX}(\d+)-[^-]+", folder.name)
-        if found and folder not in _own and _mine(folder) and not _alive(int(found[1])):
+    for folder in root.glob(f"{PREFIX}*"):
+        match = re.fullmatch(rf"{PREFIX}(\d+)-[^-]+", folder.name)
+        if match and folder not in _folders and _mine(folder) and not _alive(int(match[1])):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mine(folder: Path) -> bool:
     try:
         return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
-    except OSError:  # somebody else was quicker
+    except OSError:  # another process removed it
         return False
 
 
@@ -66,10 +66,10 @@ def _alive(process: int) -> bool:
 
 
 def photograph(label: str, **options: Any) -> gr.Image:
-    """An image input that hands over the path of the uploaded file: `nbdt.images.image` opens it.
+    """Return an image input that passes on the path of the uploaded file: `opened` opens it.
 
-    Gradio's own preprocessing would open it first. A subclass would say this more plainly, but
-    Gradio takes one for a component with a front end of its own.
+    Gradio's own preprocessing would open it first. A subclass would be simpler, but Gradio expects
+    a front end for every subclass.
     """
     image = gr.Image(label=label, type="filepath", image_mode=None, **options)
     image.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
@@ -77,12 +77,12 @@ def photograph(label: str, **options: Any) -> gr.Image:
 
 
 def opened(path: str) -> Image.Image:
-    """An uploaded file as a picture. Raises ImageError: it is no readable photograph."""
+    """Open an uploaded file. Raises ImageError if it is not a readable photograph."""
     return open_image(path, name="photograph", max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
 
 
 def refuse_addresses(page: gr.Blocks) -> None:
-    """Let no component fetch what a request names: Gradio would, for a file with a web address."""
+    """Refuse web addresses in place of files in every component: Gradio would fetch them."""
     for block in page.blocks.values():
         block.async_move_resource_to_block_cache = _local(  # type: ignore[method-assign]
             block.async_move_resource_to_block_cache
@@ -90,10 +90,10 @@ def refuse_addresses(page: gr.Blocks) -> None:
 
 
 def _local(move: Any) -> Any:
-    async def moved(place: str | Path | None) -> str | None:
-        if place is not None and "://" in str(place):
+    async def moved(path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):
             raise refused("A web address was sent in place of a file; upload the file itself.")
-        found: str | None = await move(place)
-        return found
+        local_path: str | None = await move(path)
+        return local_path
 
     return moved

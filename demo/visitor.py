@@ -1,4 +1,4 @@
-"""One visitor's state on the server: their model, their hierarchy, their photographs."""
+"""The state of one visitor on the server: their model, hierarchy and photographs."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """What one visitor uploaded, and what the network computed from it, once.
+    """A visitor's photograph, and what the network computed from it once.
 
     Attributes:
-        image: upright and without metadata, what `open_image` returned; of an earlier photograph
-            (`layer` is None) only a thumbnail.
-        hash: `nbdt.correction.picture_hash` of the image as it came.
+        image: upright and without metadata, as `open_image` returned it; a thumbnail for an earlier
+            photograph (`layer` is None).
+        hash: `nbdt.correction.picture_hash` of the full image.
         frame: the square part of it that the network sees, `FRAME` pixels a side.
         logits: (classes,) float32, the flat classifier's.
-        layer: the feature map and the way from the head back to it; None for an earlier photograph.
+        layer: the feature map and how the head uses it; None for an earlier photograph.
     """
 
     image: Image.Image
@@ -60,7 +60,7 @@ class Photograph:
 
     @classmethod
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
-        """Run the network: the only forward pass that this photograph needs."""
+        """Run the network: this photograph needs no other forward pass."""
         batch = model.preprocess(image)[None].to(model.device)
         layer = map_layer(model, batch)
         with torch.no_grad():
@@ -70,16 +70,16 @@ class Photograph:
 
     @cached_property
     def url(self) -> str:
-        """The frame for the page, encoded once."""
+        """The frame as a data URL, encoded once."""
         return jpeg_url(self.frame)
 
     def seen_by(self, model: NBDT) -> Photograph:
-        """The same photograph, through another network."""
-        again = replace(Photograph.of(model, self.image), hash=self.hash)
-        return again if self.layer else again.remembered()
+        """Return the same photograph, seen by another network."""
+        photo = replace(Photograph.of(model, self.image), hash=self.hash)
+        return photo if self.layer else photo.thumbnail()
 
-    def remembered(self) -> Photograph:
-        """What is kept of it once another photograph is shown."""
+    def thumbnail(self) -> Photograph:
+        """Return the little that is kept of it once another photograph is shown."""
         small = self.image.copy()
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         return replace(self, image=small, frame=small, layer=None)
@@ -90,12 +90,12 @@ class NodeView:
     """One node of the hierarchy, seen with one photograph.
 
     Attributes:
-        id: of the node.
+        id: the node's id.
         decision: that of its parent, with this node as `chosen`; for the root its own.
         probability: of reaching the node from the root.
-        map: (height, width), of the log-odds of the node among its siblings; for the root of the
-            child that it takes.
-        depth: of the node; 0 for the root.
+        map: (height, width), of the log-odds of the node among its siblings; for the root, of the
+            child that it chooses.
+        depth: the number of steps from the root.
         taken: whether the path goes through the node.
     """
 
@@ -109,18 +109,18 @@ class NodeView:
 
 @dataclass(eq=False)
 class Visitor:
-    """What one visitor sees: a model, their own hierarchy, their photograph.
+    """What one visitor sees: a model, their own hierarchy, their photographs.
 
     Attributes:
-        model: shared between visitors and never changed; another version of it may be chosen.
+        model: shared between visitors and never changed; a visitor may choose another version.
         stack: their hierarchy with undo and redo.
         index: training images, if there is an index.
-        photo: what they uploaded last.
+        photo: the last upload.
         recent: their last photographs, the newest first, `photo` included.
         selected: id of the node that they clicked.
-        arrived: whether the page was opened, or a photograph shown, since the server began to know
-            them; see `demo.forgotten`.
-        id: SHA-256 of what the visitor is known by, for what they keep; see `demo.store`.
+        arrived: whether they opened the page or showed a photograph since this state was created;
+            see `demo.ui.events.for_arrived`.
+        id: their `demo.corrections.submission.visitor_id`.
     """
 
     model: NBDT
@@ -131,38 +131,37 @@ class Visitor:
     selected: str | None = None
     arrived: bool = False
     id: str = ""
-    _explained: dict[tuple[str, str], Explanation] = field(default_factory=dict)
+    _explanations: dict[tuple[str, str], Explanation] = field(default_factory=dict)
     _current: NBDT | None = None
 
     @classmethod
     def new(cls, model: NBDT, index: EvidenceIndex | None = None) -> Visitor:
-        """Somebody who has just come."""
+        """Return the state of a new visitor."""
         return cls(model, EditStack(model.hierarchy), index)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Visitor:
-        """Gradio copies the first value of a state for each visitor: each begins anew."""
+        """Gradio copies a state's first value for each visitor: return a new visitor's state."""
         return Visitor.new(self.model, self.index)
 
     @property
     def hierarchy(self) -> Hierarchy:
-        """The visitor's own, with their edits."""
+        """The visitor's own hierarchy, with their edits."""
         return self.stack.hierarchy
 
     def current_model(self) -> NBDT:
-        """The model with the visitor's hierarchy; it shares all weights with `model`.
+        """Return the model with the visitor's hierarchy; it shares all weights with `model`.
 
         Raises:
             NBDTError: the hierarchy is not over the model's classes, in its order.
         """
-        known = self._current
-        if known is None or known.hierarchy != self.hierarchy:
-            self._current = known = self.model.with_hierarchy(self.hierarchy)
-        return known
+        if self._current is None or self._current.hierarchy != self.hierarchy:
+            self._current = self.model.with_hierarchy(self.hierarchy)
+        return self._current
 
     def show(self, image: Image.Image) -> Photograph:
-        """Look at another photograph."""
+        """Show another photograph."""
         photo = Photograph.of(self.model, image)
-        earlier = [old.remembered() if old.layer else old for old in self.recent]
+        earlier = [old.thumbnail() if old.layer else old for old in self.recent]
         others = [old for old in earlier if old.hash != photo.hash]
         self.recent = deque([photo, *others][:RECENT], RECENT)
         self.photo, self.selected = photo, None
@@ -170,7 +169,7 @@ class Visitor:
         return photo
 
     def use(self, model: NBDT) -> None:
-        """Choose another version of the model, with its own hierarchy, for all photographs."""
+        """Use another version of the model, with its own hierarchy, for all photographs."""
         if self.index is not None and not _fits(self.index, model):
             self.index = None
         self.model, self.stack = model, EditStack(model.hierarchy)
@@ -180,65 +179,67 @@ class Visitor:
         self.forget()
 
     def forget(self) -> None:
-        """Drop what was explained: the model, the photograph or its evidence is another."""
-        self._explained.clear()
+        """Drop all explanations: the model, the photograph or its evidence changed."""
+        self._explanations.clear()
 
     def explanation(self) -> Explanation:
-        """Of the photograph under the visitor's hierarchy, without another forward pass.
+        """Explain the photograph under the visitor's hierarchy, without another forward pass.
 
         Raises:
             NBDTError: there is no photograph yet.
         """
         photo, layer = self._photo()
         key = (photo.hash, self.hierarchy.hash)
-        if key not in self._explained:
-            found = explain_layer(self.current_model(), layer, [photo.frame], evidence=self.index)
-            self._explained[key] = found[0]
-        return self._explained[key]
+        if key not in self._explanations:
+            model = self.current_model()
+            (explanation,) = explain_layer(model, layer, [photo.frame], evidence=self.index)
+            self._explanations[key] = explanation
+        return self._explanations[key]
 
     def select(self, node_id: str) -> None:
-        """Choose a node. Raises NBDTError: there is none of that id."""
+        """Select a node. Raises NBDTError if there is no such id."""
         _index(self.hierarchy, node_id)
         self.selected = node_id
 
     def node(self, node_id: str) -> NodeView:
-        """Any node's decision and map for the photograph.
+        """Return any node's decision and map for the photograph.
 
         Raises:
             NBDTError: there is no photograph yet, or no node of that id.
         """
         model, (photo, layer) = self.current_model(), self._photo()
-        tree = model.hierarchy
-        index = _index(tree, node_id)
+        hierarchy = model.hierarchy
+        index = _index(hierarchy, node_id)
         rows = model.head.rules.log_probs(photo.logits[None])[0].tolist()
-        above = tree.path_to(index)
-        at = index or max(tree.children[0], key=rows.__getitem__)
-        decided = tree.children[tree.parents[at]]
-        span = slice(decided.start, decided.stop)
+        chosen = index or max(hierarchy.children[0], key=rows.__getitem__)
+        parent = hierarchy.parents[chosen]
+        siblings = hierarchy.children[parent]
+        span = slice(siblings.start, siblings.stop)
         decision = Decision(
-            node=tree.names[tree.parents[at]],
-            node_id=tree.ids[tree.parents[at]],
-            children=tree.names[span],
-            child_ids=tree.ids[span],
+            node=hierarchy.names[parent],
+            node_id=hierarchy.ids[parent],
+            children=hierarchy.names[span],
+            child_ids=hierarchy.ids[span],
             log_probs=tuple(rows[span]),
-            chosen=at - decided.start,
+            chosen=chosen - siblings.start,
         )
+        map_id = hierarchy.ids[chosen]
         taken = {d.child_ids[d.chosen] for d in self.explanation().path}
         return NodeView(
             id=node_id,
             decision=decision,
-            probability=math.exp(sum(rows[n] for n in above)),
-            map=node_maps(model, layer, [tree.ids[at]])[0][tree.ids[at]],
-            depth=tree.depths[index],
+            probability=math.exp(sum(rows[n] for n in hierarchy.path_to(index))),
+            map=node_maps(model, layer, [map_id])[0][map_id],
+            depth=hierarchy.depths[index],
             taken=index == 0 or node_id in taken,
         )
 
     def class_map(self) -> Map:
-        """Plain Grad-CAM of the answer's flat logit, which knows of no hierarchy."""
+        """Return plain Grad-CAM of the answer's flat logit, which uses no hierarchy."""
         _, layer = self._photo()
         index = self.explanation().path.class_index
-        found: Map = class_maps(self.model, layer, [index])[0]
-        return found
+        values: Map = class_maps(self.model, layer, [index])[0]
+        return values
 
     def _photo(self) -> tuple[Photograph, Layer]:
         if self.photo is None or self.photo.layer is None:
@@ -250,7 +251,7 @@ def _fits(index: EvidenceIndex, model: NBDT) -> bool:
     return bool(index.manifest["embedding_hash"] == embedding_hash(model))
 
 
-def _index(tree: Hierarchy, node_id: str) -> int:
-    if not isinstance(node_id, str) or node_id not in tree.ids:
+def _index(hierarchy: Hierarchy, node_id: str) -> int:
+    if not isinstance(node_id, str) or node_id not in hierarchy.ids:
         raise NBDTError(f"There is no node {str(node_id)[:60]!r} in this hierarchy.")
-    return tree.ids.index(node_id)
+    return hierarchy.ids.index(node_id)

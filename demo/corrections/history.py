@@ -30,7 +30,7 @@ COMPARED = 6  # photographs before and after
 def history_component() -> gr.HTML:
     """Return the list, which static/history.js draws."""
     return component(
-        "said", "history.js", label="What you said", record="", compared="", progress=""
+        "history", "history.js", label="Your corrections", record="", compared="", progress=""
     )
 
 

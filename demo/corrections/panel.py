@@ -60,17 +60,21 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
     inputs, everything = [visitor, token], [visitor, *context.outputs, history]
     context.page.load(handlers.arrive, inputs, [visitor, token, history], **QUICK)
 
-    def on(event: Any, handle: Callable[..., Any], outputs: list[Any]) -> None:
-        event(for_arrived(handle, form, "reply", outputs), inputs, outputs, **QUICK)
-
-    on(form.correct, handlers.correct, [visitor, form, history])
-    on(form.list_evidence, handlers.list_evidence, [form])
-    on(form.mark, handlers.mark, everything)
-    history.withdraw(handlers.withdraw, inputs, [visitor, history], **QUICK)
-    history.unmark(handlers.unmark, inputs, everything, **QUICK)
-    history.refresh(handlers.refresh, inputs, [visitor, history], **QUICK)
+    for event, act, outputs in (
+        (form.correct, handlers.correct, [visitor, form, history]),
+        (form.list_evidence, handlers.list_evidence, [form]),
+        (form.mark, handlers.mark, everything),
+    ):
+        handle = for_arrived(handlers.identified(act), form, "reply", outputs)
+        event(handle, inputs, outputs, **QUICK)
+    for event, act, outputs in (
+        (history.withdraw, handlers.withdraw, [visitor, history]),
+        (history.unmark, handlers.unmark, everything),
+        (history.refresh, handlers.refresh, [visitor, history]),
+    ):
+        event(handlers.identified(act), inputs, outputs, **QUICK)
     history.choose(
-        handlers.choose, inputs, everything,
+        handlers.identified(handlers.choose), inputs, everything,
         show_progress="minimal", api_visibility="private", concurrency_id="network",
     )  # fmt: skip
     if context.apply_data is not None:
@@ -100,13 +104,20 @@ class _Handlers:
         self._identify(visitor, kept, request)
         return visitor, kept, self._history(visitor)
 
-    def correct(
-        self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
-    ) -> tuple[Any, ...]:
-        """Save a correction; the reply has its number only once it is on the disk."""
-        sent = payload(event)
-        try:
+    def identified(self, act: Callable[[Visitor, dict[str, Any]], Any]) -> Callable[..., Any]:
+        """Return a handler that identifies the visitor, then acts on what the browser sent."""
+
+        def handle(
+            visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
+        ) -> Any:
             self._identify(visitor, token, request)
+            return act(visitor, payload(event))
+
+        return handle
+
+    def correct(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
+        """Save a correction; the reply has its number only once it is on the disk."""
+        try:
             photo = visitor.photo
             if photo is None or photo.layer is None:
                 raise StoreError("There is no photograph yet; upload one first.")
@@ -120,21 +131,16 @@ class _Handlers:
         text = f"Thank you. Correction {number} is saved. {what}"
         return visitor, gr.HTML(reply=_reply(sent, text, done=True)), self._history(visitor)
 
-    def list_evidence(self, visitor: Visitor, token: object, request: gr.Request) -> gr.HTML:
+    def list_evidence(self, visitor: Visitor, _: dict[str, Any]) -> gr.HTML:
         """Return the training images to choose from."""
         try:
-            self._identify(visitor, token, request)
             return gr.HTML(evidence=evidence_record(visitor))
         except NBDTError as error:
             return gr.HTML(reply=_reply({}, str(error)))
 
-    def mark(
-        self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
-    ) -> tuple[Any, ...]:
+    def mark(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Mark an image as bad evidence: it no longer counts for this visitor."""
-        sent = payload(event)
         try:
-            self._identify(visitor, token, request)
             reference = self._save_mark(visitor, sent, bad=True)
         except NBDTError as error:
             return self._redrawn(visitor, _reply(sent, str(error)))
@@ -143,25 +149,18 @@ class _Handlers:
         )
         return self._redrawn(visitor, _reply(sent, text, done=True))
 
-    def unmark(
-        self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
-    ) -> tuple[Any, ...]:
+    def unmark(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Take a mark back."""
-        sent = payload(event)
         try:
-            self._identify(visitor, token, request)
             self._save_mark(visitor, sent, bad=False)
         except NBDTError as error:
             return self._redrawn(visitor, _reply(sent, str(error)))
         return self._redrawn(visitor, "")
 
-    def withdraw(
-        self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
-    ) -> tuple[Any, ...]:
+    def withdraw(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Delete one of the visitor's own corrections."""
-        number = payload(event).get("id")
+        number = sent.get("id")
         try:
-            self._identify(visitor, token, request)
             if type(number) is not int or abs(number) >= 2**31:
                 raise StoreError("There is no correction of yours with that number.")
             self.store.delete_corrections([number], visitor=visitor.id)
@@ -170,18 +169,14 @@ class _Handlers:
             text = str(error)
         return visitor, self._history(visitor, text)
 
-    def refresh(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
+    def refresh(self, visitor: Visitor, _: dict[str, Any]) -> tuple[Any, ...]:
         """Look for a new model."""
-        self._identify(visitor, token, request)
         return visitor, self._history(visitor)
 
-    def choose(
-        self, visitor: Visitor, token: object, request: gr.Request, event: gr.EventData
-    ) -> tuple[Any, ...]:
+    def choose(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Give this visitor another version of the model; show their photographs before and after."""
-        number = payload(event).get("id")
+        number = sent.get("id")
         try:
-            self._identify(visitor, token, request)
             if type(number) is not int:
                 raise StoreError("There is no such version of this model.")
             visitor.use(self.versions.load(number))

@@ -1,4 +1,4 @@
-// The answer in large type, how sure it is, and the path as a list.
+// The answer in large type, the model's confidence, and the path as a list.
 
 const root = element.querySelector('.nbdt-answer');
 
@@ -25,7 +25,7 @@ const known = (record) => {
 const empty = (record) => [
   make('p', 'nbdt-eyebrow', 'Nothing to judge yet'),
   make('p', 'nbdt-headline nbdt-waiting', 'Show it a photograph'),
-  make('p', 'nbdt-words', 'Upload one, paste it, or take one of the examples. The answer comes as a path through the tree below: each fork is one question, and you see how it was answered and why.'),
+  make('p', 'nbdt-words', 'Upload one, paste it, or choose one of the examples. The answer comes as a path through the tree below: each fork is one question, and you see how it was answered and why.'),
   known(record),
 ];
 

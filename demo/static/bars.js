@@ -1,4 +1,4 @@
-// Who competed at a decision, and how it went.
+// The probabilities of a decision.
 
 const bar = (child, kind) => {
   const row = make('div', 'nbdt-bar nbdt-bar-' + kind);
@@ -10,7 +10,7 @@ const bar = (child, kind) => {
   return row;
 };
 
-// The two that matter, and one line for all others.
+// The chosen child, its rival, and one line for all others.
 const bars = (decision) => {
   const group = make('div', 'nbdt-bars');
   group.append(bar(decision.chosen, 'chosen'), bar(decision.rival, 'rival'));

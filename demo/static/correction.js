@@ -1,4 +1,4 @@
-// The form in which somebody says what is wrong. All text is set as text; see page.js.
+// The correction form. All text is set as text; see page.js.
 
 const root = element.querySelector('.nbdt-correct');
 const KINDS = [
@@ -11,7 +11,7 @@ const EMPTY = { left: 25, top: 25, right: 75, bottom: 75 };
 const SIDES = [['left', 'Left'], ['top', 'Top'], ['right', 'Right'], ['bottom', 'Bottom']];
 let key = '', kind = '', step = 0, child = '', reference = '', box = { ...EMPTY };
 let seq = 0, waiting = 0, late = 0;
-let marked = false; // whether the region is the visitor's: its first place says nothing
+let marked = false; // whether the visitor moved the region: its first position means nothing
 let fields = null, status = null, send = null, note = null, keep = null, label = null;
 
 const labelled = (tag, text, control, hint) => {
@@ -112,20 +112,20 @@ const regionFields = (record) => {
     'Region: drag over the photograph, or move it with the arrow keys and resize it with Shift');
   board.append(shown, frame);
   let from = null;
-  const place = (event) => {
+  const position = (event) => {
     const area = board.getBoundingClientRect();
     return [100 * (event.clientX - area.left) / area.width,
             100 * (event.clientY - area.top) / area.height].map(clamp);
   };
   board.addEventListener('pointerdown', (event) => {
-    from = place(event);
+    from = position(event);
     board.setPointerCapture(event.pointerId);
     event.preventDefault();
     board.focus({ preventScroll: true });
   });
   board.addEventListener('pointermove', (event) => {
     if (!from) return;
-    const [x, y] = place(event);
+    const [x, y] = position(event);
     box = { left: Math.min(from[0], x), top: Math.min(from[1], y),
             right: Math.max(from[0], x), bottom: Math.max(from[1], y) };
     mark();
@@ -187,13 +187,13 @@ const labelFields = (record) => {
 };
 
 const evidenceFields = () => {
-  const found = parsed(props.evidence);
-  if (!found) {
+  const images = parsed(props.evidence);
+  if (!images) {
     trigger('list_evidence', { seq: ++seq });
     return [make('p', 'nbdt-correct-hint', 'Fetching the training pictures …')];
   }
-  if (!found.length) return [make('p', 'nbdt-correct-hint', 'There are none for this answer.')];
-  return [group('Which one should not count?', ...found.map((one) => {
+  if (!images.length) return [make('p', 'nbdt-correct-hint', 'There are none for this answer.')];
+  return [group('Which one should not count?', ...images.map((one) => {
     const card = choice('nbdt-correct-evidence', one.reference, one.label, 'shown for ' + one.side,
       one.reference === reference, (value) => { reference = value; });
     card.classList.add('nbdt-correct-picture');
@@ -225,30 +225,30 @@ const payload = (record) => {
   return { kind, ...what, note: note.value, keep: keep.checked };
 };
 
-const lacks = (said) => {
-  if (kind === 'step' && !said.child) return 'Choose where the step should have gone.';
-  if (kind === 'evidence' && !said.reference) return 'Choose the picture that should not count.';
+const missingField = (sent) => {
+  if (kind === 'step' && !sent.child) return 'Choose where the step should have gone.';
+  if (kind === 'evidence' && !sent.reference) return 'Choose the picture that should not count.';
   if (kind === 'region' && !marked) return 'First mark what should not count: drag over it on the photograph.';
-  if (kind === 'label' && !said.label) return 'Say what it is.';
+  if (kind === 'label' && !sent.label) return 'Enter what it is.';
   return '';
 };
 
-const tell = (text, tone) => {
+const announce = (text, tone) => {
   status.textContent = text;
   status.dataset.tone = tone;
 };
 
 const submit = (record) => {
-  const said = payload(record), missing = lacks(said);
-  if (missing) { tell(missing, 'problem'); return; }
+  const sent = payload(record), missing = missingField(sent);
+  if (missing) { announce(missing, 'problem'); return; }
   waiting = ++seq;
   send.disabled = true;
-  tell('Saving …', '');
-  trigger(kind === 'evidence' ? 'mark' : 'correct', { ...said, seq: waiting });
+  announce('Saving …', '');
+  trigger(kind === 'evidence' ? 'mark' : 'correct', { ...sent, seq: waiting });
   clearTimeout(late);
   late = setTimeout(() => {
     send.disabled = false;
-    tell('No answer from the server: this may not be saved. Look at the list below, then try again.',
+    announce('No answer from the server: this may not be saved. Look at the list below, then try again.',
       'problem');
   }, 20000);
 };
@@ -259,12 +259,12 @@ const answered = () => {
   if (reply.seq !== waiting && reply.seq !== 0) return;
   clearTimeout(late);
   send.disabled = false;
-  tell(reply.text, reply.done ? 'done' : 'problem');
+  announce(reply.text, reply.done ? 'done' : 'problem');
   // Consent is for one correction: the next one asks again.
   if (reply.done && note) { note.value = ''; reference = ''; keep.checked = false; }
 };
 
-// ---- the whole ----
+// ---- the form ----
 
 const draw = () => {
   const record = parsed(props.record);
@@ -296,17 +296,17 @@ const draw = () => {
   form.append(group('What is wrong?', ...kinds.map(([name, title, below]) => choice(
     'nbdt-correct-kind', name, title, below, false, (value) => {
       kind = value;
-      tell('', '');
+      announce('', '');
       drawFields(record);
     }))), fields, rest, status);
   form.addEventListener('submit', (event) => { event.preventDefault(); submit(record); });
   root.replaceChildren(make('h2', '', 'Is something wrong?'),
-    make('p', 'nbdt-correct-lead', 'Say where. It is kept, and the model can learn from it.'), form);
+    make('p', 'nbdt-correct-lead', 'Show where. Your correction is kept, and the model can learn from it.'), form);
   drawFields(record);
 };
 
 watch('record', draw);
-// Emptied by the server when what counts has changed: drawing the fields asks for it anew.
+// The server empties it when the evidence changed: drawing the fields requests it again.
 watch('evidence', () => { if (kind === 'evidence' && props.record) drawFields(parsed(props.record)); });
 watch('reply', answered);
 draw();

@@ -1,4 +1,4 @@
-// Photographs to begin with: buttons, since a click must not wait for an upload.
+// Example photographs: buttons, since a click must not wait for an upload.
 
 const root = element.querySelector('.nbdt-examples');
 

@@ -1,11 +1,11 @@
-// Signed maps, painted here from their numbers: no picture travels, and the opacity slider and the
-// raw-resolution toggle need no server. Red speaks for a step, blue against it.
+// Signed maps, painted here from their numbers: the server sends no picture, and the opacity slider
+// and the raw-resolution toggle need no server. Red supports a step, blue opposes it.
 
 const FOR = [214, 40, 40];
 const AGAINST = [33, 102, 200];
 const SMOOTH = 96; // pixels of a side of the smoothed map
 
-// Catmull-Rom: goes through the values, as bicubic enlargement does elsewhere in the project.
+// Catmull-Rom: passes through the values, as the bicubic enlargement of the Python code does.
 const cubic = (t) => [
   ((2 - t) * t - 1) * t / 2,
   ((3 * t - 5) * t * t + 2) / 2,
@@ -14,10 +14,10 @@ const cubic = (t) => [
 ];
 
 const resampled = (read, from, to) => Array.from({ length: to }, (_, i) => {
-  const place = ((i + 0.5) * from) / to - 0.5;
-  const start = Math.floor(place);
+  const at = ((i + 0.5) * from) / to - 0.5;
+  const start = Math.floor(at);
   const clamp = (k) => Math.min(from - 1, Math.max(0, k));
-  return cubic(place - start).reduce((sum, w, k) => sum + w * read(clamp(start - 1 + k)), 0);
+  return cubic(at - start).reduce((sum, w, k) => sum + w * read(clamp(start - 1 + k)), 0);
 });
 
 // (height × width) values to SMOOTH × SMOOTH, rows first.
@@ -42,8 +42,8 @@ const painted = (values, width, height, scale, className) => {
   return canvas;
 };
 
-// The photograph under its map, as layers. Which map shows, and how strongly, is the page's choice:
-// an attribute and a custom property on the document.
+// The photograph under its maps, as layers. An attribute and a custom property of the document set
+// which map shows, and how strongly.
 const layered = (photo, map, scale, label) => {
   const frame = make('div', 'nbdt-layers');
   frame.setAttribute('role', 'img');

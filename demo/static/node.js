@@ -23,8 +23,8 @@ const facts = (record) => {
   return side;
 };
 
-// On a low screen it opens below the fold, and the click would seem to do nothing. On a telephone
-// its head is enough: the node that was tapped, with its menu, should stay near.
+// On a low screen the card opens below the visible part, and the click would seem to do nothing. On
+// a phone its heading is enough: the tapped node, with its menu, should stay visible.
 const bringIntoView = () => {
   const narrow = window.matchMedia('(max-width: 560px)').matches;
   (narrow ? root.firstElementChild : root).scrollIntoView({ block: 'nearest', behavior: reducedMotion() ? 'auto' : 'smooth' });

@@ -1,4 +1,4 @@
-// One line that says what happened; screen readers read it out.
+// One line for results and errors; screen readers read it out.
 
 const root = element.querySelector('.nbdt-note');
 

@@ -1,4 +1,4 @@
-// What every part of the page uses. Text is set as text: nothing that arrives is ever HTML.
+// Helpers of all components. Text is set as text: nothing that arrives is treated as HTML.
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);

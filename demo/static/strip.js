@@ -1,4 +1,4 @@
-// The decision strip: one card a step. Opacity, raw resolution and the comparison stay here.
+// The decision strip: one card a step. Opacity, raw resolution and comparison need no server.
 
 const root = element.querySelector('.nbdt-strip');
 const page = document.documentElement;
@@ -40,7 +40,7 @@ const legend = (record) => {
   const scale = make('span', 'nbdt-scale');
   scale.setAttribute('aria-hidden', 'true');
   line.append(make('span', '', 'against'), scale, make('span', '', 'for the step'),
-    make('span', 'nbdt-legend-note', `Red parts of the photograph spoke for the step that was taken, blue parts against it; one colour scale for all. The network sees ${record.resolution} positions; between them the maps are smoothed.`));
+    make('span', 'nbdt-legend-note', `Red parts of the photograph supported the step that was taken, blue parts opposed it; one colour scale for all. The network sees ${record.resolution} positions; between them the maps are smoothed.`));
   return line;
 };
 
@@ -48,9 +48,9 @@ const thumbnails = (side, text) => {
   const row = make('div', 'nbdt-evidence');
   const title = make('p', 'nbdt-small', text);
   const pictures = make('div', 'nbdt-thumbs');
-  side.forEach((found) => {
-    const image = picture(found.picture, `${found.label}, similarity ${found.similarity}`);
-    image.title = `${found.label} · ${found.similarity}`;
+  side.forEach((photo) => {
+    const image = picture(photo.picture, `${photo.label}, similarity ${photo.similarity}`);
+    image.title = `${photo.label} · ${photo.similarity}`;
     pictures.append(image);
   });
   row.append(title, side.length ? pictures : make('p', 'nbdt-small', 'none'));
@@ -83,7 +83,7 @@ const flat = (record) => {
     make('p', 'nbdt-eyebrow', 'For comparison'),
     make('h3', 'nbdt-question', 'Plain Grad-CAM: ' + record.flat.name),
     layered(record.photo, record.flat.map, record.flat.scale, record.flat.label),
-    make('p', 'nbdt-words', 'One map for the whole answer, as without a tree: it cannot say which step a region decided. Its colours have a scale of their own.'),
+    make('p', 'nbdt-words', 'One map for the whole answer, as without a hierarchy: it cannot show which step a region decided. Its colours have their own scale.'),
   );
   return item;
 };

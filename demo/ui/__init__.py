@@ -1,1 +1,1 @@
-"""What the panels of the page share."""
+"""What the views and panels of the page share: components, events, context, theme."""

@@ -1,4 +1,4 @@
-"""Gradio's theme, in the page's own colours: `static/page.css` names them for light and dark."""
+"""Gradio's theme in the page's colours, which `static/page.css` names for light and dark."""
 
 from __future__ import annotations
 
@@ -6,69 +6,55 @@ from gradio.themes import Base
 
 FONT = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
-# Gradio's variable: ours. A custom property changes with the mode by itself.
+# The page's colour: the variables of Gradio that take it. A custom property follows the mode.
 _COLOURS = {
-    "body_background_fill": "page",
-    "body_text_color": "ink",
-    "body_text_color_subdued": "soft",
-    "background_fill_primary": "card",
-    "background_fill_secondary": "card",
-    "border_color_primary": "line",
-    "border_color_accent": "accent",
-    "color_accent_soft": "accent-soft",
-    "link_text_color": "accent",
-    "link_text_color_hover": "accent",
-    "link_text_color_active": "accent",
-    "link_text_color_visited": "accent",
-    "block_background_fill": "card",
-    "block_border_color": "line",
-    "block_label_background_fill": "card",
-    "block_label_text_color": "soft",
-    "block_title_text_color": "ink",
-    "block_info_text_color": "soft",
-    "panel_background_fill": "card",
-    "input_background_fill": "card",
-    "input_border_color": "line",
-    "input_border_color_focus": "accent",
-    "input_placeholder_color": "soft",
-    "checkbox_background_color": "card",
-    "checkbox_border_color": "soft",
-    "checkbox_background_color_selected": "accent",
-    "checkbox_border_color_selected": "accent",
-    "checkbox_label_text_color": "ink",
-    "button_primary_background_fill": "accent",
-    "button_primary_background_fill_hover": "accent-strong",
-    "button_primary_border_color": "accent",
-    "button_primary_text_color": "on-accent",
-    "button_secondary_background_fill": "card",
-    "button_secondary_background_fill_hover": "accent-soft",
-    "button_secondary_border_color": "line",
-    "button_secondary_text_color": "ink",
-    "button_cancel_background_fill": "card",
-    "button_cancel_background_fill_hover": "accent-soft",
-    "button_cancel_border_color": "danger",
-    "button_cancel_text_color": "danger",
-    "slider_color": "accent",
-    "loader_color": "accent",
-    "error_text_color": "danger",
-    "error_background_fill": "card",
-    "error_border_color": "danger",
-    "table_text_color": "ink",
-    "table_border_color": "line",
-    "table_even_background_fill": "card",
-    "table_odd_background_fill": "page",
+    "page": "body_background_fill table_odd_background_fill",
+    "ink": (
+        "body_text_color block_title_text_color checkbox_label_text_color "
+        "button_secondary_text_color table_text_color"
+    ),
+    "soft": (
+        "body_text_color_subdued block_label_text_color block_info_text_color "
+        "input_placeholder_color checkbox_border_color"
+    ),
+    "card": (
+        "background_fill_primary background_fill_secondary block_background_fill "
+        "block_label_background_fill panel_background_fill input_background_fill "
+        "checkbox_background_color button_secondary_background_fill "
+        "button_cancel_background_fill error_background_fill table_even_background_fill"
+    ),
+    "line": (
+        "border_color_primary block_border_color input_border_color "
+        "button_secondary_border_color table_border_color"
+    ),
+    "accent": (
+        "border_color_accent link_text_color link_text_color_hover link_text_color_active "
+        "link_text_color_visited input_border_color_focus checkbox_background_color_selected "
+        "checkbox_border_color_selected button_primary_background_fill "
+        "button_primary_border_color slider_color loader_color"
+    ),
+    "accent-soft": (
+        "color_accent_soft button_secondary_background_fill_hover "
+        "button_cancel_background_fill_hover"
+    ),
+    "accent-strong": "button_primary_background_fill_hover",
+    "on-accent": "button_primary_text_color",
+    "danger": (
+        "button_cancel_border_color button_cancel_text_color error_text_color error_border_color"
+    ),
 }
 
 
 def theme() -> Base:
-    """The theme; it asks no other host for fonts."""
-    found = Base(font=FONT, font_mono=["ui-monospace", "Consolas", "monospace"], radius_size="lg")
+    """Return the theme; it loads no fonts from other hosts."""
+    base = Base(font=FONT, font_mono=["ui-monospace", "Consolas", "monospace"], radius_size="lg")
     both = {
         f"{name}{mode}": f"var(--nbdt-{colour})"
-        for name, colour in _COLOURS.items()
+        for colour, names in _COLOURS.items()
+        for name in names.split()
         for mode in ("", "_dark")
     }
-    return found.set(
+    return base.set(
         **both,
         color_accent="var(--nbdt-accent)",
         block_border_width="1px",

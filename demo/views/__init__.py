@@ -1,1 +1,1 @@
-"""The parts of the page that show one photograph: answer, tree, steps, node."""
+"""The page's views: each returns a component and draws a visitor's state into it."""

@@ -1,7 +1,6 @@
 """The demo in a real browser: what a visitor sees, does and is spared."""
 
 import re
-import socket
 from contextlib import suppress
 
 import pytest
@@ -9,10 +8,9 @@ import torch
 from PIL import Image
 
 from nbdt import NBDT, Hierarchy, NBDTHead
-from nbdt.demo.app import build
-from nbdt.demo.server import launch
 from nbdt.demo.ui.component import STATIC
-from nbdt.demo.views.sureness import sure_group
+from nbdt.demo.views.answer import sure_group
+from tests.demo.pages import served
 
 pytestmark = [
     pytest.mark.browser,
@@ -36,65 +34,6 @@ HOSTILE = [
     "\\u0041`${1}`",
     "&lt;b&gt;",
 ]
-SLOW = 60_000  # milliseconds: two busy cores are no failure
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def served(model):
-    port, blocks = free_port(), build(model)
-    launch(blocks, "127.0.0.1", port, model="cifar10", block=False)
-    return f"http://127.0.0.1:{port}", blocks
-
-
-@pytest.fixture(scope="module")
-def address():
-    url, blocks = served(NBDT.load("cifar10"))
-    yield url
-    blocks.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tools:
-        found = tools.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens the page as another visitor, and in the end checks what the browser asked and said."""
-    tabs = []
-
-    def open_page(url, *, theme="light", width=1440, height=1000):
-        context = browser.new_context(viewport={"width": width, "height": height})
-        context.set_default_timeout(SLOW)
-        tab = context.new_page()
-        tab.asked, tab.said = [], []
-        tab.on("request", lambda request: tab.asked.append(request.url))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("dialog", lambda dialog: (tab.said.append(dialog.message), dialog.dismiss()))
-        tab.goto(f"{url}/?__theme={theme}")
-        tab.wait_for_selector(".nbdt-example")
-        tabs.append((tab, url))
-        return tab
-
-    yield open_page
-    for tab, url in tabs:
-        outside = [u for u in tab.asked if not u.startswith((url, "data:", "blob:"))]
-        assert outside == []
-        assert tab.said == []
-        tab.context.close()
 
 
 def pick(tab, name="cat"):
@@ -106,8 +45,8 @@ def pixels(tab, selector):
     return tab.eval_on_selector(selector, "c => c.toDataURL()")
 
 
-def test_an_upload_shows_the_answer_the_path_and_a_map_for_every_step(visit, address, tmp_path):
-    tab = visit(address)
+def test_an_upload_shows_the_answer_the_path_and_a_map_for_every_step(visit, page, tmp_path):
+    tab = visit(page)
     assert "Show it a photograph" in tab.inner_text(".nbdt-headline")
     photo = tmp_path / "photo.png"
     Image.open(STATIC / "cat.jpg").save(photo)
@@ -126,18 +65,18 @@ def test_an_upload_shows_the_answer_the_path_and_a_map_for_every_step(visit, add
     assert int(lit) > 10
 
 
-def test_a_file_that_is_no_image_is_refused_as_text(visit, address, tmp_path):
+def test_a_file_that_is_no_image_is_refused_as_text(visit, page, tmp_path):
     bad = tmp_path / "<img src=x onerror=alert(1)>.png"
     bad.write_text("<img src=x onerror=alert(1)>")
-    tab = visit(address)
+    tab = visit(page)
     tab.set_input_files("#nbdt-photo input[type=file]", bad)
     tab.wait_for_selector("[data-testid=toast-text]")
     assert "expected an image" in tab.inner_text("[data-testid=toast-text]")
     assert tab.locator("[data-testid=toast-text] img").count() == 0
 
 
-def test_a_click_on_a_node_shows_its_decision_and_map(visit, address):
-    tab = visit(address)
+def test_a_click_on_a_node_shows_its_decision_and_map(visit, page):
+    tab = visit(page)
     pick(tab)
     seen = {}
     for name in ("vehicle", "ship", "animal"):
@@ -152,10 +91,10 @@ def test_a_click_on_a_node_shows_its_decision_and_map(visit, address):
     tab.wait_for_selector(".nbdt-node", state="hidden")
 
 
-def test_a_photograph_can_be_taken_away_again(visit, address):
+def test_a_photograph_can_be_taken_away_again(visit, page):
     from playwright.sync_api import TimeoutError as TooLong
 
-    tab = visit(address)
+    tab = visit(page)
     shown, ship = tab.locator(".nbdt-node h3"), re.compile("^ship$")
     for _ in range(6):  # a click before the page has come alive is nobody's
         tab.locator(".nbdt-tree-name", has_text=ship).first.click()
@@ -169,8 +108,8 @@ def test_a_photograph_can_be_taken_away_again(visit, address):
     tab.wait_for_selector(".nbdt-cards", state="hidden")
 
 
-def test_opacity_raw_resolution_and_comparison_need_no_server(visit, address):
-    tab = visit(address)
+def test_opacity_raw_resolution_and_comparison_need_no_server(visit, page):
+    tab = visit(page)
     pick(tab)
     tab.wait_for_timeout(500)
     before = len(tab.asked)
@@ -193,8 +132,8 @@ def test_opacity_raw_resolution_and_comparison_need_no_server(visit, address):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_ticked_switch_looks_ticked(visit, address, theme):
-    tab = visit(address, theme=theme)
+def test_a_ticked_switch_looks_ticked(visit, page, theme):
+    tab = visit(page, theme=theme)
     pick(tab)
     tab.get_by_label("Raw resolution").check()
     tick = tab.eval_on_selector(
@@ -205,8 +144,8 @@ def test_a_ticked_switch_looks_ticked(visit, address, theme):
     assert tick == (dark if theme == "dark" else ["rgb(15, 107, 98)", "rgb(255, 255, 255)"])
 
 
-def test_the_card_of_a_node_comes_into_view(visit, address):
-    tab = visit(address, height=900)
+def test_the_card_of_a_node_comes_into_view(visit, page):
+    tab = visit(page, height=900)
     pick(tab)
     tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
     tab.wait_for_selector(".nbdt-node h3")
@@ -219,8 +158,8 @@ def test_the_card_of_a_node_comes_into_view(visit, address):
     assert tab.locator(".nbdt-node h3").is_visible()
 
 
-def test_an_answer_that_is_worth_little_says_why(visit, address, tmp_path):
-    tab = visit(address)
+def test_an_answer_that_is_worth_little_says_why(visit, page, tmp_path):
+    tab = visit(page)
     pick(tab, "coffee")
     cautions = tab.locator(".nbdt-caution")
     assert "“coffee”, which is not one of its classes" in cautions.first.inner_text()
@@ -237,10 +176,9 @@ def test_an_answer_that_is_worth_little_says_why(visit, address, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rifle, suit + 599", "dog: collie + 1,204", "cat, dog"])
-def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(name):
-    model = NBDT.load("cifar10")
-    classes = model.hierarchy.classes
-    tree = Hierarchy.from_nested(
+def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(cifar10, name):
+    classes = cifar10.hierarchy.classes
+    hierarchy = Hierarchy.from_nested(
         {
             "all": {
                 "thing": {name: [*classes[:4]], "other": [*classes[4:7]]},
@@ -249,7 +187,7 @@ def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(name):
         },
         classes=classes,
     )
-    rules = NBDTHead.from_linear(model.head.linear, tree, rule="marginal").rules
+    rules = NBDTHead.from_linear(cifar10.head.linear, hierarchy, rule="marginal").rules
     logits = torch.full((1, len(classes)), -9.0)
     logits[0, :2] = 9.0  # sure of the group, not of the class
     (path,) = rules.paths(logits)
@@ -257,8 +195,8 @@ def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(name):
     assert sure_group(path)[0] == "thing"
 
 
-def test_it_says_what_it_does_not_know(visit, address):
-    tab = visit(address)
+def test_it_says_what_it_does_not_know(visit, page):
+    tab = visit(page)
     assert "not a class" in tab.locator(".nbdt-example", has_text="coffee").inner_text()
     pick(tab, "coffee")
     assert "10 classes and nothing else" in tab.inner_text(".nbdt-answer")
@@ -266,8 +204,8 @@ def test_it_says_what_it_does_not_know(visit, address):
     assert "airplane" in tab.inner_text(".nbdt-known p")
 
 
-def test_everything_is_reached_by_keyboard_alone(visit, address):
-    tab = visit(address)
+def test_everything_is_reached_by_keyboard_alone(visit, page):
+    tab = visit(page)
 
     def tab_to(selector, limit=60):
         for _ in range(limit):
@@ -294,8 +232,8 @@ def test_everything_is_reached_by_keyboard_alone(visit, address):
     tab_to(".nbdt-cards")
 
 
-def test_two_visitors_do_not_see_each_other(visit, address):
-    first, second = visit(address), visit(address)
+def test_two_visitors_do_not_see_each_other(visit, page):
+    first, second = visit(page), visit(page)
     pick(first, "cat")
     assert "Show it a photograph" in second.inner_text(".nbdt-headline")
     pick(second, "rocket")
@@ -307,8 +245,8 @@ def test_two_visitors_do_not_see_each_other(visit, address):
     assert second.is_hidden(".nbdt-node")
 
 
-def test_a_phone_scrolls_in_one_direction_only(visit, address):
-    tab = visit(address, width=390, height=844)
+def test_a_phone_scrolls_in_one_direction_only(visit, page):
+    tab = visit(page, width=390, height=844)
     pick(tab)
     tab.get_by_label("Compare with plain Grad-CAM").check()
     tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
@@ -323,10 +261,10 @@ def test_a_phone_scrolls_in_one_direction_only(visit, address):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit, address, theme):
+def test_axe_finds_nothing_serious(visit, page, theme):
     from axe_playwright_python.sync_playwright import Axe
 
-    tab = visit(address, theme=theme)
+    tab = visit(page, theme=theme)
     empty = serious(Axe().run(tab))
     pick(tab)
     tab.get_by_label("Compare with plain Grad-CAM").check()
@@ -345,14 +283,13 @@ def serious(results):
     ]
 
 
-def test_hostile_names_stay_text(visit):
-    model = NBDT.load("cifar10")
+def test_hostile_names_stay_text(cifar10, visit):
+    model = cifar10
     groups = {"${alert(7)} <b>group</b>": HOSTILE[:5], "<em>other</em> {{x}}": HOSTILE[5:]}
     hierarchy = Hierarchy.from_nested(groups, classes=HOSTILE)
     head = NBDTHead.from_linear(model.head.linear, hierarchy, rule="marginal")
     hostile = NBDT(model.backbone, head, model.architecture, model.preprocess).eval()
-    url, blocks = served(hostile)
-    try:
+    with served(hostile) as url:
         tab = visit(url)
         pick(tab)
         text = tab.inner_text("body")
@@ -368,5 +305,3 @@ def test_hostile_names_stay_text(visit):
             inside,
         )
         assert alien == []
-    finally:
-        blocks.close(verbose=False)

@@ -1,0 +1,229 @@
+"""Decisions: the strip with one card a step, the card of a chosen node, and their sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+from nbdt.decide.paths import Decision, percent
+from nbdt.explain import Explanation
+from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
+from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
+from nbdt.explain.result.words import say
+from nbdt.images.image import ImageError
+
+from ..ui.component import component, dump, jpeg_url, map_record
+from ..visitor import Map, NodeView, Visitor
+
+SHOWN = 3  # training photographs a side
+THUMBNAIL = 96  # pixels
+
+HINT = (
+    "No training photographs to compare with. To see the nearest ones for both sides of each step: "
+    "nbdt evidence build {source} --data TRAIN --thumbnails, then nbdt demo --model {source} "
+    "--evidence evidence"
+)
+
+
+def strip_view() -> gr.HTML:
+    """Return the component; it is hidden until there is a photograph."""
+    return component("strip", "heat.js", "bars.js", "strip.js", label="The decisions", record="")
+
+
+def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
+    """Draw the decisions for the visitor's photograph, under their hierarchy.
+
+    Args:
+        visitor: the visitor.
+        source: the model's name on the command line, for the hint on how to build evidence.
+    """
+    if visitor.photo is None:
+        return gr.HTML(record=dump(None))
+    explanation = visitor.explanation()
+    height, width = explanation.resolution
+    record = {
+        "photo": visitor.photo.url,
+        "words": explanation.words,
+        "scale": explanation.scale,
+        "resolution": f"{width} × {height}",
+        "steps": [_step(explanation, number) for number in range(len(explanation.path))],
+        "flat": _flat(explanation, visitor.class_map()),
+        "hint": "" if visitor.index is not None else HINT.format(source=source),
+    }
+    return gr.HTML(record=dump(record))
+
+
+def competitors(decision: Decision) -> dict[str, Any]:
+    """Return the chosen child, its rival, and the rest of the probability."""
+    rest = len(decision.children) - 2
+    record = {
+        "chosen": _child(decision, decision.chosen),
+        "rival": _child(decision, decision.runner_up),
+    }
+    if rest:
+        shared = 1 - record["chosen"]["probability"] - record["rival"]["probability"]
+        record["others"] = {"count": rest, "probability": max(0.0, shared)}
+    return record
+
+
+def map_label(decision: Decision) -> str:
+    """Return what a screen reader reads for a map."""
+    one, other = decision.children[decision.chosen], decision.children[decision.runner_up]
+    return f"The photograph, coloured by what supported {one} and what supported {other}"
+
+
+def _step(explanation: Explanation, number: int) -> dict[str, Any]:
+    decision, values = explanation.path.decisions[number], explanation.maps[number]
+    record = {
+        **competitors(decision),
+        "question": question(decision),
+        "sentence": sentence(decision, values),
+        "map": map_record(values),
+        "label": map_label(decision),
+    }
+    if explanation.evidence:
+        record["evidence"] = _evidence(explanation.evidence[number])
+    return record
+
+
+def _child(decision: Decision, position: int) -> dict[str, Any]:
+    return {
+        "name": decision.children[position],
+        "probability": math.exp(decision.log_probs[position]),
+    }
+
+
+def _flat(explanation: Explanation, values: Map) -> dict[str, Any]:
+    name = explanation.path.class_name
+    return {
+        "name": name,
+        "map": map_record(values),
+        "scale": float(np.abs(values).max()),
+        "label": f"The photograph, coloured by plain Grad-CAM of {name}",
+    }
+
+
+def _evidence(evidence: DecisionEvidence) -> dict[str, Any]:
+    sides = {"chosen": evidence.chosen, "rejected": evidence.rejected}
+    return {side: [_thumbnail(n) for n in near[:SHOWN]] for side, near in sides.items()}
+
+
+def _thumbnail(neighbour: Neighbour) -> dict[str, Any]:
+    try:
+        url = jpeg_url(neighbour.open(), THUMBNAIL)
+    except ImageError:  # the data was moved; its label still counts
+        url = ""
+    return {
+        "picture": url,
+        "label": neighbour.label,
+        "similarity": f"{neighbour.similarity:.2f}",
+    }
+
+
+# ---- the card of one node -----------------------------------------------------------------------
+
+
+def node_view() -> gr.HTML:
+    """Return the component; it is hidden until a node is clicked."""
+    files = ("heat.js", "bars.js", "node.js")
+    return component("node", *files, label="The chosen node", record="", photo="")
+
+
+def draw_node(visitor: Visitor, *, photo: bool = True) -> gr.HTML:
+    """Draw the node that the visitor clicked, if there is one.
+
+    Args:
+        visitor: the visitor.
+        photo: send the photograph too; a browser that shows a card has it already.
+    """
+    chosen = visitor.selected if visitor.selected in visitor.hierarchy.ids else None
+    if visitor.photo is None:
+        return gr.HTML(record=dump(_unseen(visitor, chosen)) if chosen else "", photo="")
+    pictures: dict[str, Any] = {"photo": visitor.photo.url} if photo else {}
+    return gr.HTML(record=dump(_record(visitor, chosen)) if chosen else "", **pictures)
+
+
+def _unseen(visitor: Visitor, node_id: str) -> dict[str, Any]:
+    hierarchy = visitor.hierarchy
+    index = hierarchy.index(node_id)
+    parent = hierarchy.names[hierarchy.parents[index]] if index else ""
+    return {
+        "id": node_id,
+        "name": hierarchy.names[index],
+        "eyebrow": f"Below {parent}" if parent else "The first question",
+        "sentence": "Show it a photograph to see how this is decided.",
+    }
+
+
+def _record(visitor: Visitor, node_id: str) -> dict[str, Any]:
+    node = visitor.node(node_id)
+    name = visitor.hierarchy.names[visitor.hierarchy.index(node.id)]
+    return {
+        **competitors(node.decision),
+        "id": node.id,
+        "name": name,
+        "eyebrow": _eyebrow(node),
+        "question": question(node.decision),
+        "sentence": sentence(node.decision, node.map) + " " + _reached(node),
+        "map": map_record(node.map),
+        "scale": visitor.explanation().scale,
+        "label": map_label(node.decision),
+    }
+
+
+def _eyebrow(node: NodeView) -> str:
+    if node.depth == 0:
+        return "The first question"
+    return f"Below {node.decision.node}, {'on' if node.taken else 'off'} the path"
+
+
+def _reached(node: NodeView) -> str:
+    if node.depth == 0:
+        return "Every photograph begins here."
+    return f"Over all steps from the root it gives {percent(node.probability)} to this."
+
+
+# ---- one decision in words ---------------------------------------------------------------------
+
+
+def question(decision: Decision) -> str:
+    """Return the choice that was made: the chosen child and its rival, by name."""
+    chosen, rival = _names(decision)
+    more = len(decision.children) - 2
+    return f"{chosen} or {rival}{f' or {more} more' if more else ''}?"
+
+
+def sentence(decision: Decision, values: NDArray[np.float32]) -> str:
+    """Return how the decision went, and which part of the photograph supported it."""
+    return f"{_outcome(decision)}{_support(values)}."
+
+
+def _names(decision: Decision) -> tuple[str, str]:
+    return say(decision.children[decision.chosen]), say(decision.children[decision.runner_up])
+
+
+def _outcome(decision: Decision) -> str:
+    chosen, rival = _names(decision)
+    first = decision.probability
+    second = math.exp(decision.log_probs[decision.runner_up])
+    if decision.margin < 0:
+        return f"It prefers {rival} ({percent(second)}) to {chosen} ({percent(first)})"
+    if is_close(decision):
+        return f"A close call: {chosen} {percent(first)}, {rival} {percent(second)}"
+    return f"It takes {chosen} rather than {rival}, with {percent(first)}"
+
+
+def _support(values: NDArray[np.float32]) -> str:
+    """Return where the map is positive; or that most of it is negative."""
+    if share_against(values) > AGAINST:
+        return "; most of the picture opposed it"
+    region = place(values)
+    if region is None:
+        return ""
+    if region[0] == EVERYWHERE:
+        return "; parts all over the picture supported it"
+    return f"; mostly the region {region[0]} supported it"

@@ -1,0 +1,35 @@
+"""What the demo's tests share: one page of the session, and visitors in a browser."""
+
+import pytest
+
+from tests.browser import record
+from tests.demo.pages import served
+
+
+@pytest.fixture(scope="session")
+def page(cifar10):
+    """The address of the page of the ten classes, without a store."""
+    with served(cifar10, model="cifar10") as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page as a new visitor; at the end no script may have failed or asked another host."""
+    tabs = []
+
+    def open_page(url, *, theme="light", width=1440, height=1000, **options):
+        size = {"width": width, "height": height}
+        context = browser.new_context(viewport=size, **options)
+        tab = context.new_page()
+        tabs.append((tab, record(tab), url))
+        tab.goto(f"{url}/?__theme={theme}")
+        tab.wait_for_selector(".nbdt-example")  # the page is alive now
+        return tab
+
+    yield open_page
+    for tab, _, _ in tabs:
+        tab.context.close()
+    for _, seen, url in tabs:
+        assert seen.outside(url) == []
+        assert seen.messages == []
