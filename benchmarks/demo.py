@@ -2,10 +2,10 @@
 
     python benchmarks/demo.py --minutes 2
 
-Each visitor, a session of its own, uploads a photograph, waits for path and maps, clicks three nodes,
-edits the tree, and thinks for a second or two between; then begins again. Everything goes through the
-server as a browser's would, by HTTP. Times are from the request to the last byte of its answer, under
-the load of all the others; a line for one visitor alone comes first. Memory is the server's.
+Each visitor has a session. It uploads a photograph, waits for path and maps, clicks three nodes and
+edits the hierarchy, with a pause of a second or two between, and repeats this. All requests are
+HTTP, as a browser's. Times run from the request to the last byte of its answer while all visitors
+are active; the first lines are for a single visitor. Memory is the server's.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ THINK = (1.0, 2.0)  # seconds
 
 @dataclass
 class Record:
-    """What was measured, by action; appended to from all threads."""
+    """Measured times by action, and errors; all threads append to it."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors: list[str] = field(default_factory=list)
 
 
 class Page:
-    """A running page, asked as a browser asks it."""
+    """A running page, used as a browser uses it."""
 
     def __init__(self, url: str) -> None:
         self.api = f"{url}/gradio_api"
@@ -64,7 +64,7 @@ class Page:
         return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
     def call(self, action: str, session: str, event: Any = None, **values: Any) -> None:
-        """One event, to the end of its answer. Raises RuntimeError if the page refuses it."""
+        """Send one event and read its whole answer. Raises RuntimeError if the page refuses it."""
         call = self.calls[action]
         data = [values.get("photo")] * len(call["inputs"])
         body = {
@@ -90,7 +90,7 @@ def _ask(url: str, body: bytes | None = None, kind: str = "application/json") ->
 
 
 def visit(page: Page, photos: list[bytes], record: Record, until: float, seed: int) -> None:
-    """One visitor's stay."""
+    """Act as one visitor until the given time."""
     rng, session = random.Random(seed), uuid.uuid4().hex[:12]
     time.sleep(rng.uniform(0, THINK[1]))
     while time.monotonic() < until:
@@ -120,7 +120,7 @@ def _timed(record: Record, action: str, do: Callable[[], None]) -> None:
 
 @contextmanager
 def served(model: str, store: str) -> Iterator[tuple[str, int]]:
-    """The page in a process of its own: its address and process id."""
+    """Run the page in another process; yields its address and process id."""
     command = [sys.executable, "-m", "nbdt", "demo", "--model", model, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--store", store], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -142,13 +142,13 @@ def served(model: str, store: str) -> Iterator[tuple[str, int]]:
 
 
 def megabytes(pid: int) -> float:
-    """Resident memory of a process (Linux)."""
+    """Return the resident memory of a process (Linux)."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def crowd(url: str, pid: int, visitors: int, seconds: float) -> tuple[Record, list[float]]:
-    """So many visitors for so long: their times, and the server's memory every five seconds."""
+    """Run visitors at once; returns their times, and the server's memory every five seconds."""
     page, record, memory = Page(url), Record(), [megabytes(pid)]
     photos = [_jpeg(example.path) for example in examples().values()]
     until = time.monotonic() + seconds
@@ -172,10 +172,10 @@ def _jpeg(path: Any) -> bytes:
 
 def report(title: str, record: Record, memory: list[float]) -> None:
     for action, values in sorted(record.seconds.items()):
-        found = sorted(1000 * value for value in values)
-        p95 = found[min(len(found) - 1, int(0.95 * len(found)))]
+        times = sorted(1000 * value for value in values)
+        p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
         print(
-            f"| {title} | {action} | {len(found):,} | {statistics.median(found):.0f} | {p95:.0f} |"
+            f"| {title} | {action} | {len(times):,} | {statistics.median(times):.0f} | {p95:.0f} |"
         )
     print(f"| {title} | errors | {len(record.errors)} | | |")
     print(f"| {title} | memory, MB: start, most, end | {memory[0]:.0f} | {max(memory):.0f} | "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,7 @@ from .corrections.panel import correction_component, correction_panel
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .examples import examples, examples_view
 from .ui.component import component
-from .ui.context import PageContext
+from .ui.context import Drawn, PageContext
 from .ui.events import FORGOTTEN, QUICK, mark_arrived, payload, refused
 from .uploads import opened, photograph, refuse_addresses, upload_folder
 from .views.answer import answer_view, draw_answer
@@ -84,7 +83,7 @@ def build(
             visitor=visitor,
             tree=tree,
             note=note,
-            components=(*((view, draw) for view, draw in drawn.values()), correction),
+            components=(*drawn.values(), correction),
             apply_data=apply_data,
         )
         edit_panel(context, drawn["edits"][0])
@@ -99,9 +98,7 @@ def build(
     return cast(gr.Blocks, page)
 
 
-def _layout(
-    first: Visitor, source: str
-) -> tuple[gr.Image, gr.HTML, gr.HTML, dict[str, tuple[gr.HTML, Callable[[Visitor], gr.HTML]]]]:
+def _layout(first: Visitor, source: str) -> tuple[gr.Image, gr.HTML, gr.HTML, dict[str, Drawn]]:
     """Place the components; returns the input, the examples, the tree, and what is drawn by name."""
     with gr.Row(elem_classes="nbdt-stage"):
         with gr.Column(scale=4, min_width=300, elem_classes="nbdt-left"):
@@ -117,7 +114,7 @@ def _layout(
             tree.props |= {"tree": tree_record(first.hierarchy), "path": path}
             node = node_view()
             edits = edit_view()
-    drawn = {
+    drawn: dict[str, Drawn] = {
         "answer": (answer, draw_answer),
         "tree": (tree, draw_tree),
         "strip": (strip_view(), partial(draw_strip, source=source)),
@@ -180,7 +177,7 @@ def _wire_nodes(context: PageContext, node: gr.HTML) -> None:
         if not visitor.arrived:
             return gr.skip(), gr.HTML(**note)
         try:
-            visitor.select(payload(event).get("id"))
+            visitor.select(payload(event).get("id", ""))
             return draw_node(visitor, photo=False), gr.HTML(**note)
         except NBDTError as error:
             raise refused(error) from None

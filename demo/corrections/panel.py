@@ -34,6 +34,7 @@ OFF = (
 )
 
 KEY = "nbdt-visitor"  # of the token in the browser's storage
+_Act = Callable[[Visitor, dict[str, Any]], Any]  # takes the visitor and what the browser sent
 
 
 def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
@@ -60,6 +61,7 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
     inputs, everything = [visitor, token], [visitor, *context.outputs, history]
     context.page.load(handlers.arrive, inputs, [visitor, token, history], **QUICK)
 
+    act: _Act
     for event, act, outputs in (
         (form.correct, handlers.correct, [visitor, form, history]),
         (form.list_evidence, handlers.list_evidence, [form]),
@@ -104,7 +106,7 @@ class _Handlers:
         self._identify(visitor, kept, request)
         return visitor, kept, self._history(visitor)
 
-    def identified(self, act: Callable[[Visitor, dict[str, Any]], Any]) -> Callable[..., Any]:
+    def identified(self, act: _Act) -> Callable[..., Any]:
         """Return a handler that identifies the visitor, then acts on what the browser sent."""
 
         def handle(

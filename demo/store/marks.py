@@ -84,7 +84,7 @@ def view_without_bad(index: EvidenceIndex, store: Store, visitor: str) -> Eviden
 
 
 def mark_index(folder: Path, marks: Iterable[EvidenceMark]) -> int:
-    """Mark the images in the index in a folder, for everybody; returns how many.
+    """Mark the images in the index in a folder, for all visitors; returns how many.
 
     Raises:
         EvidenceError: there is no index.

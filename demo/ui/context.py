@@ -14,6 +14,8 @@ from ..visitor import Visitor
 if TYPE_CHECKING:
     from ..store import Store
 
+Drawn = tuple[gr.HTML, Callable[[Visitor], gr.HTML]]  # a component and the function that draws it
+
 
 @dataclass(frozen=True)
 class PageContext:
@@ -34,7 +36,7 @@ class PageContext:
     visitor: gr.State
     tree: gr.HTML
     note: gr.HTML
-    components: tuple[tuple[gr.HTML, Callable[[Visitor], gr.HTML]], ...]
+    components: tuple[Drawn, ...]
     apply_data: Path | None = None
 
     @property

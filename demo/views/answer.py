@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -40,13 +40,9 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
     if visitor.photo is None:
         return gr.HTML(record=dump(_knowledge(visitor.model)))
     path = visitor.explanation().path
-    confidence = verdict(path)
     record = {
         **_knowledge(visitor.model),
-        "level": confidence.level,
-        "eyebrow": confidence.eyebrow,
-        "headline": confidence.headline,
-        "sure": confidence.sure,
+        **asdict(verdict(path)),
         "trail": _trail(path),
         "cautions": _cautions(visitor.model, visitor.photo),
     }
@@ -92,7 +88,7 @@ def _trail(path: Path) -> list[dict[str, Any]]:
 
 
 def _knowledge(model: NBDT) -> dict[str, str]:
-    """Return all that the model can answer."""
+    """Describe what the model can answer."""
     classes = model.hierarchy.classes
     rest = f" and {len(classes) - LISTED:,} more" if len(classes) > LISTED else ""
     return {

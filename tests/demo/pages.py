@@ -18,7 +18,7 @@ HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{constructor}}"
 
 
 @contextmanager
-def served(model, /, store=None, index=None, **options):
+def served(model, /, store=None, index=None, port=None, **options):
     """The address of the page, served from this process.
 
     Gradio makes an event loop for every lock and closes none of them; memory that is collected
@@ -30,7 +30,7 @@ def served(model, /, store=None, index=None, **options):
         loops.append(make())
         return loops[-1]
 
-    port = free_port()
+    port, uploads = port or free_port(), os.environ.get("GRADIO_TEMP_DIR")
     with patch.object(asyncio, "new_event_loop", remembered):
         blocks = build(model, store=store, index=index)
         launch(blocks, "127.0.0.1", port, block=False, **options)
@@ -41,6 +41,8 @@ def served(model, /, store=None, index=None, **options):
         asyncio.set_event_loop(None)
         for loop in loops:
             loop.close()
+        if uploads is not None:  # of another page that is still served
+            os.environ["GRADIO_TEMP_DIR"] = uploads
 
 
 @contextmanager

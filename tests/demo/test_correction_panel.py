@@ -52,7 +52,7 @@ def test_a_statement_becomes_a_correction_with_what_the_server_knows(cifar10, se
     )  # fmt: skip
     assert (said.node, said.child, said.note) == (first.node_id, child, HOSTILE)
     assert (said.image, said.model, said.hierarchy) == (IMAGE, model_hash(cifar10), tree.hash)
-    assert said.reference == ""  # nobody makes training open a file of this machine
+    assert said.reference == ""  # no request makes training open a file of this machine
     assert (
         in_words(said, tree)
         == f"At {first.node}, it should have gone to {first.children[first.runner_up]}"
@@ -233,7 +233,7 @@ def test_a_step_is_corrected_and_a_hostile_note_stays_text(server, visit, cifar1
     assert saved.correction.child != first.child_ids[first.chosen]
     assert saved.correction.image == picture_hash(seen)
     assert saved.correction.note == HOSTILE
-    assert saved.photograph is None  # nobody agreed
+    assert saved.photograph is None  # no consent
     assert tab.inner_text(".nbdt-history-note") == HOSTILE
     assert tab.locator(".nbdt-history img").count() == 0
 
@@ -445,15 +445,20 @@ def test_visitors_neither_see_nor_delete_what_is_anothers(server, visit):
 
 
 @pytest.mark.browser
-def test_a_correction_survives_kill_9_and_its_author_is_known_again(tmp_path, visit):
-    with with_store(tmp_path) as (url, process, _):
+def test_a_correction_survives_kill_9_and_its_author_is_known_again(
+    tmp_path, visit, cifar10, index
+):
+    with with_store(tmp_path, "--evidence", index) as (url, process, _):
         tab = opened(visit, url)
         number = correct_step(tab, note="before the crash")
         process.send_signal(signal.SIGKILL)
         process.wait(30)
         kept = tab.context.storage_state()
     port = int(url.rsplit(":", 1)[1])
-    with with_store(tmp_path, port=port) as (url, *_):  # a browser keeps what it knows by address
+    with (
+        closing(Store.open(str(tmp_path / "kept.sqlite"))) as store,
+        served(cifar10, store, port=port) as url,  # a browser stores a token by address
+    ):
         tab = visit(url, storage_state=kept)
         tab.wait_for_selector(f"text=No. {number} ", timeout=60_000)
         assert "before the crash" in tab.inner_text(".nbdt-history")
@@ -506,7 +511,8 @@ def leaning(model, said):
     return better
 
 
-def test_without_a_store_one_line_says_how_to_turn_it_on(cifar10):
+def test_without_a_store_one_line_says_how_to_turn_it_on(cifar10, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # building a page sets it
     page = build(cifar10)
     shown = [block for block in page.blocks.values() if isinstance(block, gr.HTML)]
     assert any("Corrections are not kept on this page" in block.html_template for block in shown)

@@ -543,7 +543,7 @@ def test_a_node_has_its_decision_and_its_chance_from_the_root(cifar10):
     assert sum(visitor.node(name).taken for name in tree.classes) == 1
 
 
-@pytest.mark.parametrize("name", ["nobody", "", None, 7, ["cat"], "${alert(1)}", "x" * 10_000])
+@pytest.mark.parametrize("name", ["stranger", "", None, 7, ["cat"], "${alert(1)}", "x" * 10_000])
 def test_a_node_that_is_none_is_refused(cifar10, name):
     visitor = Visitor.new(cifar10)
     visitor.show(PHOTO)

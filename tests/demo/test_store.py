@@ -1,4 +1,4 @@
-"""The store: nothing acknowledged is lost, nobody reaches for what is another's."""
+"""The store: nothing acknowledged is lost, and no visitor reaches another's corrections."""
 
 import json
 import os
@@ -33,6 +33,7 @@ from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit.version import HistoryError
 from nbdt.images.image import open_image
 
+UNPRIVILEGED = 65534  # the id of a user without rights
 ANN, BOB = "a" * 64, "b" * 64
 MODEL, OTHER = "1" * 64, "2" * 64
 TREE = Hierarchy.from_nested({"animal": ["cat", "dog", "owl"], "vehicle": ["car", "bus"]})
@@ -57,10 +58,10 @@ def postgres(tmp_path_factory):
     base = tmp_path_factory.mktemp("pg")
     who = {}
     if os.getuid() == 0:  # the server refuses to be root
-        who = {"user": "nobody"}
+        who = {"user": UNPRIVILEGED}
         for folder in [base, *base.parents][: len(base.relative_to("/tmp").parts)]:
             folder.chmod(0o755)
-        shutil.chown(base, "nobody")
+        shutil.chown(base, UNPRIVILEGED)
     data, log = base / "data", (base / "log").open("w")
     subprocess.run(
         [tools / "initdb", "-D", data, "-U", "nbdt", "-A", "trust", "--no-sync"],
@@ -80,7 +81,7 @@ def postgres(tmp_path_factory):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
-    """An empty place, in each database."""
+    """The URL of an empty store, in each database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/kept.sqlite"
     import psycopg
