@@ -22,14 +22,15 @@ def visit(browser):
         size = {"width": width, "height": height}
         context = browser.new_context(viewport=size, **options)
         tab = context.new_page()
-        tabs.append((tab, record(tab), url))
+        tab.seen = record(tab)
+        tabs.append((tab, url))
         tab.goto(f"{url}/?__theme={theme}")
         tab.wait_for_selector(".nbdt-example")  # the page is alive now
         return tab
 
     yield open_page
-    for tab, _, _ in tabs:
+    for tab, _ in tabs:
         tab.context.close()
-    for _, seen, url in tabs:
-        assert seen.outside(url) == []
-        assert seen.messages == []
+    for tab, url in tabs:
+        assert tab.seen.outside(url) == []
+        assert tab.seen.messages == []

@@ -112,7 +112,7 @@ def test_opacity_raw_resolution_and_comparison_need_no_server(visit, page):
     tab = visit(page)
     pick(tab)
     tab.wait_for_timeout(500)
-    before = len(tab.asked)
+    before = len(tab.seen.requests)
     tab.locator(".nbdt-controls input[type=range]").fill("20")
     assert tab.eval_on_selector(".nbdt-card canvas", "c => getComputedStyle(c).opacity") == "0.2"
     assert tab.is_visible(".nbdt-card .nbdt-smooth")
@@ -128,7 +128,7 @@ def test_opacity_raw_resolution_and_comparison_need_no_server(visit, page):
     tab.get_by_label("Compare with plain Grad-CAM").check()
     assert tab.is_visible(".nbdt-flat")
     assert pixels(tab, ".nbdt-flat .nbdt-raw") != pixels(tab, ".nbdt-card:nth-child(1) .nbdt-raw")
-    assert len(tab.asked) == before
+    assert len(tab.seen.requests) == before
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
