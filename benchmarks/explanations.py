@@ -51,12 +51,12 @@ class LogOdds(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.model.head.linear(self.model.features(images))
+        logits = self.model.logits(images)
         return log_odds(logits, self.model.head.rules.tree, self.model.rule)
 
 
 class NodeTarget:
-    """grad-cam's way to say what to differentiate."""
+    """The node whose output grad-cam differentiates."""
 
     def __init__(self, node: int) -> None:
         self.node = node

@@ -1,4 +1,4 @@
-"""Why the model said so: the path, a map for each of its decisions, and pictures of both."""
+"""Explain an answer: the path, a map for each of its decisions, and pictures of both."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from nbdt.images.image import AMPLE_SIDE, open_image
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
-from .maps.captum_methods import METHODS, input_maps
 from .maps.layers import Layer, map_layer, size_errors
+from .maps.log_odds import METHODS, input_maps
 from .maps.node_maps import (
     chosen_nodes,
     find_node,
@@ -54,23 +54,24 @@ def explain(
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
 ) -> list[Explanation]:
-    """The path of each image, with the log-odds map of every decision on it.
+    """Return the path of each image, with the log-odds map of every decision on it.
 
     The default maps are Grad-CAM, signed and raw, of all decisions from one forward pass: in closed
-    form where the head is linear on an average pool, else by the exact gradient through whatever
-    stands between the layer and the head; see `nbdt.explain.maps.layers`.
+    form where the head is linear on an average pool, else by the exact gradient through the modules
+    between the layer and the head; see `nbdt.explain.maps.layers`.
 
     Args:
         model: in evaluation mode.
         images: photographs (PIL images or paths), one or several; or a (batch, 3, height, width)
             tensor of what `model.preprocess` returns.
-        nodes: ids or names of further nodes, whose log-odds maps are wanted for every image.
-        classes: class indices whose paths are wanted instead of the model's own.
+        nodes: ids or names of further nodes to map for every image.
+        classes: class indices, one an image, whose paths replace the model's own.
         method: "grad-cam", or one of Captum's on the input image: "integrated gradients",
-            "input x gradient", "occlusion", "lime". Those give log-odds maps only, and need no
-            layer with positions.
+            "input x gradient", "occlusion", "lime". Those give log-odds maps only, and
+            need no layer with positions.
         evidence: an index of training images, to find the nearest on both sides of each decision.
-        counterfactuals: look for the regions whose blur flips each decision; runs the model often.
+        counterfactuals: whether to find the regions whose blur flips each decision; this runs the
+            model often.
 
     Raises:
         ImageError: a path that holds no readable image.
@@ -112,14 +113,14 @@ def explain_layer(
     classes: Sequence[int] | None = None,
     evidence: EvidenceIndex | None = None,
 ) -> list[Explanation]:
-    """What `explain` says by Grad-CAM of images that the network has seen already.
+    """Return the Grad-CAM explanations of images whose forward pass is done.
 
-    No forward pass: an edited hierarchy costs only its own decisions.
+    An edited hierarchy costs only its own decisions.
 
     Args:
         model: one whose backbone and linear layer computed `layer`; its hierarchy may be another.
         layer: from `map_layer`.
-        photos: the square part that the network saw of each image, or None.
+        photos: the square part of each image that the network saw, or None.
         nodes: as in `explain`.
         classes: as in `explain`.
         evidence: as in `explain`.
@@ -129,7 +130,7 @@ def explain_layer(
     """
     logits = head_logits(model, layer.features)
     found = model.head.rules.paths(logits, classes)
-    child_maps = path_child_maps(model, layer, logits, found)
+    child_maps = path_child_maps(model, layer, found)
     others, below = node_maps(model, layer, nodes), node_child_maps(model, layer, nodes)
     answers = soft_answers(model, logits)
     made = _made(model, layer.method, layer.name)
@@ -183,7 +184,7 @@ def _by_input(
 
 
 def check_method(method: str) -> None:
-    """Raises NBDTError, with the choices, unless `explain` knows the method."""
+    """Raise NBDTError, with the choices, for a method that `explain` does not have."""
     known = [GRAD_CAM, *METHODS]
     if method not in known:
         raise NBDTError(
@@ -191,7 +192,7 @@ def check_method(method: str) -> None:
         )
 
 
-# ---- what is asked for beside the maps -----------------------------------------------------
+# ---- evidence and counterfactuals ----------------------------------------------------------
 
 
 def _with_evidence(
@@ -264,7 +265,7 @@ def _features(model: NBDT, batch: Tensor) -> Tensor:
 
 
 def soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
-    """The likeliest class over all paths; the path's own may be another."""
+    """Return the likeliest class over all paths; the path may lead to another."""
     best = model.head.rules(logits).exp().max(dim=1)
     return [
         {"class": model.hierarchy.classes[index], "probability": value}
@@ -272,9 +273,9 @@ def soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
     ]
 
 
-def _made(model: NBDT, way: str, layer: str) -> Mapping[str, Any]:
+def _made(model: NBDT, method: str, layer: str) -> Mapping[str, Any]:
     return {
-        "method": way,
+        "method": method,
         "of": "log-odds of each chosen child among its siblings",
         "layer": layer,
         "architecture": model.architecture,

@@ -122,16 +122,12 @@ def explain_command(
         counterfactuals=counterfactuals,
         pages=pages,
         as_json=as_json,
-        maps=maps,
-        column=column,
-        shard=share,
-        precision=precision,
-        batch_size=batch_size,
-        engine=engine,
-        ray_address=ray_address,
-        workers=workers,
-        verify=verify,
-    )
+        batch={
+            "maps": maps, "column": column, "shard": share, "precision": precision,
+            "batch_size": batch_size, "engine": engine, "ray_address": ray_address,
+            "workers": workers, "verify": verify,
+        },
+    )  # fmt: skip
     if rows or (rows is None and options.suits_batch):
         from .batch.command import explain_batch
 

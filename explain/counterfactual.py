@@ -1,4 +1,4 @@
-"""What would change a decision: a few regions whose blurring flips it, found by trying.
+"""Find a few regions whose blurring flips a decision.
 
 Cells are blurred in the order of the decision's map until the decision falls, then every cell that
 is not needed is given back. The map only proposes; each claim is a forward pass of the model on the
@@ -43,17 +43,17 @@ def counterfactuals(
     *,
     most: float = MOST,
 ) -> tuple[Counterfactual, ...]:
-    """For each decision of a path, the small set of regions whose blurring flips it.
+    """Return for each decision of a path the small set of regions whose blurring flips it.
 
     A decision that the model would not take itself (negative margin) is left as it is, and so are
-    those below it: the model does not come to them.
+    those below it: the model does not reach them.
 
     Args:
         model: in evaluation mode.
         image: (3, height, width), from `model.preprocess`.
         path: the image's path, from `explain` or `model.paths`.
-        maps: one a decision, (rows, columns) of any resolution, positive where the picture speaks
-            for the chosen child.
+        maps: one a decision, (rows, columns) of any resolution, positive where the picture
+            supports the chosen child.
         most: the largest share of the picture that may be blurred, above 0 and at most 1.
 
     Raises:
@@ -171,7 +171,7 @@ class _Trial:
         self.passes, self.overtaken = 0, False
 
     def order(self) -> Cells:
-        """All cells, the one that speaks most for the chosen child first."""
+        """All cells, the one that supports the chosen child most first."""
         places = np.argsort(-self.values, axis=None, kind="stable")
         rows, columns = np.unravel_index(places, self.grid)
         return tuple(zip(rows.tolist(), columns.tolist(), strict=True))
@@ -179,7 +179,7 @@ class _Trial:
     def margins(self, sets: Sequence[Cells]) -> list[float]:
         """The decision's margin after blurring each set; negative where it is flipped.
 
-        Infinite where a decision above it is flipped first: the model does not come to this one.
+        Infinite where a decision above it is flipped first: the model does not reach this one.
         """
         rows = self.run(sets)
         reached = [self.is_reached(row) for row in rows]

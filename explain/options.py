@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbdt.images.dataset import is_collection
 from nbdt.model.model import NBDT
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """One call of the command; the fields after `as_json` are a batch's, see `explain_all`."""
+    """One call of the command.
+
+    Attributes:
+        batch: the options that only a batch has, by the names of `explain_all`.
+    """
 
     model: NBDT
     images: Sequence[str]
@@ -28,24 +32,18 @@ class ExplainOptions:
     counterfactuals: bool
     pages: bool
     as_json: bool
-    maps: str
-    column: str | None
-    shard: tuple[int, int]
-    precision: str
-    batch_size: int
-    engine: str
-    ray_address: str | None
-    workers: int | None
-    verify: bool
+    batch: Mapping[str, Any]
 
     @property
     def suits_batch(self) -> bool:
         """Whether the images, the folder or the engine call for a batch."""
         return (
-            self.engine != LOCAL or is_uri(self.out or "") or any(map(is_collection, self.images))
+            self.batch["engine"] != LOCAL
+            or is_uri(self.out or "")
+            or any(map(is_collection, self.images))
         )
 
     @property
     def needs_batch(self) -> bool:
         """Whether single files cannot be explained with these options."""
-        return self.shard != (1, 1) or is_uri(self.out or "")
+        return self.batch["shard"] != (1, 1) or is_uri(self.out or "")

@@ -17,8 +17,7 @@ from nbdt.errors import NBDTError, nearest
 from nbdt.model.model import NBDT
 
 from ..attribution import explain
-from ..maps.captum_methods import METHODS, input_maps
-from ..maps.log_odds import log_odds
+from ..maps.log_odds import METHODS, input_maps, log_odds
 
 Maps: TypeAlias = "list[tuple[NDArray[np.float32], ...]]"
 Nodes: TypeAlias = "Sequence[Sequence[int]]"

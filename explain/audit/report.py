@@ -19,7 +19,7 @@ from rich.text import Text
 
 from nbdt.files import check_new, new_folder
 
-from ..result.html import document, make
+from ..result.html import document, element
 from ..result.pictures import data_url
 from .findings import CURVES, beaten
 from .methods import CONTROLS
@@ -172,13 +172,13 @@ def _png(figure: Any) -> bytes:
 def page(audit: Audit, plots: Sequence[bytes]) -> str:
     """Return one HTML file without scripts or links: findings, tables, plots, settings."""
     title = "How far its explanations can be trusted"
-    body = make(
+    body = element(
         "main",
-        make("h1", title),
-        make("section", *_findings(audit), class_="card"),
+        element("h1", title),
+        element("section", *_findings(audit), class_="card"),
         *(_section(part) for part in measure_tables(audit)),
         *(_figure(plot) for plot in plots),
-        make("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
+        element("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
     )
     return document(title, body, TABLE_STYLE)
 
@@ -187,21 +187,25 @@ def _findings(audit: Audit) -> Iterator[Element]:
     """Group the sentences by method."""
     split = (finding.partition(": ") for finding in audit.findings)
     for method, group in groupby(split, key=itemgetter(0)):
-        lines = (make("li", sentence[0].upper() + sentence[1:]) for *_, sentence in group)
-        yield make("h3", method)
-        yield make("ul", *lines, class_="findings")
+        lines = (element("li", sentence[0].upper() + sentence[1:]) for *_, sentence in group)
+        yield element("h3", method)
+        yield element("ul", *lines, class_="findings")
 
 
 def _section(part: MeasureTable) -> Element:
-    header = make("tr", *(make("th", name) for name in part.columns))
-    rows = (make("tr", *(make("td", cell, class_="number") for cell in row)) for row in part.rows)
-    table = make("div", make("table", header, *rows), style="overflow-x: auto")
-    return make("section", make("h2", part.title), make("p", part.note), table, class_="card")
+    header = element("tr", *(element("th", name) for name in part.columns))
+    rows = (
+        element("tr", *(element("td", cell, class_="number") for cell in row)) for row in part.rows
+    )
+    table = element("div", element("table", header, *rows), style="overflow-x: auto")
+    return element(
+        "section", element("h2", part.title), element("p", part.note), table, class_="card"
+    )
 
 
 def _figure(plot: bytes) -> Element:
     with Image.open(io.BytesIO(plot)) as image:
-        return make("figure", make("img", src=data_url(image), alt="plot"), class_="card")
+        return element("figure", element("img", src=data_url(image), alt="plot"), class_="card")
 
 
 # ---- on the disk ---------------------------------------------------------------------------------

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 
@@ -27,27 +26,19 @@ INTERRUPTED = 130
 def explain_batch(options: ExplainOptions) -> None:
     """Explain all images, and exit with status 3 if some failed."""
     as_json = options.as_json
-    with _bar(options.images, options.column, options.shard) as advance:
+    with _bar(options) as advance:
         try:
             done = explain_all(
                 to_device(options.model),
                 options.images,
                 options.out or FOLDER,
-                maps=options.maps,
                 pages=options.pages,
                 method=options.method,
                 evidence=options.evidence,
                 counterfactuals=options.counterfactuals,
-                column=options.column,
-                precision=options.precision,
-                batch_size=options.batch_size,
-                shard=options.shard,
-                engine=options.engine,
-                ray_address=options.ray_address,
-                workers=options.workers,
-                verify=options.verify,
                 on_images=advance,
                 on_rows=_Reporter(as_json=as_json),
+                **options.batch,
             )
         except KeyboardInterrupt:
             typer.echo("stopped; the same command continues from here", err=True)
@@ -88,13 +79,14 @@ def _summary(done: Batch) -> str:
 
 
 @contextmanager
-def _bar(inputs: Sequence[str], column: str | None, shard: tuple[int, int]) -> Iterator[Any]:
+def _bar(options: ExplainOptions) -> Iterator[Callable[[int], None] | None]:
     """Give the callback for finished images: it moves a bar on stderr; None if that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
-    total = count_inputs(inputs, column)
+    total = count_inputs(options.images, options.batch["column"])
+    shards = options.batch["shard"][1]
     with progress("images") as bar:
         # One n-th of the images is close enough to a shard's number for the time left.
-        task = bar.add_task("", total=total and -(-total // shard[1]))
+        task = bar.add_task("", total=total and -(-total // shards))
         yield lambda count: bar.advance(task, count)

@@ -12,7 +12,7 @@ from nbdt.decide.paths import percent
 from nbdt.images.image import ImageError, open_image
 from nbdt.progress import counted
 
-from ..result.html import document, make, plain
+from ..result.html import document, element, strip_metadata
 from ..result.pictures import data_url
 from ..result.words import say
 from .folder import BatchFolder, part_name
@@ -41,11 +41,11 @@ def overview(folder: BatchFolder, count: int) -> str:
     facts = [folder.facts(part) for part in range(count)]
     failed = sum(fact["failed"] for fact in facts)
     images = sum(fact["rows"] for fact in facts) - failed
-    body = make(
+    body = element(
         "main",
-        make("h1", "Least sure first"),
-        make("p", _counts(images, len(shown)), class_="soft"),
-        make("ul", *(_card(folder, row) for row in shown), class_="cards"),
+        element("h1", "Least sure first"),
+        element("p", _counts(images, len(shown)), class_="soft"),
+        element("ul", *(_card(folder, row) for row in shown), class_="cards"),
     )
     if failed:
         body.append(_failures(folder, count, failed))
@@ -66,26 +66,26 @@ def _counts(images: int, shown: int) -> str:
 
 def _failures(folder: BatchFolder, count: int, failed: int) -> Element:
     rows = (row for row in _rows(folder, count) if row["status"] == FAILED)
-    lines = [make("li", row["error"], class_="small") for row in islice(rows, MOST)]
+    lines = [element("li", row["error"], class_="small") for row in islice(rows, MOST)]
     if failed > MOST:
-        lines.append(make("li", f"and {failed - MOST:,} more: see rows/, column error"))
-    head = make("h2", f"{counted(failed, 'image')} not explained")
-    return make("section", head, make("ul", *lines), class_="card")
+        lines.append(element("li", f"and {failed - MOST:,} more: see rows/, column error"))
+    head = element("h2", f"{counted(failed, 'image')} not explained")
+    return element("section", head, element("ul", *lines), class_="card")
 
 
 def _card(folder: BatchFolder, row: dict[str, Any]) -> Element:
     where = f"{part_name('pages', row['part'])}/{drawn_name(row['row'], row['path'])}"
     share = percent(row["probability"])
-    link = make(
+    link = element(
         "a",
         _thumbnail(folder, f"{where}/photo.png"),
-        make("strong", say(row["class"])),
-        make("span", f" {share}", class_="soft number"),
-        make("div", row["path"].rpartition("/")[2], class_="soft small name", title=row["path"]),
+        element("strong", say(row["class"])),
+        element("span", f" {share}", class_="soft number"),
+        element("div", row["path"].rpartition("/")[2], class_="soft small name", title=row["path"]),
         href=f"{where}/index.html",
         class_="card",
     )
-    return make("li", link)
+    return element("li", link)
 
 
 def _thumbnail(folder: BatchFolder, name: str) -> Element | None:
@@ -94,4 +94,4 @@ def _thumbnail(folder: BatchFolder, name: str) -> Element | None:
             photo = open_image(file, name=name, max_side=SIDE)
     except (OSError, ImageError):
         return None
-    return make("img", src=data_url(plain(photo)), alt="", loading="lazy")
+    return element("img", src=data_url(strip_metadata(photo)), alt="", loading="lazy")

@@ -1,9 +1,14 @@
-"""Log-odds of decisions: what maps explain, and what perturbed images are judged by."""
+"""Log-odds of decisions: of logits, of images, and as maps on the image by Captum's methods."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from nbdt.decide.rules import edge_scores, full_precision
 from nbdt.model.model import NBDT
@@ -11,10 +16,14 @@ from nbdt.tree.index import TreeIndex
 
 PIXELS_AT_ONCE = 2**21  # of a forward pass: 41 photographs of 224 pixels, 256 (the most) of 32
 MOST_AT_ONCE = 256
+STEPS = 32  # of the path that integrated gradients follow
+CELLS = 8  # occlusion and LIME hide squares, this many along the longer side
+SAMPLES = 200  # perturbed images behind one LIME map
+AT_ONCE = 25  # of them in one forward pass
 
 
 def log_odds(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """``log p/(1 − p)`` of every node among its siblings, differentiable.
+    """Return ``log p/(1 − p)`` of every node among its siblings, differentiable.
 
     ``s_j − logsumexp of the other siblings' s``, without forming ``1 − p``: it stays exact where a
     decision is so sure that ``p`` rounds to 1. Its sigmoid is the decision's probability.
@@ -23,7 +32,7 @@ def log_odds(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
         logits: (batch, classes), float32 or float64.
 
     Returns:
-        (batch, nodes), columns as in `Hierarchy.nodes`; the root's is 0, it decides nothing.
+        (batch, nodes), columns as in `Hierarchy.nodes`; the root's is 0.
     """
     with full_precision(logits):
         scores = edge_scores(logits, tree, rule)
@@ -49,9 +58,9 @@ def _among_siblings(scores: Tensor) -> Tensor:
 
 
 def measured_log_odds(model: NBDT, images: Tensor) -> Tensor:
-    """(batch, nodes) float64 (MPS: float32) log-odds of images (batch, 3, height, width).
+    """Return log-odds (batch, nodes) of images (batch, 3, height, width), float64 (MPS: float32).
 
-    Runs in parts that bound the memory, without gradients.
+    The images run in parts that bound the memory, without gradients.
     """
     size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1])))
     with torch.inference_mode():
@@ -64,3 +73,115 @@ def _measured(model: NBDT, images: Tensor) -> Tensor:
     logits = model.logits(images.to(device)).float()
     logits = logits if device.type == "mps" else logits.double()
     return log_odds(logits, model.head.rules.tree, model.rule).cpu()
+
+
+# ---- maps by Captum, one decision at a time --------------------------------------------------------
+
+
+class LogOdds(nn.Module):
+    """The log-odds of one node: images (batch, 3, height, width) to (batch,), float64."""
+
+    def __init__(self, model: NBDT, node: int) -> None:
+        super().__init__()
+        self.model, self.node = model, node
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the log-odds; `node` is an index in `Hierarchy.nodes`."""
+        logits = self.model.logits(images).double()
+        return log_odds(logits, self.model.head.rules.tree, self.model.rule)[:, self.node]
+
+
+def input_maps(
+    model: NBDT, images: Tensor, nodes: Sequence[Sequence[int]], method: str
+) -> list[tuple[NDArray[np.float32], ...]]:
+    """Return maps of the log-odds of each image's `nodes`, by a method of `METHODS`.
+
+    Hidden parts and baselines are 0, the mean colour after normalisation.
+
+    Args:
+        images: (batch, 3, height, width), preprocessed.
+        nodes: node indices for every image.
+
+    Returns:
+        For every image one map a node, (height, width): in pixels, or in `CELLS` × `CELLS` for
+        "occlusion" and "lime".
+    """
+    needs = [parameter.requires_grad for parameter in model.parameters()]
+    with torch.inference_mode(False), torch.enable_grad():
+        images = images.detach().clone()
+        model.requires_grad_(False)
+        try:
+            return [
+                tuple(
+                    METHODS[method](LogOdds(model, node), images[row : row + 1]) for node in wanted
+                )
+                for row, wanted in enumerate(nodes)
+            ]
+        finally:
+            for parameter, needed in zip(model.parameters(), needs, strict=True):
+                parameter.requires_grad_(needed)
+
+
+def _integrated_gradients(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
+    from captum.attr import IntegratedGradients
+
+    found = IntegratedGradients(function).attribute(
+        image, n_steps=STEPS, internal_batch_size=AT_ONCE
+    )
+    return _summed(found)
+
+
+def _input_x_gradient(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
+    from captum.attr import InputXGradient
+
+    return _summed(InputXGradient(function).attribute(image.requires_grad_()))
+
+
+def _occlusion(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
+    from captum.attr import Occlusion
+
+    window = (image.shape[1], _side(image), _side(image))
+    with torch.no_grad():
+        found = Occlusion(function).attribute(image, window, window, perturbations_per_eval=AT_ONCE)
+    return _one_a_square(found)
+
+
+def _lime(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
+    from captum.attr import Lime
+
+    height, width = (torch.arange(length) // _side(image) for length in image.shape[-2:])
+    squares = (height[:, None] * (width[-1] + 1) + width).to(image.device)
+    devices = [image.device] if image.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        found = Lime(function).attribute(
+            image,
+            feature_mask=squares.expand_as(image),
+            n_samples=SAMPLES,
+            perturbations_per_eval=AT_ONCE,
+        )
+    return _one_a_square(found)
+
+
+METHODS: Mapping[str, Callable[[LogOdds, Tensor], NDArray[np.float32]]] = {
+    "integrated gradients": _integrated_gradients,
+    "input x gradient": _input_x_gradient,
+    "occlusion": _occlusion,
+    "lime": _lime,
+}
+
+
+def _side(image: Tensor) -> int:
+    """Pixels along a square."""
+    return math.ceil(max(image.shape[-2:]) / CELLS)
+
+
+def _summed(found: Tensor) -> NDArray[np.float32]:
+    """(1, channels, height, width) to (height, width)."""
+    return found.detach().sum(dim=1)[0].float().cpu().numpy()
+
+
+def _one_a_square(found: Tensor) -> NDArray[np.float32]:
+    """Every pixel and channel of a square has the square's value: keep it once."""
+    side = _side(found)
+    return found[0, 0, ::side, ::side].float().cpu().numpy()

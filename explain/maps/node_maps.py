@@ -1,4 +1,4 @@
-"""Node maps of a batch whose layer is known: those of paths, of any node, and plain ones of classes."""
+"""Node maps of a batch from its layer: of paths, of any node, and flat ones of classes."""
 
 from __future__ import annotations
 
@@ -22,84 +22,57 @@ from .layers import Layer
 
 
 def node_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[str, Map]]:
-    """For every image of `layer` the log-odds maps of nodes, named as in `explain`, by id.
+    """Return for every image the log-odds maps of `nodes`, by id.
 
     Raises:
         NBDTError: an unknown or ambiguous node, or the root.
     """
-    wanted = [find_node(model.hierarchy, text) for text in nodes]
-    logits = head_logits(model, layer.features)
-    if not wanted:
-        return [{}] * len(logits)
-    queries = torch.tensor(wanted).expand(len(logits), -1)
-    maps = _maps(model, layer, logits, queries, log_odds_coefficients)
-    ids = [model.hierarchy.ids[node] for node in wanted]
+    indices = [find_node(model.hierarchy, text) for text in nodes]
+    ids = [model.hierarchy.ids[node] for node in indices]
+    maps = _maps(model, layer, [indices] * len(layer.features), log_odds_coefficients)
     return [dict(zip(ids, values, strict=True)) for values in maps]
 
 
 def node_child_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[str, Map]]:
-    """For every image of `layer` the maps of the scores of each child, by the id of the parent.
+    """Return for every image the maps of each child's score, (children, height, width), by parent id.
 
-    Of those of `nodes` that have children: (children, height, width).
+    Nodes without children have none.
 
     Raises:
         NBDTError: as `node_maps`.
     """
-    tree = model.hierarchy
-    found = [find_node(tree, text) for text in nodes]
-    inner = [node for node in found if tree.children[node]]
-    logits = head_logits(model, layer.features)
-    if not inner:
-        return [{}] * len(logits)
-    queries = torch.tensor([child for node in inner for child in tree.children[node]])
-    maps = _maps(model, layer, logits, queries.expand(len(logits), -1), score_coefficients)
-    ends = np.cumsum([len(tree.children[node]) for node in inner])[:-1]
-    ids = [tree.ids[node] for node in inner]
-    return [dict(zip(ids, np.split(values, ends), strict=True)) for values in maps]
+    hierarchy = model.hierarchy
+    inner = [node for text in nodes if hierarchy.children[node := find_node(hierarchy, text)]]
+    families = [[hierarchy.children[node] for node in inner]] * len(layer.features)
+    ids = [hierarchy.ids[node] for node in inner]
+    return [dict(zip(ids, maps, strict=True)) for maps in _family_maps(model, layer, families)]
 
 
 def path_maps(model: NBDT, layer: Layer, paths: Sequence[Path]) -> list[tuple[Map, ...]]:
-    """The maps of `Explanation.maps` and no others: one a decision of each image's path.
+    """Return the maps of `Explanation.maps` alone: one a decision of each image's path.
 
-    Half the work or less of `explain_layer`, which has those of all children besides.
+    Half the work or less of `explain_layer`, which also maps all children.
     """
-    wanted = [chosen_nodes(model, path) for path in paths]
-    longest = max(map(len, wanted))
-    queries = torch.tensor([nodes + nodes[-1:] * (longest - len(nodes)) for nodes in wanted])
-    maps = _maps(model, layer, head_logits(model, layer.features), queries, log_odds_coefficients)
-    return [tuple(own[: len(nodes)]) for own, nodes in zip(maps, wanted, strict=True)]
+    nodes = [chosen_nodes(model, path) for path in paths]
+    return [tuple(maps) for maps in _maps(model, layer, nodes, log_odds_coefficients)]
 
 
 def class_maps(model: NBDT, layer: Layer, classes: Sequence[int]) -> Map:
-    """Plain Grad-CAM of flat class logits, one class an image: (batch, height, width).
-
-    Signed and raw, as all maps here; it knows of no hierarchy.
-    """
+    """Return Grad-CAM of flat class logits, one class an image: (batch, height, width), signed and raw."""
     vectors = model.head.linear.weight.detach()[list(classes)]
     maps: Map = layer.maps(vectors[:, None]).cpu().numpy()[:, 0]
     return maps
 
 
-def path_child_maps(
-    model: NBDT, layer: Layer, logits: Tensor, found: Sequence[Path]
-) -> list[tuple[Map, ...]]:
-    """For every image and decision the maps of all children's scores, (children, height, width)."""
-    tree = model.hierarchy
-    families = [[tree.children[tree.parents[n]] for n in chosen_nodes(model, p)] for p in found]
-    rows = [[node for family in families_ for node in family] for families_ in families]
-    longest = max(map(len, rows))
-    padded = torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
-    maps = _maps(model, layer, logits, padded, score_coefficients)
-    result = []
-    for values, families_ in zip(maps, families, strict=True):
-        ends = np.cumsum([len(family) for family in families_])
-        parts = zip(ends, families_, strict=True)
-        result.append(tuple(values[end - len(family) : end] for end, family in parts))
-    return result
+def path_child_maps(model: NBDT, layer: Layer, paths: Sequence[Path]) -> list[tuple[Map, ...]]:
+    """Return for every image and decision the maps of all children, (children, height, width)."""
+    children, parents = model.hierarchy.children, model.hierarchy.parents
+    families = [[children[parents[node]] for node in chosen_nodes(model, path)] for path in paths]
+    return _family_maps(model, layer, families)
 
 
 def log_odds_maps(path: Path, child_maps: Sequence[Map]) -> tuple[Map, ...]:
-    """A gradient is linear: the map of ``log p/(1 − p)`` is the children's, weighted."""
+    """Return the maps of ``log p/(1 − p)``: a gradient is linear, so they weight the children's."""
     return tuple(
         np.tensordot(_log_odds_weights(decision), maps, axes=1).astype(np.float32)
         for decision, maps in zip(path, child_maps, strict=True)
@@ -119,33 +92,52 @@ def _log_odds_weights(decision: Decision) -> NDArray[np.float64]:
     return weights
 
 
-def _maps(model: NBDT, layer: Layer, logits: Tensor, nodes: Tensor, coefficients: Any) -> Map:
-    """(batch, queries, height, width) for node indices (batch, queries)."""
+def _family_maps(
+    model: NBDT, layer: Layer, families: Sequence[Sequence[Sequence[int]]]
+) -> list[tuple[Map, ...]]:
+    """For every image the maps of its groups of siblings, (siblings, height, width) each."""
+    nodes = [[node for siblings in image for node in siblings] for image in families]
+    result = []
+    for maps, image in zip(_maps(model, layer, nodes, score_coefficients), families, strict=True):
+        ends = np.cumsum([len(siblings) for siblings in image])
+        result.append(tuple(np.split(maps, ends[:-1])) if image else ())
+    return result
+
+
+def _maps(
+    model: NBDT, layer: Layer, nodes: Sequence[Sequence[int]], coefficients: Any
+) -> list[Map]:
+    """For every image the maps of its nodes, (nodes, height, width)."""
+    longest = max(map(len, nodes))
+    if not longest:
+        return [np.zeros((0, 0, 0), np.float32)] * len(nodes)
+    padded = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in nodes])
+    logits = head_logits(model, layer.features)
     tree, weight = model.head.rules.tree, model.head.linear.weight.detach()
-    found = coefficients(logits, nodes.to(logits.device), tree, model.rule)
-    maps: Map = layer.maps(found.to(weight.dtype) @ weight).cpu().numpy()
-    return maps
+    vectors = coefficients(logits, padded.to(logits.device), tree, model.rule)
+    maps: Map = layer.maps(vectors.to(weight.dtype) @ weight).cpu().numpy()
+    return [values[: len(row)] for values, row in zip(maps, nodes, strict=True)]
 
 
 def head_logits(model: NBDT, features: Tensor) -> Tensor:
-    """(batch, classes), float32, of what the head takes, (batch, features)."""
+    """Return float32 logits (batch, classes) of features (batch, features), without gradients."""
     with torch.no_grad():
         logits: Tensor = model.head.logits(features).float()
     return logits
 
 
 def chosen_nodes(model: NBDT, path: Path) -> list[int]:
-    """Node indices of the children that the path takes, from the top."""
+    """Return the node indices of the children that the path takes, from the top."""
     tree = model.hierarchy
     return tree.path_of_class(path.class_index)[1:]
 
 
 def find_node(hierarchy: Hierarchy, text: str) -> int:
-    """The index of the node with that id or name.
+    """Return the index of the node with that id or name.
 
     Raises:
-        NBDTError: no such node (the nearest is suggested), several of that name, or the root, which
-            no decision is about.
+        NBDTError: no such node (the nearest is suggested), several of that name, or the root, to
+            which no decision leads.
     """
     index = hierarchy.index(text)
     if index == 0:

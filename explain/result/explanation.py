@@ -32,8 +32,8 @@ class Neighbour:
         label: its class.
         similarity: the cosine of its embedding and the query's.
         row: its place in the index.
-        open: gives the square picture that the network saw of it: from the original file, else
-            the stored thumbnail, else the original archive. Raises ImageError where there is none.
+        open: returns the square picture that the network saw: from the original file, else the
+            stored thumbnail, else the original archive. Raises ImageError where there is none.
     """
 
     reference: str
@@ -50,7 +50,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class DecisionEvidence:
-    """What the training images say to one decision, nearest first on both sides.
+    """The training images near one decision, nearest first on both sides.
 
     Attributes:
         chosen: images of classes below the chosen child.
@@ -62,7 +62,7 @@ class DecisionEvidence:
 
     @property
     def vote(self) -> float | None:
-        """Of the k nearest of both sides together, the share that lies below the chosen child."""
+        """Share of the k nearest images of both sides that are below the chosen child."""
         together = [(n.similarity, True) for n in self.chosen]
         together += [(n.similarity, False) for n in self.rejected]
         k = max(len(self.chosen), len(self.rejected))
@@ -78,7 +78,7 @@ class DecisionEvidence:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """What it takes to flip one decision.
+    """The change that flips one decision.
 
     Attributes:
         decision: its position on the path.
@@ -86,17 +86,17 @@ class Counterfactual:
         runner_up_path: from the root through the best other child, from there greedily.
         regions: what was blurred, the largest first; empty if nothing flips it. None of their
             cells can be left out.
-        flipped: whether the model, run on the blurred picture, still comes to this decision, and
+        flipped: whether the model, run on the blurred picture, still reaches this decision and
             takes another child.
         becomes: the name of the child that it takes then; None if nothing flips it.
         log_odds: of the chosen child, before and after; equal if nothing flips it.
         share: part of the picture that was blurred, from 0 to 1.
-        searched: the largest share that was tried; 0 where the model takes another way by itself.
+        searched: the largest share that was tried; 0 where the model itself takes another child.
         passes: forward passes that the search took, counted in blurred pictures.
-        baseline: what took the place of the regions.
+        baseline: what replaced the regions.
         picture: what the model saw in the end, at the size of its input.
-        overtaken: whether a try changed an earlier decision, so that the model did not come to
-            this one: what it would have said is not known.
+        overtaken: whether a try changed an earlier decision, so that the model did not reach this
+            one and its outcome is unknown.
     """
 
     decision: int
@@ -118,8 +118,7 @@ class Counterfactual:
 class Explanation:
     """One image's path, and for each decision the map of what supports it and what argues against it.
 
-    Maps are float32, raw and signed, at the resolution of the layer that they lie on, and cannot be
-    written to.
+    Maps are float32, raw and signed, at the resolution of their layer, and read-only.
 
     Attributes:
         path: the decisions from the root to the class.
@@ -155,10 +154,10 @@ class Explanation:
 
     @property
     def constants(self) -> tuple[float, ...]:
-        """One a decision: its log-odds less the sum of its map, which no position speaks for.
+        """For each decision its log-odds minus the sum of its map: the part of no position.
 
-        Of maps in closed form these are the classifier's biases and, under `marginal`, what the sizes
-        of the groups add (entropies). Other ways promise no sum, and this is what they leave open.
+        For maps in closed form these are the classifier's biases and, under `marginal`, the
+        contribution of the sizes of the groups (entropies). Other methods promise no sum.
         """
         return tuple(
             decision.log_odds - float(values.sum(dtype=np.float64))
@@ -166,7 +165,7 @@ class Explanation:
         )
 
     def upsampled(self, height: int, width: int) -> tuple[Map, ...]:
-        """The maps at another resolution, say a photograph's, interpolated bicubically."""
+        """Return the maps at another resolution, say a photograph's, interpolated bicubically."""
         return tuple(upsampled(values, height, width) for values in self.maps)
 
     @property
@@ -181,7 +180,7 @@ class Explanation:
         return height, width
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: the path, the maps as nested lists, and how they were made."""
+        """Return plain data for JSON: the path, the maps as nested lists, and how they were made."""
         maps = [values.tolist() for values in self.maps]
         facts = {"constants": list(self.constants), "made": dict(self.made)}
         return {**self.path.to_dict(), "maps": maps, **facts}
@@ -212,7 +211,6 @@ class Explanation:
 
 
 def _frozen(values: Map) -> Map:
-    """The array if nobody can write to it, else such a copy."""
     if values.flags.writeable or not values.flags.owndata:
         values = values.copy()
         values.setflags(write=False)

@@ -1,4 +1,4 @@
-"""An explanation on the disk: JSON, exact maps, pictures and a page, whole or not at all."""
+"""Save and load an explanation: a folder with JSON, exact maps, pictures and a page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
 from .explanation import Explanation, Neighbour
-from .html import page, plain
+from .html import strip_metadata, to_html
 from .pictures import overlays, png
 from .record import arrays, changed_name, evidence_name, from_record, to_record
 
@@ -30,14 +30,14 @@ VERSION = 1
 MAX_MANIFEST = 2**20  # bytes
 MAX_PIXELS = 50_000_000  # of one picture
 MAX_FILE = 512 * 2**20  # bytes of one file, and of all unpacked maps together
-THUMBNAIL = 160  # pixels, of a training image that travels along
+THUMBNAIL = 160  # pixels of a training image in the folder
 
 Files = dict[str, bytes]
 _NEEDED = {"explanation.json", "maps.npz"}
 
 
 def save(explanation: Explanation, folder: str | os.PathLike[str]) -> None:
-    """Write the explanation to a new folder, which appears whole or not at all.
+    """Write the explanation to a new folder, atomically.
 
     ``explanation.json`` holds everything but the maps (``maps.npz``, exact) and the pictures (PNG
     without metadata); ``index.html`` shows all of it offline; ``manifest.json`` is written last.
@@ -53,7 +53,7 @@ def save(explanation: Explanation, folder: str | os.PathLike[str]) -> None:
 
 
 def load(folder: str | os.PathLike[str]) -> Explanation:
-    """What `save` wrote: the same path, photograph and, bit for bit, maps.
+    """Read what `save` wrote: the same path, photograph and, bit for bit, maps.
 
     Raises:
         NBDTError: no such folder, a newer version, or a file that is missing or damaged (named).
@@ -98,26 +98,26 @@ def _content(explanation: Explanation) -> Files:
             {"format": FORMAT, "version": VERSION, **to_record(explanation, pictures)}
         ),
         "maps.npz": _npz(explanation),
-        **{name: png(plain(image)) for name, image in pictures.items()},
-        "index.html": page(explanation).encode("utf-8", "backslashreplace"),
+        **{name: png(strip_metadata(image)) for name, image in pictures.items()},
+        "index.html": to_html(explanation).encode("utf-8", "backslashreplace"),
     }
 
 
 def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, Image.Image]]:
-    """The explanation with evidence that needs no original any more, and its pictures by name."""
+    """The explanation with evidence that does not need its originals, and its pictures by name."""
     pictures: dict[str, Image.Image] = {}
 
-    def settled(neighbour: Neighbour, name: str) -> Neighbour:
+    def copied(neighbour: Neighbour, name: str) -> Neighbour:
         try:
-            image = plain(neighbour.open())
-        except ImageError as error:  # its original is gone: the facts travel without the picture
+            image = strip_metadata(neighbour.open())
+        except ImageError as error:  # its original is gone: keep the facts without the picture
             return replace(neighbour, open=_refusing(error))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         pictures[name] = image
         return replace(neighbour, open=image.copy)
 
     def side(found: Sequence[Neighbour], name: str) -> tuple[Neighbour, ...]:
-        return tuple(settled(n, f"{name}-{rank}.png") for rank, n in enumerate(found, start=1))
+        return tuple(copied(n, f"{name}-{rank}.png") for rank, n in enumerate(found, start=1))
 
     evidence = tuple(
         replace(
@@ -185,7 +185,7 @@ def _object(data: bytes, path: FilePath) -> dict[str, Any]:
 
 
 def _checked_files(root: FilePath) -> Files:
-    """Every file that the manifest names, once its size and hash are what it says."""
+    """Every file that the manifest names, its size and hash checked."""
     where = root / "manifest.json"
     listed_files = _object(_read(where, MAX_MANIFEST), where).get("files")
     if not isinstance(listed_files, dict) or not listed_files.keys() >= _NEEDED:

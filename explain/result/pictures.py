@@ -16,7 +16,7 @@ from nbdt.hierarchies.show.style import fitting, font
 from .explanation import Explanation
 from .regions import upsampled
 
-# Red speaks for the chosen child, blue against it: told apart in all common colour blindness.
+# Red supports the chosen child, blue argues against it; all common colour blindness can see which.
 FOR, AGAINST = (214, 40, 40), (33, 102, 200)
 TILE = 256  # pixels
 CAPTION = 58  # pixels below each tile
@@ -24,7 +24,7 @@ GAP = 12  # pixels between tiles
 
 
 def heat(values: NDArray[np.float32], scale: float, side: int) -> Image.Image:
-    """A signed map as an RGBA layer: colour says which way, opacity how much.
+    """Return a signed map as an RGBA layer: colour shows the sign, opacity the size.
 
     Args:
         values: (height, width), raw.
@@ -39,7 +39,7 @@ def heat(values: NDArray[np.float32], scale: float, side: int) -> Image.Image:
 
 
 def overlays(explanation: Explanation, side: int = TILE) -> list[Image.Image]:
-    """For each decision, the photograph under its map, `side` pixels square.
+    """Return for each decision the photograph under its map, `side` pixels square.
 
     Raises:
         NBDTError: the explanation was made from tensors and holds no photograph.
@@ -58,7 +58,7 @@ def overlays(explanation: Explanation, side: int = TILE) -> list[Image.Image]:
 
 
 def picture(explanation: Explanation) -> Image.Image:
-    """The photograph and all its decisions side by side, with names and probabilities."""
+    """Return the photograph and all its decisions side by side, with names and probabilities."""
     path = explanation.path
     tiles = [_photo(explanation, TILE), *overlays(explanation)]
     captions = [(path.class_name, f"{as_percent(path.probability)} overall", "the photograph")]
@@ -78,11 +78,11 @@ def picture(explanation: Explanation) -> Image.Image:
         sheet.paste(tile, (left, GAP))
         for row, line in enumerate(lines):
             size = 16 if row == 0 else 12
-            place = (left, TILE + GAP + 4 + 20 * row)
-            draw.text(place, fitting(line, size, width=TILE), "black", font(size))
+            corner = (left, TILE + GAP + 4 + 20 * row)
+            draw.text(corner, fitting(line, size, width=TILE), "black", font(size))
     height, columns = explanation.resolution
     note = (
-        f"Red speaks for the chosen branch, blue against it; one scale for all. The maps have "
+        f"Red supports the chosen branch, blue argues against it; one scale for all. The maps have "
         f"{columns} × {height} positions and are drawn smoothed."
     )
     draw.text((GAP, TILE + CAPTION + 2 * GAP), fitting(note, 11, width=width), "#555555", font(11))
@@ -96,14 +96,14 @@ def notebook_html(explanation: Explanation) -> str:
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as a PNG file."""
+    """Return the image as a PNG file."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
 def data_url(image: Image.Image) -> str:
-    """The image as a PNG inside a URL, for pages that fetch nothing."""
+    """Return the image as a PNG inside a URL, for pages that fetch nothing."""
     return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 

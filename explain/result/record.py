@@ -23,7 +23,7 @@ Pictures = Mapping[str, Image.Image]
 
 
 def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
-    """All maps by a name that no node can choose."""
+    """Return all maps by names that do not depend on node names."""
     groups = {"map": explanation.maps, "children": explanation.child_maps}
     groups["node"] = tuple(explanation.node_maps.values())
     groups["below"] = tuple(explanation.node_child_maps.values())
@@ -35,12 +35,12 @@ def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
 
 
 def evidence_name(index: int, side: str) -> str:
-    """Of the pictures of one side of a decision, which a rank follows."""
+    """Return the start of the names of pictures of one side of a decision; a rank follows."""
     return f"evidence-{index + 1}-{side}"
 
 
 def changed_name(index: int) -> str:
-    """Of the picture that flips a decision."""
+    """Return the name of the picture that flips a decision."""
     return f"counterfactual-{index + 1}.png"
 
 
@@ -48,11 +48,11 @@ def changed_name(index: int) -> str:
 
 
 def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
-    """Everything but maps and pictures, which are named.
+    """Return everything but maps and pictures, which it names.
 
     Args:
         explanation: what to write.
-        pictures: those that are kept beside it, by name.
+        pictures: those in the same folder, by name.
     """
 
     def side(found: Sequence[Neighbour], name: str) -> list[dict[str, Any]]:
@@ -87,36 +87,18 @@ def _path_record(path: Path) -> dict[str, Any]:
         "class_index": path.class_index,
         "log_prob": _finite(path.log_prob),
         "decisions": [
-            {
-                "node": d.node,
-                "node_id": d.node_id,
-                "children": d.children,
-                "child_ids": d.child_ids,
-                "log_probs": [_finite(value) for value in d.log_probs],
-                "chosen": d.chosen,
-            }
-            for d in path
+            {**vars(d), "log_probs": [_finite(value) for value in d.log_probs]} for d in path
         ],
     }
 
 
 def _counterfactual_record(found: Counterfactual) -> dict[str, Any]:
     return {
-        "decision": found.decision,
+        **{name: value for name, value in vars(found).items() if name != "picture"},
         "margin": _finite(found.margin),
         "runner_up_path": _path_record(found.runner_up_path),
-        "regions": [
-            {"cells": r.cells, "grid": r.grid, "bounds": r.bounds, "box": r.box}
-            for r in found.regions
-        ],
-        "flipped": found.flipped,
-        "becomes": found.becomes,
+        "regions": [{**vars(r), "bounds": r.bounds, "box": r.box} for r in found.regions],
         "log_odds": [_finite(value) for value in found.log_odds],
-        "share": found.share,
-        "searched": found.searched,
-        "passes": found.passes,
-        "baseline": found.baseline,
-        "overtaken": found.overtaken,
         "picture": changed_name(found.decision) if found.picture is not None else None,
     }
 
@@ -130,7 +112,7 @@ def _finite(value: float) -> float | str:
 
 
 def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Pictures) -> Explanation:
-    """The explanation again.
+    """Build the explanation from its record.
 
     Raises:
         NBDTError: what does not fit together.

@@ -22,7 +22,7 @@ from nbdt.explain.batch.options import (
     Precision,
 )
 from nbdt.explain.command import app
-from nbdt.explain.maps.captum_methods import METHODS
+from nbdt.explain.maps.log_odds import METHODS
 from nbdt.model.export import SUFFIXES, Format
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import explain
-from nbdt.explain.maps.captum_methods import METHODS, LogOdds
 from nbdt.explain.maps.layers import map_layer
+from nbdt.explain.maps.log_odds import METHODS, LogOdds
 from nbdt.network.preprocessing import Preprocessing
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",

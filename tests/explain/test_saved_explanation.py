@@ -18,7 +18,7 @@ from PIL import Image
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from nbdt.explain.result.files import THUMBNAIL, VERSION, load, save
-from nbdt.explain.result.html import page
+from nbdt.explain.result.html import to_html
 from nbdt.explain.result.regions import Region
 from nbdt.images.image import ImageError, refusal, refuse
 
@@ -376,7 +376,7 @@ def test_the_page_refers_to_nothing_outside():
             links.extend(value for name, value in attributes if name in {"src", "href"})
             assert not any(name.startswith("on") for name, _ in attributes)
 
-    text = page(example(HOSTILE[:4]))
+    text = to_html(example(HOSTILE[:4]))
     Reader().feed(text)
     assert len(links) == 8
     assert all(link.startswith(("data:image/png;base64,", "#decision-")) for link in links)

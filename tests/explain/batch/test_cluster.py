@@ -321,27 +321,6 @@ def test_a_worker_killed_midway_changes_nothing(small, store, ray):
     assert run(small, ["s3://many/photos"], "s3://many/two").repeated == 40
 
 
-DRIVER = """
-import json, os, signal, sys
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[1])
-from tests.explain.batch import batches
-from nbdt import NBDT
-
-seen = []
-def kill_me(images):
-    seen.append(images)
-    if len(seen) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-batches.run(
-    NBDT.load(sys.argv[2]), [sys.argv[3]], sys.argv[4], engine="ray", workers=2,
-    ray_address=sys.argv[5], on_images=kill_me,
-)
-"""
-
-
 @pytest.mark.slow
 @ON_LINUX
 def test_a_batch_whose_caller_was_killed_goes_on_on_the_cluster(small, ray, tmp_path):
@@ -352,10 +331,10 @@ def test_a_batch_whose_caller_was_killed_goes_on_on_the_cluster(small, ray, tmp_
     (photos / "17.png").write_bytes(b"no image")
     small.save(tmp_path / "model")
     address = ray.get_runtime_context().gcs_address
-    arguments = [Path(__file__).parents[3], tmp_path / "model", photos, tmp_path / "out", address]
+    arguments = [tmp_path / "model", photos, tmp_path / "out", address]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DRIVER, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=200,
+        [sys.executable, "-W", "ignore", "-m", "tests.programs.die_on_cluster", *map(str, arguments)],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False, timeout=200,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr

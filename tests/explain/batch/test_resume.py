@@ -126,54 +126,6 @@ def test_a_damaged_or_missing_part_is_made_again(small, photos, tmp_path):
     assert content(out) == whole
 
 
-# Children of a process that has imported everything start at once, so that many can be killed.
-KILLER = """
-import json, os, random, signal, sys, time, warnings
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-warnings.simplefilter("ignore")
-sys.path.insert(0, sys.argv[3])
-from tests import oracle
-from tests.explain.batch import batches
-from nbdt import NBDT
-
-photos, root = Path(sys.argv[1]), Path(sys.argv[2])
-torch.manual_seed(0)
-model = batches.tiny(NBDT.from_timm("resnet10t", oracle.family(), rule="marginal").eval())
-
-def start(out):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            batches.run(model, [photos], out)
-            os._exit(0)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-    return pid
-
-begun = time.monotonic()
-status = os.waitpid(start(root / "whole"), 0)[1]
-assert status == 0, status
-took, rng, killed, kept = time.monotonic() - begun, random.Random(), [], {}
-rows = root / "broken" / "rows"
-for turn in range(20):
-    pid, delay = start(root / "broken"), rng.uniform(0, took / 6)
-    time.sleep(delay)
-    os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    assert os.WIFSIGNALED(status) or status == 0, status
-    there = {f.name: f.stat().st_mtime_ns for f in rows.glob("part-*")}
-    assert all(there.get(name) == age for name, age in kept.items()), "repeated or lost"
-    kept = there
-    killed.append((round(delay, 3), os.WIFSIGNALED(status), len(there)))
-status = os.waitpid(start(root / "broken"), 0)[1]
-assert status == 0, (status, killed)
-print(json.dumps(killed))
-"""
-
-
 def test_what_a_killed_start_left_is_gone_in_the_end(model, photos, tmp_path):
     (tmp_path / "out").mkdir()
     left = [tmp_path / "out" / f".{name}.8p6ypw4y" for name in ("batch.json", "manifest.json")]
@@ -192,8 +144,8 @@ def test_killed_twenty_times_it_ends_in_the_very_bytes_of_an_uninterrupted_run(t
         draw(photos / f"{index:02}.png", index)
     (photos / "17.png").write_bytes(b"no image")
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(photos), str(tmp_path), str(Path(__file__).parents[3])],
-        capture_output=True, text=True, check=False, timeout=200,
+        [sys.executable, "-m", "tests.programs.kill_batches", str(photos), str(tmp_path)],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False, timeout=200,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
