@@ -1,14 +1,14 @@
-"""Opens one hostile image safely.
+"""Opens one image safely, whatever its file holds.
 
-Everyone in this project reads images through here. What comes out is a plain 8-bit RGB
-`PIL.Image.Image`, upright and without metadata; what goes wrong is an `ImageError` of one line.
-Pillow's global settings are neither changed nor relied upon.
+Every image of this project is opened here. The result is a plain 8-bit RGB `PIL.Image.Image`,
+upright and without metadata; every failure is an `ImageError` of one line. Pillow's global settings
+are neither changed nor used.
 
-`MAX_PIXELS`: the largest photographs people have, 20,000 x 20,000, fit. Decoded they take 4 bytes
-a pixel, so at most 2 GB, twice that while a copy is made: a service that strangers reach should
-pass less (50 million is a generous camera). `max_side` is off by default, because training and
-measurements need the pixels as stored; what shows a picture should pass `AMPLE_SIDE`. A JPEG is
-then reduced while it is decoded, anything else straight afterwards.
+`MAX_PIXELS` admits the largest photographs people have, 20,000 x 20,000. Decoded they take 4 bytes
+a pixel, at most 2 GB, and twice that while a copy is made: a service for strangers should pass a
+lower limit (50 million pixels admit most cameras). `max_side` is off by default, because training
+and measurements need the pixels as stored; code that shows an image should pass `AMPLE_SIDE`. A
+JPEG is then reduced while it is decoded, other formats afterwards.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TURNS |= {5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TUR
 
 
 class ImageError(NBDTError):
-    """An image or archive was refused: which one, what was expected, what came, the remedy."""
+    """A refused image or archive: which one, what was expected, what came, what to do."""
 
 
 class _TiffFile(TiffImagePlugin.TiffImageFile):
@@ -85,7 +85,7 @@ def open_image(
 ) -> Image.Image:
     """Open an image as 8-bit RGB: upright, opaque (on white), in sRGB, without any metadata.
 
-    Of an animation, the first frame. A binary stream is read from where it stands.
+    An animation gives its first frame. A binary stream is read from its current position.
 
     Args:
         source: a path, a binary stream, or the file's bytes.
@@ -116,7 +116,7 @@ def open_image(
 
 
 def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """A file's bytes, under the checks of `open_image`: for who needs more than the picture.
+    """Return a file's bytes, with the checks of `open_image` on the file.
 
     Raises:
         ImageError: missing, unreadable, not a regular file, empty or too large.
@@ -127,26 +127,26 @@ def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def check_bytes(data: bytes, name: str, max_bytes: int) -> bytes:
-    """`data` itself. Raises ImageError if it is empty or longer than `max_bytes`."""
+    """Return `data`. Raises ImageError if it is empty or longer than `max_bytes`."""
     check_size(len(data), name, max_bytes)
     return data
 
 
 def refusal(name: str, expected: str, got: str, remedy: str) -> ImageError:
-    """One line in which no file name or decoder message can smuggle a terminal's control codes."""
+    """Return an error of one line, without control codes of file names or decoders."""
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in got)
     return ImageError(f"{name!r}: expected {expected}, got {plain[:300]}; {remedy}")
 
 
 def refuse(error: ImageError) -> NoReturn:
-    """Raise it: an opener, or a reader, for what cannot be opened."""
+    """Raise `error`; serves as the `open` and `read` of a source that cannot be opened."""
     raise error
 
 
 def _name_of(source: StrPath | BinaryIO | bytes) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
-    given = getattr(source, "name", None)  # an open file's, which may be its descriptor
+    given = getattr(source, "name", None)  # of an open file; it may be a descriptor
     return given if isinstance(given, str) else "<bytes>"
 
 
@@ -190,7 +190,7 @@ def _read(source: BinaryIO, name: str, limit: int) -> bytes:
 
 
 def regular_file(path: StrPath, name: str) -> BinaryIO:
-    """Open a file, but nothing that can block or act when it is opened: pipes, devices."""
+    """Open a file, but refuse what can block or act when opened, such as pipes and devices."""
     try:
         _check_regular(os.stat(path), name)
         file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - the caller closes it
@@ -219,7 +219,7 @@ def _check_regular(status: os.stat_result, name: str) -> None:
 
 
 def _recognise(stream: BinaryIO, name: str) -> tuple[str, type[ImageFile.ImageFile]]:
-    """The format by the first bytes, whatever the file is called."""
+    """Return the format by the first bytes, whatever the file's name."""
     try:
         head = stream.read(16)
         stream.seek(0)
@@ -277,7 +277,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """To a mode that can be resized well: L, LA, RGB, RGBA or CMYK."""
+    """Convert to a mode that can be resized well: L, LA, RGB, RGBA or CMYK."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled_grey(image)
     if image.mode in ("LA", "RGBA", "CMYK"):
@@ -290,7 +290,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits to 0..255; Pillow by itself makes all above 255 white."""
+    """Scale grey of more than 8 bits to 0..255; Pillow would make all above 255 white."""
     black, white = _black_and_white(image)
     if image.mode not in ("I", "F"):
         image = image.convert("I")
@@ -308,7 +308,7 @@ def _black_and_white(image: Image.Image) -> tuple[float, float]:
 
 
 def _guessed_range(image: Image.Image) -> tuple[float, float]:
-    """Modes I and F do not say what white is: the smallest usual range that holds the values."""
+    """Return the smallest usual range that holds the values; modes I and F record none."""
     extrema: Any = image.getextrema()
     low, high = float(extrema[0]), float(extrema[1])
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -329,7 +329,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _srgb(image: Image.Image, profile: object) -> Image.Image:
-    """By the image's colour profile if it has one of use, else by the mode alone."""
+    """Convert by the image's colour profile if it can be used, else by the mode alone."""
     if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_ICC_BYTES:
         try:
             given = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -1,4 +1,4 @@
-"""The photographs that corrections are about: found by their reference, known by their hash."""
+"""The photographs of corrections: found by their reference, checked by their hash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Opened = list[tuple[Target, Image.Image]]
 def open_photographs(
     targets: Sequence[Target], root: str | os.PathLike[str] = "."
 ) -> tuple[Opened, list[LeftOut]]:
-    """The photograph of each target, and the targets whose photograph is not there or another.
+    """Return the photograph of each target, and the targets without their photograph.
 
     Args:
         targets: with references to files, or to members of archives as ``archive.tar!member``.
@@ -58,7 +58,7 @@ def _problem(record: Correction, image: Image.Image | str) -> str:
 
 
 def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.Image | str]]:
-    """Each reference with its image, or with why there is none."""
+    """Yield each reference with its image, or with why there is none."""
     in_archives: dict[Path, dict[str, str]] = defaultdict(dict)
     for reference in references:
         archive, sign, member = reference.partition("!")
@@ -75,7 +75,7 @@ def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.
 
 
 def _place(root: Path, file: str) -> Path:
-    """Where a file lies: seen from `root` or, where there is none, from here."""
+    """Return the path seen from `root` or, if only that exists, from the current folder."""
     here, there = Path(file), root / file
     return here if here.exists() and not there.exists() else there
 
