@@ -36,8 +36,7 @@ import_torchvision()
 # ruff: noqa: E402
 import torch
 
-from nbdt import NBDT, Hierarchy
-from nbdt import storage as batch_places
+from nbdt import NBDT, Hierarchy, storage
 from nbdt.explain.batch import explain_all
 from nbdt.explain.batch import writer as batch_writer
 from nbdt.explain.batch.compute import computing, resolve_precision, to_device
@@ -112,7 +111,7 @@ class Clock:
             (model, "feature_map", "forward pass, decoding beside it"),
             (batch_writer, "packed_maps", "packing maps"),
             (batch_writer, "parquet", "packing rows"),
-            (batch_places, "write_atomic", "writing, to the disk"),
+            (storage, "write_atomic", "writing, to the disk"),
             (batch_writer, "row_of", "rows"),
             (type(model.preprocess), "normalise", "normalising"),
         ]

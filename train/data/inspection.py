@@ -79,11 +79,11 @@ def _read(found: Scan, sources: Iterable[ImageSource], recipe: Recipe, limit: in
         return square(source.open(), recipe.image_size)
 
     for source, pixels in _parallel(sources, opened, recipe):
-        found.classes.add(str(source.label))
+        found.classes.add(source.class_label)
         if isinstance(pixels, ImageError):
             found.failed.append(str(pixels))
             continue
-        found.labels.append(str(source.label))
+        found.labels.append(source.class_label)
         found.pixels.append(cast(Pixels, pixels))
         if len(found.pixels) > limit:
             found.in_memory = False
@@ -108,11 +108,11 @@ def _check(found: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
             source.open().close()
 
     for source, result in _parallel(sources, opened, recipe):
-        found.classes.add(str(source.label))
+        found.classes.add(source.class_label)
         if isinstance(result, ImageError):
             found.failed.append(str(result))
             continue
-        found.labels.append(str(source.label))
+        found.labels.append(source.class_label)
         found.sources.append(source)
 
 

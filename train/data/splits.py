@@ -41,7 +41,7 @@ class Split:
     Attributes:
         name: "train", "validation" or "test".
         place: what to call it in messages.
-        sources: iterates its images, labelled as the data says.
+        sources: iterates its images; `ImageSource.class_label` is their label.
         classes: the labels that the data has, with or without images, where folders show them.
         compressed: whether single images cannot be read without the ones before them.
     """
@@ -104,12 +104,7 @@ def _completed(splits: dict[str, Split]) -> dict[str, Split]:
 def _folder(name: str, path: Path) -> Split:
     folders = sorted(item.name for item in path.iterdir() if item.is_dir()) if path.is_dir() else []
     classes = tuple(folder for folder in folders if not folder.startswith("."))
-    return Split(name, str(path), partial(_labelled, partial(iter_images, path)), classes)
-
-
-def _labelled(sources: Callable[[], Iterator[ImageSource]]) -> Iterator[ImageSource]:
-    for source in sources():
-        yield replace(source, label=source.class_label)
+    return Split(name, str(path), partial(iter_images, path), classes)
 
 
 def _of_file(path: Path) -> dict[str, Split]:
@@ -149,8 +144,7 @@ def _of_table(path: str) -> dict[str, Split]:
 
 def _archive(name: str, path: Path, folder: str | None) -> Split:
     place = str(path) if folder is None else f"{path}!{folder}"
-    sources = partial(_labelled, partial(iter_tar, path, folder))
-    return Split(name, place, sources, compressed=is_compressed(path))
+    return Split(name, place, partial(iter_tar, path, folder), compressed=is_compressed(path))
 
 
 def _by_patterns(root: Path, recipe: Recipe) -> dict[str, Split]:

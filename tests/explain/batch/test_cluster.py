@@ -79,7 +79,7 @@ def rows_in(store, out):
     return pa.concat_tables(tables).to_pylist()
 
 
-# ---- places ----
+# ---- storage ----
 
 
 @pytest.fixture(params=["disk", "subtree", "s3"])
@@ -93,7 +93,7 @@ def somewhere(request, tmp_path):
     return open_storage("s3://places/out")
 
 
-def test_a_place_holds_files_and_folders(somewhere):
+def test_a_storage_holds_files_and_folders(somewhere):
     assert not somewhere.exists("rows/a")
     assert somewhere.names("rows") == []
     for data in (b"old", b"new" * 4_000_000):  # the second goes to S3 in parts
@@ -190,7 +190,7 @@ def test_a_batch_is_the_same_through_any_file_system(small, tmp_path):
     assert explain_all(small, inputs, where, **given).repeated == 5
 
 
-def test_lists_tables_and_archives_may_lie_in_an_object_store(store, tmp_path):
+def test_lists_tables_and_archives_may_be_in_an_object_store(store, tmp_path):
     import tarfile
 
     fill(store, "lists/photos", 4)
