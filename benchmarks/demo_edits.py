@@ -82,7 +82,7 @@ def measure(model: NBDT, edits: int, *, whole: bool) -> list[tuple[float, float]
     visitor, rng, found = Visitor.new(model), random.Random(0), []
     for image in photographs(RECENT):
         visitor.show(image)
-    panel = edit_panel._Panel(context, view)
+    panel = edit_panel.EditPanel(context, view)
     while len(found) < edits:
         event = SimpleNamespace(_data=payload(visitor.hierarchy, rng))
         before, start, busy = visitor.stack, time.perf_counter(), time.process_time()

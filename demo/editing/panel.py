@@ -31,7 +31,7 @@ MAX_TEXT = 2**22  # characters of one call
 
 
 def edit_view() -> gr.HTML:
-    """What an edit changes, and the versions. Its props are JSON text; register it in the context."""
+    """Return the part that shows what an edit changes, and versions. Its props are JSON text."""
     return component(
         "edit",
         "edit_effect.js",
@@ -39,7 +39,7 @@ def edit_view() -> gr.HTML:
         "edit.js",
         label="Your hierarchy",
         effect="",
-        said="",
+        status="",
         file="",
         saved="",
         difference="",
@@ -48,12 +48,12 @@ def edit_view() -> gr.HTML:
 
 
 def draw_edits(visitor: Visitor) -> gr.HTML:
-    """What the visitor's edits change."""
+    """Draw what the visitor's edits change."""
     return gr.HTML(effect=dump(effect_record(visitor)))
 
 
 def effect_record(visitor: Visitor) -> dict[str, Any]:
-    """The last edit, and all that differs from the model's own hierarchy, with their effects."""
+    """Measure the last edit, and all edits since the model's own hierarchy, as plain data."""
     model, stack = visitor.model, visitor.stack
     own, now, before = model.hierarchy, stack.hierarchy, stack.before_last
     records = stack.last_edits
@@ -70,8 +70,8 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
         "edited": True,
         "hash": short_hash(now),
         "edits": len(stack.past),
-        "words": in_words(records) or "This hierarchy came from a file or a saved version.",
-        "consequences": _plainly(
+        "words": in_words(records) or "This hierarchy is from a file or a saved version.",
+        "consequences": _in_plain_words(
             consequences(records, model.rule) if records else None, model.rule
         ),
         "soft_changes": model.rule != "marginal",
@@ -81,12 +81,12 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
     }
 
 
-def _plainly(found: Consequences | None, rule: str) -> str:
-    """What an edit (None: another tree) can change in this model, without the field's words."""
-    if found and not found.hard_answer:
+def _in_plain_words(possible: Consequences | None, rule: str) -> str:
+    """Say without technical terms what an edit, or another hierarchy (None), can change."""
+    if possible and not possible.hard_answer:
         return "A new name changes no decision and no answer."
-    what = "an edit like this" if found else "another hierarchy"
-    if found.soft_answer if found else rule != "marginal":
+    what = "an edit like this" if possible else "another hierarchy"
+    if possible.soft_answer if possible else rule != "marginal":
         rest = "the path, the class at its end, and which class is the likeliest"
     else:
         rest = "the path and the class at its end, never which class is the likeliest"
@@ -94,13 +94,13 @@ def _plainly(found: Consequences | None, rule: str) -> str:
 
 
 def _reference(model: NBDT) -> tuple[Reference | None, str]:
-    """The reference set, and in words why there is none."""
+    """Return the reference set, and in words why there is none."""
     try:
-        found = Reference.of(model)
+        reference = Reference.of(model)
     except NBDTError as error:
         return None, str(error)
     missing = "This model was saved without a reference set, so its accuracy cannot be measured."
-    return found, "" if found else missing
+    return reference, "" if reference else missing
 
 
 # ---- events --------------------------------------------------------------------------------------
@@ -113,30 +113,30 @@ def edit_panel(context: PageContext, view: gr.HTML) -> None:
         context: with the tree and `view` among its parts.
         view: what `edit_view` made.
     """
-    panel, outputs = _Panel(context, view), [context.visitor, *context.outputs]
+    panel, outputs = EditPanel(context, view), [context.visitor, *context.outputs]
     tree, visitor = context.tree, context.visitor
     tree.tree_edit(for_arrived(panel.change, tree, "reply", outputs), visitor, outputs, **QUICK)
     tree.name_wanted(for_arrived(offer_names, tree, "reply", [tree]), visitor, tree, **QUICK)
     for name in versions.ACTIONS:
-        act = for_arrived(panel.act(name), view, "said", outputs)
+        act = for_arrived(panel.act(name), view, "status", outputs)
         getattr(view, f"edit_{name}")(act, visitor, outputs, **QUICK)
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """What events do: each returns the visitor and a value for every part of the page."""
+class EditPanel:
+    """Handlers of events; each returns the visitor and a value for every part of the page."""
 
     context: PageContext
     view: gr.HTML
 
     def change(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
-        """An edit from the tree."""
+        """Make an edit that the tree sends."""
         sent, before = payload(event), visitor.stack
         seq = sequence_number(sent)
         try:
             visitor.stack = edited(visitor.stack, sent)
-            text, tree = _done(sent.get("kind"), visitor.stack), short_hash(visitor.hierarchy)
-            reply = {"seq": seq, "ok": True, "text": text, "hash": tree}
+            text, now = _done(sent.get("kind"), visitor.stack), short_hash(visitor.hierarchy)
+            reply = {"seq": seq, "ok": True, "text": text, "hash": now}
             return self._redrawn(visitor, {self.context.tree: {"reply": dump(reply)}})
         except NBDTError as error:
             visitor.stack = before
@@ -144,24 +144,22 @@ class _Panel:
             return self._only(self.context.tree, {"reply": dump(reply)})
 
     def act(self, name: str) -> Callable[..., tuple[Any, ...]]:
-        """The handler of one of the panel's buttons."""
+        """Return the handler of one of the panel's buttons."""
 
         def handle(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
             before = visitor.stack
             try:
                 props = versions.ACTIONS[name](self.context.store, visitor, payload(event))
-                same = visitor.stack is before
-                return self._only(self.view, props) if same else self._moved(visitor, props)
+                if visitor.stack is before:
+                    return self._only(self.view, props)
+                return self._redrawn(visitor, {self.view: props})
             except NBDTError as error:
-                return self._only(self.view, {"said": dump({"ok": False, "text": str(error)})})
+                return self._only(self.view, {"status": dump({"ok": False, "text": str(error)})})
 
         return handle
 
-    def _moved(self, visitor: Visitor, props: versions.Props) -> tuple[Any, ...]:
-        return self._redrawn(visitor, {self.view: props})
-
     def _redrawn(self, visitor: Visitor, more: dict[gr.HTML, versions.Props]) -> tuple[Any, ...]:
-        """Everything anew; `more` are props beyond those that a part is drawn with."""
+        """Draw every part; `more` holds props that a part gets in addition."""
         if visitor.selected not in visitor.hierarchy.ids:
             visitor.selected = None
         drawn = []
@@ -172,13 +170,13 @@ class _Panel:
         return visitor, *drawn
 
     def _only(self, target: gr.HTML, props: versions.Props) -> tuple[Any, ...]:
-        """Everything as it is but these props of one part."""
+        """Change these props of one part, and nothing else."""
         shown = self.context.outputs
         return gr.skip(), *(gr.HTML(**props) if one is target else gr.skip() for one in shown)
 
 
 def offer_names(visitor: Visitor, event: gr.EventData) -> gr.HTML:
-    """Names for the group that somebody is about to make."""
+    """Suggest names for a group that the visitor is about to make."""
     sent = payload(event)
     try:
         names = suggest(visitor.hierarchy, sent.get("nodes") or [])
@@ -188,7 +186,7 @@ def offer_names(visitor: Visitor, event: gr.EventData) -> gr.HTML:
 
 
 def _done(kind: object, stack: EditStack) -> str:
-    """What happened, for the line below the tree."""
+    """Report what happened, for the line below the tree."""
     if kind == "undo":
         return f"Undone. It was: {in_words(stack.next_edits)}"
     if kind == "reset":
@@ -217,7 +215,7 @@ def edit_api(model: NBDT) -> None:
 
 
 def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dict[str, Any]]:
-    """The edited hierarchy as JSON, and what was done and what it changes.
+    """Return the edited hierarchy as JSON, and a report of the edits and what they change.
 
     Args:
         model: whose classes and rule they are.
@@ -226,7 +224,7 @@ def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dic
             and ``name``.
 
     Raises:
-        NBDTError: a hierarchy of other classes, or an edit that cannot be made; none is then.
+        NBDTError: a hierarchy of other classes, or an edit that cannot be made; then none is made.
     """
     for text in (hierarchy, edits):
         if not isinstance(text, str) or len(text) > MAX_TEXT:
@@ -234,8 +232,8 @@ def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dic
     own = model.hierarchy
     start = versions.fitted(Hierarchy.from_json(hierarchy), own.classes) if hierarchy else own
     stack = EditStack(start)
-    for one in _edit_list(edits):
-        stack = edited(stack, one)
+    for payload_of_edit in _edit_list(edits):
+        stack = edited(stack, payload_of_edit)
     reference, problem = _reference(model)
     report: dict[str, Any] = {
         "edits": [record.to_dict() for record in stack.edits],
@@ -247,9 +245,9 @@ def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dic
 
 def _edit_list(text: str) -> list[Any]:
     try:
-        found = json.loads(text) if text.strip() else []
+        edits = json.loads(text) if text.strip() else []
     except (ValueError, RecursionError) as error:
-        raise EditError(f"The edits are no JSON ({short(str(error))}).") from None
-    if not isinstance(found, list) or len(found) > MAX_EDITS:
-        raise EditError(f"Expected a JSON list of at most {MAX_EDITS} edits, got {short(found)}.")
-    return found
+        raise EditError(f"The edits are not JSON ({short(str(error))}).") from None
+    if not isinstance(edits, list) or len(edits) > MAX_EDITS:
+        raise EditError(f"Expected a JSON list of at most {MAX_EDITS} edits, got {short(edits)}.")
+    return edits

@@ -1,7 +1,7 @@
 """Versions and files of a visitor's hierarchy: save, load, compare, download, upload.
 
-A download never is a file on the server: the text goes to the visitor who asked, whose browser
-saves it. So there is no address that another visitor could guess.
+A download is never a file on the server: the text goes to the visitor, whose browser saves it, so
+there is no address that another visitor could guess.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_UPLOAD = 2**22  # characters; 1,000 classes take some 100,000
 MOST_SAVED = 200  # versions in the list, the newest
 MOST_LINES = 200  # of a comparison
-NO_STORE = "This page keeps nothing (nbdt demo --store says where); download the hierarchy instead."
+NO_STORE = "This page has no store (nbdt demo --store names one); download the hierarchy instead."
 
 Props = dict[str, Any]  # of the panel; JSON text
 Sent = Mapping[str, Any]
@@ -44,12 +44,12 @@ _HASHES: WeakKeyDictionary[NBDT, str] = WeakKeyDictionary()
 
 
 def list_saved(store: Store | None, visitor: Visitor, _: Sent) -> Props:
-    """The saved versions for this model."""
+    """List the saved versions for this model."""
     return {"saved": dump(_saved(store, visitor))}
 
 
 def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
-    """Keep the hierarchy as a new version of a name. Raises NBDTError: a name that cannot be one."""
+    """Save the hierarchy as a new version of a name. Raises NBDTError: an unusable name."""
     if store is None:
         raise EditError(NO_STORE)
     name = sent.get("name")
@@ -65,12 +65,12 @@ def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
 
 def load(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     """Continue with a saved version."""
-    tree, name = _version(store, visitor, sent.get("version"))
-    return _replace(visitor, tree, f"Loaded {name}.")
+    hierarchy, name = _version(store, visitor, sent.get("version"))
+    return _replace(visitor, hierarchy, f"Loaded {name}.")
 
 
 def compare(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
-    """What differs between two of: the model's own, the visitor's, saved versions."""
+    """Compare two of: the model's own hierarchy, the visitor's, and saved versions."""
     one, first = _version(store, visitor, sent.get("version"))
     two, second = _version(store, visitor, sent.get("other"))
     lines = [str(change) for change in diff(one, two).changes]
@@ -83,7 +83,7 @@ def compare(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
 
 
 def download(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
-    """Return the hierarchy as the text of a file. Raises FormatError for an unknown format."""
+    """Return the hierarchy as the text of a file. Raises FormatError: an unknown format."""
     kind = sent.get("format")
     if not isinstance(kind, str) or kind not in WRITERS:
         raise FormatError(f"Unknown format {short(kind)}; choose one of {listed(WRITERS, 9)}.")
@@ -99,12 +99,13 @@ def upload(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
     if not isinstance(text, str) or len(text) > MAX_UPLOAD:
         raise FormatError(f"Expected a text file of at most {MAX_UPLOAD:,} characters.")
     named = short(name if isinstance(name, str) else "the file")
-    tree = read_upload(text, name if isinstance(name, str) else "", visitor.model.hierarchy.classes)
-    return _replace(visitor, tree, f"Opened {named}.")
+    classes = visitor.model.hierarchy.classes
+    hierarchy = read_upload(text, name if isinstance(name, str) else "", classes)
+    return _replace(visitor, hierarchy, f"Opened {named}.")
 
 
 def reset_edits(_: Store | None, visitor: Visitor, __: Sent) -> Props:
-    """Back to the model's own hierarchy; edits of it can be redone."""
+    """Go back to the model's own hierarchy; edits of it can be redone."""
     own = visitor.model.hierarchy
     if visitor.hierarchy.hash == own.hash:
         raise EditError("This is the model's own hierarchy already.")
@@ -117,7 +118,7 @@ def reset_edits(_: Store | None, visitor: Visitor, __: Sent) -> Props:
 
 
 def back(_: Store | None, visitor: Visitor, __: Sent) -> Props:
-    """To the hierarchy and the edits that loading or opening one replaced."""
+    """Go back to the hierarchy and the edits that loading or opening a file replaced."""
     before = _REPLACED.pop(visitor, None)
     if before is None:
         raise EditError("There is no earlier hierarchy to go back to.")
@@ -139,28 +140,28 @@ ACTIONS: dict[str, Callable[[Store | None, Visitor, Sent], Props]] = {
 _REPLACED: WeakKeyDictionary[Visitor, EditStack] = WeakKeyDictionary()
 
 
-def _replace(visitor: Visitor, tree: Hierarchy, text: str) -> Props:
-    """Another tree, with edits to come; the earlier one with its edits can be had back."""
+def _replace(visitor: Visitor, hierarchy: Hierarchy, text: str) -> Props:
+    """Show another hierarchy, without edits; `back` brings back the earlier one."""
     _REPLACED[visitor] = visitor.stack
-    visitor.stack, visitor.selected = EditStack(tree), None
-    return _reply(text, kept=short_hash(tree), back=True)
+    visitor.stack, visitor.selected = EditStack(hierarchy), None
+    return _reply(text, kept=short_hash(hierarchy), back=True)
 
 
 def _reply(text: str, *, kept: str = "", back: bool = False) -> Props:
-    """Report what happened; `kept` is `short_hash` of a tree that outlasts the page."""
-    return {"said": dump({"ok": True, "text": text, "back": back, "kept": kept})}
+    """Report what happened; `kept` is `short_hash` of a hierarchy that outlasts the page."""
+    return {"status": dump({"ok": True, "text": text, "back": back, "kept": kept})}
 
 
-def short_hash(tree: Hierarchy) -> str:
-    """By which the browser tells one hierarchy from another."""
-    return tree.hash[:16]
+def short_hash(hierarchy: Hierarchy) -> str:
+    """Return the part of its hash by which the browser distinguishes hierarchies."""
+    return hierarchy.hash[:16]
 
 
 # ---- versions ----------------------------------------------------------------------------------------
 
 
 def _model(visitor: Visitor) -> str:
-    """`model_hash`, once for each model: its own check of the weights takes a while."""
+    """Return `model_hash`, computed once for each model, since hashing weights takes a while."""
     if visitor.model not in _HASHES:
         _HASHES[visitor.model] = model_hash(visitor.model)
     return _HASHES[visitor.model]
@@ -172,16 +173,16 @@ def _saved(store: Store | None, visitor: Visitor) -> dict[str, Any]:
     return {"keeps": store is not None, "versions": listed}
 
 
-def _version(store: Store | None, visitor: Visitor, wanted: object) -> tuple[Hierarchy, str]:
-    """The tree that the browser asked for, and its name for people. Raises NBDTError: none such."""
-    if wanted == "own":
+def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierarchy, str]:
+    """Return the hierarchy that the browser names, and its name for people. Raises NBDTError."""
+    if key == "own":
         return visitor.model.hierarchy, "the model's own"
-    if wanted == "now":
+    if key == "now":
         return visitor.hierarchy, "yours now"
     if store is None:
         raise EditError(NO_STORE)
     history = store.history(_model(visitor))  # another model's versions are not in it
-    number: Any = wanted  # which `History` checks
+    number: Any = key  # which `History` checks
     return history.load(number), history.version(number).why
 
 
@@ -189,15 +190,15 @@ def _version(store: Store | None, visitor: Visitor, wanted: object) -> tuple[Hie
 
 
 def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:
-    """The hierarchy in an uploaded text, in the model's class order.
+    """Read the hierarchy in an uploaded text, in the model's class order.
 
     Raises:
-        NBDTError: no hierarchy, or not of the model's classes; the message names those.
+        NBDTError: no hierarchy, or other classes than the model's; the message names those.
     """
     suffix = Path(name).suffix.lower()
     suffix = suffix if re.fullmatch(r"\.[a-z]{1,8}", suffix) else ".json"
     with tempfile.TemporaryDirectory(prefix="nbdt-") as folder:
-        path = Path(folder) / f"hierarchy{suffix}"  # of our own naming, whatever theirs was
+        path = Path(folder) / f"hierarchy{suffix}"  # never the name that the visitor sent
         path.write_text(text, encoding="utf-8", errors="replace")
         try:
             return _read(path, classes)
@@ -206,23 +207,22 @@ def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:
 
 
 def _read(path: Path, classes: Sequence[str]) -> Hierarchy:
-    """By its own names; else by what `formats.read` can tell about which leaf is which class."""
+    """Match leaves and classes by name, or else as `formats.read` does."""
     try:
-        found = read(path)
-    except FormatError:  # perhaps for want of an order of classes, which the model has
+        hierarchy = read(path)
+    except FormatError:  # perhaps it lacks an order of classes, which the model has
         return read(path, classes=classes)
-    if {*found.classes} != {*classes}:
+    if {*hierarchy.classes} != {*classes}:
         with suppress(FormatError):
             return read(path, classes=classes)
-    return fitted(found, classes)
+    return fitted(hierarchy, classes)
 
 
 def fitted(hierarchy: Hierarchy, classes: Sequence[str]) -> Hierarchy:
-    """The same tree in the model's class order: a leaf is a class by its name.
+    """Return the same tree in the model's class order; leaves are matched by name.
 
     Raises:
-        FormatError: not the model's classes; names those that are missing and those that are not
-            the model's.
+        FormatError: other classes than the model's; the message names them.
     """
     missing = sorted({*classes} - {*hierarchy.classes})
     extra = sorted({*hierarchy.classes} - {*classes})

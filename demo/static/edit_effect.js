@@ -7,7 +7,7 @@ const answerCard = (label, answer, other) => {
   const changed = other && other.class !== answer.class;
   card.classList.toggle('changed', Boolean(changed) && label === 'After');
   card.append(make('h3', '', label), make('p', 'nbdt-edit-class', answer.class));
-  card.append(make('p', 'nbdt-edit-chance', percent(answer.probability) + ' over the whole path'));
+  card.append(make('p', 'nbdt-edit-chance', percent(answer.probability) + ' for the path'));
   const steps = make('ol', 'nbdt-edit-steps');
   const known = new Set(other ? other.steps.map((step) => step.name) : []);
   for (const step of answer.steps) {
@@ -87,7 +87,7 @@ const measuredOn = ({ reference }) => {
   return 'Measured on ' + reference.images.toLocaleString('en') + ' of the ' + all + ' photographs of the model’s reference set.';
 };
 
-// ---- what is kept ----
+// ---- what is saved ----
 
 const keptTrees = new Set(); // hashes of hierarchies that were saved, loaded or downloaded
 const unsavedLine = make('p', 'nbdt-edit-unsaved', 'Until you save or download it, your hierarchy lasts only as long as this page is open.');

@@ -17,16 +17,16 @@ const labelled = (text, control) => {
 };
 
 const options = (select, entries) => {
-  const chosen = select.value;
+  const before = select.value;
   select.replaceChildren(...entries.map(([value, text]) => {
     const made = make('option', '', text);
     made.value = value;
     return made;
   }));
-  if (entries.some(([value]) => value === chosen)) select.value = chosen;
+  if (entries.some(([value]) => value === before)) select.value = before;
 };
 
-const wanted = (select) => (/^\d+$/.test(select.value) ? Number(select.value) : select.value);
+const chosen = (select) => (/^\d+$/.test(select.value) ? Number(select.value) : select.value);
 
 const nameField = make('input');
 nameField.type = 'text';
@@ -41,7 +41,7 @@ options(formatList, parsed(props.formats).map((format) => [format, format === 'n
 const saveButton = button('Save', () => {
   trigger('edit_save', { name: nameField.value });
 }, true);
-const loadButton = button('Load', () => trigger('edit_load', { version: wanted(versionList) }));
+const loadButton = button('Load', () => trigger('edit_load', { version: chosen(versionList) }));
 nameField.addEventListener('keydown', (event) => {
   if (event.key === 'Enter') saveButton.click();
 });
@@ -69,7 +69,7 @@ const line = (...parts) => {
   return made;
 };
 
-const keepsNothing = make('p', 'nbdt-small', 'This page keeps nothing; download your hierarchy to have it later.');
+const keepsNothing = make('p', 'nbdt-small', 'This page has no store; download your hierarchy to keep it.');
 const saving = line(labelled('Name', nameField), saveButton);
 const loading = line(labelled('Saved version', versionList), loadButton);
 const compareOutput = make('div', 'nbdt-edit-difference');
@@ -95,7 +95,7 @@ const drawSaved = () => {
 const drawDifference = () => {
   const record = parsed(props.difference);
   const effect = parsed(props.effect);
-  // One with 'yours now' holds for the tree that it was made with.
+  // A comparison with 'yours now' holds only for the hierarchy at that time.
   if (!record || (effect && effect.hash !== record.now)) return compareOutput.replaceChildren();
   const lines = make('ul');
   lines.append(...record.lines.map((text) => make('li', '', text)));
@@ -120,7 +120,7 @@ const versionsPart = () => {
     downloads += 1;
     trigger('edit_download', { format: formatList.value, seq: downloads });
   });
-  const compare = button('Compare', () => trigger('edit_compare', { version: wanted(firstList), other: wanted(secondList) }));
+  const compare = button('Compare', () => trigger('edit_compare', { version: chosen(firstList), other: chosen(secondList) }));
   made.append(
     make('summary', '', 'Save, load, compare, download'),
     group('Versions', keepsNothing, saving, loading),

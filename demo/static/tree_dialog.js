@@ -51,11 +51,11 @@ const chooser = (choices, onPick) => {
     return made;
   };
   const fill = () => {
-    const wanted = plain(input.value.trim());
-    shown = choices.filter((i) => plain(tree.names[i]).includes(wanted)).slice(0, MOST_CHOICES);
+    const part = plain(input.value.trim());
+    shown = choices.filter((i) => plain(tree.names[i]).includes(part)).slice(0, MOST_CHOICES);
     at = 0;
     options.replaceChildren(...shown.map(option));
-    if (!shown.length) options.append(make('li', 'none', 'Nothing of that name can be chosen.'));
+    if (!shown.length) options.append(make('li', 'none', 'No node of that name can be chosen.'));
     mark();
   };
   input.addEventListener('input', fill);

@@ -94,7 +94,7 @@ const end = (drop) => {
     if (items.has(i)) rowOf(i).classList.remove('lifted');
     view.classList.remove('dragging');
     dragged.hidden = true;
-    justDragged = true; // the click that the browser sends now is none
+    justDragged = true; // the browser's next click is part of the drag
     setTimeout(() => {
       justDragged = false;
     });

@@ -1,6 +1,6 @@
 // Edits go to the server one at a time, in order; the tree changes when the answer arrives.
 
-const said = view.querySelector('.nbdt-tree-said');
+const statusLine = view.querySelector('.nbdt-tree-status');
 const PATIENCE = 15000; // milliseconds until the next edit is sent without an answer
 const waiting = [];
 let sent = 0;
@@ -9,8 +9,8 @@ let timer = 0;
 let focusAfter = null; // id that has the focus once the new tree is here
 
 const say = (text, wrong) => {
-  said.textContent = text;
-  said.classList.toggle('wrong', Boolean(wrong));
+  statusLine.textContent = text;
+  statusLine.classList.toggle('wrong', Boolean(wrong));
 };
 
 const sendNext = () => {

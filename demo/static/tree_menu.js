@@ -1,4 +1,4 @@
-// What can be done to one node: for keyboard and touch, where nothing can be dragged.
+// The edits of one node, for keyboard and touch, which cannot drag.
 
 const menu = view.querySelector('.nbdt-tree-menu');
 

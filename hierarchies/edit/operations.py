@@ -4,8 +4,8 @@ Each function takes a hierarchy and nodes, by id or unambiguous name, and return
 and an `Edit`, its record. The given hierarchy stays as it is. Classes, their order and the ids of
 all nodes that an edit does not name are kept; a node that gets a new name loses its WordNet id.
 
-A group left with one child is removed and the child takes its place, since a decision among one
-is none. In a binary tree every move leaves such a group behind, so refusing would forbid them all.
+A group left with one child is removed and the child takes its place, since a decision needs
+two or more. In a binary tree every move leaves such a group behind, so refusing would forbid them all.
 The root stays: left with one child, it takes over that child's children.
 
 A new group's id is made from its name, "bird/", and is numbered where that is taken: "bird/2". The

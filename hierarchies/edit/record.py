@@ -25,7 +25,7 @@ class EditKind(NamedTuple):
     """What one kind of edit takes.
 
     Attributes:
-        nodes: what the nodes are that are arguments of their own, for people.
+        nodes: a word for each node that is an argument of its own.
         members: fewest nodes of the list that follows them; 0 if there is none.
         to: whether it takes the group that the node goes to.
         name: whether a name is "required", "optional" or "none".
@@ -160,8 +160,8 @@ class Edit:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON; what does not apply is left out."""
-        kept = {key: value for key, value in asdict(self).items() if value not in (None, ())}
-        return {key: [*item] if isinstance(item, tuple) else item for key, item in kept.items()}
+        given = {key: value for key, value in asdict(self).items() if value not in (None, ())}
+        return {key: [*item] if isinstance(item, tuple) else item for key, item in given.items()}
 
     def to_json(self) -> str:
         """`to_dict` on one line."""

@@ -1,4 +1,4 @@
-"""Undo and redo: every tree on the way is kept, so both are exact."""
+"""Undo and redo: every hierarchy in between is kept, so both are exact."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class EditStack:
         return stack.push(group(stack.hierarchy, ids, name))
 
     def undo(self) -> EditStack:
-        """Without the last edit and those that prepared it: the very tree of before.
+        """Without the last edit and those that prepared it: exactly the hierarchy of before.
 
         Raises:
             EditError: nothing to undo.

@@ -19,7 +19,7 @@ class HistoryError(NBDTError):
 
 @dataclass(frozen=True)
 class Version:
-    """What is known about one saved hierarchy.
+    """The record of one saved hierarchy.
 
     Attributes:
         number: unique in its history; later versions have higher numbers.

@@ -25,10 +25,10 @@ VERDICTS = ("now right", "now wrong", "still wrong", "other path", "other soft a
 
 
 class NodeResult(NamedTuple):
-    """How well one inner node decides, over the images whose class is below it.
+    """How well one inner node decides, over the images with a class below it.
 
     Attributes:
-        images: how many those are.
+        images: their number.
         accuracy: share of them that it sends to the right child.
         log_prob: mean log-probability of the right child.
     """

@@ -1,4 +1,4 @@
-"""Class logits of labelled photographs, computed once and kept: a second look takes seconds."""
+"""Class logits of labelled photographs, computed once and kept for later runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """What a model says about labelled photographs, before any tree.
+    """A model's class logits of labelled photographs; no hierarchy takes part.
 
     Attributes:
         files: (count) where each photograph came from.
@@ -54,7 +54,7 @@ def class_logits(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> Logits:
-    """The logits of every photograph in a folder of class folders, or in a tar archive of them.
+    """Compute the logits of every photograph in a folder of class folders, or in a tar archive.
 
     A photograph's class is its folder's name, or the WordNet id that its file name starts with
     where it is in no folder. It may be the class's name, in any case and with spaces or
@@ -73,14 +73,14 @@ def class_logits(
             data.
     """
     key = _key(model, data, split)
-    kept = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
-    if kept and (found := _read(kept, key)):
-        return found
+    file = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
+    if file and (stored := _read(file, key)):
+        return stored
     places = class_of_name(model.hierarchy)
     count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
     measured = _compute(model, progress(iter_images(data, split), count, "photographs"), places)
-    if kept:
-        _write(kept, key, measured)
+    if file:
+        _write(file, key, measured)
     return measured
 
 
@@ -122,7 +122,7 @@ def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
 def _check_labels(
     sources: Iterable[ImageSource], places: dict[str, int], hierarchy: Hierarchy, data: str
 ) -> int:
-    """The number of photographs, once every one of them is known to be of a class."""
+    """Return the number of photographs, after checking that each belongs to a class."""
     count, labels = 0, set[str]()
     for source in sources:
         count += 1
@@ -135,7 +135,7 @@ def _check_labels(
 
 
 def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
-    """A digest of all that the logits follow from; the tree is not among it."""
+    """Return a digest of everything that determines the logits; the hierarchy does not."""
     tree = model.hierarchy
     wnids = tree.class_wnids
     facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, split]
@@ -146,7 +146,7 @@ def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
 
 
 def _traces(data: Path, split: str | None) -> Iterator[str]:
-    """Name, size and time of change of each file: their content would take minutes to read."""
+    """Yield name, size and time of change of each file: reading the content takes minutes."""
     paths = [data]
     if data.is_dir():
         walked = os.walk(data, followlinks=True)
@@ -160,7 +160,7 @@ def _traces(data: Path, split: str | None) -> Iterator[str]:
 
 
 def _read(path: Path, key: str) -> Logits | None:
-    """What `_write` wrote, or None if that is missing, damaged or of other things."""
+    """Read what `_write` wrote; None if it is missing, damaged or belongs to another key."""
     if not path.is_file():
         return None
     try:
@@ -170,7 +170,7 @@ def _read(path: Path, key: str) -> Logits | None:
         if facts["key"] == key and len(facts["files"]) == len(logits) == len(labels):
             return Logits(tuple(facts["files"]), labels, logits, tuple(facts["failed"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # it is computed again, and written over
+        pass  # it is computed and written again
     return None
 
 

@@ -480,13 +480,13 @@ def test_a_version_is_saved_loaded_and_compared(store):
     model = model_of()
     one, two = visitor_of(model), visitor_of(model)
     one.stack = edited(one.stack, {"kind": "move", "nodes": ["cat"], "to": "vehicle"})
-    saved = json.loads(versions.save(store, one, {"name": " mine "})["said"])
+    saved = json.loads(versions.save(store, one, {"name": " mine "})["status"])
     assert saved["kept"] == one.hierarchy.hash[:16]
     listed = json.loads(versions.list_saved(store, two, {})["saved"])
     assert [entry["label"] for entry in listed["versions"]] == ["mine, version 1"]
     said = json.loads(versions.compare(store, two, {"version": "now", "other": 1})["difference"])
     assert said["lines"] == ["moved 'cat' from 'mammal' to 'vehicle'"]
-    loaded = json.loads(versions.load(store, two, {"version": 1})["said"])
+    loaded = json.loads(versions.load(store, two, {"version": 1})["status"])
     assert loaded["kept"] == two.hierarchy.hash[:16]
     assert two.hierarchy == one.hierarchy
     record = effect_record(two)
@@ -538,11 +538,11 @@ def test_a_program_edits_and_reads_what_changes():
     [
         ("{}", "[]", "format"),
         ("", "{}", "JSON list"),
-        ("", "nonsense", "no JSON"),
+        ("", "nonsense", "not JSON"),
         ("", "[1]", "JSON object"),
         ("", json.dumps([{"kind": "undo"}] * 201), "at most 200"),
         (None, "[]", "at most"),
-        ("", "[" * 200_000, "no JSON"),
+        ("", "[" * 200_000, "not JSON"),
         (Hierarchy.from_nested({"a": ["x", "y"], "b": ["z", "u"]}).to_json(), "", "Missing"),
     ],
 )

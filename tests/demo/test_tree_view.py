@@ -187,7 +187,7 @@ def middle(found):
 
 
 def said(tab, words):
-    tab.locator(".nbdt-tree-said").filter(has_text=words).wait_for()
+    tab.locator(".nbdt-tree-status").filter(has_text=words).wait_for()
 
 
 def focused(tab):
@@ -253,7 +253,7 @@ def test_what_cannot_be_is_refused_with_words(small, visit):
     tab.get_by_label("Name", exact=True).first.fill("a\u202eb")
     tab.keyboard.press("Enter")
     said(tab, "bidirectional")
-    assert "wrong" in tab.locator(".nbdt-tree-said").get_attribute("class")
+    assert "wrong" in tab.locator(".nbdt-tree-status").get_attribute("class")
     assert inside(tab, "animal") == ["bird", "mammal"]
 
 
@@ -323,7 +323,7 @@ def test_hostile_names_stay_text(small, visit):
     )
     tab.locator(".nbdt-tree-name", has_text="b${alert(4)}").wait_for()
     assert tab.locator(".nbdt-tree img, .nbdt-edit img").count() == 0
-    assert "Opened" in tab.locator(".nbdt-edit-said").inner_text()
+    assert "Opened" in tab.locator(".nbdt-edit-status").inner_text()
 
 
 def test_two_visitors_do_not_see_each_others_edits(small, visit):
@@ -355,15 +355,15 @@ def test_a_download_can_be_opened_again_and_versions_are_compared(small, visit):
     saved = Path(waiting.value.path()).read_text()
     assert Hierarchy.from_json(saved).classes == SMALL.classes
     tab.get_by_role("button", name="Back to the model’s own hierarchy").click()
-    tab.locator(".nbdt-edit-said", has_text="own hierarchy").wait_for()
+    tab.locator(".nbdt-edit-status", has_text="own hierarchy").wait_for()
     assert inside(tab, "mammal") == ["cat", "dog", "horse"]
     chosen = {"name": "mine.json", "mimeType": "application/json", "buffer": saved.encode()}
     tab.locator(".nbdt-edit-file").set_input_files(chosen)
-    tab.locator(".nbdt-edit-said", has_text="Opened").wait_for()
+    tab.locator(".nbdt-edit-status", has_text="Opened").wait_for()
     assert inside(tab, "vehicle") == ["cat", "car", "bus"]
     wrong = {**chosen, "buffer": b'{"a": ["lion", "cat"], "b": ["dog", "elk"]}'}
     tab.locator(".nbdt-edit-file").set_input_files(wrong)
-    tab.locator(".nbdt-edit-said.wrong", has_text="Not the model's: 'elk', 'lion'").wait_for()
+    tab.locator(".nbdt-edit-status.wrong", has_text="Not the model's: 'elk', 'lion'").wait_for()
 
 
 def test_what_was_said_of_another_tree_goes_with_it(small, visit):
@@ -373,9 +373,9 @@ def test_what_was_said_of_another_tree_goes_with_it(small, visit):
         files.get_by_role("button", name="Open a file").click()
     own = {"name": "own.json", "mimeType": "application/json", "buffer": SMALL.to_json().encode()}
     waiting.value.set_files(own)
-    files.locator(".nbdt-edit-said", has_text="Opened 'own.json'").wait_for()  # where one pressed
+    files.locator(".nbdt-edit-status", has_text="Opened 'own.json'").wait_for()  # where one pressed
     assert inside(tab, "mammal") == ["cat", "dog", "horse"]
-    assert tab.inner_text(".nbdt-tree-said") == ""
+    assert tab.inner_text(".nbdt-tree-status") == ""
     assert tab.locator(".nbdt-edit-difference li").count() == 0
     files.get_by_role("button", name="Bring my earlier hierarchy back").click()
     tab.locator(".nbdt-edit-difference li").first.wait_for()  # it is of this tree
