@@ -6,7 +6,7 @@ A synset is addressed by its *index*, 0 to 82,114 in ascending order of offset, 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -175,17 +175,6 @@ class WordNet:
         return tuple(int(other) for other in self.closure([index]).synset if other != index)
 
     @cached_property
-    def depth(self) -> IntArray:
-        """(synsets,) edges on the shortest path up to "entity"."""
-        depth = np.full(self.num_synsets, -1, dtype=np.int32)
-        child = np.repeat(np.arange(self.num_synsets), self.parents.counts())
-        depth[self.parents.counts() == 0] = level = 0
-        while (fresh := child[(depth[self.parents.target] == level) & (depth[child] < 0)]).size:
-            level += 1
-            depth[fresh] = level
-        return frozen(depth)
-
-    @cached_property
     def information_content(self) -> FloatArray:
         """(synsets,) intrinsic information content: 1 for a leaf, 0 for "entity".
 
@@ -195,20 +184,6 @@ class WordNet:
         content: FloatArray = 1.0 - np.log1p(self.hyponym_counts) / math.log(kinds)
         content.flags.writeable = False
         return content
-
-    def lowest_common_hypernyms(self, synsets: Iterable[int]) -> tuple[int, ...]:
-        """Return the lowest common ancestors, in ascending order.
-
-        A synset counts as its own ancestor. Raises NBDTError for an empty list.
-        """
-        unique = sorted(set(synsets))
-        if not unique:
-            raise NBDTError("Expected one or more synsets, got none.")
-        pairs = self.closure(unique)
-        shared = np.flatnonzero(np.bincount(pairs.synset) == len(unique))
-        above = self.closure(shared)
-        higher = above.synset[above.synset != shared[above.row]]
-        return tuple(np.setdiff1d(shared, higher).tolist())
 
     @cached_property
     def lexicon(self) -> Lexicon:

@@ -62,7 +62,6 @@ def test_known_synsets():
     assert NET.lemmas(dog) == ("dog", "domestic dog", "Canis familiaris")
     assert [NET.name(up) for up in NET.hypernyms(dog)] == ["canine", "domestic animal"]
     assert NET.wnid(dog) == "n02084071"
-    assert NET.depth[index("n00001740")] == 0
     assert NET.senses("Domestic Dog") == NET.senses("domestic_dog") == (dog,)
     assert NET.senses("no such lemma") == ()
 
@@ -122,27 +121,6 @@ def test_information_content_lies_between_root_and_leaf():
 
 
 @given(synsets)
-def test_depth_is_the_shortest_way_up(synset):
-    steps, level = 0, {synset}
-    while all(len(NET.parents[low]) for low in level):
-        level = {up for low in level for up in NET.parents[low].tolist()}
-        steps += 1
-    assert NET.depth[synset] == steps
-
-
-@given(st.lists(synsets, min_size=1, max_size=5))
-def test_lowest_common_hypernyms_have_no_common_hypernym_below(rows):
-    shared = set.intersection(*({row} | slow_ancestors(row) for row in rows))
-    lowest = {s for s in shared if not any(s in slow_ancestors(other) for other in shared)}
-    assert NET.lowest_common_hypernyms(rows) == tuple(sorted(lowest))
-
-
-def test_lowest_common_hypernyms_of_nothing():
-    with pytest.raises(ValueError, match="one or more synsets, got none"):
-        NET.lowest_common_hypernyms([])
-
-
-@given(synsets)
 def test_wnids_lead_back(synset):
     assert NET.index(NET.wnid(synset)) == synset
 
@@ -155,7 +133,7 @@ def test_unknown_wnids_are_named(wnid):
 
 
 def test_arrays_are_read_only():
-    for array in (NET.offsets, NET.depth, NET.information_content, NET.parents.target):
+    for array in (NET.offsets, NET.information_content, NET.parents.target):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
 
