@@ -38,7 +38,7 @@ from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex, explain
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.model_source import DEFAULT_MODEL
+from nbdt.hierarchies.library import DEFAULT_MODEL
 from tests.demo.pages import running, served
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")  # pandas 3, in Gradio
