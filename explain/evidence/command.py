@@ -48,7 +48,9 @@ def evidence() -> None:
 def build(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     *,
-    data: Annotated[Path, typer.Option(help="A folder of class folders, or a tar archive of one.")],
+    data: Annotated[
+        Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
+    ],
     out: Annotated[Path, typer.Option(help="A new folder for the index.")] = Path("evidence"),
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
     thumbnails: Annotated[

@@ -29,7 +29,9 @@ app = typer.Typer(add_completion=False)
 def evaluate_command(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     *,
-    data: Annotated[Path, typer.Option(help="A folder of class folders, or a tar archive of one.")],
+    data: Annotated[
+        Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
+    ],
     hierarchy: Annotated[
         str | None, typer.Option(help="A tree by name or file; by default the model's own.")
     ] = None,

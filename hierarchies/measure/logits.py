@@ -62,7 +62,7 @@ def class_logits(
 
     Args:
         model: in evaluation mode.
-        data: the folder or archive.
+        data: as `nbdt.images.dataset.iter_images` reads it.
         split: the folder of splits inside, "test" for instance.
         cache: a folder where logits are kept, by model and by the data's names, sizes and times
             of change.

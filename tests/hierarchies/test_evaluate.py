@@ -268,6 +268,23 @@ def test_a_second_look_computes_nothing(model, data, tmp_path, monkeypatch):
     assert torch.equal(class_logits(model, data, cache=tmp_path / "out").logits, first.logits)
 
 
+def test_a_table_gives_the_logits_of_its_photographs(model, data, tmp_path):
+    """They are computed again when a photograph changes, although the table does not."""
+    files = sorted(data.rglob("*.png"))
+    lines = [f"{file.relative_to(tmp_path)},{file.parent.name}" for file in files]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
+    found, expected = (
+        class_logits(model, tmp_path / "t.csv", cache=tmp_path),
+        class_logits(model, data),
+    )
+    assert found.labels.tolist() == expected.labels.tolist()
+    assert torch.equal(found.logits, expected.logits)
+    photograph(files[0], 99)
+    again = class_logits(model, tmp_path / "t.csv", cache=tmp_path)
+    assert not torch.equal(again.logits[0], found.logits[0])
+    assert torch.equal(again.logits[1:], found.logits[1:])
+
+
 @pytest.mark.parametrize("what", ["weights", "data", "classes", "preprocessing", "damage"])
 def test_kept_logits_of_other_things_are_not_used(model, data, tmp_path, monkeypatch, what):
     class_logits(model, data, cache=tmp_path)
