@@ -54,21 +54,20 @@ def check_labels(
         )
 
 
-def check_same_classes(expected: Hierarchy, found: Hierarchy, name: str = "the hierarchy") -> None:
+def check_same_classes(expected: Hierarchy, given: Hierarchy, name: str = "the hierarchy") -> None:
     """Refuse a hierarchy with other classes, or in another order. Raises NBDTError."""
-    if found.classes == expected.classes:
+    if given.classes == expected.classes:
         return
-    same = {*found.classes} == {*expected.classes}
-    pairs = zip(expected.classes, found.classes, strict=False)
-    place, (wanted, got) = next(
-        ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", ""))
-    )
-    how = f"in another order: class {place} is {got!r} instead of {wanted!r}"
-    other = (
-        f"other classes ({found.num_classes}, not {expected.num_classes}), the first that differs: "
-        f"{got!r} instead of {wanted!r}"
-    )
+    pairs = enumerate(zip(expected.classes, given.classes, strict=False))
+    index, (old, new) = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), (0, ("", "")))
+    if set(given.classes) == set(expected.classes):
+        difference = f"in another order: class {index} is {new!r} instead of {old!r}"
+    else:
+        difference = (
+            f"other classes ({given.num_classes}, not {expected.num_classes}), the first that "
+            f"differs: {new!r} instead of {old!r}"
+        )
     raise NBDTError(
-        f"The classes of {name} are not the model's: {how if same else other}. A tree goes "
-        "with a model only over the model's own classes, in their order."
+        f"The classes of {name} are not the model's: {difference}. A hierarchy fits a model only "
+        "if it has the model's classes, in their order."
     )

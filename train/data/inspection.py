@@ -98,7 +98,7 @@ def _read(found: Scan, sources: Iterable[ImageSource], recipe: Recipe, limit: in
 def _check(found: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
     if found.split.compressed:
         raise NBDTError(
-            f"{found.split.place!r} is compressed, so single images cannot be read from it, and "
+            f"{found.split.origin!r} is compressed, so single images cannot be read from it, and "
             "these do not stay in memory. Unpack it (tar -xf) and name the folder with --data, or "
             "for small images raise memory_gigabytes."
         )
@@ -193,14 +193,14 @@ def _unknown(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
     labels = sorted(unknown)
     hint = nearest(labels[0], order.names)
     return (
-        f"{found.split.place}: {unknown.total():,} images of {len(labels)} unknown "
+        f"{found.split.origin}: {unknown.total():,} images of {len(labels)} unknown "
         f"class{'' if len(labels) == 1 else 'es'} {listed(labels)}.{hint} Rename or remove the "
         f"folders; the classes are {listed(order.names)}."
     )
 
 
 def _empty(found: Scan) -> str:
-    return "" if found.labels else f"{found.split.place}: no {found.split.name} image can be read."
+    return "" if found.labels else f"{found.split.origin}: no {found.split.name} image can be read."
 
 
 def _missing(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
@@ -209,7 +209,7 @@ def _missing(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
     if not missing:
         return ""
     return (
-        f"{found.split.place}: no image of {len(missing)} class"
+        f"{found.split.origin}: no image of {len(missing)} class"
         f"{'' if len(missing) == 1 else 'es'} {listed(missing)}.{_lying_there(found, missing)} Add "
         f"images of them, or take the classes out of {order.origin}."
     )
@@ -218,7 +218,7 @@ def _missing(found: Scan, indices: list[int | None], order: ClassOrder) -> str:
 def _lying_there(found: Scan, missing: list[str]) -> str:
     """What the folders of classes without images hold instead."""
     kinds: Counter[str] = Counter()
-    for folder in (os.path.join(found.split.place, name) for name in missing):
+    for folder in (os.path.join(found.split.origin, name) for name in missing):
         for entry in os.scandir(folder) if os.path.isdir(folder) else ():
             kind = os.path.splitext(entry.name)[1].lower() or "other"
             kinds["folder" if entry.is_dir() else f"{kind} file"] += 1

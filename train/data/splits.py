@@ -40,14 +40,14 @@ class Split:
 
     Attributes:
         name: "train", "validation" or "test".
-        place: what to call it in messages.
+        origin: what to call it in messages.
         sources: iterates its images; `ImageSource.class_label` is their label.
         classes: the labels that the data has, with or without images, where folders show them.
         compressed: whether single images cannot be read without the ones before them.
     """
 
     name: str
-    place: str
+    origin: str
     sources: Callable[[], Iterator[ImageSource]]
     classes: tuple[str, ...] = ()
     compressed: bool = False
@@ -143,8 +143,8 @@ def _of_table(path: str) -> dict[str, Split]:
 
 
 def _archive(name: str, path: Path, folder: str | None) -> Split:
-    place = str(path) if folder is None else f"{path}!{folder}"
-    return Split(name, place, partial(iter_tar, path, folder), compressed=is_compressed(path))
+    origin = str(path) if folder is None else f"{path}!{folder}"
+    return Split(name, origin, partial(iter_tar, path, folder), compressed=is_compressed(path))
 
 
 def _by_patterns(root: Path, recipe: Recipe) -> dict[str, Split]:
