@@ -58,7 +58,7 @@ def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     saved = store.history(_model(visitor)).save(
         visitor.hierarchy, who=visitor.id or "unknown", why=name.strip(), edits=visitor.stack.edits
     )
-    text = f"Saved as {saved.why}. Everyone who uses this page can load it."
+    text = f"Saved as {saved.why!r}. Everyone who uses this page can load it."
     kept = short_hash(visitor.hierarchy)
     return _reply(text, kept=kept) | list_saved(store, visitor, sent)
 

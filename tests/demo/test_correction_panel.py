@@ -27,7 +27,12 @@ from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
 from tests.demo.pages import CAT, HOSTILE, running, served
 
-pytestmark = pytest.mark.timeout(600)  # a server starts, and learns, as quickly as it can
+pytestmark = [
+    pytest.mark.timeout(600),  # a server starts, and trains, as quickly as it can
+    pytest.mark.filterwarnings(  # pandas 3, in Gradio
+        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
+    ),
+]
 
 IMAGE = "ab" * 32
 
@@ -371,7 +376,7 @@ def test_saved_versions_have_the_time_of_where_the_visitor_is(server, visit):
     tab.click(".nbdt-edit summary")
     tab.get_by_label("Name", exact=True).fill("as it was")
     tab.get_by_role("button", name="Save", exact=True).click()
-    tab.wait_for_selector("text=Saved as 'as it was', version 1.")
+    tab.wait_for_selector("text=Saved as 'as it was, version 1'.")
     now = datetime.now(ZoneInfo("Asia/Tokyo"))
     times = {(now - timedelta(minutes=ago)).strftime("%-I:%M") for ago in (0, 1, 2)}
     shown = tab.get_by_label("Saved version").inner_text()

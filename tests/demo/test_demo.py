@@ -41,7 +41,9 @@ from nbdt.hierarchies import edit
 from nbdt.hierarchies.library import DEFAULT_MODEL
 from tests.demo.pages import running, served
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")  # pandas 3, in Gradio
+pytestmark = pytest.mark.filterwarnings(  # pandas 3, in Gradio
+    "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
+)
 
 PHOTO = Image.effect_noise((64, 48), 90).convert("RGB")
 

@@ -19,6 +19,7 @@ pytestmark = [
         "ignore::ResourceWarning",
         "ignore::pytest.PytestUnraisableExceptionWarning",
         "ignore:.*no_silent_downcasting",  # pandas 3, through Gradio's queue
+        "ignore:The copy keyword is deprecated",
     ),
 ]
 
