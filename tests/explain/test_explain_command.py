@@ -1,15 +1,20 @@
-"""`nbdt explain`: real files in, trees, JSON and pictures out, in a process of its own."""
+"""`nbdt explain`: real files in; trees, JSON, pictures and batches out."""
 
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
+from types import SimpleNamespace
 from typing import get_args
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from nbdt.__main__ import main
 from nbdt.explain.attribution import GRAD_CAM, Method
 from nbdt.explain.batch.options import (
     AUTO,
@@ -26,16 +31,30 @@ from nbdt.explain.maps.log_odds import METHODS
 from nbdt.model.export import SUFFIXES, Format
 
 
-def run(folder, *arguments):
+def run_process(folder, *arguments):
     command = [sys.executable, "-m", "nbdt", "explain", *arguments]
     return subprocess.run(
         command, check=False, cwd=folder, capture_output=True, text=True, timeout=120
     )
 
 
+def run(folder, *arguments):
+    """The same in this process, which has imported everything."""
+    with (
+        chdir(folder),
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as err,
+        patch.object(sys, "argv", ["nbdt", "explain", *arguments]),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    status = ended.value.code or 0
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """One run over good and bad files: starting a process takes seconds."""
+    """Runs over good and bad files, one in a process of its own, which takes seconds to start."""
     folder = tmp_path_factory.mktemp("photos")
     noise = Image.effect_noise((60, 40), 80)
     noise.convert("RGB").save(folder / "photo.jpg")
@@ -48,7 +67,11 @@ def outcome(tmp_path_factory):
     (folder / "evil\x1b[31m.png").write_bytes(b"\x89PNG\r\n")
     names = ["photo.jpg", "alpha.png", "print.jpg", "grey.webp", "one.gif", "text.jpg", "cut.jpg",
              "evil\x1b[31m.png", "missing.png"]  # fmt: skip
-    return folder, run(folder, *names, "--out", "out"), run(folder, *names, "--json", "--out", "js")
+    return (
+        folder,
+        run_process(folder, *names, "--out", "out"),
+        run(folder, *names, "--json", "--out", "js"),
+    )
 
 
 def test_good_files_are_done_although_others_fail(outcome):
@@ -91,7 +114,7 @@ def test_json_is_one_object_a_line_for_every_file(outcome):
 
 
 def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
-    assert run(tmp_path).returncode == 2
+    assert run_process(tmp_path).returncode == 2
     unknown = run(tmp_path, "x.png", "--model", "cifar11")
     assert unknown.returncode == 1
     assert "Did you mean 'cifar10' or" in unknown.stderr
