@@ -1,4 +1,4 @@
-"""An edit of 1,000 classes until one image is decided anew: no retraining, under 100 ms.
+"""An edit of 1,000 classes until one image is decided again: no retraining, under 100 ms.
 
     OMP_NUM_THREADS=1 python benchmarks/edits.py
 

@@ -56,7 +56,7 @@ list.addEventListener('keydown', (event) => {
   event.stopPropagation();
 });
 
-// Undo and redo wherever nobody is writing.
+// Undo and redo wherever no text is being written.
 document.addEventListener('keydown', (event) => {
   if (!view.isConnected || dialog.open || !(event.ctrlKey || event.metaKey) || event.altKey) return;
   if (event.target instanceof Element && event.target.closest('input, textarea, [contenteditable]')) return;

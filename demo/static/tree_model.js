@@ -6,7 +6,7 @@ let tree = null;
 let lit = null; // {p, path: indices, on: Set of indices, ghost: Set of indices, undo, redo}
 let selectedId = null;
 let hits = null; // what a search found, see tree_search.js
-const choices = new Map(); // id -> open or closed, where somebody chose
+const choices = new Map(); // id -> open or closed, where the visitor chose
 
 const readTree = (text) => {
   const record = parsed(text);

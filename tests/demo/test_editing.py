@@ -352,9 +352,9 @@ def test_what_can_change_is_said_without_the_names_of_rules(rule, kind, words):
         "rename": edited(visitor.stack, {"kind": "rename", "nodes": ["bird"], "name": "fowl"}),
         "file": EditStack(moved.hierarchy),
     }[kind]
-    said = effect_record(visitor)["consequences"]
-    assert words in said
-    assert rule not in said
+    shown = effect_record(visitor)["consequences"]
+    assert words in shown
+    assert rule not in shown
 
 
 def test_what_lights_up_is_the_path_and_every_nodes_probability():
@@ -484,8 +484,8 @@ def test_a_version_is_saved_loaded_and_compared(store):
     assert saved["kept"] == one.hierarchy.hash[:16]
     listed = json.loads(versions.list_saved(store, two, {})["saved"])
     assert [entry["label"] for entry in listed["versions"]] == ["mine, version 1"]
-    said = json.loads(versions.compare(store, two, {"version": "now", "other": 1})["difference"])
-    assert said["lines"] == ["moved 'cat' from 'mammal' to 'vehicle'"]
+    shown = json.loads(versions.compare(store, two, {"version": "now", "other": 1})["difference"])
+    assert shown["lines"] == ["moved 'cat' from 'mammal' to 'vehicle'"]
     loaded = json.loads(versions.load(store, two, {"version": 1})["status"])
     assert loaded["kept"] == two.hierarchy.hash[:16]
     assert two.hierarchy == one.hierarchy

@@ -149,7 +149,7 @@ def test_a_rename_changes_nothing():
 
 def test_nodes_got_easier_or_harder_where_the_edit_was():
     logits, labels = random_logits(2000)
-    # Cats and dogs cannot be told from each other, wolves from nothing else.
+    # Cats and dogs are confused with each other, wolves with no other class.
     pets = labels < 2
     logits[pets, 0] = logits[pets, 1] = 3.0
     logits += 0.01 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
