@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.correction import Correction
-from nbdt.hierarchies.induction.induced import induce
+from nbdt.hierarchies.induced import induce
 from nbdt.train import TreeSupervisionLoss
 from nbdt.train.corrections.fit import Settings, fit_head
 from nbdt.train.corrections.inputs import Told

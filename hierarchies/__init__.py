@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from . import edit as edit
     from . import formats as formats
     from . import naming as _naming
+    from .classifier import from_classifier as from_classifier
     from .edit.difference import Difference as Difference
     from .edit.difference import diff as diff
     from .edit.history import History as History
     from .edit.record import Edit as Edit
     from .edit.record import EditError as EditError
     from .edit.stack import EditStack as EditStack
-    from .formats.files import FormatError as FormatError
-    from .induction.classifier import from_classifier as from_classifier
-    from .induction.induced import induce as induce
+    from .formats.class_order import FormatError as FormatError
+    from .induced import induce as induce
     from .library import available as available
     from .library import load as load
     from .library import open_model as open_model
@@ -40,10 +40,10 @@ _HOME = {
     "diff": "edit.difference",
     "edit": "edit",
     "formats": "formats",
-    "from_classifier": "induction.classifier",
+    "from_classifier": "classifier",
     "from_wnids": "wordnet.tree",
     "from_wordnet": "wordnet.tree",
-    "induce": "induction.induced",
+    "induce": "induced",
     "load": "library",
     "names": "naming:group_names",
     "open_model": "library",

@@ -22,8 +22,8 @@ from .edit.command import USAGE, make_edit
 from .edit.difference import diff
 from .edit.history import History, keep_edit
 from .formats.class_order import check_order
+from .show import print_tree
 from .show.picture import PICTURES, save_picture
-from .show.text import print_tree
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -153,7 +153,7 @@ def induce(
     """Build a tree of the classes that a classifier finds alike, from its last layer's weights."""
     from nbdt.network.weights import class_weights
 
-    from .induction.induced import induce as induce_hierarchy
+    from .induced import induce as induce_hierarchy
 
     settings: dict[str, Any] = {"linkage": linkage, "branching": branching, "semantics": semantics}
     if source.startswith(TIMM) or library.is_model(source):

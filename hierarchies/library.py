@@ -136,7 +136,7 @@ def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NB
         NBDTError: an unknown or unreadable model, or weights for a model that has its own.
     """
     if source.startswith(TIMM):
-        from .induction.classifier import from_classifier
+        from .classifier import from_classifier
 
         return from_classifier(source, weights=weights)
     if weights is not None:

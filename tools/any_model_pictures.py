@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nbdt.explain import Explanation, explain
 from nbdt.explain.result.pictures import heat, overlays
-from nbdt.hierarchies.induction.classifier import from_classifier
+from nbdt.hierarchies.classifier import from_classifier
 from nbdt.images.archives import iter_tar
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.induction.induced import check_known_words
+from nbdt.hierarchies.induced import check_known_words
 from nbdt.hierarchies.wordnet.concepts import class_synsets
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing

@@ -12,7 +12,7 @@ import gradio as gr
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.record import Consequences, consequences
-from nbdt.hierarchies.formats.files import WRITERS
+from nbdt.hierarchies.formats import WRITERS
 from nbdt.hierarchies.measure.effect import Reference, effect, reference_effect
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy

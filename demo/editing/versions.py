@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from nbdt.errors import NBDTError, listed
 from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.difference import diff
-from nbdt.hierarchies.formats.files import WRITERS, FormatError, read
+from nbdt.hierarchies.formats import WRITERS, FormatError, read
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy

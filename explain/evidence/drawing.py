@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from nbdt.decide.paths import Decision, Path, as_percent
-from nbdt.hierarchies.show.style import fitting, font
+from nbdt.hierarchies.show.drawing import fitting, font
 from nbdt.images.image import ImageError
 from nbdt.progress import escape_terminal
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.show.style import fitting, font
+from nbdt.hierarchies.show.drawing import fitting, font
 
 from .explanation import Explanation
 from .regions import upsampled

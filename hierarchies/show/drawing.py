@@ -7,25 +7,23 @@ one fills columns like the index of a book; each column begins with the groups t
 from __future__ import annotations
 
 import colorsys
-import html
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
-
-from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 
-from .style import fitting, font, hues
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 MAX_BRANCHES, MAX_LEVELS = 60, 12  # classes and levels drawn as branches; more as an index
 MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance between classes
 LINE, INDENT, GUTTER = 18, 14, 28  # of the index: between lines, levels and columns
 DEEPEST = 280  # pixels that all levels of the index may take
 LONGEST = 320  # pixels of a name; a longer one is cut
-MAX_PIXELS = 120e6
 TEXT, SOFT, GREY = "#1c1e21", "#5f656d", "#b9bec5"
 
 
@@ -209,83 +207,50 @@ def _colour(hue: float | None) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 
 
-# ---- files -----------------------------------------------------------------------------------------
+# ---- fonts and colours that other pictures share --------------------------------------------
 
 
-def svg(drawing: Drawing) -> str:
-    """Return the drawing as SVG. Names are text; nothing is loaded."""
-    width, height = math.ceil(drawing.width), math.ceil(drawing.height)
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, Verdana, sans-serif" '
-        'dominant-baseline="central">'
-    )
-    lines = [
-        head,
-        '<rect width="100%" height="100%" fill="#ffffff"/>',
-        '<g fill="none" stroke-width="1.2">',
-        *(f'<path d="{_path(s)}" stroke="{s.colour}"/>' for s in drawing.strokes),
-        "</g>",
-        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" fill="{c}"/>' for x, y, r, c in drawing.dots),
-        *map(_svg_text, drawing.words),
-        "</svg>",
-    ]
-    return "\n".join(lines) + "\n"
+@cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which matplotlib ships, at a height of `size` pixels."""
+    import matplotlib as mpl
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / name, size)
 
 
-def _path(stroke: Stroke) -> str:
-    first, *rest = (f"{x:.1f} {y:.1f}" for x, y in stroke.points)
-    return f"M{first}{'C' if len(rest) == 3 else 'L'}{' '.join(rest)}"
+def fitting(text: str, size: int, *, width: float, bold: bool = False) -> str:
+    """Return the text, or as much of its beginning as fits into `width` pixels, and "…"."""
+    letters = font(size, bold)
+    if letters.getlength(text) <= width:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if letters.getlength(text[:middle] + "…") <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip() + "…"
 
 
-def _svg_text(word: Word) -> str:
-    bold = ' font-weight="bold"' if word.bold else ""
-    return (
-        f'<text x="{word.x:.1f}" y="{word.y:.1f}" font-size="{word.size}" fill="{word.colour}"{bold}>'
-        f"{html.escape(word.text)}</text>"
-    )
+def hues(hierarchy: Hierarchy) -> list[float | None]:
+    """Return each node's angle on the colour wheel, in degrees; None for nodes without a colour.
 
-
-def png(drawing: Drawing) -> bytes:
-    """Return the drawing as PNG, at double resolution if it is small enough.
-
-    Raises:
-        NBDTError: the picture would have too many pixels.
+    The topmost nodes with at most a third of the classes get a colour each, and pass it on to all
+    nodes below them. Colours by level would give a tree that begins "entity, physical entity" one
+    colour only.
     """
-    area = drawing.width * drawing.height
-    if area > MAX_PIXELS:
-        raise NBDTError(
-            f"As a PNG this tree would have {area / 1e6:,.0f} million pixels, more than "
-            f"{MAX_PIXELS / 1e6:,.0f}; write .svg or .html instead."
-        )
-    scale = 2 if 4 * area <= MAX_PIXELS else 1
-    size = (math.ceil(drawing.width * scale), math.ceil(drawing.height * scale))
-    image = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(image)
-    for stroke in drawing.strokes:
-        points = [(x * scale, y * scale) for x, y in _polyline(stroke)]
-        pen.line(points, fill=stroke.colour, width=scale, joint="curve")
-    for x, y, radius, colour in drawing.dots:
-        pen.circle((x * scale, y * scale), radius * scale, fill=colour)
-    for word in drawing.words:
-        letters = font(word.size * scale, word.bold)
-        pen.text((word.x * scale, word.y * scale), word.text, word.colour, letters, anchor="lm")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _polyline(stroke: Stroke, steps: int = 24) -> list[tuple[float, float]]:
-    """Return the points of a stroke; a Bézier curve becomes a fine polyline."""
-    if len(stroke.points) == 2:
-        return list(stroke.points)
-    a, b, c, d = stroke.points
-    line = []
-    for step in range(steps + 1):
-        t = step / steps
-        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-        x, y = (
-            sum(w * p[axis] for w, p in zip(weights, (a, b, c, d), strict=True)) for axis in (0, 1)
-        )
-        line.append((x, y))
-    return line
+    size = [len(span) for span in hierarchy.spans]
+    most = max(1, hierarchy.num_classes / 3)
+    tops = [n for n in range(1, len(size)) if size[n] <= most < size[hierarchy.parents[n]]]
+    angles: list[float | None] = [None] * hierarchy.num_nodes
+    total, before = sum(math.sqrt(size[node]) for node in tops), 0.0
+    for node in sorted(tops, key=lambda node: hierarchy.spans[node].start):
+        share = math.sqrt(size[node]) / total
+        angles[node] = 30 + 330 * (before + share / 2)
+        before += share
+    for node in range(1, hierarchy.num_nodes):
+        angles[node] = angles[hierarchy.parents[node]] if angles[node] is None else angles[node]
+    return angles

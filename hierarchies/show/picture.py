@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
+import io
 import json
+import math
 import os
 import re
 from importlib.resources import files
@@ -14,6 +17,9 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import Hierarchy
 
+from .drawing import Drawing, Stroke, Word, draw, font
+
+MAX_PIXELS = 120e6
 PICTURES = (".html", ".png", ".svg")
 _PLACEHOLDER = re.compile("@(POLICY|DATA|SCRIPT)@")
 
@@ -39,8 +45,6 @@ def save_picture(hierarchy: Hierarchy, path: str | os.PathLike[str], title: str 
     if suffix == ".html":
         write_atomic(path, interactive_page(hierarchy, title))
         return
-    from .drawing import draw, png, svg
-
     write_atomic(path, (png if suffix == ".png" else svg)(draw(hierarchy, title)))
 
 
@@ -78,3 +82,87 @@ def _data(hierarchy: Hierarchy, title: str) -> str:
         separators=(",", ":"),
     )
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# ---- drawings -------------------------------------------------------------------------------
+
+
+def svg(drawing: Drawing) -> str:
+    """Return the drawing as SVG. Names are text; nothing is loaded."""
+    width, height = math.ceil(drawing.width), math.ceil(drawing.height)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, Verdana, sans-serif" '
+        'dominant-baseline="central">'
+    )
+    lines = [
+        head,
+        '<rect width="100%" height="100%" fill="#ffffff"/>',
+        '<g fill="none" stroke-width="1.2">',
+        *(f'<path d="{_path(s)}" stroke="{s.colour}"/>' for s in drawing.strokes),
+        "</g>",
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" fill="{c}"/>' for x, y, r, c in drawing.dots),
+        *map(_svg_text, drawing.words),
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _path(stroke: Stroke) -> str:
+    first, *rest = (f"{x:.1f} {y:.1f}" for x, y in stroke.points)
+    return f"M{first}{'C' if len(rest) == 3 else 'L'}{' '.join(rest)}"
+
+
+def _svg_text(word: Word) -> str:
+    bold = ' font-weight="bold"' if word.bold else ""
+    return (
+        f'<text x="{word.x:.1f}" y="{word.y:.1f}" font-size="{word.size}" fill="{word.colour}"{bold}>'
+        f"{html.escape(word.text)}</text>"
+    )
+
+
+def png(drawing: Drawing) -> bytes:
+    """Return the drawing as PNG, at double resolution if it is small enough.
+
+    Raises:
+        NBDTError: the picture would have too many pixels.
+    """
+    from PIL import Image, ImageDraw
+
+    area = drawing.width * drawing.height
+    if area > MAX_PIXELS:
+        raise NBDTError(
+            f"As a PNG this tree would have {area / 1e6:,.0f} million pixels, more than "
+            f"{MAX_PIXELS / 1e6:,.0f}; write .svg or .html instead."
+        )
+    scale = 2 if 4 * area <= MAX_PIXELS else 1
+    size = (math.ceil(drawing.width * scale), math.ceil(drawing.height * scale))
+    image = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(image)
+    for stroke in drawing.strokes:
+        points = [(x * scale, y * scale) for x, y in _polyline(stroke)]
+        pen.line(points, fill=stroke.colour, width=scale, joint="curve")
+    for x, y, radius, colour in drawing.dots:
+        pen.circle((x * scale, y * scale), radius * scale, fill=colour)
+    for word in drawing.words:
+        letters = font(word.size * scale, word.bold)
+        pen.text((word.x * scale, word.y * scale), word.text, word.colour, letters, anchor="lm")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _polyline(stroke: Stroke, steps: int = 24) -> list[tuple[float, float]]:
+    """Return the points of a stroke; a Bézier curve becomes a fine polyline."""
+    if len(stroke.points) == 2:
+        return list(stroke.points)
+    a, b, c, d = stroke.points
+    line = []
+    for step in range(steps + 1):
+        t = step / steps
+        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+        x, y = (
+            sum(w * p[axis] for w, p in zip(weights, (a, b, c, d), strict=True)) for axis in (0, 1)
+        )
+        line.append((x, y))
+    return line

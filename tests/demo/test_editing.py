@@ -18,7 +18,7 @@ from nbdt.errors import NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.record import EditRequest, consequences
-from nbdt.hierarchies.formats.files import WRITERS
+from nbdt.hierarchies.formats import WRITERS
 from nbdt.hierarchies.measure.effect import MAX_VALUES, Reference, effect
 from tests.demo.tiny_model import labelled_logits, tiny_model
 

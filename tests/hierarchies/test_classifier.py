@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.hierarchies.induction.classifier import class_labels, from_classifier
+from nbdt.hierarchies.classifier import class_labels, from_classifier
 from nbdt.hierarchies.library import open_model
 from nbdt.network.load import create_timm, parse_architecture
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbdt import Hierarchy, NBDTError
-from nbdt.hierarchies.formats import files
-from nbdt.hierarchies.formats.files import FormatError, read, write
+from nbdt.hierarchies import formats
+from nbdt.hierarchies.formats import FormatError, read, write
 from tests import oracle
 
 # As the original NBDT's `nbdt-hierarchy` writes them: WordNet ids, labels, made-up inner nodes.
@@ -532,13 +532,13 @@ def test_wrong_types_anywhere_are_refused_or_harmless(tmp_path_factory, tree, va
 def test_a_large_file_is_refused_unread(tmp_path):
     path = tmp_path / "x.json"
     with path.open("wb") as sparse:
-        sparse.truncate(files.MAX_BYTES + 1)
+        sparse.truncate(formats.MAX_BYTES + 1)
     with pytest.raises(FormatError, match="more than 33,554,432 bytes"):
         read(path)
 
 
 def test_many_names_are_refused(file, monkeypatch):
-    monkeypatch.setattr("nbdt.hierarchies.formats.text_formats.MAX_PARTS", 10)
+    monkeypatch.setattr("nbdt.hierarchies.formats.readers.MAX_PARTS", 10)
     for name, text in (("t.txt", "a/" * 20), ("t.csv", "a," * 20)):
         with pytest.raises(FormatError, match="more than 10 "):
             read(file(text, name))

@@ -120,7 +120,7 @@ def test_induce_from_a_file_of_tensors(nbdt, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from nbdt.hierarchies.induction.induced import induce
+    from nbdt.hierarchies.induced import induce
 
     weight = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
     save_file({"fc.weight": weight, "other": torch.ones(7, 2)}, "w.safetensors")

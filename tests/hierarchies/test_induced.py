@@ -16,8 +16,7 @@ from nbdt import NBDTHead
 from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import names
-from nbdt.hierarchies.induction.distance import class_distances
-from nbdt.hierarchies.induction.induced import DEFAULTS, LINKAGES, induce
+from nbdt.hierarchies.induced import DEFAULTS, LINKAGES, class_distances, induce
 from nbdt.hierarchies.wordnet.database import wordnet
 
 NET = wordnet()

@@ -11,10 +11,9 @@ from rich.console import Console
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies.library import load
-from nbdt.hierarchies.show.drawing import Word, draw, png, svg
-from nbdt.hierarchies.show.picture import interactive_page, save_picture
-from nbdt.hierarchies.show.style import hues
-from nbdt.hierarchies.show.text import LINES, print_tree, tree_lines
+from nbdt.hierarchies.show import LINES, print_tree, tree_lines
+from nbdt.hierarchies.show.drawing import Word, draw, hues
+from nbdt.hierarchies.show.picture import interactive_page, png, save_picture, svg
 
 SMALL = Hierarchy.from_nested(
     {"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"], "ship": None}}

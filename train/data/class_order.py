@@ -72,7 +72,7 @@ def class_order(
 
 
 def _named(labels: Sequence[str]) -> ClassOrder:
-    from nbdt.hierarchies.induction.classifier import class_labels
+    from nbdt.hierarchies.classifier import class_labels
     from nbdt.tree.nodes import WNID
 
     if all(WNID.fullmatch(label) for label in labels):

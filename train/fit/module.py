@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nbdt.decide.head import DecisionRules
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.induction.induced import induce
+from nbdt.hierarchies.induced import induce
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing

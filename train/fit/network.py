@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.induction.classifier import class_labels
+from nbdt.hierarchies.classifier import class_labels
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing

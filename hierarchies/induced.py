@@ -9,11 +9,10 @@ Nodes that alone have a WordNet concept stay; those that share one are contracte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import zip_longest
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,35 +20,29 @@ from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
-from ..naming import apply_names, names_from_concepts
-from ..wordnet.concepts import Concept, assign_concepts, class_synsets, fitting_concepts
-from ..wordnet.database import FloatArray
-from .distance import class_distances
+from .naming import apply_names, names_from_concepts
+from .wordnet.concepts import assign_concepts, class_synsets, fitting_concepts
+from .wordnet.database import FloatArray, IndexArray, WordNet, wordnet
 
+BLOCK = 256  # rows multiplied at once: 20 MB at 10,000 classes
+BINS = 1 << 18  # bins that separate values for ranking
+PART = 1_000_000  # values ranked at once
+DIGITS = 12  # of a cosine, so that rounding noise does not order equal distances
 CONTRACTED = -2
-# If no group of classes has a name, wide nodes would leave a single large decision.
-UNNAMED_BRANCHING = 3
+UNNAMED_BRANCHING = 3  # without named groups, wide nodes would leave a single large decision
 Linkage = Literal["average", "ward", "complete"]
 LINKAGES: dict[str, Linkage] = {"average": "average", "ward": "ward", "complete": "complete"}
 
 
-@dataclass(frozen=True)
-class InductionSettings:
-    """Settings of `induce`.
-
-    Attributes:
-        linkage: distance between clusters: "average", "ward" or "complete".
-        branching: most children of an inner node, 2 or more.
-        semantics: share of the WordNet distance, in [0, 1].
-    """
+class InductionSettings(NamedTuple):
+    """Settings of `induce`, which describes them."""
 
     linkage: Linkage
     branching: int
     semantics: float
 
 
-# docs/hierarchies-table.md has the measurements and the reasons.
-DEFAULTS = {
+DEFAULTS = {  # docs/hierarchies-table.md has the measurements and the reasons
     None: InductionSettings("average", 2, 0.0),
     "marginal": InductionSettings("ward", 8, 0.5),
     "representative": InductionSettings("average", 2, 0.0),
@@ -90,16 +83,18 @@ def induce(
             branching below 2, semantics outside [0, 1] or for classes that WordNet lacks, or a
             model without a suitable layer.
     """
+    from scipy.cluster.hierarchy import linkage as linkage_table
+
     rows, classes, wnids = _source(weights, classes, wnids)
     settings = _settings(rule, linkage, branching, semantics)
     units = _unit_rows(rows, classes)
     unknown: list[None] = [None] * len(classes)
-    synsets: Sequence[int | None] = unknown
-    if names or settings.semantics or wnids is not None:
-        synsets = class_synsets(classes, wnids)
+    look_up = names or settings.semantics or wnids is not None
+    synsets: Sequence[int | None] = class_synsets(classes, wnids) if look_up else unknown
     if semantics:
         check_known_words(classes, synsets)
-    merges = _merge(class_distances(units, synsets, settings.semantics), settings.linkage)
+    distances = class_distances(units, synsets, settings.semantics)
+    merges: FloatArray = linkage_table(distances, method=settings.linkage)
     leaves = unknown if wnids is None else wnids
     senses = synsets if names else unknown
     return _grow(merges, classes, leaves, senses, settings.branching, asked=branching is not None)
@@ -119,8 +114,7 @@ def _settings(
 ) -> InductionSettings:
     """Check the given settings and complete them with the rule's defaults."""
     if rule not in DEFAULTS:
-        rules = ", ".join(repr(known) for known in DEFAULTS if known)
-        raise NBDTError(f"Unknown rule {rule!r}; choose one of {rules}.")
+        raise NBDTError(f"Unknown rule {rule!r}; choose one of {listed(filter(None, DEFAULTS))}.")
     settings = DEFAULTS[rule]
     linkage = settings.linkage if linkage is None else linkage
     branching = settings.branching if branching is None else branching
@@ -149,19 +143,19 @@ def _source(
     from nbdt.decide.head import NBDTHead
     from nbdt.network.last_layer import class_weights
 
-    heads = [part for part in weights.modules() if isinstance(part, NBDTHead)]
-    if classes is None and not heads:
-        raise NBDTError(
-            f"{type(weights).__name__} does not know its classes; give their names in the order "
-            "of its outputs."
-        )
     if classes is None:
+        heads = [part for part in weights.modules() if isinstance(part, NBDTHead)]
+        if not heads:
+            raise NBDTError(
+                f"{type(weights).__name__} does not know its classes; give their names in the "
+                "order of its outputs."
+            )
         hierarchy = heads[-1].hierarchy
         classes = hierarchy.classes
         wnids = hierarchy.class_wnids if wnids is None and any(hierarchy.class_wnids) else wnids
-    if isinstance(weights, nn.Linear):
-        return weights.weight, list(classes), wnids
-    return class_weights(weights, len(classes)), list(classes), wnids
+    linear = isinstance(weights, nn.Linear)
+    rows = weights.weight if linear else class_weights(weights, len(classes))
+    return rows, list(classes), wnids
 
 
 def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
@@ -170,8 +164,7 @@ def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
     rows = np.asarray(weights, dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(classes):
         raise NBDTError(
-            f"Expected weights of shape ({len(classes)}, features), one row a class, got "
-            f"{rows.shape}."
+            f"Expected weights of shape ({len(classes)}, features), one row a class, got {rows.shape}."
         )
     if len(rows) < 2:
         raise NBDTError(f"A hierarchy needs two or more classes, got {len(rows)}.")
@@ -181,16 +174,7 @@ def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
     if bad:
         raise NBDTError(f"The weights of class {listed(bad)} are zero or not finite.")
     rows = rows / largest[:, None]
-    units: FloatArray = rows / np.linalg.norm(rows, axis=1)[:, None]
-    return units
-
-
-def _merge(distances: FloatArray, linkage: Linkage) -> FloatArray:
-    """Return SciPy's table of merges, (classes − 1, 4), by ascending height."""
-    from scipy.cluster.hierarchy import linkage as agglomerate
-
-    merges: FloatArray = agglomerate(distances, method=linkage)
-    return merges
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _grow(
@@ -202,17 +186,19 @@ def _grow(
     *,
     asked: bool,
 ) -> Hierarchy:
-    """Build the named hierarchy from the merges; a default branching may be reduced."""
+    """Build the named hierarchy from SciPy's merges; a default branching may be reduced."""
     ids = _cluster_ids(classes)
+    cluster = {node: number for number, node in enumerate(ids)}
     binary = _hierarchy(_parents(merges), ids, wnids)
     fitting = fitting_concepts(binary, synsets)
-    distinct, named = _with_concepts(binary, fitting, ids)
+    by_id = {binary.ids[node]: concepts for node, concepts in fitting.items()}
+    distinct = {cluster[binary.ids[node]] for node in assign_concepts(binary, fitting)}
+    named = {cluster[node] for node, concepts in by_id.items() if any(c.names for c in concepts)}
     if not asked and distinct <= {len(ids) - 1}:
         branching = min(branching, UNNAMED_BRANCHING)
     result = _hierarchy(_contracted(merges, branching, distinct, named), ids, wnids)
     # A remaining node has the same leaves, so the same concepts, as before.
-    before = {node: index for index, node in enumerate(binary.ids)}
-    concepts = {node: fitting[before[result.ids[node]]] for node in result.inner_nodes}
+    concepts = {node: by_id[result.ids[node]] for node in result.inner_nodes}
     return apply_names(result, names_from_concepts(result, synsets, concepts))
 
 
@@ -231,8 +217,7 @@ def _parents(merges: FloatArray) -> list[int]:
     """Return each cluster's parent, -1 for the root; row i of the merges is ``classes + i``."""
     size = len(merges) + 1
     parents = np.full(2 * size - 1, -1)
-    for column in (0, 1):
-        parents[merges[:, column].astype(np.int64)] = np.arange(size, 2 * size - 1)
+    parents[merges[:, :2].astype(np.int64)] = np.arange(size, 2 * size - 1)[:, None]
     return parents.tolist()
 
 
@@ -271,11 +256,96 @@ def _hierarchy(
     return Hierarchy(tuple(nodes), tuple(ids[: len(wnids)]))
 
 
-def _with_concepts(
-    binary: Hierarchy, fitting: Mapping[int, Sequence[Concept]], ids: Sequence[str]
-) -> tuple[set[int], set[int]]:
-    """Return the clusters that alone have a concept, and all that a concept names."""
-    place = {node: cluster for cluster, node in enumerate(ids)}
-    distinct = {place[binary.ids[node]] for node in assign_concepts(binary, fitting)}
-    named = {node for node, row in fitting.items() if any(concept.names for concept in row)}
-    return distinct, {place[binary.ids[node]] for node in named}
+def class_distances(
+    units: FloatArray, synsets: Sequence[int | None], semantics: float
+) -> FloatArray:
+    """Return distances, condensed as in SciPy: Euclidean at semantics 0, else ranks in [0, 1].
+
+    The mixture is ``(1 − semantics) · rank(weights) + semantics · rank(WordNet)``. A pair with a
+    class that WordNet does not know keeps the rank of its weights.
+
+    Args:
+        units: (classes, features), rows of length 1.
+        synsets: (classes,) indices in WordNet, None if unknown.
+        semantics: share of WordNet, in [0, 1].
+    """
+    distances = _euclidean(units)
+    if not semantics or sum(synset is not None for synset in synsets) < 2:
+        return distances
+    distances = _ranks(distances)
+    meaning = _ranks(_jiang_conrath(synsets, wordnet()))
+    meaning -= distances
+    meaning *= semantics
+    np.nan_to_num(meaning, copy=False, nan=0.0)
+    distances += meaning
+    return distances
+
+
+def _euclidean(units: FloatArray) -> FloatArray:
+    """Return distances between rows of length 1, ``sqrt(2 − 2 cos)``, block by block."""
+    size = len(units)
+    distances = np.empty(size * (size - 1) // 2)
+    start = 0
+    for first in range(0, size - 1, BLOCK):
+        cosines = units[first : first + BLOCK] @ units[first:].T
+        for row, values in enumerate(cosines[: size - 1 - first]):
+            part = distances[start : start + len(values) - row - 1]
+            np.subtract(1.0, values[row + 1 :], out=part)
+            start += len(part)
+    np.round(distances, DIGITS, out=distances)
+    np.clip(distances, 0.0, None, out=distances)
+    distances *= 2.0
+    return np.sqrt(distances, out=distances)
+
+
+def _jiang_conrath(synsets: Sequence[int | None], net: WordNet) -> FloatArray:
+    """Return ``IC(a) + IC(b) − 2 IC(most informative common ancestor)``; NaN for unknown classes.
+
+    Jiang and Conrath (1997), with the intrinsic information content of Seco et al. (2004).
+    """
+    places = np.array([place for place, synset in enumerate(synsets) if synset is not None])
+    known = np.array([synset for synset in synsets if synset is not None])
+    pairs = net.closure(known)
+    content = net.information_content
+    content_of = np.full(len(synsets), np.nan)
+    content_of[places] = content[known]
+    # By ascending content, so that the most informative shared ancestor is written last.
+    order = np.lexsort((pairs.synset, content[pairs.synset]))
+    place, ancestor = places[pairs.row[order]], pairs.synset[order]
+    members, above = _grouped(ancestor, place), _grouped(place, ancestor)
+    distances = np.empty(len(synsets) * (len(synsets) - 1) // 2)
+    start, shared = 0, np.zeros(len(synsets))
+    for row in range(len(synsets) - 1):
+        shared[:] = 0
+        for synset in above.get(row, ()):
+            shared[members[synset]] = content[synset]
+        part = distances[start : start + len(synsets) - row - 1]
+        part[:] = content_of[row] + content_of[row + 1 :] - 2 * shared[row + 1 :]
+        start += len(part)
+    return np.round(distances, DIGITS, out=distances)
+
+
+def _grouped(key: IndexArray, value: IndexArray) -> dict[int, IndexArray]:
+    """Group values by key, in the given order."""
+    order = np.argsort(key, kind="stable")
+    unique, first = np.unique(key[order], return_index=True)
+    return dict(zip(unique.tolist(), np.split(value[order], first[1:]), strict=True))
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Replace each value by its mid-rank, from 0 to 1, in place; NaN stays.
+
+    Values in the same of BINS equal bins tie: sorting would take longer than the clustering.
+    """
+    low, high = np.nanmin(values), np.nanmax(values)
+    scale = (BINS - 1) / (high - low) if high > low else 0.0
+    counts = np.zeros(BINS, dtype=np.int64)
+    parts = [values[start : start + PART] for start in range(0, len(values), PART)]
+    for part in parts:
+        known = part[~np.isnan(part)]
+        counts += np.bincount(((known - low) * scale).astype(np.int32), minlength=BINS)
+    ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
+    for part in parts:
+        known = ~np.isnan(part)
+        part[known] = ranks[((part[known] - low) * scale).astype(np.int32)]
+    return values

@@ -21,9 +21,9 @@ from nbdt.network.weights import read_weights
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
-from ..wordnet.database import wordnet
-from ..wordnet.senses import qualified_names
 from .induced import induce
+from .wordnet.database import wordnet
+from .wordnet.senses import qualified_names
 
 
 class ClassLabels(NamedTuple):

@@ -1,1 +1,0 @@
-"""Hierarchies induced from a classifier."""
