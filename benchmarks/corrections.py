@@ -33,9 +33,8 @@ from nbdt import DecisionRules, Hierarchy
 from nbdt.correction import Correction
 from nbdt.hierarchies.induced import induce
 from nbdt.train import TreeSupervisionLoss
-from nbdt.train.corrections.fit import Settings, fit_head
-from nbdt.train.corrections.inputs import Told
-from nbdt.train.corrections.targets import Target, find_targets
+from nbdt.train.corrections.examples import CorrectionBatch, Target, find_targets
+from nbdt.train.corrections.fit import CorrectionSettings, fit_head
 
 TRAINED, POOL = 30_000, 15_000
 WRONG, INTO = "cat", "dog"
@@ -102,11 +101,11 @@ def labels_of(rules: DecisionRules, split: Split, index: Tensor) -> list[Target]
 
 def taught(  # noqa: PLR0917
     linear: nn.Linear, rules: DecisionRules, targets: list[Target], pool: Split, replay: Tensor,
-    settings: Settings,
+    settings: CorrectionSettings,
 ) -> nn.Linear:  # fmt: skip
     index = torch.tensor([int(target.correction.image, 16) for target in targets])
     rows = pool.features[index]
-    told = Told(targets, torch.empty(0), rows, None, None)
+    told = CorrectionBatch(targets, torch.empty(0), rows, None, None)
     found = copy.deepcopy(linear)
     fit_head(found, rules.hierarchy, rules.rule, told, replay, settings)
     return found
@@ -150,7 +149,7 @@ def arms(
 
 def experiment(  # noqa: PLR0917
     train: Split, pool: Split, test: Split, names: list[str], share: float, seed: int,
-    settings: Settings,
+    settings: CorrectionSettings,
 ) -> None:  # fmt: skip
     two = torch.tensor([names.index(WRONG), names.index(INTO)])
     linear = trained(train, planted(train.labels, names, share, seed), None, "marginal", seed)
@@ -187,7 +186,7 @@ def main() -> None:
     pool = whole[rest]
     for seed in range(options.seeds):
         for share in SHARES:
-            experiment(train, pool, test, names, share, seed, Settings(seed=seed))
+            experiment(train, pool, test, names, share, seed, CorrectionSettings(seed=seed))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from .tree.nodes import short
 FORMAT = "nbdt-correction"
 VERSION = 1
 MAX_LINE = 2**16  # characters
+APPLIED = "applied.jsonl"  # beside a corrected model: the corrections that it learned from
 MAX_TEXT = 4000  # characters of a reference or note
 KINDS = {
     "step": ("node", "child"),

@@ -21,7 +21,7 @@ from nbdt.progress import tracked
 from nbdt.tree.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
-    from .fit.module import Row
+    from .fit.checkpoints import Row
 
 app = typer.Typer(add_completion=False)
 
@@ -85,8 +85,8 @@ def _train(  # noqa: PLR0917
     settings: list[str], *, resume: bool,
 ) -> None:  # fmt: skip
     from .fit.distributed import global_rank
+    from .fit.run import train
     from .recipe import load_recipe
-    from .run import train
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

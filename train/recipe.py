@@ -13,8 +13,6 @@ from typing import Any
 
 from nbdt.errors import NBDTError, listed, nearest
 
-from .fit.schedules import SCHEDULES
-
 AUTO = -1  # workers: by the number of cores
 
 
@@ -73,7 +71,7 @@ class Recipe:
         ema_decay: the finished weights are a moving average with this decay; 0 for none.
         balance_classes: weigh each class by how rare it is.
         calibrate: at the end, scale the last layer so that the probabilities of held-out images come
-            true; see `nbdt.train.fit.calibration`.
+            true; see `nbdt.train.fit.measure`.
         early_stop_epochs: stop after so many epochs without a better soft answer on held-out
             images, and keep the best epoch's weights; 0 never.
 
@@ -222,7 +220,7 @@ class Recipe:
 _CHOICES: Mapping[str, Sequence[str]] = {
     "rule": ("representative", "marginal"),
     "linkage": ("auto", "average", "ward", "complete"),
-    "weight_schedule": tuple(SCHEDULES),
+    "weight_schedule": ("constant", "linear", "cosine"),
     "schedule": ("linear", "cosine"),
     "precision": ("auto", "32", "bf16", "16"),
     "augment": ("shift", "crop"),
@@ -251,7 +249,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 def available() -> list[str]:
     """Names of the shipped recipes."""
-    folder = files(f"{__package__}.recipes")
+    folder = files("nbdt.train") / "recipes"
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
@@ -311,7 +309,7 @@ def _typed(key: str, value: object, kind: str) -> object:
 
 def _read(name: str | os.PathLike[str]) -> str:
     if str(name) in available():
-        return (files(f"{__package__}.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+        return (files("nbdt.train") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     if not Path(name).is_file():
         raise NBDTError(
             f"There is no recipe {os.fspath(name)!r}; shipped: {', '.join(available())}."

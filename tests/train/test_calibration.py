@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from nbdt import NBDT, Hierarchy
-from nbdt.train.fit.calibration import BOUND, calibrate
+from nbdt.train.fit.measure import BOUND, calibrate
 from tests import oracle
 
 TREE = Hierarchy.from_paths(["a/b/one", "a/b/two", "a/three", "c/four", "c/five"])

@@ -19,10 +19,9 @@ from nbdt.images.image import open_image
 from nbdt.network.load import create_timm
 from nbdt.train import fit_corrections
 from nbdt.train.command import app
-from nbdt.train.corrections.fit import Settings
+from nbdt.train.corrections.examples import find_targets, open_photographs
+from nbdt.train.corrections.fit import CorrectionSettings
 from nbdt.train.corrections.loss import CorrectionLoss, decision_divergence, region_shares
-from nbdt.train.corrections.photos import open_photographs
-from nbdt.train.corrections.targets import find_targets
 from nbdt.train.data.dataset import Labelled
 from nbdt.tree.index import TreeIndex
 from tests import oracle
@@ -239,7 +238,7 @@ def test_a_step_is_learnt_and_the_rest_is_held(model, data, photos, tmp_path, le
     pink = saved(tmp_path, photos["pink"][:10])
     warm = TREE.ids[TREE.index("warm")]
     records = [Correction("step", node=warm, child="pink", **facts) for facts in pink]
-    settings = Settings(strength=1.0, learn=learn, trust=0.1, steps=60, batch_size=40)
+    settings = CorrectionSettings(strength=1.0, learn=learn, trust=0.1, steps=60, batch_size=40)
     found = fit_corrections(model, records, data, settings, open_photos=opener(tmp_path))
     assert found.met_before < 0.5 < found.met_after
     assert found.loss_after < found.loss_before / 2
@@ -258,7 +257,7 @@ def test_a_step_is_learnt_and_the_rest_is_held(model, data, photos, tmp_path, le
 def test_labels_are_learnt_too(model, data, photos, tmp_path):
     pink = saved(tmp_path, photos["pink"][:10])
     records = [Correction("label", label="pink", **facts) for facts in pink]
-    settings = Settings(strength=1.0, learn="head", trust=0.3, steps=60)
+    settings = CorrectionSettings(strength=1.0, learn="head", trust=0.3, steps=60)
     found = fit_corrections(model, records, data, settings, open_photos=opener(tmp_path))
     assert found.met_before < 0.5 < found.met_after
 
@@ -266,7 +265,9 @@ def test_labels_are_learnt_too(model, data, photos, tmp_path):
 def test_an_irrelevant_region_loses_its_mass(model, data, photos, tmp_path):
     (facts,) = saved(tmp_path, photos["red"][:1])
     record = Correction("region", node=TREE.ids[0], region=(0.0, 0.0, 0.5, 1.0), **facts)
-    settings = Settings(strength=3.0, learn="all", steps=60, batch_size=40, learning_rate=1e-3)
+    settings = CorrectionSettings(
+        strength=3.0, learn="all", steps=60, batch_size=40, learning_rate=1e-3
+    )
     found = fit_corrections(model, [record], data, settings, open_photos=opener(tmp_path))
     with pytest.raises(NBDTError, match="an offset moves no map; learn a region with"):
         fit_corrections(model, [record], data, open_photos=opener(tmp_path))
@@ -282,7 +283,7 @@ def test_photographs_that_are_gone_or_others_are_reported(model, data, photos, t
         Correction("label", label="pink", image="cd" * 32, reference="no.png", note="a"),
         Correction("label", label="pink", image="ef" * 32),
     ]
-    settings = Settings(steps=1)
+    settings = CorrectionSettings(steps=1)
     found = fit_corrections(model, records, data, settings, open_photos=opener(tmp_path))
     assert found.applied == (records[0],)
     reasons = " ".join(item.reason for item in found.left_out)
@@ -297,14 +298,14 @@ def test_photographs_that_are_gone_or_others_are_reported(model, data, photos, t
 
 def test_settings_are_checked():
     with pytest.raises(NBDTError, match="strength and learning_rate above 0, trust from 0 to 1"):
-        Settings(strength=0)
+        CorrectionSettings(strength=0)
     for bad in ({"learning_rate": 0.0}, {"learning_rate": -1e-3}, {"strength": float("nan")}):
         with pytest.raises(NBDTError, match="learning_rate above 0"):
-            Settings(**bad)
+            CorrectionSettings(**bad)
     with pytest.raises(
         NBDTError, match="learn must be one of shift, head, all, got 'haed'.*'head'"
     ):
-        Settings(learn="haed")
+        CorrectionSettings(learn="haed")
 
 
 # ---- command ----
@@ -388,7 +389,11 @@ def test_a_small_folder_teaches_a_model_whose_recipe_held_out_more_than_it_has(t
     said = Correction("label", picture_hash(open_image(photo)), reference=str(photo), label="cat")
     write_corrections([said], tmp_path / "said.jsonl")
     found = correct(
-        bundled, tmp_path / "said.jsonl", tmp_path / "data", tmp_path / "out", Settings(steps=2)
+        bundled,
+        tmp_path / "said.jsonl",
+        tmp_path / "data",
+        tmp_path / "out",
+        CorrectionSettings(steps=2),
     )
     assert found.applied == (said,)
     assert (tmp_path / "out" / "model" / "config.json").is_file()

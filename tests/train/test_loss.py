@@ -14,7 +14,7 @@ from torch.autograd import gradcheck
 
 from nbdt import DecisionRules, Hierarchy, NBDTError, attach, flat
 from nbdt.train import TreeSupervisionLoss
-from nbdt.train.fit.schedules import SCHEDULES, weight_at
+from nbdt.train.loss import SCHEDULES, weight_at
 from tests import oracle
 
 TREES = {

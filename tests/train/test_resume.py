@@ -16,7 +16,7 @@ from PIL import Image
 
 from nbdt import NBDT, NBDTError
 from nbdt.train import train
-from nbdt.train.fit.checkpoints import SafeCheckpointIO, check_room, read_checkpoint
+from nbdt.train.fit.checkpoints import SafeCheckpointIO, check_space, read_checkpoint
 from nbdt.train.recipe import Recipe
 
 # All that could break a continuation at once: dropout, mixing, a moving average, accumulation,
@@ -167,7 +167,7 @@ class Stop(BaseException):
 @pytest.fixture
 def unfinished(photos, tmp_path, monkeypatch):
     """A run that ended after its first epoch."""
-    from nbdt.train.fit.checkpoints import SaveLast
+    from nbdt.train.fit.trainer import SaveLast
 
     def save_and_stop(self, trainer, module):
         self._save(trainer)
@@ -245,7 +245,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(photos, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "fdopen", lambda *given, **named: Full(real(*given, **named)))
-        with pytest.raises(NBDTError, match="the disk is full; the last one is whole.*--resume"):
+        with pytest.raises(NBDTError, match="the disk is full; the last one is complete.*--resume"):
             train(small(), photos, out)
     kept = read_checkpoint(out / "checkpoints" / "last.ckpt")
     assert kept["global_step"] == 4
@@ -263,12 +263,12 @@ def test_too_small_a_disk_and_folders_that_cannot_be_written_are_refused_first(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
-        check_room(tmp_path, 10**6)
+        check_space(tmp_path, 10**6)
         with pytest.raises(NBDTError, match="1.00 GB left.*44,000,000 weights may take 2.11 GB"):
-            check_room(tmp_path, 44_000_000)
+            check_space(tmp_path, 44_000_000)
     (tmp_path / "file").write_text("")
     with pytest.raises(NBDTError, match="file' cannot be written .*name another with --out"):
-        check_room(tmp_path / "file", 0)
+        check_space(tmp_path / "file", 0)
 
     def read_only(*arguments, **named):
         raise OSError(errno.EROFS, "Read-only file system")

@@ -17,9 +17,9 @@ from nbdt.train.data.class_order import ClassOrder, class_indices
 from nbdt.train.data.inspection import Scan
 from nbdt.train.data.splits import Split
 from nbdt.train.fit.network import make_network
-from nbdt.train.fit.optimisation import make_schedule
+from nbdt.train.fit.run import _classes
+from nbdt.train.fit.trainer import make_schedule
 from nbdt.train.recipe import Recipe, available, load_recipe, parse_recipe
-from nbdt.train.run import _classes
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 RECIPE = Recipe(
@@ -312,12 +312,12 @@ def test_weights_from_a_file_keep_all_but_a_classifier_of_other_classes(tmp_path
     source = create_timm("small_convnet", 10)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     recipe = dataclasses.replace(RECIPE, pretrained=True)
-    other = make_network(recipe, order(3), tmp_path / "w.safetensors")
-    assert other.network.fc.out_features == 3
-    assert torch.equal(other.network.stem[0].weight, source.stem[0].weight)
-    same = make_network(recipe, order(10), tmp_path / "w.safetensors")
-    assert torch.equal(same.network.fc.weight, source.fc.weight)
-    assert not same.knows_classes  # as many classes need not be the same ones
+    other, knows_classes = make_network(recipe, order(3), tmp_path / "w.safetensors")
+    assert other.fc.out_features == 3
+    assert torch.equal(other.stem[0].weight, source.stem[0].weight)
+    same, knows_classes = make_network(recipe, order(10), tmp_path / "w.safetensors")
+    assert torch.equal(same.fc.weight, source.fc.weight)
+    assert not knows_classes  # as many classes need not be the same ones
     wrong = dataclasses.replace(recipe, architecture="resnet18_32px")
     with pytest.raises(NBDTError, match="do not fit the network: missing"):
         make_network(wrong, order(10), tmp_path / "w.safetensors")
@@ -330,15 +330,17 @@ def test_a_saved_model_is_a_start_and_its_classes_are_put_in_order(tmp_path):
     source = NBDT.from_timm("small_convnet", tree, rule="marginal")
     source.save(tmp_path / "model")
     names = ("pink", "Sky blue", "red")
-    same = make_network(RECIPE, ClassOrder(names, (None,) * 3, "a test"), tmp_path / "model")
-    assert same.knows_classes
+    same, knows_classes = make_network(
+        RECIPE, ClassOrder(names, (None,) * 3, "a test"), tmp_path / "model"
+    )
+    assert knows_classes
     rows = [tree.classes.index(name) for name in ("pink", "sky_blue", "red")]
-    assert torch.equal(same.network.fc.weight, source.head.linear.weight[rows])
-    assert torch.equal(same.network.stem[0].weight, source.backbone.stem[0].weight)
-    other = make_network(RECIPE, order(3), tmp_path / "model")
-    assert not other.knows_classes
-    assert not torch.equal(other.network.fc.weight, source.head.linear.weight)
-    assert torch.equal(other.network.stem[0].weight, source.backbone.stem[0].weight)
+    assert torch.equal(same.fc.weight, source.head.linear.weight[rows])
+    assert torch.equal(same.stem[0].weight, source.backbone.stem[0].weight)
+    other, knows_classes = make_network(RECIPE, order(3), tmp_path / "model")
+    assert not knows_classes
+    assert not torch.equal(other.fc.weight, source.head.linear.weight)
+    assert torch.equal(other.stem[0].weight, source.backbone.stem[0].weight)
     wrong = dataclasses.replace(RECIPE, architecture="resnet18_32px")
     with pytest.raises(NBDTError, match="model' do not fit the network: missing"):
         make_network(wrong, order(3), tmp_path / "model")

@@ -17,29 +17,29 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..data.dataset import Images, Labelled, PlainBatches, normalise
-from ..fit.evaluate import flat_logits
-from .inputs import Told, encoded
+from ..data.dataset import Images, Labelled, normalise
+from ..fit.measure import FEATURE_BATCH, flat_logits, map_images
+from .examples import CorrectionBatch, Target, encode
 from .loss import CorrectionLoss, decision_divergence
-from .targets import Target
 
 RATES = {"shift": 2e-2, "head": 1e-3, "all": 1e-5}
+BATCHES = {"shift": 512, "head": 512, "all": 32}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How firmly corrections are taught and everything else is held.
+class CorrectionSettings:
+    """How strongly corrections are taught and everything else is held.
 
     Attributes:
         strength: weight of the corrections' mean loss beside the replayed images' divergence.
         learn: what may move. "shift": one offset for each child of the decisions that corrections
-            are about, no weight; what a few corrections can tell, since a model's mistakes say
-            which way it leans, but as examples of their class they are the oddest ones. "head": the
-            last layer. "all": the whole network; batch norms keep their statistics.
+            are about, and no weight. This is what a few corrections can support: a model's mistakes
+            show which way it leans, but they are unusual examples of their class. "head": the last
+            layer. "all": the whole network; batch norms keep their statistics.
         trust: how firmly the old model's answers are held, on replayed images, at the decisions
             that corrections are about; 1 is as firmly as everywhere else.
         steps: of the optimiser (Adam).
-        learning_rate: its own; by default 0.02, 1e-3 and 1e-5 for the three.
+        learning_rate: of the optimiser; by default 0.02, 1e-3 and 1e-5 for the three.
         batch_size: replayed images a step; by default 512, and 32 where the whole network learns.
         seed: of the order in which images are replayed.
     """
@@ -71,31 +71,44 @@ class Settings:
 
     @property
     def rate(self) -> float:
-        """The learning rate, the default one where none was given."""
+        """The learning rate, or its default."""
         return RATES[self.learn] if self.learning_rate is None else self.learning_rate
 
 
-def fit(
-    model: NBDT, corrections: Told, data: Images, settings: Settings, *, progress: Progress
+def fit_model(
+    model: NBDT,
+    batch: CorrectionBatch,
+    data: Images,
+    settings: CorrectionSettings,
+    *,
+    progress: Progress = no_progress,
 ) -> None:
-    """Move a model, in place, as `settings` say: its last layer on features computed once, or all."""
+    """Move a model, in place: its last layer on features computed once, or the whole network.
+
+    Args:
+        model: in evaluation mode.
+        batch: the corrections.
+        data: images to replay.
+        settings: how strongly.
+        progress: of the steps.
+    """
     if settings.learn == "all":
-        _fit_whole(model, corrections, data, settings, progress)
+        _fit_network(model, batch, data, settings, progress)
         return
-    replayed = _features(model, data)
-    linear = model.head.linear
-    fit_head(
-        linear, model.hierarchy, model.rule, corrections, replayed, settings, progress=progress
+    replayed = map_images(
+        model.features, data, model.preprocess, model.device, batch_size=FEATURE_BATCH
     )
+    linear = model.head.linear
+    fit_head(linear, model.hierarchy, model.rule, batch, replayed, settings, progress=progress)
 
 
 def fit_head(  # noqa: PLR0917
     linear: nn.Linear,
     hierarchy: Hierarchy,
     rule: str,
-    corrections: Told,
+    batch: CorrectionBatch,
     replayed: Tensor,
-    settings: Settings,
+    settings: CorrectionSettings,
     *,
     progress: Progress = no_progress,
 ) -> None:
@@ -105,30 +118,51 @@ def fit_head(  # noqa: PLR0917
         linear: the layer.
         hierarchy: of the model.
         rule: of the model.
-        corrections: what was said, with features.
+        batch: the corrections, with features.
         replayed: (count, features) of images to replay.
-        settings: how firmly.
-        progress: a progress bar.
+        settings: how strongly.
+        progress: of the steps.
     """
-    objective = _Objective(hierarchy, rule, corrections.targets, settings).to(replayed.device)
+    objective = _Objective(hierarchy, rule, batch.targets, settings).to(replayed.device)
     with torch.no_grad():
         old = linear(replayed)
-    moving: nn.Linear | _Shift = linear
+    moving: nn.Linear | _DecisionOffsets = linear
     if settings.learn == "shift":
-        moving = _Shift(linear, hierarchy, corrections.targets)
-    learnt = [value for value in moving.parameters() if value.requires_grad]
-    optimizer = torch.optim.Adam(learnt, settings.rate)
+        moving = _DecisionOffsets(linear, hierarchy, batch.targets)
+    trained = [value for value in moving.parameters() if value.requires_grad]
+    optimizer = torch.optim.Adam(trained, settings.rate)
     for index in _replays(len(replayed), settings, progress):
-        loss = objective(
-            moving, corrections, corrections.features, corrections.maps,
-            old[index], moving(replayed[index]),
-        )  # fmt: skip
-        _step(optimizer, loss)
-    if isinstance(moving, _Shift):
-        moving.settle()
+        new = moving(replayed[index])
+        _step(optimizer, objective(moving, batch, batch.features, batch.maps, old[index], new))
+    if isinstance(moving, _DecisionOffsets):
+        moving.add_to_bias()
 
 
-class _Shift(nn.Module):
+def _fit_network(
+    model: NBDT,
+    batch: CorrectionBatch,
+    data: Images,
+    settings: CorrectionSettings,
+    progress: Progress,
+) -> None:
+    device, linear = batch.inputs.device, model.head.linear
+    objective = _Objective(model.hierarchy, model.rule, batch.targets, settings).to(device)
+    old = flat_logits(model, data).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), settings.rate)
+    for index in _replays(len(old), settings, progress):
+        images = _inputs(model, data.pick(index.cpu())).to(device)
+        features, maps = encode(model, batch.inputs, batch.targets)
+        new = linear(model.features(images))
+        _step(optimizer, objective(linear, batch, features, maps, old[index], new))
+
+
+def _inputs(model: NBDT, data: Images) -> Tensor:
+    if isinstance(data, Labelled):
+        return normalise(data.images, model.preprocess.mean, model.preprocess.std)
+    return torch.stack([model.preprocess(data.open(index)) for index in range(len(data.labels))])
+
+
+class _DecisionOffsets(nn.Module):
     """A frozen linear layer, and an offset for each child of some decisions.
 
     An offset of all classes below a child moves its score by as much, and no decision below it.
@@ -146,7 +180,7 @@ class _Shift(nn.Module):
         for column, child in enumerate(children):
             below[hierarchy.classes_under(child), column] = 1
         self.frozen = copy.deepcopy(linear).requires_grad_(False)
-        self.target = [linear]  # in a list: not a part of this module
+        self.linear_in_list = [linear]  # in a list, so that it is not a part of this module
         self.register_buffer("below", below.to(linear.bias))
         self.offsets = nn.Parameter(self.below.new_zeros(len(children)))
 
@@ -158,61 +192,45 @@ class _Shift(nn.Module):
         return cast(Tensor, self.frozen(features)) + self.below @ self.offsets
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Put the offsets into the layer's bias."""
-        self.target[0].bias.add_(self.below @ self.offsets)
-
-
-def _fit_whole(
-    model: NBDT, corrections: Told, data: Images, settings: Settings, progress: Progress
-) -> None:
-    device = corrections.inputs.device
-    objective = _Objective(model.hierarchy, model.rule, corrections.targets, settings).to(device)
-    linear = model.head.linear
-    with torch.no_grad():
-        old = flat_logits(model, data).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), settings.rate)
-    for index in _replays(len(old), settings, progress):
-        images = _inputs(model, data.pick(index.cpu())).to(device)
-        features, maps = encoded(model, corrections.inputs, corrections.targets)
-        loss = objective(
-            linear, corrections, features, maps, old[index], linear(model.features(images))
-        )
-        _step(optimizer, loss)
+    def add_to_bias(self) -> None:
+        self.linear_in_list[0].bias.add_(self.below @ self.offsets)
 
 
 class _Objective(nn.Module):
-    """What both ways of fitting minimise."""
+    """The corrections' loss, and how far the decisions on replayed images moved."""
 
     trust: Tensor
 
     def __init__(
-        self, hierarchy: Hierarchy, rule: str, targets: Sequence[Target], settings: Settings
+        self,
+        hierarchy: Hierarchy,
+        rule: str,
+        targets: Sequence[Target],
+        settings: CorrectionSettings,
     ) -> None:
         super().__init__()
         self.corrections = CorrectionLoss(hierarchy, rule, targets)
         self.settings = settings
         about = {node for target in targets for node in target.nodes(hierarchy)}
-        tree = self.corrections.tree
-        parents = [hierarchy.parents[node] for node in tree.node_of_edge.tolist()]
-        trust = [settings.trust if parent in about else 1.0 for parent in parents]
+        edges = self.corrections.tree.node_of_edge.tolist()
+        trust = [settings.trust if hierarchy.parents[node] in about else 1.0 for node in edges]
         self.register_buffer("trust", torch.tensor(trust))
 
     def forward(  # noqa: PLR0917
-        self, linear: nn.Linear | _Shift, told: Told, features: Tensor, maps: Tensor | None,
-        old: Tensor, new: Tensor,
+        self, linear: nn.Linear | _DecisionOffsets, batch: CorrectionBatch, features: Tensor,
+        maps: Tensor | None, old: Tensor, new: Tensor,
     ) -> Tensor:  # fmt: skip
-        said = self.corrections(linear(features), maps, linear.weight, told.region)
+        loss = self.corrections(linear(features), maps, linear.weight, batch.region)
         tree, rule = self.corrections.tree, self.corrections.rule
         with full_precision(new):
             moved = decision_divergence(old.float(), new.float(), tree, rule, self.trust)
-        return cast(Tensor, self.settings.strength * said + moved)
+        return cast(Tensor, self.settings.strength * loss + moved)
 
 
-def _replays(count: int, settings: Settings, progress: Progress) -> Iterable[Tensor]:
-    """Which images each step replays: all of them in turn, in an order drawn from the seed."""
+def _replays(count: int, settings: CorrectionSettings, progress: Progress) -> Iterable[Tensor]:
+    """Yield the images that each step replays: all of them in turn, in an order from the seed."""
     generator = torch.Generator().manual_seed(settings.seed)
-    size = min(settings.batch_size or (32 if settings.learn == "all" else 512), count)
+    size = min(settings.batch_size or BATCHES[settings.learn], count)
     order = torch.randperm(count, generator=generator)
     for step in progress(range(settings.steps), settings.steps, "learning"):
         start = step * size % count
@@ -225,21 +243,3 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-
-
-def _features(model: NBDT, data: Images) -> Tensor:
-    """(count, features) of the images as they are used."""
-    device = model.device
-    mean, std = model.preprocess.mean, model.preprocess.std
-    with torch.no_grad():
-        parts = [
-            model.features(normalise(images.to(device), mean, std))
-            for images, _ in PlainBatches(data, 100, model.preprocess)
-        ]
-    return torch.cat(parts)
-
-
-def _inputs(model: NBDT, data: Images) -> Tensor:
-    if isinstance(data, Labelled):
-        return normalise(data.images, model.preprocess.mean, model.preprocess.std)
-    return torch.stack([model.preprocess(data.open(index)) for index in range(len(data.labels))])

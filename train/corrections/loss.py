@@ -1,4 +1,4 @@
-"""What corrections cost while they are not met, and what forgetting costs."""
+"""Losses of learning from corrections: of a correction that is not met, and of a decision that moved."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nbdt.decide.rules import decide, edge_scores, full_precision
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.index import TreeIndex
 
-from .targets import Target
+from .examples import Target
 
 
 class CorrectionLoss(nn.Module):
-    """The mean, over corrections, of what each says; one row of a batch is one correction.
+    """The mean loss of corrections; one row of a batch is one correction.
 
     - step: ``−log p(child | parent)`` in that one sibling group; the rest of the tree feels it only
       through the class logits that they share;
     - label: ``−log p(y)``, the sum along the path, and under `representative` the flat
       cross-entropy too, as in `TreeSupervisionLoss`;
-    - region: the share of the decision's map that lies in the region, ``Σ_region |m| / Σ |m|`` with
+    - region: the share of the decision's map inside the region, ``Σ_region |m| / Σ |m|`` with
       ``m`` the closed-form map of the decision's log-odds (`nbdt.decide.maps`). Right for the right reasons
-      (Ross et al., IJCAI 2017) penalises squared input gradients instead; the share has no scale,
-      so that it cannot be met by a less certain answer.
+      (Ross et al., IJCAI 2017) penalises squared input gradients instead. The share has no scale, so
+      a less certain answer cannot reduce it.
 
     Args:
         hierarchy: the model's.
@@ -57,15 +57,14 @@ class CorrectionLoss(nn.Module):
         weight: Tensor | None = None,
         region: Tensor | None = None,
     ) -> Tensor:
-        """Scalar loss.
+        """Return the scalar loss.
 
         Args:
             logits: (corrections, classes), flat.
             feature_maps: (corrections, features, height, width), those of region corrections the
                 last before the average pool; needed if there are any.
             weight: (classes, features), of the linear layer that follows the pool.
-            region: (corrections, height, width), the share of each position that lies in the
-                region.
+            region: (corrections, height, width), the share of each position inside the region.
         """
         return self.each(logits, feature_maps, weight, region).mean()
 
@@ -76,14 +75,14 @@ class CorrectionLoss(nn.Module):
         weight: Tensor | None = None,
         region: Tensor | None = None,
     ) -> Tensor:
-        """(corrections,) what each costs; arguments as in `forward`."""
+        """Return the loss of each correction, (corrections,); arguments as in `forward`."""
         with full_precision(logits):
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            found = logits.new_zeros(len(logits))
+            losses = logits.new_zeros(len(logits))
             log_probs = decide(edge_scores(logits, self.tree, self.rule), self.tree)
             steps = (self.kinds == 0).nonzero().flatten()
-            found = found.index_add(0, steps, -log_probs[self.edges[steps], steps])
-            found = self._add_labels(found, logits, log_probs)
+            losses = losses.index_add(0, steps, -log_probs[self.edges[steps], steps])
+            losses = self._add_labels(losses, logits, log_probs)
             regions = (self.kinds == 2).nonzero().flatten()
             if len(regions):
                 if feature_maps is None or weight is None or region is None:
@@ -92,19 +91,19 @@ class CorrectionLoss(nn.Module):
                     logits[regions], self.nodes[regions.cpu()].to(logits.device),
                     feature_maps[regions], weight, region[regions], self.tree, self.rule,
                 )  # fmt: skip
-                found = found.index_add(0, regions, shares.to(found.dtype))
-        return found
+                losses = losses.index_add(0, regions, shares.to(losses.dtype))
+        return losses
 
-    def _add_labels(self, found: Tensor, logits: Tensor, log_probs: Tensor) -> Tensor:
+    def _add_labels(self, losses: Tensor, logits: Tensor, log_probs: Tensor) -> Tensor:
         rows = (self.kinds == 1).nonzero().flatten()
         if not len(rows):
-            return found
+            return losses
         labels = self.labels[rows]
         paths = self.tree.path_sums(log_probs[:, rows]).t()
         costs = -paths.gather(1, labels[:, None]).squeeze(1)
         if self.rule == "representative":
             costs = costs + F.cross_entropy(logits[rows], labels, reduction="none")
-        return found.index_add(0, rows, costs)
+        return losses.index_add(0, rows, costs)
 
 
 def region_shares(  # noqa: PLR0917
@@ -116,14 +115,14 @@ def region_shares(  # noqa: PLR0917
     tree: TreeIndex,
     rule: str,
 ) -> Tensor:
-    """(batch,) share of the absolute mass of one decision's map inside a region, differentiable.
+    """Return the share of the absolute mass of one decision's map inside a region: (batch,).
 
     Args:
         logits: (batch, classes), float32 or wider.
         nodes: (batch,) the child whose log-odds among its siblings are mapped.
         feature_maps: (batch, features, height, width).
         weight: (classes, features).
-        region: (batch, height, width), the share of each position that lies in the region.
+        region: (batch, height, width), the share of each position inside the region.
     """
     coefficients = log_odds_coefficients(logits, nodes[:, None], tree, rule)
     mass = node_maps(feature_maps, weight, coefficients)[:, 0].abs()
@@ -133,10 +132,10 @@ def region_shares(  # noqa: PLR0917
 def decision_divergence(
     before: Tensor, after: Tensor, tree: TreeIndex, rule: str, trust: Tensor
 ) -> Tensor:
-    """How far decisions moved: ``Σ_n t_n · P_before(n) · KL(before_n ‖ after_n)``, batch mean.
+    """Return how far decisions moved: ``Σ_n t_n · P_before(n) · KL(before_n ‖ after_n)``, batch mean.
 
-    With ``t = 1`` everywhere this is the divergence of the leaf distributions (chain rule), so
-    that each decision can be held as firmly as it deserves. A tree has as many independent decisions
+    With ``t = 1`` everywhere this is the divergence of the leaf distributions (chain rule), and a
+    single decision can be held less firmly. A tree has as many independent decisions
     as the class logits have differences: where no decision moves, no flat answer does.
 
     Args:

@@ -1,41 +1,145 @@
-"""``nbdt train --corrections``: a model, what people said of it, and its data, to a better model."""
+"""Learning from corrections: fit a model to what people said of single decisions, and measure it."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
-from nbdt.correction import read_corrections, write_corrections
+from nbdt.correction import APPLIED, Correction, read_corrections, write_corrections
+from nbdt.decide.head import NBDTHead
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.files import check_new
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import Progress, no_progress
+from nbdt.progress import Progress, Say, no_progress, say_nothing
 
 from ..data.class_order import class_order
 from ..data.dataset import Images, hold_out, worker_count
 from ..data.inspection import inspect, scan
-from ..data.splits import TRAIN, VALIDATION, find_splits
-from ..fit.evaluate import accuracies, flat_logits
-from ..fit.model_card import model_card
+from ..data.splits import TEST, TRAIN, VALIDATION, find_splits
+from ..fit.measure import accuracies, flat_logits, model_card, round_and_measure
 from ..recipe import Recipe, parse_recipe, typed
-from .fit import Settings
-from .learn import CorrectionFit, fit_corrections
-from .photos import open_photographs
-from .targets import summary
+from .examples import (
+    CorrectionBatch,
+    LeftOut,
+    Opened,
+    Target,
+    chosen_child,
+    correction_batch,
+    find_targets,
+    open_photographs,
+    summary,
+    without_regions,
+)
+from .fit import CorrectionSettings, fit_model
+from .loss import CorrectionLoss
 
-Say = Callable[[str], None]
 SHARE = 0.1  # of each class, held out of collections smaller than the recipe expects
-APPLIED = "applied.jsonl"  # beside the model: the corrections that it learnt from
+DEFAULT = CorrectionSettings()
+OpenPhotos: TypeAlias = Callable[[Sequence[Target]], tuple[Opened, list[LeftOut]]]
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectionFit:
+    """The result of learning from corrections.
+
+    Attributes:
+        model: a new model; the one that was corrected does not change.
+        applied: the corrections that it learned from.
+        left_out: the others, and why.
+        loss_before, loss_after: the applied corrections' mean loss.
+        met_before, met_after: share of the applied step and label corrections that the hard path
+            follows; NaN if there are none.
+    """
+
+    model: NBDT
+    applied: tuple[Correction, ...]
+    left_out: tuple[LeftOut, ...]
+    loss_before: float
+    loss_after: float
+    met_before: float
+    met_after: float
+
+
+def fit_corrections(
+    model: NBDT,
+    corrections: Iterable[Correction],
+    data: Images,
+    settings: CorrectionSettings = DEFAULT,
+    *,
+    open_photos: OpenPhotos = open_photographs,
+    progress: Progress = no_progress,
+) -> CorrectionFit:
+    """Teach a model corrections of its decisions; hold its other answers where they were.
+
+    Each correction is a loss at the node it is about (`CorrectionLoss`). Images of `data` are
+    replayed at the same time, and every decision on them is held to the old model's
+    (`decision_divergence`): learning without forgetting (Li and Hoiem, ECCV 2016), decision by
+    decision. Their labels are not used: they may contain the very errors that are corrected.
+
+    Args:
+        model: does not change.
+        corrections: those that have no place in the model's tree, or whose photograph cannot be
+            found, are reported, not guessed.
+        data: images to replay, best those the model was trained on, at its size.
+        settings: how strongly.
+        open_photos: returns the photographs of some targets, and the targets without one.
+        progress: of the steps.
+
+    Raises:
+        NBDTError: no correction can be used, or there are no images to replay.
+    """
+    if not len(data.labels):
+        raise NBDTError(
+            "There are no images to replay, and without them the model would forget everything "
+            "else; name the data it was trained on."
+        )
+    targets, no_place = find_targets(corrections, model.hierarchy)
+    opened, no_photo = open_photos(targets)
+    opened, no_map = without_regions(model, opened, settings.learn)
+    left_out = (*no_place, *no_photo, *no_map)
+    if not opened:
+        raise NBDTError(f"None of the corrections can be used:\n{summary(left_out)}")
+    fitted = copy.deepcopy(model).eval()
+    batch = correction_batch(model, opened)
+    loss = CorrectionLoss(model.hierarchy, model.rule, batch.targets).to(batch.features.device)
+    loss_before, met_before = _score(loss, model.head, batch)
+    fit_model(fitted, batch, data, settings, progress=progress)
+    if settings.learn == "all":
+        batch = correction_batch(fitted, opened, batch.targets)
+    loss_after, met_after = _score(loss, fitted.head, batch)
+    applied = tuple(target.correction for target in batch.targets)
+    return CorrectionFit(fitted, applied, left_out, loss_before, loss_after, met_before, met_after)
+
+
+def _score(loss: CorrectionLoss, head: NBDTHead, batch: CorrectionBatch) -> tuple[float, float]:
+    """Return the mean loss of corrections, and the share of them that the hard path follows."""
+    with torch.no_grad():
+        logits = head.logits(batch.features)
+        value = float(loss(logits, batch.maps, head.linear.weight, batch.region))
+        log_probs = head.rules.log_probs(logits)
+        answers = head.rules.hard(logits).tolist()
+    met = []
+    for row, answer, target in zip(log_probs, answers, batch.targets, strict=True):
+        if target.correction.kind == "step":
+            met.append(chosen_child(row, head.hierarchy, target.node) == target.child)
+        elif target.correction.kind == "label":
+            met.append(answer == target.class_index)
+    return value, sum(met) / len(met) if met else math.nan
+
+
+# ---- from files to a saved model -----------------------------------------------------------------
 
 
 def correct(
@@ -43,33 +147,32 @@ def correct(
     corrections: str | os.PathLike[str],
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    settings: Settings,
+    settings: CorrectionSettings,
     *,
     command: str = "",
     progress: Progress = no_progress,
-    say: Say = lambda _text: None,
+    say: Say = say_nothing,
 ) -> CorrectionFit:
     """Teach a model the corrections of a file; write the new one to `out`/model.
 
-    `out`/applied.jsonl lists those that were learnt from, as they were given.
-
-    Images are replayed from the training split of `data`; on those held out from it, as when the
-    model was trained, it is measured before and after.
+    `out`/applied.jsonl lists the corrections that it learned from, as they were given. Images are
+    replayed from the training split of `data`. The model is measured, before and after, on images
+    held out from it as when the model was trained.
 
     Args:
-        model: stays as it is.
+        model: does not change.
         corrections: JSON lines (`nbdt.correction`). Relative references start at its folder or,
             where there is no such file, at the current one.
         data: the data that the model was trained on, or more of the kind.
         out: a folder without a model in it.
-        settings: how firmly.
+        settings: how strongly.
         command: for the model's card.
         progress: of the images while they are read, and of the steps.
         say: called with messages for people.
 
     Raises:
-        NBDTError: `out` has a model already, a file that holds no corrections, none of them can be
-            used, or data of other classes.
+        NBDTError: `out` has a model already, the file holds no corrections, none of them can be
+            used, or the data have other classes.
     """
     folder = Path(out) / "model"
     check_new(folder)
@@ -79,34 +182,36 @@ def correct(
     recipe = _recipe(model)
     replayed, held_out = _images(model, data, recipe, progress)
     opener = partial(open_photographs, root=Path(corrections).parent)
-    found = fit_corrections(
+    fitted = fit_corrections(
         model, records, replayed, settings, open_photos=opener, progress=progress
     )
-    if found.left_out:
-        say(f"{len(found.left_out):,} corrections are left out:\n{summary(found.left_out)}")
-    _round(found.model)
-    facts = _measured(model, found.model, held_out, worker_count(recipe))
-    found.model.provenance |= {
+    if fitted.left_out:
+        say(f"{len(fitted.left_out):,} corrections are left out:\n{summary(fitted.left_out)}")
+    workers, new = worker_count(recipe), fitted.model
+    logits = flat_logits(model.eval(), held_out, workers)
+    before = accuracies(model, logits, held_out.labels)
+    after = round_and_measure(new, held_out, workers)
+    new.provenance |= {
         "command": command,
         "corrected": {
             "model": model_hash(model),
             "corrections_sha256": hashlib.sha256(Path(corrections).read_bytes()).hexdigest(),
-            "applied": len(found.applied),
-            "left_out": len(found.left_out),
+            "applied": len(fitted.applied),
+            "left_out": len(fitted.left_out),
             "settings": dataclasses.asdict(settings),
-            "accuracy": facts,
+            "accuracy": {"before": before, "after": after},
         },
+        "accuracy": {"held_out": after},
     }
-    found.model.provenance["accuracy"] = {"held_out": facts["after"]}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_corrections(found.applied, folder.parent / APPLIED, append=False)
-    found.model.save(folder, dtype=torch.float16, card=model_card(found.model))
-    return found
+    write_corrections(fitted.applied, folder.parent / APPLIED, append=False)
+    new.save(folder, dtype=torch.float16, card=model_card(new))
+    return fitted
 
 
-def settings_from(overrides: Sequence[str]) -> Settings:
-    """`Settings` from ``key=value`` texts. Raises NBDTError for unknown keys or values."""
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(Settings)}
+def settings_from(overrides: Sequence[str]) -> CorrectionSettings:
+    """Return settings from ``key=value`` texts. Raises NBDTError for unknown keys or values."""
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(CorrectionSettings)}
     values: dict[str, Any] = {}
     for override in overrides:
         key, sign, text = override.partition("=")
@@ -118,59 +223,39 @@ def settings_from(overrides: Sequence[str]) -> Settings:
                 f"{nearest(key, kinds)}"
             )
         values[key] = typed(key, text, kinds[key].removesuffix(" | None"))
-    return Settings(**values)
+    return CorrectionSettings(**values)
 
 
 def _recipe(model: NBDT) -> Recipe:
-    """How the model's data is read: as when it was trained, else by its size."""
+    """Return how the model's data is read: as when it was trained, else by its size."""
     size = model.preprocess.size
-    known = model.provenance.get("recipe")
-    base = parse_recipe(known) if isinstance(known, Mapping) else None
-    if base is None:
-        augment = "shift" if size <= 64 else "crop"
-        base = Recipe(model.architecture, size, augment=augment)
-    return dataclasses.replace(base, image_size=size)
+    recorded = model.provenance.get("recipe")
+    if isinstance(recorded, Mapping):
+        recipe = parse_recipe(recorded)
+    else:
+        recipe = Recipe(model.architecture, size, augment="shift" if size <= 64 else "crop")
+    return dataclasses.replace(recipe, image_size=size)
 
 
 def _images(
     model: NBDT, data: str | os.PathLike[str], recipe: Recipe, progress: Progress
 ) -> tuple[Images, Images]:
-    """Training and held-out images, divided as when the model was trained.
+    """Return training and held-out images, divided as when the model was trained.
 
-    Of a smaller collection than that, which would not be left enough, a share is held out.
+    If the recipe would leave too few images of a class, a share is held out instead.
     """
     splits = find_splits(data, recipe)
-    wanted = {name: splits[name] for name in (TRAIN, VALIDATION) if name in splits}
-    scans = {name: scan(split, recipe, progress) for name, split in wanted.items()}
+    scans = {
+        name: scan(splits[name], recipe, progress) for name in (TRAIN, VALIDATION) if name in splits
+    }
     order = class_order((), model.hierarchy.classes, model.hierarchy)
     fewest = min(Counter(scans[TRAIN].labels).values(), default=0)
     if recipe.held_out >= 1 and fewest < 2 * recipe.held_out:
         recipe = dataclasses.replace(recipe, held_out=SHARE)
     _, images = inspect(scans, recipe, order)
     train = images[TRAIN]
-    if "test" not in splits:
+    if TEST not in splits:
         train, _ = hold_out(train, recipe.held_out_test, recipe.seed + 1)
     if VALIDATION in images:
         return train, images[VALIDATION]
     return hold_out(train, recipe.held_out, recipe.seed)
-
-
-def _round(model: NBDT) -> None:
-    """The stored weights are rounded to half precision: round before measuring, not after."""
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.ndim > 1:
-                value.copy_(value.half())
-
-
-def _measured(
-    before: NBDT, after: NBDT, held_out: Images, workers: int
-) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    logits: Tensor = torch.empty(0)
-    for name, model in (("before", before), ("after", after)):
-        logits = flat_logits(model.eval(), held_out, workers=workers)
-        found[name] = accuracies(model, logits, held_out.labels)
-    kind = torch.int16 if after.hierarchy.num_classes < 2**15 else torch.int32
-    after.reference = {"logits": logits.half(), "labels": held_out.labels.to(kind)}
-    return found

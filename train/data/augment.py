@@ -1,4 +1,4 @@
-"""Random views of one image, drawn from the seed, the epoch and the image's index alone."""
+"""Random views of images, drawn from the seed, the epoch and the index of image or batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -120,3 +121,35 @@ def _auto_augment(recipe: Recipe, mean: list[int]) -> Any:
             f"auto_augment = {recipe.auto_augment!r} is not as timm writes it ({error}), as in "
             "'rand-m9-mstd0.5', 'augmix-m5-w4' or 'original'."
         ) from None
+
+
+# ---- whole batches -------------------------------------------------------------------------------
+
+
+def shrink(images: Tensor, side: int) -> Tensor:
+    """Return images resized to `side` pixels; 0 leaves them as they are."""
+    if not side:
+        return images
+    return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+
+
+def add_noise(images: Tensor, most: float) -> Tensor:
+    """Return images with Gaussian noise, its standard deviation drawn from 0 to `most` for each."""
+    if not most:
+        return images
+    values = images.float()
+    strength = most * torch.rand(len(values), 1, 1, 1, device=values.device)
+    return values + strength * torch.randn_like(values)
+
+
+def mix_pairs(
+    inputs: Tensor, target: Tensor, recipe: Recipe, classes: int
+) -> tuple[Tensor, Tensor]:
+    """Mix pairs of images and their targets with timm's mixup or cutmix, if the recipe asks for it."""
+    if not (recipe.mixup_alpha or recipe.cutmix_alpha):
+        return inputs, target
+    from timm.data import Mixup
+
+    even = len(inputs) - len(inputs) % 2
+    mix = Mixup(recipe.mixup_alpha, recipe.cutmix_alpha, label_smoothing=0, num_classes=classes)
+    return cast("tuple[Tensor, Tensor]", mix(inputs[:even], target[:even]))

@@ -1,28 +1,24 @@
-"""Checkpoints that a killed run continues from: no pickle, written aside, renamed when whole.
+"""The folder of a training run: its checkpoints, its record and its log.
 
-A checkpoint is one safetensors file: the tensors by number, and in its metadata the JSON of
-everything else, where a tensor's place holds its number.
+A checkpoint is one safetensors file without pickle: tensors by number, and in the metadata the JSON
+of everything else, where the number of a tensor takes its place. It replaces the last one only when
+it is complete, so a killed run continues from the last one.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nbdt.torchvision_cpu import import_torchvision
-
-import_torchvision()  # Lightning imports it
-
-# ruff: noqa: E402
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -34,18 +30,24 @@ from nbdt.files import write_atomic
 FORMAT = "nbdt-checkpoint"
 VERSION = "1"
 FOLDER, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
-ASK_EVERY = 20  # batches
 COPIES = 4  # of the weights: they themselves, two moments of the optimiser, a moving average
 Packed: TypeAlias = Any
+Row: TypeAlias = dict[str, float]
+COLUMNS = ("epoch", "steps", "train_loss", "flat", "soft", "hard", "minutes")
+# These keys may change when a run is resumed: none of them changes the weights.
+# (How many devices share a batch changes only how sums are rounded.)
+FREE = (
+    "workers", "save_every_minutes", "save_every_steps", "check_images", "devices", "nodes", "strategy",
+)  # fmt: skip
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """How Lightning's checkpoints reach the disk here."""
+    """Reads and writes Lightning's checkpoints as safetensors files."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; the file that was there stays until the new one is whole.
+        """Write a checkpoint; the old file stays until the new one is complete.
 
         Raises:
             NBDTError: the disk is full or cannot be written.
@@ -59,7 +61,13 @@ class SafeCheckpointIO(CheckpointIO):
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, save(tensors, metadata))
         except OSError as error:
-            raise NBDTError(_cannot_save(target, error)) from error
+            last = "the last one is complete" if target.exists() else "there is none yet"
+            full = error.errno == errno.ENOSPC
+            reason = "the disk is full" if full else error.strerror or str(error)
+            raise NBDTError(
+                f"The checkpoint {str(target)!r} could not be written: {reason}; {last}. Free some "
+                "space, then run the same command with --resume."
+            ) from error
 
     def load_checkpoint(
         self,
@@ -67,28 +75,27 @@ class SafeCheckpointIO(CheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read it again.
-
-        Raises:
-            NBDTError: it is damaged, or something else.
-        """
+        """Read a checkpoint; raises as `read_checkpoint`."""
         return read_checkpoint(path)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Delete one."""
+        """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors on the CPU. Raises NBDTError if it is damaged."""
+    """Return the content of a checkpoint, its tensors on the CPU.
+
+    Raises:
+        NBDTError: the file is damaged or no checkpoint.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
                 raise ValueError(f"not a checkpoint of version {VERSION}")
-            content = json.loads(metadata["content"])
-            found: dict[str, Any] = _unpack(content, file)
-            return found
+            checkpoint: dict[str, Any] = _unpack(json.loads(metadata["content"]), file)
+            return checkpoint
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise NBDTError(
             f"The checkpoint {os.fspath(path)!r} cannot be read ({error}). Delete it to train from "
@@ -135,130 +142,162 @@ def _unpack(value: Packed, file: Any) -> Any:
     return {"list": list, "tuple": tuple}[kind](_unpack(item, file) for item in items)
 
 
-# ---- when ---------------------------------------------------------------------------------------
+# ---- the folder ----------------------------------------------------------------------------------
 
 
-class SaveLast(Checkpoint):
-    """Saves after every epoch, and every so many minutes or steps within one.
+class RunFolder:
+    """The files of one training run.
 
     Args:
-        path: the file, replaced each time.
-        minutes: between saves within an epoch; 0 for none by time.
-        steps: of the optimiser between saves within an epoch; 0 for none by steps.
+        root: the folder.
     """
 
-    def __init__(self, path: Path, minutes: float, steps: int) -> None:
-        super().__init__()
-        self.path, self.minutes, self.steps = path, minutes, steps
-        self._saved = time.monotonic()
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = root / "model"
+        self.last = root / FOLDER / LAST
+        self.best = root / FOLDER / BEST
+        self.record = root / "run.json"
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save, if it is time and no gradient is half accumulated."""
-        done = batch_idx + 1
-        if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+    def begin(self, *, resume: bool) -> bool:
+        """Make the folder; return whether it holds a finished model already.
+
+        Raises:
+            NBDTError: it holds a run that is not to be resumed, or it cannot be written.
+        """
+        if self.model.exists():
+            if resume:
+                return True
+            raise NBDTError(
+                f"{os.fspath(self.root)!r} holds a finished model already; name another --out."
+            )
+        if not resume and (self.last.exists() or self.record.exists()):
+            raise NBDTError(
+                f"{os.fspath(self.root)!r} holds an unfinished run. Continue it: the same command "
+                "with --resume. Or start another: name another --out, or delete that folder."
+            )
+        check_space(self.root, 0)
+        self._remove_leftovers()
+        return False
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Record what a new run depends on; check that a resumed run still depends on the same.
+
+        Raises:
+            NBDTError: the recipe, the data or the hierarchy differs from that at the start.
+        """
+        if not self.last.exists():
+            write_atomic(self.record, json.dumps(facts, indent=1) + "\n")
             return
-        by_step = self.steps and trainer.global_step % self.steps == 0
-        by_time = self.minutes and time.monotonic() - self._saved >= 60 * self.minutes
-        if trainer.world_size > 1 and self.minutes:
-            # Ranks save together, so the first one's clock counts; asking takes time, too.
-            by_time = done % ASK_EVERY == 0 and trainer.strategy.broadcast(by_time)
-        if by_step or by_time:
-            self._save(trainer)
+        try:
+            before = json.loads(self.record.read_text(encoding="utf-8"))
+            changes = _changes(before, json.loads(json.dumps(facts)))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise NBDTError(
+                f"{str(self.record)!r} cannot be read ({error}), so this run cannot be compared "
+                "with the one that was started. Name another --out."
+            ) from None
+        if changes:
+            raise NBDTError(
+                f"The run in {str(self.root)!r} was started with {'; '.join(changes)}. Resume it "
+                "as it was started, or name another --out."
+            )
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch, its validation included."""
-        self._save(trainer)
+    def log(self, rows: Sequence[Row]) -> None:
+        """Write the epochs so far to epochs.csv."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: round(row[key], 6) for key in COLUMNS if key in row})
+        write_atomic(self.root / "epochs.csv", text.getvalue())
 
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path, weights_only=False)
-        self._saved = time.monotonic()
+    def _remove_leftovers(self) -> None:
+        """Delete the partial files of a killed process."""
+        for pattern in (f"{FOLDER}/.*.ckpt.*", ".run.json.*", ".probe*"):
+            for path in self.root.glob(pattern):
+                path.unlink(missing_ok=True)
+        for path in self.root.glob(".model.*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-class KeepBest(Checkpoint):
-    """Keeps the epoch with the best soft answers on held-out images; stops when none is better.
+class EpochLog:
+    """The figures of a run's epochs, its clock, and the mean loss of the epoch under way."""
 
-    Epochs before the tree stands do not count.
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.loss_sum, self.loss_count = torch.zeros(()), 0
+        self._seconds = 0.0  # before a resume
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Measure time from here on."""
+        self._since = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds of training, including those before a resume."""
+        return self._seconds + time.monotonic() - self._since
+
+    def add_loss(self, loss: Tensor) -> None:
+        """Add the loss of one batch."""
+        self.loss_sum, self.loss_count = self.loss_sum + loss.detach().cpu(), self.loss_count + 1
+
+    def mean_loss(self) -> Tensor:
+        """Return the mean loss of the epoch's batches so far."""
+        return self.loss_sum / self.loss_count
+
+    def add_row(self, row: Row) -> None:
+        """Add an epoch's figures and the minutes so far; begin the next epoch's mean loss."""
+        self.rows.append({**row, "minutes": round(self.seconds() / 60, 2)})
+        self.loss_sum, self.loss_count = torch.zeros(()), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a checkpoint holds."""
+        loss = [float(self.loss_sum), self.loss_count]
+        return {"history": self.rows, "loss": loss, "seconds": self.seconds()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        self.rows = list(state["history"])
+        self.loss_sum, self.loss_count = torch.tensor(state["loss"][0]), state["loss"][1]
+        self._seconds = state["seconds"]
+        self.start_clock()
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = before["recipe"], now["recipe"]
+    keys = [key for key in new if key in old and key not in FREE and old[key] != new[key]]
+    changes = [f"{key} = {old.get(key)!r}, not {new[key]!r}" for key in keys]
+    for key, what in (("data_sha256", "other data"), ("hierarchy", "another hierarchy")):
+        if before.get(key) != now.get(key):
+            changes.append(what)
+    return changes
+
+
+def check_space(folder: Path, weights: int) -> None:
+    """Make an output folder; refuse one that cannot be written or has no space for checkpoints.
 
     Args:
-        path: the best epoch's checkpoint.
-        patience: epochs without a better one before training stops.
-    """
-
-    def __init__(self, path: Path, patience: int) -> None:
-        super().__init__()
-        self.path, self.patience = path, patience
-        self.best, self.waited = -1.0, 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that had stopped, and is only to be finished, stops again."""
-        trainer.should_stop = self.waited >= self.patience
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the epoch."""
-        value = trainer.callback_metrics.get("soft_accuracy")
-        if value is None:
-            return
-        self.waited += 1
-        if float(value) > self.best:
-            self.best, self.waited = float(value), 0
-            trainer.save_checkpoint(self.path, weights_only=True)
-        trainer.should_stop = self.waited >= self.patience
-
-    def state_dict(self) -> dict[str, float]:
-        """What a resumed run has to know."""
-        return {"best": self.best, "waited": self.waited}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from there."""
-        self.best, self.waited = state_dict["best"], int(state_dict["waited"])
-
-
-# ---- room ---------------------------------------------------------------------------------------
-
-
-def check_room(out: Path, weights: int) -> None:
-    """Refuse an output folder that cannot be written, or a disk too small for checkpoints.
-
-    Args:
-        out: the folder, which is made.
-        weights: how many the network has.
+        folder: the output folder.
+        weights: number of weights of the network.
 
     Raises:
         NBDTError: with the space needed and found.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / ".probe", b"can this folder be written?")
-        (out / ".probe").unlink()
-        free = shutil.disk_usage(out).free
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / ".probe", b"can this folder be written?")
+        (folder / ".probe").unlink()
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise NBDTError(
-            f"The output folder {str(out)!r} cannot be written ({error.strerror or error}); name "
+            f"The output folder {str(folder)!r} cannot be written ({error.strerror or error}); name "
             "another with --out, or change its permissions."
         ) from error
-    # An old checkpoint stays until the new one is whole; with the best epoch's that makes three.
+    # An old checkpoint stays until the new one is complete; with the best epoch's that makes three.
     needed = 3 * COPIES * 4 * weights
     if free < needed:
         raise NBDTError(
-            f"The disk of {str(out)!r} has {free / 1e9:,.2f} GB left, and the checkpoints of "
+            f"The disk of {str(folder)!r} has {free / 1e9:,.2f} GB left, and the checkpoints of "
             f"{weights:,} weights may take {needed / 1e9:,.2f} GB; free some, or name another --out."
         )
-
-
-def remove_leftovers(out: Path) -> None:
-    """Delete what a killed process left half written."""
-    for path in [*out.glob(f"{FOLDER}/.*.ckpt.*"), *out.glob(".run.json.*"), *out.glob(".probe*")]:
-        path.unlink(missing_ok=True)
-    for path in out.glob(".model.*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _cannot_save(path: Path, error: OSError) -> str:
-    kept = "the last one is whole" if path.exists() else "there is none yet"
-    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return (
-        f"The checkpoint {str(path)!r} could not be written: {what}; {kept}. Make room, then run "
-        "the same command with --resume."
-    )

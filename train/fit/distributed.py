@@ -10,18 +10,13 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
-from nbdt.torchvision_cpu import import_torchvision
-
-import_torchvision()  # Lightning imports it
-
-# ruff: noqa: E402
 import torch
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from timm.layers import convert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
 
@@ -158,3 +153,8 @@ def unshard(network: nn.Module) -> dict[str, Any]:
         network, options=StateDictOptions(full_state_dict=True)
     )
     return {name: value.cpu() for name, value in state.items()}
+
+
+def full_tensor(value: Tensor) -> Tensor:
+    """Return a weight as one tensor, also if it is divided among ranks."""
+    return cast(Tensor, cast(Any, value).full_tensor()) if hasattr(value, "full_tensor") else value

@@ -1,9 +1,9 @@
-"""The network that is trained: fresh, or with weights that already know something."""
+"""The network that is trained: with random, pretrained or saved weights."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +23,12 @@ from ..recipe import Recipe
 WHITENING_IMAGES = 5000
 
 
-class Start(NamedTuple):
-    """A network, and whether its classifier was trained for the very classes of this run."""
-
-    network: nn.Module
-    knows_classes: bool
-
-
 def make_network(
     recipe: Recipe, order: ClassOrder, weights: str | os.PathLike[str] | None = None
-) -> Start:
-    """The recipe's network with an output a class.
+) -> tuple[nn.Module, bool]:
+    """Return the recipe's network with one output a class, and whether it knows these classes.
+
+    It knows them if its classifier was trained for the very classes of this run.
 
     Args:
         recipe: architecture, and whether it starts from pretrained weights.
@@ -56,7 +51,7 @@ def make_network(
         knows_classes = _same_classes(network, trained_for, order)
         if not knows_classes:
             cast(Any, network).reset_classifier(count)
-            _calm(network)
+            _reset_small(network)
     else:
         network, knows_classes = create_timm(recipe.architecture, count), False
     if not isinstance(cast(Any, network).get_classifier(), nn.Linear):
@@ -64,20 +59,20 @@ def make_network(
             f"The classifier of {recipe.architecture!r} is not one linear layer, so no tree can be "
             "made from it; choose another architecture."
         )
-    return Start(network, knows_classes)
+    return network, knows_classes
 
 
 def _load(network: nn.Module, weights: str | os.PathLike[str], order: ClassOrder) -> bool:
-    """Fill the network; whether its classifier now is one of these very classes."""
+    """Load the weights; return whether the classifier is now one of the run's classes."""
     name = str(cast(Any, network).pretrained_cfg["classifier"])
     saved = os.path.isdir(weights)
     state = _saved_model(weights, name, order) if saved else read_weights(weights)
     rows = state.get(f"{name}.weight", torch.empty(0)).shape[0]
     knows_size = rows == len(order.names)
     if not knows_size:
-        kept = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
-        own = network.state_dict().items()
-        state = kept | {key: value for key, value in own if key.startswith(f"{name}.")}
+        rest = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
+        fresh = network.state_dict().items()
+        state = rest | {key: value for key, value in fresh if key.startswith(f"{name}.")}
     problem = mismatch(network, state)
     if problem:
         raise NBDTError(
@@ -86,34 +81,34 @@ def _load(network: nn.Module, weights: str | os.PathLike[str], order: ClassOrder
         )
     network.load_state_dict(state)
     if not knows_size:
-        _calm(network)
+        _reset_small(network)
     return knows_size and (saved or _same_classes(network, rows, order))
 
 
 def _saved_model(
     folder: str | os.PathLike[str], classifier: str, order: ClassOrder
 ) -> dict[str, Tensor]:
-    """The network's tensors in a saved model; its classifier only if it is of these classes."""
+    """Return the tensors of a saved model; the classifier's only if it has the run's classes."""
     model = NBDT.load(folder)
     places = {normalised_name(name): row for row, name in enumerate(model.hierarchy.classes)}
-    wanted = [normalised_name(name) for name in order.names]
+    names = [normalised_name(name) for name in order.names]
     state: dict[str, Tensor] = dict(model.backbone.state_dict())
-    if sorted(wanted) == sorted(places):
-        rows = [places[name] for name in wanted]
+    if sorted(names) == sorted(places):
+        rows = [places[name] for name in names]
         linear = model.head.linear.state_dict()
         state |= {f"{classifier}.{key}": value[rows] for key, value in linear.items()}
     return state
 
 
-def _calm(network: nn.Module) -> None:
-    """Start a new classifier small: some of timm's start so wide that it drowns the features."""
+def _reset_small(network: nn.Module) -> None:
+    """Start a new classifier with small weights: some of timm's are so large that training stalls."""
     classifier = cast(Any, network).get_classifier()
     if isinstance(classifier, nn.Linear):
         classifier.reset_parameters()
 
 
 def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bool:
-    """Whether what timm says of the outputs' classes agrees with `order`, one by one."""
+    """Return whether the classes that timm names for the outputs are those of `order`, one by one."""
     if trained_for != len(order.names):
         return False
     labels = class_labels(trained_for, cast(Any, network).pretrained_cfg)
@@ -127,7 +122,11 @@ def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bo
 def whiten(
     network: nn.Module, data: Labelled | Streamed, preprocessing: Preprocessing, floor: float
 ) -> None:
-    """Start the stem from the first training images' patches. Raises NBDTError if it cannot."""
+    """Start the stem from the patches of the first training images.
+
+    Raises:
+        NBDTError: the network has no such stem, or the images are not in memory.
+    """
     if not hasattr(network, "whiten"):
         raise NBDTError("The recipe sets whiten, which only small_convnet can do.")
     if isinstance(data, Streamed):

@@ -9,12 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from nbdt.progress import Progress, no_progress
-from nbdt.torchvision_cpu import import_torchvision
-
-import_torchvision()  # Lightning imports it
-
-# ruff: noqa: E402
 import lightning
 import torch
 from torch import nn
@@ -24,30 +18,30 @@ from nbdt.hierarchies.induced import check_known_words
 from nbdt.hierarchies.wordnet.concepts import class_synsets
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
+from nbdt.progress import Progress, Say, no_progress, say_nothing
 from nbdt.tree.hierarchy import Hierarchy
 
-from .data.class_order import ClassOrder, class_order
-from .data.dataset import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
-from .data.inspection import Scan, inspect, scan
-from .data.splits import TEST, TRAIN, VALIDATION, find_splits
-from .fit.calibration import calibrate
-from .fit.checkpoints import check_room, read_checkpoint
-from .fit.distributed import global_rank, raise_if_lost
-from .fit.evaluate import accuracies, features, flat_logits
-from .fit.model_card import model_card
-from .fit.module import Row, TreeSupervised
-from .fit.network import Start, make_network, whiten
-from .fit.run_folder import RunFolder
-from .fit.trainer import make_trainer
-from .recipe import Recipe
+from ..data.class_order import ClassOrder, class_order
+from ..data.dataset import Images, Labelled, PlainBatches, hold_out, training_batches, worker_count
+from ..data.inspection import Scan, inspect, scan
+from ..data.splits import TEST, TRAIN, VALIDATION, find_splits
+from ..recipe import Recipe
+from .checkpoints import Row, RunFolder, check_space, read_checkpoint
+from .distributed import global_rank, raise_if_lost
+from .measure import (
+    accuracies,
+    calibrate,
+    flat_logits,
+    model_card,
+    pooled_features,
+    round_and_measure,
+)
+from .module import TreeSupervised
+from .network import make_network, whiten
+from .trainer import make_trainer
 
 WORDNET = "wordnet"
-Say: TypeAlias = Callable[[str], None]
 Report: TypeAlias = Callable[[list[Row]], None]
-
-
-def print_nothing(_text: str) -> None:
-    """Keep quiet."""
 
 
 def train(
@@ -61,19 +55,19 @@ def train(
     command: str = "",
     progress: Progress = no_progress,
     report: Report | None = None,
-    say: Say = print_nothing,
+    say: Say = say_nothing,
 ) -> NBDT:
     """Train by `recipe` on `data`; write checkpoints, log and the finished model to `out`.
 
-    Choices are made on held-out training images, whose logits become the model's reference set;
-    the test split is looked at once, at the end.
+    Choices are made on held-out training images, whose logits become the model's reference set. The
+    test split is used once, at the end.
 
     Args:
         recipe: all settings.
-        data: what `nbdt.train.data.splits.find_splits` understands.
+        data: a folder or file that `nbdt.train.data.splits.find_splits` understands.
         out: a folder; it is made.
-        hierarchy: a tree whose classes are the data's, or "wordnet" for the one over their names;
-            without it a tree is induced.
+        hierarchy: a hierarchy of the data's classes, or "wordnet" for the one over their names;
+            without it a hierarchy is induced.
         weights: a local file or a saved model to start from, instead of the hub.
         resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
         command: for the model's card.
@@ -85,37 +79,39 @@ def train(
         The finished model, as saved to `out`/model.
 
     Raises:
-        NBDTError: a run in `out` already that is not to be resumed, data that cannot be trained
-            on, a folder or disk that cannot take the checkpoints, or a recipe that does not fit.
+        NBDTError: `out` holds a run that is not to be resumed, the data cannot be trained on, the
+            folder or disk cannot take the checkpoints, or the recipe does not fit.
     """
-    folder, first = RunFolder(Path(out)), global_rank() == 0
-    say, report = (say, report) if first else (print_nothing, None)
-    if folder.begin(resume=resume) if first else folder.model.exists():
+    folder, is_first = RunFolder(Path(out)), global_rank() == 0
+    say, report = (say, report) if is_first else (say_nothing, None)
+    if folder.begin(resume=resume) if is_first else folder.model.exists():
         say(f"{folder.model} is finished already.")
         return NBDT.load(folder.model)
     lightning.seed_everything(recipe.seed, verbose=False)
-    scans = {name: scan(part, recipe, progress) for name, part in find_splits(data, recipe).items()}
-    order, tree = _classes(scans, recipe, hierarchy)
+    splits = find_splits(data, recipe)
+    scans = {name: scan(split, recipe, progress) for name, split in splits.items()}
+    order, hierarchy = _classes(scans, recipe, hierarchy)
     order, images = inspect(scans, recipe, order)
     images = _held_out(images, recipe)
     _announce(say, scans, images, order)
 
     network, knows_classes = make_network(recipe, order, weights)
-    if first:
-        check_room(folder.root, sum(value.numel() for value in network.parameters()))
+    if is_first:
+        check_space(folder.root, sum(value.numel() for value in network.parameters()))
     preprocessing = _preprocessing(network, recipe)
     if recipe.whiten and weights is None:
         whiten(network, images[TRAIN], preprocessing, recipe.whiten)
-    facts = _facts(recipe, images[TRAIN], tree, command)
-    if first:
+    facts = _facts(recipe, images[TRAIN], hierarchy, command)
+    if is_first:
         folder.check_same(facts)
 
-    start = Start(network, knows_classes)
-    module = _module(start, recipe, preprocessing, order, tree, data=images[TRAIN])
+    module = _module(network, recipe, preprocessing, order, hierarchy, data=images[TRAIN])
+    if hierarchy is None and knows_classes:
+        module.induce_hierarchy()
     module.report = _reporter(folder, report)
     minutes = _fit(module, images, folder, say)
     model = module.finished()
-    if not first:
+    if not is_first:
         return model
     _measure(model, images, recipe)
     counts = {"minutes": round(minutes, 1), "training_images": len(images[TRAIN].labels)}
@@ -124,36 +120,38 @@ def train(
     return model
 
 
-# ---- data ---------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 
 def _classes(
     scans: dict[str, Scan], recipe: Recipe, hierarchy: Hierarchy | str | None
 ) -> tuple[ClassOrder, Hierarchy | None]:
-    """The class order, and the tree if there is one already."""
+    """Return the class order, and the hierarchy unless it is to be induced."""
     if isinstance(hierarchy, Hierarchy):
         return class_order((), recipe.classes, hierarchy), hierarchy
     order = class_order(scans[TRAIN].classes, recipe.classes)
     if hierarchy != WORDNET:
-        if recipe.semantics > 0:  # said now, not in the middle of the run
+        if recipe.semantics > 0:  # fail here, not in the middle of the run
             check_known_words(order.names, class_synsets(order.names, order.known_wnids))
         return order, None
     from nbdt.hierarchies.wordnet.tree import from_wnids, from_wordnet
 
-    known = [wnid for wnid in order.wnids if wnid]
-    everyone = len(known) == len(order.names)
-    tree = from_wnids(known, order.names) if everyone else from_wordnet(order.names)
-    return class_order((), order.names, tree), tree
+    wnids = [wnid for wnid in order.wnids if wnid]
+    has_all = len(wnids) == len(order.names)
+    made = from_wnids(wnids, order.names) if has_all else from_wordnet(order.names)
+    return class_order((), order.names, made), made
 
 
 def _held_out(images: dict[str, Images], recipe: Recipe) -> dict[str, Images]:
-    """All three splits: what the data lacks is drawn from the training images."""
-    found = dict(images)
-    if TEST not in found:
-        found[TRAIN], found[TEST] = hold_out(found[TRAIN], recipe.held_out_test, recipe.seed + 1)
-    if VALIDATION not in found:
-        found[TRAIN], found[VALIDATION] = hold_out(found[TRAIN], recipe.held_out, recipe.seed)
-    return found
+    """Return all three splits; those that the data lacks are drawn from the training images."""
+    splits = dict(images)
+    for name, amount, seed in (
+        (TEST, recipe.held_out_test, recipe.seed + 1),
+        (VALIDATION, recipe.held_out, recipe.seed),
+    ):
+        if name not in splits:
+            splits[TRAIN], splits[name] = hold_out(splits[TRAIN], amount, seed)
+    return splits
 
 
 def _announce(
@@ -166,23 +164,24 @@ def _announce(
         f"train on, {count[VALIDATION]:,} for choices, {count[TEST]:,} for the test"
         + (f"; {' and '.join(drawn)} drawn from the training images." if drawn else ".")
     )
-    for found in scans.values():
-        if found.failed:
-            count_failed = len(found.failed)
-            shown = "; ".join(found.failed[:3]) + ("; …" if count_failed > 3 else "")
-            say(f"Left out, unreadable ({found.split.name}, {count_failed:,}): {shown}")
+    for scanned in scans.values():
+        if failed := scanned.failed:
+            shown = "; ".join(failed[:3]) + ("; …" if len(failed) > 3 else "")
+            say(f"Left out, unreadable ({scanned.split.name}, {len(failed):,}): {shown}")
 
 
 def _preprocessing(network: nn.Module, recipe: Recipe) -> Preprocessing:
-    """At the recipe's size; of small images the whole, as they are trained on."""
-    found = dataclasses.replace(timm_preprocessing(network), size=recipe.image_size)
-    return dataclasses.replace(found, crop_pct=1.0) if recipe.augment == "shift" else found
+    """Return the network's preprocessing at the recipe's size; small images are used uncropped."""
+    preprocessing = dataclasses.replace(timm_preprocessing(network), size=recipe.image_size)
+    if recipe.augment == "shift":
+        return dataclasses.replace(preprocessing, crop_pct=1.0)
+    return preprocessing
 
 
 def _facts(
     recipe: Recipe, data: Images, hierarchy: Hierarchy | None, command: str
 ) -> dict[str, Any]:
-    """What a run rests on."""
+    """Return what the run depends on."""
     digest = hashlib.sha256(data.labels.numpy().tobytes())
     if isinstance(data, Labelled):
         digest = hashlib.sha256(data.images.numpy().tobytes())
@@ -198,31 +197,21 @@ def _facts(
     }
 
 
-# ---- fit ----------------------------------------------------------------------------------------
+# ---- fit -----------------------------------------------------------------------------------------
 
 
 def _module(
-    start: Start,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    order: ClassOrder,
-    hierarchy: Hierarchy | None,
-    *,
-    data: Images,
-) -> TreeSupervised:
+    network: nn.Module, recipe: Recipe, preprocessing: Preprocessing, order: ClassOrder,
+    hierarchy: Hierarchy | None, *, data: Images,
+) -> TreeSupervised:  # fmt: skip
     weights = None
     if recipe.balance_classes:
         counts = torch.bincount(data.labels, minlength=len(order.names))
         weights = counts.float().mean() / counts
     if recipe.freeze_backbone:
-        start.network.requires_grad_(False)
-        cast(Any, start.network).get_classifier().requires_grad_(True)
-    module = TreeSupervised(
-        start.network, recipe, preprocessing, order, hierarchy, class_weights=weights
-    )
-    if hierarchy is None and start.knows_classes:
-        module.induce_tree()
-    return module
+        network.requires_grad_(False)
+        cast(Any, network).get_classifier().requires_grad_(True)
+    return TreeSupervised(network, recipe, preprocessing, order, hierarchy, class_weights=weights)
 
 
 def _reporter(folder: RunFolder, report: Report | None) -> Report:
@@ -235,30 +224,32 @@ def _reporter(folder: RunFolder, report: Report | None) -> Report:
 
 
 def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, say: Say) -> float:
-    """Train to the end, or on from the last checkpoint; minutes of training in all."""
+    """Train to the end, from the last checkpoint if there is one; return the minutes of training."""
     recipe, workers = module.recipe, worker_count(module.recipe)
-    kept, held_out = images[TRAIN], images[VALIDATION]
+    trained_on, held_out = images[TRAIN], images[VALIDATION]
     if recipe.freeze_backbone:
         say("Computing the frozen backbone's features.")
-        kept, held_out = (features(module, part, workers) for part in (kept, held_out))
+        trained_on, held_out = (
+            pooled_features(module.network, part, module.preprocessing, workers)
+            for part in (trained_on, held_out)
+        )
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint:
         say(f"Continuing from {checkpoint}.")
-    module.batches = batches = training_batches(kept, recipe, module.preprocessing)
-    module.held_out = plain = PlainBatches(
-        held_out, preprocessing=module.preprocessing, workers=workers
-    )
+    module.batches = batches = training_batches(trained_on, recipe, module.preprocessing)
+    module.held_out = PlainBatches(held_out, preprocessing=module.preprocessing, workers=workers)
     trainer = make_trainer(recipe, folder, len(batches))
     try:
-        trainer.fit(module, batches, plain, ckpt_path=checkpoint, weights_only=False)
+        trainer.fit(module, batches, module.held_out, ckpt_path=checkpoint, weights_only=False)
     except RuntimeError as error:
         raise_if_lost(error, recipe)
         raise
-    except (SystemExit, KeyboardInterrupt):  # what Lightning makes of SIGTERM and Ctrl-C
+    except (SystemExit, KeyboardInterrupt):  # Lightning raises them after SIGTERM and Ctrl-C
         raise NBDTError(
-            "The run was stopped. The same command with --resume goes on from the last checkpoint."
+            "The run was stopped. The same command with --resume continues from the last "
+            "checkpoint."
         ) from None
-    minutes = module.elapsed() / 60
+    minutes = module.log_of_epochs.seconds() / 60
     if recipe.early_stop_epochs and folder.best.exists():
         best = read_checkpoint(folder.best)
         module.load_state_dict(best["state_dict"])
@@ -266,7 +257,7 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
     return minutes
 
 
-# ---- measure ------------------------------------------------------------------------------------
+# ---- measure -------------------------------------------------------------------------------------
 
 
 def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe) -> None:
@@ -274,19 +265,9 @@ def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe) -> None:
     if torch.cuda.is_available():
         model.cuda()
     if recipe.calibrate:
-        logits = flat_logits(model, held_out, workers=workers)
+        logits = flat_logits(model, held_out, workers)
         model.provenance["logits_scaled_by"] = calibrate(model, logits, held_out.labels)
-    # The stored weights are rounded to half precision: round before measuring, not after.
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.ndim > 1:
-                value.copy_(value.half())
-    logits = flat_logits(model, held_out, workers=workers)
-    tested = flat_logits(model, test, workers=workers)
+    on_held_out = round_and_measure(model, held_out, workers)
+    on_test = accuracies(model, flat_logits(model, test, workers), test.labels)
+    model.provenance["accuracy"] = {"held_out": on_held_out, "test": on_test}
     model.cpu()
-    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
-    model.reference = {"logits": logits.half(), "labels": held_out.labels.to(kind)}
-    model.provenance["accuracy"] = {
-        "held_out": accuracies(model, logits, held_out.labels),
-        "test": accuracies(model, tested, test.labels),
-    }

@@ -1,9 +1,9 @@
-"""Tree supervision: losses on flat logits that teach every decision on the way to a class."""
+"""Tree supervision: losses on flat logits that teach each decision, and schedules of their weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class TreeSupervisionLoss(nn.Module):
     probabilities to a cross-entropy that expects logits; this loss takes the path's log-likelihood
     and tends to 0 for a confident right answer.
 
-    `beta` and `omega` may be assigned between steps, as schedules do (`nbdt.train.fit.schedules`).
+    `beta` and `omega` may be assigned between steps, as schedules do (`weight_at`).
 
     Args:
         hierarchy: the tree whose decisions are taught.
@@ -194,3 +194,42 @@ def _inner_node(hierarchy: Hierarchy, key: str) -> int:
         )
     ids = [hierarchy.ids[node] for node in found]
     raise NBDTError(f"{len(found)} nodes are called {key!r}; name one by its id: {listed(ids)}.")
+
+
+# ---- schedules of the weights --------------------------------------------------------------------
+
+
+def constant(_progress: float, start: float, _end: float) -> float:
+    """`start`, whatever the progress."""
+    return start
+
+
+def linear(progress: float, start: float, end: float) -> float:
+    """Evenly from `start` to `end`."""
+    return start + (end - start) * progress
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """From `start` to `end` on half a cosine wave, slowest at both ends."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: Mapping[str, Callable[[float, float, float], float]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+}
+
+
+def weight_at(schedule: str, progress: float, start: float, end: float) -> float:
+    """The weight at a moment, `progress` being clamped to [0, 1].
+
+    Raises:
+        NBDTError: no schedule of this name.
+    """
+    if schedule not in SCHEDULES:
+        raise NBDTError(
+            f"There is no schedule {schedule!r}.{nearest(schedule, SCHEDULES)} "
+            f"There are: {', '.join(SCHEDULES)}."
+        )
+    return SCHEDULES[schedule](min(1.0, max(0.0, progress)), start, end)

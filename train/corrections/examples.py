@@ -1,0 +1,309 @@
+"""Corrections as training examples: their place in a hierarchy, their photographs, tensors of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nbdt.correction import Correction, picture_hash
+from nbdt.errors import nearest
+from nbdt.images.archives import SUFFIXES, iter_archive
+from nbdt.images.image import ImageError, open_image
+from nbdt.model.model import NBDT
+from nbdt.network.positions import pools_by_average
+from nbdt.tree.hierarchy import Hierarchy
+
+ENCODED = 100  # photographs at a time
+
+
+@dataclass(frozen=True)
+class Target:
+    """One correction, in the terms of one hierarchy.
+
+    Attributes:
+        correction: the person's statement.
+        node: index of the inner node that it is about; the root for a label.
+        child: index of the right child (step), or of the one whose map counts (region); None for a
+            label, and where a region is about whichever child the model chooses.
+        class_index: the right class (label).
+    """
+
+    correction: Correction
+    node: int
+    child: int | None = None
+    class_index: int | None = None
+
+    def nodes(self, hierarchy: Hierarchy) -> list[int]:
+        """Return the indices of the inner nodes whose decision it is about."""
+        if self.class_index is None:
+            return [self.node]
+        return hierarchy.path_of_class(self.class_index)[:-1]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One correction that could not be used, and why."""
+
+    correction: Correction
+    reason: str
+
+
+Opened: TypeAlias = list[tuple[Target, Image.Image]]
+
+
+def summary(left_out: Sequence[LeftOut]) -> str:
+    """Return one line for each reason, with counts."""
+    counts = Counter(item.reason for item in left_out)
+    return "\n".join(f"- {count:,} × {reason}" for reason, count in counts.items())
+
+
+# ---- the place in a hierarchy --------------------------------------------------------------------
+
+
+def find_targets(
+    corrections: Iterable[Correction], hierarchy: Hierarchy
+) -> tuple[list[Target], list[LeftOut]]:
+    """Return the corrections in the terms of `hierarchy`, and those that have no place in it.
+
+    Ids survive renames and edits. A correction that was made under an older hierarchy is used if its
+    node and child still exist and one is still above the other. If nodes were put between them, it
+    is about the step that leads towards the child. Nothing is guessed from names. If several
+    corrections contradict each other about one decision on one photograph, the latest counts.
+    """
+    targets: dict[tuple[object, ...], Target] = {}
+    left_out: list[LeftOut] = []
+    for correction in sorted(corrections, key=lambda item: datetime.fromisoformat(item.time)):
+        try:
+            target = _target(correction, hierarchy)
+        except _NoPlaceError as error:
+            left_out.append(LeftOut(correction, str(error)))
+            continue
+        key = (correction.image, correction.kind, target.node, correction.region)
+        before = targets.pop(key, None)
+        if before is not None:
+            left_out.append(LeftOut(before.correction, f"superseded at {correction.time}"))
+        targets[key] = target
+    return list(targets.values()), left_out
+
+
+class _NoPlaceError(Exception):
+    """Why a correction has no place in a hierarchy."""
+
+
+def _target(correction: Correction, hierarchy: Hierarchy) -> Target:
+    if correction.label is not None:
+        if correction.label not in hierarchy.classes:
+            hint = nearest(correction.label, hierarchy.classes)
+            raise _NoPlaceError(f"there is no class {correction.label!r}.{hint}")
+        return Target(correction, 0, class_index=hierarchy.classes.index(correction.label))
+    node = _index_of(str(correction.node), hierarchy)
+    if not hierarchy.children[node]:
+        raise _NoPlaceError(f"{correction.node!r} is a leaf: it decides nothing")
+    if correction.child is None:
+        return Target(correction, node)
+    child = _index_of(correction.child, hierarchy)
+    for parent, below in pairwise(hierarchy.path_to(child)):
+        if parent == node:
+            return Target(correction, node, below)
+    raise _NoPlaceError(f"{correction.child!r} is not under {correction.node!r} in this hierarchy")
+
+
+def _index_of(node_id: str, hierarchy: Hierarchy) -> int:
+    if node_id not in hierarchy.ids:
+        raise _NoPlaceError(f"there is no node with the id {node_id!r} in this hierarchy")
+    return hierarchy.ids.index(node_id)
+
+
+# ---- photographs ---------------------------------------------------------------------------------
+
+
+def open_photographs(
+    targets: Sequence[Target], root: str | os.PathLike[str] = "."
+) -> tuple[Opened, list[LeftOut]]:
+    """Return the photograph of each target, and the targets whose photograph is missing or differs.
+
+    Args:
+        targets: with references to files, or to members of archives as ``archive.tar!member``.
+        root: where relative references start.
+    """
+    opened: Opened = []
+    left_out: list[LeftOut] = []
+    waiting: dict[str, list[Target]] = defaultdict(list)
+    for target in targets:
+        if target.correction.reference:
+            waiting[target.correction.reference].append(target)
+        else:
+            left_out.append(LeftOut(target.correction, "the record names no photograph"))
+    for reference, image in _images(list(waiting), Path(root)):
+        for target in waiting.pop(reference):
+            if isinstance(image, str):
+                left_out.append(LeftOut(target.correction, image))
+            elif picture_hash(image) != target.correction.image:
+                reason = f"{reference!r} is another picture than the one that was corrected"
+                left_out.append(LeftOut(target.correction, reason))
+            else:
+                opened.append((target, image))
+    for reference, missing in waiting.items():
+        reason = f"the archive has no photograph {reference!r}"
+        left_out += [LeftOut(target.correction, reason) for target in missing]
+    place = {id(target): index for index, target in enumerate(targets)}
+    return sorted(opened, key=lambda pair: place[id(pair[0])]), left_out
+
+
+def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.Image | str]]:
+    """Yield each reference with its image, or with why there is none."""
+    in_archives: dict[Path, dict[str, str]] = defaultdict(dict)
+    for reference in references:
+        archive, sign, member = reference.partition("!")
+        if sign and archive.lower().endswith(SUFFIXES):
+            path = _located(root, archive)
+            in_archives[path][f"{path}!{member}"] = reference
+            continue
+        try:
+            yield reference, open_image(_located(root, reference), name=reference)
+        except ImageError as error:
+            yield reference, str(error)
+    for path, members in in_archives.items():
+        yield from _members(path, members)
+
+
+def _located(root: Path, file: str) -> Path:
+    """Return a file's path below `root` or, if only that exists, below the current folder."""
+    here, there = Path(file), root / file
+    return here if here.exists() and not there.exists() else there
+
+
+def _members(path: Path, references: dict[str, str]) -> Iterator[tuple[str, Image.Image | str]]:
+    try:
+        for source in iter_archive(path, None):
+            if source.reference in references:
+                reference = references.pop(source.reference)
+                try:
+                    yield reference, source.open()
+                except ImageError as error:
+                    yield reference, str(error)
+            if not references:
+                return
+    except ImageError as error:
+        for reference in references.values():
+            yield reference, str(error)
+
+
+# ---- tensors -------------------------------------------------------------------------------------
+
+
+class CorrectionBatch(NamedTuple):
+    """Corrections as tensors, one row each.
+
+    Attributes:
+        targets: what each asks for; a region's child is filled in.
+        inputs: (corrections, 3, size, size), preprocessed.
+        features: (corrections, features).
+        maps: (corrections, features, height, width); None without region corrections.
+        region: (corrections, height, width) share of each position in the region; None likewise.
+    """
+
+    targets: list[Target]
+    inputs: Tensor
+    features: Tensor
+    maps: Tensor | None
+    region: Tensor | None
+
+
+def correction_batch(
+    model: NBDT, opened: Opened, fixed: list[Target] | None = None
+) -> CorrectionBatch:
+    """Return corrections and their photographs as tensors.
+
+    Args:
+        model: in evaluation mode.
+        opened: targets and their photographs.
+        fixed: the targets of an earlier call, whose regions' children stay.
+    """
+    targets = [target for target, _ in opened]
+    inputs = torch.stack([model.preprocess(image) for _, image in opened]).to(model.device)
+    with torch.no_grad():
+        features, maps = encode(model.eval(), inputs, targets)
+        targets = fixed or _with_children(model, features, targets)
+    region = None if maps is None else _regions(targets, maps)
+    return CorrectionBatch(targets, inputs, features, maps, region)
+
+
+def encode(model: NBDT, inputs: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor | None]:
+    """Return pooled features of inputs (count, 3, size, size), and the maps if regions need them."""
+    feature_maps = [model.feature_map(part) for part in inputs.split(ENCODED)]
+    features = torch.cat([model.pool(part) for part in feature_maps])
+    if all(target.correction.region is None for target in targets):
+        return features, None
+    return features, torch.cat(feature_maps)
+
+
+def _with_children(model: NBDT, features: Tensor, targets: Sequence[Target]) -> list[Target]:
+    """Give each region without a child the child that the model chooses there."""
+    log_probs = model.head.rules.log_probs(model.head.logits(features))
+    completed = []
+    for row, target in zip(log_probs, targets, strict=True):
+        if target.correction.region is not None and target.child is None:
+            child = chosen_child(row, model.hierarchy, target.node)
+            completed.append(dataclasses.replace(target, child=child))
+        else:
+            completed.append(target)
+    return completed
+
+
+def chosen_child(log_probs: Tensor, hierarchy: Hierarchy, node: int) -> int:
+    """Return the likeliest child of a node; `log_probs` is (nodes,)."""
+    children = hierarchy.children[node]
+    return children.start + int(log_probs[children.start : children.stop].argmax())
+
+
+def _regions(targets: Sequence[Target], maps: Tensor) -> Tensor:
+    height, width = maps.shape[-2:]
+    shares = maps.new_zeros(len(targets), height, width)
+    for row, target in enumerate(targets):
+        if target.correction.region is not None:
+            left, top, right, bottom = target.correction.region
+            rows, columns = _covered(top, bottom, height), _covered(left, right, width)
+            shares[row] = torch.outer(rows, columns).to(shares)
+    return shares
+
+
+def _covered(low: float, high: float, parts: int) -> Tensor:
+    """(parts,) the share of each of `parts` equal intervals of [0, 1] between `low` and `high`."""
+    starts = torch.arange(parts, dtype=torch.float64)
+    return (high * parts - starts).clamp(0, 1) - (low * parts - starts).clamp(0, 1)
+
+
+def without_regions(model: NBDT, opened: Opened, learn: str) -> tuple[Opened, list[LeftOut]]:
+    """Return the corrections without regions, and the regions, unless the model can learn them."""
+    regions = [pair for pair in opened if pair[0].correction.kind == "region"]
+    if not regions:
+        return opened, []
+    reason = "an offset moves no map; learn a region with learn=head or learn=all"
+    if learn != "shift":
+        if _has_closed_form(model, regions[0][1]):
+            return opened, []
+        reason = (
+            f"{model.architecture!r} has no linear head on an average pool: no closed-form maps"
+        )
+    rest = [pair for pair in opened if pair[0].correction.kind != "region"]
+    return rest, [LeftOut(target.correction, reason) for target, _ in regions]
+
+
+def _has_closed_form(model: NBDT, image: Image.Image) -> bool:
+    with torch.no_grad():
+        maps = model.eval().feature_map(model.preprocess(image)[None].to(model.device))
+    channels_first = maps.ndim == 4 and maps.shape[1] == model.head.linear.in_features
+    side = model.preprocess.size
+    return channels_first and pools_by_average(model, maps, (side, side))

@@ -1,0 +1,173 @@
+"""What follows training: calibrate a model, round it, measure it, describe it in a README."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional as F
+
+from nbdt.decide.head import DecisionRules
+from nbdt.decide.metrics import accuracy
+from nbdt.model.card import figures, limits
+from nbdt.model.model import NBDT
+from nbdt.network.preprocessing import Preprocessing
+
+from ..data.dataset import Images, Labelled, PlainBatches, normalise
+
+BOUND = (
+    4.0  # without it, a few images that are all answered rightly let the factor grow without end
+)
+FEATURE_BATCH = 100
+
+
+def map_images(
+    function: Callable[[Tensor], Tensor],
+    data: Images,
+    preprocessing: Preprocessing,
+    device: torch.device | str,
+    *,
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> Tensor:
+    """Apply `function` to all images in batches, without gradients; return its rows as one tensor.
+
+    Args:
+        function: from a normalised batch on `device` to (batch, …).
+        data: the images.
+        preprocessing: of the network.
+        device: where the batches go.
+        batch_size: by default as `PlainBatches` chooses.
+        workers: processes that read images.
+    """
+    mean, std = preprocessing.mean, preprocessing.std
+    with torch.inference_mode():
+        batches = PlainBatches(data, batch_size, preprocessing, workers)
+        parts = [function(normalise(images.to(device), mean, std)) for images, _ in batches]
+    return torch.cat(parts).clone()  # the copy can take part in gradients
+
+
+def flat_logits(model: NBDT, data: Images, workers: int = 0) -> Tensor:
+    """Return the class logits of all images, without a tree: (count, classes) float32, on the CPU."""
+    return map_images(
+        lambda images: model.logits(images).float().cpu(),
+        data, model.preprocess, model.device, workers=workers,
+    )  # fmt: skip
+
+
+def pooled_features(
+    network: Any, data: Images, preprocessing: Preprocessing, workers: int = 0
+) -> Labelled:
+    """Return a frozen network's features (count, features) float32, with the labels.
+
+    Args:
+        network: of timm; it is in training mode afterwards.
+        data: the images.
+        preprocessing: of the network.
+        workers: processes that read images.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.eval().to(device)
+
+    def pooled(images: Tensor) -> Tensor:
+        features = network.forward_features(images)
+        pooled: Tensor = network.forward_head(features, pre_logits=True)
+        return pooled.float().cpu()
+
+    rows = map_images(
+        pooled, data, preprocessing, device, batch_size=FEATURE_BATCH, workers=workers
+    )
+    network.train()
+    return Labelled(rows, data.labels)
+
+
+def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the shares of right answers "flat", "soft" and "hard", from logits on the CPU."""
+    rules = DecisionRules(model.hierarchy, rule=model.rule)
+    return {
+        "flat": accuracy(logits.argmax(dim=1), labels),
+        "soft": accuracy(rules(logits).argmax(dim=1), labels),
+        "hard": accuracy(rules.hard(logits), labels),
+    }
+
+
+def round_and_measure(model: NBDT, held_out: Images, workers: int) -> dict[str, float]:
+    """Round a model to the precision it is saved with, and measure it on held-out images.
+
+    The logits of these images become its reference set.
+
+    Returns:
+        `accuracies` on the held-out images.
+    """
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.ndim > 1:
+                value.copy_(value.half())
+    logits = flat_logits(model, held_out, workers)
+    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
+    model.reference = {"logits": logits.half(), "labels": held_out.labels.to(kind)}
+    return accuracies(model, logits, held_out.labels)
+
+
+def calibrate(model: NBDT, logits: Tensor, labels: Tensor) -> float:
+    """Scale the last layer so that held-out labels are as likely as possible.
+
+    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), applied
+    to the tree's soft answer instead of the softmax; under `marginal` the two are the same. Flat
+    answers do not change. Hard answers do not change under `representative`; under `marginal` they
+    approach the flat ones as the factor grows.
+
+    Args:
+        model: its last layer is changed.
+        logits: (images, classes), what the last layer gave for held-out images.
+        labels: (images,) class indices.
+
+    Returns:
+        The factor, an inverse temperature from 1 / `BOUND` to `BOUND`.
+    """
+    rules, logits = DecisionRules(model.hierarchy, rule=model.rule), logits.cpu().double()
+
+    def loss(log_factor: float) -> float:
+        with torch.no_grad():
+            return float(F.nll_loss(rules(logits * math.exp(log_factor)), labels))
+
+    limit = math.log(BOUND)
+    factor = math.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
+    with torch.no_grad():
+        for parameter in model.head.linear.parameters():
+            parameter.mul_(factor)
+    return factor
+
+
+def model_card(model: NBDT) -> str:
+    """Return the README of a trained model, from the model's own provenance."""
+    return f"""# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
+
+{_origin(model)}
+
+{figures(model.provenance)}
+
+```
+{model.hierarchy}
+```
+
+{limits(model.hierarchy.num_classes, model.preprocess.size)}
+"""
+
+
+def _origin(model: NBDT) -> str:
+    facts, size = model.provenance, model.preprocess.size
+    held_out = f"{len(model.reference['labels']):,} training images"
+    if "corrected" in facts:
+        parent = facts["corrected"]
+        return f"""Learned from {parent["applied"]:,} corrections of the model {parent["model"][:12]}… with
+`{facts["command"]}`;
+measured on {held_out} of {size} pixels. If the data are those
+that the model was trained on, the same images were held out then."""
+    return f"""Trained with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
+images of {size} pixels; {held_out} were held
+out for choices, and the test images were used once."""

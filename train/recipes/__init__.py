@@ -1,1 +1,0 @@
-"""Recipes: one TOML file a run."""
