@@ -136,9 +136,7 @@ def test_it_stays_small(sizes):
 
 
 def test_it_imports_away_from_the_checkout(installed, tmp_path):
-    code = (
-        "import nbdt, nbdt.hierarchies.wordnet.database, nbdt.train.loss; print(nbdt.__file__)"
-    )
+    code = "import nbdt, nbdt.hierarchies.wordnet.database, nbdt.train.loss; print(nbdt.__file__)"
     found = elsewhere(installed, tmp_path, "-c", code)
     assert Path(found) == installed / "nbdt" / "__init__.py"
 

@@ -1,14 +1,15 @@
-"""``nbdt train RECIPE --data DIR``."""
+"""``nbdt train RECIPE --data DIR``, and ``nbdt train --corrections FILE --data DIR``."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,12 +18,14 @@ from rich.table import Table
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL
 from nbdt.model.model import NBDT
-from nbdt.progress import tracked
+from nbdt.progress import JsonProgress, counted, tracked
 from nbdt.tree.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
+    from .corrections.run import CorrectionFit
     from .fit.checkpoints import Row
 
+KINDS = ("flat", "soft", "hard")
 app = typer.Typer(add_completion=False)
 
 
@@ -39,45 +42,56 @@ def train_command(
             "ImageNet as torchvision keeps them, a tar archive, or a CSV or Parquet table."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Where checkpoints, log and model go.")] = Path(
+    out: Annotated[Path, typer.Option(help="A folder for checkpoints, log and model.")] = Path(
         "runs/run"
     ),
     hierarchy: Annotated[
         str | None,
-        typer.Option(help="A tree: a file, a shipped one's name, or wordnet. Else induced."),
+        typer.Option(
+            help="A hierarchy: a file, a shipped one's name, or wordnet; by default induced."
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="A weights file or a saved model to start from, instead of the hub."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, changing the recipe.")
+        list[str] | None, typer.Option("--set", help="key=value, which changes the recipe.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
     ] = False,
     corrections: Annotated[
         Path | None,
-        typer.Option(help="Instead of a recipe: what people said of --model, as JSON lines."),
+        typer.Option(help="Instead of a recipe: corrections of --model, as JSON lines."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model that is corrected; else the bundled one.")
+        Path | None, typer.Option(help="The model that is corrected; by default the bundled one.")
     ] = None,
+    progress: Annotated[
+        Literal["bar", "json"],
+        typer.Option(help="With --corrections: json writes one event a line on stdout."),
+    ] = "bar",
 ) -> None:
-    """Train a model. A run that was interrupted goes on with the same command and --resume.
+    """Train a model. To continue an interrupted run, add --resume to the same command.
 
-    With --corrections, teach a model what people said of its decisions.
+    With --corrections, train a model with corrections of its decisions.
     """
     if (recipe is None) == (corrections is None):
         raise typer.BadParameter("give a RECIPE to train by, or --corrections to learn from")
-    if corrections is not None:
-        if hierarchy or weights or resume:
-            raise typer.BadParameter("--hierarchy, --weights and --resume belong to a RECIPE")
-        _correct(corrections, model, data, out, settings or [])
+    if corrections is None:
+        if model is not None or progress != "bar":
+            raise typer.BadParameter(
+                "--model and --progress belong to --corrections; a recipe has --weights"
+            )
+        _train(str(recipe), data, out, hierarchy, weights, settings or [], resume=resume)
         return
-    if model is not None:
-        raise typer.BadParameter("--model belongs to --corrections; a recipe has --weights")
-    _train(str(recipe), data, out, hierarchy, weights, settings or [], resume=resume)
+    if hierarchy or weights or resume:
+        raise typer.BadParameter("--hierarchy, --weights and --resume belong to a RECIPE")
+    if progress == "json":
+        _correct_for_parent(corrections, model, data, out, settings or [])
+    else:
+        _correct(corrections, model, data, out, settings or [])
 
 
 def _train(  # noqa: PLR0917
@@ -98,39 +112,13 @@ def _train(  # noqa: PLR0917
         hierarchy=_hierarchy(hierarchy),
         weights=weights,
         resume=resume,
-        command=shlex.join(["nbdt", *sys.argv[1:]]),
+        command=_command_line(),
         progress=tracked,
         report=_report,
         say=_say,
     )
     if global_rank() == 0:
         _show(model, out)
-
-
-def _correct(
-    corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str]
-) -> None:
-    from .corrections.run import correct, settings_from
-
-    found = correct(
-        NBDT.load(DEFAULT_MODEL if model is None else model),
-        corrections,
-        data,
-        out,
-        settings_from(settings),
-        command=shlex.join(["nbdt", *sys.argv[1:]]),
-        progress=tracked,
-        say=_say,
-    )
-    table = Table(f"{len(found.applied):,} corrections", "met", "flat", "soft", "hard")
-    images = len(found.model.reference["labels"])
-    table.caption = f"Accuracy on {images:,} held-out image{'s' if images != 1 else ''}"
-    figures = found.model.provenance["corrected"]["accuracy"]
-    for name, met in (("before", found.met_before), ("after", found.met_after)):
-        row = (f"{figures[name][kind]:.2%}" for kind in ("flat", "soft", "hard"))
-        table.add_row(name, "" if math.isnan(met) else f"{met:.0%}", *row)
-    Console().print(table)
-    typer.echo(f"saved: {out / 'model'}")
 
 
 def _hierarchy(text: str | None) -> Hierarchy | str | None:
@@ -141,17 +129,15 @@ def _hierarchy(text: str | None) -> Hierarchy | str | None:
     try:
         return find(text)
     except NBDTError as error:
-        raise NBDTError(f"{error} With 'wordnet' the tree is made from the class names.") from None
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+        raise NBDTError(
+            f"{error} With 'wordnet' the hierarchy is made from the class names."
+        ) from None
 
 
 def _report(rows: list[Row]) -> None:
-    """The epoch that has just ended, one line."""
+    """Print one line about the epoch that has just ended."""
     row = rows[-1]
-    figures = [f"{kind} {row[kind]:6.2%}" for kind in ("flat", "soft", "hard") if kind in row]
+    figures = [f"{kind} {row[kind]:6.2%}" for kind in KINDS if kind in row]
     if "soft" not in row:
         figures.append("no tree yet")
     loss = f"loss {row['train_loss']:.4f}" if "train_loss" in row else ""
@@ -159,11 +145,71 @@ def _report(rows: list[Row]) -> None:
 
 
 def _show(model: NBDT, out: Path) -> None:
-    table = Table("images", "flat", "soft", "hard")
+    table = Table("images", *KINDS)
     for split, values in model.provenance["accuracy"].items():
-        table.add_row(split, *(f"{values[kind]:.2%}" for kind in ("flat", "soft", "hard")))
+        table.add_row(split, *(f"{values[kind]:.2%}" for kind in KINDS))
     Console().print(table)
     folder = shlex.quote(str(out / "model"))
     typer.echo(f"saved: {out / 'model'}")
     _say(f"Try it: nbdt explain photo.jpg --model {folder}")
     _say(f"        nbdt hierarchy show {folder}")
+
+
+# ---- corrections ---------------------------------------------------------------------------------
+
+
+def _correct(  # noqa: PLR0917
+    corrections: Path,
+    model: Path | None,
+    data: Path,
+    out: Path,
+    settings: list[str],
+    events: JsonProgress | None = None,
+) -> None:
+    from .corrections.run import correct, settings_from
+
+    fitted = correct(
+        NBDT.load(DEFAULT_MODEL if model is None else model),
+        corrections,
+        data,
+        out,
+        settings_from(settings),
+        command=_command_line(),
+        progress=events or tracked,
+        say=events.say if events else _say,
+    )
+    if events is None:
+        Console().print(_table(fitted))
+        typer.echo(f"saved: {out / 'model'}")
+
+
+def _correct_for_parent(
+    corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str]
+) -> None:
+    """Write nothing but events on stdout: another process reads them."""
+    events = JsonProgress(sys.stdout)
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            _correct(corrections, model, data, out, settings, events)
+        except NBDTError as error:
+            events.fail(str(error))
+            raise typer.Exit(1) from None
+
+
+def _table(fitted: CorrectionFit) -> Table:
+    table = Table(counted(len(fitted.applied), "correction"), "met", *KINDS)
+    count = counted(len(fitted.model.reference["labels"]), "held-out image")
+    table.caption = f"Accuracy on {count}"
+    figures = fitted.model.provenance["corrected"]["accuracy"]
+    for name, met in (("before", fitted.met_before), ("after", fitted.met_after)):
+        row = (f"{figures[name][kind]:.2%}" for kind in KINDS)
+        table.add_row(name, "" if math.isnan(met) else f"{met:.0%}", *row)
+    return table
+
+
+def _command_line() -> str:
+    return shlex.join(["nbdt", *sys.argv[1:]])
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, parsed once at the border."""
+"""A recipe: all settings of a training run, checked when it is read."""
 
 from __future__ import annotations
 
@@ -21,59 +21,60 @@ class Recipe:
     """The settings of one run. Units are in the names; shares and fractions are of 1.
 
     Data.
-        train, test: glob patterns inside the data folder for a folder of classes or an archive,
-            alternatives after "|". Without them the data's own layout says (`nbdt.train.data.splits`).
-        classes: class names in output order. Without them the hierarchy's, else the data's, sorted.
-        image_size: side in pixels of what the network sees.
-        held_out: kept from training, for choices and as the reference set: below 1 a share of each
-            class, from 1 up that many images a class. Unused where the data has a validation split.
-        held_out_test: the same, where the data has no test split.
-        memory_gigabytes: decoded images are kept in memory up to this; more are read every epoch.
-        workers: processes that read and augment images; -1 for one less than there are cores.
+        train, test: glob patterns in the data folder for a folder of classes or an archive, with
+            alternatives after "|". By default the data's layout decides (`nbdt.train.data.splits`).
+        classes: class names in output order; by default the hierarchy's, else the data's, sorted.
+        image_size: side of the network's input in pixels.
+        held_out: images kept from training, for choices and as the reference set. Below 1 a share of
+            each class, else a number of each class. Unused if the data has a validation split.
+        held_out_test: the same for the test. Unused if the data has a test split.
+        memory_gigabytes: decoded images are kept in memory up to this; else they are read every epoch.
+        workers: processes that read and augment images; -1: one less than the number of cores.
         check_images: decode every image once before the first step.
-        skip_corrupt: leave out what cannot be read instead of stopping.
+        skip_corrupt: leave out images that cannot be read instead of stopping.
 
     Network.
         architecture: a timm name, with options; see `nbdt.network.load`.
         pretrained: start from timm's weights, or a file's.
         freeze_backbone: train the last layer alone, on features computed once.
-        freeze_norms: batch norms keep the pretrained statistics, which few images estimate badly.
+        freeze_norms: batch norms keep the pretrained statistics, since few images estimate them badly.
         whiten: above 0, the stem of a small_convnet starts from the main axes of the images' patches, and
             this is added to their variances (`nbdt.network.small_networks.SmallConvNet.whiten`).
 
     Tree.
         rule: "representative" or "marginal".
-        linkage: how a hierarchy is induced when none is given: "average", "ward", "complete", or
-            "auto", by the rule.
-        branching: most children of a node of an induced hierarchy; 0: by the rule.
-        semantics: how much WordNet has to say in it, from 0 to 1; -1: by the rule.
+        linkage: how a hierarchy is induced if none is given: "average", "ward", "complete", or "auto":
+            the rule decides.
+        branching: most children of a node of an induced hierarchy; 0: the rule decides.
+        semantics: WordNet's weight in it, from 0 to 1; -1: the rule decides.
         tree_from: fraction of the run after which tree supervision starts. Until then the loss is
             plain cross-entropy, and the hierarchy is induced from the weights at that moment,
             unless one was given or the pretrained classifier has these classes.
-        refresh_every_epochs: induce it anew so often; 0 never.
+        refresh_every_epochs: how often it is induced again; 0 never.
         beta, omega, alpha: as in `TreeSupervisionLoss`.
-        beta_end, omega_end, weight_schedule: where β and ω go from when the tree stands to the end
-            of the run, and how: "constant", "linear" or "cosine".
+        beta_end, omega_end, weight_schedule: the values of β and ω at the end of the run, and how they
+            change after tree supervision starts: "constant", "linear" or "cosine".
 
     Optimisation.
-        batch_size: images a step, of all devices together; with accumulate_batches, of each of the batches that a step sums.
-        optimizer: a name that timm knows.
+        batch_size: images of a batch, over all devices.
+        accumulate_batches: batches whose gradients a step sums.
+        optimizer: a name of timm's.
         learning_rate, momentum, weight_decay: the optimiser's.
         schedule: "linear" or "cosine": how the learning rate falls to 0 after the warm-up.
         warmup: fraction of the run in which it rises.
-        clip_norm: longest gradient; 0 for any.
+        clip_norm: largest norm of the gradient; 0 for no limit.
         devices: GPUs or, on a CPU, processes on this machine; 0 for all GPUs, one process on a CPU.
-        nodes: machines; each is started with the same command, by torchrun or SLURM.
-        strategy: how several devices share the work: "auto" (DDP where there are several), "ddp", or
-            "fsdp" (FSDP2: weights and optimiser are divided among them).
-        sync_norms: batch norms estimate over the batch of all devices, as one device would.
+        nodes: machines; torchrun or SLURM starts the same command on each.
+        strategy: how several devices share the work: "auto" (DDP if there are several), "ddp", or
+            "fsdp" (FSDP2 divides weights and optimiser among them).
+        sync_norms: batch norms use the batch of all devices, as one device would.
         precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
         ema_decay: the finished weights are a moving average with this decay; 0 for none.
-        balance_classes: weigh each class by how rare it is.
-        calibrate: at the end, scale the last layer so that the probabilities of held-out images come
-            true; see `nbdt.train.fit.measure`.
-        early_stop_epochs: stop after so many epochs without a better soft answer on held-out
-            images, and keep the best epoch's weights; 0 never.
+        balance_classes: weight each class by its rarity.
+        calibrate: at the end, scale the last layer so that probabilities are right on held-out images;
+            see `nbdt.train.fit.measure.calibrate`.
+        early_stop_epochs: stop after this many epochs without a better soft accuracy on held-out images,
+            and keep the best epoch's weights; 0 never.
 
     Augmentation.
         augment: "shift" (small images: padded and shifted) or "crop" (photographs: a random part,
@@ -81,16 +82,16 @@ class Recipe:
         crop_padding_pixels: for "shift".
         crop_share_min: smallest share of a photograph's area, for "crop".
         flip: mirror half of the images.
-        auto_augment: as timm writes it, "rand-m9-mstd0.5" for instance.
-        erase_probability: of erasing a rectangle.
-        noise: standard deviation in colour values, of 255, of what is added to each image: at random
-            from 0 up to this. It stands in for the fine colour that lossy files lose.
-        mixup_alpha, cutmix_alpha: of timm's mixing of pairs.
-        early_size, early_until: the side in pixels that images are shrunk to until that fraction of
-            the run; fewer pixels train faster, and a short rest at full size makes up for it.
+        auto_augment: in timm's notation, for example "rand-m9-mstd0.5".
+        erase_probability: probability of erasing a rectangle.
+        noise: largest standard deviation, in colour values up to 255, of the noise added to an image;
+            drawn from 0 to this. It imitates the fine colour that lossy files lose.
+        mixup_alpha, cutmix_alpha: parameters of timm's mixing of pairs.
+        early_size, early_until: images are shrunk to this side in pixels until this fraction of the run.
+            Fewer pixels train faster; a short rest at full size makes up for it.
 
     Safety.
-        save_every_minutes, save_every_steps: how often, beside each epoch's end; 0 never.
+        save_every_minutes, save_every_steps: how often within an epoch; 0 never.
     """
 
     architecture: str
@@ -174,12 +175,12 @@ class Recipe:
             if not (low <= value <= high and math.isfinite(value)):
                 upper = "" if high == math.inf else f" and at most {high:g}"
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
-        for wrong, message in self._contradictions():
-            if wrong:
+        for is_wrong, message in self._contradictions():
+            if is_wrong:
                 raise NBDTError(message)
 
     def _contradictions(self) -> Iterator[tuple[object, str]]:
-        """What must not be, and what to say of it."""
+        """Yield what must not be true, each with its message."""
         for key in ("held_out", "held_out_test"):
             yield (
                 not getattr(self, key),
@@ -190,7 +191,7 @@ class Recipe:
             )
         yield (
             self.branching == 1,
-            ("Recipe key 'branching' must be at least 2, or 0: by the rule; got 1."),
+            ("Recipe key 'branching' must be at least 2, or 0 to let the rule decide; got 1."),
         )
         ends = (self.beta_end, self.omega_end) != (Recipe.beta_end, Recipe.omega_end)
         yield (
@@ -200,12 +201,12 @@ class Recipe:
                 "'linear' or 'cosine', or leave them out."
             ),
         )
-        whole = self.ema_decay or self.freeze_backbone or self.sync_norms
+        needs_whole = self.ema_decay or self.freeze_backbone or self.sync_norms
         yield (
-            self.strategy == "fsdp" and whole,
+            self.strategy == "fsdp" and needs_whole,
             (
-                "strategy 'fsdp' divides the weights, which ema_decay, freeze_backbone and sync_norms "
-                "need whole; use strategy 'ddp', or leave them out."
+                "strategy 'fsdp' divides the weights, but ema_decay, freeze_backbone and sync_norms need "
+                "them undivided; use strategy 'ddp', or leave them out."
             ),
         )
         yield (
@@ -227,37 +228,38 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "strategy": ("auto", "ddp", "fsdp"),
 }
 _RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("image_size", "epochs", "batch_size", "accumulate_batches"), (1, math.inf)),
+    **dict.fromkeys(
+        (
+            "held_out", "held_out_test", "memory_gigabytes", "clip_norm", "whiten", "learning_rate",
+            "momentum", "weight_decay", "beta", "omega", "alpha", "beta_end", "omega_end",
+            "refresh_every_epochs", "early_stop_epochs", "seed", "crop_padding_pixels", "early_size",
+            "noise", "mixup_alpha", "cutmix_alpha", "save_every_minutes", "save_every_steps",
+            "branching", "devices",
+        ),
+        (0, math.inf),
+    ),
+    **dict.fromkeys(
+        ("image_size", "epochs", "batch_size", "accumulate_batches", "nodes"), (1, math.inf)
+    ),
     **dict.fromkeys(("tree_from", "warmup", "early_until", "erase_probability"), (0, 1)),
     **dict.fromkeys(("label_smoothing", "ema_decay"), (0, 0.999999)),
-    **dict.fromkeys(("beta", "omega", "alpha", "beta_end", "omega_end"), (0, math.inf)),
-    **dict.fromkeys(
-        ("held_out", "held_out_test", "memory_gigabytes", "clip_norm", "whiten"), (0, math.inf)
-    ),
-    **dict.fromkeys(("learning_rate", "momentum", "weight_decay"), (0, math.inf)),
-    **dict.fromkeys(("refresh_every_epochs", "early_stop_epochs", "seed"), (0, math.inf)),
-    **dict.fromkeys(("crop_padding_pixels", "early_size", "noise", "mixup_alpha"), (0, math.inf)),
-    **dict.fromkeys(("cutmix_alpha", "save_every_minutes", "save_every_steps"), (0, math.inf)),
     "crop_share_min": (0.01, 1),
-    "branching": (0, math.inf),
     "semantics": (-1, 1),
-    "devices": (0, math.inf),
-    "nodes": (1, math.inf),
     "workers": (AUTO, 256),
-}
+}  # fmt: skip
 
 
 def available() -> list[str]:
-    """Names of the shipped recipes."""
+    """Return the names of the shipped recipes."""
     folder = files("nbdt.train") / "recipes"
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
 def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or a TOML file, with ``key=value`` overrides.
+    """Return a shipped recipe by name, or a TOML file's, with ``key=value`` overrides.
 
     Raises:
-        NBDTError: no such recipe, not TOML, an unknown key, or a value of the wrong type.
+        NBDTError: no such recipe, no TOML, an unknown key, or a value of the wrong type.
     """
     values = _parse(_read(name), str(name))
     for override in overrides:
@@ -269,12 +271,12 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def typed(key: str, text: str, kind: str) -> object:
-    """A value as it is written after ``key=``, of a type by its name. Raises NBDTError if not."""
+    """Parse the text after ``key=``. Raises NBDTError unless it is of the type called `kind`."""
     return _typed(key, _parse(f"value = {_quoted(text)}", f"{key}={text}")["value"], kind)
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """A recipe from plain values. Raises NBDTError for unknown, missing or mistyped keys."""
+    """Return a recipe from plain values. Raises NBDTError for unknown, missing or mistyped keys."""
     kinds = {field.name: str(field.type) for field in fields(Recipe)}
     unknown = [key for key in values if key not in kinds]
     if unknown:
@@ -329,7 +331,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 
 
 def _quoted(text: str) -> str:
-    """Bare words in an override are strings; everything else is TOML already."""
+    """Quote bare words in an override; everything else is TOML already."""
     try:
         tomllib.loads(f"x = {text}")
     except tomllib.TOMLDecodeError:

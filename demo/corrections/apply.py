@@ -1,115 +1,158 @@
-"""Corrections become a model: exported, learnt by a process of its own, recorded when it is done."""
+"""Corrections become a model: one training process, whose result the store records."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 
-from nbdt.correction import Correction, read_corrections
+from nbdt.correction import APPLIED, Correction, read_corrections
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
-from nbdt.hierarchies.library import open_model
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.model.saved import bundled
+from nbdt.progress import ProgressEvent, read_progress
 
 from ..store import Store
 from ..store.records import ModelVersion
-from ..store.url import StoreError
+from ..store.url import StoreError, default_url
 from .export import export
-from .model_versions import pending
+from .model_versions import ModelVersions, pending
 
-APPLIED = "applied.jsonl"  # written by `nbdt train --corrections` beside the model
+SHOWN = 200  # characters of a line on the page
 
 
 def apply_corrections(
     store: Store,
-    source: str,
+    model: NBDT,
     data: Path,
     out: Path,
     *,
+    source: str | None = None,
     settings: Sequence[str] = (),
     search: Sequence[str] = (),
-) -> ModelVersion:
-    """Teach a model what the store holds against it, and record the new version in the store.
+) -> Generator[ProgressEvent, None, ModelVersion]:
+    """Train a model with the corrections that it has not learned from, and record the new version.
 
-    `nbdt train --corrections` does it, as a process of its own whose output goes where this one's
-    does. Only when it has written the model are corrections recorded as learnt.
+    `nbdt train --corrections` runs in a process of its own. Corrections are recorded as applied only
+    when it has written the new model. If the generator is closed early, the process is killed.
 
     Args:
-        store: what people said.
-        source: the model, as in `open_model`.
-        data: what it was trained on.
+        store: the corrections.
+        model: does not change.
+        data: the images that it was trained on.
         out: a folder for the new model, in `out`/model.
-        settings: key=value, for training; ``learn=head`` is added where regions are to be learnt.
-        search: where photographs that were not kept may lie.
+        source: name or folder of the model; without it the model is saved to `out`/parent.
+        settings: key=value, for training; ``learn=head`` is added if there are regions to learn.
+        search: where to look for photographs that were not kept.
+
+    Yields:
+        The progress of the training.
+
+    Returns:
+        The new version.
 
     Raises:
-        StoreError: there is nothing to learn. NBDTError: `out` has a model, or training failed.
+        StoreError: there is nothing to learn.
+        NBDTError: `out` has a model, or training failed.
     """
     check_new(out / "model")
-    model = open_model(source)
     parent = model_hash(model)
     waiting = store.corrections(pending=pending(parent, store.model_versions()))
     if not waiting:
         raise StoreError(
-            f"There is nothing in {store.location!r} that this model ({parent[:12]}…) has not learnt "
-            "yet; `nbdt corrections list` says what is there."
+            f"The store {store.location!r} has no correction that this model ({parent[:12]}…) has "
+            "not learned from; `nbdt corrections list` shows what it has."
         )
     out.mkdir(parents=True, exist_ok=True)
-    # Copies for training alone: what a visitor deletes must not live on in a forgotten folder.
+    if source is None:
+        source = str(out / "parent")
+        model.save(source)
+    # Training gets copies of the photographs, which are deleted with this folder: they must not
+    # outlive a visitor's request to delete them.
     with tempfile.TemporaryDirectory(prefix=".photographs-", dir=out) as photos:
         lines = out / "corrections.jsonl"
         written = export(store, waiting, lines, Path(photos), search)
-        _train(lines, _folder(source, model, out), data, out, _settings(settings, written))
-    return _record(store, out, parent, written)
-
-
-def _settings(given: Sequence[str], written: Mapping[int, Correction]) -> Sequence[str]:
-    """Regions move the last layer, unless told otherwise: the default's offsets move no map."""
-    told = any(setting.startswith("learn=") for setting in given)
-    regions = any(said.kind == "region" for said in written.values())
-    return [*given, "learn=head"] if regions and not told else given
-
-
-def _folder(source: str, model: NBDT, out: Path) -> str:
-    """The model on the disk, where another process can load it."""
-    if source in bundled() or Path(source).is_dir():
-        return source
-    folder = out / "parent"
-    model.save(folder)
-    return str(folder)
-
-
-def _train(lines: Path, model: str, data: Path, out: Path, settings: Sequence[str]) -> None:
-    command = [
-        sys.executable, "-m", "nbdt", "train", "--corrections", str(lines), "--model", model,
-        "--data", str(data), "--out", str(out),
-    ]  # fmt: skip
-    for setting in settings:
-        command += ["--set", setting]
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise NBDTError(
-            f"Training ended with exit status {status}; its message is above. No correction "
-            "counts as learnt, and the same command with a new --out starts over."
-        )
-
-
-def _record(
-    store: Store, out: Path, parent: str, written: Mapping[int, Correction]
-) -> ModelVersion:
+        command = [
+            sys.executable, "-m", "nbdt", "train", "--corrections", str(lines), "--model", source,
+            "--data", str(data), "--out", str(out), "--progress", "json",
+        ]  # fmt: skip
+        for setting in _settings(settings, written):
+            command += ["--set", setting]
+        yield from _run(command)
     applied = set(read_corrections(out / APPLIED))
-    model = NBDT.load(out / "model")
-    learned = [number for number, said in written.items() if said in applied]
+    learned = [number for number, correction in written.items() if correction in applied]
+    new = NBDT.load(out / "model")
     return store.add_model_version(
         out / "model",
-        model_hash(model),
+        model_hash(new),
         parent=parent,
         learned=learned,
         left_out=len(written) - len(learned),
-        accuracy=model.provenance["corrected"]["accuracy"],
+        accuracy=new.provenance["corrected"]["accuracy"],
     )
+
+
+def _settings(given: Sequence[str], written: Mapping[int, Correction]) -> Sequence[str]:
+    """Add ``learn=head`` for regions, unless `learn` is given: the default's offsets move no map."""
+    has_learn = any(setting.startswith("learn=") for setting in given)
+    has_regions = any(correction.kind == "region" for correction in written.values())
+    return [*given, "learn=head"] if has_regions and not has_learn else given
+
+
+def _run(command: Sequence[str]) -> Iterator[ProgressEvent]:
+    reason = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+    ) as process:
+        try:
+            for event in read_progress(process.stdout or ()):
+                if event.event == "error":
+                    reason = event.text
+                else:
+                    yield event
+        except BaseException:
+            process.kill()
+            raise
+    if status := process.returncode:
+        reason = reason or f"exit status {status}; its output has the reason."
+        raise NBDTError(
+            f"Training failed: {reason} No correction was applied. To try again, run "
+            "`nbdt corrections apply` with a new --out."
+        )
+
+
+class CorrectionTraining:
+    """Trains the page's model with corrections, one run at a time.
+
+    Args:
+        versions: the versions of the page's model; new ones are recorded in its store.
+        data: the images that the model was trained on.
+    """
+
+    def __init__(self, versions: ModelVersions, data: Path) -> None:
+        self.versions = versions
+        self.data = data
+        self._running = Lock()
+
+    def run(self, model: NBDT) -> Iterator[str]:
+        """Train `model`, yielding lines that say how far it is.
+
+        Raises:
+            NBDTError: a run is in progress already, or the training failed.
+        """
+        if not self._running.acquire(blocking=False):
+            raise NBDTError("The model is being trained already; try again later.")
+        try:
+            yield "Starting …"
+            root = Path(default_url()).parent / "models"
+            root.mkdir(parents=True, exist_ok=True)
+            out = Path(tempfile.mkdtemp(prefix="corrected-", dir=root))
+            store, source = self.versions.store, self.versions.folder(model_hash(model))
+            for event in apply_corrections(store, model, self.data, out, source=source):
+                yield str(event)[:SHOWN]
+        finally:
+            self._running.release()

@@ -1,38 +1,41 @@
-"""``nbdt corrections``: what people said on the page, and what becomes of it."""
+"""``nbdt corrections``: list, export, apply and delete the corrections of a store."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nbdt.correction import Correction
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP
-from nbdt.progress import counted, escape_terminal
+from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 
 from ..store.url import STORE_HELP, StoreError
 
+if TYPE_CHECKING:
+    from ..store.records import ModelVersion
+
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 photos_app = typer.Typer(add_completion=False, no_args_is_help=True)
-app.add_typer(photos_app, name="photos", help="Photographs that people agreed to have kept.")
+app.add_typer(photos_app, name="photos", help="Photographs kept with their owners' consent.")
 
 StoreOption = Annotated[str | None, typer.Option("--store", envvar="NBDT_STORE", help=STORE_HELP)]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-VisitorOption = Annotated[str | None, typer.Option("--visitor", help="One visitor's only.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")]
+VisitorOption = Annotated[str | None, typer.Option("--visitor", help="Only this visitor's.")]
 SearchOption = Annotated[
     list[str] | None,
-    typer.Option("--search", help="Where photographs that were not kept may lie; repeatable."),
+    typer.Option("--search", help="Where to look for photographs that were not kept; repeatable."),
 ]
 
 
 @app.callback()
 def corrections() -> None:
-    """What people said of answers: list, export, teach to a model, delete."""
+    """List, export, apply and delete the corrections that people made on the page."""
 
 
 @app.command("list")
@@ -41,46 +44,48 @@ def list_command(
 ) -> None:
     """List corrections, oldest first."""
     with _opened(store) as opened:
-        found = opened.corrections(visitor=visitor)
+        saved_corrections = opened.corrections(visitor=visitor)
         location = opened.location
-    for saved in found:
+    for saved in saved_corrections:
         if as_json:
             record = json.loads(saved.correction.to_json())
             rest = {"photograph": saved.photograph, "learned_by": saved.learned_by}
             typer.echo(json.dumps({"id": saved.id, "visitor": saved.visitor, **rest, **record}))
             continue
-        learned = f", learnt by model {saved.learned_by[-1]}" if saved.learned_by else ""
+        learned = f", applied to model {saved.learned_by[-1]}" if saved.learned_by else ""
         kept = f", photograph {saved.photograph}" if saved.photograph else ""
         typer.echo(
             f"{saved.id}  {saved.correction.time}  {_statement(saved.correction)}"
             f"{kept}{learned}, visitor {saved.visitor[:8]}"
         )
-    typer.echo(f"{counted(len(found), 'correction')} in {escape_terminal(location)}", err=True)
+    typer.echo(
+        f"{counted(len(saved_corrections), 'correction')} in {escape_terminal(location)}", err=True
+    )
 
 
 @app.command("export")
 def export_command(
-    out: Annotated[Path, typer.Option(help="A file of JSON lines, which is replaced.")],
+    out: Annotated[Path, typer.Option(help="A file of JSON lines; it is replaced.")],
     photos: Annotated[
-        Path | None, typer.Option(help="A folder for the photographs; by default beside --out.")
+        Path | None, typer.Option(help="A folder for the photographs; by default next to --out.")
     ] = None,
     *,
     store: StoreOption = None,
     visitor: VisitorOption = None,
     search: SearchOption = None,
 ) -> None:
-    """Write corrections as `nbdt train --corrections` reads them, and their photographs."""
+    """Write corrections and photographs in the form that `nbdt train --corrections` reads."""
     from .export import export
 
     with _opened(store) as opened:
-        found = opened.corrections(visitor=visitor)
+        saved = opened.corrections(visitor=visitor)
         folder = photos or out.parent / f"{out.stem}_photographs"
-        written = export(opened, found, out, folder, search or [])
-    lost = sum(not said.reference for said in written.values())
+        written = export(opened, saved, out, folder, search or [])
+    missing = sum(not correction.reference for correction in written.values())
     typer.echo(f"written: {out} ({counted(len(written), 'correction')})")
-    if lost:
+    if missing:
         typer.echo(
-            f"{lost:,} of them have no photograph: it was not kept. If you have it, name its "
+            f"{missing:,} of them have no photograph: it was not kept. If you have it, name its "
             "folder with --search.",
             err=True,
         )
@@ -88,35 +93,66 @@ def export_command(
 
 @app.command("apply")
 def apply_command(
-    data: Annotated[Path, typer.Option(help="What the model was trained on.")],
-    out: Annotated[Path, typer.Option(help="A new folder; the new model is its model.")],
+    data: Annotated[Path, typer.Option(help="The images that the model was trained on.")],
+    out: Annotated[Path, typer.Option(help="A new folder; the new model is in its model folder.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     *,
     store: StoreOption = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, as of `nbdt train --corrections`.")
+        list[str] | None,
+        typer.Option("--set", help="key=value, as for `nbdt train --corrections`."),
     ] = None,
     search: SearchOption = None,
 ) -> None:
-    """Teach a model what was said of it, and offer the result on the page."""
+    """Train a model with the corrections that wait for it; the page then offers the result."""
+    from nbdt.hierarchies.library import open_model
+    from nbdt.model.saved import bundled
+
     from .apply import apply_corrections
 
+    is_saved = model in bundled() or Path(model).is_dir()
     with _opened(store) as opened:
-        version = apply_corrections(
-            opened, model, data, out, settings=settings or [], search=search or []
-        )
+        version = _shown(
+            apply_corrections(
+                opened, open_model(model), data, out,
+                source=model if is_saved else None, settings=settings or [], search=search or [],
+            )
+        )  # fmt: skip
+    left_out = f"; {version.left_out:,} left out" if version.left_out else ""
     typer.echo(
-        f"model {version.id} learnt from {counted(version.learned, 'correction')}"
-        + (f"; {version.left_out:,} were left out" if version.left_out else "")
+        f"model {version.id} learned from {counted(version.learned, 'correction')}{left_out}"
     )
+    for kind in ("flat", "soft", "hard"):
+        before, after = (version.accuracy[when][kind] for when in ("before", "after"))
+        typer.echo(f"{kind} accuracy on held-out images: {before:.2%} before, {after:.2%} after")
+
+
+def _shown(events: Generator[ProgressEvent, None, ModelVersion]) -> ModelVersion:
+    """Show the progress on stderr; return the new version."""
+    with progress("{task.description}") as bar:
+        task = bar.add_task("starting", total=None)
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                version: ModelVersion = end.value
+                return version
+            if event.event == "progress":
+                bar.update(task, description=event.text, completed=event.done, total=event.count)
+            else:
+                bar.console.print(
+                    "\n".join(map(escape_terminal, event.text.splitlines())),
+                    markup=False,
+                    highlight=False,
+                )
 
 
 @app.command("models")
 def models_command(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the models that learnt from corrections."""
+    """List the models that learned from corrections."""
     with _opened(store) as opened:
-        found = opened.model_versions()
-    for version in found:
+        versions = opened.model_versions()
+    for version in versions:
         if as_json:
             typer.echo(json.dumps(asdict(version)))
             continue
@@ -125,25 +161,25 @@ def models_command(store: StoreOption = None, as_json: JsonOption = False) -> No
             f"{version.id}  {version.time}  {escape_terminal(version.folder)}: {version.learned:,} "
             f"corrections, soft accuracy {' -> '.join(soft)}"
         )
-    typer.echo(counted(len(found), "model"), err=True)
+    typer.echo(counted(len(versions), "model"), err=True)
 
 
 @app.command("marks")
 def marks_command(
     into: Annotated[
-        Path | None, typer.Option(help="An evidence index in which they are to count for all.")
+        Path | None, typer.Option(help="An evidence index in which to exclude them for everyone.")
     ] = None,
     *,
     store: StoreOption = None,
     visitor: VisitorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List training images that people called bad evidence; or make that count for everybody."""
+    """List the training images that people marked as bad evidence, or exclude them for everyone."""
     from ..store.marks import mark_index
 
     with _opened(store) as opened:
-        found = opened.marks(visitor=visitor)
-    for mark in found:
+        marks = opened.marks(visitor=visitor)
+    for mark in marks:
         if as_json:
             typer.echo(json.dumps(asdict(mark)))
         else:
@@ -151,7 +187,7 @@ def marks_command(
             verdict = "bad" if mark.bad else "good again"
             typer.echo(f"{mark.id}  {mark.time}  {escape_terminal(mark.reference)} {verdict}{why}")
     if into is not None:
-        typer.echo(f"{mark_index(into, found):,} images of {into} marked", err=True)
+        typer.echo(f"{mark_index(into, marks):,} images of {into} marked", err=True)
 
 
 @app.command("delete")
@@ -159,11 +195,11 @@ def delete_command(
     numbers: Annotated[list[int] | None, typer.Argument(help="As `list` shows them.")] = None,
     *,
     visitor: Annotated[
-        str | None, typer.Option("--visitor", help="Everything that this visitor left.")
+        str | None, typer.Option("--visitor", help="Everything of this visitor.")
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Delete corrections; a photograph that no other needs goes with them."""
+    """Delete corrections, and the photographs that no other correction needs."""
     if bool(numbers) == bool(visitor):
         raise typer.BadParameter("give the numbers of corrections, or --visitor")
     with _opened(store) as opened:
@@ -171,25 +207,27 @@ def delete_command(
             opened.delete_corrections(numbers)
             typer.echo(f"deleted: {', '.join(map(str, numbers))}")
             return
-        gone = opened.delete_visitor(str(visitor))
-        if not gone:
-            raise StoreError(f"Visitor {str(visitor)[:64]!r} left nothing; ids are 64 digits long.")
-    typer.echo(f"deleted: {gone:,} corrections, photographs and marks")
+        deleted = opened.delete_visitor(str(visitor))
+        if not deleted:
+            raise StoreError(
+                f"The store has nothing of visitor {str(visitor)[:64]!r}; an id has 64 digits."
+            )
+    typer.echo(f"deleted: {deleted:,} corrections, photographs and marks")
 
 
 @photos_app.callback()
 def photos() -> None:
-    """List or delete photographs that people agreed to have kept."""
+    """List or delete photographs that were kept with their owners' consent."""
 
 
 @photos_app.command("list")
 def list_photos(
     store: StoreOption = None, visitor: VisitorOption = None, as_json: JsonOption = False
 ) -> None:
-    """List them, oldest first."""
+    """List photographs, oldest first."""
     with _opened(store) as opened:
-        found = opened.photographs(visitor=visitor)
-    for photo in found:
+        photographs = opened.photographs(visitor=visitor)
+    for photo in photographs:
         if as_json:
             typer.echo(json.dumps(asdict(photo)))
             continue
@@ -197,15 +235,15 @@ def list_photos(
             f"{photo.id}  {photo.time}  {photo.width} × {photo.height}, {photo.size:,} bytes, "
             f"visitor {photo.visitor[:8]}"
         )
-    size = sum(photo.size for photo in found)
-    typer.echo(f"{counted(len(found), 'photograph')}, {size / 1e6:.1f} MB", err=True)
+    size = sum(photo.size for photo in photographs)
+    typer.echo(f"{counted(len(photographs), 'photograph')}, {size / 1e6:.1f} MB", err=True)
 
 
 @photos_app.command("delete")
 def delete_photos(
     numbers: Annotated[list[int] | None, typer.Argument(help="As `list` shows them.")] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all of them.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Delete photographs; the corrections stay."""
@@ -223,12 +261,14 @@ def _opened(place: str | None) -> Iterator[Any]:
         yield store
 
 
-def _statement(said: Correction) -> str:
-    """One correction in words, with ids for names."""
-    box = ", ".join(f"{value:.2f}" for value in said.region or ())
+def _statement(correction: Correction) -> str:
+    """Return a correction in words, with ids instead of names."""
+    box = ", ".join(f"{value:.2f}" for value in correction.region or ())
     text = {
-        "step": f"at {said.node}: should have gone to {said.child}",
-        "label": f"it is: {said.label}",
-        "region": f"at {said.node}: irrelevant region {box}",
-    }[said.kind]
-    return escape_terminal(text) + (f" ({escape_terminal(said.note)})" if said.note else "")
+        "step": f"at {correction.node}: should have gone to {correction.child}",
+        "label": f"it is: {correction.label}",
+        "region": f"at {correction.node}: irrelevant region {box}",
+    }[correction.kind]
+    return escape_terminal(text) + (
+        f" ({escape_terminal(correction.note)})" if correction.note else ""
+    )

@@ -29,76 +29,74 @@ def export(
 ) -> dict[int, Correction]:
     """Write corrections as `nbdt train --corrections` reads them, and their photographs.
 
-    A correction's reference becomes the kept copy's path; without a copy it stays as it was, unless
+    A correction's reference becomes the path of the kept copy. Without a copy it does not change, unless
     the photograph is found below `search` by its hash.
 
     Args:
-        store: whose they are.
-        saved: which.
+        store: has the photographs.
+        saved: the corrections.
         out: a file of JSON lines, replaced if it exists.
-        photos: a folder for photographs, made if need be.
-        search: files, folders and archives in which people's photographs may lie.
+        photos: a folder for photographs; it is made if needed.
+        search: files, folders and archives that may contain the photographs.
 
     Returns:
-        What was written, by number.
+        The corrections as written, by number.
 
     Raises:
         StoreError: the store cannot be read. OSError: a file cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    places = _kept(store, saved, photos)
-    wanted = {one.correction.image for one in saved if _is_lost(one, places)}
-    places |= _found(wanted, search, photos)
-    written = {one.id: _placed(one.correction, places, out.parent) for one in saved}
+    paths = _write_copies(store, saved, photos)
+    missing = {
+        item.correction.image
+        for item in saved
+        if item.correction.image not in paths and not item.correction.reference
+    }
+    if missing and search:
+        paths |= _write_matches(missing, search, photos)
+    written = {item.id: _with_path(item.correction, paths, out.parent) for item in saved}
     write_corrections(written.values(), out, append=False)
     return written
 
 
-def _kept(store: Store, saved: Iterable[SavedCorrection], photos: Path) -> dict[str, Path]:
-    """Where each kept photograph lies now, by hash."""
-    places: dict[str, Path] = {}
-    for one in saved:
-        image = one.correction.image
-        if one.photograph is not None and image not in places:
-            data = store.photograph_bytes(one.photograph)
-            places[image] = _write(photos, image, data)
-    return places
+def _write_copies(store: Store, saved: Iterable[SavedCorrection], photos: Path) -> dict[str, Path]:
+    """Write each kept photograph once; return the paths by hash."""
+    paths: dict[str, Path] = {}
+    for item in saved:
+        image = item.correction.image
+        if item.photograph is not None and image not in paths:
+            paths[image] = _write(photos, image, store.photograph_bytes(item.photograph))
+    return paths
 
 
-def _is_lost(one: SavedCorrection, places: Mapping[str, Path]) -> bool:
-    return one.correction.image not in places and not one.correction.reference
-
-
-def _found(wanted: set[str], search: Sequence[str], photos: Path) -> dict[str, Path]:
-    """Photographs known by their hash, as the page would open them; each is written anew."""
-    places: dict[str, Path] = {}
-    if not wanted or not search:
-        return places
-    for source in iter_inputs(list(search), max_side=MAX_SIDE):
+def _write_matches(missing: set[str], search: Sequence[str], photos: Path) -> dict[str, Path]:
+    """Write the photographs that have one of the hashes; return the paths by hash."""
+    paths: dict[str, Path] = {}
+    for source in iter_inputs(list(search), max_side=MAX_SIDE):  # as the page opens them
         try:
             picture = source.open()
         except ImageError:
-            continue  # whatever else lies there
+            continue  # not a photograph
         image = picture_hash(picture)
-        if image in wanted - places.keys():
-            places[image] = _write(photos, image, encoded(picture, image, MAX_FOUND))
-        if len(places) == len(wanted):
+        if image in missing - paths.keys():
+            paths[image] = _write(photos, image, encoded(picture, image, MAX_FOUND))
+        if len(paths) == len(missing):
             break
-    return places
+    return paths
 
 
 def _write(photos: Path, image: str, data: bytes) -> Path:
     photos.mkdir(parents=True, exist_ok=True, mode=0o700)
-    place = photos / f"{image}{suffix(data)}"
-    write_atomic(place, data)
-    return place
+    path = photos / f"{image}{suffix(data)}"
+    write_atomic(path, data)
+    return path
 
 
-def _placed(correction: Correction, places: Mapping[str, Path], root: Path) -> Correction:
-    """With a reference that starts at the folder of the JSON lines, where training looks."""
-    if correction.image not in places:
+def _with_path(correction: Correction, paths: Mapping[str, Path], root: Path) -> Correction:
+    """Return a correction whose reference starts at the folder of the JSON lines, if it can."""
+    if correction.image not in paths:
         return correction
-    place, base = places[correction.image].absolute(), root.absolute()
-    inside = place.is_relative_to(base)
-    reference = place.relative_to(base).as_posix() if inside else os.fspath(place)
+    path, base = paths[correction.image].absolute(), root.absolute()
+    is_inside = path.is_relative_to(base)
+    reference = path.relative_to(base).as_posix() if is_inside else os.fspath(path)
     return replace(correction, reference=reference)

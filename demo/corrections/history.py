@@ -16,7 +16,7 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..store.marks import bad_references
-from ..store.records import ModelVersion, SavedCorrection
+from ..store.records import ModelVersion, Pending, SavedCorrection
 from ..ui.component import component, dump, jpeg_url
 from ..visitor import Visitor
 from .form import PICTURE
@@ -51,7 +51,7 @@ def history_record(
     marks = [] if evidence is None else bad_references(store.marks(evidence, visitor=visitor.id))
     waits = pending(current, store.model_versions())
     record = {
-        "corrections": [_correction(one, visitor) for one in saved[: -SHOWN - 1 : -1]],
+        "corrections": [_correction(one, visitor, waits) for one in saved[: -SHOWN - 1 : -1]],
         "more": max(0, len(saved) - SHOWN),
         "marks": marks,
         "versions": [_version(one, current) for one in reversed(offered)],
@@ -133,14 +133,14 @@ def _requested(
     return None
 
 
-def _correction(saved: SavedCorrection, visitor: Visitor) -> dict[str, Any]:
+def _correction(saved: SavedCorrection, visitor: Visitor, waits: Pending) -> dict[str, Any]:
     return {
         "id": saved.id,
         "text": in_words(saved.correction, visitor.hierarchy),
         "note": saved.correction.note,
         "time": saved.correction.time,
         "kept": saved.photograph is not None,
-        "learned": bool(saved.learned_by),
+        "learned": waits.is_applied(saved),
     }
 
 

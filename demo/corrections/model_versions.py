@@ -1,4 +1,4 @@
-"""Models that learnt from corrections: who descends from whom, and each loaded once, if at all."""
+"""Models that learned from corrections: their family, and each loaded once if it is used."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ LOADED = 4  # versions in memory beside the model that the page was opened with
 
 
 def lineage(model: str, versions: Sequence[ModelVersion]) -> list[str]:
-    """Hashes from a model up to the one that nobody corrected, itself first."""
+    """Return the hashes from a model up to the one that nobody corrected, the model first."""
     parents = {version.hash: version.parent for version in versions}
-    found = [model]
-    while (parent := parents.get(found[-1])) and parent not in found:
-        found.append(parent)
-    return found
+    hashes = [model]
+    while (parent := parents.get(hashes[-1])) and parent not in hashes:
+        hashes.append(parent)
+    return hashes
 
 
 def descendants(model: str, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
-    """The versions that learnt from a model or from one of its descendants, oldest first."""
-    known = {model}
-    found = []
+    """Return the versions made from a model or from one of its descendants, oldest first."""
+    family = {model}
+    below = []
     for version in versions:  # a parent is older than its children
-        if version.parent in known:
-            known.add(version.hash)
-            found.append(version)
-    return found
+        if version.parent in family:
+            family.add(version.hash)
+            below.append(version)
+    return below
 
 
 def pending(model: str, versions: Sequence[ModelVersion]) -> Pending:
-    """What was said of a model, its forebears or their descendants, and it has not learnt yet."""
-    above = lineage(model, versions)
-    family = {above[-1], *(version.hash for version in descendants(above[-1], versions))}
-    known = {version.id for version in versions if version.hash in above}
-    return Pending(frozenset(family), frozenset(known))
+    """Return which corrections wait for a model: made on its family, and not applied to it."""
+    ancestors = lineage(model, versions)
+    origin = ancestors[-1]
+    family = {origin, *(version.hash for version in descendants(origin, versions))}
+    ids = {version.id for version in versions if version.hash in ancestors}
+    return Pending(frozenset(family), frozenset(ids))
 
 
 class ModelVersions:
-    """The versions of the page's model that a store knows; visitors share what is loaded.
+    """The versions of the page's model that a store has; visitors share the loaded ones.
 
     Args:
-        model: what the page was opened with.
-        store: that knows the others.
+        model: the page's own model.
+        store: has the versions.
     """
 
     def __init__(self, model: NBDT, store: Store) -> None:
@@ -59,43 +60,36 @@ class ModelVersions:
         self._lock = Lock()
 
     def offered(self) -> list[ModelVersion]:
-        """Those that descend from the page's model, oldest first."""
+        """Return the versions that descend from the page's model, oldest first."""
         return descendants(model_hash(self.base), self.store.model_versions())
 
     def load(self, version: int) -> NBDT:
-        """One of `offered`, or with 0 the page's own model.
+        """Return one of `offered`; 0 is the page's own model.
 
         Raises:
-            StoreError: no such version, or its folder holds another model by now.
+            StoreError: there is no such version, or its folder now holds another model.
             NBDTError: the folder is gone or damaged.
         """
         if version == 0:
             return self.base
-        wanted = next((one for one in self.offered() if one.id == version), None)
-        if wanted is None:
+        saved = next((offered for offered in self.offered() if offered.id == version), None)
+        if saved is None:
             raise StoreError(f"There is no version {version} of this model.")
-        return self._loaded_once(wanted)
+        with self._lock:
+            if saved.hash not in self._loaded:
+                while len(self._loaded) > LOADED:  # visitors who use the oldest keep it
+                    self._loaded.pop(list(self._loaded)[1])
+                self._loaded[saved.hash] = _checked(saved)
+            return self._loaded[saved.hash]
 
     def by_hash(self, model: str) -> NBDT:
-        """One of `offered`, or the page's own model. Raises as `load`."""
-        number = next((one.id for one in self.offered() if one.hash == model), 0)
+        """Return one of `offered`, else the page's own model. Raises as `load`."""
+        number = next((version.id for version in self.offered() if version.hash == model), 0)
         return self.load(number)
 
     def folder(self, model: str) -> str | None:
-        """Where a version lies; None for the page's own model."""
-        return next((one.folder for one in self.offered() if one.hash == model), None)
-
-    def _loaded_once(self, wanted: ModelVersion) -> NBDT:
-        with self._lock:
-            if wanted.hash not in self._loaded:
-                self._make_room()
-                self._loaded[wanted.hash] = _checked(wanted)
-            return self._loaded[wanted.hash]
-
-    def _make_room(self) -> None:
-        """Visitors who use the oldest keep it; it is only loaded again for the next one."""
-        while len(self._loaded) > LOADED:
-            self._loaded.pop(list(self._loaded)[1])
+        """Return the folder of a version; None for the page's own model."""
+        return next((version.folder for version in self.offered() if version.hash == model), None)
 
 
 def _checked(version: ModelVersion) -> NBDT:
@@ -103,9 +97,9 @@ def _checked(version: ModelVersion) -> NBDT:
         model = NBDT.load(version.folder)
     except NBDTError as error:
         raise StoreError(f"Version {version.id} cannot be loaded: {error}") from None
-    if (found := model_hash(model)) != version.hash:
+    if (actual := model_hash(model)) != version.hash:
         raise StoreError(
-            f"Version {version.id} is not what it was: the model in its folder has the hash "
-            f"{found[:12]}…, expected {version.hash[:12]}…."
+            f"Version {version.id} has changed: the model in its folder has the hash "
+            f"{actual[:12]}…, expected {version.hash[:12]}…."
         )
     return model

@@ -21,12 +21,12 @@ from ..ui.context import PageContext
 from ..ui.events import QUICK, for_arrived, mark_arrived, payload, refused, sequence_number
 from ..uploads import opened, photograph
 from ..visitor import Visitor
+from .apply import CorrectionTraining
 from .form import correction_component as correction_component  # noqa: PLC0414 - the panel's form
 from .form import draw_form, evidence_record, form_props
 from .history import compared_record, history_component, history_record
 from .model_versions import ModelVersions
 from .submission import is_token, new_token, parse_correction, save_once, visitor_id
-from .teaching import Teaching
 
 OFF = (
     '<p class="nbdt-correct-lead">Corrections are not kept on this page. Whoever runs it can turn '
@@ -80,9 +80,9 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
         show_progress="minimal", api_visibility="private", concurrency_id="network",
     )  # fmt: skip
     if context.apply_data is not None:
-        teaching = Teaching(versions, context.apply_data)
+        training = CorrectionTraining(versions, context.apply_data)
         history.train(
-            handlers.train(teaching), inputs, [visitor, history], show_progress="hidden",
+            handlers.train(training), inputs, [visitor, history], show_progress="hidden",
             api_visibility="private", concurrency_limit=1,
         )  # fmt: skip
     correction_api(model, context.store)
@@ -189,13 +189,13 @@ class _Handlers:
         name = f"version {number}" if number else "the first version"
         return self._redrawn(visitor, "", f"You now see {name} of the model.", compared)
 
-    def train(self, teaching: Teaching) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def train(self, training: CorrectionTraining) -> Callable[..., Iterator[tuple[Any, ...]]]:
         """Return the handler that applies corrections in another process and reports progress."""
 
         def run(visitor: Visitor, token: object, request: gr.Request) -> Iterator[tuple[Any, ...]]:
             self._identify(visitor, token, request)
             try:
-                for line in teaching.run(visitor.model):
+                for line in training.run(visitor.model):
                     yield visitor, gr.HTML(progress=line)
                 text = "The model has learnt. Try the new version."
             except NBDTError as error:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from sqlalchemy import ColumnElement, select
+
 from nbdt.correction import Correction
 
-from .schema import CorrectionRow, ModelRow
+from .schema import CorrectionRow, LearnedRow, ModelRow
 
 _FIELDS = tuple(field.name for field in fields(Correction))
 
@@ -86,15 +88,27 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Pending:
-    """Which corrections wait: made on any of these models, and used by none of these versions.
+    """The corrections that wait for one model.
+
+    A correction is applied to a model if the model, or a version that it descends from, learned from
+    it. It waits if it was made on a model of the same family and is not applied.
 
     Attributes:
-        models: `model_hash` of each.
-        known: ids of the versions.
+        family: `model_hash` of each model of the family.
+        lineage: ids of the versions that the model descends from, its own included.
     """
 
-    models: frozenset[str]
-    known: frozenset[int]
+    family: frozenset[str]
+    lineage: frozenset[int]
+
+    def is_applied(self, saved: SavedCorrection) -> bool:
+        """Return whether a correction is applied to the model."""
+        return not self.lineage.isdisjoint(saved.learned_by)
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return the SQL condition of the corrections that wait."""
+        applied = select(LearnedRow.correction_id).where(LearnedRow.model_id.in_(self.lineage))
+        return CorrectionRow.model.in_(self.family) & CorrectionRow.id.not_in(applied)
 
 
 _Record = TypeVar("_Record", StoredPhotograph, EvidenceMark, ModelVersion)

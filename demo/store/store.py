@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 
 from PIL import Image
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import delete, select, update
 
 from nbdt.correction import Correction
 from nbdt.images.image import open_image
@@ -70,7 +70,7 @@ class Store(Hierarchies, Marks):
         if ids is not None:
             selected = selected.where(CorrectionRow.id.in_(ids))
         if pending is not None:
-            selected = selected.where(*_waits(pending))
+            selected = selected.where(pending.condition())
         used = select(LearnedRow).where(LearnedRow.correction_id.in_(selected))
         query = select(CorrectionRow).where(CorrectionRow.id.in_(selected))
         with reading(self._engine) as session:
@@ -83,7 +83,7 @@ class Store(Hierarchies, Marks):
     def count_pending(self, pending: Pending) -> int:
         """Return how many corrections wait for training."""
         with reading(self._engine) as session:
-            return count(session, select(CorrectionRow.id).where(*_waits(pending)))
+            return count(session, select(CorrectionRow.id).where(pending.condition()))
 
     def delete_corrections(self, ids: Collection[int], *, visitor: str | None = None) -> None:
         """Delete corrections atomically, with the photographs that no other correction needs.
@@ -224,8 +224,3 @@ class Store(Hierarchies, Marks):
         with reading(self._engine) as session:
             rows = session.scalars(select(ModelRow).order_by(ModelRow.id))
             return [records.model_version(row) for row in rows]
-
-
-def _waits(pending: Pending) -> tuple[ColumnElement[bool], ...]:
-    learned = select(LearnedRow.correction_id).where(LearnedRow.model_id.in_(pending.known))
-    return CorrectionRow.model.in_(pending.models), CorrectionRow.id.not_in(learned)

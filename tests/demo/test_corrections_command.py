@@ -1,8 +1,9 @@
-"""``nbdt corrections``: from what people said to a model that learnt it."""
+"""``nbdt corrections``: from corrections in a store to a model that learned from them."""
 
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from nbdt import NBDT
+from nbdt import NBDT, NBDTError
 from nbdt.correction import Correction, picture_hash, read_corrections
+from nbdt.demo.corrections.apply import apply_corrections
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
 from nbdt.demo.store import Store
@@ -113,15 +115,13 @@ def test_corrections_and_photographs_are_deleted_one_by_one_or_by_visitor(store,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["delete", "7"], "error: There is no correction with the number 7; nothing was deleted."),
-        (["delete", "--visitor", "x"], "error: Visitor 'x' left nothing"),
-        (["photos", "delete", "7"], "error: There is no photograph 7; nothing was deleted."),
+        (["delete", "7"], "There is no correction with the number 7; nothing was deleted."),
+        (["delete", "--visitor", "x"], "The store has nothing of visitor 'x'"),
+        (["photos", "delete", "7"], "There is no photograph 7; nothing was deleted."),
     ],
 )
 def test_what_cannot_be_deleted_is_an_error(place, arguments, message):
-    result = whole(*arguments, "--store", place)
-    assert result.returncode == 1
-    assert result.stderr.startswith(message)
+    assert message in str(run(*arguments, "--store", place, status=1).exception)
 
 
 @pytest.mark.parametrize("arguments", [["delete"], ["delete", "1", "--visitor", ANN],
@@ -203,10 +203,12 @@ def test_applying_teaches_records_and_offers_a_new_model(
     arguments = ("--model", saved, "--data", data, "--store", place, "--set", "strength=5")
     result = whole("apply", "--out", tmp_path / "better", *arguments)
     assert result.returncode == 0, result.stderr
-    assert "model 1 learnt from 1 correction; 1 were left out" in result.stdout
+    assert "model 1 learned from 1 correction; 1 left out" in result.stdout
     (version,) = store.model_versions()
     assert version.parent == model_hash(model)
     assert {*version.accuracy} == {"before", "after"}
+    assert f"{version.accuracy['after']['soft']:.2%} after" in result.stdout
+    assert "the record names no photograph" in result.stderr  # as the training process reported
     assert [s.learned_by for s in store.corrections()] == [(version.id,), ()]
     assert not list((tmp_path / "better").glob(".photographs-*"))
 
@@ -224,29 +226,52 @@ def test_applying_teaches_records_and_offers_a_new_model(
     # The one that is not learnt yet is all that a second round takes.
     waits = pending(version.hash, store.model_versions())
     assert [s.id for s in store.corrections(pending=waits)] == [numbers[1]]
-    again = whole("apply", "--out", tmp_path / "better", *arguments)
-    assert again.returncode == 1
-    assert "exists already; name a new folder" in again.stderr
+    again = run("apply", "--out", tmp_path / "better", *arguments, status=1)
+    assert "exists already; name a new folder" in str(again.exception)
 
 
 @pytest.mark.slow
 def test_a_training_that_fails_leaves_corrections_unapplied(store, place, data, tmp_path, model):
     photo = picture(30)
     store.add_correction(wrong_step(model, photo), visitor=ANN, photo=photo)
-    result = whole("apply", "--model", "cifar10", "--data", tmp_path / "nothing",
-                   "--out", tmp_path / "out", "--store", place)  # fmt: skip
-    assert result.returncode == 1
-    assert "Training ended with exit status 1; its message is above" in result.stderr
+    result = run("apply", "--model", "cifar10", "--data", tmp_path / "nothing",
+                 "--out", tmp_path / "out", "--store", place, status=1)  # fmt: skip
+    for fact in ("There is no data folder or file", "No correction was applied", "--out"):
+        assert fact in str(result.exception)
     assert store.model_versions() == []
     assert store.corrections()[0].learned_by == ()
     assert not list((tmp_path / "out").glob(".photographs-*"))
 
 
+@pytest.mark.slow
+def test_a_killed_training_process_leaves_nothing_recorded(store, place, data, tmp_path, model):
+    photo = picture(31)
+    store.add_correction(wrong_step(model, photo), visitor=ANN, photo=photo)
+    events = apply_corrections(store, model, data, tmp_path / "out", source="cifar10")
+    assert next(events).event == "progress"
+    (child,) = training_processes()
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(NBDTError, match=r"exit status -9.* No correction was applied"):
+        list(events)
+    assert store.model_versions() == []
+    assert store.corrections()[0].learned_by == ()
+    assert not (tmp_path / "out" / "model").exists()
+    assert not list((tmp_path / "out").glob(".photographs-*"))
+
+
+def training_processes():
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "--corrections" in line]
+
+
 def test_nothing_to_learn_is_said(store, place, data, tmp_path):
     store.add_correction(Correction("label", "c" * 64, label="cat", model="d" * 64), visitor=ANN)
-    result = whole("apply", "--data", data, "--out", tmp_path / "out", "--store", place)
-    assert result.returncode == 1
-    assert "There is nothing in" in result.stderr
+    result = run("apply", "--model", "cifar10", "--data", data, "--out", tmp_path / "out",
+                 "--store", place, status=1)  # fmt: skip
+    assert "has no correction that this model" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
@@ -273,6 +298,11 @@ def test_a_family_of_models(store):
         waits = pending(named(model), versions)
         assert [s.id for s in store.corrections(pending=waits)] == numbers, model
         assert store.count_pending(waits) == len(numbers)
+        applied = {s.id for s in store.corrections() if waits.is_applied(s)}
+        assert applied.isdisjoint(numbers)
+        assert applied | set(numbers) == {
+            s.id for s in store.corrections() if s.correction.model in waits.family
+        }
 
 
 def named(letter):
@@ -291,9 +321,7 @@ def test_only_what_the_store_recorded_is_loaded_and_only_unchanged(store, tmp_pa
     )
     store.add_model_version(other, "7" * 64, parent="6" * 64, learned=[], left_out=0, accuracy={})
     versions = ModelVersions(model, store)
-    with pytest.raises(
-        StoreError, match=r"Version 1 is not what it was: .* expected 999999999999…"
-    ):
+    with pytest.raises(StoreError, match=r"Version 1 has changed: .* expected 999999999999…"):
         versions.load(1)
     with pytest.raises(StoreError, match="Version 2 cannot be loaded: There is no saved model"):
         versions.load(2)

@@ -17,6 +17,7 @@ from nbdt.correction import Correction, picture_hash, write_corrections
 from nbdt.explain.maps.log_odds import log_odds
 from nbdt.images.image import open_image
 from nbdt.network.load import create_timm
+from nbdt.progress import read_progress
 from nbdt.train import fit_corrections
 from nbdt.train.command import app
 from nbdt.train.corrections.examples import find_targets, open_photographs
@@ -238,7 +239,10 @@ def test_a_step_is_learnt_and_the_rest_is_held(model, data, photos, tmp_path, le
     pink = saved(tmp_path, photos["pink"][:10])
     warm = TREE.ids[TREE.index("warm")]
     records = [Correction("step", node=warm, child="pink", **facts) for facts in pink]
-    settings = CorrectionSettings(strength=1.0, learn=learn, trust=0.1, steps=60, batch_size=40)
+    settings = CorrectionSettings(
+        strength=1.0, learn=learn, trust=0.1, steps=60 if learn != "all" else 25, batch_size=40,
+        learning_rate=3e-5 if learn == "all" else None,
+    )  # fmt: skip
     found = fit_corrections(model, records, data, settings, open_photos=opener(tmp_path))
     assert found.met_before < 0.5 < found.met_after
     assert found.loss_after < found.loss_before / 2
@@ -266,7 +270,7 @@ def test_an_irrelevant_region_loses_its_mass(model, data, photos, tmp_path):
     (facts,) = saved(tmp_path, photos["red"][:1])
     record = Correction("region", node=TREE.ids[0], region=(0.0, 0.0, 0.5, 1.0), **facts)
     settings = CorrectionSettings(
-        strength=3.0, learn="all", steps=60, batch_size=40, learning_rate=1e-3
+        strength=3.0, learn="all", steps=25, batch_size=40, learning_rate=1e-3
     )
     found = fit_corrections(model, [record], data, settings, open_photos=opener(tmp_path))
     with pytest.raises(NBDTError, match="an offset moves no map; learn a region with"):
@@ -344,12 +348,28 @@ def test_the_command_ends_in_a_model(model, photos, tmp_path):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
+def test_for_another_process_every_line_of_stdout_is_an_event(tmp_path):
+    write_corrections([Correction("label", IMAGE, label="cat")], tmp_path / "c.jsonl")
+    done = CliRunner().invoke(
+        app,
+        ["--corrections", str(tmp_path / "c.jsonl"), "--data", str(tmp_path / "no"),
+         "--model", "cifar10", "--out", str(tmp_path / "out"), "--progress", "json"],
+    )  # fmt: skip
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    *_, last = events = list(read_progress(lines))
+    assert len(events) == len(lines)
+    assert last.event == "error"
+    assert "no data folder" in last.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "RECIPE"),
         (["cifar10", "--corrections", "c"], "RECIPE"),
-        (["cifar10", "--model", "m"], "--model belongs to"),
+        (["cifar10", "--model", "m"], "--model and --progress belong to --corrections"),
+        (["cifar10", "--progress", "json"], "--model and --progress belong to"),
         (["--corrections", "c", "--resume"], "belong to a RECIPE"),
     ],
 )

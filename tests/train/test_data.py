@@ -253,7 +253,7 @@ def test_a_hierarchy_that_contradicts_the_recipe_is_refused():
     tree = Hierarchy.from_paths(["a/x", "a/y", "b"])
     with pytest.raises(NBDTError, match="another order: class 0 is 'y' and 'x'.*classes=\\[\\]"):
         class_order((), ["y", "x", "b"], tree)
-    with pytest.raises(NBDTError, match="lacks 'z' and has besides 'b'"):
+    with pytest.raises(NBDTError, match="lacks 'z' and also has 'b'"):
         class_order((), ["x", "y", "z"], tree)
 
 
@@ -349,9 +349,7 @@ def test_a_test_split_that_cannot_be_read_is_reported(tmp_path, augment):
 
 def test_labels_that_differ_by_case_alone_are_one_class(tmp_path):
     write(tmp_path, names=["heron", "Heron", "crane"])
-    with pytest.raises(
-        NBDTError, match="'Heron' and 'heron' are one class: case, spaces and under"
-    ):
+    with pytest.raises(NBDTError, match="'Heron' and 'heron' are the same class"):
         read(tmp_path)
 
 
@@ -496,7 +494,7 @@ def test_plain_batches_are_what_the_model_sees_later(tmp_path):
 
 
 def test_a_bad_auto_augment_is_explained():
-    with pytest.raises(NBDTError, match="auto_augment = 'rand-x9' is not as timm writes it"):
+    with pytest.raises(NBDTError, match="auto_augment = 'rand-x9' cannot be read by timm"):
         Augmentation(replace(RECIPE, augment="crop", auto_augment="rand-x9"), SEEN)
 
 

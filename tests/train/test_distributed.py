@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,20 +26,7 @@ RECIPE = {
     "held_out_test": 2, "epochs": 2, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.05,
     "tree_from": 0.3, "crop_padding_pixels": 1, "workers": 0, "save_every_minutes": 0,
 }  # fmt: skip
-RUN = """
-import json, sys, warnings
-import torch
-torch.set_num_threads(1)
-warnings.simplefilter("ignore")
-from nbdt.errors import NBDTError
-from nbdt.train import train
-from nbdt.train.recipe import parse_recipe
-if __name__ == "__main__":
-    try:
-        train(parse_recipe(json.loads(sys.argv[3])), sys.argv[1], sys.argv[2], resume=sys.argv[4] == "resume")
-    except NBDTError as error:
-        sys.exit(f"error: {error}")
-"""
+PROGRAM = str(Path(__file__).parents[1] / "programs" / "train_rank.py")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +36,6 @@ def photos(noise_folders):
 
 def start(photos, out, ranks, how="new", **changes):
     """A run on one process, or on several under torchrun."""
-    script = out.parent / "run.py"
-    script.write_text(RUN)
     recipe = json.dumps({**RECIPE, **changes})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -60,7 +46,7 @@ def start(photos, out, ranks, how="new", **changes):
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [*launcher, str(script), str(photos), str(out), recipe, how], env=environment, text=True,
+        [*launcher, PROGRAM, str(photos), str(out), recipe, how], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 

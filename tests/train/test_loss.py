@@ -1,6 +1,7 @@
 """Tree supervision against its slow float64 twin, at its limits, and what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -293,30 +294,13 @@ def test_attaching_before_and_after_training_is_the_same():
     assert sum(late[-3:]) < sum(late[:3])
 
 
-WORKER = """
-import sys, torch, torch.distributed as dist
-sys.path.insert(0, sys.argv[3])
-from tests.train.test_loss import flat_then_attached
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-ddp = torch.nn.parallel.DistributedDataParallel
-(late, late_answer), (early, early_answer) = flat_then_attached(ddp, rank=rank, world=2)
-assert late == early, (late, early)
-assert torch.equal(late_answer, early_answer)
-mean = torch.tensor(late, dtype=torch.float64)
-dist.all_reduce(mean)
-print("losses", (mean / 2).tolist())
-dist.destroy_process_group()
-"""
-
-
 def test_so_it_is_under_ddp_and_two_processes_equal_one(tmp_path):
-    root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", WORKER]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, root / "tests" / "programs" / "train_flat_then_attached.py"]
     started = [
         subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "meet"), root],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*command, str(rank), str(tmp_path / "meet")],
+            env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
@@ -393,12 +377,3 @@ def test_no_class_index_is_ignored_or_wraps_around(index):
     loss = TreeSupervisionLoss(TREES["uneven of 150"](), rule="representative")
     with pytest.raises(IndexError, match="out of bounds|out of range"):
         loss(torch.zeros(2, 150), torch.tensor([3, index]))
-
-
-def test_importing_the_loss_imports_no_trainer():
-    code = (
-        "import sys; from nbdt.train import TreeSupervisionLoss; "
-        "print(sorted({'lightning', 'torchmetrics', 'timm'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -49,71 +49,19 @@ RECIPE = {
 }
 
 
+PROGRAM = str(Path(__file__).parents[1] / "programs" / "kill_training.py")
+
+
 @pytest.fixture(scope="module")
 def photos(noise_folders):
     return noise_folders((12, 10))
-
-
-# Children of a process that has imported everything start at once, so that many can be killed.
-KILLER = """
-import hashlib, json, os, random, signal, sys, time, warnings
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from nbdt.train import train
-from nbdt.train.fit.checkpoints import read_checkpoint
-from nbdt.train.recipe import parse_recipe
-
-photos, root, recipe = Path(sys.argv[1]), Path(sys.argv[2]), parse_recipe(json.loads(sys.argv[3]))
-warnings.simplefilter("ignore")
-
-def start(out):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            train(recipe, photos, out, resume=True)
-            os._exit(0)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-    return pid
-
-def digest(out):
-    return hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-def age(path):
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-begun = time.monotonic()
-status = os.waitpid(start(root / "whole"), 0)[1]
-assert status == 0, status
-took = time.monotonic() - begun
-rng, killed, last = random.Random(), [], root / "broken" / "checkpoints" / "last.ckpt"
-while True:
-    before, pid = age(last), start(root / "broken")
-    delay = rng.uniform(0, took / 4)
-    while age(last) == before and os.waitid(
-        os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
-    ) is None:
-        time.sleep(0.001)
-    time.sleep(delay)
-    if len(killed) < 5:
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    if not os.WIFSIGNALED(status):
-        break
-    state = read_checkpoint(last)["nbdt"]  # whole, whenever it was
-    killed.append((round(delay, 3), len(state["history"])))
-assert status == 0, (status, killed)
-print(json.dumps({"killed": killed, "whole": digest(root / "whole"), "broken": digest(root / "broken")}))
-"""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_a_killed_run_ends_in_the_very_weights_of_an_uninterrupted_one(photos, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(photos), str(tmp_path), json.dumps(RECIPE)],
+        [sys.executable, PROGRAM, str(photos), str(tmp_path), json.dumps(RECIPE)],
         capture_output=True, text=True, check=False, timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
@@ -148,7 +96,8 @@ def test_a_stopped_run_says_so_and_is_no_success(photos, tmp_path, sent):
         running.send_signal(sent)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 1
-    assert "error: The run was stopped. The same command with --resume goes on" in said
+    assert "error: The run was stopped" in said
+    assert "--resume" in said
     assert "Traceback" not in said
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nbdt.correction import Correction, picture_hash
 from nbdt.errors import nearest
-from nbdt.images.archives import SUFFIXES, iter_archive
+from nbdt.images.archives import is_archive, iter_tar
 from nbdt.images.image import ImageError, open_image
 from nbdt.model.model import NBDT
 from nbdt.network.positions import pools_by_average
@@ -166,7 +166,7 @@ def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.
     in_archives: dict[Path, dict[str, str]] = defaultdict(dict)
     for reference in references:
         archive, sign, member = reference.partition("!")
-        if sign and archive.lower().endswith(SUFFIXES):
+        if sign and is_archive(archive):
             path = _located(root, archive)
             in_archives[path][f"{path}!{member}"] = reference
             continue
@@ -186,7 +186,7 @@ def _located(root: Path, file: str) -> Path:
 
 def _members(path: Path, references: dict[str, str]) -> Iterator[tuple[str, Image.Image | str]]:
     try:
-        for source in iter_archive(path, None):
+        for source in iter_tar(path):
             if source.reference in references:
                 reference = references.pop(source.reference)
                 try:

@@ -25,7 +25,7 @@ PLAIN = -1  # an epoch without augmentation
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators start from `key`, and are as before afterwards."""
+    """Seed Python's, NumPy's and torch's generators from `key`; restore them afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     seed_all(*key)
     try:
@@ -45,14 +45,14 @@ def seed_all(*key: int) -> None:
 
 
 class Augmentation:
-    """An image to a uint8 tensor (3, size, size): at random when called, or `plain`.
+    """Turns an image into a uint8 tensor (3, size, size): a random view, or `plain`.
 
     Args:
-        recipe: says what is drawn; None for `plain` alone.
+        recipe: which random changes; None for `plain` only.
         preprocessing: size, interpolation and mean colour of the network's input.
 
     Raises:
-        NBDTError: `auto_augment` is not as timm writes it.
+        NBDTError: timm cannot read `auto_augment`.
     """
 
     def __init__(self, recipe: Recipe | None, preprocessing: Preprocessing) -> None:
@@ -60,14 +60,14 @@ class Augmentation:
         self.steps = [] if recipe is None else _steps(recipe, preprocessing)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """A random view; seed it with `seeded`."""
+        """Return a random view; seed it with `seeded`."""
         value: Any = image
         for step in self.steps:
             value = step(value)
         return cast(Tensor, value)
 
     def plain(self, image: Image.Image) -> Tensor:
-        """The part that the network sees when it is used."""
+        """Return the part of the image that the network sees when it is used."""
         return _tensor(self.preprocessing.frame(image))
 
 
@@ -118,8 +118,8 @@ def _auto_augment(recipe: Recipe, mean: list[int]) -> Any:
         return make(recipe.auto_augment, options)
     except (AssertionError, KeyError, ValueError, IndexError) as error:
         raise NBDTError(
-            f"auto_augment = {recipe.auto_augment!r} is not as timm writes it ({error}), as in "
-            "'rand-m9-mstd0.5', 'augmix-m5-w4' or 'original'."
+            f"auto_augment = {recipe.auto_augment!r} cannot be read by timm ({error}); expected "
+            "for example 'rand-m9-mstd0.5', 'augmix-m5-w4' or 'original'."
         ) from None
 
 

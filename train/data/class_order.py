@@ -1,4 +1,4 @@
-"""Which class of the model a label of the data means; the order comes from the hierarchy."""
+"""The order of the classes, and the class of each label of the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ClassOrder:
     Attributes:
         names: of the classes.
         wnids: WordNet ids, where known.
-        origin: where the order comes from, for people.
+        origin: the source of the order, for messages.
     """
 
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ class ClassOrder:
         return self.wnids if any(self.wnids) else None
 
     def places(self) -> dict[str, int]:
-        """Class index by plain name and by WordNet id; a key that is two classes' is left out."""
+        """Return class indices by plain name and WordNet id; a key of two classes is left out."""
         nodes = [Node("/", None, "root")]
         nodes += [Node(n, "/", n, w) for n, w in zip(self.names, self.wnids, strict=True)]
         return class_of_name(Hierarchy(tuple(nodes), self.names))
@@ -40,9 +40,9 @@ class ClassOrder:
 def class_order(
     labels: Iterable[str], given: Sequence[str] = (), hierarchy: Hierarchy | None = None
 ) -> ClassOrder:
-    """The hierarchy's classes, else those given (by a recipe), else the labels, sorted.
+    """Return the hierarchy's classes, else those given by a recipe, else the labels, sorted.
 
-    Labels that are all WordNet ids, as ImageNet's folders, get WordNet's names.
+    Labels get WordNet's names if all of them are WordNet ids, as ImageNet's folders are.
 
     Raises:
         NBDTError: the hierarchy's classes are not those given, or there are fewer than two.
@@ -54,21 +54,21 @@ def class_order(
         return ClassOrder(hierarchy.classes, wnids, "the hierarchy")
     if given:
         return ClassOrder(tuple(given), (None,) * len(given), "the recipe")
-    found = sorted(set(labels))
+    distinct = sorted(set(labels))
     spellings: dict[str, str] = {}
-    for label in found:
+    for label in distinct:
         other = spellings.setdefault(normalised_name(label), label)
         if other != label:
             raise NBDTError(
-                f"The labels {other!r} and {label!r} are one class: case, spaces and underscores do "
-                "not count. Give them one name."
+                f"The labels {other!r} and {label!r} are the same class, because case, spaces and "
+                "underscores do not count. Give them one name."
             )
-    if len(found) < 2:
+    if len(distinct) < 2:
         raise NBDTError(
-            f"The data has {len(found)} class{'' if len(found) == 1 else 'es'} "
-            f"({listed(found) or 'none'}); a classifier needs two or more, one folder each."
+            f"The data has {len(distinct)} class{'' if len(distinct) == 1 else 'es'} "
+            f"({listed(distinct) or 'none'}); a classifier needs two or more, one folder each."
         )
-    return _named(found)
+    return _named(distinct)
 
 
 def _named(labels: Sequence[str]) -> ClassOrder:
@@ -87,7 +87,7 @@ def _refuse_contradiction(given: Sequence[str], hierarchy: Hierarchy) -> None:
     if missing or extra:
         raise NBDTError(
             f"The hierarchy's classes are not the recipe's: the hierarchy lacks "
-            f"{listed(missing) or 'none'} and has besides {listed(extra) or 'none'}."
+            f"{listed(missing) or 'none'} and also has {listed(extra) or 'none'}."
             f"{nearest(missing[0], hierarchy.classes) if missing else ''}"
         )
     place = next(i for i, name in enumerate(given) if name != hierarchy.classes[i])
@@ -99,6 +99,6 @@ def _refuse_contradiction(given: Sequence[str], hierarchy: Hierarchy) -> None:
 
 
 def class_indices(labels: Iterable[str], order: ClassOrder) -> list[int | None]:
-    """The class of each label; None for those that are none."""
+    """Return the class of each label; None for a label that is no class."""
     places = order.places()
     return [places.get(normalised_name(label)) for label in labels]
