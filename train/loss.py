@@ -33,28 +33,27 @@ class TreeSupervisionLoss(nn.Module):
     probabilities to a cross-entropy that expects logits; this loss takes the path's log-likelihood
     and tends to 0 for a confident right answer.
 
-    `beta` and `omega` may be assigned between steps, as schedules do (`weight_at`).
+    `beta` and `omega` may be assigned between steps; `weight_at` has schedules for them.
 
     Args:
-        hierarchy: the tree whose decisions are taught.
+        hierarchy: its decisions are trained.
         rule: "representative"; "marginal" only with ``alpha > 0`` or `node_weights`, because its
             path likelihood is the cross-entropy itself.
         beta: weight of the flat cross-entropy.
         omega: weight of the path.
-        alpha: how much less a decision counts the higher it stands.
-        class_weights: (classes,) how much an image of each class counts. As in
-            ``torch.nn.CrossEntropyLoss`` the mean is over the weights: of an image of class ``y``,
-            ``w_y``; of one with a distribution ``t``, ``Σ t_c w_c``.
-        node_weights: weight of the decision that an inner node takes, by node id or name; 1 for
-            the others.
+        alpha: how much less a decision counts the higher it is in the tree.
+        class_weights: (classes,) how much an image of each class counts. The mean is weighted, as in
+            ``torch.nn.CrossEntropyLoss``: by ``w_y`` for an image of class ``y``, and by
+            ``Σ t_c w_c`` for one with a distribution ``t``.
+        node_weights: weight of an inner node's decision, by node id or name; 1 for the others.
         label_smoothing: share of the target that the *flat* cross-entropy spreads over all classes,
-            as in ``torch.nn.CrossEntropyLoss``. A decision is taught unsmoothed: spread over
-            classes, the mass would pull each decision towards its larger child. Pass smoothed
-            distributions as targets to have it so nevertheless.
+            as in ``torch.nn.CrossEntropyLoss``. Decisions are trained without it: mass spread over
+            classes would pull each decision towards its larger child. To smooth them too, pass
+            smoothed distributions as targets.
 
     Raises:
-        NBDTError: an unknown rule or node, ``marginal`` where it would be the cross-entropy, or a
-            weight that is negative or not finite.
+        NBDTError: an unknown rule or node, a weight that is negative or not finite, or ``marginal``
+            where the loss would be the cross-entropy.
     """
 
     edge_weights: Tensor
@@ -94,12 +93,12 @@ class TreeSupervisionLoss(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss.
+        """Return the scalar loss.
 
         Args:
             logits: (batch, classes), flat.
-            target: (batch,) class indices, or (batch, classes) distributions, where a decision
-                weighs as the target mass below its child.
+            target: (batch,) class indices, or (batch, classes) distributions; the weight of a
+                decision is then the target mass below its child.
 
         Raises:
             NBDTError: logits or target of another shape.
@@ -128,8 +127,8 @@ class TreeSupervisionLoss(nn.Module):
         )
         if weights is None or target.ndim == 1:
             return loss
-        # torch divides by the batch here, and by the weights for indices: a one-hot distribution
-        # would cost something else than its index.
+        # torch divides by the batch size here, and by the weights for indices. Without this, a one-hot
+        # distribution would have another loss than its index.
         return loss * len(target) / (target @ weights).sum()
 
     def _path_term(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ class TreeSupervisionLoss(nn.Module):
 
 
 def _relative_heights(hierarchy: Hierarchy) -> Tensor:
-    """Each node's height above the leaves, divided by the tree's: (nodes,) in [0, 1]."""
+    """Return each node's height above the leaves, divided by the tree's: (nodes,) in [0, 1]."""
     return torch.tensor(hierarchy.heights) / hierarchy.heights[0]
 
 
@@ -171,7 +170,7 @@ def _checked(weights: Sequence[float] | Tensor, hierarchy: Hierarchy) -> Tensor:
 
 
 def _decision_weights(hierarchy: Hierarchy, given: Mapping[str, float]) -> Tensor:
-    """(nodes,) the weight of each inner node's decision."""
+    """Return the weight of each inner node's decision: (nodes,)."""
     weights = torch.ones(hierarchy.num_nodes)
     for key, value in given.items():
         if not 0 <= value < math.inf:
@@ -181,36 +180,36 @@ def _decision_weights(hierarchy: Hierarchy, given: Mapping[str, float]) -> Tenso
 
 
 def _inner_node(hierarchy: Hierarchy, key: str) -> int:
-    """The inner node that has this id, or this name as the only one."""
+    """Return the inner node that has this id or, as the only one, this name."""
     inner = hierarchy.inner_nodes
     by_id = [node for node in inner if hierarchy.ids[node] == key]
-    found = by_id or [node for node in inner if hierarchy.names[node] == key]
-    if len(found) == 1:
-        return found[0]
+    matches = by_id or [node for node in inner if hierarchy.names[node] == key]
+    if len(matches) == 1:
+        return matches[0]
     names = [hierarchy.names[node] for node in inner]
-    if not found:
+    if not matches:
         raise NBDTError(
             f"No inner node has the id or name {key!r}; only these decide.{nearest(key, names)}"
         )
-    ids = [hierarchy.ids[node] for node in found]
-    raise NBDTError(f"{len(found)} nodes are called {key!r}; name one by its id: {listed(ids)}.")
+    ids = [hierarchy.ids[node] for node in matches]
+    raise NBDTError(f"{len(matches)} nodes are called {key!r}; name one by its id: {listed(ids)}.")
 
 
 # ---- schedules of the weights --------------------------------------------------------------------
 
 
 def constant(_progress: float, start: float, _end: float) -> float:
-    """`start`, whatever the progress."""
+    """Return `start` at any progress."""
     return start
 
 
 def linear(progress: float, start: float, end: float) -> float:
-    """Evenly from `start` to `end`."""
+    """Return a value that moves evenly from `start` to `end`."""
     return start + (end - start) * progress
 
 
 def cosine(progress: float, start: float, end: float) -> float:
-    """From `start` to `end` on half a cosine wave, slowest at both ends."""
+    """Return a value that moves from `start` to `end` on half a cosine wave, slowest at the ends."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -222,10 +221,10 @@ SCHEDULES: Mapping[str, Callable[[float, float, float], float]] = {
 
 
 def weight_at(schedule: str, progress: float, start: float, end: float) -> float:
-    """The weight at a moment, `progress` being clamped to [0, 1].
+    """Return the weight at `progress`, which is clamped to [0, 1].
 
     Raises:
-        NBDTError: no schedule of this name.
+        NBDTError: there is no schedule of this name.
     """
     if schedule not in SCHEDULES:
         raise NBDTError(

@@ -89,7 +89,7 @@ def test_the_latest_is_so_by_the_clock_not_by_its_text():
     assert [target.correction for target in targets] == [new]
 
 
-# ---- the losses against their twins ----
+# ---- the losses against their reference implementations ----
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)

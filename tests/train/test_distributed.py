@@ -1,4 +1,4 @@
-"""Several processes: the same weights as one, whole checkpoints, and a worker that is killed."""
+"""Several processes: the same weights as one, complete checkpoints, and a worker that is killed."""
 
 import json
 import os
@@ -166,11 +166,11 @@ def test_synchronised_norms_keep_their_activations_and_come_back_as_they_were():
                     part.running_mean + 0.1
                 )  # as a move to a device does: a new tensor
                 part.weight.mul_(1.1)
-    learnt = synced(images)
+    trained = synced(images)
     back = norms.revert(synced)
     assert [type(part) for part in back.modules()] == kinds
-    assert torch.equal(back(images), learnt)
-    assert not torch.equal(learnt, expected)
+    assert torch.equal(back(images), trained)
+    assert not torch.equal(trained, expected)
 
 
 def test_held_out_images_are_looked_at_once_each():

@@ -1,4 +1,4 @@
-"""Tree supervision against its slow float64 twin, at its limits, and what it refuses."""
+"""Tree supervision against its slow float64 reference implementation, its limits, and errors."""
 
 import json
 import os
@@ -45,28 +45,28 @@ def sample(h, scale=3.0, batch=4):
 
 @pytest.mark.parametrize(("rule", "beta", "omega", "alpha"), KINDS)
 @pytest.mark.parametrize("tree", TREES)
-def test_equal_to_the_twin(tree, rule, beta, omega, alpha):
+def test_equal_to_the_reference(tree, rule, beta, omega, alpha):
     h = TREES[tree]()
     loss = TreeSupervisionLoss(h, rule=rule, beta=beta, omega=omega, alpha=alpha)
     z, index, distribution = sample(h)
     for target in (index, distribution):
-        twin = oracle.tree_loss(h, z.numpy(), target.numpy(), rule, beta, omega, alpha)
-        assert loss(z, target).item() == pytest.approx(twin, rel=1e-6)
+        reference = oracle.tree_loss(h, z.numpy(), target.numpy(), rule, beta, omega, alpha)
+        assert loss(z, target).item() == pytest.approx(reference, rel=1e-6)
         assert loss(
             z.float(), target.to(torch.float32) if target.is_floating_point() else target
-        ).item() == (pytest.approx(twin, rel=1e-5))
+        ).item() == (pytest.approx(reference, rel=1e-5))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 @pytest.mark.parametrize(("rule", "beta", "omega", "alpha"), KINDS)
-def test_equal_to_the_twin_at_any_scale(scale, rule, beta, omega, alpha):
+def test_equal_to_the_reference_at_any_scale(scale, rule, beta, omega, alpha):
     h = TREES["uneven of 150"]()
     z, index, _ = sample(h, scale)
     loss = TreeSupervisionLoss(h, rule=rule, beta=beta, omega=omega, alpha=alpha)
     given = z.float()
-    twin = oracle.tree_loss(h, given.double().numpy(), index.numpy(), rule, beta, omega, alpha)
-    tolerance = 1e-5 * max(1, scale, abs(twin)) * (beta + omega)
-    assert loss(given, index).item() == pytest.approx(twin, rel=0, abs=tolerance)
+    reference = oracle.tree_loss(h, given.double().numpy(), index.numpy(), rule, beta, omega, alpha)
+    tolerance = 1e-5 * max(1, scale, abs(reference)) * (beta + omega)
+    assert loss(given, index).item() == pytest.approx(reference, rel=0, abs=tolerance)
 
 
 def test_without_alpha_the_path_term_is_the_soft_loss():
@@ -171,23 +171,23 @@ WEIGHTED = [  # what is passed beside the rule; names of nodes of the zoo
 
 @pytest.mark.parametrize("options", WEIGHTED)
 @pytest.mark.parametrize("rule", ["representative", "marginal"])
-def test_weights_equal_the_twin(rule, options):
+def test_weights_equal_the_reference(rule, options):
     h = oracle.zoo()
     z, index, distribution = sample(h)
     options = dict(options)
     if rule == "marginal":
         options.setdefault("alpha", 0.5)
     weights = np.random.default_rng(1).uniform(0.1, 3, h.num_classes)
-    twin = {key: options[key] for key in ("alpha", "beta", "omega") if key in options}
-    twin["smoothing"] = options.get("label_smoothing", 0.0)
+    reference = {key: options[key] for key in ("alpha", "beta", "omega") if key in options}
+    reference["smoothing"] = options.get("label_smoothing", 0.0)
     if options.pop("class_weights", False):
-        options["class_weights"] = twin["class_weights"] = torch.tensor(weights)
-        twin["class_weights"] = weights
+        options["class_weights"] = reference["class_weights"] = torch.tensor(weights)
+        reference["class_weights"] = weights
     named = options.get("node_weights", {})
-    twin["node_weights"] = {h.names.index(name): value for name, value in named.items()}
+    reference["node_weights"] = {h.names.index(name): value for name, value in named.items()}
     loss = TreeSupervisionLoss(h, rule=rule, **options)
     for target in (index, distribution, F.one_hot(index, h.num_classes).double()):
-        expected = oracle.weighted_tree_loss(h, z.numpy(), target.numpy(), rule, **twin)
+        expected = oracle.weighted_tree_loss(h, z.numpy(), target.numpy(), rule, **reference)
         assert loss(z, target).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -228,7 +228,7 @@ def test_a_nodes_weight_is_about_its_own_decision():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 0.9, 1.0])
-def test_schedules_equal_the_twin(name, progress):
+def test_schedules_equal_the_reference(name, progress):
     expected = oracle.weight_over_time(name, progress, 2.0, 0.5)
     assert weight_at(name, progress, 2.0, 0.5) == pytest.approx(expected)
 

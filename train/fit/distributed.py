@@ -1,8 +1,8 @@
 """One run on several devices and machines: DDP, or FSDP2 for networks that one device cannot hold.
 
-Lightning starts one process a device on this machine, with this very command; on several machines
-torchrun or SLURM starts them. Every process reads the data and the recipe itself; the first alone
-writes, measures and speaks.
+Lightning starts one process for each device of this machine, with the same command. On several
+machines torchrun or SLURM starts them. Every process reads the data and the recipe. Only the first
+writes, measures and reports.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..recipe import Recipe
 from .checkpoints import SafeCheckpointIO
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-PATIENCE = timedelta(minutes=10)  # for a rank that does not answer
+TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer
 
 
 def device_count(recipe: Recipe) -> int:
-    """Processes on this machine, each with its device."""
+    """Return the number of processes on this machine, one a device."""
     if recipe.devices:
         return recipe.devices
     local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
@@ -36,12 +36,12 @@ def device_count(recipe: Recipe) -> int:
 
 
 def is_shared(recipe: Recipe) -> bool:
-    """Whether more than one process trains."""
+    """Return whether more than one process trains."""
     return device_count(recipe) * recipe.nodes > 1
 
 
 def global_rank() -> int:
-    """Of this process; 0 where it is alone, or not yet told."""
+    """Return the rank of this process; 0 if it is alone, or has no rank yet."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if name in os.environ:
             return int(os.environ[name])
@@ -49,24 +49,24 @@ def global_rank() -> int:
 
 
 def make_strategy(recipe: Recipe) -> Any:
-    """Lightning's strategy for a recipe."""
+    """Return Lightning's strategy for a recipe."""
     if recipe.strategy == "fsdp":
         ranks = device_count(recipe) * recipe.nodes
         return FullySharded(data_parallel_size=ranks, tensor_parallel_size=1,
-                            save_distributed_checkpoint=False, timeout=PATIENCE)  # fmt: skip
+                            save_distributed_checkpoint=False, timeout=TIMEOUT)  # fmt: skip
     if not is_shared(recipe) and recipe.strategy == "auto":
         return "auto"
-    return DDPStrategy(timeout=PATIENCE)
+    return DDPStrategy(timeout=TIMEOUT)
 
 
 class FullySharded(ModelParallelStrategy):
-    """FSDP2, with whole checkpoints that one device can load, and without pickle.
+    """FSDP2 with undivided checkpoints, which one device can load, and without pickle.
 
-    Lightning's own reading expects what `torch.save` wrote.
+    Lightning's own reader expects a file of `torch.save`.
     """
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-        """The checkpoint, its weights and optimiser states put into their shards."""
+        """Return a checkpoint; its weights and optimiser states go into their shards."""
         from torch.distributed.checkpoint.state_dict import (
             StateDictOptions,
             set_model_state_dict,
@@ -84,7 +84,7 @@ class FullySharded(ModelParallelStrategy):
 
 
 def _by_name(state: Any, names: list[str]) -> Any:
-    """An optimiser's state, keyed by the names of its parameters instead of their numbers."""
+    """Key an optimiser's state by the names of its parameters instead of their numbers."""
     groups = state["param_groups"]
 
     def name(key: Any) -> Any:
@@ -97,13 +97,13 @@ def _by_name(state: Any, names: list[str]) -> Any:
 
 
 class SyncedNorms(TorchSyncBatchNorm):
-    """Batch norms that estimate over all devices; timm's keep the activation that they hold.
+    """Batch norms whose statistics cover all devices; timm's norms keep their activation.
 
-    Lightning's own conversion loses it, and gives back other classes than it took.
+    Lightning's own conversion loses the activation, and does not restore the original classes.
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Put synchronised norms in place; they share weights and statistics with the old ones."""
+        """Replace the norms; the synchronised ones share weights and statistics with the old ones."""
         self._norms = {
             name: part for name, part in model.named_modules() if isinstance(part, BATCH_NORMS)
         }
@@ -111,11 +111,11 @@ class SyncedNorms(TorchSyncBatchNorm):
         return synced
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Put the old ones back, with what was learnt."""
+        """Restore the old norms with the trained values."""
         for name, norm in self._norms.items():
             synced = model.get_submodule(name)
-            own = synced.named_parameters(recurse=False), synced.named_buffers(recurse=False)
-            for key, value in chain(*own):
+            parameters = synced.named_parameters(recurse=False)
+            for key, value in chain(parameters, synced.named_buffers(recurse=False)):
                 setattr(norm, key, value)
             norm.train(synced.training)
             model.set_submodule(name, norm)
@@ -123,15 +123,15 @@ class SyncedNorms(TorchSyncBatchNorm):
 
 
 def raise_if_lost(error: RuntimeError, recipe: Recipe) -> None:
-    """Say in words that another process of the run has gone. Raises NBDTError if so."""
+    """Raise an NBDTError if the error means that another process of the run has ended."""
     text = str(error)
     if is_shared(recipe) and any(
         sign in text for sign in ("onnection", "imed out", "NCCL", "peer")
     ):
         raise NBDTError(
             f"Process {global_rank()} lost another process of this run (killed, or its machine is "
-            f"gone): {text.splitlines()[0][:200]}. The last checkpoint is whole: run the same command "
-            "with --resume."
+            f"gone): {text.splitlines()[0][:200]}. The last checkpoint is complete: run the same "
+            "command with --resume."
         ) from error
 
 
@@ -146,7 +146,7 @@ def shard(network: nn.Module, mesh: Any) -> None:
 
 
 def unshard(network: nn.Module) -> dict[str, Any]:
-    """The whole state of a sharded network, on the CPU of every rank."""
+    """Return the complete state of a sharded network, on the CPU of every rank."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     state: dict[str, Any] = get_model_state_dict(
