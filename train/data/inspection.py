@@ -94,7 +94,7 @@ def _read(scanned: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None
 def _check(scanned: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
     if scanned.split.compressed:
         raise NBDTError(
-            f"{scanned.split.place!r} is compressed, so single images cannot be read from it, and "
+            f"{scanned.split.origin!r} is compressed, so single images cannot be read from it, and "
             "these do not fit into memory. Unpack it (tar -xf) and name the folder with --data, or "
             "for small images raise memory_gigabytes."
         )
@@ -206,7 +206,7 @@ def _unknown(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
     labels = sorted(unknown)
     shown = _classes(labels).replace(" ", " unknown ", 1)
     return (
-        f"{scanned.split.place}: {unknown.total():,} images of {shown}."
+        f"{scanned.split.origin}: {unknown.total():,} images of {shown}."
         f"{nearest(labels[0], order.names)} Rename or remove the folders; the classes are "
         f"{listed(order.names)}."
     )
@@ -215,7 +215,7 @@ def _unknown(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
 def _empty(scanned: Scan) -> str:
     if scanned.labels:
         return ""
-    return f"{scanned.split.place}: no {scanned.split.name} image can be read."
+    return f"{scanned.split.origin}: no {scanned.split.name} image can be read."
 
 
 def _missing(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str:
@@ -224,7 +224,7 @@ def _missing(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
     if not missing:
         return ""
     return (
-        f"{scanned.split.place}: no image of {_classes(missing)}.{_other_files(scanned, missing)} "
+        f"{scanned.split.origin}: no image of {_classes(missing)}.{_other_files(scanned, missing)} "
         f"Add images of them, or take the classes out of {order.origin}."
     )
 
@@ -232,7 +232,7 @@ def _missing(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
 def _other_files(scanned: Scan, missing: list[str]) -> str:
     """Return what the folders of classes without images hold instead."""
     kinds: Counter[str] = Counter()
-    for folder in (os.path.join(scanned.split.place, name) for name in missing):
+    for folder in (os.path.join(scanned.split.origin, name) for name in missing):
         for entry in os.scandir(folder) if os.path.isdir(folder) else ():
             kind = os.path.splitext(entry.name)[1].lower() or "other"
             kinds["folder" if entry.is_dir() else f"{kind} file"] += 1
