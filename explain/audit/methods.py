@@ -6,6 +6,7 @@ A control ignores the decision: a method that does not beat the controls explain
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -95,8 +96,11 @@ CONTROLS: Mapping[str, Callable[[Nodes, np.random.Generator], Maps]] = {
 # ---- Captum's methods that `explain` does not offer ----------------------------------------------
 
 
-class _Scores(nn.Module):
-    """Images to (batch, scores), with a module at the feature map for Captum's layer methods."""
+class _FromFeatureMap(nn.Module):
+    """Images to (batch, scores), with a module at the feature map for Captum's layer methods.
+
+    There are no gradients before the feature map, so that weights may be frozen.
+    """
 
     def __init__(self, model: NBDT, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -106,33 +110,19 @@ class _Scores(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, scores)."""
-        feature_map = self.tap(self.model.feature_map(images))
-        logits: Tensor = self.model.head.logits(self.model.pool(feature_map))
-        return self.score(logits)
-
-
-class _FromFeatures(_Scores):
-    """The same without gradients before the feature map, so that weights may be frozen."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, scores)."""
         with torch.no_grad():
             feature_map = self.model.feature_map(images)
-        logits: Tensor = self.model.head.logits(
-            self.model.pool(self.tap(feature_map.detach().requires_grad_()))
-        )
-        return self.score(logits)
+        pooled = self.model.pool(self.tap(feature_map.detach().requires_grad_()))
+        return self.score(self.model.head.logits(pooled))
 
 
 def _decisions(model: NBDT) -> Callable[[Tensor], Tensor]:
-    tree = model.head.rules.tree
-    return lambda logits: log_odds(logits, tree, model.rule)
+    return lambda logits: log_odds(logits, model.head.rules.tree, model.rule)
 
 
 def _layer_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
     """Captum's LayerGradCam of each decision, clipped at 0 as published."""
-    function = _FromFeatures(model, _decisions(model))
-    return _captum_grad_cam(model, function, images, nodes, clip=True)
+    return _captum_grad_cam(model, _decisions(model), images, nodes, clip=True)
 
 
 def _class_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
@@ -141,13 +131,17 @@ def _class_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
     This is what a model without node maps offers.
     """
     leaves = [[model.hierarchy.class_indices[path[-1]]] for path in nodes]
-    function = _FromFeatures(model, lambda logits: logits)
-    class_maps = _captum_grad_cam(model, function, images, leaves, clip=False)
+    class_maps = _captum_grad_cam(model, nn.Identity(), images, leaves, clip=False)
     return [maps * len(path) for maps, path in zip(class_maps, nodes, strict=True)]
 
 
 def _captum_grad_cam(
-    model: NBDT, function: _Scores, images: Tensor, targets: Nodes, *, clip: bool
+    model: NBDT,
+    score: Callable[[Tensor], Tensor],
+    images: Tensor,
+    targets: Nodes,
+    *,
+    clip: bool,
 ) -> Maps:
     from captum.attr import LayerGradCam
 
@@ -156,13 +150,9 @@ def _captum_grad_cam(
             f"{model.architecture!r} has no feature map of channels × height × width before its "
             "pooling, which Captum's LayerGradCam needs; choose other methods."
         )
-    method = LayerGradCam(function, function.tap)
-
-    def maps(image: Tensor, target: Tensor) -> Tensor:
-        values: Tensor = method.attribute(image, target, relu_attributions=clip)
-        return values
-
-    return _each(maps, images, targets)
+    function = _FromFeatureMap(model, score)
+    attribute = LayerGradCam(function, function.tap).attribute
+    return _each(partial(attribute, relu_attributions=clip), images, targets)
 
 
 def has_feature_map(model: NBDT, images: Tensor) -> bool:
@@ -176,13 +166,9 @@ def _saliency(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
     """Captum's Saliency: the absolute gradient on the input image."""
     from captum.attr import Saliency
 
-    method = Saliency(_Scores(model, _decisions(model)))
-
-    def maps(image: Tensor, target: Tensor) -> Tensor:
-        values: Tensor = method.attribute(image.requires_grad_(), target)
-        return values
-
-    return _each(maps, images, nodes)
+    decisions = _decisions(model)
+    attribute = Saliency(lambda batch: decisions(model.logits(batch))).attribute
+    return _each(lambda image, target: attribute(image.requires_grad_(), target), images, nodes)
 
 
 def _each(maps: Callable[[Tensor, Tensor], Tensor], images: Tensor, targets: Nodes) -> Maps:

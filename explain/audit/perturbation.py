@@ -1,4 +1,4 @@
-"""Deletion and insertion: a decision's probability as regions are hidden in the order of a map.
+"""What hiding the regions of a map changes: deletion, insertion and specificity.
 
 A region is one cell of a grid, the same for every method, as in Samek et al., *Evaluating the
 visualization of what a deep neural network has learned* (2017). Curves and areas are those of RISE
@@ -8,7 +8,7 @@ ties are broken at random instead of by position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
 from ..counterfactual import gaussian_blur
 from ..maps.log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
 from ..result.regions import regrid
+from .methods import Maps, Nodes
+from .result import Values
 
 BLUR = 1 / 12  # of the image's side: the standard deviation of the blur that hides a region
+TOP = 0.2  # share of the regions that are hidden for specificity
 Grid = tuple[int, int]
 
 
@@ -45,12 +49,7 @@ class Rankings:
     grid: Grid
 
 
-def ranked(
-    maps: Sequence[Sequence[NDArray[np.float32]]],
-    nodes: Sequence[Sequence[int]],
-    grid: Grid,
-    rng: np.random.Generator,
-) -> Rankings:
+def ranked(maps: Maps, nodes: Nodes, grid: Grid, rng: np.random.Generator) -> Rankings:
     """Rank the cells of the maps of a batch, one (height, width) map for each node."""
     image, ranks, of_decision = [], [], []
     for row, path_maps in enumerate(maps):
@@ -68,7 +67,7 @@ def ranked(
     )
 
 
-def _ranks(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _ranks(values: Values, rng: np.random.Generator) -> NDArray[np.int64]:
     order = np.lexsort((rng.random(len(values)), -values))  # the highest first, ties at random
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order))
@@ -104,7 +103,7 @@ def pixel_ranks(ranks: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 def curves(
     model: NBDT, images: Tensor, rankings: Rankings, baseline: str, steps: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Values, Values]:
     """Return deletion and insertion curves of every decision.
 
     Args:
@@ -126,8 +125,8 @@ def curves(
         )
         for values in (images, hidden)
     )
-    deleted = _own_node(composed(model, hidden, images, rankings, counts), rankings)
-    inserted = _own_node(composed(model, images, hidden, rankings, counts), rankings)
+    deleted = _decided(composed(model, hidden, images, rankings, counts), rankings)
+    inserted = _decided(composed(model, images, hidden, rankings, counts), rankings)
     deletion = torch.cat([whole, deleted, nothing], dim=1).sigmoid()
     insertion = torch.cat([nothing, inserted, whole], dim=1).sigmoid()
     return deletion.numpy(), insertion.numpy()
@@ -135,7 +134,7 @@ def curves(
 
 def without_top(
     model: NBDT, images: Tensor, rankings: Rankings, baseline: str, share: float
-) -> NDArray[np.float64]:
+) -> Values:
     """Return (decisions, nodes) log-odds with each map's top `share` of regions hidden."""
     count = max(1, round(share * rankings.ranks.shape[1]))
     log_odds = composed(model, BASELINES[baseline](images), images, rankings, [count])
@@ -152,29 +151,92 @@ def composed(
             from `rest`.
     """
     ranks = pixel_ranks(rankings.ranks, rankings.grid, (top.shape[-2], top.shape[-1]))
-    pairs = [(row, count) for row in range(len(ranks)) for count in counts]
+    pairs = torch.cartesian_prod(torch.arange(len(ranks)), torch.tensor(counts))
+    size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (top.shape[-2] * top.shape[-1])))
     parts = []
-    for some in _parts(pairs, top.shape[-2] * top.shape[-1]):
-        rows, limits = torch.tensor(some).T
+    for rows, limits in (part.T for part in pairs.split(size)):
         chosen = (ranks[rows] < limits[:, None, None])[:, None].to(top.device)
         image = rankings.image[rows].to(top.device)
         parts.append(measured_log_odds(model, torch.where(chosen, top[image], rest[image])))
     return torch.cat(parts).view(len(ranks), len(counts), -1)
 
 
-def _parts(pairs: Sequence[tuple[int, int]], pixels: int) -> Iterator[Sequence[tuple[int, int]]]:
-    size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // pixels))
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]
-
-
-def _own_node(log_odds: Tensor, rankings: Rankings) -> Tensor:
+def _decided(log_odds: Tensor, rankings: Rankings) -> Tensor:
     """Select each decision's node: (rankings, counts, nodes) to (decisions, counts)."""
     values = log_odds[rankings.of_decision]
     return values.gather(2, rankings.node[:, None, None].expand(-1, values.shape[1], 1))[..., 0]
 
 
-def area(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+def area(curve: Values) -> Values:
     """Return the area under curves (…, points) over the share of regions from 0 to 1: (…)."""
-    areas: NDArray[np.float64] = ((curve[..., 1:] + curve[..., :-1]) / 2).mean(axis=-1)
+    areas: Values = ((curve[..., 1:] + curve[..., :-1]) / 2).mean(axis=-1)
     return areas
+
+
+# ---- node specificity ---------------------------------------------------------------------------
+#
+# Does a map show what matters to its decision, or the object in general? The top regions of one
+# decision's map are hidden; its log-odds should fall more than those of the other decisions change.
+# Log-odds are divided by their spread over the audited images. One map for all decisions of a path
+# wins at most half of the comparisons: each win is a loss of the other decision.
+
+
+@dataclass(frozen=True, eq=False)
+class Specificity:
+    """One value for each decision; NaN if there is no other decision.
+
+    Attributes:
+        own: fall of the decision's log-odds, in spreads over images.
+        path: mean absolute change of the other decisions on its path, in spreads.
+        path_share: share of the other decisions on its path that change less than it falls.
+        tree_share: the same among all other decisions of the hierarchy.
+    """
+
+    own: Values
+    path: Values
+    path_share: Values
+    tree_share: Values
+
+
+def spreads(log_odds: Values) -> Values:
+    """Return the standard deviation over images of (images, nodes) log-odds; 1 where it is 0."""
+    deviation = log_odds.std(axis=0)
+    return np.where(deviation > 1e-9, deviation, 1.0)
+
+
+def specificity(
+    before: Values, after: Values, nodes: Nodes, spread: Values, hierarchy: Hierarchy
+) -> Specificity:
+    """Measure specificity from log-odds before and after the top regions are hidden.
+
+    Args:
+        before: (images, nodes) log-odds.
+        after: (decisions, nodes) log-odds without each decision's top regions.
+        nodes: for every image the chosen children on its path.
+        spread: (nodes,), see `spreads`.
+    """
+    rows = []
+    decision = 0
+    for image, path in enumerate(nodes):
+        others = _other_decisions(before[image], path, hierarchy)
+        for node in path:
+            fall = (before[image] - after[decision]) / spread
+            on_path = np.abs(fall[[other for other in path if other != node]])
+            in_tree = np.abs(fall[[other for other in others if other != node]])
+            shares = _mean(on_path < fall[node]), _mean(in_tree < fall[node])
+            rows.append((fall[node], _mean(on_path), *shares))
+            decision += 1
+    return Specificity(*np.array(rows, dtype=np.float64).T)
+
+
+def _other_decisions(log_odds: Values, path: Sequence[int], hierarchy: Hierarchy) -> list[int]:
+    """Return for every inner node its likeliest child, or the chosen one on the path."""
+    chosen = {hierarchy.parents[node]: node for node in path}
+    return [
+        chosen.get(inner, max(hierarchy.children[inner], key=lambda child: log_odds[child]))
+        for inner in hierarchy.inner_nodes
+    ]
+
+
+def _mean(values: NDArray[np.generic]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

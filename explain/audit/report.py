@@ -21,9 +21,8 @@ from nbdt.files import check_new, new_folder
 
 from ..result.html import document, element
 from ..result.pictures import data_url
-from .findings import CURVES, beaten
 from .methods import CONTROLS
-from .result import Audit, MethodAudit
+from .result import CURVES, Audit, MethodAudit, beaten
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
 TABLE_STYLE = """

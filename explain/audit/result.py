@@ -1,4 +1,4 @@
-"""The result of an audit as data, and the means with 95 % intervals that it consists of."""
+"""The result of an audit: means with 95 % intervals, and the findings in sentences."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .methods import CONTROLS
+
 RESAMPLES = 2000
 FEWEST = 5  # images that an interval needs; the bootstrap of fewer is too narrow
+SANE = 0.5  # largest rank correlation with the maps of random weights that passes
+CURVES = ("deletion blur", "insertion blur", "deletion mean", "insertion mean")
+SIGNED, ABSOLUTE = "randomised: ", "randomised, absolute: "  # followed by what is randomised
 Values = NDArray[np.float64]
 
 
@@ -44,7 +49,7 @@ class Estimate:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def estimate(values: NDArray[np.float64], seed: int = 0) -> Estimate:
+def estimate(values: Values, seed: int = 0) -> Estimate:
     """Return the mean of one value an image, with its 95 % percentile bootstrap interval.
 
     Decisions of one image are not independent: average them first with `per_image`. NaN is ignored.
@@ -60,7 +65,7 @@ def estimate(values: NDArray[np.float64], seed: int = 0) -> Estimate:
     return Estimate(float(finite.mean()), float(low), float(high), len(finite))
 
 
-def per_image(values: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def per_image(values: Values, counts: NDArray[np.int64]) -> Values:
     """Return each image's mean, (images,), of (decisions,) values; NaN is ignored."""
     finite = np.isfinite(values)
     starts = np.cumsum(counts) - counts
@@ -79,20 +84,33 @@ class MethodAudit:
         values: one value an image by the name of the measure; NaN where it does not apply.
         curves: mean probabilities over decisions, by "deletion blur" and so on, at equal steps from
             no region to all regions.
-        sanity, absolute_sanity: mean rank correlation with the maps of randomised weights, by the
-            randomised part: of the maps, and of their absolute values.
     """
 
     method: str
     values: Mapping[str, Values]
     curves: Mapping[str, Values]
-    sanity: Mapping[str, float]
-    absolute_sanity: Mapping[str, float]
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Mean and 95 % interval of every measure."""
         return {name: estimate(values) for name, values in self.values.items()}
+
+    @cached_property
+    def sanity(self) -> dict[str, float]:
+        """Mean rank correlation with the maps of randomised weights, by the randomised part."""
+        return self._means(SIGNED)
+
+    @cached_property
+    def absolute_sanity(self) -> dict[str, float]:
+        """The same of the absolute values of the maps."""
+        return self._means(ABSOLUTE)
+
+    def _means(self, prefix: str) -> dict[str, float]:
+        return {
+            name.removeprefix(prefix): float(values.mean())
+            for name, values in self.values.items()
+            if name.startswith(prefix)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -100,8 +118,8 @@ class MethodAudit:
             "method": self.method,
             "measures": {name: value.to_dict() for name, value in self.estimates.items()},
             "curves": {name: values.tolist() for name, values in self.curves.items()},
-            "sanity": dict(self.sanity),
-            "absolute_sanity": dict(self.absolute_sanity),
+            "sanity": self.sanity,
+            "absolute_sanity": self.absolute_sanity,
         }
 
 
@@ -128,3 +146,77 @@ class Audit:
             "findings": list(self.findings),
             "methods": [method.to_dict() for method in self.methods.values()],
         }
+
+
+# ---- findings ----
+
+
+def findings(methods: Mapping[str, MethodAudit]) -> list[str]:
+    """Return sentences on every method that is no control, in order."""
+    return [
+        f"{name}: {sentence}"
+        for name, method in methods.items()
+        if name not in CONTROLS
+        for sentence in (_faithful(methods, name), _specific(method), _sane(method))
+    ]
+
+
+def advantage(method: MethodAudit, control: MethodAudit, curve: str) -> Estimate:
+    """Return by how much a method's area is better than a control's, image by image.
+
+    Deletion should fall early (a small area), insertion rise early (a large one).
+    """
+    difference: Values = method.values[curve] - control.values[curve]
+    return estimate(-difference if curve.startswith("deletion") else difference)
+
+
+def beaten(methods: Mapping[str, MethodAudit], name: str) -> dict[str, list[str]]:
+    """Return for each curve the controls that a method beats, with an interval above 0."""
+    method = methods[name]
+    return {
+        curve: [
+            control
+            for control in CONTROLS
+            if control != name and advantage(method, methods[control], curve).low > 0
+        ]
+        for curve in CURVES
+    }
+
+
+def _faithful(methods: Mapping[str, MethodAudit], name: str) -> str:
+    won = beaten(methods, name)
+    lost = [
+        f"{control} under {curve}"
+        for curve, controls in won.items()
+        for control in CONTROLS
+        if control not in controls
+    ]
+    if not lost:
+        return "finds what decides: better than both controls on every curve."
+    if not any(won.values()):
+        return "FAILS to find what decides: better than a random map or the centre on no curve."
+    return f"finds what decides in part: no better, or not surely, than {', '.join(lost)}."
+
+
+def _specific(method: MethodAudit) -> str:
+    pair = [method.estimates[f"specificity path_share {name}"] for name in ("blur", "mean")]
+    if not pair[0].images:
+        return "specificity does not apply: every path has a single decision."
+    shown = " and ".join(f"{value.mean:.0%}" for value in pair)
+    if all(value.low > 0.5 for value in pair):
+        return (
+            f"is specific: its top regions move their own decision more than others ({shown} of "
+            "comparisons along a path, blur and mean; one map for all decisions wins at most half)."
+        )
+    word = "FAILS to be" if all(value.mean <= 0.5 for value in pair) else "is not surely"
+    return f"{word} specific to its decision ({shown} of comparisons along a path, blur and mean)."
+
+
+def _sane(method: MethodAudit) -> str:
+    value = max(abs(method.sanity["all"]), abs(method.absolute_sanity["all"]))
+    if value > SANE:
+        return (
+            f"FAILS the sanity check: its maps hardly change (rank correlation {value:.2f}) when "
+            "all weights are replaced by random ones."
+        )
+    return f"passes the sanity check (rank correlation {value:.2f} with a random network's maps)."

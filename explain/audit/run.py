@@ -17,10 +17,19 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..maps.log_odds import measured_log_odds
-from .findings import findings
 from .methods import CONTROLS, Maps, check_method, has_feature_map, method_maps
-from .perturbation import BASELINES, Grid, area, curves, ranked, without_top
-from .result import Audit, MethodAudit, Values, per_image
+from .perturbation import (
+    BASELINES,
+    TOP,
+    Grid,
+    area,
+    curves,
+    ranked,
+    specificity,
+    spreads,
+    without_top,
+)
+from .result import ABSOLUTE, SIGNED, Audit, MethodAudit, Values, findings, per_image
 from .sanity import (
     RADIUS,
     SAMPLES,
@@ -31,7 +40,6 @@ from .sanity import (
     randomised,
     sensitivity,
 )
-from .specificity import TOP, specificity, spreads
 
 METHODS = (
     "grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency",
@@ -40,7 +48,6 @@ METHODS = (
 STEPS = 8  # of a curve
 CHECKED = 8  # images for random weights and noise, which need many maps each
 CHUNK = 8  # images whose maps are in memory together
-SIGNED, ABSOLUTE = "randomised: ", "randomised, absolute: "
 GRID_SIDES = 4, 16  # fewest and most regions along a side
 
 
@@ -200,26 +207,16 @@ def _summarised(
     method: str, parts: Mapping[str, list[Values]], again: Mapping[str, Values], audited: _Audited
 ) -> MethodAudit:
     counts = np.array([len(path) for path in audited.nodes])
-    whole = {name: np.concatenate(values) for name, values in parts.items()}
-    lines = {name: values for name, values in whole.items() if values.ndim == 2}
-    single = {name: area(v) if v.ndim == 2 else v for name, v in whole.items()}
-    values = {name: per_image(v, counts) for name, v in single.items()}
+    values, mean_curves = {}, {}
+    for name, pieces in parts.items():
+        measured = np.concatenate(pieces)
+        if measured.ndim == 2:
+            points = [per_image(point, counts).mean() for point in measured.T]
+            mean_curves[name] = np.array(points)
+            measured = area(measured)
+        values[name] = per_image(measured, counts)
     values |= {name: per_image(v, counts[: audited.checked]) for name, v in again.items()}
-    mean_curves = {
-        name: np.array([per_image(point, counts).mean() for point in v.T])
-        for name, v in lines.items()
-    }
-    return MethodAudit(
-        method, values, mean_curves, _means(values, SIGNED), _means(values, ABSOLUTE)
-    )
-
-
-def _means(values: Mapping[str, Values], prefix: str) -> dict[str, float]:
-    return {
-        name.removeprefix(prefix): float(measured.mean())
-        for name, measured in values.items()
-        if name.startswith(prefix)
-    }
+    return MethodAudit(method, values, mean_curves)
 
 
 def _made(audited: _Audited, steps: int, seed: int) -> Mapping[str, Any]:

@@ -22,11 +22,11 @@ from nbdt.model.model import NBDT
 
 from ..maps.log_odds import log_odds, measured_log_odds
 from .methods import Maps, Nodes
+from .result import Values
 
 STAGES = 4
 RADIUS = 0.02  # of the pixel range
 SAMPLES = 3
-Values = NDArray[np.float64]
 
 
 # ---- parameter randomisation ---------------------------------------------------------------------
@@ -87,13 +87,16 @@ def rank_correlation(first: NDArray[np.float32], second: NDArray[np.float32]) ->
 
 def correlations(before: Maps, after: Maps) -> Values:
     """Return (decisions, 2) rank correlations of the maps, signed and absolute."""
-    pairs = [
-        (first, second)
-        for old, new in zip(before, after, strict=True)
-        for first, second in zip(old, new, strict=True)
-    ]
-    return np.array(
-        [(rank_correlation(a, b), rank_correlation(np.abs(a), np.abs(b))) for a, b in pairs]
+    return np.array([
+        (rank_correlation(a, b), rank_correlation(np.abs(a), np.abs(b)))
+        for a, b in _pairs(before, after)
+    ])  # fmt: skip
+
+
+def _pairs(before: Maps, after: Maps) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Yield the two maps of each decision."""
+    return (
+        pair for old, new in zip(before, after, strict=True) for pair in zip(old, new, strict=True)
     )
 
 
@@ -113,22 +116,17 @@ def sensitivity(before: Maps, after: Maps) -> Values:
     Its maximum over samples of noise is Yeh et al.'s maximum sensitivity, relative to the map as in
     Quantus. NaN for a map of zeros.
     """
-    return np.array(
-        [
-            np.linalg.norm(second.astype(np.float64) - first) / (_norm(first) or math.nan)
-            for old, new in zip(before, after, strict=True)
-            for first, second in zip(old, new, strict=True)
-        ]
-    )
+    return np.array([_relative_change(*pair) for pair in _pairs(before, after)])
 
 
-def _norm(values: NDArray[np.float32]) -> float:
-    return float(np.linalg.norm(values.astype(np.float64)))
+def _relative_change(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    length = np.linalg.norm(first.astype(np.float64))
+    return float(np.linalg.norm(second.astype(np.float64) - first) / (length or math.nan))
 
 
 # ---- completeness --------------------------------------------------------------------------------
 
-# What is left of the log-odds when all that a map speaks of is gone: features, or the image.
+# What a map is measured against: the log-odds without features, or without an image.
 REFERENCE = {
     "grad-cam": "features",
     "integrated gradients": "image",

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,13 +17,20 @@ from nbdt.decide.head import NBDTHead
 from nbdt.explain.audit import methods as audit_methods
 from nbdt.explain.audit import sanity
 from nbdt.explain.audit.command import app
-from nbdt.explain.audit.findings import CURVES, beaten
 from nbdt.explain.audit.methods import method_maps
-from nbdt.explain.audit.perturbation import BASELINES, area, blurred, curves, ranked, without_top
+from nbdt.explain.audit.perturbation import (
+    BASELINES,
+    area,
+    blurred,
+    curves,
+    ranked,
+    specificity,
+    spreads,
+    without_top,
+)
 from nbdt.explain.audit.report import save
-from nbdt.explain.audit.result import estimate, per_image
+from nbdt.explain.audit.result import CURVES, beaten, estimate, per_image
 from nbdt.explain.audit.run import audit, count_steps, default_methods
-from nbdt.explain.audit.specificity import specificity, spreads
 from nbdt.explain.maps.log_odds import log_odds, measured_log_odds
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.tree.index import TreeIndex
@@ -213,13 +218,13 @@ def test_curves_equal_the_reference(curve_case, baseline):
                 return float(found[0, node].sigmoid())
 
             whole, none = images[image].numpy(), hidden[image]
-            twins = [
+            references = [
                 oracle.region_curve(probability, *pair, values, (4, 4), 5)
                 for pair in ((none, whole), (whole, none))
             ]
-            assert np.abs(deletion[row] - twins[0]).max() < 1e-5
-            assert np.abs(insertion[row] - twins[1]).max() < 1e-5
-            assert abs(area(deletion)[row] - oracle.trapezia(twins[0])) < 1e-5
+            assert np.abs(deletion[row] - references[0]).max() < 1e-5
+            assert np.abs(insertion[row] - references[1]).max() < 1e-5
+            assert abs(area(deletion)[row] - oracle.trapezia(references[0])) < 1e-5
             row += 1
     assert row == len(deletion)
 
@@ -410,30 +415,17 @@ def test_a_saved_audit_is_whole_and_offline(known_audit, tmp_path):
         save(known_audit, tmp_path / "out")
 
 
-def run(folder, *arguments):
-    command = [
-        sys.executable,
-        "-m",
-        "nbdt",
-        "audit",
-        "cifar10",
-        "--methods",
-        "grad-cam",
-        *arguments,
-    ]
-    return subprocess.run(
-        command, check=False, cwd=folder, capture_output=True, text=True, timeout=250
-    )
-
-
-def test_the_command_counts_what_it_cannot_read(tmp_path):
+def test_the_command_counts_what_it_cannot_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    NBDT.from_timm("small_convnet", TREE, rule="marginal").eval().save("model")
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     for index in range(2):
         noise = Image.effect_noise((40, 40), 80 + index).convert("RGB")
         noise.save(tmp_path / "photos" / "cat" / f"{index}.png")
     (tmp_path / "photos" / "bad.png").write_text("no image")
-    done = run(tmp_path, "--data", "photos", "--json", "--out", "out")
-    assert done.returncode == 3, done.stderr
+    arguments = ["model", "--methods", "grad-cam", "--data", "photos", "--json", "--out", "out"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 3, done.stderr
     assert json.loads(done.stdout)["made"]["images"] == 2
     assert "bad.png" in done.stderr
     assert (tmp_path / "out" / "manifest.json").is_file()
