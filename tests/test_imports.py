@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -211,6 +213,95 @@ def test_checks_survive_python_without_asserts():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Assert)
     ]
+    assert not wrong
+
+
+# Cycles.
+
+LAZY = {  # whose imports make no cycle, each with its reason
+    "nbdt/__init__.py": "loads the public names on first use",
+    "nbdt/__main__.py": "nothing imports it; it loads the command that is asked for",
+    "hierarchies/__init__.py": "loads the public names on first use",
+    "train/__init__.py": "loads the public names on first use",
+    "explain/__init__.py": "loads the public names on first use",
+}
+
+
+def file_graph(paths):
+    """The files that each file imports, imports inside functions and for types included."""
+    files = {}
+    for path in paths:
+        package = package_of(path)
+        files[package if path.stem == "__init__" else f"{package}.{path.stem}"] = path
+    graph = {}
+    for path in paths:
+        graph[path] = set()
+        for found in imports(path):
+            parts = found.module.split(".")
+            prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+            there = next((files[name] for name in prefixes if name in files), None)
+            if there is not None:
+                graph[path].add(there)
+    return graph
+
+
+def cycles(graph):
+    """Groups of files that import each other, directly or through others."""
+    directed = nx.DiGraph(graph)
+    groups = [group for group in nx.strongly_connected_components(directed) if len(group) > 1]
+    return groups + [{node} for node in nx.nodes_with_selfloops(directed)]
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = file_graph(PACKAGE)
+    for name in LAZY:
+        graph[ROOT / name] = set()
+    found = [sorted(path.relative_to(ROOT).as_posix() for path in group) for group in cycles(graph)]
+    assert not found
+
+
+def test_a_circle_is_found(tmp_path, monkeypatch):
+    """Through an import in a function, one for types alone, and one of a submodule's name."""
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "nbdt" / "part").mkdir(parents=True)
+    sources = {
+        "nbdt/__init__.py": "",
+        "nbdt/a.py": "def f():\n    from .part import b",
+        "nbdt/part/__init__.py": "",
+        "nbdt/part/b.py": "if TYPE_CHECKING:\n    from ..c import Thing",
+        "nbdt/c.py": "import nbdt.a",
+        "nbdt/d.py": "from .a import f\nfrom . import c",
+    }
+    for name, text in sources.items():
+        (tmp_path / name).write_text(text)
+    paths = [tmp_path / name for name in sources]
+    (group,) = cycles(file_graph(paths))
+    assert {path.name for path in group} == {"a.py", "b.py", "c.py"}
+    (tmp_path / "nbdt" / "c.py").write_text("import nbdt.part")
+    assert cycles(file_graph(paths)) == []
+
+
+# Size.
+
+
+def own_lines(function):
+    """Lines of a function's code: without its signature, decorators and docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_a_reader_can_take_in_folders_files_and_functions():
+    folders = Counter(path.parent for path in PACKAGE)
+    wrong = [f"{path.relative_to(ROOT)}: {n} files" for path, n in folders.items() if n > 14]
+    for path in PACKAGE:
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 350:
+            wrong.append(f"{where(path, 1)} {text.count(chr(10))} lines")
+        wrong += [
+            f"{where(path, node.lineno)} {node.name}: {own_lines(node)} lines"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and own_lines(node) > 45
+        ]
     assert not wrong
 
 
