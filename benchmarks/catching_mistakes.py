@@ -76,7 +76,7 @@ def located(tree: Hierarchy, wrong: list[tuple[DecisionPath, int, tuple]]) -> li
         ))  # fmt: skip
     shares = 100 * np.array(rows, dtype=float).mean(0)
     names = ("its weakest decision is the wrong one", "the runner-up there was right",
-             "the least vote is at the wrong one", "most evidence there speaks against it")  # fmt: skip
+             "the least vote is at the wrong one", "most evidence there argues against it")  # fmt: skip
     return list(zip(names, shares[::2], shares[1::2], strict=True))
 
 

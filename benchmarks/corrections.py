@@ -105,9 +105,9 @@ def taught(  # noqa: PLR0917
 ) -> nn.Linear:  # fmt: skip
     index = torch.tensor([int(target.correction.image, 16) for target in targets])
     rows = pool.features[index]
-    told = CorrectionBatch(targets, torch.empty(0), rows, None, None)
+    reported = CorrectionBatch(targets, torch.empty(0), rows, None, None)
     found = copy.deepcopy(linear)
-    fit_head(found, rules.hierarchy, rules.rule, told, replay, settings)
+    fit_head(found, rules.hierarchy, rules.rule, reported, replay, settings)
     return found
 
 

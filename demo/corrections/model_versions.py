@@ -17,7 +17,7 @@ LOADED = 4  # versions in memory beside the model that the page was opened with
 
 
 def lineage(model: str, versions: Sequence[ModelVersion]) -> list[str]:
-    """Return the hashes from a model up to the one that nobody corrected, the model first."""
+    """Return the hashes from a model up to the uncorrected one, the model first."""
     parents = {version.hash: version.parent for version in versions}
     hashes = [model]
     while (parent := parents.get(hashes[-1])) and parent not in hashes:

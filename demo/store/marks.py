@@ -19,8 +19,6 @@ from .schema import MarkRow
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex
 
-    from .store import Store
-
 
 class Marks(Database):
     """The marks in a store."""
@@ -77,7 +75,7 @@ def bad_references(marks: Iterable[EvidenceMark]) -> list[str]:
     return sorted({reference for (_, reference), bad in last.items() if bad})
 
 
-def view_without_bad(index: EvidenceIndex, store: Store, visitor: str) -> EvidenceIndex:
+def view_without_bad(index: EvidenceIndex, store: Marks, visitor: str) -> EvidenceIndex:
     """Return the shared index as one visitor sees it: without the images that they called bad."""
     bad = bad_references(store.marks(evidence_hash(index), visitor=visitor))
     return index.without(bad) if bad else index

@@ -275,11 +275,11 @@ def test_nothing_to_learn_is_said(store, place, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# ---- who descends from whom --------------------------------------------------------------------
+# ---- who descends from who --------------------------------------------------------------------
 
 
 def test_a_family_of_models(store):
-    """a -> b -> d, a -> c; x -> y. Each learns what was said of the family before it was made."""
+    """a -> b -> d, a -> c; x -> y. Each learns from the corrections of the family before it was made."""
     taught = {"b": ("a", [1]), "c": ("a", [2]), "y": ("x", []), "d": ("b", [])}
     for model in "aabxd":
         said = Correction("label", "e" * 64, label="cat", model=named(model))

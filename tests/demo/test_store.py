@@ -115,7 +115,7 @@ def roomy(tmp_path_factory):
 
 @pytest.fixture
 def small(tmp_path):
-    """A SQLite store with next to no room."""
+    """A SQLite store with very small limits."""
     limits = Limits(
         corrections_of_visitor=2, photograph_bytes=20_000, photograph_bytes_of_visitor=9_000,
         photograph_bytes_in_all=12_000, hierarchies_of_visitor=1, hierarchy_bytes=2_000, text=10,

@@ -76,7 +76,7 @@ def found_for(model, image, maps=None):
 
 
 def model_says(model, image, cells, grid, path, index):
-    """The decision's margin after blurring, by the twins and the plain path of the model."""
+    """The decision's margin after blurring, by the reference implementations and the plain path of the model."""
     blurred = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
     mask = oracle.soft_mask(cells, grid, SIDE, SIDE, SOFTNESS)
     mixed = torch.from_numpy(image.numpy() * (1 - mask) + blurred * mask).float()
@@ -123,7 +123,7 @@ def test_every_flip_is_real_and_no_cell_of_it_can_be_spared(patch, data):
 
 @pytest.mark.parametrize("rule", oracle.RULES)
 def test_a_flip_that_an_earlier_one_hides_is_not_claimed(rule):
-    """What makes it an animal and what makes it a cat lie in the same cell."""
+    """What makes it an animal and what makes it a cat are in the same cell."""
     image = striped_image([(2, 5)]) + striped_image([(2, 5)], channel=1)
     path, (animal, cat) = found_for(striped_model(rule), image)
     assert path.class_name == "cat"

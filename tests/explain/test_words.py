@@ -170,8 +170,8 @@ def test_odds_never_round_to_certainty():
 def test_equal_answers_are_no_other_answer():
     explanation = pets(0.6, 0.51)
     chance = explanation.path.probability * (1 + 1e-7)
-    told = replace(explanation, made={"soft_answer": {"class": "car", "probability": chance}})
-    assert "other answer" not in found(told)
+    reported = replace(explanation, made={"soft_answer": {"class": "car", "probability": chance}})
+    assert "other answer" not in found(reported)
 
 
 def test_a_place_is_no_reason_if_the_constant_is():

@@ -1,4 +1,4 @@
-"""Induced trees: against slow twins, their invariants, their errors and the bars on ImageNet."""
+"""Induced trees: against reference implementations, their invariants, their errors and the bars on ImageNet."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def units(weights):
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
-# Slow twins.
+# Reference implementations.
 
 
 def merged(distances, linkage, weights):

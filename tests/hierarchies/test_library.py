@@ -1,4 +1,4 @@
-"""Shipped trees: what is said of them, what they are, and that their commands rebuild them."""
+"""Shipped trees: their provenance and content, and that their commands rebuild them."""
 
 import json
 import lzma

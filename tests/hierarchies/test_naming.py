@@ -1,4 +1,4 @@
-"""Names of inner nodes: the concepts against a slow twin, distinct labels, honest fallbacks."""
+"""Names of inner nodes: the concepts against a slow reference implementation, distinct labels, honest fallbacks."""
 
 import itertools
 

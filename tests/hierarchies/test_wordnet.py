@@ -1,4 +1,4 @@
-"""WordNet's data against slow twins, and its trees against the rules they promise."""
+"""WordNet's data against reference implementations, and its trees against the rules they promise."""
 
 import json
 import math

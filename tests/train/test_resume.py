@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_named(photos, unfinished):
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(photos, tmp_path, monkeypatch):
-    """Bytes arrive until there is no room, as on a full disk: half a file, then ENOSPC."""
+    """Bytes arrive until the disk is full: half a file, then ENOSPC."""
     from nbdt import files
 
     out, saves = tmp_path / "run", []

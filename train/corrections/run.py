@@ -1,4 +1,4 @@
-"""Learning from corrections: fit a model to what people said of single decisions, and measure it."""
+"""Learning from corrections: fit a model to corrections of single decisions, and measure it."""
 
 from __future__ import annotations
 

@@ -126,9 +126,9 @@ def test_a_storage_holds_files_and_folders(somewhere):
     ],
 )
 def test_a_uri_that_cannot_be_is_refused(where, message, store):
-    with pytest.raises(NBDTError, match=message) as told:
+    with pytest.raises(NBDTError, match=message) as reported:
         open_storage(where)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(reported.value)
 
 
 def test_what_is_a_uri():
@@ -148,10 +148,12 @@ def test_a_batch_in_an_object_store_is_that_of_a_disk(small, store, tmp_path):
     done = run(small, ["s3://shop/photos"], "s3://shop/out")
     assert (done.folder, done.images, done.failed) == ("s3://shop/out", 10, 1)
     rows = rows_in(store, "shop/out")
-    for row, twin in zip(rows, pq.read_table(tmp_path / "out" / "rows").to_pylist(), strict=True):
-        assert row["path"].removeprefix("s3://shop") == twin["path"].removeprefix(str(tmp_path))
+    for row, expected in zip(
+        rows, pq.read_table(tmp_path / "out" / "rows").to_pylist(), strict=True
+    ):
+        assert row["path"].removeprefix("s3://shop") == expected["path"].removeprefix(str(tmp_path))
         same = row.keys() - {"path", "modified_ns", "error"}
-        assert {name: row[name] for name in same} == {name: twin[name] for name in same}
+        assert {name: row[name] for name in same} == {name: expected[name] for name in same}
     on_disk = content(tmp_path / "out")
     maps = {name: data for name, data in store.below("shop/out").items() if "maps/" in name}
     assert maps == {name: data for name, data in on_disk.items() if "maps/" in name}

@@ -83,10 +83,10 @@ def test_an_archive_gives_its_members_bytes(photos, tmp_path, small):
     assert done.images == 10
     of_folder = {Path(row["path"]).name: row for row in rows_of(tmp_path / "folder")}
     for row in rows_of(tmp_path / "tar"):
-        twin = of_folder[row["path"].rpartition("/")[2]]
+        expected = of_folder[row["path"].rpartition("/")[2]]
         assert "photos.tar.gz!photos/" in row["path"]
-        assert row["sha256"] == twin["sha256"]
-        assert row["class"] == twin["class"]
+        assert row["sha256"] == expected["sha256"]
+        assert row["class"] == expected["class"]
     again = run(small, [tmp_path / "photos.tar.gz"], tmp_path / "tar")
     assert again.repeated == 10
 
