@@ -326,7 +326,6 @@ def _jiang_conrath(synsets: Sequence[int | None], net: WordNet) -> FloatArray:
 
 
 def _grouped(key: IndexArray, value: IndexArray) -> dict[int, IndexArray]:
-    """Group values by key, in the given order."""
     order = np.argsort(key, kind="stable")
     unique, first = np.unique(key[order], return_index=True)
     return dict(zip(unique.tolist(), np.split(value[order], first[1:]), strict=True))
