@@ -30,7 +30,7 @@ from typing import Any
 
 from PIL import Image
 
-from nbdt.demo.examples import examples
+from nbdt.demo.photographs import examples
 
 EVENTS = {"photograph": "change", "click": "node_select", "edit": "tree_edit"}
 THINK = (1.0, 2.0)  # seconds
@@ -150,7 +150,7 @@ def megabytes(pid: int) -> float:
 def crowd(url: str, pid: int, visitors: int, seconds: float) -> tuple[Record, list[float]]:
     """Run visitors at once; returns their times, and the server's memory every five seconds."""
     page, record, memory = Page(url), Record(), [megabytes(pid)]
-    photos = [_jpeg(example.path) for example in examples().values()]
+    photos = [_jpeg(path) for path in examples().values()]
     until = time.monotonic() + seconds
     threads = [
         threading.Thread(target=visit, args=(page, photos, record, until, seed))

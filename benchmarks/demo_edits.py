@@ -27,7 +27,7 @@ from PIL import Image
 from nbdt.decide.head import NBDTHead
 from nbdt.demo.editing import panel as edit_panel
 from nbdt.demo.ui.component import component
-from nbdt.demo.ui.context import PageContext
+from nbdt.demo.ui.events import PageContext
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.views.answer import answer_view, draw_answer
 from nbdt.demo.views.decisions import draw_node, draw_strip, node_view, strip_view

@@ -18,11 +18,16 @@ from nbdt.model.model import NBDT
 
 from .corrections.panel import correction_component, correction_panel
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
-from .examples import examples, examples_view
+from .photographs import (
+    examples,
+    examples_view,
+    opened,
+    photograph,
+    refuse_addresses,
+    upload_folder,
+)
 from .ui.component import component
-from .ui.context import Drawn, PageContext
-from .ui.events import FORGOTTEN, QUICK, mark_arrived, payload, refused
-from .uploads import opened, photograph, refuse_addresses, upload_folder
+from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, payload, refused
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
 from .views.tree import draw as draw_tree
@@ -147,7 +152,7 @@ def _wire_photograph(
         example = examples().get(str(payload(event).get("name")))
         if example is None:
             raise refused("There is no such example; choose one of those on the page.")
-        return str(example.path), *show(visitor, str(example.path))
+        return str(example), *show(visitor, str(example))
 
     def change(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
         """Show an upload; an example that was picked is shown already."""

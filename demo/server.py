@@ -19,9 +19,8 @@ from starlette.routing import Route
 import nbdt
 from nbdt.errors import NBDTError
 
-from .examples import examples
-from .ui.component import styles
-from .ui.theme import theme
+from .photographs import examples
+from .ui.component import styles, theme
 
 MAX_BYTES = 20 * 2**20  # of an upload
 VISITORS = 200  # states kept at once; the least recently used is dropped first
@@ -171,7 +170,7 @@ def launch(
         show_error=False,
         # Gradio serves files of packages only if the server was started in a folder above them;
         # these files and no others may be served.
-        allowed_paths=[str(example.path) for example in examples().values()],
+        allowed_paths=[str(path) for path in examples().values()],
         max_file_size=MAX_BYTES,
         strict_cors=True,
         ssr_mode=False,

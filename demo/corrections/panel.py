@@ -13,13 +13,20 @@ from nbdt.errors import NBDTError
 from nbdt.explain import EvidenceIndex
 from nbdt.model.model import NBDT
 
+from ..photographs import opened, photograph
 from ..store import Store
 from ..store.marks import evidence_hash, view_without_bad
 from ..store.url import StoreError
 from ..ui.component import dump
-from ..ui.context import PageContext
-from ..ui.events import QUICK, for_arrived, mark_arrived, payload, refused, sequence_number
-from ..uploads import opened, photograph
+from ..ui.events import (
+    QUICK,
+    PageContext,
+    for_arrived,
+    mark_arrived,
+    payload,
+    refused,
+    sequence_number,
+)
 from ..visitor import Visitor
 from .apply import CorrectionTraining
 from .form import correction_component as correction_component  # noqa: PLC0414 - the panel's form

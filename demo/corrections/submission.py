@@ -25,7 +25,7 @@ from ..store import Store
 from ..store.url import StoreError
 
 FIELDS = ("kind", "node", "child", "label", "region", "note")
-MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.limits.Limits.text`
+MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.database.Limits.text`
 _SAME = ("kind", "image", "node", "child", "label", "region", "model", "hierarchy")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 

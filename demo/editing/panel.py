@@ -19,8 +19,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
 from ..ui.component import component, dump
-from ..ui.context import PageContext
-from ..ui.events import QUICK, for_arrived, payload, refused, sequence_number
+from ..ui.events import QUICK, PageContext, for_arrived, payload, refused, sequence_number
 from ..visitor import Visitor
 from . import versions
 from .edits import edited, in_words, suggest

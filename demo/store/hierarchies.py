@@ -14,8 +14,7 @@ from nbdt.hierarchies.edit.version import Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
-from .database import Database, reading, writing
-from .limits import Limits, at_most, room_for_hierarchy
+from .database import Database, Limits, at_most, reading, room_for_hierarchy, writing
 from .schema import HierarchyRow
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from . import records
-from .database import Database, reading, writing
-from .limits import at_most, check_texts, count, now
+from .database import Database, at_most, check_texts, count, now, reading, writing
 from .records import EvidenceMark
 from .schema import MarkRow
 

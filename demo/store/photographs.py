@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from nbdt.correction import picture_hash
 
-from .limits import Limits, at_most, now
+from .database import Limits, at_most, now
 from .schema import PhotographRow
 from .url import StoreError
 

@@ -13,9 +13,8 @@ from nbdt.correction import Correction
 from nbdt.images.image import open_image
 
 from . import records
-from .database import reading, writing
+from .database import at_most, check_texts, count, now, reading, room_for_correction, writing
 from .hierarchies import Hierarchies
-from .limits import at_most, check_texts, count, now, room_for_correction
 from .marks import Marks
 from .photographs import encoded, keep_photograph
 from .records import ModelVersion, Pending, SavedCorrection, StoredPhotograph

@@ -1,11 +1,13 @@
-"""Handlers of the page's events: options, what the browser sent, refusals, forgotten visitors."""
+"""What the panels of the page share: its components, and the options and checks of its events."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -13,6 +15,11 @@ from nbdt.errors import NBDTError
 
 from ..visitor import Visitor
 from .component import dump
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+Drawn = tuple[gr.HTML, Callable[[Visitor], gr.HTML]]  # a component and the function that draws it
 
 # Options of events that are answered at once: no queue, no progress bar, not part of the API.
 QUICK: dict[str, Any] = {
@@ -24,6 +31,38 @@ QUICK: dict[str, Any] = {
 # The server drops a visitor's state after some hours, when there are too many, and when it stops.
 # The page of such a visitor still shows what the server no longer has.
 FORGOTTEN = "The server has forgotten this page: its edits are gone. Show the photograph again."
+
+
+@dataclass(frozen=True)
+class PageContext:
+    """What a panel needs to join the page.
+
+    Attributes:
+        page: the page itself, for what happens when it is opened.
+        store: corrections and saved hierarchies; None if nothing is to be kept.
+        visitor: a `Visitor`, on the server only.
+        tree: the interactive hierarchy.
+        note: one line for results and errors, read out by screen readers; its prop is `text`.
+        components: every output that shows the visitor's state, with the function that draws it.
+        apply_data: the training data for applying corrections; None where visitors may not.
+    """
+
+    page: gr.Blocks
+    store: Store | None
+    visitor: gr.State
+    tree: gr.HTML
+    note: gr.HTML
+    components: tuple[Drawn, ...]
+    apply_data: Path | None = None
+
+    @property
+    def outputs(self) -> list[gr.HTML]:
+        """The components that are drawn again after any change of the visitor."""
+        return [component for component, _ in self.components]
+
+    def redraw(self, visitor: Visitor) -> tuple[Any, ...]:
+        """Return values for `outputs`."""
+        return tuple(draw(visitor) for _, draw in self.components)
 
 
 def refused(error: NBDTError | str) -> gr.Error:

@@ -19,9 +19,8 @@ from nbdt.explain.result.facts import SURE, UNCERTAIN
 from nbdt.explain.result.words import with_article
 from nbdt.model.model import NBDT
 
-from ..examples import examples, knows
+from ..photographs import examples, knows, opened
 from ..ui.component import component, dump
-from ..uploads import opened
 from ..visitor import Photograph, Visitor
 
 LISTED = 200  # class names that are listed; the tree's search finds all
@@ -69,7 +68,7 @@ def _unknown_example(model: NBDT, photo: Photograph) -> str | None:
 @lru_cache(maxsize=1)
 def _example_hashes() -> dict[str, str]:
     """Return the names of the examples by the hash of the photograph."""
-    return {picture_hash(opened(str(example.path))): name for name, example in examples().items()}
+    return {picture_hash(opened(str(path))): name for name, path in examples().items()}
 
 
 def _small(model: NBDT, photo: Photograph) -> str | None:

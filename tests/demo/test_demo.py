@@ -26,12 +26,11 @@ from typer.testing import CliRunner
 from nbdt.decide.paths import Decision, Path
 from nbdt.demo.app import build
 from nbdt.demo.command import PASSWORD, app, logins
-from nbdt.demo.examples import examples
+from nbdt.demo.photographs import examples, upload_folder
 from nbdt.demo.server import SafeHeaders, check_port
 from nbdt.demo.store import Store
 from nbdt.demo.ui.component import STATIC
 from nbdt.demo.ui.events import FORGOTTEN
-from nbdt.demo.uploads import upload_folder
 from nbdt.demo.views.answer import unfamiliar, verdict
 from nbdt.demo.views.decisions import draw_strip, question, sentence
 from nbdt.demo.visitor import RECENT, Visitor
@@ -308,7 +307,7 @@ def test_the_examples_do_not_depend_on_where_the_server_runs(page, tmp_path, mon
     for name in examples():
         said = outcome(page, event(page, "pick"), [None], f"pick-{name}", {"name": name})
         assert '"success":true' in said, name
-    neighbour = next(iter(examples().values())).path.with_name("page.js")
+    neighbour = next(iter(examples().values())).with_name("page.js")
     assert ask(f"{page}/gradio_api/file={neighbour}")[0] == 403
 
 

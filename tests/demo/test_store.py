@@ -24,8 +24,7 @@ import nbdt
 from nbdt import Hierarchy
 from nbdt.correction import Correction, CorrectionError, picture_hash
 from nbdt.demo.store import Store, database
-from nbdt.demo.store.database import VERSION_TABLE, open_engine, writing
-from nbdt.demo.store.limits import Limits
+from nbdt.demo.store.database import VERSION_TABLE, Limits, open_engine, writing
 from nbdt.demo.store.schema import HierarchyRow, Table
 from nbdt.demo.store.url import StoreError, default_url, store_url
 from nbdt.hierarchies import edit

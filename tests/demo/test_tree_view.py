@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -18,9 +17,10 @@ from nbdt import Hierarchy
 from nbdt.demo.editing import panel as edit_panel
 from nbdt.demo.server import launch
 from nbdt.demo.ui.component import component
-from nbdt.demo.ui.context import PageContext
+from nbdt.demo.ui.events import PageContext
 from nbdt.demo.views import tree as tree_view
 from nbdt.demo.visitor import Photograph, Visitor
+from tests.browser import free_port, record
 from tests.demo.tiny_model import tiny_model
 
 pytestmark = pytest.mark.browser
@@ -79,12 +79,6 @@ def page_of(hierarchy):
     return page
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory):
     """Pages of the small and of the large tree, in a process of their own: this file, run."""
@@ -113,33 +107,19 @@ def small(urls):
     return urls[0]
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tools:
-        found = tools.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def visit(browser):
     """Opens a page as a new visitor; at the end, nothing may have gone wrong in it."""
-    contexts, wrong = [], []
+    tabs = []
 
-    def go(url, photo=True, **options):
-        theme = options.pop("theme", "light")
-        size = options.pop("viewport", {"width": 1280, "height": 900})
-        contexts.append(browser.new_context(viewport=size, accept_downloads=True, **options))
-        tab = contexts[-1].new_page()
-        tab.set_default_timeout(60_000)
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-        tab.on("console", lambda m: wrong.append(m.text) if "callback" in m.text else None)
-        tab.on("request", lambda r: wrong.append(r.url) if outside(r.url, url) else None)
+    def go(url, photo=True, theme="light", viewport=None, **options):
+        size = viewport or {"width": 1280, "height": 900}
+        context = browser.new_context(viewport=size, accept_downloads=True, **options)
+        tab = context.new_page()
+        seen = record(tab)
+        # The console alone reports an exception in a callback of Gradio.
+        tab.on("console", lambda m: seen.messages.append(m.text) if "callback" in m.text else None)
+        tabs.append((tab, seen, url))
         tab.goto(f"{url}/?__theme={theme}")
         tab.wait_for_selector("[role=treeitem]")
         if photo:
@@ -148,13 +128,11 @@ def visit(browser):
         return tab
 
     yield go
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def outside(url, own):
-    return not url.startswith((own, "data:", "blob:"))
+    for tab, _, _ in tabs:
+        tab.context.close()
+    for _, seen, url in tabs:
+        assert seen.outside(url) == []
+        assert seen.messages == []
 
 
 def node(tab, name):

@@ -1,4 +1,4 @@
-"""Uploaded photographs: their folder, the input component, and what is refused."""
+"""Photographs that the page shows: examples, and uploads with what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from functools import partial
+from functools import lru_cache, partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,19 @@ import gradio as gr
 from PIL import Image
 
 from nbdt.images.image import open_image
+from nbdt.model.model import NBDT
 
+from .ui.component import STATIC, component, dump, jpeg_url
 from .ui.events import refused
 from .visitor import MAX_SIDE
 
 MAX_PIXELS = 50_000_000  # more than most cameras have; visitors may send anything
 PREFIX = "nbdt-demo-"  # of folders with uploaded files; the number of the process follows
+# cat: Stefan van der Walt, coffee: Rachel Michetti, both CC0; rocket: SpaceX, public domain; all as
+# in scikit-image. The others come with Gradio.
+OWN = {"cat": "cat.jpg", "rocket": "rocket.jpg", "coffee": "coffee.jpg"}
+GRADIO = {"lion": "lion.jpg", "cheetah": "cheetah.jpg"}
+SIDE = 160  # pixels of a thumbnail
 _folders: set[Path] = set()  # of this process
 
 
@@ -97,3 +105,43 @@ def _local(move: Any) -> Any:
         return local_path
 
     return moved
+
+
+# ---- examples ----------------------------------------------------------------------------------
+
+
+def examples() -> dict[str, Path]:
+    """Return the examples by the name of what they show; Gradio's where its release has them."""
+    folder = Path(str(files("gradio"))) / "media_assets" / "images"
+    paths = {name: STATIC / file for name, file in OWN.items()}
+    paths |= {name: folder / file for name, file in GRADIO.items()}
+    return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def examples_view(model: NBDT) -> gr.HTML:
+    """Return a row of buttons; those that show a class of the model come first."""
+    shown = [
+        {
+            "name": name,
+            "label": name,
+            "note": "" if knows(model, name) else "not a class",
+            "picture": _thumbnail(path),
+        }
+        for name, path in sorted(examples().items(), key=lambda item: not knows(model, item[0]))
+    ]
+    return component("examples", "examples.js", label="Examples", examples=dump(shown))
+
+
+def knows(model: NBDT, word: str) -> bool:
+    """Return whether a class has that word in its name."""
+    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    return any(pattern.search(name) for name in model.hierarchy.classes)
+
+
+@lru_cache(maxsize=8)
+def _thumbnail(path: Path) -> str:
+    """Return the square middle of a photograph as a data URL."""
+    image = open_image(path)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return jpeg_url(image.crop((left, top, left + side, top + side)), SIDE)
