@@ -9,9 +9,8 @@ from weakref import WeakKeyDictionary
 import gradio as gr
 
 from nbdt.decide.paths import Decision
-from nbdt.images.image import ImageError
 
-from ..ui.component import component, dump, jpeg_url
+from ..ui.component import component, dump, jpeg_url, neighbour_url
 from ..visitor import Photograph, Visitor
 
 PICTURE = 360  # pixels of the square on which a region is drawn
@@ -60,14 +59,12 @@ def evidence_record(visitor: Visitor) -> str:
         sides = (decision.chosen, evidence.chosen), (decision.runner_up, evidence.rejected)
         for child, neighbours in sides:
             for neighbour in neighbours:
-                try:
-                    picture = jpeg_url(neighbour.open(), THUMBNAIL)
-                except ImageError:
-                    picture = ""
                 record = {
-                    "reference": neighbour.reference, "label": neighbour.label, "photo": picture,
+                    "reference": neighbour.reference,
+                    "label": neighbour.label,
+                    "photo": neighbour_url(neighbour, THUMBNAIL),
                     "side": decision.children[child],
-                }  # fmt: skip
+                }
                 shown.setdefault(neighbour.reference, record)
     return dump(list(shown.values()))
 

@@ -15,7 +15,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Select, create_engine, event, func, inspect, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+    true,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -282,6 +293,11 @@ def check_texts(*texts: str | None) -> None:
                 f"Text holds a character that cannot be stored: {listed([text[:80]])}. Leave out "
                 "null characters and broken emoji."
             )
+
+
+def owned_by(table: Any, visitor: str | None) -> ColumnElement[bool]:
+    """Return the condition that a row is this visitor's; None stands for all visitors."""
+    return true() if visitor is None else table.visitor == visitor
 
 
 def count(session: Session, query: Select[Any]) -> int:

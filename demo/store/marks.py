@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from . import records
-from .database import Database, at_most, check_texts, count, now, reading, writing
+from .database import Database, at_most, check_texts, count, now, owned_by, reading, writing
 from .records import EvidenceMark
 from .schema import MarkRow
 
@@ -54,11 +54,9 @@ class Marks(Database):
         self, evidence: str | None = None, *, visitor: str | None = None
     ) -> list[EvidenceMark]:
         """Return the marks on one index or on all, by one visitor or by all; oldest first."""
-        query = select(MarkRow).order_by(MarkRow.id)
+        query = select(MarkRow).where(owned_by(MarkRow, visitor)).order_by(MarkRow.id)
         if evidence is not None:
             query = query.where(MarkRow.evidence == evidence)
-        if visitor is not None:
-            query = query.where(MarkRow.visitor == visitor)
         with reading(self._engine) as session:
             return [records.from_row(EvidenceMark, row) for row in session.scalars(query)]
 

@@ -13,7 +13,16 @@ from nbdt.correction import Correction
 from nbdt.images.image import open_image
 
 from . import records
-from .database import at_most, check_texts, count, now, reading, room_for_correction, writing
+from .database import (
+    at_most,
+    check_texts,
+    count,
+    now,
+    owned_by,
+    reading,
+    room_for_correction,
+    writing,
+)
 from .hierarchies import Hierarchies
 from .marks import Marks
 from .photographs import encoded, keep_photograph
@@ -63,9 +72,7 @@ class Store(Hierarchies, Marks):
         pending: Pending | None = None,
     ) -> list[SavedCorrection]:
         """Return corrections, oldest first: all, one visitor's, by number, or those that wait."""
-        selected = select(CorrectionRow.id)
-        if visitor is not None:
-            selected = selected.where(CorrectionRow.visitor == visitor)
+        selected = select(CorrectionRow.id).where(owned_by(CorrectionRow, visitor))
         if ids is not None:
             selected = selected.where(CorrectionRow.id.in_(ids))
         if pending is not None:
@@ -97,8 +104,7 @@ class Store(Hierarchies, Marks):
         """
         with writing(self._engine) as session:
             query = select(CorrectionRow).where(CorrectionRow.id.in_(ids))
-            if visitor is not None:
-                query = query.where(CorrectionRow.visitor == visitor)
+            query = query.where(owned_by(CorrectionRow, visitor))
             rows = session.scalars(query).all()
             if missing := sorted(set(ids) - {row.id for row in rows}):
                 whose = "" if visitor is None else " of yours"
@@ -141,8 +147,7 @@ class Store(Hierarchies, Marks):
     def photographs(self, *, visitor: str | None = None) -> list[StoredPhotograph]:
         """Return the kept copies, oldest first."""
         query = select(PhotographRow).order_by(PhotographRow.id)
-        if visitor is not None:
-            query = query.where(PhotographRow.visitor == visitor)
+        query = query.where(owned_by(PhotographRow, visitor))
         with reading(self._engine) as session:
             return [records.from_row(StoredPhotograph, row) for row in session.scalars(query)]
 
@@ -154,8 +159,7 @@ class Store(Hierarchies, Marks):
     def photograph_bytes(self, photograph: int, *, visitor: str | None = None) -> bytes:
         """Return a copy's file. Raises StoreError if it does not exist or is another visitor's."""
         query = select(PhotographRow.data).where(PhotographRow.id == photograph)
-        if visitor is not None:
-            query = query.where(PhotographRow.visitor == visitor)
+        query = query.where(owned_by(PhotographRow, visitor))
         with reading(self._engine) as session:
             data = session.scalar(query)
         if data is None:
@@ -167,10 +171,9 @@ class Store(Hierarchies, Marks):
     ) -> int:
         """Delete these copies, or all; the corrections stay. Returns how many were deleted."""
         query = delete(PhotographRow).returning(PhotographRow.id)
+        query = query.where(owned_by(PhotographRow, visitor))
         if ids is not None:
             query = query.where(PhotographRow.id.in_(ids))
-        if visitor is not None:
-            query = query.where(PhotographRow.visitor == visitor)
         with writing(self._engine) as session:
             gone = session.scalars(query).all()
             if ids is not None and len(gone) != len(set(ids)):

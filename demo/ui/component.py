@@ -18,6 +18,9 @@ from gradio.themes import Base
 from numpy.typing import NDArray
 from PIL import Image
 
+from nbdt.explain.result.explanation import Neighbour
+from nbdt.images.image import ImageError
+
 STATIC = Path(__file__).parents[1] / "static"  # scripts, styles and photographs
 
 
@@ -70,6 +73,14 @@ def jpeg_url(image: Image.Image, side: int | None = None) -> str:
     stream = io.BytesIO()
     shown.save(stream, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def neighbour_url(neighbour: Neighbour, side: int) -> str:
+    """Return a training image as `jpeg_url` does; "" if its file is gone: its label still counts."""
+    try:
+        return jpeg_url(neighbour.open(), side)
+    except ImageError:
+        return ""
 
 
 def map_record(values: NDArray[np.float32]) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from nbdt.explain import Explanation
 from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
 from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
 from nbdt.explain.result.words import say
-from nbdt.images.image import ImageError
 
-from ..ui.component import component, dump, jpeg_url, map_record
+from ..ui.component import component, dump, map_record, neighbour_url
 from ..visitor import Map, NodeView, Visitor
 
 SHOWN = 3  # training photographs a side
@@ -113,12 +112,8 @@ def _evidence(evidence: DecisionEvidence) -> dict[str, Any]:
 
 
 def _thumbnail(neighbour: Neighbour) -> dict[str, Any]:
-    try:
-        url = jpeg_url(neighbour.open(), THUMBNAIL)
-    except ImageError:  # the data was moved; its label still counts
-        url = ""
     return {
-        "picture": url,
+        "picture": neighbour_url(neighbour, THUMBNAIL),
         "label": neighbour.label,
         "similarity": f"{neighbour.similarity:.2f}",
     }
