@@ -59,7 +59,12 @@ def from_classifier(
     architecture = source.removeprefix(TIMM)
     count = None if weights is None else _count_classes(architecture, weights)
     network = create_timm(architecture, count, pretrained=True, weights=weights)
-    linear = _linear(network, architecture)
+    linear = cast(Any, network).get_classifier()
+    if not isinstance(linear, nn.Linear):
+        raise NBDTError(
+            f"The classifier of {architecture!r} is not one linear layer but "
+            f"{type(linear).__name__}, so no hierarchy can be induced from it; choose another model."
+        )
     labels = class_labels(linear.out_features, cast(Any, network).pretrained_cfg)
     if hierarchy is None:
         hierarchy = _induced(linear, labels, rule)
@@ -85,16 +90,6 @@ def _count_classes(architecture: str, weights: str | os.PathLike[str]) -> int | 
     layer = layer if isinstance(layer, str) else next(iter(layer or ()), None)
     matrix = read_weights(weights).get(f"{layer}.weight")
     return None if matrix is None else len(matrix)
-
-
-def _linear(network: nn.Module, architecture: str) -> nn.Linear:
-    classifier = cast(Any, network).get_classifier()
-    if not isinstance(classifier, nn.Linear):
-        raise NBDTError(
-            f"The classifier of {architecture!r} is not one linear layer but "
-            f"{type(classifier).__name__}, so no hierarchy can be induced from it; choose another model."
-        )
-    return classifier
 
 
 def _induced(linear: nn.Linear, labels: ClassLabels, rule: str) -> Hierarchy:

@@ -153,8 +153,8 @@ def _source(
         hierarchy = heads[-1].hierarchy
         classes = hierarchy.classes
         wnids = hierarchy.class_wnids if wnids is None and any(hierarchy.class_wnids) else wnids
-    linear = isinstance(weights, nn.Linear)
-    rows = weights.weight if linear else class_weights(weights, len(classes))
+    is_linear = isinstance(weights, nn.Linear)
+    rows = weights.weight if is_linear else class_weights(weights, len(classes))
     return rows, list(classes), wnids
 
 
@@ -223,8 +223,7 @@ def _parents(merges: FloatArray) -> list[int]:
 
 def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[int]) -> list[int]:
     """Return `_parents` after contraction (see the module); CONTRACTED for clusters that are gone."""
-    size = len(merges) + 1
-    parents = _parents(merges)
+    parents, size = _parents(merges), len(merges) + 1
     height = [0.0] * size + merges[:, 2].tolist()
     arity = [2] * len(parents)
     into = list(range(len(parents)))

@@ -99,9 +99,7 @@ def read_graph(
             _wnid(node, record),
         )
         for node, record in records.items()
-        for parent in parents.get(
-            node, [None]
-        )  # a node with two parents is listed twice, and refused later
+        for parent in parents.get(node, [None])  # two parents: listed twice, and refused later
     ]
     return nodes, order
 
@@ -251,7 +249,13 @@ def _named_paths(root: dict[str, Any]) -> list[list[str]]:
         if not isinstance(children, list):
             raise FormatError(f'"children" of {short(path[-1])} is not a list.')
         names = [child.get("name") for child in children if isinstance(child, dict)]
-        _check_siblings(short(path[-1]), [name for name in names if isinstance(name, str)])
+        names = [name for name in names if isinstance(name, str)]
+        twice = [name for name, n in Counter(names).items() if n > 1]
+        if twice:
+            raise FormatError(
+                f"Group {short(path[-1])} contains several nodes named {listed(twice)}, which this "
+                "format cannot tell apart; rename one, or use node-link or nbdt JSON."
+            )
         stack.extend((path, child) for child in reversed(children))
         if not children:
             paths.append(path)
@@ -288,7 +292,10 @@ def read_csv(text: str, classes: Sequence[str] | None) -> Nodes:
     contain. Rows may differ in length. Their order is the class order, unless `classes` gives
     another.
     """
-    delimiter = _delimiter(text)
+    delimiter = "\t"  # no name may contain a tab
+    if delimiter not in text:
+        lines = re.sub(r'"[^"]*"', "", text).split("\n")
+        delimiter = max(",;", key=lambda mark: sum(mark in line for line in lines))
     if text.count(delimiter) + text.count("\n") > MAX_PARTS:
         raise FormatError(f"The table has more than {MAX_PARTS:,} cells; expected a hierarchy.")
     reader = csv.reader(
@@ -313,24 +320,7 @@ def _from_rows(rows: Sequence[Sequence[str]], classes: Sequence[str] | None) -> 
     return nodes, order if classes is None else list(classes)
 
 
-def _delimiter(text: str) -> str:
-    if "\t" in text:  # no name may contain a tab
-        return "\t"
-    lines = re.sub(r'"[^"]*"', "", text).split("\n")
-    return max(",;", key=lambda mark: sum(mark in line for line in lines))
-
-
 # ---- shared ---------------------------------------------------------------------------------
-
-
-def _check_siblings(group: str, names: Sequence[str]) -> None:
-    """Refuse siblings of one name, which nested groups cannot tell apart. Raises FormatError."""
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise FormatError(
-            f"Group {group} contains several nodes named {listed(twice)}, which this format "
-            "cannot tell apart; rename one, or use node-link or nbdt JSON."
-        )
 
 
 def _shape(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -135,7 +135,10 @@ class _Index:
         self.step = min(INDENT, DEEPEST / hierarchy.depth)
 
     def draw(self) -> None:
-        order = [*_depth_first(self.hierarchy)]
+        order, stack = [], [0]  # depth first
+        while stack:
+            order.append(stack.pop())
+            stack.extend(reversed(self.hierarchy.children[order[-1]]))
         # Columns make the page about as high as it is wide.
         count = max(1, round(math.sqrt(len(order) * LINE / 330)))
         lines = math.ceil(len(order) / count)
@@ -181,22 +184,12 @@ class _Index:
 
     def _entry(self, node: int, left: float, y: float) -> float:
         """Draw a node's dot and name; return where the name ends."""
-        x, group = (
-            left + self.step * self.hierarchy.depths[node],
-            bool(self.hierarchy.children[node]),
-        )
+        x = left + self.step * self.hierarchy.depths[node]
+        group = bool(self.hierarchy.children[node])
         self.drawing.dots.append((x + 4, y, 3.5 if group else 2.5, self.colours[node]))
         label = fitting(self.hierarchy.names[node], SIZE, bold=group, width=LONGEST)
         colour = self.colours[node] if group else TEXT
         return self.drawing.write(Word(x + 12, y, label, colour, bold=group))
-
-
-def _depth_first(hierarchy: Hierarchy) -> Iterator[int]:
-    stack = [0]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(reversed(hierarchy.children[node]))
 
 
 def _colour(hue: float | None) -> str:

@@ -130,12 +130,6 @@ def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
             yield key[: -len(ending)] + replacement
 
 
-def _head_noun(name: str, wordnet: WordNet) -> str:
-    """Return the longest ending of a name that is a noun, with spaces, or ""."""
-    _, head = _head(_words(name), wordnet)
-    return head[0].lemma.replace("_", " ") if head else ""
-
-
 def _words(text: str) -> list[str]:
     return lemma_key(_CAMEL.sub("_", text).replace("-", "_")).strip("_").split("_")
 
@@ -209,17 +203,13 @@ def suggestions(names: Sequence[str], net: WordNet) -> dict[str, tuple[str, ...]
     """Return similar lemmas and known heads of the first names; the search is slow."""
     by_name = {}
     for name in names[:_SUGGESTED_NAMES]:
-        head = _head_noun(name, net)
-        by_name[name] = (*_similar(lemma_key(name), net), *([head] if head else []))
+        key, head = lemma_key(name), _head(_words(name), net)[1]
+        near = (
+            lemma
+            for lemma in net.lexicon.lemma_number
+            if lemma[:1] == key[:1] and abs(len(lemma) - len(key)) <= 2
+        )
+        similar = get_close_matches(key, near, n=3, cutoff=0.75)
+        similar += [candidate.lemma for candidate in head[:1]]
+        by_name[name] = tuple(lemma.replace("_", " ") for lemma in similar)
     return by_name
-
-
-def _similar(key: str, net: WordNet) -> tuple[str, ...]:
-    near = (
-        lemma
-        for lemma in net.lexicon.lemma_number
-        if lemma[:1] == key[:1] and abs(len(lemma) - len(key)) <= 2
-    )
-    return tuple(
-        lemma.replace("_", " ") for lemma in get_close_matches(key, near, n=3, cutoff=0.75)
-    )

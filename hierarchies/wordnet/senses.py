@@ -33,7 +33,10 @@ class UnknownNamesError(NBDTError):
         self.suggestions = dict(suggestions)
         super().__init__(
             f"WordNet has no noun for {len(self.names)} of the names: "
-            + ", ".join(_with_suggestions(name, suggestions.get(name, ())) for name in names)
+            + ", ".join(
+                f"{name!r} (similar: {', '.join(similar)})" if similar else repr(name)
+                for name, similar in ((name, suggestions.get(name)) for name in names)
+            )
             + ". Rename them, or give their meaning: overrides={name: wnid or another name}."
         )
 
@@ -206,35 +209,22 @@ def _entries(
         _Entry(lemma_key(names[place]), names[place], (place,), row)
         for place, row in replaced.items()
     ]
-    for key, places in _groups(names, free).items():
+    groups: dict[str, list[int]] = {}  # classes that spell the same lemma
+    for place in free:
+        groups.setdefault(lemma_key(names[place]), []).append(place)
+    for key, places in groups.items():
         given = min(names[place] for place in places)
-        row = _not_taken(by_name[given], [entry for entry in entries if entry.key == key])
-        _check_repeats(given, len(places), len(row))
-        entries.append(_Entry(key, given, places, row))
+        senses_of_others = [entry.candidates for entry in entries if entry.key == key]
+        taken = {row[0].synset for row in senses_of_others if len(row) == 1}  # by overrides
+        left = tuple(option for option in by_name[given] if option.synset not in taken)
+        if len(places) > len(left):
+            raise RepeatedNameError(
+                f"The name {given!r} stands for {len(places)} classes, but WordNet has only "
+                f"{len(left)} senses for it that no override uses. Rename one, or override it by "
+                "its index."
+            )
+        entries.append(_Entry(key, given, tuple(places), left))
     return sorted(entries, key=lambda entry: (entry.key, entry.given, entry.places))
-
-
-def _groups(names: Sequence[str], places: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Return positions by the lemma that their names spell."""
-    groups: dict[str, tuple[int, ...]] = {}
-    for place in places:
-        key = lemma_key(names[place])
-        groups[key] = (*groups.get(key, ()), place)
-    return groups
-
-
-def _not_taken(row: Sequence[Candidate], others: Sequence[_Entry]) -> tuple[Candidate, ...]:
-    """Return the senses that no override gave to another class of the same name."""
-    taken = {entry.candidates[0].synset for entry in others if len(entry.candidates) == 1}
-    return tuple(candidate for candidate in row if candidate.synset not in taken)
-
-
-def _check_repeats(name: str, times: int, senses_left: int) -> None:
-    if times > senses_left:
-        raise RepeatedNameError(
-            f"The name {name!r} stands for {times} classes, but WordNet has only {senses_left} "
-            "senses for it that no override uses. Rename one, or override it by its index."
-        )
 
 
 def _overridden(
@@ -339,7 +329,3 @@ def _distinction(synset: int, group: Sequence[int], net: WordNet) -> str:
         key=lambda ancestor: (content[ancestor] < DISTINCTIVE, content[ancestor], ancestor)
     )
     return net.name(distinct[0]) if distinct else ""
-
-
-def _with_suggestions(name: str, similar: Sequence[str]) -> str:
-    return f"{name!r} (similar: {', '.join(similar)})" if similar else repr(name)
