@@ -23,8 +23,7 @@ import torch
 from nbdt import NBDT
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence.build import forward, unit_embeddings
-from nbdt.explain.evidence.per_decision import RowOrder
-from nbdt.explain.evidence.search import ExactSearch
+from nbdt.explain.evidence.search import ExactSearch, RowOrder
 from nbdt.images.dataset import iter_images
 from nbdt.images.sources import ImageSource
 from nbdt.tree.class_names import class_of_name, normalised_name

@@ -19,7 +19,7 @@ from torch import nn
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.explain import EvidenceIndex, explain
 from nbdt.explain.evidence.build import forward
-from nbdt.explain.evidence.drawing import linked, sheet
+from nbdt.explain.evidence.pictures import linked, sheet
 from nbdt.hierarchies import from_classifier
 from nbdt.images.image import open_image
 from nbdt.images.sources import ImageSource

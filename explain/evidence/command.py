@@ -26,10 +26,9 @@ from ..attribution import explain
 from ..result.explanation import DecisionEvidence, Neighbour
 from ..result.pictures import png
 from .build import forward
-from .change import AMONG, path_changes, vote_changes
-from .drawing import linked, sheet
-from .index import EvidenceIndex
-from .per_decision import NEIGHBOURS, ModelEvidence
+from .index import AMONG, EvidenceIndex, vote_changes
+from .pictures import linked, sheet
+from .search import NEIGHBOURS, ModelEvidence, path_changes
 
 SHOWN = 8  # changed images in the terminal
 

@@ -10,10 +10,13 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from nbdt.decide import paths
@@ -24,13 +27,21 @@ from nbdt.progress import Progress, no_progress
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .build import BuiltIndex, Data, build
-from .marks import Mark, Marks
-from .originals import Originals
-from .per_decision import NEIGHBOURS, ModelEvidence, RowOrder
-from .search import ExactSearch
-from .store import Column, EvidenceError, blob, read_columns, read_manifest
+from .pictures import Originals
+from .search import NEIGHBOURS, ExactSearch, ModelEvidence, RowOrder, Rows, best_of, units
+from .store import (
+    MARKS,
+    Column,
+    EvidenceError,
+    Mark,
+    Marks,
+    blob,
+    read_columns,
+    read_manifest,
+)
 
-MARKS = "marks.jsonl"
+AMONG = 200  # nearest images of a marked one, whose own neighbours are checked
+CHUNK = 16  # of them in one matrix product
 
 
 class EvidenceIndex:
@@ -252,3 +263,72 @@ class EvidenceIndex:
         for reference in references:
             view.mark(reference)
         return view
+
+
+# ---- what a mark changes for other images ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VoteChange:
+    """An image of the index whose nearest neighbours change.
+
+    Attributes:
+        reference: the image.
+        label: its class.
+        before: classes of its k nearest others, nearest first, while the marked images counted.
+        after: the same without them.
+    """
+
+    reference: str
+    label: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @property
+    def votes(self) -> tuple[str, str]:
+        """The most frequent class of the neighbours, before and after; ties go to the nearest."""
+        return _majority(self.before), _majority(self.after)
+
+
+def _majority(labels: tuple[str, ...]) -> str:
+    return Counter(labels).most_common(1)[0][0] if labels else ""
+
+
+def vote_changes(
+    index: EvidenceIndex, rows: Collection[int], k: int = NEIGHBOURS, among: int = AMONG
+) -> tuple[VoteChange, ...]:
+    """List images of the index that have any of the rows among their k nearest others.
+
+    Only the `among` images nearest to the rows are checked, nearest first. No model is needed.
+    """
+    others = index.excluded - set(rows)
+    hidden = np.array(sorted(others), dtype=np.int64)
+    marked = np.array(sorted(rows), dtype=np.int64)
+    changes = []
+    for row, ranked in _neighbourhoods(index, marked, hidden, k, among):
+        before = ranked[:k]
+        after = ranked[~np.isin(ranked, marked)][:k]
+        if not np.array_equal(before, after):
+            labels = [tuple(map(index.label, side.tolist())) for side in (before, after)]
+            changes.append(VoteChange(index.reference(row), index.label(row), *labels))
+    return tuple(changes)
+
+
+def _neighbourhoods(
+    index: EvidenceIndex, marked: Rows, hidden: Rows, k: int, among: int
+) -> Iterator[tuple[int, Rows]]:
+    """Yield images near the marked ones with their k + marked nearest others."""
+    embeddings = index.search.embeddings
+    nearness = index.search.similarities(units(embeddings[marked]).T).max(axis=1)
+    nearness[hidden] = nearness[marked] = -np.inf
+    everyone = np.arange(len(index))
+    close = best_of(nearness, everyone, among)
+    close = close[np.isfinite(nearness[close])]
+    for at in range(0, len(close), CHUNK):
+        some = close[at : at + CHUNK]
+        similarities = index.search.similarities(units(embeddings[some]).T).T
+        similarities[:, hidden] = -np.inf
+        for row, to_others in zip(some.tolist(), similarities, strict=True):
+            to_others[row] = -np.inf
+            ranked = best_of(to_others, everyone, k + len(marked))
+            yield row, ranked[np.isfinite(to_others[ranked])]

@@ -103,19 +103,6 @@ def max_similarities(query: Floats, evidence: Floats) -> tuple[NDArray[np.int64]
     return best, np.take_along_axis(cosines, best[:, None], axis=1)[:, 0]
 
 
-def late_scores(query: Floats, evidence: Floats, weights: Floats | None = None) -> Floats:
-    """(images,): the score of each image; arguments as in `max_similarities`.
-
-    Args:
-        query: (regions, features).
-        evidence: (images, regions of an image, features).
-        weights: (regions,), sum 1; equal by default.
-    """
-    values = (evidence @ query.T).max(axis=1)
-    scores: Floats = values.mean(axis=1) if weights is None else values @ weights
-    return scores
-
-
 def late_interactions(
     query: Floats, evidence: Floats, grid: Grid, weights: Floats | None = None
 ) -> tuple[LateInteraction, ...]:
