@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .library import available as available
     from .library import load as load
     from .library import open_model as open_model
+    from .wordnet.readable import readable as readable
     from .wordnet.senses import senses as senses
     from .wordnet.tree import from_wnids as from_wnids
     from .wordnet.tree import from_wordnet as from_wordnet
@@ -47,6 +48,7 @@ _HOME = {
     "load": "library",
     "names": "naming:group_names",
     "open_model": "library",
+    "readable": "wordnet.readable",
     "rename": "naming:name_groups",
     "senses": "wordnet.senses",
 }

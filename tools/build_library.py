@@ -94,6 +94,14 @@ def imagenet1k_induced(data: Path) -> Hierarchy:
     return induce(weights, names, rule="marginal", wnids=wnids)
 
 
+def imagenet1k_readable(_data: Path) -> Hierarchy:
+    """Everyday groups over timm's ids and torchvision's names."""
+    from nbdt.hierarchies import readable
+
+    wnids, names = imagenet_classes()
+    return readable(names, wnids)
+
+
 def imagenet_classes() -> tuple[list[str], list[str]]:
     """WordNet ids and names of the 1,000 classes, in the order that every model has them."""
     from nbdt.torchvision_cpu import import_torchvision
@@ -141,6 +149,12 @@ RECIPES = {
         f"WordNet 3.0 nouns; {IMAGENET_NAMES}",
         f"{WORDNET_LICENCE}; names BSD-3-Clause",
         imagenet1k_wordnet,
+    ),
+    "imagenet1k-readable": Recipe(
+        "ImageNet-1k in everyday groups",
+        f"groups written for this project over WordNet 3.0; {IMAGENET_NAMES}",
+        f"MIT; {WORDNET_LICENCE}; names BSD-3-Clause",
+        imagenet1k_readable,
     ),
     "imagenet1k-induced": Recipe(
         "ImageNet-1k, induced from MobileNetV2",
