@@ -18,9 +18,9 @@ from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats, library
-from .edit.command import USAGE, make_edit
+from .edit.command import USAGE, keep_edit, make_edit
 from .edit.difference import diff
-from .edit.history import History, keep_edit
+from .edit.history import History
 from .formats.class_order import check_order
 from .show import print_tree
 from .show.picture import PICTURES, save_picture

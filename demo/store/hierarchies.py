@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import undefer
 
-from nbdt.hierarchies.edit.history import History
-from nbdt.hierarchies.edit.version import Version
+from nbdt.hierarchies.edit.history import History, Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 

@@ -1,7 +1,9 @@
-"""The edits as words on a command line: ``move owl raptors``, ``group owl eagle --name raptors``."""
+"""What `nbdt hierarchy edit` does: make an edit from words, and keep it in a history."""
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Sequence
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
+from .history import History, HistoryError, Version
 from .operations import make
 from .record import KINDS, Edit, EditError, EditRequest, check_complete, check_kind
 
@@ -44,3 +47,39 @@ def _request(kind: str, words: Sequence[str], name: str | None) -> EditRequest:
     request = EditRequest(kind, tuple(nodes), to, name)
     check_complete(request)
     return request
+
+
+def keep_edit(
+    history: History, before: Hierarchy, after: Hierarchy, record: Edit, why: str = ""
+) -> Version:
+    """Save what one edit made as a version, by the user of this process.
+
+    An empty history begins with the tree before the edit.
+
+    Args:
+        history: where.
+        before: a version of it.
+        after: what the edit made of it.
+        record: the edit.
+        why: the reason; by default what the edit did, in words.
+
+    Raises:
+        HistoryError: `before` is none of the versions.
+        OSError: the folder cannot be written.
+    """
+    versions, who = history.versions(), _user()
+    same = [version.number for version in versions if version.hash == before.hash]
+    if versions and not same:
+        raise HistoryError(
+            f"The tree to be changed is no version in {history.backend.where}; name the folder "
+            "itself to change its latest version, or another folder."
+        )
+    parent = same[-1] if same else history.save(before, who=who, why="before the edits").number
+    return history.save(after, who=who, why=why or record.summary, parent=parent, edits=[record])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in many containers
+        return f"user {os.getuid()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -70,12 +70,7 @@ class Difference:
     def to_dict(self) -> dict[str, Any]:
         """The attributes as JSON."""
         changes = [asdict(change) for change in self.changes]
-        return {
-            "before": self.before,
-            "after": self.after,
-            "changes": changes,
-            "decisions": list(self.decisions),
-        }
+        return {**vars(self), "changes": changes, "decisions": list(self.decisions)}
 
 
 def diff(before: Hierarchy, after: Hierarchy) -> Difference:
@@ -99,8 +94,8 @@ def diff(before: Hierarchy, after: Hierarchy) -> Difference:
     partner = _match(old, new)
     changes = [
         *_order(before, after),
-        *_removed(old, partner),
-        *_added(new, partner),
+        *_unmatched(old, partner.keys(), "removed"),
+        *_unmatched(new, set(partner.values()), "added"),
         *_moved(old, new, partner),
         *_renamed(old, new, partner),
     ]
@@ -198,23 +193,18 @@ def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:
             return
 
 
-def _removed(old: _Side, partner: dict[int, int]) -> Iterator[Change]:
-    for node in old.hierarchy.inner_nodes:
-        if node not in partner:
-            around = old.hierarchy.ids[old.hierarchy.parents[node]]
-            words = f"removed {old.labels[node]} from {old.parent_label(node)}"
-            yield Change("removed", old.hierarchy.ids[node], around, None, words)
-
-
-def _added(new: _Side, partner: dict[int, int]) -> Iterator[Change]:
-    matched = set(partner.values())
-    for node in new.hierarchy.inner_nodes:
-        if node not in matched:
-            around = new.hierarchy.ids[new.hierarchy.parents[node]]
-            words = (
-                f"added {new.labels[node]} in {new.parent_label(node)}, holding {new.members(node)}"
-            )
-            yield Change("added", new.hierarchy.ids[node], None, around, words)
+def _unmatched(side: _Side, matched: Collection[int], kind: str) -> Iterator[Change]:
+    """Yield the groups that only one of the hierarchies has: "removed" or "added"."""
+    for node in side.hierarchy.inner_nodes:
+        if node in matched:
+            continue
+        around = side.hierarchy.ids[side.hierarchy.parents[node]]
+        label, place = side.labels[node], side.parent_label(node)
+        ends: tuple[str | None, str | None] = (around, None)
+        words = f"removed {label} from {place}"
+        if kind == "added":
+            ends, words = (None, around), f"added {label} in {place}, holding {side.members(node)}"
+        yield Change(kind, side.hierarchy.ids[node], *ends, words)
 
 
 def _moved(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:

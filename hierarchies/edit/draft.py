@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import count
+from itertools import chain, count
 
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import MAX_NAME, HierarchyError, Node, check_word, short
@@ -160,17 +160,13 @@ class Draft:
         self.dissolve(children[0] if root else node)
 
     def finish(
-        self,
-        kind: str,
-        nodes: Sequence[int],
-        text: str,
-        *,
-        to: str | None = None,
-        name: str | None = None,
-        wnid: str | None = None,
-        created: str | None = None,
+        self, kind: str, nodes: Sequence[int], text: str, **fields: str | None
     ) -> tuple[Hierarchy, Edit]:
-        """Return the new hierarchy and the record. Raises EditError: it would be no hierarchy."""
+        """Return the new hierarchy and its record with `fields`: to, name, wnid, created.
+
+        Raises:
+            EditError: the result would be no hierarchy.
+        """
         old = self.hierarchy
         try:
             new = Hierarchy(tuple(self.nodes.values()), old.classes)
@@ -178,20 +174,8 @@ class Draft:
                 new = Hierarchy(tuple(self.nodes.values()), old.classes)
         except HierarchyError as error:
             raise EditError(str(error)) from None
-        ids = tuple(old.ids[node] for node in nodes)
-        summary = "; ".join([text, *self.remarks])
-        record = Edit(
-            kind,
-            ids,
-            summary,
-            old.hash,
-            new.hash,
-            to=to,
-            name=name,
-            wnid=wnid,
-            created=created,
-            removed=tuple(self.removed),
-        )
+        ids, summary = tuple(old.ids[node] for node in nodes), "; ".join([text, *self.remarks])
+        record = Edit(kind, ids, summary, old.hash, new.hash, **fields, removed=tuple(self.removed))
         return new, record
 
     def _relist(self, new: Hierarchy) -> bool:
@@ -214,12 +198,8 @@ class Draft:
         """Return "bird/", "bird/2", …: neither an id nor a name yet, so it finds one node."""
         taken = {*self.hierarchy.ids, *self.hierarchy.names}
         stem = f"{name[: MAX_NAME - 20]}/"
-        numbered = (f"{stem}{number}" for number in count(2))
-        return (
-            stem
-            if stem not in taken
-            else next(node_id for node_id in numbered if node_id not in taken)
-        )
+        candidates = chain([stem], (f"{stem}{number}" for number in count(2)))
+        return next(node_id for node_id in candidates if node_id not in taken)
 
 
 def _held(hierarchy: Hierarchy, node: int) -> list[str]:

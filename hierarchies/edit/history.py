@@ -6,7 +6,6 @@ store.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
@@ -14,21 +13,75 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import HierarchyError, short
+from nbdt.tree.nodes import HierarchyError, check_word, short
 
-from .record import Edit
-from .version import HistoryError, Version, check_words
+from .record import Edit, EditError, check_text
 
 MAX_NUMBER = 999_999
+MAX_WHY = 2_000  # characters
 MAX_HEADER = 32 * 2**20  # bytes of the "history" line; it holds the edits
 _FILE = re.compile(r"[0-9]{6}\.json")
+
+
+class HistoryError(NBDTError):
+    """A version that cannot be saved or read. The message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """The record of one saved hierarchy.
+
+    Attributes:
+        number: unique in its history; later versions have higher numbers.
+        parent: number of the version that it was made from; None for the first, and where the
+            backend does not record it.
+        who: the person, as given.
+        when: the time of saving, UTC, as "2026-11-21T02:13:25Z".
+        why: the reason, as given; a store numbers it: "birds, version 2".
+        hash: `Hierarchy.hash` of the hierarchy.
+        classes: a digest of the class names in order; None where the backend does not record it.
+        edits: the edits between the parent and this version, where they are known.
+    """
+
+    number: int
+    parent: int | None
+    who: str
+    when: str
+    why: str
+    hash: str
+    classes: str | None
+    edits: tuple[Edit, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.number}  {self.when}  {self.who}: {self.why}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON."""
+        return {**vars(self), "edits": [record.to_dict() for record in self.edits]}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Version:
+        """Read what `to_dict` gave. Raises HistoryError for anything else."""
+        try:
+            _check_words(data["who"], data["why"])
+            for field in ("when", "hash", "classes"):
+                if field != "classes" or data[field] is not None:
+                    check_word(data[field], f"The field {field!r}")
+            for field in ("number", "parent"):
+                if type(data[field]) is not int and (field == "number" or data[field] is not None):
+                    raise TypeError(f"{field!r} is not a number")
+            edits = tuple(Edit.from_dict(record) for record in data["edits"])
+            return cls(**{key: data[key] for key in cls.__dataclass_fields__} | {"edits": edits})
+        except (KeyError, TypeError, HierarchyError, EditError) as error:
+            raise HistoryError(f"The version is damaged: {type(error).__name__} {error}") from None
 
 
 class Backend(Protocol):
@@ -39,23 +92,18 @@ class Backend(Protocol):
 
     def numbers(self) -> list[int]:
         """Return the numbers of all versions, in order."""
-        ...
 
     def headers(self, numbers: Sequence[int]) -> Iterator[object]:
         """Yield `Version.to_dict` of each, or the HistoryError that says why it cannot be read."""
-        ...
 
     def hierarchy(self, number: int) -> Hierarchy:
         """Return the hierarchy of a version. Raises HierarchyError: it is damaged."""
-        ...
 
     def add(self, version: Version, hierarchy: Hierarchy) -> Version:
         """Keep a version durably under the next number; returns it with that number."""
-        ...
 
     def name(self, number: int) -> str:
         """Return what messages call a version."""
-        ...
 
 
 class History:
@@ -99,7 +147,7 @@ class History:
                 that did not lead to this hierarchy.
             OSError: the folder cannot be written.
         """
-        check_words(who, why)
+        _check_words(who, why)
         basis, classes = self._basis(parent), _class_digest(hierarchy)
         if basis is not None and basis.classes not in (None, classes):
             raise HistoryError(
@@ -255,40 +303,15 @@ class Folder:
                 return number
 
 
-def keep_edit(
-    history: History, before: Hierarchy, after: Hierarchy, record: Edit, why: str = ""
-) -> Version:
-    """Save what one edit made as a version, by the user of this process.
-
-    An empty history begins with the tree before the edit.
-
-    Args:
-        history: where.
-        before: a version of it.
-        after: what the edit made of it.
-        record: the edit.
-        why: the reason; by default what the edit did, in words.
-
-    Raises:
-        HistoryError: `before` is none of the versions.
-        OSError: the folder cannot be written.
-    """
-    versions, who = history.versions(), _user()
-    same = [version.number for version in versions if version.hash == before.hash]
-    if versions and not same:
-        raise HistoryError(
-            f"The tree to be changed is no version in {history.backend.where}; name the folder "
-            "itself to change its latest version, or another folder."
-        )
-    parent = same[-1] if same else history.save(before, who=who, why="before the edits").number
-    return history.save(after, who=who, why=why or record.summary, parent=parent, edits=[record])
-
-
-def _user() -> str:
+def _check_words(who: object, why: object) -> None:
+    """Refuse a person or a reason that cannot be shown. Raises HistoryError."""
+    if not isinstance(why, str) or not why.strip() or len(why) > MAX_WHY:
+        raise HistoryError(f"Give a reason of 1 to {MAX_WHY:,} characters, not {short(why)}.")
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in many containers
-        return f"user {os.getuid()}"
+        check_word(who, "The name of the person who saves this version")
+        check_text(why, "The reason")
+    except HierarchyError as error:
+        raise HistoryError(str(error)) from None
 
 
 def _is_filled(entry: os.DirEntry[str]) -> bool:

@@ -98,15 +98,10 @@ class Consequences:
     def __str__(self) -> str:
         if not self.hard_answer:
             return f"Under {self.rule!r} this edit changes names, and no decision or answer."
+        can = f"Under {self.rule!r} this edit can change the explanation"
         if not self.soft_answer:
-            return (
-                f"Under {self.rule!r} this edit can change the explanation and the hard answer, "
-                "never the soft answer."
-            )
-        return (
-            f"Under {self.rule!r} this edit can change the explanation, the hard answer and the "
-            "soft answer."
-        )
+            return f"{can} and the hard answer, never the soft answer."
+        return f"{can}, the hard answer and the soft answer."
 
     def to_dict(self) -> dict[str, str | bool]:
         """The attributes as JSON."""

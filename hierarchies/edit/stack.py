@@ -93,9 +93,10 @@ class EditStack:
         """
         if not self.past:
             raise EditError("There is no edit to undo.")
-        stack = _back(self)
-        while stack.past and stack.past[-1][1].part_of:
-            stack = _back(stack)
+        stack = self
+        while stack is self or (stack.past and stack.past[-1][1].part_of):
+            (before, record), now = stack.past[-1], stack.hierarchy
+            stack = EditStack(before, stack.past[:-1], (*stack.future, (now, record)))
         return stack
 
     def redo(self) -> EditStack:
@@ -106,9 +107,10 @@ class EditStack:
         """
         if not self.future:
             raise EditError("There is no edit to redo.")
-        stack = _forth(self)
-        while stack.future and stack.past[-1][1].part_of:
-            stack = _forth(stack)
+        stack = self
+        while stack is self or (stack.future and stack.past[-1][1].part_of):
+            (after, record), now = stack.future[-1], stack.hierarchy
+            stack = EditStack(after, (*stack.past, (now, record)), stack.future[:-1])
         return stack
 
     def reset(self) -> EditStack:
@@ -132,13 +134,3 @@ class EditStack:
     def before_last(self) -> Hierarchy:
         """The tree that `undo` would give; the current one without edits."""
         return self.undo().hierarchy if self.past else self.hierarchy
-
-
-def _back(stack: EditStack) -> EditStack:
-    before, record = stack.past[-1]
-    return EditStack(before, stack.past[:-1], (*stack.future, (stack.hierarchy, record)))
-
-
-def _forth(stack: EditStack) -> EditStack:
-    after, record = stack.future[-1]
-    return EditStack(after, (*stack.past, (stack.hierarchy, record)), stack.future[:-1])

@@ -28,7 +28,7 @@ from nbdt.demo.store.database import VERSION_TABLE, Limits, open_engine, writing
 from nbdt.demo.store.schema import HierarchyRow, Table
 from nbdt.demo.store.url import StoreError, default_url, store_url
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.edit.version import HistoryError
+from nbdt.hierarchies.edit.history import HistoryError
 from nbdt.images.image import open_image
 
 UNPRIVILEGED = 65534  # the id of a user without rights

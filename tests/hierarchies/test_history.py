@@ -12,8 +12,7 @@ import pytest
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.edit.history import History
-from nbdt.hierarchies.edit.version import HistoryError, Version
+from nbdt.hierarchies.edit.history import History, HistoryError, Version
 
 PATHS = ["animal/cat", "animal/dog", "animal/owl", "vehicle/car", "vehicle/bus"]
 
