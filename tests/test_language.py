@@ -11,7 +11,9 @@ FOLDERS = (
     "tests", "benchmarks", "tools", "docs", "deploy", ".ci",
 )  # fmt: skip
 KINDS = {".py", ".md", ".js", ".css", ".html", ".toml", ".txt", ".svg"}
-LEFT_OUT = re.compile(r"/data/|/bundled/|tests/test_language\.py|sense_lists\.py|readable_groups\.txt|tests/fixtures/")
+LEFT_OUT = re.compile(
+    r"/data/|/bundled/|tests/test_language\.py|sense_lists\.py|readable_groups\.txt|tests/fixtures/"
+)
 PHRASES = {
     r"(?:stands?|stood|standing) in": "is in",
     r"(?:lies?|lay|lying) in": "is in",
