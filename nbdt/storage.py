@@ -8,9 +8,8 @@ import os
 import re
 import secrets
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,36 +28,11 @@ _URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/?]*)([^?]*)(\?\w+=.*)?")
 FileSystem: TypeAlias = Any  # pyarrow ships no types
 
 
-class Storage(ABC):
-    """A folder of files by name, with slashes between folders; every write is atomic."""
+class LocalStorage:
+    """A folder of a disk of this machine, or shared, with files by name.
 
-    @abstractmethod
-    def exists(self, name: str) -> bool:
-        """Return whether there is a file or folder of that name."""
-
-    @abstractmethod
-    def open(self, name: str) -> BinaryIO:
-        """Open a file to read; raises FileNotFoundError, or another OSError."""
-
-    @abstractmethod
-    def names(self, folder: str = "") -> list[str]:
-        """Return the names in a folder, hidden ones too; empty without such a folder."""
-
-    @abstractmethod
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file, over an older one, and make the folders above it."""
-
-    @abstractmethod
-    def remove(self, name: str) -> None:
-        """Remove a file, or a folder with all its files, if there is one."""
-
-    @abstractmethod
-    def folder(self, name: str) -> AbstractContextManager[Path]:
-        """Give a folder of this machine to fill, which then replaces `name`."""
-
-
-class LocalStorage(Storage):
-    """A folder of a disk of this machine, or shared: files are written beside and renamed."""
+    Slashes in names separate folders. Every write is atomic: beside the old file, then renamed.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
@@ -67,26 +41,26 @@ class LocalStorage(Storage):
         return str(self.root)
 
     def exists(self, name: str) -> bool:
-        """See `Storage`."""
+        """Return whether there is a file or folder of that name."""
         return (self.root / name).exists()
 
     def open(self, name: str) -> BinaryIO:
-        """See `Storage`."""
+        """Open a file to read; raises FileNotFoundError, or another OSError."""
         return (self.root / name).open("rb")
 
     def names(self, folder: str = "") -> list[str]:
-        """See `Storage`."""
+        """Return the names in a folder, hidden ones too; empty without such a folder."""
         try:
             return os.listdir(self.root / folder)
         except FileNotFoundError:
             return []
 
     def write(self, name: str, data: bytes) -> None:
-        """See `Storage`."""
+        """Write a file, over an older one, and make the folders above it."""
         write_atomic(self._with_parent(name), data)
 
     def remove(self, name: str) -> None:
-        """See `Storage`."""
+        """Remove a file, or a folder with all its files, if there is one."""
         target = self.root / name
         if target.is_dir():
             shutil.rmtree(target, ignore_errors=True)
@@ -95,7 +69,7 @@ class LocalStorage(Storage):
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """See `Storage`."""
+        """Give a folder of this machine to fill, which then replaces `name`."""
         with TemporaryDirectory(prefix=".part-", dir=self._with_parent(name).parent) as around:
             with new_folder(Path(around, "new")) as aside:
                 yield aside
@@ -116,8 +90,8 @@ class LocalStorage(Storage):
         return target
 
 
-class RemoteStorage(Storage):
-    """A folder of a pyarrow filesystem.
+class RemoteStorage:
+    """The same for a folder of a pyarrow filesystem.
 
     An object store shows a file once it is complete; elsewhere files are written beside and moved.
 
@@ -134,22 +108,22 @@ class RemoteStorage(Storage):
         return self.name
 
     def exists(self, name: str) -> bool:
-        """See `Storage`."""
+        """See `LocalStorage`."""
         return bool(self.filesystem.get_file_info(self._path(name)).type)  # NotFound is 0
 
     def open(self, name: str) -> BinaryIO:
-        """See `Storage`."""
+        """See `LocalStorage`."""
         return cast(BinaryIO, self.filesystem.open_input_file(self._path(name)))
 
     def names(self, folder: str = "") -> list[str]:
-        """See `Storage`."""
+        """See `LocalStorage`."""
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self._path(folder), allow_not_found=True)
         return [info.base_name for info in self.filesystem.get_file_info(selector)]
 
     def write(self, name: str, data: bytes) -> None:
-        """See `Storage`."""
+        """See `LocalStorage`."""
         target = self._path(name)
         if self.filesystem.type_name in OBJECTS:
             self._put(target, data)
@@ -165,12 +139,12 @@ class RemoteStorage(Storage):
             raise
 
     def remove(self, name: str) -> None:
-        """See `Storage`."""
+        """See `LocalStorage`."""
         self._delete(self._path(name))
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """See `Storage`."""
+        """See `LocalStorage`."""
         with TemporaryDirectory() as aside:
             yield Path(aside)
             self.remove(name)
@@ -193,6 +167,9 @@ class RemoteStorage(Storage):
             self.filesystem.delete_dir(path)
         elif kind != FileType.NotFound:
             self.filesystem.delete_file(path)
+
+
+Storage: TypeAlias = LocalStorage | RemoteStorage
 
 
 def open_storage(where: str | os.PathLike[str] | Storage) -> Storage:

@@ -1,4 +1,4 @@
-"""The images of a tar archive, plain or compressed, on this machine or remote."""
+"""The images of a tar archive, plain or compressed, here or remote, and of CIFAR's own files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, cast
 
+from PIL import Image
+
+from ..errors import NBDTError
 from ..storage import is_uri
-from .image import ImageError, StrPath, check_bytes, open_image, refusal, regular_file
+from ..torchvision_cpu import import_torchvision
+from .image import ImageError, StrPath, check_size, open_image, refusal, regular_file
 from .sources import NAMED, ImageSource, bytes_source, left_out, open_stream, refused_source
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 MAX_MEMBER_BYTES = 256 << 20
 IN_MEMORY = 64 << 10  # bytes of a compressed archive's member that stay in memory
 SPOOL = 256 << 20  # bytes of members in one temporary file
+CIFAR = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}  # by folder
 
 _MAX_TAR_HEADER = 1 << 20
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
@@ -137,7 +143,7 @@ class _Members:
     def __init__(self, path: str, limit: int) -> None:
         self.path, self.limit = path, limit
         self.stays = False  # whether members can be read from the file later
-        self.spool = _Spool()
+        self.spool: _Spool | None = None
 
     def open(self, file: BinaryIO) -> tarfile.TarFile:
         start = file.read(6)
@@ -162,10 +168,10 @@ class _Members:
         stream = archive.extractfile(member)
         # One byte more than allowed shows that it is too large.
         data = b"" if stream is None else stream.read(min(self.limit + 1, member.size))
-        check_bytes(data, reference, self.limit)
+        check_size(len(data), reference, self.limit)
         if len(data) <= IN_MEMORY:
             return partial(bytes, data)
-        if self.spool.size >= SPOOL:
+        if self.spool is None or self.spool.size >= SPOOL:
             self.spool = _Spool()
         return self.spool.keep(data)
 
@@ -173,33 +179,29 @@ class _Members:
 def _read_at(path: str, offset: int, size: int, name: str, limit: int) -> bytes:
     with regular_file(path, path) as file:
         file.seek(offset)
-        return check_bytes(file.read(min(size, limit + 1)), name, limit)
+        data = file.read(min(size, limit + 1))
+    check_size(len(data), name, limit)
+    return data
 
 
 class _Spool:
     """Bytes in a temporary file, which closes with the last member in it."""
 
     def __init__(self) -> None:
-        self.file: BinaryIO | None = None
-        self.lock = Lock()
-        self.size = 0
+        self.file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+        weakref.finalize(self, self.file.close)
+        self.lock, self.size = Lock(), 0
 
     def keep(self, data: bytes) -> Callable[[], bytes]:
         with self.lock:
-            if self.file is None:
-                self.file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
-                weakref.finalize(self, self.file.close)
-            offset = self.size
-            self.file.seek(offset)
-            self.file.write(data)
-            self.size = offset + len(data)
+            offset = self.file.seek(self.size)
+            self.size += self.file.write(data)
         return _Spooled(self, offset, len(data))
 
     def read(self, offset: int, size: int) -> bytes:
         with self.lock:
-            file = cast(BinaryIO, self.file)
-            file.seek(offset)
-            return file.read(size)
+            self.file.seek(offset)
+            return self.file.read(size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,3 +217,39 @@ class _Spooled:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial, (bytes, self())
+
+
+# --- CIFAR as torchvision's downloads leave it ---
+
+
+def cifar_splits(root: Path) -> dict[str, Callable[[], Iterator[ImageSource]]]:
+    """Return both splits if torchvision keeps CIFAR in `root` or its parent, else nothing.
+
+    The files are pickles. torchvision checks their MD5 sums first and opens only the published ones.
+
+    Raises:
+        NBDTError: the files are incomplete or not the published ones.
+    """
+    for folder, name in CIFAR.items():
+        for parent in (root, root.parent):
+            if (parent / folder).is_dir() and (parent == root or root.name == folder):
+                return {
+                    split: partial(_iter_cifar, parent, name, split) for split in ("train", "test")
+                }
+    return {}
+
+
+def _iter_cifar(root: Path, name: str, split: str) -> Iterator[ImageSource]:
+    import_torchvision()
+    from torchvision import datasets
+
+    try:
+        data: Any = getattr(datasets, name)(root, train=split == "train", download=False)
+    except RuntimeError as error:
+        raise NBDTError(
+            f"{str(root)!r} holds {name} files that are incomplete, or not the published ones by "
+            f"their MD5 sums ({error}); they are pickles, so they are not opened. Fetch them again."
+        ) from None
+    for index, (pixels, target) in enumerate(zip(data.data, data.targets, strict=True)):
+        reference = f"{root}!{name}/{split}/{index}"
+        yield ImageSource(reference, str(data.classes[target]), partial(Image.fromarray, pixels))

@@ -1,14 +1,9 @@
-"""Opens one image safely, whatever its file holds.
+"""Open one image safely, whatever its file holds.
 
-Every image of this project is opened here. The result is a plain 8-bit RGB `PIL.Image.Image`,
-upright and without metadata; every failure is an `ImageError` of one line. Pillow's global settings
-are neither changed nor used.
-
-`MAX_PIXELS` admits the largest photographs people have, 20,000 x 20,000. Decoded they take 4 bytes
-a pixel, at most 2 GB, and twice that while a copy is made: a service for strangers should pass a
-lower limit (50 million pixels admit most cameras). `max_side` is off by default, because training
-and measurements need the pixels as stored; code that shows an image should pass `AMPLE_SIDE`. A
-JPEG is then reduced while it is decoded, other formats afterwards.
+Every image of this project is opened here, without Pillow's global settings. `MAX_PIXELS` admits the
+largest photographs people have, 20,000 x 20,000. Decoded they take 4 bytes a pixel, at most 2 GB,
+and twice that while a copy is made: a service for strangers should pass a lower limit (50 million
+pixels admit most cameras).
 """
 
 from __future__ import annotations
@@ -45,6 +40,7 @@ _FORMATS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _TRUST = "make it smaller, or raise the limit if you trust it"
 _MAX_ICC_BYTES = 4 << 20
 _PIECE = 1 << 20
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _TURN = Image.Transpose
 _TURNS = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM}
 _TURNS |= {5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}
@@ -92,7 +88,9 @@ def open_image(
         name: what to call the image in messages; by default its path.
         max_pixels: refuse an image whose header claims more, before decoding anything.
         max_bytes: refuse a larger file.
-        max_side: reduce the image until no side is longer; it is never enlarged.
+        max_side: reduce the image until no side is longer, a JPEG while it is decoded. Off by
+            default, because training and measurements need the pixels as stored; code that shows an
+            image should pass `AMPLE_SIDE`.
 
     Raises:
         ImageError: missing, unreadable, not a regular file, empty, too large, of another format,
@@ -124,12 +122,6 @@ def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
     name = _name_of(path)
     with _stream(path, name, max_bytes) as stream:
         return _read(stream, name, max_bytes)
-
-
-def check_bytes(data: bytes, name: str, max_bytes: int) -> bytes:
-    """Return `data`. Raises ImageError if it is empty or longer than `max_bytes`."""
-    check_size(len(data), name, max_bytes)
-    return data
 
 
 def refusal(name: str, expected: str, got: str, remedy: str) -> ImageError:
@@ -193,7 +185,7 @@ def regular_file(path: StrPath, name: str) -> BinaryIO:
     """Open a file, but refuse what can block or act when opened, such as pipes and devices."""
     try:
         _check_regular(os.stat(path), name)
-        file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - the caller closes it
+        file = open(path, "rb", opener=lambda p, flags: os.open(p, flags | _NONBLOCK))  # noqa: SIM115
     except ImageError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -205,10 +197,6 @@ def regular_file(path: StrPath, name: str) -> BinaryIO:
         file.close()
         raise
     return file
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_regular(status: os.stat_result, name: str) -> None:
@@ -280,11 +268,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Convert to a mode that can be resized well: L, LA, RGB, RGBA or CMYK."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled_grey(image)
-    if image.mode in ("LA", "RGBA", "CMYK"):
-        return image
-    if image.has_transparency_data:
+    if image.has_transparency_data and image.mode not in ("LA", "RGBA", "CMYK"):
         return image.convert("RGBA")
-    if image.mode in ("L", "RGB"):
+    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
 

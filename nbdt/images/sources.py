@@ -86,7 +86,7 @@ class ImageSource:
 def file_source(path: str, label: str | None = None, reader: Reader = open_image) -> ImageSource:
     """Return the source of an image file at a path or URI, whatever its name."""
     if is_uri(path):
-        return bytes_source(path, label, partial(read_bytes, path), path, reader)
+        return bytes_source(path, label, partial(_read_remote, path), path, reader)
     return ImageSource(path, label, partial(reader, path), partial(read_file, path), path)
 
 
@@ -113,13 +113,9 @@ def _decode(reader: Reader, read: Callable[[], bytes], name: str) -> Image.Image
     return reader(read(), name=name)
 
 
-def left_out(name: str, *, is_folder: bool = False) -> str:
-    """Return why an entry of a folder or archive is not read as an image; "" if it is."""
-    if name.startswith("."):
-        return "hidden"
-    if not is_folder and not name.lower().endswith(EXTENSIONS):
-        return "not named like an image"
-    return ""
+def left_out(name: str, *, is_folder: bool = False) -> bool:
+    """Return whether an entry of a folder or archive is hidden, or a file not named like an image."""
+    return name.startswith(".") or not (is_folder or name.lower().endswith(EXTENSIONS))
 
 
 # --- files and folders, here or remote ---
@@ -135,23 +131,17 @@ def open_stream(path: str) -> BinaryIO:
         raise _unreadable(path, error) from error
 
 
-def read_bytes(path: str) -> bytes:
-    """Return the bytes of a file at a path or URI, with the checks of `read_file`.
-
-    Raises:
-        ImageError: missing, unreadable, empty or too large.
-    """
-    if not is_uri(path):
-        return read_file(path)
+def _read_remote(uri: str) -> bytes:
+    """Return the bytes of a file at a URI, with the checks of `read_file`."""
     try:
-        with open_remote(path) as file:
-            check_size(file.seek(0, os.SEEK_END), path, MAX_BYTES)
+        with open_stream(uri) as file:
+            check_size(file.seek(0, os.SEEK_END), uri, MAX_BYTES)
             file.seek(0)
             return file.read()
-    except ImageError:
+    except ImageError:  # it is a ValueError too
         raise
-    except (NBDTError, *UNREADABLE) as error:
-        raise _unreadable(path, error) from error
+    except UNREADABLE as error:
+        raise _unreadable(uri, error) from error
 
 
 def _unreadable(uri: str, error: Exception) -> ImageError:

@@ -18,8 +18,8 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import NBDTError
 from ..files import umask
+from ..network.last_layer import evaluating
 from ..network.positions import pools_by_average, positions
 from .exported_tree import ExportedTree
 from .fingerprint import model_hash
@@ -69,24 +70,23 @@ def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:
         NBDTError: an unknown format, a missing library, or a network that cannot be traced.
         OSError: the file cannot be written.
     """
-    check_format(format)
+    if format not in _WRITERS:
+        raise NBDTError(f"Unknown format {format!r}; there are {', '.join(_WRITERS)}.")
     target = Path(path)
-    _check_writable(target)
+    if target.is_dir():
+        raise NBDTError(f"{str(target)!r} is a folder; name a file.")
+    if not target.parent.is_dir():
+        raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
     if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on
         model = copy.deepcopy(model).cpu()
     graph = ExportedModel(model)
-    with _in_evaluation(model), tempfile.TemporaryDirectory(dir=target.parent) as aside:
+    with evaluating(model), tempfile.TemporaryDirectory(dir=target.parent) as aside:
         written = Path(aside) / f"model{SUFFIXES[format]}"
-        _WRITERS[format](graph, model, written)
+        with _quiet(model.architecture):
+            _WRITERS[format](graph, model, written)
         written.chmod(0o666 & ~umask())
         written.replace(target)
     return Export(target, graph.outputs, graph.why_no_maps)
-
-
-def check_format(format: str) -> None:  # noqa: A002
-    """Raise NBDTError, with the choices, for an unknown format."""
-    if format not in _WRITERS:
-        raise NBDTError(f"Unknown format {format!r}; there are {', '.join(_WRITERS)}.")
 
 
 class ExportedModel(nn.Module):
@@ -97,20 +97,17 @@ class ExportedModel(nn.Module):
         # Not the model itself: its compiled tree would lie unused in the file.
         self.backbone, self.linear = model.backbone, model.head.linear
         self.tree = ExportedTree(model.hierarchy, model.rule).to(self.linear.weight.device)
-        with _in_evaluation(model):
-            with torch.no_grad():
-                feature_map = model.feature_map(_example(model)[:1])
-            self.side = model.preprocess.size
+        self.side = model.preprocess.size
+        with evaluating(model), torch.no_grad():
+            feature_map = model.feature_map(_example(model)[:1])
             self.has_maps = pools_by_average(model, feature_map, (self.side, self.side))
-        self.why_no_maps = (
-            ""
-            if self.has_maps
-            else (
-                f"{model.architecture!r} has more than an average pool between its last feature map and "
-                "the linear head, so that its maps have no closed form"
+        self.outputs, self.why_no_maps = ("log_probs", "decisions", "maps"), ""
+        if not self.has_maps:
+            self.outputs = self.outputs[:2]
+            self.why_no_maps = (
+                f"{model.architecture!r} has more than an average pool between its last feature map "
+                "and the linear head, so that its maps have no closed form"
             )
-        )
-        self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.has_maps else 2]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs named above, in float32."""
@@ -184,34 +181,24 @@ def _write_torch(graph: ExportedModel, model: NBDT, path: Path) -> None:
     torch.export.save(program, path, extra_files={"nbdt.json": json.dumps(description(model))})
 
 
-def _quietly(write: Callable[[ExportedModel, NBDT, Path], None]) -> Callable[..., None]:
+_WRITERS = {"onnx": _write_onnx, "torch": _write_torch}
+
+
+@contextmanager
+def _quiet(architecture: str) -> Iterator[None]:
     """Silence the exporters, and turn what they raise into one error."""
-
-    def quiet(graph: ExportedModel, model: NBDT, path: Path) -> None:
-        try:
-            with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
-                warnings.simplefilter("ignore")
-                write(graph, model, path)
-        except (NBDTError, OSError):
-            raise
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise NBDTError(
-                f"{model.architecture!r} cannot be exported: torch {torch.__version__} could not "
-                f"trace it with any batch size ({type(error).__name__}: {reason})."
-            ) from error
-
-    return quiet
-
-
-_WRITERS = {"onnx": _quietly(_write_onnx), "torch": _quietly(_write_torch)}
-
-
-def _check_writable(target: Path) -> None:
-    if target.is_dir():
-        raise NBDTError(f"{str(target)!r} is a folder; name a file.")
-    if not target.parent.is_dir():
-        raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    except (NBDTError, OSError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise NBDTError(
+            f"{architecture!r} cannot be exported: torch {torch.__version__} could not "
+            f"trace it with any batch size ({type(error).__name__}: {reason})."
+        ) from error
 
 
 def _example(model: NBDT) -> Tensor:
@@ -219,21 +206,6 @@ def _example(model: NBDT) -> Tensor:
     side = model.preprocess.size
     weight = model.head.linear.weight
     return torch.zeros(2, 3, side, side, device=weight.device, dtype=weight.dtype)
-
-
-class _in_evaluation:  # noqa: N801  a context manager
-    """Switch to evaluation mode; at the end restore every module's own mode."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.training = [part for part in model.modules() if part.training]
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for part in self.training:
-            part.training = True
 
 
 # ---- nbdt export --------------------------------------------------------------------------
@@ -262,14 +234,10 @@ def export_command(
     target = out or Path(f"{Path(model).resolve().name}{SUFFIXES[format]}")
     with Console(stderr=True).status(f"Tracing {loaded.architecture}"):
         written = export(loaded, target, format=format)
-    _report(written, as_json=as_json)
-
-
-def _report(written: Export, *, as_json: bool) -> None:
     if written.why_no_maps:
         typer.echo(f"note: no maps: {written.why_no_maps}.", err=True)
     if as_json:
         facts = {"file": str(written.path), "outputs": written.outputs}
         typer.echo(json.dumps({**facts, "why_no_maps": written.why_no_maps}))
-        return
-    typer.echo(f"{written.path} ({', '.join(written.outputs)})")
+    else:
+        typer.echo(f"{written.path} ({', '.join(written.outputs)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -35,12 +36,10 @@ def last_layer(model: nn.Module, num_classes: int) -> str:
     Raises:
         NBDTError: no such layer, or one that a softmax follows.
     """
-    fitting = _fitting(model, num_classes)
-    last = fitting[-1]
-    after = list(_after(model, last))
-    _refuse_squashing(model, last, [*after, *_registered_after(model, last)])
-    goes_on = any(not isinstance(part, _RESHAPING) for part in after)
-    shared = any(_side_by_side(model, name, last) for name in fitting[:-1])
+    *others, last = _fitting(model, num_classes)
+    _refuse_squashing(model, last)
+    goes_on = any(not isinstance(part, _RESHAPING) for part in _after(model, last, sure=True))
+    shared = any(_side_by_side(model, name, last) for name in others)
     return OUTPUT if goes_on or shared or _in_adapter(model, last) else last
 
 
@@ -84,30 +83,34 @@ def _run_once(
     """Return the model's output, in evaluation mode, and those of each layer that fits."""
     given: dict[str, list[Tensor]] = {}
 
-    def kept(name: str) -> Callable[..., None]:
+    def keep(name: str) -> Callable[..., None]:
         return lambda _layer, _inputs, output: given.setdefault(name, []).append(output)
 
     hooks = [
-        part.register_forward_hook(kept(name))
+        part.register_forward_hook(keep(name))
         for name, part in model.named_modules()
         if name and width(part, "out") == num_classes
     ]
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
-            return _called(model, example), given
+        with evaluating(model), torch.no_grad():
+            if isinstance(example, Mapping):
+                return model(**example), given
+            return model(*example if isinstance(example, tuple) else (example,)), given
     finally:
         for hook in hooks:
             hook.remove()
-        for part, mode in modes.items():
-            part.training = mode
 
 
-def _called(model: nn.Module, example: Any) -> Any:
-    if isinstance(example, Mapping):
-        return model(**example)
-    return model(*example) if isinstance(example, tuple) else model(example)
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode; at the end restore every module's own mode."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _logits(output: Any, num_classes: int) -> Tensor:
@@ -170,33 +173,26 @@ def width(module: nn.Module, side: str) -> int | None:
     return None
 
 
-def _after(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """Yield what runs after a module in the Sequentials around it."""
+def _after(model: nn.Module, name: str, *, sure: bool) -> Iterator[nn.Module]:
+    """Yield what the modules around a module register after it; if `sure`, only what surely runs."""
     while name:
         name, _, child = name.rpartition(".")
         around = model.get_submodule(name)
-        if not isinstance(around, nn.Sequential):
+        if sure and not isinstance(around, nn.Sequential):
             return
         children = dict(around.named_children())
         yield from list(children.values())[list(children).index(child) + 1 :]
 
 
-def _registered_after(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """Yield what the modules around a module register, and so probably run, after it."""
-    while name:
-        name, _, child = name.rpartition(".")
-        children = dict(model.get_submodule(name).named_children())
-        yield from list(children.values())[list(children).index(child) + 1 :]
-
-
-def _refuse_squashing(model: nn.Module, name: str, after: list[nn.Module]) -> None:
-    kinds = [type(part).__name__ for part in after if isinstance(part, _SQUASHING)]
-    if kinds:
-        raise NBDTError(
-            f"In {type(model).__name__} a {kinds[0]} follows the last layer {name!r}, so that the "
-            f"model gives no logits. Remove the {kinds[0]}: a head gives log-probabilities itself. (If "
-            f"the model does not run it, say layer={name!r}.)"
-        )
+def _refuse_squashing(model: nn.Module, name: str) -> None:
+    for part in _after(model, name, sure=False):
+        if isinstance(part, _SQUASHING):
+            kind = type(part).__name__
+            raise NBDTError(
+                f"In {type(model).__name__} a {kind} follows the last layer {name!r}, so that the "
+                f"model gives no logits. Remove the {kind}: a head gives log-probabilities itself. "
+                f"(If the model does not run it, say layer={name!r}.)"
+            )
 
 
 def _in_adapter(model: nn.Module, name: str) -> bool:

@@ -19,8 +19,14 @@ from functools import partial
 from pathlib import Path
 
 from nbdt.errors import NBDTError, listed
-from nbdt.images.archives import SUFFIXES, is_archive, is_compressed, iter_tar, split_folders
-from nbdt.images.cifar import cifar_splits
+from nbdt.images.archives import (
+    SUFFIXES,
+    cifar_splits,
+    is_archive,
+    is_compressed,
+    iter_tar,
+    split_folders,
+)
 from nbdt.images.dataset import iter_images
 from nbdt.images.sources import ImageSource
 from nbdt.images.tables import TABLES, Row, is_table, iter_rows, row_source
