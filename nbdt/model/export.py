@@ -101,9 +101,9 @@ class ExportedModel(nn.Module):
         with evaluating(model), torch.no_grad():
             feature_map = model.feature_map(_example(model)[:1])
             self.has_maps = pools_by_average(model, feature_map, (self.side, self.side))
-        self.outputs, self.why_no_maps = ("log_probs", "decisions", "maps"), ""
+        self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.has_maps else 2]
+        self.why_no_maps = ""
         if not self.has_maps:
-            self.outputs = self.outputs[:2]
             self.why_no_maps = (
                 f"{model.architecture!r} has more than an average pool between its last feature map "
                 "and the linear head, so that its maps have no closed form"
