@@ -174,7 +174,8 @@ def _unit_rows(weights: Any, classes: Sequence[str]) -> FloatArray:
     if bad:
         raise NBDTError(f"The weights of class {listed(bad)} are zero or not finite.")
     rows = rows / largest[:, None]
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    units: FloatArray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return units
 
 
 def _grow(
