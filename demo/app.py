@@ -16,7 +16,8 @@ from nbdt.explain import explain
 from nbdt.explain.result.pictures import overlays
 from nbdt.model.model import NBDT
 
-from .corrections.panel import correction_component, correction_panel
+from .corrections.panel import correction_panel
+from .corrections.views import correction_component
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .photographs import (
     examples,

@@ -17,7 +17,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import ProgressEvent, read_progress
 
 from ..store import Store
-from ..store.records import ModelVersion
+from ..store.schema import ModelVersion
 from ..store.url import StoreError, default_url
 from .export import export
 from .model_versions import ModelVersions, pending

@@ -18,7 +18,7 @@ from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 from ..store.url import STORE_HELP, StoreError
 
 if TYPE_CHECKING:
-    from ..store.records import ModelVersion
+    from ..store.schema import ModelVersion
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 photos_app = typer.Typer(add_completion=False, no_args_is_help=True)

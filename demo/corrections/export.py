@@ -14,7 +14,7 @@ from nbdt.images.image import ImageError
 
 from ..store import Store
 from ..store.photographs import encoded, suffix
-from ..store.records import SavedCorrection
+from ..store.schema import SavedCorrection
 from ..visitor import MAX_SIDE
 
 MAX_FOUND = 256 << 20  # bytes of one photograph, written without loss

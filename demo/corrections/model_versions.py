@@ -10,7 +10,7 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..store import Store
-from ..store.records import ModelVersion, Pending
+from ..store.schema import ModelVersion, Pending
 from ..store.url import StoreError
 
 LOADED = 4  # versions in memory beside the model that the page was opened with

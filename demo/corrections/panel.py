@@ -29,11 +29,16 @@ from ..ui.events import (
 )
 from ..visitor import Visitor
 from .apply import CorrectionTraining
-from .form import correction_component as correction_component  # noqa: PLC0414 - the panel's form
-from .form import draw_form, evidence_record, form_props
-from .history import compared_record, history_component, history_record
 from .model_versions import ModelVersions
 from .submission import is_token, new_token, parse_correction, save_once, visitor_id
+from .views import (
+    compared_record,
+    draw_form,
+    evidence_record,
+    form_props,
+    history_component,
+    history_record,
+)
 
 OFF = (
     '<p class="nbdt-correct-lead">Corrections are not kept on this page. Whoever runs it can turn '

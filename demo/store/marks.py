@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from . import records
 from .database import Database, at_most, check_texts, count, now, owned_by, reading, writing
-from .records import EvidenceMark
-from .schema import MarkRow
+from .schema import EvidenceMark, MarkRow, from_row
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex
@@ -58,7 +56,7 @@ class Marks(Database):
         if evidence is not None:
             query = query.where(MarkRow.evidence == evidence)
         with reading(self._engine) as session:
-            return [records.from_row(EvidenceMark, row) for row in session.scalars(query)]
+            return [from_row(EvidenceMark, row) for row in session.scalars(query)]
 
 
 def evidence_hash(index: EvidenceIndex) -> str:

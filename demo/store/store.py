@@ -12,7 +12,6 @@ from sqlalchemy import delete, select, update
 from nbdt.correction import Correction
 from nbdt.images.image import open_image
 
-from . import records
 from .database import (
     at_most,
     check_texts,
@@ -26,8 +25,22 @@ from .database import (
 from .hierarchies import Hierarchies
 from .marks import Marks
 from .photographs import encoded, keep_photograph
-from .records import ModelVersion, Pending, SavedCorrection, StoredPhotograph
-from .schema import CorrectionRow, HierarchyRow, LearnedRow, MarkRow, ModelRow, PhotographRow
+from .schema import (
+    CorrectionRow,
+    HierarchyRow,
+    LearnedRow,
+    MarkRow,
+    ModelRow,
+    ModelVersion,
+    Pending,
+    PhotographRow,
+    SavedCorrection,
+    StoredPhotograph,
+    correction_row,
+    from_row,
+    model_version,
+    saved_correction,
+)
 from .url import StoreError
 
 
@@ -55,7 +68,7 @@ class Store(Hierarchies, Marks):
         data = None if photo is None else encoded(photo, correction.image, limit)
         with writing(self._engine) as session:
             room_for_correction(session, visitor, self.limits)
-            row = records.correction_row(correction, visitor)
+            row = correction_row(correction, visitor)
             if photo is not None and data is not None:
                 row.photograph_id = keep_photograph(
                     session, correction.image, visitor, photo.size, data, limits=self.limits
@@ -84,7 +97,7 @@ class Store(Hierarchies, Marks):
             for row in session.scalars(used.order_by(LearnedRow.model_id)):
                 learned[row.correction_id] = (*learned.get(row.correction_id, ()), row.model_id)
             rows = session.scalars(query.order_by(CorrectionRow.id))
-            return [records.saved_correction(row, learned.get(row.id, ())) for row in rows]
+            return [saved_correction(row, learned.get(row.id, ())) for row in rows]
 
     def count_pending(self, pending: Pending) -> int:
         """Return how many corrections wait for training."""
@@ -149,7 +162,7 @@ class Store(Hierarchies, Marks):
         query = select(PhotographRow).order_by(PhotographRow.id)
         query = query.where(owned_by(PhotographRow, visitor))
         with reading(self._engine) as session:
-            return [records.from_row(StoredPhotograph, row) for row in session.scalars(query)]
+            return [from_row(StoredPhotograph, row) for row in session.scalars(query)]
 
     def photograph(self, photograph: int, *, visitor: str | None = None) -> Image.Image:
         """Return one kept copy. Raises as `photograph_bytes`; ImageError: it is damaged."""
@@ -219,10 +232,10 @@ class Store(Hierarchies, Marks):
             session.add(row)
             session.flush()
             session.add_all(LearnedRow(model_id=row.id, correction_id=each) for each in existing)
-            return records.model_version(row)
+            return model_version(row)
 
     def model_versions(self) -> list[ModelVersion]:
         """Return all, oldest first; `nbdt.demo.corrections.model_versions` relates them."""
         with reading(self._engine) as session:
             rows = session.scalars(select(ModelRow).order_by(ModelRow.id))
-            return [records.model_version(row) for row in rows]
+            return [model_version(row) for row in rows]
