@@ -75,10 +75,10 @@ def jobs(name: str, rule: str) -> dict[str, Callable[[], object]]:
         with torch.inference_mode():
             model.head.linear(model.features(images))
 
-    layer = attribution.last_layer(model, images)
+    layer = attribution.map_layer(model, images)
 
     def after() -> None:
-        with patch.object(attribution, "last_layer", lambda *_: layer):
+        with patch.object(attribution, "map_layer", lambda *_: layer):
             explain(model, images)
 
     found: dict[str, Callable[[], object]] = {"forward": forward, "after": after}
