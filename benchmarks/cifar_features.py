@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nbdt.images.archives import iter_tar
-from nbdt.network.load import create_timm
-from nbdt.network.weights import read_weights
+from nbdt.network.load import create_timm, read_weights
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from torch import nn
 from nbdt.errors import NBDTError, listed
 from nbdt.model.model import NBDT
 from nbdt.network import TIMM
-from nbdt.network.load import create_timm, import_timm, parse_architecture
-from nbdt.network.weights import read_weights
+from nbdt.network.load import create_timm, import_timm, parse_architecture, read_weights
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -107,10 +108,7 @@ class ExportedTree(nn.Module):
         return found[::-1]
 
     def _level(self, depth: int) -> Level:
-        level = self.levels[depth]
-        if not isinstance(level, Level):
-            raise TypeError(depth)
-        return level
+        return cast(Level, self.levels[depth])
 
     def scores(self, logits: Tensor) -> list[Tensor]:
         """Return node scores of (batch, classes), each level (batch, nodes)."""

@@ -17,12 +17,11 @@ from ..decide.head import NBDTHead
 from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
-from ..network.load import create_timm
+from ..network.load import create_timm, shape_mismatch
 from ..network.preprocessing import Preprocessing, timm_preprocessing
-from ..network.weights import shape_mismatch
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
-from .card import card_text, draw_path
+from .hub import HEADER, card_text, draw_path, pull, push
 from .saved import CARD, FORMAT, PICTURE, REFERENCE, VERSION, WEIGHTS, file_hashes, open_saved
 
 if TYPE_CHECKING:
@@ -247,8 +246,6 @@ class NBDT(nn.Module):
         Raises:
             NBDTError: another option, no answer from the hub, or a model that `load` refuses.
         """
-        from .hub import pull
-
         return cls.load(pull(str(pretrained_model_name_or_path), **options))
 
     def push_to_hub(
@@ -262,8 +259,6 @@ class NBDT(nn.Module):
             options: private, token, branch, commit_message, create_pr, allow_patterns,
                 ignore_patterns and delete_patterns, as `huggingface_hub` has them.
         """
-        from .hub import push
-
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, model_card_kwargs=model_card_kwargs)
             return push(folder, repo_id, **options)
@@ -306,8 +301,6 @@ class NBDT(nn.Module):
             entries: of the card's header, as ``license="mit"``.
         """
         from huggingface_hub import ModelCard
-
-        from .hub import HEADER
 
         has_picture = self._example_path(image) is not None
         return ModelCard(card_text(self._facts(), self.hierarchy, HEADER | entries, has_picture))

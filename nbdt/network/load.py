@@ -1,4 +1,4 @@
-"""timm networks: parse the text that names one, make it, fill it with weights.
+"""timm networks: parse the text that names one, make it; and read files of weights.
 
 ``mobilenetv2_100,pad_type=same,mean=0.5,std=0.5`` is one argument in every shell: a timm architecture,
 then options after commas. A saved model stores the whole text, so the same network is made again. Only
@@ -11,24 +11,27 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from torch import nn
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ..errors import NBDTError, listed, nearest
 from ..torchvision_cpu import import_torchvision
 from .preprocessing import MAX_SIDE
-from .weights import load_weights
 
 if TYPE_CHECKING:
     import types
 
 PATIENCE = 3.0  # seconds to find out whether the hub can be reached
+# Names of the last layer in timm, torchvision and the CIFAR networks of the literature.
+USUAL = ("classifier", "fc", "head", "head.fc", "heads.head", "linear", "head.linear")
 
 
 def create_timm(
@@ -183,65 +186,141 @@ def parse_architecture(text: str) -> Architecture:
 
 
 def _value(text: str, key: str, value: str) -> Any:
-    parse, expected = _KINDS[key]
-    try:
-        return parse(value)
-    except ValueError:
-        raise NBDTError(f"{text!r}: expected {key} to be {expected}, got {value!r}.") from None
+    parse, fits, expected = _KINDS[key]
+    with suppress(ValueError):
+        parsed = parse(value)
+        if fits(parsed):
+            return parsed
+    raise NBDTError(f"{text!r}: expected {key} to be {expected}, got {value!r}.")
 
 
-def _one_of(*choices: str) -> tuple[Callable[[str], str], str]:
-    def parse(value: str) -> str:
-        return choices[choices.index(value)]
-
-    return parse, " or ".join(map(repr, choices))
-
-
-def _pixels(value: str) -> int:
-    side = int(value)
-    if not 1 <= side <= MAX_SIDE:
-        raise ValueError(value)
-    return side
-
-
-def _stride(value: str) -> int:
-    return (8, 16, 32)[(8, 16, 32).index(int(value))]
-
-
-def _share(value: str) -> float:
-    share = float(value)
-    if not 0 < share <= 1:
-        raise ValueError(value)
-    return share
-
-
-def _channels(value: str) -> tuple[float, float, float]:
+def _channels(value: str) -> tuple[float, ...]:
     """Parse ``0.5`` for all three, or ``0.485/0.456/0.406``."""
     parts = [float(part) for part in value.split("/")]
     red, green, blue = parts * 3 if len(parts) == 1 else parts
-    if not all(math.isfinite(part) for part in (red, green, blue)):
-        raise ValueError(value)
     return red, green, blue
 
 
-def _scales(value: str) -> tuple[float, float, float]:
-    scales = _channels(value)
-    if min(scales) <= 0:
-        raise ValueError(value)
-    return scales
-
-
-_SIDE = (_pixels, f"a number of pixels from 1 to {MAX_SIDE}")
-_NETWORK: Mapping[str, tuple[Callable[[str], Any], str]] = {
-    "pad_type": _one_of("same", "valid"),  # of convolutions; "same" for TensorFlow's weights
+# How to parse an option, which values it may have, and those in words.
+_Kind: TypeAlias = tuple[Callable[[str], Any], Callable[[Any], bool], str]
+_SIDE = (int, lambda side: 1 <= side <= MAX_SIDE, f"a number of pixels from 1 to {MAX_SIDE}")
+_INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
+_NETWORK: Mapping[str, _Kind] = {
+    # of convolutions; "same" for TensorFlow's weights
+    "pad_type": (str, ("same", "valid").__contains__, "'same' or 'valid'"),
     "img_size": _SIDE,  # of transformers, which are made for one size
-    "output_stride": (_stride, "8, 16 or 32"),  # pixels a position of the last feature map
+    # pixels a position of the last feature map
+    "output_stride": (int, (8, 16, 32).__contains__, "8, 16 or 32"),
 }
-_KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+_KINDS: Mapping[str, _Kind] = {
     **_NETWORK,
     "size": _SIDE,
-    "mean": (_channels, "one number, or three as in 0.485/0.456/0.406"),
-    "std": (_scales, "one number above 0, or three as in 0.229/0.224/0.225"),
-    "crop_pct": (_share, "a share above 0, at most 1"),
-    "interpolation": _one_of("bilinear", "bicubic", "lanczos", "nearest"),
+    "mean": (
+        _channels,
+        lambda means: all(map(math.isfinite, means)),
+        "one number, or three as in 0.485/0.456/0.406",
+    ),
+    "std": (
+        _channels,
+        lambda scales: all(0 < scale < math.inf for scale in scales),
+        "one number above 0, or three as in 0.229/0.224/0.225",
+    ),
+    "crop_pct": (float, lambda share: 0 < share <= 1, "a share above 0, at most 1"),
+    "interpolation": (str, _INTERPOLATIONS.__contains__, " or ".join(map(repr, _INTERPOLATIONS))),
 }
+
+
+# ---- files of weights -------------------------------------------------------------------------
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the tensors of a local state dict, by name without data-parallel's ``module.``.
+
+    Args:
+        path: safetensors, or a state dict that torch can read without executing code; other
+            entries of such a file are left out.
+
+    Raises:
+        NBDTError: not a file of tensors.
+    """
+    try:
+        if str(path).endswith(".safetensors"):
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+        if not tensors:
+            raise TypeError("no tensors")
+    except Exception as error:
+        raise NBDTError(
+            f"{os.fspath(path)!r} is not a readable file of tensors ({type(error).__name__}); "
+            "expected safetensors or a plain state dict."
+        ) from error
+    return {name.removeprefix("module."): value for name, value in tensors.items()}
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a local state dict into a network, whose parameters keep their type.
+
+    Raises:
+        NBDTError: not a file of tensors, or tensors that do not fit the network.
+    """
+    state = read_weights(path)
+    problem = mismatch(network, state)
+    if problem:
+        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {problem}.")
+    network.load_state_dict(state)
+
+
+def class_weights(
+    path: str | os.PathLike[str], num_classes: int, tensor: str | None = None
+) -> Tensor:
+    """Return the matrix (classes, features) of a file's last linear layer.
+
+    Args:
+        path: safetensors, or a state dict that torch can read without executing code.
+        num_classes: its rows.
+        tensor: its name, needed if several fit.
+
+    Raises:
+        NBDTError: no such file of tensors, or not exactly one matrix that fits.
+    """
+    if not Path(path).is_file():
+        raise NBDTError(f"There is no model and no weights file {os.fspath(path)!r}.")
+    tensors = read_weights(path)
+    fitting = [n for n, t in tensors.items() if t.ndim == 2 and len(t) == num_classes]
+    if tensor is not None and tensor not in fitting:
+        raise NBDTError(
+            f"{os.fspath(path)!r} has no matrix {tensor!r} with {num_classes:,} rows; those with "
+            f"as many are: {listed(fitting) or 'none'}."
+        )
+    usual = [name for name in fitting if name.removesuffix(".weight") in USUAL]
+    chosen = [tensor] if tensor else usual if len(usual) == 1 else fitting
+    if len(chosen) != 1:
+        raise NBDTError(
+            f"{os.fspath(path)!r} has {len(chosen)} matrices with {num_classes:,} rows, one a "
+            f"class ({listed(chosen) or 'none'}); "
+            + ("name the one of the classifier: --tensor." if chosen else "check the classes.")
+        )
+    return tensors[chosen[0]]
+
+
+def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Return why `state` does not fit `network`, or ""."""
+    return shape_mismatch(network, {name: tuple(value.shape) for name, value in state.items()})
+
+
+def shape_mismatch(network: nn.Module, given: Mapping[str, tuple[int, ...]]) -> str:
+    """Return why tensors of these shapes do not fit `network`, or ""."""
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    # Batch norms of torch before 0.4.1 have no count of batches; torch counts them from 0.
+    missing = [n for n in expected if n not in given and not n.endswith(".num_batches_tracked")]
+    extra = [name for name in given if name not in expected]
+    shapes = [
+        f"{name} {given[name]} for {expected[name]}"
+        for name in expected
+        if name in given and given[name] != expected[name]
+    ]
+    problems = {"missing": missing, "unexpected": extra, "of another shape": shapes}
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)

@@ -12,7 +12,7 @@ by whitening patches (`SmallConvNet.whiten`).
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 CIFAR_WIDTHS = (16, 32, 64)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class ConvNorm(nn.Sequential):
@@ -201,10 +202,7 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def small_convnet(pretrained: bool = False, **options: Any) -> SmallConvNet:
     """Seven layers, 2.0 million weights with ten classes: the network of the bundled models."""
-    network: SmallConvNet = build_model_with_cfg(
-        SmallConvNet, "small_convnet", pretrained, **options
-    )
-    return network
+    return _built(SmallConvNet, "small_convnet", pretrained, options)
 
 
 class SmallStemResNet(ResNet):
@@ -222,33 +220,27 @@ class SmallStemResNet(ResNet):
 def resnet18_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
     """ResNet-18 for 32-pixel images: 11.2 million weights with ten classes."""
     kind = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
-    return _small_stem("resnet18_32px", pretrained, kind)
+    return _built(SmallStemResNet, "resnet18_32px", pretrained, kind)
 
 
 @register_model
 def resnet101_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
     """ResNet-101 for 32-pixel images: 42.5 million weights with ten classes."""
     kind = {"block": Bottleneck, "layers": (3, 4, 23, 3), **options}
-    return _small_stem("resnet101_32px", pretrained, kind)
-
-
-def _small_stem(name: str, pretrained: bool, options: dict[str, Any]) -> SmallStemResNet:
-    network: SmallStemResNet = build_model_with_cfg(SmallStemResNet, name, pretrained, **options)
-    return network
+    return _built(SmallStemResNet, "resnet101_32px", pretrained, kind)
 
 
 @register_model
 def resnet20_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
     """ResNet-20 for CIFAR: 0.27 million weights with ten classes."""
-    return _cifar_resnet("resnet20_cifar", pretrained, {"blocks": 3, **options})
+    return _built(CifarResNet, "resnet20_cifar", pretrained, {"blocks": 3, **options})
 
 
 @register_model
 def resnet56_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
     """ResNet-56 for CIFAR: 0.85 million weights with ten classes."""
-    return _cifar_resnet("resnet56_cifar", pretrained, {"blocks": 9, **options})
+    return _built(CifarResNet, "resnet56_cifar", pretrained, {"blocks": 9, **options})
 
 
-def _cifar_resnet(name: str, pretrained: bool, options: dict[str, Any]) -> CifarResNet:
-    network: CifarResNet = build_model_with_cfg(CifarResNet, name, pretrained, **options)
-    return network
+def _built(kind: type[_Network], name: str, pretrained: bool, options: dict[str, Any]) -> _Network:
+    return cast(_Network, build_model_with_cfg(kind, name, pretrained, **options))

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.model import hub
 from nbdt.model.saved import file_hashes
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
@@ -68,8 +67,8 @@ class Hub:
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     made = Hub(tmp_path / "hub")
-    monkeypatch.setattr(hub, "HfApi", lambda token=None: made)
-    monkeypatch.setattr(hub, "snapshot_download", made.download)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda token=None: made)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.download)
     return made
 
 

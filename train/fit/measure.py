@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nbdt.decide.head import DecisionRules
 from nbdt.decide.metrics import accuracy
-from nbdt.model.card import figures, limits
+from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
 

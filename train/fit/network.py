@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.classifier import class_labels
 from nbdt.model.model import NBDT
-from nbdt.network.load import create_timm
+from nbdt.network.load import create_timm, mismatch, read_weights
 from nbdt.network.preprocessing import Preprocessing
-from nbdt.network.weights import mismatch, read_weights
 from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
