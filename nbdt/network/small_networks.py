@@ -243,4 +243,4 @@ def resnet56_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
 
 
 def _built(kind: type[_Network], name: str, pretrained: bool, options: dict[str, Any]) -> _Network:
-    return cast(_Network, build_model_with_cfg(kind, name, pretrained, **options))
+    return build_model_with_cfg(kind, name, pretrained, **options)
