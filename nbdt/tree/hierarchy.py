@@ -221,23 +221,23 @@ class Hierarchy:
     @cached_property
     def spans(self) -> tuple[range, ...]:
         """Leaves under each node, as a range of positions in `leaf_order`."""
-        sizes = [int(not children) for children in self.children]
+        parents, children = self.parents, self.children
+        sizes = [int(not below) for below in children]
         for node in range(self.num_nodes - 1, 0, -1):  # children before parents
-            sizes[self.parents[node]] += sizes[node]
-        starts = [0] * self.num_nodes
-        for node in self.inner_nodes:
-            start = starts[node]
-            for child in self.children[node]:
-                starts[child] = start
-                start += sizes[child]
+            sizes[parents[node]] += sizes[node]
+        starts, free = [0] * self.num_nodes, [0] * self.num_nodes  # free: of the next child
+        for node in range(1, self.num_nodes):
+            parent = parents[node]
+            starts[node] = free[node] = free[parent]
+            free[parent] += sizes[node]
         return tuple(range(a, a + size) for a, size in zip(starts, sizes, strict=True))
 
     @cached_property
     def leaf_order(self) -> tuple[int, ...]:
         """Class indices in depth-first order: the leaves under any node are neighbours."""
-        order = [0] * self.num_classes
+        order, spans = [0] * self.num_classes, self.spans
         for class_index, leaf in enumerate(self.leaf_nodes):
-            order[self.spans[leaf].start] = class_index
+            order[spans[leaf].start] = class_index
         return tuple(order)
 
     @cached_property

@@ -143,8 +143,8 @@ class TreeIndex(nn.Module):
 
     def _index_sums(self, hierarchy: Hierarchy, node_of_edge: Ints) -> None:
         """Cover each edge's leaf range by whole blocks of 32, 32², … leaves and loose ends."""
-        order = np.array(hierarchy.leaf_order)
-        ends = np.array([(span.start, span.stop) for span in hierarchy.spans])
+        order, spans = np.array(hierarchy.leaf_order), hierarchy.spans
+        ends = np.array([[span.start for span in spans], [span.stop for span in spans]]).T
         (low, high), edges = ends[node_of_edge].T, np.arange(len(node_of_edge))
         sizes = high - low
         self._add("sizes", sizes[:, None])
