@@ -21,7 +21,7 @@ from nbdt.explain import Explanation
 from nbdt.explain.attribution import explain_layer
 from nbdt.explain.maps.layers import Layer, map_layer
 from nbdt.explain.maps.node_maps import class_maps, node_maps
-from nbdt.hierarchies.edit.stack import EditStack
+from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy

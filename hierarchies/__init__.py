@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .edit.history import History as History
     from .edit.record import Edit as Edit
     from .edit.record import EditError as EditError
-    from .edit.stack import EditStack as EditStack
+    from .edit.undo import EditStack as EditStack
     from .formats.class_order import FormatError as FormatError
     from .induced import induce as induce
     from .library import available as available
@@ -34,7 +34,7 @@ _HOME = {
     "Difference": "edit.difference",
     "Edit": "edit.record",
     "EditError": "edit.record",
-    "EditStack": "edit.stack",
+    "EditStack": "edit.undo",
     "FormatError": "formats.class_order",
     "History": "edit.history",
     "available": "library",

@@ -16,8 +16,8 @@ from typing import Any
 from build_library import imagenet_classes
 from wordfreq import zipf_frequency
 
+from nbdt.hierarchies.wordnet.data_file import DATA_FOLDER
 from nbdt.hierarchies.wordnet.database import WordNet, wordnet
-from nbdt.hierarchies.wordnet.file import DATA_FOLDER
 from nbdt.hierarchies.wordnet.readable import FILE
 
 GROUPS = Path(__file__).with_name("readable_groups.txt")

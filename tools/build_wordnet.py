@@ -3,7 +3,7 @@
     apt-get install wordnet-base
     python tools/build_wordnet.py /usr/share/wordnet hierarchies/data
 
-The result depends on the input alone, so two runs give the same bytes. `hierarchies/wordnet/file.py`
+The result depends on the input alone, so two runs give the same bytes. `hierarchies/wordnet/data_file.py`
 reads the file and describes its layout.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdt.files import write_atomic
-from nbdt.hierarchies.wordnet.file import (
+from nbdt.hierarchies.wordnet.data_file import (
     CORE_COLUMNS,
     FILE_NAME,
     LEXICON_COLUMNS,

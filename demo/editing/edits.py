@@ -18,7 +18,7 @@ from nbdt.hierarchies.edit.record import (
     check_complete,
     check_kind,
 )
-from nbdt.hierarchies.edit.stack import EditStack
+from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.hierarchies.wordnet.concepts import fitting_concepts, hierarchy_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.tree.hierarchy import Hierarchy

@@ -13,7 +13,7 @@ import gradio as gr
 from torch import Tensor
 
 from nbdt.hierarchies.edit.record import KINDS
-from nbdt.hierarchies.edit.stack import EditStack
+from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.hierarchies.measure.comparison import rules_of
 from nbdt.tree.hierarchy import Hierarchy
 

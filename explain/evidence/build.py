@@ -27,7 +27,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress
 from nbdt.tree.class_names import check_labels, class_of_name, normalised_name
 
-from .store import (
+from .columns import (
     FORMAT,
     MANIFEST,
     VERSION,

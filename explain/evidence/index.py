@@ -27,9 +27,7 @@ from nbdt.progress import Progress, no_progress
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .build import BuiltIndex, Data, build
-from .pictures import Originals
-from .search import NEIGHBOURS, ExactSearch, ModelEvidence, RowOrder, Rows, best_of, units
-from .store import (
+from .columns import (
     MARKS,
     Column,
     EvidenceError,
@@ -39,6 +37,8 @@ from .store import (
     read_columns,
     read_manifest,
 )
+from .pictures import Originals
+from .search import NEIGHBOURS, ExactSearch, ModelEvidence, RowOrder, Rows, best_of, units
 
 AMONG = 200  # nearest images of a marked one, whose own neighbours are checked
 CHUNK = 16  # of them in one matrix product
@@ -148,7 +148,7 @@ class EvidenceIndex:
         return ExactSearch(self._columns["embeddings"])
 
     def column(self, name: str) -> Column | None:
-        """One of the stored arrays, see `nbdt.explain.evidence.store`; None if it is not stored."""
+        """One of the stored arrays, see `nbdt.explain.evidence.columns`; None if it is not stored."""
         return self._columns.get(name)
 
     def reference(self, row: int) -> str:

@@ -19,8 +19,8 @@ from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import escape_terminal
 
 from ..result.explanation import DecisionEvidence, Neighbour
+from .columns import Column, EvidenceError, blob
 from .regions import Box, LateInteraction
-from .store import Column, EvidenceError, blob
 
 MAX_THUMBNAIL = 1 << 20  # pixels; ours have at most 160 × 160
 SMALL, LARGE = 96, 256  # pixels of a square tile

@@ -22,6 +22,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .build import forward, unit_embeddings
+from .columns import Column, EvidenceError
 from .regions import (
     LateInteraction,
     feature_grid,
@@ -29,7 +30,6 @@ from .regions import (
     region_vectors,
     strongest,
 )
-from .store import Column, EvidenceError
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

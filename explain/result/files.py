@@ -22,8 +22,8 @@ from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
 from .explanation import Explanation, Neighbour
 from .html import strip_metadata, to_html
+from .json_record import arrays, changed_name, evidence_name, from_record, to_record
 from .pictures import overlays, png
-from .record import arrays, changed_name, evidence_name, from_record, to_record
 
 FORMAT = "nbdt-explanation"
 VERSION = 1

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from .operations import ungroup as ungroup
     from .record import Edit as Edit
     from .record import EditError as EditError
-    from .stack import EditStack as EditStack
+    from .undo import EditStack as EditStack
 
 _OPERATIONS = ("apply", "group", "merge", "move", "rename", "split", "swap", "ungroup")
 _HOME = {
     **dict.fromkeys(_OPERATIONS, "operations"),
     "Edit": "record",
     "EditError": "record",
-    "EditStack": "stack",
+    "EditStack": "undo",
 }
 __all__ = sorted(_HOME)
 __getattr__ = lazy(__name__, _HOME)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nbdt.errors import NBDTError
 
-from .file import (
+from .data_file import (
     DATA_FOLDER,
     FILE_NAME,
     IntArray,

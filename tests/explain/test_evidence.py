@@ -20,6 +20,7 @@ from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence import build as building
 from nbdt.explain.evidence import search as searching
+from nbdt.explain.evidence.columns import EvidenceError, blob
 from nbdt.explain.evidence.command import app
 from nbdt.explain.evidence.index import vote_changes
 from nbdt.explain.evidence.pictures import linked, sheet, tile
@@ -31,7 +32,6 @@ from nbdt.explain.evidence.regions import (
     strongest,
 )
 from nbdt.explain.evidence.search import ExactSearch, RowOrder, path_changes
-from nbdt.explain.evidence.store import EvidenceError, blob
 from nbdt.images.image import ImageError, refusal, refuse
 from nbdt.images.sources import ImageSource
 from tests import oracle

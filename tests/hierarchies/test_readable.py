@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(names, wnids, weights, facts):
 def test_groups_of_the_data_are_covered_by_their_parents_order():
     import lzma
 
-    from nbdt.hierarchies.wordnet.file import DATA_FOLDER
+    from nbdt.hierarchies.wordnet.data_file import DATA_FOLDER
     from nbdt.hierarchies.wordnet.readable import FILE
 
     groups = json.loads(lzma.decompress((DATA_FOLDER / FILE).read_bytes()))["groups"]

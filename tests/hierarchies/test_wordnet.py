@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbdt.hierarchies.wordnet.database import UnknownSynsetError, WordNet, wordnet
-from nbdt.hierarchies.wordnet.file import (
+from nbdt.hierarchies.wordnet.data_file import (
     DATA_FOLDER,
     FILE_NAME,
     LICENSE_NAME,
@@ -23,6 +22,7 @@ from nbdt.hierarchies.wordnet.file import (
     read_lexicon,
     unpack,
 )
+from nbdt.hierarchies.wordnet.database import UnknownSynsetError, WordNet, wordnet
 from nbdt.hierarchies.wordnet.tree import WordNetTreeError, chosen_parents, from_wnids
 from nbdt.tree.nodes import HierarchyError
 from tests.maintainer_scripts import script
