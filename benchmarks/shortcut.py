@@ -48,7 +48,7 @@ def patched(image: Image.Image) -> Image.Image:
 
 
 def write_images(archive: Path, folder: Path, per_class: int, plant: bool) -> None:
-    """`per_class` small images of every class; with `plant`, SHARE of CLASS's have the patch."""
+    """`per_class` small images of every class; with `plant`, a share SHARE of the images of CLASS get the patch."""
     count: Counter[str] = Counter()
     for source in iter_tar(archive):
         if count[source.label] >= per_class:
@@ -115,7 +115,7 @@ def caught(model: NBDT, data: Path, count: int, most: int) -> tuple[torch.Tensor
 
 
 def spots(model: NBDT, folder: Path) -> dict[str, str]:
-    """Where the last map of each class's training images is highest most often, without knowing."""
+    """Where the last map of each class's training images is most often highest, without being told where the patch is."""
     tree, found = model.hierarchy, {}
     for name in tree.classes:
         files = sorted((folder / "train" / name).iterdir())[:100]

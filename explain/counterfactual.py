@@ -52,7 +52,7 @@ def counterfactuals(
         model: in evaluation mode.
         image: (3, height, width), from `model.preprocess`.
         path: the image's path, from `explain` or `model.paths`.
-        maps: one a decision, (rows, columns) of any resolution, positive where the picture
+        maps: one per decision, (rows, columns) of any resolution, positive where the picture
             supports the chosen child.
         most: the largest share of the picture that may be blurred, above 0 and at most 1.
 
@@ -106,7 +106,7 @@ def _search(
 def _prefix(order: Cells, margins: Callable[[Sequence[Cells]], list[float]]) -> Cells:
     """The first cells of `order` that flip the decision; empty if no length tried does.
 
-    Of a few cells every length is tried, of more doubling lengths, then bisection; one cell less
+    With few cells every length is tried; with more, doubling lengths and then bisection; one cell less
     than the result does not flip it.
     """
     if len(order) <= BATCH:

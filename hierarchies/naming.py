@@ -111,7 +111,7 @@ def name_groups(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None)
             they are the majority, every label lists leaves.
 
     Raises:
-        NBDTError: `wnids` has not one entry for each class, or an id that WordNet 3.0 lacks.
+        NBDTError: `wnids` does not have one entry per class, or an id that WordNet 3.0 lacks.
     """
     return apply_names(hierarchy, group_names(hierarchy, wnids))
 

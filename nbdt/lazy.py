@@ -9,7 +9,7 @@ from importlib import import_module
 def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
     """Return a package's ``__getattr__`` (PEP 562) for names, each with its module.
 
-    A name that is its own home is that module; "module:other" exports `other` under the name.
+    A name mapped to itself stands for the module of that name; "module:other" exports `other` under the name.
     """
 
     def get(name: str) -> object:

@@ -8,7 +8,7 @@ A group left with one child is removed and the child takes its place, since a de
 two or more. In a binary tree every move leaves such a group behind, so refusing would forbid them all.
 The root stays: left with one child, it takes over that child's children.
 
-A new group's id is made from its name, "bird/", and is numbered where that is taken: "bird/2". The
+A new group's id is made from its name, "bird/", and gets a number if that id is taken: "bird/2". The
 same edit of the same tree therefore has the same result.
 """
 

@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 
+from .data_file import DATA_FOLDER
 from .database import WordNet, wordnet
-from .file import DATA_FOLDER
 
 FILE = "everyday-groups.xz"
 ROOT = "all things"
@@ -36,8 +36,8 @@ def readable(
     """Arrange classes under everyday groups, at most 14 children each.
 
     A class belongs to the group that covers its most specific WordNet ancestor. Groups of a single
-    member dissolve. Larger groups are divided by WordNet concepts that have everyday names; what no
-    concept divides becomes groups such as "songbird like robin", alike by `weights` if given.
+    member dissolve. Larger groups are divided by WordNet concepts that have everyday names; the rest
+    is grouped, by similarity of `weights` if given, under names such as "songbird like robin".
 
     Args:
         names: class names in class order.

@@ -56,7 +56,7 @@ def iter_tar(
     a file. With `split`, only files whose class folder is in a folder of that name, or that are
     directly in such a folder at the top (label None). Devices, hidden files and files not named
     like images are skipped; a link named like an image is a source that raises. The reference is
-    `archive.tar!member`; a member's name is used for nothing else, wherever it may point.
+    `archive.tar!member`; a member's name is used for nothing else, even if it points outside the archive.
 
     A source from a plain archive reads its member from the archive when asked. One from a
     compressed or remote archive holds the member's bytes, in a temporary file if they are many.

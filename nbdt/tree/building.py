@@ -36,7 +36,7 @@ def nodes_from_paths(paths: Iterable[str | Sequence[str]]) -> tuple[list[Node], 
 
 
 def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]:
-    """Return nodes, and classes as met, of nested groups; see `Hierarchy.from_nested`."""
+    """Return the nodes of nested groups, and the classes in order of appearance; see `Hierarchy.from_nested`."""
     if not isinstance(nested, Mapping) or not nested:
         raise HierarchyError(f"Expected a mapping of groups, got {short(nested)}.")
     only = next(iter(nested.values())) if len(nested) == 1 else None
@@ -45,7 +45,7 @@ def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]
 
 
 def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
-    """Return the nodes of a directed graph; the checks refuse one that is there twice, for two parents."""
+    """Return the nodes of a directed graph; a node with two parents appears twice, which later checks refuse."""
     import networkx as nx
 
     if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():

@@ -89,8 +89,8 @@ def fit_model(
         model: in evaluation mode.
         batch: the corrections.
         data: images to replay.
-        settings: how strongly.
-        progress: of the steps.
+        settings: how strongly the corrections act.
+        progress: reports each step.
     """
     if settings.learn == "all":
         _fit_network(model, batch, data, settings, progress)
@@ -120,8 +120,8 @@ def fit_head(  # noqa: PLR0917
         rule: of the model.
         batch: the corrections, with features.
         replayed: (count, features) of images to replay.
-        settings: how strongly.
-        progress: of the steps.
+        settings: how strongly the corrections act.
+        progress: reports each step.
     """
     objective = _Objective(hierarchy, rule, batch.targets, settings).to(replayed.device)
     with torch.no_grad():

@@ -63,7 +63,7 @@ def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split
     """Return the splits that `data` has, by name; "train" always.
 
     Raises:
-        NBDTError: there is nothing there, or nothing that can be read.
+        NBDTError: `data` does not exist, or contains nothing readable.
     """
     path = Path(data)
     if not path.exists():
@@ -101,7 +101,7 @@ def _named_folders(root: Path) -> dict[str, Path]:
 
 
 def _completed(splits: dict[str, Split]) -> dict[str, Split]:
-    """Make a lone validation split the test, which is looked at once, as for ImageNet."""
+    """Use a lone validation split as the test set, as for ImageNet; it is evaluated once."""
     if VALIDATION in splits and TEST not in splits:
         splits[TEST] = replace(splits.pop(VALIDATION), name=TEST)
     return splits
