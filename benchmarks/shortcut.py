@@ -115,7 +115,7 @@ def caught(model: NBDT, data: Path, count: int, most: int) -> tuple[torch.Tensor
 
 
 def spots(model: NBDT, folder: Path) -> dict[str, str]:
-    """Where the last map of each class's training images is most often highest, without being told where the patch is."""
+    """Where the last map of each class's training images is most often highest, without being shown where the patch is."""
     tree, found = model.hierarchy, {}
     for name in tree.classes:
         files = sorted((folder / "train" / name).iterdir())[:100]
