@@ -51,32 +51,6 @@ def cifar10_induced(_data: Path) -> Hierarchy:
     return induce(model, rule=model.rule)
 
 
-def cifar100_induced(_data: Path) -> Hierarchy:
-    """From the last layer of the bundled model, as its recipe induces trees."""
-    from nbdt import NBDT
-    from nbdt.hierarchies import induce
-
-    model = NBDT.load("cifar100")
-    return induce(model, rule=model.rule, linkage="ward", branching=16, semantics=0.4)
-
-
-def cifar100_superclasses(data: Path) -> Hierarchy:
-    """The 20 superclasses that the data set's authors published."""
-    record = json.loads((data / "cifar100_coarse.json").read_text())
-    coarse = record["coarse_names"]
-    groups = [coarse[index].replace("_", " ") for index in record["fine_to_coarse"]]
-    named = zip(groups, record["fine_names"], strict=True)
-    return Hierarchy.from_paths([["all classes", group, name] for group, name in named])
-
-
-def cifar100_wordnet(data: Path) -> Hierarchy:
-    """WordNet over the ids that are published for these classes, with their corrections."""
-    from nbdt.hierarchies import from_wnids
-
-    record = json.loads((data / "wordnet_imagenet_closure.json").read_text())
-    return from_wnids(record["classes"]["cifar100_corrected"], record["class_names"]["cifar100"])
-
-
 def imagenet1k_wordnet(_data: Path) -> Hierarchy:
     """WordNet over timm's ids and torchvision's names."""
     from nbdt.hierarchies import from_wnids
@@ -125,24 +99,6 @@ RECIPES = {
         "last layer of the bundled model cifar10; names of groups from WordNet 3.0",
         f"MIT; {WORDNET_LICENCE}",
         cifar10_induced,
-    ),
-    "cifar100-superclasses": Recipe(
-        "CIFAR-100 in its 20 published superclasses",
-        "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-        "research data set, no formal licence",
-        cifar100_superclasses,
-    ),
-    "cifar100-wordnet": Recipe(
-        "CIFAR-100 in WordNet",
-        "WordNet 3.0 nouns; the original NBDT's ids of the classes, eight of them corrected",
-        WORDNET_LICENCE,
-        cifar100_wordnet,
-    ),
-    "cifar100-induced": Recipe(
-        "CIFAR-100, induced from the bundled model",
-        "last layer of the bundled model cifar100; names of groups from WordNet 3.0",
-        f"MIT; {WORDNET_LICENCE}",
-        cifar100_induced,
     ),
     "imagenet1k-wordnet": Recipe(
         "ImageNet-1k in WordNet",

@@ -14,7 +14,7 @@ from tests.maintainer_scripts import script
 build_library = script("build_library")
 
 DATA = Path(library.__file__).parent / "data"
-FROM_SHARED = {"cifar100-superclasses", "cifar100-wordnet", "imagenet1k-induced"}
+FROM_SHARED = {"imagenet1k-induced"}
 HERE = sorted({*build_library.RECIPES} - FROM_SHARED)
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -42,18 +42,12 @@ def test_class_names_are_those_of_the_models():
 
     assert [*load("cifar10-wordnet").classes] == [*load("cifar10-induced").classes] == CIFAR10
     names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    assert load("imagenet1k-wordnet").classes == load("imagenet1k-induced").classes == names
-    classes = load("cifar100-induced").classes
-    assert load("cifar100-wordnet").classes == load("cifar100-superclasses").classes == classes
-
-
-def test_the_superclasses_are_twenty_times_five():
-    tree = load("cifar100-superclasses")
-    assert [len(tree.children[group]) for group in tree.inner_nodes] == [20] + 20 * [5]
+    for kind in ("wordnet", "induced", "readable"):
+        assert load(f"imagenet1k-{kind}").classes == names
 
 
 def test_wordnet_trees_put_classes_where_wordnet_does():
-    tree = load("cifar100-wordnet")
+    tree = load("imagenet1k-wordnet")
     under = {tree.names[node] for node in tree.path_to(tree.index("castle"))}
     assert "structure" in under
     assert all(tree.nodes[leaf].wnid for leaf in tree.leaf_nodes)

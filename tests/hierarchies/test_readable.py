@@ -9,6 +9,7 @@ from nbdt import NBDTError
 from nbdt.hierarchies import load, readable
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.hierarchies.wordnet.readable import MOST_CHILDREN, everyday_name
+from tests.hierarchies.hundred_classes import NAMES, WNIDS
 
 ABSTRACT = {"entity", "object", "whole", "artifact", "instrumentality", "conveyance", "vertebrate"}
 
@@ -28,9 +29,12 @@ def check(tree, depth=7):
         assert not any(mark in tree.names[node] for mark in "+:")
 
 
-@pytest.mark.parametrize("name", ["imagenet1k-wordnet", "cifar100-wordnet"])
-def test_known_lists_need_no_group_of_leftovers(name):
-    names, wnids = classes_of(load(name))
+@pytest.mark.parametrize(
+    ("names", "wnids"),
+    [classes_of(load("imagenet1k-wordnet")), (NAMES, WNIDS)],
+    ids=["1000", "100"],
+)
+def test_known_lists_need_no_group_of_leftovers(names, wnids):
     tree = readable(names, wnids)
     check(tree, depth=5)
     assert tree.classes == tuple(names)

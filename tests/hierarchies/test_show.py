@@ -112,7 +112,7 @@ def test_a_terminal_of_few_letters_shows_what_it_can():
 # ---- drawings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cifar10-wordnet", "cifar100-superclasses", "imagenet1k-induced"])
+@pytest.mark.parametrize("name", ["cifar10-wordnet", "imagenet1k-readable", "imagenet1k-induced"])
 def test_every_node_is_drawn_once_inside_the_page_and_no_names_overlap(name):
     tree = load(name)
     drawing = draw(tree)
@@ -334,7 +334,7 @@ def test_the_tree_describes_itself_to_a_screen_reader(visit):
 
 @pytest.mark.browser
 def test_zoom_changes_sizes_and_fit_shows_all(visit):
-    tab = visit(load("cifar100-wordnet"))
+    tab = visit(load("imagenet1k-readable"))
     width = tab.locator("[data-node='0']").bounding_box()["width"]
     tab.click("#larger")
     assert tab.locator("[data-node='0']").bounding_box()["width"] == pytest.approx(1.25 * width)

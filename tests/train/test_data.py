@@ -196,7 +196,7 @@ def cifar(root, monkeypatch):
 
 def test_cifar_as_torchvision_keeps_it(tmp_path, monkeypatch):
     folder = cifar(tmp_path, monkeypatch)
-    recipe = replace(RECIPE, image_size=32, train="cifar100_train*.tar*")
+    recipe = replace(RECIPE, image_size=32, train="cifar10_train*.tar*")
     for path in (tmp_path, folder):
         order, images = read(path, recipe)
         assert order.names == ("a", "b", "c", "d")

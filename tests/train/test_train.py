@@ -222,7 +222,9 @@ def test_wordnet_ids_are_kept_in_the_tree_of_wordnet():
 
 
 def test_shipped_recipes_parse_and_say_what_they_are():
-    assert {"cifar10", "cifar100", "photos", "head-only", "imagenet-resnet101"} <= {*available()}
+    assert {"cifar10", "cifar10-resnet18", "photos", "head-only", "imagenet-resnet101"} <= {
+        *available()
+    }
     for name in available():
         assert isinstance(load_recipe(name), Recipe)
 
