@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from .without_compiler import compiler_on_demand
+
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -24,6 +26,11 @@ def import_torchvision() -> None:
     """
     if "torchvision" in sys.modules:
         return
+    with compiler_on_demand():
+        _import_or_declare()
+
+
+def _import_or_declare() -> None:
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:

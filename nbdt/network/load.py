@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import NBDTError, listed, nearest
 from ..torchvision_cpu import import_torchvision
+from ..without_compiler import compiler_on_demand
 from .preprocessing import MAX_SIDE
 
 if TYPE_CHECKING:
@@ -134,9 +135,10 @@ def _answers(host: str) -> bool:
 def import_timm() -> types.ModuleType:
     """Return timm, with this project's own networks registered."""
     import_torchvision()
-    import timm
+    with compiler_on_demand():
+        import timm
 
-    from . import small_networks  # noqa: F401  it registers its models on import
+        from . import small_networks  # noqa: F401  it registers its models on import
 
     return timm
 
