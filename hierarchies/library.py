@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INDEX = "trees.json"
 MAX_LIST = 2**24  # bytes of a file of class names
-DEFAULT_MODEL = "cifar100"  # what a command uses without --model
+DEFAULT_MODEL = "imagenet"  # what a command uses without --model
 MODEL_HELP = (
     "A bundled model's name, a saved model's folder, or any pretrained timm model: timm:resnet101"
 )

@@ -154,3 +154,11 @@ def cifar10():
     from nbdt import NBDT
 
     return NBDT.load("cifar10")
+
+
+@pytest.fixture(scope="session")
+def imagenet():
+    """The default model; tests must not change it."""
+    from nbdt import NBDT
+
+    return NBDT.load("imagenet")

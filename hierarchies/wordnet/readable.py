@@ -59,7 +59,11 @@ def readable(
     root = divider.curated()
     _dissolve_small(root)
     divider.divide(root)
-    return Hierarchy.from_nested({root.name: _nested(root, names)}, list(names))
+    hierarchy = Hierarchy.from_nested({root.name: _nested(root, names)}, list(names))
+    nodes = list(hierarchy.nodes)
+    for leaf, wnid in zip(hierarchy.leaf_nodes, wnids, strict=True):
+        nodes[leaf] = nodes[leaf]._replace(wnid=wnid)
+    return Hierarchy(tuple(nodes), hierarchy.classes)
 
 
 @dataclass

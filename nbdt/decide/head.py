@@ -249,6 +249,12 @@ class NBDTHead(nn.Module):
         log_probs: Tensor = self.rules(rows)
         return log_probs if rows is logits else log_probs.reshape(logits.shape)
 
+    def scale_logits(self, factor: float) -> None:
+        """Multiply the linear layer by a factor, the inverse of a temperature, in place."""
+        with torch.no_grad():
+            for parameter in self.linear.parameters():
+                parameter.mul_(factor)
+
     def hard(self, features: Tensor) -> Tensor:
         """Return the class that greedy descent reaches, (batch, features) to (batch,) int64."""
         return self.rules.hard(self.logits(features))

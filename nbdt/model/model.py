@@ -210,14 +210,18 @@ class NBDT(nn.Module):
         """
         saved = open_saved(folder)
         architecture = saved.config["architecture"]
-        network = create_timm(architecture, saved.hierarchy.num_classes)
+        installed = saved.temperature is not None
+        network = create_timm(architecture, saved.hierarchy.num_classes, pretrained=installed)
         model = cls.from_network(network, architecture, saved.hierarchy, rule=saved.config["rule"])
-        problem = shape_mismatch(model, saved.shapes)
-        if problem:
-            raise NBDTError(
-                f"{str(saved.root / WEIGHTS)!r} does not fit the saved architecture: {problem}."
-            )
-        model.load_state_dict(saved.weights())
+        if saved.temperature is None:
+            problem = shape_mismatch(model, saved.shapes)
+            if problem:
+                raise NBDTError(
+                    f"{str(saved.root / WEIGHTS)!r} does not fit the saved architecture: {problem}."
+                )
+            model.load_state_dict(saved.weights())
+        else:
+            model.head.scale_logits(1 / saved.temperature)
         model.preprocess = saved.preprocessing
         model.provenance = saved.config.get("provenance", {})
         model.reference = saved.reference()

@@ -1,12 +1,14 @@
 """Read the folder of a saved model, which is hostile until checked.
 
-A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors.
+A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors. A
+config with "installed_weights" names an installed package in place of model.safetensors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ..errors import NBDTError, listed, nearest
 from ..files import check_record
+from ..network.installed_weights import ARCHITECTURE, PACKAGE
 from ..network.preprocessing import Preprocessing
 from ..tree.hierarchy import Hierarchy
 
@@ -41,13 +44,16 @@ class SavedModel:
         config: its config.json.
         hierarchy: the tree; its hash is the one in the config.
         preprocessing: what turns a photograph into the input.
-        shapes: the shapes of the tensors in model.safetensors, by name.
+        temperature: divides the logits of the installed weights, which the model then has; None if
+            it has weights of its own.
+        shapes: the shapes of its own weights, by name.
     """
 
     root: Path
     config: dict[str, Any]
     hierarchy: Hierarchy
     preprocessing: Preprocessing
+    temperature: float | None
     shapes: dict[str, tuple[int, ...]]
 
     def weights(self) -> dict[str, Tensor]:
@@ -77,9 +83,10 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
             f"(hash {hierarchy.hash[:12]}…, expected {config['hierarchy_hash'][:12]}…)."
         )
     preprocessing = _read_preprocessing(root, config["preprocessing"])
-    shapes = _read_shapes(root / WEIGHTS)
+    temperature = _read_temperature(root, config)
+    shapes = {} if temperature else _read_shapes(root / WEIGHTS)
     _check_hashes(root, config.get("sha256", {}))
-    return SavedModel(root, config, hierarchy, preprocessing, shapes)
+    return SavedModel(root, config, hierarchy, preprocessing, temperature, shapes)
 
 
 def bundled() -> list[str]:
@@ -121,7 +128,7 @@ def _check_files(root: Path) -> None:
     for name in ("config.json", "hierarchy.json", *TENSOR_FILES):
         path = root / name
         if not os.path.lexists(path):
-            if name != REFERENCE:
+            if name not in TENSOR_FILES:
                 raise NBDTError(f"{str(root)!r} is not complete: it has no {name}.")
             continue
         target = path.resolve()
@@ -143,7 +150,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
     config = check_record(config, path, FORMAT, VERSION)
     wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
-    optional = {"provenance": dict, "sha256": dict}
+    optional = {"provenance": dict, "sha256": dict, "installed_weights": dict}
     wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
     wrong += [key for key, kind in optional.items() if not isinstance(config.get(key, {}), kind)]
     if wrong:
@@ -160,6 +167,23 @@ def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
         return Preprocessing.from_dict(values)
     except ValueError as error:
         raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
+
+
+def _read_temperature(root: Path, config: dict[str, Any]) -> float | None:
+    """Return the temperature of the installed weights; None if the folder has weights."""
+    if (root / WEIGHTS).exists():
+        return None
+    entry = config.get("installed_weights")
+    if entry is None:
+        raise NBDTError(f"{str(root)!r} is not complete: it has no {WEIGHTS}.")
+    temperature = entry.get("temperature")
+    fits = (entry.get("package"), config["architecture"]) == (PACKAGE, ARCHITECTURE)
+    if not (fits and isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise NBDTError(
+            f"{str(root / 'config.json')!r} is damaged: the only installed weights are those of "
+            f"{ARCHITECTURE} in {PACKAGE}, with a temperature above 0; got {entry!r}."
+        )
+    return float(temperature)
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

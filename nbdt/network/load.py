@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..errors import NBDTError, listed, nearest
 from ..torchvision_cpu import import_torchvision
 from ..without_compiler import compiler_on_demand
+from . import installed_weights
 from .preprocessing import MAX_SIDE
 
 if TYPE_CHECKING:
@@ -49,9 +50,14 @@ def create_timm(
     _check_known(parsed.name)
     if weights is not None and not Path(weights).is_file():
         raise NBDTError(f"There is no weights file {os.fspath(weights)!r}.")
-    network = _make(parsed, num_classes, pretrained=pretrained and weights is None)
+    installed = pretrained and weights is None and parsed.name == installed_weights.ARCHITECTURE
+    network = _make(
+        parsed, num_classes, pretrained=pretrained and weights is None and not installed
+    )
     if weights is not None:
         load_weights(network, weights)
+    elif installed:
+        installed_weights.load_into(network)
     return network
 
 

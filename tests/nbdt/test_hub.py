@@ -160,8 +160,8 @@ def test_torch_hub():
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     again = torch.hub.load(str(ROOT), "pretrained", "cifar10", source="local")
     assert again.hierarchy == model.hierarchy
-    larger = torch.hub.load(str(ROOT), "cifar100", source="local")
-    assert larger.hierarchy.num_classes == 100
+    larger = torch.hub.load(str(ROOT), "imagenet", source="local")
+    assert larger.hierarchy.num_classes == 1000
 
 
 # Hostile and damaged folders.

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.hierarchies.library import DEFAULT_MODEL
+from nbdt.decide.metrics import calibration_error
+from nbdt.images.dataset import iter_images
 from nbdt.model.saved import bundled, file_hashes
 
+PHOTOGRAPHS = Path(__file__).parents[2] / "demo" / "static"
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
 
 
@@ -206,11 +208,11 @@ def test_the_bundled_model_is_small_and_named():
     assert min(height, width) >= 8
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_the_bundled_models_reference_set_gives_its_cards_figures(name):
     model = NBDT.load(name)
     logits, labels = model.reference["logits"].float(), model.reference["labels"].long()
-    stated = model.provenance["accuracy"]["held_out"]
+    stated = next(iter(model.provenance["accuracy"].values()))
     flat = (logits.argmax(1) == labels).double().mean()
     hard = (model.head.rules.hard(logits) == labels).double().mean()
     assert abs(flat - stated["flat"]) <= 0.001  # the stored logits are rounded to float16
@@ -220,10 +222,6 @@ def test_the_bundled_models_reference_set_gives_its_cards_figures(name):
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "floor"), [("cifar10", 0.87), ("cifar100", 0.58)])
 def test_the_bundled_model_classifies_real_images(data_dir, name, floor):
-    from itertools import islice
-
-    from nbdt.images.dataset import iter_images
-
     model = NBDT.load(name)
     archive = data_dir / f"{name}_test_lossless.tar.xz"
     sources = list(islice(iter_images(archive), 0, None, 50))[:200]
@@ -236,14 +234,36 @@ def test_the_bundled_model_classifies_real_images(data_dir, name, floor):
     assert right >= floor * len(sources)  # its accuracy less three standard errors of 200 images
 
 
-def test_the_default_model_knows_what_people_photograph():
-    model = NBDT.load(DEFAULT_MODEL)
-    tree = model.hierarchy
-    assert {"lion", "leopard", "bus", "skyscraper", "rocket"} <= {*tree.classes}
-    names = [tree.names[node] for node in tree.inner_nodes]
-    assert len({*names}) == len(names)
-    folder = Path(str(files("nbdt"))) / "bundled" / DEFAULT_MODEL
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= 8e6
+def test_the_default_model_knows_what_people_photograph(imagenet):
+    tree = imagenet.hierarchy
+    assert {"lion", "leopard", "school bus", "espresso", "Egyptian cat"} <= {*tree.classes}
+    assert all(tree.class_wnids)
+    assert {"animal", "vehicle"} <= {tree.names[child] for child in tree.children[0]}
+    for photograph, expected in {"cat": "Egyptian cat", "coffee": "espresso"}.items():
+        with Image.open(PHOTOGRAPHS / f"{photograph}.jpg") as image:
+            path = imagenet.paths(imagenet.preprocess(image)[None])[0]
+        assert path.class_name == expected
+        assert path.probability > 0.5
+
+
+@pytest.mark.data
+def test_the_default_models_reference_set_is_of_its_validation_photographs(imagenet, data_dir):
+    sources = list(iter_images(data_dir / "imagenet_val650_227.tar", "val"))
+    assert len(sources) == len(imagenet.reference["labels"]) == 650
+    some = range(0, 650, 130)
+    images = torch.stack([imagenet.preprocess(sources[row].open()) for row in some])
+    with torch.inference_mode():
+        logits = imagenet.logits(images)
+    stored = imagenet.reference["logits"][list(some)].float()
+    torch.testing.assert_close(logits, stored, atol=0.02, rtol=0.002)
+    wnids = [imagenet.hierarchy.class_wnids[int(imagenet.reference["labels"][row])] for row in some]
+    assert wnids == [sources[row].label for row in some]
+
+
+def test_the_default_models_probabilities_are_calibrated(imagenet):
+    logits, labels = imagenet.reference["logits"].float(), imagenet.reference["labels"].long()
+    chances = imagenet.head.rules(logits).exp().amax(1)
+    assert calibration_error(chances, logits.argmax(1) == labels) <= 0.03
 
 
 def test_another_tree_shares_the_weights_and_the_flat_answer():
