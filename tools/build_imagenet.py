@@ -111,11 +111,12 @@ def main(data: Path = DATA, *, new_tree: bool = False) -> None:
             json.loads((OUT / "config.json").read_text()),
             load_file(OUT / REFERENCE),
         )
-        logits = reference["logits"].float() * config["installed_weights"]["temperature"]
+        temperature = config["installed_weights"]["temperature"]
+        logits = reference["logits"].float() * temperature
         labels = reference["labels"].long()
     else:
         logits, labels = flat_logits(model, data / PHOTOGRAPHS)
-    temperature = round(fitted_temperature(logits, labels), 4)
+        temperature = round(fitted_temperature(logits, labels), 4)
     rules, scaled = DecisionRules(hierarchy, rule="marginal"), logits / temperature
     shares = {
         "flat": accuracy(logits.argmax(1), labels),
