@@ -406,7 +406,7 @@ def test_a_stores_corrections_and_photographs(store):
     ]  # fmt: skip
     assert found == facts["corrections"]
     photos = [
-        {**vars(p), "pixels": picture_hash(store.photograph(p.id))} for p in store.photographs()
+        {**p._mapping, "pixels": picture_hash(store.photograph(p.id))} for p in store.photographs()
     ]
     assert photos == facts["photographs"]
 
@@ -457,7 +457,7 @@ def test_a_grouping_that_was_saved_as_two_records_is_one_edit(store):
 
 def test_a_stores_marks_count(store, here):
     facts = EXPECTED["store"]
-    assert [vars(mark) for mark in store.marks()] == facts["marks"]
+    assert [dict(mark._mapping) for mark in store.marks()] == facts["marks"]
     index = EvidenceIndex.load("evidence_patches")
     assert evidence_hash(index) == facts["evidence_hash"]
     ann, bob = facts["visitors"]["ann"], facts["visitors"]["bob"]

@@ -181,7 +181,7 @@ def marks_command(
         marks = opened.marks(visitor=visitor)
     for mark in marks:
         if as_json:
-            typer.echo(json.dumps(asdict(mark)))
+            typer.echo(json.dumps(mark._asdict()))
         else:
             why = f": {escape_terminal(mark.why)}" if mark.why else ""
             verdict = "bad" if mark.bad else "good again"
@@ -229,7 +229,7 @@ def list_photos(
         photographs = opened.photographs(visitor=visitor)
     for photo in photographs:
         if as_json:
-            typer.echo(json.dumps(asdict(photo)))
+            typer.echo(json.dumps(photo._asdict()))
             continue
         typer.echo(
             f"{photo.id}  {photo.time}  {photo.width} × {photo.height}, {photo.size:,} bytes, "

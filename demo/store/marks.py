@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from .database import Database, at_most, check_texts, count, now, owned_by, reading, writing
-from .schema import EvidenceMark, MarkRow, from_row
+from .schema import MarkRow
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex
@@ -50,13 +50,13 @@ class Marks(Database):
 
     def marks(
         self, evidence: str | None = None, *, visitor: str | None = None
-    ) -> list[EvidenceMark]:
-        """Return the marks on one index or on all, by one visitor or by all; oldest first."""
-        query = select(MarkRow).where(owned_by(MarkRow, visitor)).order_by(MarkRow.id)
+    ) -> Sequence[Row[Any]]:
+        """Return the columns of `MarkRow` for one index or all, one visitor or all; oldest first."""
+        query = select(*MarkRow.__table__.columns).where(owned_by(MarkRow, visitor))
         if evidence is not None:
             query = query.where(MarkRow.evidence == evidence)
         with reading(self._engine) as session:
-            return [from_row(EvidenceMark, row) for row in session.scalars(query)]
+            return session.execute(query.order_by(MarkRow.id)).all()
 
 
 def evidence_hash(index: EvidenceIndex) -> str:
@@ -64,7 +64,7 @@ def evidence_hash(index: EvidenceIndex) -> str:
     return hashlib.sha256(json.dumps(index.manifest, sort_keys=True).encode()).hexdigest()
 
 
-def bad_references(marks: Iterable[EvidenceMark]) -> list[str]:
+def bad_references(marks: Iterable[Row[Any]]) -> list[str]:
     """Return the images that the last mark of any visitor calls bad."""
     last = {(mark.visitor, mark.reference): mark.bad for mark in marks}
     return sorted({reference for (_, reference), bad in last.items() if bad})
@@ -76,7 +76,7 @@ def view_without_bad(index: EvidenceIndex, store: Marks, visitor: str) -> Eviden
     return index.without(bad) if bad else index
 
 
-def mark_index(folder: Path, marks: Iterable[EvidenceMark]) -> int:
+def mark_index(folder: Path, marks: Iterable[Row[Any]]) -> int:
     """Mark the images in the index in a folder, for all visitors; returns how many.
 
     Raises:

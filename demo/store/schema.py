@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -167,32 +166,6 @@ class SavedCorrection:
 
 
 @dataclass(frozen=True)
-class StoredPhotograph:
-    """A copy that its owner agreed to keep; width and height in pixels, size in bytes."""
-
-    id: int
-    visitor: str
-    hash: str
-    width: int
-    height: int
-    size: int
-    time: str
-
-
-@dataclass(frozen=True)
-class EvidenceMark:
-    """A visitor's mark on one image of an evidence index; `evidence` is its `evidence_hash`."""
-
-    id: int
-    visitor: str
-    evidence: str
-    reference: str
-    bad: bool
-    why: str
-    time: str
-
-
-@dataclass(frozen=True)
 class ModelVersion:
     """A model that was trained with corrections.
 
@@ -242,9 +215,6 @@ class Pending:
         return CorrectionRow.model.in_(self.family) & CorrectionRow.id.not_in(applied)
 
 
-_Record = TypeVar("_Record", StoredPhotograph, EvidenceMark, ModelVersion)
-
-
 def correction_row(correction: Correction, visitor: str) -> CorrectionRow:
     """Return a correction as a row."""
     values = {name: getattr(correction, name) for name in _FIELDS}
@@ -261,10 +231,5 @@ def saved_correction(row: CorrectionRow, learned_by: tuple[int, ...]) -> SavedCo
 
 def model_version(row: ModelRow) -> ModelVersion:
     """Return a row's model version."""
-    return from_row(ModelVersion, row, accuracy=json.loads(row.accuracy))
-
-
-def from_row(kind: type[_Record], row: Any, **replaced: Any) -> _Record:
-    """Return the record of that kind with a row's values; `replaced` holds the converted ones."""
-    names = (field.name for field in fields(kind) if field.name not in replaced)
-    return kind(**{name: getattr(row, name) for name in names}, **replaced)
+    values = {field.name: getattr(row, field.name) for field in fields(ModelVersion)}
+    return ModelVersion(**values | {"accuracy": json.loads(row.accuracy)})

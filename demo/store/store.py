@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from PIL import Image
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 
 from nbdt.correction import Correction
 from nbdt.images.image import open_image
@@ -35,9 +36,7 @@ from .schema import (
     Pending,
     PhotographRow,
     SavedCorrection,
-    StoredPhotograph,
     correction_row,
-    from_row,
     model_version,
     saved_correction,
 )
@@ -157,12 +156,12 @@ class Store(Hierarchies, Marks):
 
     # ---- photographs ----------------------------------------------------------------------------
 
-    def photographs(self, *, visitor: str | None = None) -> list[StoredPhotograph]:
-        """Return the kept copies, oldest first."""
-        query = select(PhotographRow).order_by(PhotographRow.id)
-        query = query.where(owned_by(PhotographRow, visitor))
+    def photographs(self, *, visitor: str | None = None) -> Sequence[Row[Any]]:
+        """Return the columns of `PhotographRow` but the data for each kept copy, oldest first."""
+        columns = [column for column in PhotographRow.__table__.columns if column.key != "data"]
+        query = select(*columns).where(owned_by(PhotographRow, visitor))
         with reading(self._engine) as session:
-            return [from_row(StoredPhotograph, row) for row in session.scalars(query)]
+            return session.execute(query.order_by(PhotographRow.id)).all()
 
     def photograph(self, photograph: int, *, visitor: str | None = None) -> Image.Image:
         """Return one kept copy. Raises as `photograph_bytes`; ImageError: it is damaged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -67,19 +67,16 @@ class BatchOptions:
 
     def identity(self, model: NBDT, inputs: Sequence[str]) -> dict[str, Any]:
         """Return what ``batch.json`` records, in JSON's types: a folder belongs to one identity."""
+        options = asdict(replace(self, evidence=None))
+        options |= {"batch": options.pop("batch_size"), "part": options.pop("part_size")}
         return {
             "model": model_hash(model),
             "hierarchy": model.hierarchy.hash,
             "architecture": model.architecture,
             "rule": model.rule,
             "inputs": [text.rstrip("/") or text for text in inputs],  # shells complete a slash
-            "options": self._recorded(),
+            "options": options | {"evidence": self.evidence.hash if self.evidence else None},
         }
-
-    def _recorded(self) -> Mapping[str, Any]:
-        options = asdict(replace(self, evidence=None))
-        sizes = {"batch": options.pop("batch_size"), "part": options.pop("part_size")}
-        return {**options, "evidence": self.evidence.hash if self.evidence else None, **sizes}
 
 
 def default_part_size(maps: str, method: str, *, pages: bool) -> int:

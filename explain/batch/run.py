@@ -8,19 +8,18 @@ share the parts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nbdt.errors import NBDTError, nearest
 from nbdt.images.dataset import iter_inputs
-from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
-from .compute import Explainer, explaining, resolve_precision
+from .compute import explaining, resolve_precision
 from .decode import Decoder, default_workers
 from .folder import OVERVIEW, BatchFolder
 from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
@@ -78,7 +77,7 @@ def explain_all(
     file has changed. The result is that of one uninterrupted run, byte for byte on one machine.
 
     Args:
-        model: in evaluation mode, on the device to use; see `nbdt.explain.batch.device.to_device`.
+        model: in evaluation mode, on the device to use; see `nbdt.explain.batch.compute.to_device`.
         inputs: see `nbdt.images.dataset.iter_inputs`.
         out: the batch's folder, new or of the same batch: a path or a URI, such as s3://….
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
@@ -133,29 +132,15 @@ def explain_all(
                 if on_rows and result.made:
                     on_rows(folder.rows(result.part))
         else:
-            stream = iter_inputs(inputs, column)
-            for rows in _rows(model, explainer, options, queue, inputs=stream, workers=workers):
+            writer = PartWriter(model, explainer, folder, options, queue.on_images)
+            threads = default_workers() if workers is None else workers
+            decoder = stack.enter_context(Decoder(model.preprocess, threads, photo=folder.draws))
+            for rows in writer.write_all(queue, iter_inputs(inputs, column), decoder):
                 (on_rows or _ignore)(rows)
     missing = folder.finish(queue.count, identity)
     if pages and not missing and not folder.storage.exists(OVERVIEW):
         folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())
     return Batch(str(folder.storage), queue.images, queue.failed, queue.repeated, missing)
-
-
-def _rows(
-    model: NBDT,
-    explainer: Explainer,
-    options: BatchOptions,
-    queue: PartQueue,
-    *,
-    inputs: Iterator[ImageSource],
-    workers: int | None,
-) -> Iterator[list[Row]]:
-    """The rows of each part that this process makes."""
-    writer = PartWriter(model, explainer, queue.folder, options, queue.on_images)
-    count = default_workers() if workers is None else workers
-    with Decoder(model.preprocess, count, photo=queue.folder.draws) as decoder:
-        yield from writer.write_all(queue, inputs, decoder)
 
 
 def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:

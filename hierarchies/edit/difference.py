@@ -6,12 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
+
+from .draft import label, labels, located
 
 
 class DiffError(NBDTError):
@@ -140,31 +141,15 @@ class _Side:
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
         self.leaf_sets = _leaf_sets(hierarchy)
-        self.times = Counter(hierarchy.names)
 
     def keys(self) -> Iterator[Sequence[object]]:
         """For each rule of `match_nodes` a key of every node; None for a node that has none."""
         names, ids = self.hierarchy.names, self.hierarchy.ids
+        times = Counter(names)
         yield list(zip(ids, names, strict=True))
         yield self.leaf_sets
-        yield [name if self.times[name] == 1 else None for name in names]
+        yield [name if times[name] == 1 else None for name in names]
         yield ids
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """The names for people, with the id where a name repeats."""
-        return [
-            f"{short(name)} ({short(node_id)})" if self.times[name] > 1 else short(name)
-            for name, node_id in zip(self.hierarchy.names, self.hierarchy.ids, strict=True)
-        ]
-
-    def parent_label(self, node: int) -> str:
-        return self.labels[self.hierarchy.parents[node]]
-
-    def members(self, node: int, limit: int = 5) -> str:
-        children = self.hierarchy.children[node]
-        shown = ", ".join(self.labels[child] for child in children[:limit])
-        return shown + (f" and {len(children) - limit} more" if len(children) > limit else "")
 
     def decision(self, node: int) -> tuple[int, ...]:
         """The classes below each child of a node."""
@@ -195,33 +180,31 @@ def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:
 
 def _unmatched(side: _Side, matched: Collection[int], kind: str) -> Iterator[Change]:
     """Yield the groups that only one of the hierarchies has: "removed" or "added"."""
-    for node in side.hierarchy.inner_nodes:
+    tree = side.hierarchy
+    for node in tree.inner_nodes:
         if node in matched:
             continue
-        around = side.hierarchy.ids[side.hierarchy.parents[node]]
-        label, place = side.labels[node], side.parent_label(node)
+        around = tree.ids[tree.parents[node]]
         ends: tuple[str | None, str | None] = (around, None)
-        words = f"removed {label} from {place}"
+        words = f"removed {located(tree, node)}"
         if kind == "added":
-            ends, words = (None, around), f"added {label} in {place}, holding {side.members(node)}"
-        yield Change(kind, side.hierarchy.ids[node], *ends, words)
+            ends, place = (None, around), label(tree, tree.parents[node])
+            holds = labels(tree, tree.children[node])
+            words = f"added {label(tree, node)} in {place}, holding {holds}"
+        yield Change(kind, tree.ids[node], *ends, words)
 
 
 def _moved(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:
-    old_anchor = _anchors(old.hierarchy, set(partner))
-    new_anchor = _anchors(new.hierarchy, set(partner.values()))
-    for node in range(1, old.hierarchy.num_nodes):
+    before, after = old.hierarchy, new.hierarchy
+    old_anchor = _anchors(before, set(partner))
+    new_anchor = _anchors(after, set(partner.values()))
+    for node in range(1, before.num_nodes):
         there = partner.get(node)
         if there is None or partner[old_anchor[node]] == new_anchor[there]:
             continue
-        words = (
-            f"moved {old.labels[node]} from {old.parent_label(node)} to {new.parent_label(there)}"
-        )
-        ids = (
-            old.hierarchy.ids[old.hierarchy.parents[node]],
-            new.hierarchy.ids[new.hierarchy.parents[there]],
-        )
-        yield Change("moved", new.hierarchy.ids[there], *ids, words)
+        left, entered = before.parents[node], after.parents[there]
+        words = f"moved {located(before, node)} to {label(after, entered)}"
+        yield Change("moved", after.ids[there], before.ids[left], after.ids[entered], words)
 
 
 def _anchors(hierarchy: Hierarchy, matched: set[int]) -> list[int]:
@@ -237,11 +220,9 @@ def _renamed(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change
     for node, there in sorted(partner.items()):
         one, two = old.hierarchy.nodes[node], new.hierarchy.nodes[there]
         if one.name != two.name:
-            words = f"renamed {old.labels[node]} to {short(two.name)}"
+            words = f"renamed {label(old.hierarchy, node)} to {short(two.name)}"
             yield Change("renamed", two.id, one.name, two.name, words)
         if one.wnid != two.wnid:
-            words = (
-                f"changed the WordNet id of {new.labels[there]} from {one.wnid or 'none'} "
-                f"to {two.wnid or 'none'}"
-            )
+            ends = f"from {one.wnid or 'none'} to {two.wnid or 'none'}"
+            words = f"changed the WordNet id of {label(new.hierarchy, there)} {ends}"
             yield Change("wnid", two.id, one.wnid, two.wnid, words)

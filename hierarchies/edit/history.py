@@ -148,7 +148,8 @@ class History:
             OSError: the folder cannot be written.
         """
         _check_words(who, why)
-        basis, classes = self._basis(parent), _class_digest(hierarchy)
+        basis = self._basis(parent)
+        classes = hashlib.sha256(json.dumps(hierarchy.classes).encode()).hexdigest()
         if basis is not None and basis.classes not in (None, classes):
             raise HistoryError(
                 f"Version {basis.number} in {self.backend.where} has other classes, or another "
@@ -332,10 +333,6 @@ def _read_header(path: Path) -> object:
     except (ValueError, RecursionError) as error:
         return HistoryError(str(error))
     return HistoryError("This is no saved version: its second line is not its history.")
-
-
-def _class_digest(hierarchy: Hierarchy) -> str:
-    return hashlib.sha256(json.dumps(hierarchy.classes).encode()).hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

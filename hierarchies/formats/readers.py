@@ -95,7 +95,7 @@ def read_graph(
         Node(
             ids[node],
             None if parent is None else ids[parent],
-            names.get(node) or _text(record, node),
+            names.get(node) or record.get("name") or record.get("label") or node,
             _wnid(node, record),
         )
         for node, record in records.items()
@@ -158,10 +158,6 @@ def _leaf(node: str, record: dict[str, Any]) -> Leaf:
     return Leaf(node, record.get("name") or record.get("label"), _wnid(node, record), index)
 
 
-def _text(record: dict[str, Any], node: str) -> str:
-    return record.get("name") or record.get("label") or node
-
-
 def _wnid(node: str, record: dict[str, Any]) -> str | None:
     return record.get("wnid") or (node if WNID.fullmatch(node) else None)
 
@@ -196,19 +192,10 @@ def write_graph(hierarchy: Hierarchy) -> str:
 
     It contains the edges twice: networkx reads "links" until 3.5, "edges" since.
     """
-    nodes = [
-        {
-            "id": node.id,
-            "name": node.name,
-            **({"wnid": node.wnid} if node.wnid else {}),
-            **({} if index < 0 else {"class_index": index}),
-        }
-        for node, index in zip(hierarchy.nodes, hierarchy.class_indices, strict=True)
-    ]
-    edges = [{"source": node.parent, "target": node.id} for node in hierarchy.nodes[1:]]
-    fields = {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes}
-    data = {**fields, "edges": edges, "links": edges}
-    return json.dumps(data, ensure_ascii=False) + "\n"
+    from networkx import node_link_data
+
+    data = node_link_data(hierarchy.to_networkx(), edges="edges")
+    return json.dumps({**data, "links": data["edges"]}, ensure_ascii=False) + "\n"
 
 
 # ---- nested groups --------------------------------------------------------------------------

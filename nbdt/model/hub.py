@@ -84,7 +84,11 @@ def figures(provenance: Mapping[str, Any]) -> str:
     """Return the measured accuracies of a model's provenance as a Markdown table."""
     rows = provenance.get("accuracy")  # a file may hold anything
     shares = {
-        split: {kind: share for kind, share in values.items() if _is_share(share)}
+        split: {
+            kind: share
+            for kind, share in values.items()
+            if isinstance(share, int | float) and 0 <= share <= 1
+        }
         for split, values in (rows.items() if isinstance(rows, dict) else ())
         if isinstance(values, dict)
     }
@@ -97,10 +101,6 @@ def figures(provenance: Mapping[str, Any]) -> str:
         cells = [f"{values[kind]:.2%}" if kind in values else "" for kind in kinds]
         lines.append(f"| {split} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def draw_path(path: Path) -> Image.Image:

@@ -58,7 +58,7 @@ def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
         Node(
             ids[key],
             None if parent is _NO_PARENT else ids[parent],
-            _graph_name(graph, key, ids[key]),
+            str(graph.nodes[key].get("name", key)) if graph.out_degree(key) else ids[key],
             graph.nodes[key].get("wnid"),
         )
         for key in graph
@@ -222,9 +222,3 @@ def _graph_id(graph: nx.DiGraph[Any], key: object, classes: set[str]) -> str:
     if graph.out_degree(key) == 0 and str(key) not in classes and str(name) in classes:
         return str(name)
     return str(key)
-
-
-def _graph_name(graph: nx.DiGraph[Any], key: object, node_id: str) -> str:
-    if graph.out_degree(key) == 0:
-        return node_id
-    return str(graph.nodes[key].get("name", key))

@@ -182,8 +182,7 @@ class Hierarchy:
     @cached_property
     def parents(self) -> tuple[int, ...]:
         """Index of each node's parent, -1 for the root; ``parents[i] < i``."""
-        position = {node.id: index for index, node in enumerate(self.nodes)}
-        return (-1, *(position[node.parent] for node in self.nodes[1:] if node.parent is not None))
+        return (-1, *(self._by_id[str(node.parent)] for node in self.nodes[1:]))
 
     @cached_property
     def children(self) -> tuple[range, ...]:
