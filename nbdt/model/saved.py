@@ -110,6 +110,11 @@ def _find(folder: str | os.PathLike[str]) -> Path:
         return Path(str(files("nbdt") / "bundled" / str(folder)))
     root = Path(folder)
     if not (root / "config.json").is_file():
+        if str(folder) == "cifar100":
+            raise NBDTError(
+                "The model 'cifar100' is no longer included. Use 'imagenet', the default: it knows "
+                "1,000 classes of photographs. Or use 'cifar10', which is tiny."
+            )
         inside = root / "model"  # where a training run leaves it
         hint = f"There is one at {os.fspath(inside)!r}. " if inside.is_dir() else ""
         raise NBDTError(

@@ -387,6 +387,6 @@ def test_help_names_every_verb(nbdt):
 
 
 def test_of_a_models_tree_edit_says_what_its_own_rule_makes_of_it(nbdt):
-    done = nbdt("edit", "cifar100", "move", "bear", "big cat")
+    done = nbdt("edit", "imagenet", "move", "tench", "vehicle")
     assert "Under 'marginal' this edit" in done.out
     assert "representative" not in done.out
