@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import typer
 
+from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
 from nbdt.hierarchies.library import INDEX, ShippedTree
 from nbdt.tree.hierarchy import Hierarchy
 
 DATA = Path(__file__).parents[1] / "hierarchies" / "data"
+NAMES = Path(__file__).with_name("imagenet_names.txt")
 LARGE = 100_000  # bytes
 MOBILENET = "weights/imagenet_mobilenetv2_100_tf2ptq_fp16.pth"
 WORDNET_LICENCE = "WordNet 3.0 licence"
@@ -77,7 +79,7 @@ def imagenet1k_readable(_data: Path) -> Hierarchy:
 
 
 def imagenet_classes() -> tuple[list[str], list[str]]:
-    """WordNet ids and names of the 1,000 classes, in the order that every model has them."""
+    """WordNet ids and everyday names of the 1,000 classes, in the order that every model has them."""
     from nbdt.torchvision_cpu import import_torchvision
 
     import_torchvision()
@@ -85,11 +87,15 @@ def imagenet_classes() -> tuple[list[str], list[str]]:
     from torchvision.models import MobileNet_V2_Weights
 
     names = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
-    return ImageNetInfo().label_names(), list(names)
+    lines = [line for line in NAMES.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    everyday = dict(line.split(": ") for line in lines)
+    if unknown := everyday.keys() - set(names):
+        raise NBDTError(f"{NAMES.name} renames classes that torchvision lacks: {sorted(unknown)}.")
+    return ImageNetInfo().label_names(), [everyday.get(name, name) for name in names]
 
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-IMAGENET_NAMES = "class names of torchvision, ids of timm (ImageNet-1k)"
+IMAGENET_NAMES = "class names of torchvision, a quarter replaced by everyday ones; ids of timm"
 RECIPES = {
     "cifar10-wordnet": Recipe(
         "CIFAR-10 in WordNet", "WordNet 3.0 nouns", WORDNET_LICENCE, cifar10_wordnet

@@ -36,14 +36,20 @@ def test_each_tree_loads_and_is_what_its_record_says(name):
     assert tree.hash == record.hash
 
 
-def test_class_names_are_those_of_the_models():
+def test_class_names_are_everyday_ones_in_the_models_order():
     pytest.importorskip("torchvision")
     from torchvision.models import ResNet50_Weights
 
     assert [*load("cifar10-wordnet").classes] == [*load("cifar10-induced").classes] == CIFAR10
-    names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    for kind in ("wordnet", "induced", "readable"):
-        assert load(f"imagenet1k-{kind}").classes == names
+    trees = [load(f"imagenet1k-{kind}") for kind in ("readable", "wordnet", "induced")]
+    assert len({(tree.classes, tree.class_wnids) for tree in trees}) == 1
+    names = trees[0].classes
+    assert len({name.casefold() for name in names}) == 1000
+    assert not any(mark in name for name in names for mark in ",:+/")
+    pairs = dict(zip(ResNet50_Weights.IMAGENET1K_V1.meta["categories"], names, strict=True))
+    assert sum(theirs == ours for theirs, ours in pairs.items()) > 650
+    assert (pairs["crane"], pairs["crane bird"]) == ("construction crane", "crane (bird)")
+    assert (pairs["Egyptian cat"], pairs["ashcan"]) == ("Egyptian cat", "trash can")
 
 
 def test_wordnet_trees_put_classes_where_wordnet_does():
