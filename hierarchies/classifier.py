@@ -20,6 +20,7 @@ from nbdt.network.load import create_timm, import_timm, parse_architecture, read
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
+from . import library
 from .induced import induce
 from .wordnet.database import wordnet
 from .wordnet.senses import qualified_names
@@ -123,7 +124,7 @@ def _check_classes(hierarchy: Hierarchy, labels: ClassLabels, architecture: str)
 
 
 def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
-    """Return unique names, and ids, of a timm classifier's outputs.
+    """Return unique names, and ids, of a timm classifier's outputs; everyday names of ImageNet-1k.
 
     Args:
         num_classes: the number of outputs.
@@ -140,6 +141,9 @@ def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
     if subset is None:
         return _numbered(num_classes)
     info = ImageNetInfo(subset)
+    everyday = library.load("imagenet1k-readable")
+    if [*everyday.class_wnids] == info.label_names():
+        return ClassLabels([*everyday.classes], [*everyday.class_wnids])
     return _labelled(info.label_names(), info.label_descriptions(as_dict=True))
 
 
