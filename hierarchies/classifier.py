@@ -20,8 +20,8 @@ from nbdt.network.load import create_timm, import_timm, parse_architecture, read
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
-from . import library
 from .induced import induce
+from .shipped import load
 from .wordnet.database import wordnet
 from .wordnet.senses import qualified_names
 
@@ -141,7 +141,7 @@ def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
     if subset is None:
         return _numbered(num_classes)
     info = ImageNetInfo(subset)
-    everyday = library.load("imagenet1k-readable")
+    everyday = load("imagenet1k-readable")
     if [*everyday.class_wnids] == info.label_names():
         return ClassLabels([*everyday.classes], [*everyday.class_wnids])
     return _labelled(info.label_names(), info.label_descriptions(as_dict=True))

@@ -17,7 +17,7 @@ from nbdt.network import TIMM
 from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
-from . import formats, library
+from . import formats, library, shipped
 from .edit.command import USAGE, keep_edit, make_edit
 from .edit.difference import diff
 from .edit.history import History
@@ -74,11 +74,11 @@ def show(
 @app.command(name="list")
 def list_command(as_json: Json = False) -> None:
     """List the trees that come with this package."""
-    shipped = library.available().values()
+    trees = shipped.available().values()
     if as_json:
-        return _echo([tree.to_dict() for tree in shipped])
+        return _echo([tree.to_dict() for tree in trees])
     lines = Text()
-    for tree in shipped:
+    for tree in trees:
         lines.append(tree.name, "bold").append(f"  {tree.title}, {tree.classes:,} classes\n")
         lines.append(f"  from {tree.source} ({tree.licence})\n", "dim")
     lines.append(f"Models with a tree of their own: {', '.join(library.models()) or 'none'}")

@@ -1,92 +1,33 @@
-"""Hierarchies and models by the names that people type, and the hierarchies in this package."""
+"""Hierarchies and models by the names that people type."""
 
 from __future__ import annotations
 
-import json
-import lzma
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbdt.errors import NBDTError, listed, nearest
+from nbdt.errors import NBDTError, nearest
 from nbdt.network import TIMM
 from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats
 from .edit.history import History
+from .shipped import index, load
 
 if TYPE_CHECKING:
     from nbdt.model.model import NBDT
 
-INDEX = "trees.json"
 MAX_LIST = 2**24  # bytes of a file of class names
 DEFAULT_MODEL = "imagenet"  # what a command uses without --model
 MODEL_HELP = (
     "A bundled model's name, a saved model's folder, or any pretrained timm model: timm:resnet101"
 )
 WEIGHTS_HELP = "A local weights file for a timm: model, instead of the Hugging Face hub."
-
-
-@dataclass(frozen=True)
-class ShippedTree:
-    """The provenance of a hierarchy in this package.
-
-    Attributes:
-        name: the name for `load`.
-        title: one line for people.
-        classes: the number of classes.
-        source: what the hierarchy was made from.
-        licence: licence of the source, as stated there.
-        command: rebuilds the hierarchy.
-        hash: hash of the hierarchy.
-    """
-
-    name: str
-    title: str
-    classes: int
-    source: str
-    licence: str
-    command: str
-    hash: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.title}"
-
-    def to_dict(self) -> dict[str, str | int]:
-        """Return the attributes as JSON data."""
-        return asdict(self)
-
-
-def available() -> dict[str, ShippedTree]:
-    """Return the hierarchies in this package by name."""
-    return dict(_index())
-
-
-def load(name: str) -> Hierarchy:
-    """Load a hierarchy of this package.
-
-    Raises:
-        NBDTError: an unknown name, or an altered file.
-    """
-    if name not in _index():
-        raise NBDTError(
-            f"There is no shipped tree {name!r}.{_near(name)} "
-            f"There are: {listed(_index(), len(_index()))}."
-        )
-    hierarchy = Hierarchy.from_json(_read(name))
-    if hierarchy.hash != _index()[name].hash:
-        raise NBDTError(
-            f"The file of the shipped tree {name!r} was altered (hash {hierarchy.hash[:12]}…, "
-            f"expected {_index()[name].hash[:12]}…); reinstall nbdt-vision."
-        )
-    return hierarchy
 
 
 def find(tree: str | os.PathLike[str]) -> Hierarchy:
@@ -101,7 +42,7 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
         OSError: the file cannot be read.
     """
     name = os.fspath(tree)
-    if name in _index():
+    if name in index():
         return load(name)
     bundled = _bundled()
     if name in bundled:
@@ -188,25 +129,8 @@ def is_model(name: str) -> bool:
 def title_of(tree: str | os.PathLike[str]) -> str:
     """Return a heading: a shipped hierarchy's title, else the last part of the path."""
     name = os.fspath(tree)
-    shown = _index()[name].title if name in _index() else Path(name).name or name
+    shown = index()[name].title if name in index() else Path(name).name or name
     return escape_terminal(shown)
-
-
-@cache
-def _index() -> dict[str, ShippedTree]:
-    records = json.loads((_data() / INDEX).read_text(encoding="utf-8"))
-    return {record["name"]: ShippedTree(**record) for record in records}
-
-
-def _read(name: str) -> bytes:
-    packed = _data() / f"{name}.json.xz"
-    if packed.is_file():
-        return lzma.decompress(packed.read_bytes())
-    return (_data() / f"{name}.json").read_bytes()
-
-
-def _data() -> Traversable:
-    return files("nbdt.hierarchies") / "data"
 
 
 def _bundled() -> dict[str, Traversable]:
@@ -235,4 +159,4 @@ def _lines(path: Path) -> list[str]:
 
 
 def _near(name: str) -> str:
-    return nearest(name, [*_index(), *_bundled()])
+    return nearest(name, [*index(), *_bundled()])

@@ -8,7 +8,8 @@ import pytest
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies import library
-from nbdt.hierarchies.library import available, class_list, find, load, title_of
+from nbdt.hierarchies.library import class_list, find, title_of
+from nbdt.hierarchies.shipped import available, load
 from tests.maintainer_scripts import script
 
 build_library = script("build_library")

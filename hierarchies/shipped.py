@@ -1,0 +1,88 @@
+"""The hierarchies in this package."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from nbdt.errors import NBDTError, listed, nearest
+from nbdt.tree.hierarchy import Hierarchy
+
+INDEX = "trees.json"
+
+
+@dataclass(frozen=True)
+class ShippedTree:
+    """The provenance of a hierarchy in this package.
+
+    Attributes:
+        name: the name for `load`.
+        title: one line for people.
+        classes: the number of classes.
+        source: what the hierarchy was made from.
+        licence: licence of the source, as stated there.
+        command: rebuilds the hierarchy.
+        hash: hash of the hierarchy.
+    """
+
+    name: str
+    title: str
+    classes: int
+    source: str
+    licence: str
+    command: str
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.title}"
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Return the attributes as JSON data."""
+        return asdict(self)
+
+
+def available() -> dict[str, ShippedTree]:
+    """Return the hierarchies in this package by name."""
+    return dict(index())
+
+
+def load(name: str) -> Hierarchy:
+    """Load a hierarchy of this package.
+
+    Raises:
+        NBDTError: an unknown name, or an altered file.
+    """
+    if name not in index():
+        raise NBDTError(
+            f"There is no shipped tree {name!r}.{nearest(name, index())} "
+            f"There are: {listed(index(), len(index()))}."
+        )
+    hierarchy = Hierarchy.from_json(_read(name))
+    if hierarchy.hash != index()[name].hash:
+        raise NBDTError(
+            f"The file of the shipped tree {name!r} was altered (hash {hierarchy.hash[:12]}…, "
+            f"expected {index()[name].hash[:12]}…); reinstall nbdt-vision."
+        )
+    return hierarchy
+
+
+@cache
+def index() -> dict[str, ShippedTree]:
+    """Return the records of the hierarchies in this package, by name."""
+    records = json.loads((_data() / INDEX).read_text(encoding="utf-8"))
+    return {record["name"]: ShippedTree(**record) for record in records}
+
+
+def _read(name: str) -> bytes:
+    packed = _data() / f"{name}.json.xz"
+    if packed.is_file():
+        return lzma.decompress(packed.read_bytes())
+    return (_data() / f"{name}.json").read_bytes()
+
+
+def _data() -> Traversable:
+    return files("nbdt.hierarchies") / "data"
