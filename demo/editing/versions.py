@@ -19,7 +19,6 @@ from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.difference import diff
 from nbdt.hierarchies.formats import WRITERS, FormatError, read
 from nbdt.model.fingerprint import model_hash
-from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
@@ -37,9 +36,6 @@ NO_STORE = "This page has no store (nbdt demo --store names one); download the h
 Props = dict[str, Any]  # of the panel; JSON text
 Sent = Mapping[str, Any]
 
-_HASHES: WeakKeyDictionary[NBDT, str] = WeakKeyDictionary()
-
-
 # ---- what the buttons do ---------------------------------------------------------------------------
 
 
@@ -55,7 +51,7 @@ def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     name = sent.get("name")
     if not isinstance(name, str) or not name.strip():
         raise EditError("Give the version a name.")
-    saved = store.history(_model(visitor)).save(
+    saved = store.history(model_hash(visitor.model)).save(
         visitor.hierarchy, who=visitor.id or "unknown", why=name.strip(), edits=visitor.stack.edits
     )
     text = f"Saved as {saved.why!r}. Everyone who uses this page can load it."
@@ -160,15 +156,8 @@ def short_hash(hierarchy: Hierarchy) -> str:
 # ---- versions ----------------------------------------------------------------------------------------
 
 
-def _model(visitor: Visitor) -> str:
-    """Return `model_hash`, computed once for each model, since hashing weights takes a while."""
-    if visitor.model not in _HASHES:
-        _HASHES[visitor.model] = model_hash(visitor.model)
-    return _HASHES[visitor.model]
-
-
 def _saved(store: Store | None, visitor: Visitor) -> dict[str, Any]:
-    versions = store.history(_model(visitor)).versions(MOST_SAVED) if store else []
+    versions = store.history(model_hash(visitor.model)).versions(MOST_SAVED) if store else []
     listed = [{"id": one.number, "label": one.why, "time": one.when} for one in reversed(versions)]
     return {"keeps": store is not None, "versions": listed}
 
@@ -181,7 +170,7 @@ def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierar
         return visitor.hierarchy, "yours now"
     if store is None:
         raise EditError(NO_STORE)
-    history = store.history(_model(visitor))  # another model's versions are not in it
+    history = store.history(model_hash(visitor.model))  # another model's versions are not in it
     number: Any = key  # which `History` checks
     return history.load(number), history.version(number).why
 

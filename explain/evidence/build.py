@@ -25,7 +25,7 @@ from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress
-from nbdt.tree.class_names import check_labels, class_of_name, normalised_name
+from nbdt.tree.class_names import class_of_name, count_labelled, normalised_name
 
 from .columns import (
     FORMAT,
@@ -145,15 +145,11 @@ def _sources(data: Data, split: str | None) -> Iterator[ImageSource]:
 
 
 def _count_labelled(model: NBDT, data: Data, split: str | None) -> int:
-    """Count the images, all of which must be of known classes."""
-    count, labels = 0, set[str]()
-    for source in _sources(data, split):
-        labels.add(source.class_label)
-        count += 1
     named = os.fspath(data) if isinstance(data, str | os.PathLike) else "the data"
+    labels = (source.class_label for source in _sources(data, split))
+    count = count_labelled(labels, model.hierarchy, named)
     if not count:
         raise EvidenceError(f"Expected labelled images, but {named!r} holds none.")
-    check_labels(labels, class_of_name(model.hierarchy), model.hierarchy, named)
     return count
 
 

@@ -17,15 +17,13 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from nbdt.decide import paths
 from nbdt.errors import listed, nearest
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 
-from ..result.explanation import DecisionEvidence, Neighbour
+from ..result.explanation import Neighbour
 from .build import BuiltIndex, Data, build
 from .columns import (
     MARKS,
@@ -189,12 +187,6 @@ class EvidenceIndex:
             self._row_orders[key] = RowOrder.of(self.classes, labels, model.hierarchy)
         rows = self._row_orders[key]
         return ModelEvidence(model, rows, self.search, self.neighbour, lambda: self.excluded)
-
-    def for_path(
-        self, model: NBDT, features: Tensor, path: paths.Path, k: int = NEIGHBOURS
-    ) -> tuple[DecisionEvidence, ...]:
-        """`for_model(model).for_path(features, path, k)`, for a single image."""
-        return self.for_model(model).for_path(features, path, k)
 
     # ---- marks --------------------------------------------------------------------------------
 

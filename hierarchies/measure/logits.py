@@ -23,8 +23,7 @@ from nbdt.images.tables import is_table
 from nbdt.model.fingerprint import embedding_hash, weights_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
-from nbdt.tree.class_names import check_labels, class_of_name, normalised_name
-from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.class_names import class_of_name, count_labelled, normalised_name
 
 BATCH = 32
 
@@ -77,7 +76,8 @@ def class_logits(
     if file and (stored := _read(file, key)):
         return stored
     places = class_of_name(model.hierarchy)
-    count = _check_labels(iter_images(data, split), places, model.hierarchy, os.fspath(data))
+    labels = (source.class_label for source in iter_images(data, split))
+    count = count_labelled(labels, model.hierarchy, os.fspath(data))
     measured = _compute(model, progress(iter_images(data, split), count, "photographs"), places)
     if file:
         _write(file, key, measured)
@@ -114,21 +114,6 @@ def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
         features = model.features(torch.stack(batch).to(device))
         logits: Tensor = model.head.logits(features).float().cpu()
     return logits.clone()
-
-
-# ---- labels -----------------------------------------------------------------------------------
-
-
-def _check_labels(
-    sources: Iterable[ImageSource], places: dict[str, int], hierarchy: Hierarchy, data: str
-) -> int:
-    """Return the number of photographs, after checking that each belongs to a class."""
-    count, labels = 0, set[str]()
-    for source in sources:
-        count += 1
-        labels.add(source.class_label)
-    check_labels(labels, places, hierarchy, data)
-    return count
 
 
 # ---- kept on the disk -------------------------------------------------------------------------

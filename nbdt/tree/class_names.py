@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ..errors import NBDTError, listed, nearest
 from .hierarchy import Hierarchy
@@ -29,29 +29,27 @@ def class_of_name(hierarchy: Hierarchy) -> dict[str, int]:
     return indices
 
 
-def check_labels(
-    labels: Iterable[str], class_of: Mapping[str, int], hierarchy: Hierarchy, data: str
-) -> None:
-    """Refuse labels that are no class of the model.
+def count_labelled(labels: Iterable[str], hierarchy: Hierarchy, data: str) -> int:
+    """Count the images of a data set, each of which must have a class of the model as its label.
 
     Args:
-        labels: of the data.
-        class_of: of `class_of_name`.
+        labels: of the images.
         hierarchy: of the model.
         data: what to call the data in the message.
 
     Raises:
-        NBDTError: names them all, with the model's classes.
+        NBDTError: names the labels that are no class, with the model's classes.
     """
-    given = set(labels)
-    unknown = sorted(label for label in given if normalised_name(label) not in class_of)
+    times, class_of = Counter(labels), class_of_name(hierarchy)
+    unknown = sorted(label for label in times if normalised_name(label) not in class_of)
     if unknown:
         raise NBDTError(
-            f"{data!r} has {len(given)} labels; {len(unknown)} of them are not classes of the "
+            f"{data!r} has {len(times)} labels; {len(unknown)} of them are not classes of the "
             f"model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
             f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders "
             "like the classes, or by WordNet id."
         )
+    return times.total()
 
 
 def check_same_classes(expected: Hierarchy, given: Hierarchy, name: str = "the hierarchy") -> None:

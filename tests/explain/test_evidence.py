@@ -106,7 +106,7 @@ def test_both_sides_of_every_decision_equal_a_plain_loop(model, built, query, k)
     features, _, path = query
     labels = [built.label(row) for row in range(len(built))]
     embeddings = np.array(built.column("embeddings"), dtype=np.float64)
-    found = built.for_path(model, features, path, k)
+    found = built.for_model(model).for_path(features, path, k)
     assert len(found) == len(path)
     for decision, evidence in zip(path, found, strict=True):
         for child, side in (
@@ -166,7 +166,7 @@ def test_an_edited_hierarchy_uses_the_same_index(model, built, query):
     features, _, _ = query
     with torch.inference_mode():
         path = other.head.paths(features[None])[0]
-    root = built.for_path(other, features, path, k=100)[0]
+    root = built.for_model(other).for_path(features, path, k=100)[0]
     chosen = {"a": {"cat", "car"}, "b": {"dog", "bus"}}[
         path.decisions[0].children[path.decisions[0].chosen]
     ]
@@ -178,14 +178,14 @@ def test_an_image_of_the_index_finds_itself_first(model, built, data):
     with Image.open(data / "car" / "3.jpg") as picture, torch.inference_mode():
         features = model.features(model.preprocess(picture)[None])
         path = model.head.paths(features, classes=[2])[0]
-    first = built.for_path(model, features[0], path)[-1].chosen[0]
+    first = built.for_model(model).for_path(features[0], path)[-1].chosen[0]
     assert first.reference == "car/3.jpg"
     assert first.similarity == pytest.approx(1, abs=1e-3)
 
 
 def test_the_vote_counts_the_nearest_of_both_sides(model, built, query):
     features, _, path = query
-    evidence = built.for_path(model, features, path, k=5)[0]
+    evidence = built.for_model(model).for_path(features, path, k=5)[0]
     pool = [(n.similarity, n in evidence.chosen) for n in evidence.chosen + evidence.rejected]
     expected = sum(chosen for _, chosen in sorted(pool, reverse=True)[:5]) / 5
     assert evidence.vote == expected
@@ -197,9 +197,13 @@ def test_memory_and_disk_hold_the_same(model, data, built, query):
     features, _, path = query
     memory = EvidenceIndex.build(model, data)
     assert memory.folder is None
-    assert memory.for_path(model, features, path) == built.for_path(model, features, path)
+    assert memory.for_model(model).for_path(features, path) == built.for_model(model).for_path(
+        features, path
+    )
     again = EvidenceIndex.load(built.folder)
-    assert again.for_path(model, features, path) == built.for_path(model, features, path)
+    assert again.for_model(model).for_path(features, path) == built.for_model(model).for_path(
+        features, path
+    )
 
 
 # ---- what is stored --------------------------------------------------------------------------
@@ -343,7 +347,7 @@ def test_boxes_tile_the_picture():
 def test_regions_of_originals_and_thumbnails_agree(model, built, data, query, tmp_path):
     """Regions from the original files, and from thumbnails of 32 pixels."""
     features, feature_map, path = query
-    near = built.for_path(model, features, path)[0].chosen
+    near = built.for_model(model).for_path(features, path)[0].chosen
     originals = built.for_model(model).look_closer(feature_map, near)
     moved = EvidenceIndex.load(built.folder, data=tmp_path)
     thumbnails = moved.for_model(model).look_closer(
@@ -362,9 +366,9 @@ def test_stored_regions_of_an_older_release_are_ignored(model, index, query):
     features, _, photo_path = query
     opened = EvidenceIndex.load(index.folder)
     assert opened.column("patches") is None
-    assert opened.for_path(model, features, photo_path) == index.for_path(
-        model, features, photo_path
-    )
+    assert opened.for_model(model).for_path(features, photo_path) == index.for_model(
+        model
+    ).for_path(features, photo_path)
 
 
 @pytest.mark.parametrize(
@@ -387,18 +391,18 @@ def test_transformers_have_regions_too(architecture, size):
 
 def test_a_mark_excludes_from_then_on_and_can_be_taken_back(model, index, query):
     features, _, path = query
-    before = index.for_path(model, features, path)
+    before = index.for_model(model).for_path(features, path)
     columns = {p.name: p.read_bytes() for p in index.folder.iterdir()}
     worst = before[0].chosen[0]
     mark = index.mark(worst.reference, why="blurred")
-    after = index.for_path(model, features, path)
+    after = index.for_model(model).for_path(features, path)
     assert worst not in [n for e in after for n in e.chosen + e.rejected]
     again = EvidenceIndex.load(index.folder)
     assert again.marks == (mark,)
-    assert again.for_path(model, features, path) == after
+    assert again.for_model(model).for_path(features, path) == after
     again.mark(worst.reference, bad=False)
     third = EvidenceIndex.load(index.folder)
-    assert third.for_path(model, features, path) == before
+    assert third.for_model(model).for_path(features, path) == before
     assert [m.bad for m in third.marks] == [True, False]
     assert {p.name: p.read_bytes() for p in index.folder.iterdir() if p.name in columns} == columns
 
@@ -491,7 +495,7 @@ def test_another_networks_evidence_is_refused(built, query):
     with pytest.raises(
         EvidenceError, match=r"another network .embedding hash \w{12}….*Build it ag"
     ):
-        built.for_path(other, query[0], query[2])
+        built.for_model(other).for_path(query[0], query[2])
 
 
 def test_classes_the_model_does_not_know_are_refused(model, built):
@@ -616,7 +620,7 @@ def test_a_pickled_column_is_not_unpickled(index):
 def test_damaged_numbers_are_noticed_when_used(model, index, query):
     with_column("embeddings", put((3, 4), np.nan))(index.folder)
     with pytest.raises(EvidenceError, match="not finite numbers"):
-        EvidenceIndex.load(index.folder).for_path(model, query[0], query[2])
+        EvidenceIndex.load(index.folder).for_model(model).for_path(query[0], query[2])
 
 
 # ---- pictures --------------------------------------------------------------------------------
@@ -654,7 +658,7 @@ def test_a_reference_never_leads_out_of_the_data(model, data, tmp_path):
 
 def test_the_sheet_shows_both_sides_and_the_links_both_boxes(model, built, query):
     features, feature_map, path = query
-    found = built.for_path(model, features, path, k=3)
+    found = built.for_model(model).for_path(features, path, k=3)
     photo = drawn("dog", 99)
     pixels = np.asarray(sheet(photo, path, found))
     assert pixels.shape[1] > 256 + 2 * 3 * 96
