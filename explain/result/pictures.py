@@ -98,7 +98,7 @@ def notebook_html(explanation: Explanation) -> str:
 def png(image: Image.Image) -> bytes:
     """Return the image as a PNG file."""
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    image.save(stream, "PNG", compress_level=3)  # 4 % larger than level 6, in a third of the time
     return stream.getvalue()
 
 
