@@ -2,11 +2,13 @@
 #
 #   PYTHON=python3.12   the interpreter that makes .venv (3.11 or newer)
 #   WORKERS=2           processes that run the tests
+#   MODEL=timm:resnet101   another model for the page, fetched once
 #   TESTS=tests/nbdt/test_rules.py   only these
 
 PYTHON ?= python3
 WORKERS ?= 2
 TESTS ?=
+MODEL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +29,7 @@ test: install  ## Run the tests.
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 demo: install  ## Open the page on 127.0.0.1:7860.
-	$(BIN)/nbdt demo
+	$(BIN)/nbdt demo $(if $(MODEL),--model $(MODEL))
 
 docs: $(TYPES)/installed  ## Build the documentation in site/.
 	NBDT_INSTALLED=$$($(TYPES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \

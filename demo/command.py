@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 PASSWORD = "NBDT_DEMO_PASSWORD"  # noqa: S105 - the variable's name
 NO_STORE = "none"
+LARGER = (
+    "A larger network, ResNet-101 (178 MB, fetched once): nbdt demo --model timm:resnet101, or "
+    "make demo MODEL=timm:resnet101"
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -70,6 +74,8 @@ def demo_command(
     browser: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
 ) -> None:
     """Open the page where a photograph is explained."""
+    if model == DEFAULT_MODEL:
+        typer.echo(LARGER)
     import_torchvision()
     from nbdt.explain import EvidenceIndex
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import math
 import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from safetensors.torch import load_file
@@ -26,12 +23,12 @@ from ..errors import NBDTError, listed, nearest
 from ..torchvision_cpu import import_torchvision
 from ..without_compiler import compiler_on_demand
 from . import installed_weights
+from .fetch import FILE, hub_weights, repository_of
 from .preprocessing import MAX_SIDE
 
 if TYPE_CHECKING:
     import types
 
-PATIENCE = 3.0  # seconds to find out whether the hub can be reached
 # Names of the last layer in timm, torchvision and the CIFAR networks of the literature.
 USUAL = ("classifier", "fc", "head", "head.fc", "heads.head", "linear", "head.linear")
 
@@ -78,7 +75,7 @@ def _check_known(name: str) -> None:
 
 def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) -> nn.Module:
     try:
-        with _offline_at_once() if pretrained else nullcontext():
+        with hub_weights(_configuration(parsed.name)) if pretrained else nullcontext():
             network = import_timm().create_model(
                 parsed.name,
                 pretrained=pretrained,
@@ -86,6 +83,8 @@ def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) ->
                 pretrained_cfg_overlay=dict(parsed.inputs),
                 **parsed.network,
             )
+    except NBDTError:
+        raise
     except Exception as error:
         if parsed.network and isinstance(error, TypeError):
             options = ", ".join(parsed.network)
@@ -96,46 +95,18 @@ def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) ->
             raise NBDTError(
                 f"timm has no pretrained weights for {parsed.name!r}; pass a file: weights=…."
             ) from None
+        repository = repository_of(_configuration(parsed.name))
+        address = f" (https://huggingface.co/{repository}, {FILE})" if repository else ""
         raise NBDTError(
             f"The pretrained weights of {parsed.name!r} could not be fetched from the Hugging "
             f"Face hub ({type(error).__name__}). Without a network, download them elsewhere"
-            f"{_address(parsed.name)} and pass the file: weights='model.safetensors', or --weights "
-            "to a command."
+            f"{address} and pass the file: weights={FILE!r}, or --weights to a command."
         ) from error
     return cast(nn.Module, network)
 
 
-def _address(name: str) -> str:
-    """Return where a browser finds the weights."""
-    config = import_timm().get_pretrained_cfg(name)
-    known = getattr(config, "hf_hub_id", None)
-    repository = f"{known}{config.architecture}.{config.tag}" if known == "timm/" else known
-    return f" (https://huggingface.co/{repository}, model.safetensors)" if repository else ""
-
-
-@contextmanager
-def _offline_at_once() -> Iterator[None]:
-    """Use the cache alone if the hub cannot be reached: its client would retry for a minute."""
-    from huggingface_hub import constants
-
-    host = urlsplit(constants.ENDPOINT).hostname
-    # Behind a proxy only the client knows what can be reached.
-    if constants.HF_HUB_OFFLINE or getproxies() or host is None or _answers(host):
-        yield
-        return
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = False
-
-
-def _answers(host: str) -> bool:
-    try:
-        socket.create_connection((host, 443), timeout=PATIENCE).close()
-    except OSError:
-        return False
-    return True
+def _configuration(name: str) -> Any:
+    return import_timm().get_pretrained_cfg(name)
 
 
 def import_timm() -> types.ModuleType:

@@ -151,6 +151,16 @@ def test_the_command_refuses_before_it_loads_anything(tmp_path):
 # ---- the API -----------------------------------------------------------------------------------
 
 
+def test_the_larger_network_is_named_unless_a_model_was_chosen():
+    missing = ["--auth", "nobody"]  # whose password is not set, so that the command ends here
+    first, chosen = (
+        CliRunner().invoke(app, [*missing, *model]) for model in ([], ["--model", "x"])
+    )
+    assert "nbdt demo --model timm:resnet101" in first.stdout
+    assert "make demo MODEL=timm:resnet101" in first.stdout.splitlines()[0]
+    assert "resnet101" not in chosen.stdout
+
+
 def test_the_api_takes_one_image_and_returns_path_and_pictures(page, photo):
     from gradio_client import Client, handle_file
 

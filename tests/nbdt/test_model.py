@@ -177,7 +177,7 @@ def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr("nbdt.network.load.getproxies", dict)
+    monkeypatch.setattr("nbdt.network.fetch.getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     asked = []
     monkeypatch.setattr("time.sleep", asked.append)  # how the client waits before it asks again
