@@ -54,7 +54,7 @@ def explain(
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
 ) -> list[Explanation]:
-    """Return the path of each image, with the log-odds map of every decision on it.
+    """Return the path to each image's most probable class, with every decision's log-odds map.
 
     The default maps are Grad-CAM, signed and raw, of all decisions from one forward pass: in closed
     form where the head is linear on an average pool, else by the exact gradient through the modules
@@ -132,7 +132,7 @@ def explain_layer(
     found = model.head.rules.paths(logits, classes)
     child_maps = path_child_maps(model, layer, found)
     others, below = node_maps(model, layer, nodes), node_child_maps(model, layer, nodes)
-    answers = soft_answers(model, logits)
+    answers = both_answers(model, logits)
     made = _made(model, layer.method, layer.name)
     explanations = [
         Explanation(
@@ -142,7 +142,7 @@ def explain_layer(
             node_maps=others[row],
             node_child_maps=below[row],
             photo=photos[row],
-            made={**made, "soft_answer": answers[row]},
+            made={**made, **answers[row]},
         )
         for row, path in enumerate(found)
     ]
@@ -169,7 +169,7 @@ def _by_input(
     others = [find_node(model.hierarchy, text) for text in nodes]
     wanted = [[*chosen_nodes(model, path), *others] for path in found]
     maps = input_maps(model, batch, wanted, method)
-    made, answers = _made(model, f"{method} (Captum)", "input"), soft_answers(model, logits)
+    made, answers = _made(model, f"{method} (Captum)", "input"), both_answers(model, logits)
     ids = [model.hierarchy.ids[node] for node in others]
     return [
         Explanation(
@@ -177,7 +177,7 @@ def _by_input(
             maps=own[: len(path)],
             node_maps=dict(zip(ids, own[len(path) :], strict=True)),
             photo=photo,
-            made={**made, "soft_answer": answer},
+            made={**made, **answer},
         )
         for path, own, photo, answer in zip(found, maps, photos, answers, strict=True)
     ]
@@ -264,12 +264,22 @@ def _features(model: NBDT, batch: Tensor) -> Tensor:
         return model.features(batch)
 
 
-def soft_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
-    """Return the likeliest class over all paths; the path may lead to another."""
-    best = model.head.rules(logits).exp().max(dim=1)
+def both_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
+    """Return for each image of (batch, classes) the "soft_answer" and the "hard_answer".
+
+    Each has a "class" and its "probability": the most probable class, and the one that the likeliest
+    child at every step leads to.
+    """
+    rules, names = model.head.rules, model.hierarchy.classes
+    chances = rules(logits).exp()
+    ends = torch.stack([chances.argmax(dim=1), rules.hard(logits)], dim=1)
+    kinds = ("soft_answer", "hard_answer")
     return [
-        {"class": model.hierarchy.classes[index], "probability": value}
-        for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        {
+            kind: {"class": names[index], "probability": value}
+            for kind, index, value in zip(kinds, indices, values, strict=True)
+        }
+        for indices, values in zip(ends.tolist(), chances.gather(1, ends).tolist(), strict=True)
     ]
 
 

@@ -1,5 +1,8 @@
 """Find a few regions whose blurring flips a decision.
 
+A decision is flipped if the path to the most probable class still comes to it and then takes another
+child: if the most probable class is below its node, and not below the chosen child.
+
 Cells are blurred in the order of the decision's map until the decision falls, then every cell that
 is not needed is given back. The map only proposes; each claim is a forward pass of the model on the
 blurred picture. Deletion in a map's order with a blurred baseline follows RISE (Petsiuk et al.,
@@ -45,8 +48,7 @@ def counterfactuals(
 ) -> tuple[Counterfactual, ...]:
     """Return for each decision of a path the small set of regions whose blurring flips it.
 
-    A decision that the model would not take itself (negative margin) is left as it is, and so are
-    those below it: the model does not reach them.
+    A decision that is not on the path to the most probable class is left as it is.
 
     Args:
         model: in evaluation mode.
@@ -65,7 +67,7 @@ def counterfactuals(
     image = image.to(model.device)
     with torch.inference_mode():
         logits = _logits(model, image[None])
-        untouched = model.head.rules.log_probs(logits)[0].cpu()
+        untouched = model.head.rules(logits)[0].cpu()
         rivals = _runner_up_paths(model, logits, path)
         blurred = gaussian_blur(image, BLUR * min(image.shape[1:]))
         found = []
@@ -159,11 +161,9 @@ class _Trial:
         values: NDArray[np.float32],
     ) -> None:
         self.model, self.image, self.blurred = model, image, blurred
-        *self.above, (self.children, self.chosen) = [
-            ([model.hierarchy.index(child) for child in decision.child_ids], decision.chosen)
-            for decision in path.decisions[: index + 1]
-        ]
-        self.names = path.decisions[index].children
+        decision = path.decisions[index]
+        self.chosen, self.names = decision.chosen, decision.children
+        self.below = [_classes_below(model, child) for child in decision.child_ids]
         sides = zip(values.shape, image.shape[1:], strict=True)
         rows, columns = (min(FINEST, cells, pixels) for cells, pixels in sides)
         self.grid = (rows, columns)
@@ -179,7 +179,7 @@ class _Trial:
     def margins(self, sets: Sequence[Cells]) -> list[float]:
         """The decision's margin after blurring each set; negative where it is flipped.
 
-        Infinite where a decision above it is flipped first: the model does not reach this one.
+        Infinite where a decision above it is flipped first: the path does not come to this one.
         """
         rows = self.run(sets)
         reached = [self.is_reached(row) for row in rows]
@@ -190,26 +190,26 @@ class _Trial:
         ]
 
     def run(self, sets: Sequence[Cells]) -> list[Tensor]:
-        """The log-probabilities of all nodes, for each set blurred."""
+        """The log-probabilities of all classes, for each set blurred."""
         found: list[Tensor] = []
         for start in range(0, len(sets), BATCH):
             pictures = self.pictures(sets[start : start + BATCH])
-            found += self.model.head.rules.log_probs(_logits(self.model, pictures)).cpu()
+            found += self.model.head.rules(_logits(self.model, pictures)).cpu()
         self.passes += len(sets)
         return found
 
     def is_reached(self, row: Tensor) -> bool:
-        """Whether the decisions above are taken as on the path."""
-        return all(row[family].max() <= row[family[chosen]] for family, chosen in self.above)
+        """Whether the most probable class is below this decision's node."""
+        return bool(row.max() == max(row[classes].max() for classes in self.below))
 
     def outcome(self, row: Tensor) -> Outcome:
-        """Of the log-probabilities of all nodes, (nodes,), once the decision is reached."""
-        row = row[self.children]
-        chosen = float(row[self.chosen])
-        others = row.clone()
-        others[self.chosen] = -torch.inf
-        odds = chosen - float(others.logsumexp(0))
-        return chosen - float(others.max()), odds, self.names[int(row.argmax())]
+        """Of the log-probabilities of all classes, (classes,), once the decision is reached."""
+        best = [float(row[classes].max()) for classes in self.below]
+        mass = [row[classes].logsumexp(0) for classes in self.below]
+        chosen, odds = best[self.chosen], float(mass.pop(self.chosen))
+        rival = max(value for child, value in enumerate(best) if child != self.chosen)
+        odds -= float(torch.stack(mass).logsumexp(0))
+        return chosen - rival, odds, self.names[best.index(max(best))]
 
     def pictures(self, sets: Sequence[Cells]) -> Tensor:
         """(sets, 3, height, width): the image, each set of cells in it blurred."""
@@ -239,16 +239,21 @@ def _logits(model: NBDT, images: Tensor) -> Tensor:
 
 
 def _runner_up_paths(model: NBDT, logits: Tensor, path: Path) -> list[Path]:
-    """For each decision the path through its best child that was not chosen."""
-    tree = model.hierarchy
-    scores = model.head.rules.log_probs(logits)[0].cpu().numpy()
+    """For each decision the path to the most probable class below another child of its node."""
+    chances = model.head.rules(logits)[0].cpu()
     ends = []
     for decision in path:
-        node = tree.index(decision.child_ids[decision.runner_up])
-        while tree.children[node]:
-            node = max(tree.children[node], key=scores.__getitem__)
-        ends.append(tree.class_indices[node])
+        others = [child for i, child in enumerate(decision.child_ids) if i != decision.chosen]
+        classes = torch.cat([_classes_below(model, child) for child in others])
+        ends.append(int(classes[chances[classes].argmax()]))
     return model.head.rules.paths(logits.expand(len(ends), -1), ends)
+
+
+def _classes_below(model: NBDT, node_id: str) -> Tensor:
+    """(classes,) indices of the classes under a node."""
+    tree = model.hierarchy
+    span = tree.spans[tree.index(node_id)]
+    return torch.tensor(tree.leaf_order[span.start : span.stop])
 
 
 def _check(

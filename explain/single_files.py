@@ -22,7 +22,9 @@ from nbdt.progress import escape_terminal
 from .attribution import explain
 from .options import ExplainOptions
 from .result.explanation import Explanation
+from .result.headline import headline
 from .result.pictures import picture, png
+from .result.words import remark
 
 
 def explain_files(options: ExplainOptions) -> None:
@@ -59,7 +61,8 @@ def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Pa
 
 def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_json: bool) -> None:
     if as_json:
-        facts = {"words": explanation.words, "picture": str(target)}
+        facts = {"headline": explanation.headline, "words": explanation.words}
+        facts["picture"] = str(target)
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
         return
@@ -79,14 +82,16 @@ def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> 
 
 def _tree(reference: str, explanation: Explanation) -> RichTree:
     """The path as nested branches, each with the runner-up of the decision, dimmed."""
-    path = explanation.path
-    head = Text.assemble(escape_terminal(reference), ": ", (path.class_name, "bold"))
-    root = branch = RichTree(Text.assemble(head, f"  {as_percent(path.probability)}"))
+    path, answer = explanation.path, headline(explanation.path)
+    head = (f"{escape_terminal(reference)}\n", (answer.title, "bold"), f": {answer.text}")
+    root = branch = RichTree(Text.assemble(*head))
     branch = branch.add(Text(path.decisions[0].node))
     for decision in path:
         runner_up = decision.runner_up
         chance = math.exp(decision.log_probs[runner_up])
         dimmed = f"   not {decision.children[runner_up]} {as_percent(chance)}"
+        if not decision.is_likeliest:
+            dimmed = f"   {remark(decision)}"
         name = (decision.children[decision.chosen], "bold green")
         step = Text.assemble(name, f" {as_percent(decision.probability)}", (dimmed, "dim"))
         branch = branch.add(step)

@@ -201,6 +201,31 @@ def descend(h, z, rule):
     return np.array(reached), np.array(margins)
 
 
+def shown_paths(h, z, rule):
+    """For each image the nodes on the path to its most probable class, and each one's margin."""
+    steps, leaves, below = decisions(h, z, rule), leaf_log_probs(h, z, rule), children(h)
+    parents = {child: parent for parent, group in enumerate(below) for child in group}
+    found = []
+    for row, chances in zip(steps, leaves, strict=True):
+        best = max(range(h.num_classes), key=lambda index: chances[index])
+        nodes = paths(h)[best]
+        others = [[row[o] for o in below[parents[node]] if o != node] for node in nodes]
+        found.append((nodes, [row[n] - max(rest) for n, rest in zip(nodes, others, strict=True)]))
+    return found
+
+
+def class_margin(h, chances, chosen, step):
+    """The best class on the path's side of a decision minus the best on the others', in nats.
+
+    `chances` (classes,) are log-probabilities, the decision the `step`-th on the path to `chosen`.
+    """
+    ways = [[0, *path] for path in paths(h)]
+    mine = ways[chosen]
+    same = [c for c, way in enumerate(ways) if way[: step + 2] == mine[: step + 2]]
+    others = [c for c, way in enumerate(ways) if way[: step + 1] == mine[: step + 1]]
+    return max(chances[same]) - max(chances[[c for c in others if c not in same]])
+
+
 def tree_loss(h, z, target, rule, beta=1.0, omega=1.0, alpha=0.0):
     """Batch mean; `target` holds class indices or distributions."""
     steps, tall, ways = decisions(h, z, rule), heights(h), paths(h)
@@ -402,8 +427,7 @@ def numbers_of(explanation):
         shares.append(sum(-float(v) for v in values.flat if v < 0) / mass if mass else 0.0)
     for found in explanation.counterfactuals:
         shares += [found.share, found.searched, found.runner_up_path.probability]
-    if "soft_answer" in explanation.made:
-        shares.append(explanation.made["soft_answer"]["probability"])
+    shares += [v["probability"] for k, v in explanation.made.items() if k.endswith("_answer")]
     for share in shares:
         facts |= {f"{100 * share:.0f}", "99" if share > 0.99 else "", "1" if share < 0.01 else ""}
     for found in explanation.evidence:
@@ -529,6 +553,7 @@ def batch_row(path):
                 "runner_up_id": decision.child_ids[second],
                 "runner_up_probability": probabilities[second],
                 "margin": math.log(probabilities[decision.chosen] / probabilities[second]),
+                "is_likeliest": ranked[0] == decision.chosen,
             }
         )
     return {"class": path.class_name, "probability": total, "decisions": decisions}

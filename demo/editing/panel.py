@@ -86,9 +86,9 @@ def _in_plain_words(possible: Consequences | None, rule: str) -> str:
         return "A new name changes no decision and no answer."
     what = "an edit like this" if possible else "another hierarchy"
     if possible.soft_answer if possible else rule != "marginal":
-        rest = "the path, the class at its end, and which class is the likeliest"
+        rest = "the path and the class at its end"
     else:
-        rest = "the path and the class at its end, never which class is the likeliest"
+        rest = "the path, never the class at its end"
     return f"In this model {what} can change {rest}."
 
 

@@ -1,4 +1,4 @@
-// The answer in large type, the model's confidence, and the path as a list.
+// The answer in large type, how sure each part of it is, and the path as a list.
 
 const root = element.querySelector('.nbdt-answer');
 
@@ -6,6 +6,7 @@ const crumb = (step, last) => {
   const item = make('li', last ? 'nbdt-last' : '');
   item.append(make('span', 'nbdt-crumb', step.name));
   if (step.probability !== undefined) item.append(make('span', 'nbdt-crumb-share', percent(step.probability)));
+  if (step.remark) item.append(make('span', 'nbdt-crumb-share', `(${step.remark})`));
   return item;
 };
 
@@ -31,9 +32,9 @@ const empty = (record) => [
 
 const answered = (record) => {
   const parts = [
-    make('p', 'nbdt-eyebrow', record.eyebrow),
-    make('p', 'nbdt-headline', record.headline),
-    make('p', 'nbdt-sure', record.sure),
+    make('p', 'nbdt-eyebrow', 'Its answer'),
+    make('p', 'nbdt-headline', record.title),
+    make('p', 'nbdt-sure', record.text + '.'),
     trail(record.trail),
   ];
   parts.push(...record.cautions.map((text) => make('p', 'nbdt-caution', text)));
@@ -45,7 +46,7 @@ const draw = () => {
   const record = parsed(props.record);
   if (!record) return;
   root.dataset.level = record.level;
-  root.replaceChildren(...(record.headline ? answered(record) : empty(record)));
+  root.replaceChildren(...(record.title ? answered(record) : empty(record)));
 };
 
 watch('record', draw);

@@ -16,8 +16,8 @@ const answerCard = (label, answer, other) => {
     steps.append(entry);
   }
   card.append(steps);
-  if (answer.soft_class !== answer.class) {
-    card.append(make('p', 'nbdt-small', 'Likeliest class: ' + answer.soft_class + ', ' + percent(answer.soft_probability)));
+  if (answer.hard_class !== answer.class) {
+    card.append(make('p', 'nbdt-small', 'The likeliest child at every step leads to ' + answer.hard_class + '.'));
   }
   return card;
 };
@@ -64,18 +64,18 @@ const elsewhere = (found, record) => {
   if (found.reference) {
     const { score_before: before, score_after: after, changed_hard: hard, changed_soft: soft, images } = found.reference;
     tiles.append(
-      accuracyTile('Accuracy, following the path', before.hard, after.hard, hard, images),
-      accuracyTile('Accuracy, likeliest class', before.soft, after.soft, soft, images,
-        record.soft_changes ? '' : 'No edit changes it under this model’s rule.'));
+      accuracyTile('Accuracy', before.soft, after.soft, soft, images,
+        record.soft_changes ? '' : 'No edit changes it under this model’s rule.'),
+      accuracyTile('Accuracy, taking the likeliest child at every step', before.hard, after.hard, hard, images));
   }
   if (found.recent === 1) {
-    const soft = (found.recent_soft ? 'Another' : 'The same') + ' likeliest class.';
-    tiles.append(tile('Your photograph', found.recent_hard ? 'Another answer' : 'The same answer', 'At the end of its path.', record.soft_changes ? soft : ''));
+    const hard = (found.recent_hard ? 'Another' : 'The same') + ' one by the likeliest child at every step.';
+    tiles.append(tile('Your photograph', found.recent_soft ? 'Another answer' : 'The same answer', hard));
   } else if (found.recent) {
-    const big = found.recent_hard + ' of ' + found.recent;
-    const hard = found.recent_hard === 1 ? 'changes the answer of its path.' : 'change the answer of their path.';
-    const soft = found.recent_soft + (found.recent_soft === 1 ? ' changes its likeliest class.' : ' change their likeliest class.');
-    tiles.append(tile('Your last photographs', big, hard, record.soft_changes ? soft : ''));
+    const big = found.recent_soft + ' of ' + found.recent;
+    const soft = found.recent_soft === 1 ? 'has another answer.' : 'have another answer.';
+    const hard = found.recent_hard + ' by the likeliest child at every step.';
+    tiles.append(tile('Your last photographs', big, soft, hard));
   }
   return tiles;
 };

@@ -1,12 +1,9 @@
-"""The answer in large type, the model's confidence in words, and the path as a list."""
+"""The answer in large type, how sure each part of it is, and the path as a list."""
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import gradio as gr
@@ -15,8 +12,8 @@ from torch import Tensor
 
 from nbdt.correction import picture_hash
 from nbdt.decide.paths import Path, percent
-from nbdt.explain.result.facts import SURE, UNCERTAIN
-from nbdt.explain.result.words import with_article
+from nbdt.explain.result.headline import headline
+from nbdt.explain.result.words import remark
 from nbdt.model.model import NBDT
 
 from ..photographs import examples, knows, opened
@@ -25,8 +22,6 @@ from ..visitor import Photograph, Visitor
 
 LISTED = 200  # class names that are listed; the tree's search finds all
 RARE = 0.05  # a response is unusual if at most this share of the reference responses is weaker
-OF_LEAVES = re.compile(r", | \+ [\d,]+$")  # in a name that `hierarchies.labels` made of leaves
-APART = 0.05  # a group is mentioned if its probability is so much higher than the class's
 
 
 def answer_view(model: NBDT) -> gr.HTML:
@@ -41,7 +36,7 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
     path = visitor.explanation().path
     record = {
         **_knowledge(visitor.model),
-        **asdict(verdict(path)),
+        **asdict(headline(path)),
         "trail": _trail(path),
         "cautions": _cautions(visitor.model, visitor.photo),
     }
@@ -82,7 +77,10 @@ def _small(model: NBDT, photo: Photograph) -> str | None:
 
 
 def _trail(path: Path) -> list[dict[str, Any]]:
-    steps = [{"name": d.children[d.chosen], "probability": d.probability} for d in path]
+    steps = [
+        {"name": d.children[d.chosen], "probability": d.probability, "remark": remark(d)}
+        for d in path
+    ]
     return [{"name": path.decisions[0].node}, *steps]
 
 
@@ -96,67 +94,7 @@ def _knowledge(model: NBDT) -> dict[str, str]:
     }
 
 
-# ---- confidence in words -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer in large type.
-
-    Attributes:
-        level: "sure", "likely" or "unsure".
-        eyebrow: the line above the headline.
-        headline: the class; where that is unsure, a group that is not.
-        sure: how sure the model is of it.
-    """
-
-    level: str
-    eyebrow: str
-    headline: str
-    sure: str
-
-
-def verdict(path: Path) -> Verdict:
-    """Return the answer as far down the path as the model is sure.
-
-    A class with at least `UNCERTAIN` is named; otherwise the deepest group with at least `SURE`;
-    otherwise only a guess.
-    """
-    name, chance = path.class_name.replace("_", " "), path.probability
-    if chance >= SURE:
-        return Verdict("sure", "Its answer", name, f"It is {percent(chance)} sure.")
-    group = sure_group(path)
-    if chance >= UNCERTAIN:
-        group_share = ""
-        if group is not None and group[1] > chance + APART:
-            group_share = f", and {percent(group[1])} that it is {with_article(group[0])}"
-        return Verdict(
-            "likely", "Probably", name, f"It is {percent(chance)} sure of that{group_share}."
-        )
-    guess = f"Its best guess is {with_article(name)}: only {percent(chance)}."
-    if group is None:
-        return Verdict("unsure", "No clear answer", "It is not sure", guess)
-    return Verdict(
-        "unsure",
-        "As far as it can tell",
-        with_article(group[0]),
-        f"It is sure of that ({percent(group[1])}), but not which one. {guess}",
-    )
-
-
-def sure_group(path: Path) -> tuple[str, float] | None:
-    """Return the deepest group on the path with a probability of at least `SURE`, and its probability.
-
-    Groups that are named after some of their leaves are left out: "it is sure that it is a rifle,
-    suit + 599" would tell a reader nothing.
-    """
-    chances = accumulate(d.log_probs[d.chosen] for d in path)
-    groups = [
-        (decision.children[decision.chosen], math.exp(chance))
-        for decision, chance in zip(path, chances, strict=True)
-    ][:-1]
-    named = [group for group in groups if not OF_LEAVES.search(group[0])]
-    return next((group for group in reversed(named) if group[1] >= SURE), None)
+# ---- a photograph of nothing it knows ------------------------------------------------------------
 
 
 def unfamiliar(model: NBDT, logits: Tensor) -> str | None:

@@ -13,7 +13,7 @@ from nbdt.decide.paths import Decision, percent
 from nbdt.explain import Explanation
 from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
 from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
-from nbdt.explain.result.words import say
+from nbdt.explain.result.words import remark, say
 
 from ..ui.component import component, dump, map_record, neighbour_url
 from ..visitor import Map, NodeView, Visitor
@@ -194,7 +194,8 @@ def question(decision: Decision) -> str:
 
 def sentence(decision: Decision, values: NDArray[np.float32]) -> str:
     """Return how the decision went, and which part of the photograph supported it."""
-    return f"{_outcome(decision)}{_support(values)}."
+    chosen, _ = _names(decision)
+    return f"{_outcome(decision)}{_support(values, 'it' if decision.is_likeliest else chosen)}."
 
 
 def _names(decision: Decision) -> tuple[str, str]:
@@ -205,20 +206,20 @@ def _outcome(decision: Decision) -> str:
     chosen, rival = _names(decision)
     first = decision.probability
     second = math.exp(decision.log_probs[decision.runner_up])
-    if decision.margin < 0:
-        return f"It prefers {rival} ({percent(second)}) to {chosen} ({percent(first)})"
+    if text := remark(decision):
+        return text[0].upper() + text[1:]
     if is_close(decision):
         return f"A close call: {chosen} {percent(first)}, {rival} {percent(second)}"
     return f"It takes {chosen} rather than {rival}, with {percent(first)}"
 
 
-def _support(values: NDArray[np.float32]) -> str:
+def _support(values: NDArray[np.float32], name: str) -> str:
     """Return where the map is positive; or that most of it is negative."""
     if share_against(values) > AGAINST:
-        return "; most of the picture opposed it"
+        return f"; most of the picture opposed {name}"
     region = place(values)
     if region is None:
         return ""
     if region[0] == EVERYWHERE:
-        return "; parts all over the picture supported it"
-    return f"; mostly the region {region[0]} supported it"
+        return f"; parts all over the picture supported {name}"
+    return f"; mostly the region {region[0]} supported {name}"

@@ -100,7 +100,7 @@ def path_record(
     if logits is not None:
         rules = rules_of(hierarchy, rule)
         shares = rules.log_probs(logits[None])[0].exp().tolist()
-        answer = int(rules.hard(logits[None])[0])
+        answer = int(rules(logits[None]).argmax())
         record["p"] = [float(f"{share:.4g}") for share in shares]
         record["path"] = hierarchy.path_of_class(answer)
         record["ghost"] = _ghost(stack, rule, logits, answer)
@@ -112,6 +112,6 @@ def _ghost(stack: EditStack, rule: str, logits: Tensor, answer: int) -> list[str
     if not stack.past:
         return []
     before = stack.before_last
-    was = int(rules_of(before, rule).hard(logits[None])[0])
+    was = int(rules_of(before, rule)(logits[None]).argmax())
     path = before.path_of_class(was) if was != answer else []
     return [before.ids[node] for node in path]

@@ -16,7 +16,7 @@ from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
-from ..attribution import GRAD_CAM, explain, soft_answers
+from ..attribution import GRAD_CAM, both_answers, explain
 from ..maps.layers import map_layer
 from ..maps.node_maps import head_logits, path_maps
 from ..result.explanation import Explanation
@@ -131,9 +131,9 @@ def _paths_and_maps(model: NBDT, images: Tensor) -> list[Explanation]:
 def _explanations(
     model: NBDT, logits: Tensor, paths: Sequence[Path], maps: Sequence[tuple[Any, ...]]
 ) -> list[Explanation]:
-    answers = soft_answers(model, logits)
+    answers = both_answers(model, logits)
     return [
-        Explanation(path, path_maps, made={"soft_answer": answer})
+        Explanation(path, path_maps, made=answer)
         for path, path_maps, answer in zip(paths, maps, answers, strict=True)
     ]
 

@@ -34,7 +34,7 @@ from nbdt.images.image import ImageError
 from nbdt.images.sources import BATCH_FILE, ImageSource
 from nbdt.storage import Storage, is_uri, open_storage
 
-from .rows import FILE_COLUMNS, META, maps_of, plain_path
+from .rows import FILE_COLUMNS, META, SCHEMA, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1
 MANIFEST, OVERVIEW = "manifest.json", "index.html"
@@ -104,14 +104,19 @@ class BatchFolder:
         """Return whether the part exists and its input files are unchanged.
 
         A file of the same length and date counts as unchanged, unless `every_byte`; any other is
-        read and its hash compared.
+        read and its hash compared. A part of an unfinished batch whose columns are an earlier
+        version's is not done: its "class" is that of greedy descent.
         """
         if not all(self._has(kind, part) for kind in self.kinds):
             return False
         try:
             with self.storage.open(part_name("rows", part)) as file:
-                stored = pq.read_table(file, columns=list(FILE_COLUMNS))
+                rows_file = pq.ParquetFile(file)
+                stored = rows_file.read(columns=list(FILE_COLUMNS))
+                is_current = rows_file.schema_arrow.names == SCHEMA.names
         except (OSError, pa.ArrowException):
+            return False
+        if not is_current and not self.storage.exists(MANIFEST):
             return False
         rows = list(zip(*(stored[name].to_pylist() for name in FILE_COLUMNS), strict=True))
         if len(rows) != len(inputs):

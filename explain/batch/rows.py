@@ -35,6 +35,7 @@ DECISION = pa.struct(
         ("runner_up_id", pa.string()),
         ("runner_up_probability", pa.float64()),
         ("margin", pa.float64()),
+        ("is_likeliest", pa.bool_()),
     ]
 )
 SCHEMA = pa.schema(
@@ -49,8 +50,8 @@ SCHEMA = pa.schema(
         ("class", pa.string()),
         ("class_index", pa.int32()),
         ("probability", pa.float64()),
-        ("soft_class", pa.string()),
-        ("soft_probability", pa.float64()),
+        ("hard_class", pa.string()),
+        ("hard_probability", pa.float64()),
         ("decisions", pa.list_(DECISION)),
     ]
 )
@@ -69,14 +70,14 @@ def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str,
     }
     if isinstance(result, str):
         return {**row, "error": result}
-    soft = result.made["soft_answer"]
+    hard = result.made["hard_answer"]
     return {
         **row,
         "class": result.path.class_name,
         "class_index": result.path.class_index,
         "probability": result.path.probability,
-        "soft_class": soft["class"],
-        "soft_probability": soft["probability"],
+        "hard_class": hard["class"],
+        "hard_probability": hard["probability"],
         "decisions": [_decision(decision) for decision in result.path],
     }
 

@@ -126,9 +126,10 @@ def sheet(
     _text(draw, (GAP, GAP + LARGE + 4), title, LARGE, size=16)
     for number, (decision, found) in enumerate(zip(path, evidence, strict=True)):
         top = GAP + number * row
+        beaten = "not" if decision.is_likeliest else "likelier here"
         for at, near, child, word in (
             (left, found.chosen, decision.chosen, "chosen"),
-            (left + side + GAP, found.rejected, decision.runner_up, "not"),
+            (left + side + GAP, found.rejected, decision.runner_up, beaten),
         ):
             _text(draw, (at, top), _caption(decision, child, word), side - GAP, size=13)
             _strip(canvas, (at, top + LINE + 6), near)

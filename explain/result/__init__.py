@@ -1,10 +1,11 @@
 """An explanation as data, words, pictures, pages and files."""
 
-from . import files, pictures, words
+from . import files, headline, pictures, words
 from .explanation import Explanation
 
 for name, function in {  # the modules above need `Explanation`, so it cannot import them
     "words": property(words.words),
+    "headline": property(lambda explanation: str(headline.headline(explanation.path))),
     "save": files.save,
     "load": staticmethod(files.load),
     "_repr_html_": pictures.notebook_html,

@@ -1,7 +1,7 @@
 """Explanations as frozen data: the path, its maps, evidence and counterfactuals, and how they were made.
 
 Functions that write, draw or describe an explanation are in the modules beside this one; the
-package's `__init__` attaches the four that users call as methods.
+package's `__init__` attaches the five that users call as methods.
 """
 
 from __future__ import annotations
@@ -82,16 +82,17 @@ class Counterfactual:
 
     Attributes:
         decision: its position on the path.
-        margin: log-probability of the chosen child minus the best other one's, in nats.
-        runner_up_path: from the root through the best other child, from there greedily.
+        margin: log-probability of the most probable class below the chosen child minus that of the
+            most probable one below its siblings, in nats.
+        runner_up_path: the path to that other class.
         regions: what was blurred, the largest first; empty if nothing flips it. None of their
             cells can be left out.
-        flipped: whether the model, run on the blurred picture, still reaches this decision and
+        flipped: whether the model's path on the blurred picture still comes to this decision and
             takes another child.
         becomes: the name of the child that it takes then; None if nothing flips it.
         log_odds: of the chosen child, before and after; equal if nothing flips it.
         share: part of the picture that was blurred, from 0 to 1.
-        searched: the largest share that was tried; 0 where the model itself takes another child.
+        searched: the largest share that was tried; 0 where the model's path does not go this way.
         passes: forward passes that the search took, counted in blurred pictures.
         baseline: what replaced the regions.
         picture: what the model saw in the end, at the size of its input.
@@ -186,6 +187,10 @@ class Explanation:
         return {**self.path.to_dict(), "maps": maps, **facts}
 
     if TYPE_CHECKING:  # attached in `nbdt/explain/result/__init__.py`
+
+        @property
+        def headline(self) -> str:
+            """The answer in everyday words, with how sure each part of it is."""
 
         @property
         def words(self) -> str:

@@ -43,7 +43,7 @@ _COLUMNS = ("along the left side", "down the middle", "along the right side")
 _HALVES = (("in the upper half", "in the lower half"), ("in the left half", "in the right half"))
 
 KINDS = (  # in the order of the paragraph
-    "sure", "asked", "close", "none close", "other answer", "against", "flip", "no flip", "training",
+    "sure", "asked", "likelier", "close", "none close", "against", "flip", "no flip", "training",
 )  # fmt: skip
 
 
@@ -58,12 +58,11 @@ class Fact:
 def facts(explanation: Explanation) -> list[Fact]:
     """Return at most `FACTS` facts about an explanation, the most important ones, in reading order.
 
-    They say how sure the model is and which part of the picture made it so; which decisions were
-    close; whether another class is likelier over all paths (from ``made["soft_answer"]`` or the
-    counterfactuals); which maps argue mostly against their own decision; what blurring changes; how
-    near the training images of both sides are.
+    They say how sure the model is and which part of the picture made it so; where the path goes
+    against the likeliest child; which decisions were close; which maps argue mostly against their
+    own decision; what blurring changes; how near the training images of both sides are.
     """
-    by_importance = (_lead, _other_answer, _against, _change, _training, _close)
+    by_importance = (_lead, _likelier, _against, _change, _training, _close)
     measured = [fact for measure in by_importance if (fact := measure(explanation))]
     return sorted(measured[:FACTS], key=lambda fact: KINDS.index(fact.kind))
 
@@ -114,11 +113,9 @@ def is_close(decision: Decision) -> bool:
 
 def _lead(explanation: Explanation) -> Fact:
     path = explanation.path
-    if _was_asked(explanation):
-        refused = next(decision for decision in path if decision.margin < 0)
-        names, odds = _sides(refused), _probabilities(refused)
+    if other := _likelier_class(explanation):
         return Fact("asked", {"answer": path.class_name, "probability": path.probability,
-                              "names": names[::-1], "odds": odds[::-1]})  # fmt: skip
+                              "other": other[0], "other_probability": other[1]})  # fmt: skip
     chances = np.exp(np.cumsum([d.log_probs[d.chosen] for d in path]))
     index = max([0, *np.flatnonzero(chances >= SURE).tolist()])
     return Fact("sure", {
@@ -138,41 +135,41 @@ def _reason(explanation: Explanation, index: int) -> str | None:
     return None if found is None or constant or share_against(values) > AGAINST else found[0]
 
 
-def _was_asked(explanation: Explanation) -> bool:
-    """Whether the caller asked for this path and the model would not take it."""
-    return any(decision.margin < 0 for decision in explanation.path)
+def _likelier_class(explanation: Explanation) -> tuple[str, float] | None:
+    """The most probable class, if the path leads to another one.
+
+    The caller asked for that path, or a version that showed greedy descent wrote it.
+    """
+    path, soft = explanation.path, explanation.made.get("soft_answer")
+    if not soft or str(soft["class"]) == path.class_name:
+        return None
+    chance = float(soft["probability"])
+    return (str(soft["class"]), chance) if chance > path.probability * (1 + TIE) else None
 
 
 def _close(explanation: Explanation) -> Fact | None:
     path = explanation.path
     close = sorted(filter(is_close, path), key=lambda d: d.margin)
     if not close:
-        several = len(path) > 1 and not _was_asked(explanation)
-        return Fact("none close", {"decisions": len(path)}) if several else None
+        likeliest = len(path) > 1 and all(decision.is_likeliest for decision in path)
+        return Fact("none close", {"decisions": len(path)}) if likeliest else None
     rest = [d for d in path if not is_close(d)]
     clear = len(rest) if all(d.probability >= SURE for d in rest) else 0
     pairs = [(*_sides(d), *_probabilities(d)) for d in close]
     return Fact("close", {"pairs": pairs, "clear": clear})
 
 
-def _other_answer(explanation: Explanation) -> Fact | None:
-    """The likeliest class, if greedy descent does not lead to it."""
-    path = explanation.path
-    if _was_asked(explanation):
+def _likelier(explanation: Explanation) -> Fact | None:
+    """The first decision against the likeliest child, and the class that one leads to, if known."""
+    against = next((d for d in explanation.path if not d.is_likeliest), None)
+    if against is None:
         return None
-    soft = explanation.made.get("soft_answer")
-    if soft:
-        other, chance = str(soft["class"]), float(soft["probability"])
-        if other == path.class_name or chance <= path.probability * (1 + TIE):
-            return None
-    else:
-        rivals = [c.runner_up_path for c in explanation.counterfactuals]
-        best = max(rivals, key=lambda rival: rival.log_prob, default=path)
-        if best.log_prob <= path.log_prob:
-            return None
-        other, chance = best.class_name, best.probability
-    return Fact("other answer", {"answer": path.class_name, "probability": path.probability,
-                                 "other": other, "other_probability": chance})  # fmt: skip
+    # Above this decision greedy descent and the path are the same, unless it was asked for.
+    hard = None if _likelier_class(explanation) else explanation.made.get("hard_answer")
+    answer = (str(hard["class"]), float(hard["probability"])) if hard else None
+    return Fact("likelier", {
+        "names": _sides(against), "shares": _probabilities(against), "hard": answer,
+    })  # fmt: skip
 
 
 def _against(explanation: Explanation) -> Fact | None:

@@ -19,9 +19,10 @@ from nbdt.images.image import ImageError
 
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import place
+from .headline import headline
 from .pictures import TILE, data_url, heat, overlays
 from .regions import Region
-from .words import count, say, with_article, words
+from .words import count, remark, say, with_article, words
 
 Content = Element | str | None
 
@@ -82,15 +83,11 @@ def element(tag: str, *content: Content, **attributes: str) -> Element:
 
 
 def _answer(explanation: Explanation) -> Element:
-    path, photo = explanation.path, explanation.photo
+    answer, photo = headline(explanation.path), explanation.photo
     text = element(
         "div",
-        element("h1", _name(path.class_name)),
-        element(
-            "p",
-            f"{as_percent(path.probability, unit=' %')} over the whole path",
-            class_="soft number",
-        ),
+        element("h1", _name(answer.title)),
+        element("p", answer.text, class_="soft sure"),
         element("p", words(explanation), class_="words"),
     )
     if photo is None:
@@ -110,6 +107,8 @@ def _path(path: Path) -> Element:
         link = element("a", _name(decision.children[chosen]), href=f"#decision-{number}")
         beaten = as_percent(math.exp(decision.log_probs[rival]), unit=" %")
         rather = element("p", "rather than ", _name(decision.children[rival]), f", {beaten}")
+        if not decision.is_likeliest:
+            rather = element("p", remark(decision))
         rather.set("class", "soft small")
         steps.append(
             element("li", element("div", *_bar(link, decision, chosen), rather, class_="chosen"))
@@ -163,7 +162,8 @@ def _children(decision: Decision) -> tuple[Element, Element]:
     if rest:
         text = f"and {count(len(rest))} more, {as_percent(sum(rest), unit=' %')} together"
         bars.append(element("li", text, class_="soft small"))
-    return element("p", "At ", _name(decision.node), class_="soft small"), bars
+    note = "" if decision.is_likeliest else f": {remark(decision)}"
+    return element("p", "At ", _name(decision.node), note, class_="soft small"), bars
 
 
 def _bar(label: Element, decision: Decision, child: int) -> tuple[Element, Element]:
@@ -196,7 +196,7 @@ def _change(change: Counterfactual, decision: Decision) -> Element:
 def _outcome(change: Counterfactual, decision: Decision) -> str:
     name = say(decision.children[decision.chosen])
     if change.margin < 0:
-        return "The model itself would take the other child."
+        return "The model’s own path takes another child."
     if change.flipped:
         return f"Blurring {_blurred(change)} turns {name} into {say(str(change.becomes))}."
     if change.overtaken:

@@ -87,7 +87,12 @@ def _path_record(path: Path) -> dict[str, Any]:
         "class_index": path.class_index,
         "log_prob": _finite(path.log_prob),
         "decisions": [
-            {**vars(d), "log_probs": [_finite(value) for value in d.log_probs]} for d in path
+            {
+                **vars(d),
+                "log_probs": [_finite(value) for value in d.log_probs],
+                "is_likeliest": d.is_likeliest,
+            }
+            for d in path
         ],
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from nbdt.decide.paths import as_percent
+from nbdt.decide.paths import Decision, as_percent
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.show.drawing import fitting, font
 
@@ -66,7 +66,7 @@ def picture(explanation: Explanation) -> Image.Image:
         (
             d.children[d.chosen],
             f"{as_percent(d.probability)} at “{d.node}”",
-            f"or {d.children[d.runner_up]} {as_percent(np.exp(d.log_probs[d.runner_up]))}",
+            _rival(d),
         )
         for d in path
     ]
@@ -87,6 +87,12 @@ def picture(explanation: Explanation) -> Image.Image:
     )
     draw.text((GAP, TILE + CAPTION + 2 * GAP), fitting(note, 11, width=width), "#555555", font(11))
     return sheet
+
+
+def _rival(decision: Decision) -> str:
+    chance = as_percent(float(np.exp(decision.log_probs[decision.runner_up])))
+    word = "or" if decision.is_likeliest else "likelier here:"
+    return f"{word} {decision.children[decision.runner_up]} {chance}"
 
 
 def notebook_html(explanation: Explanation) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from nbdt.decide.paths import percent
+from nbdt.decide.paths import Decision, percent
 
 from .explanation import Explanation
 from .facts import EVERYWHERE, SMALL, UNCERTAIN, facts
@@ -13,9 +14,13 @@ from .facts import EVERYWHERE, SMALL, UNCERTAIN, facts
 ALIKE = 0.05  # difference of similarities up to which they are almost the same
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_PLAIN = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*(?: \([^\W\d_]+(?:[ '’-][^\W\d_]+)*\))?")
+_PLAIN = re.compile(r"[^\W\d_]+(?:(?:,? |['’-]+)[^\W\d_]+)*(?: \([^\W\d_]+(?:[ '’-][^\W\d_]+)*\))?")
 _LONG = 40  # characters above which a name is quoted
-_MASS = {"clothing", "furniture", "food", "equipment", "people", "cattle", "water", "machinery"}
+_MASS = re.compile(  # nouns without an article, at the end of a name
+    r"\b(clothing|\w+wear|furniture|jewellery|food|bread|produce|equipment|people|cattle|water|"
+    r"machinery|nature|landscape|music|mashed potato|armour|bedding|percussion|hay|corn|wool|velvet|thatch|broccoli|"
+    r"guacamole|carbonara|dough|sauce|tissue|mail|sunscreen|lotion|perfume|powder|eggnog|wine)$"
+)
 _SINGULAR = {"ss", "us", "is", "as", "os"}
 _SPOKEN = {**dict.fromkeys(("hour", "honest", "heir", "honour", "honor"), True),
            **dict.fromkeys(("uni", "use", "eu", "one", "ewe", "ura", "uto", "ute", "uke"), False)}  # fmt: skip
@@ -38,13 +43,28 @@ def say(name: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """Return ``"a cat"`` or ``"an hourglass"``; quoted names and plurals get no article."""
-    shown = say(name)
-    noun = re.sub(r" \(.*", "", name).lower()
-    plural = noun.endswith("s") and noun[-2:] not in _SINGULAR
-    if shown.startswith("“") or noun in _MASS or plural:
-        return shown
-    return f"{'an' if _sounds_like_vowel(shown) else 'a'} {shown}"
+    """Return ``"a cat"``, ``"an hourglass"``, ``"clothing"`` or ``"one of the cat family"``."""
+    return f"{article(name)} {say(name)}".strip()
+
+
+def article(name: str) -> str:
+    """Return what goes before a name in a sentence; quoted names, plurals and masses get nothing."""
+    nouns = re.split(", | or | and ", re.sub(r" \(.*", "", name).lower())
+    plural = any(noun.endswith("s") and noun[-2:] not in _SINGULAR for noun in nouns)
+    if say(name).startswith("“") or plural or any(map(_MASS.search, nouns)):
+        return ""
+    if nouns[-1].endswith(" family"):
+        return "one of the"
+    return "an" if _sounds_like_vowel(say(name)) else "a"
+
+
+def remark(decision: Decision) -> str:
+    """Return ``"tool was likelier here, 52 % against 41 %"``, or nothing if no sibling was likelier."""
+    if decision.is_likeliest:
+        return ""
+    second = math.exp(decision.log_probs[decision.runner_up])
+    rival = decision.children[decision.runner_up]
+    return _was_likelier(rival, (decision.probability, second), " here")
 
 
 def _sounds_like_vowel(name: str) -> bool:
@@ -82,14 +102,25 @@ def _sure(
     return text + (", so its answer is uncertain." if doubtful else ".")
 
 
-def _asked(
-    *, answer: str, probability: float, names: tuple[str, str], odds: tuple[float, float]
-) -> str:
-    better, asked = map(say, names)
+def _asked(*, answer: str, probability: float, other: str, other_probability: float) -> str:
     return (
-        f"This is the path to {with_article(answer)}, to which it gives {percent(probability)}; on "
-        f"its own it would have taken {better} rather than {asked}, {_odds(*odds)}."
+        f"This is the path to {with_article(answer)}, to which it gives {percent(probability)}; the "
+        f"most probable class is {say(other)}, with {percent(other_probability)}."
     )
+
+
+def _likelier(
+    *, names: tuple[str, str], shares: tuple[float, float], hard: tuple[str, float] | None
+) -> str:
+    text = f"At the step to {say(names[0])}, {_was_likelier(names[1], shares)}."
+    if hard:
+        text += f" That way it would have ended at {say(hard[0])}, with {percent(hard[1])}."
+    return text
+
+
+def _was_likelier(name: str, shares: tuple[float, float], here: str = "") -> str:
+    first, second = map(percent, shares)
+    return f"{say(name)} was likelier{here}, {second} against {first}"
 
 
 def _close(*, pairs: Sequence[tuple[str, str, float, float]], clear: int) -> str:
@@ -107,13 +138,6 @@ def _close(*, pairs: Sequence[tuple[str, str, float, float]], clear: int) -> str
 
 def _none_close(*, decisions: int) -> str:
     return f"None of its {count(decisions)} decisions was close."
-
-
-def _other_answer(*, answer: str, probability: float, other: str, other_probability: float) -> str:
-    return (
-        f"Its decisions lead to {say(answer)}, but {say(other)} is the likelier class over all "
-        f"paths: {percent(other_probability)} against {percent(probability)}."
-    )
 
 
 def _against(*, name: str, share: float, others: int) -> str:
@@ -163,9 +187,9 @@ def _odds(one: float, other: float) -> str:
 _SENTENCES: Mapping[str, Callable[..., str]] = {
     "sure": _sure,
     "asked": _asked,
+    "likelier": _likelier,
     "close": _close,
     "none close": _none_close,
-    "other answer": _other_answer,
     "against": _against,
     "flip": _flip,
     "no flip": _no_flip,

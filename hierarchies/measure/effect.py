@@ -144,13 +144,12 @@ def reference_effect(
 
 
 def _answer(result: TreeResult) -> dict[str, Any]:
-    """The first image's answer: the greedy descent, which the page shows, and the likeliest leaf."""
+    """The first image's answer: the path that the page shows, and the class of greedy descent."""
     path = result.rules.paths(result.logits[:1])[0]
     return {
         "root": path.decisions[0].node,
         "steps": [{"name": d.children[d.chosen], "p": d.probability} for d in path],
         "class": path.class_name,
         "probability": path.probability,
-        "soft_class": result.hierarchy.classes[int(result.soft[0])],
-        "soft_probability": float(result.probability[0]),
+        "hard_class": result.hierarchy.classes[int(result.hard[0])],
     }

@@ -96,7 +96,10 @@ class DecisionRules(nn.Module):
             return torch.cat([root, edges[:, self.tree.edge_of_node[1:]]], dim=1)
 
     def paths(self, logits: Tensor, classes: Sequence[int] | Tensor | None = None) -> list[Path]:
-        """Return for each image the path of the greedy descent, or the path to a given class.
+        """Return for each image the path to its most probable class, or to a given class.
+
+        Of equally probable classes the one with the lowest index counts, as in ``argmax``. A
+        decision on the path may go against the likeliest child: see `Decision.is_likeliest`.
 
         Args:
             logits: (batch, classes).
@@ -107,7 +110,7 @@ class DecisionRules(nn.Module):
         """
         with torch.inference_mode():
             log_probs = self.log_probs(logits)
-            ends = self.hard(logits) if classes is None else torch.as_tensor(classes)
+            ends = self(logits).argmax(dim=1) if classes is None else torch.as_tensor(classes)
         rows = log_probs.cpu().numpy()
         if len(ends) != len(rows):
             raise NBDTError(f"Expected {len(rows)} class indices, one an image, got {len(ends)}.")

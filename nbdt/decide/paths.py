@@ -52,17 +52,23 @@ class Decision:
 
     @property
     def runner_up(self) -> int:
-        """Position of the best child that was not chosen."""
+        """Position of the likeliest child that was not chosen."""
         others = (i for i in range(len(self.children)) if i != self.chosen)
         return max(others, key=self.log_probs.__getitem__)
 
     @property
     def margin(self) -> float:
-        """Log-probability of the chosen child minus the runner-up's, in nats.
-
-        It is negative if the path was asked for and the model would have chosen another child.
-        """
+        """Log-probability of the chosen child minus the runner-up's, in nats; may be negative."""
         return self.log_probs[self.chosen] - self.log_probs[self.runner_up]
+
+    @property
+    def is_likeliest(self) -> bool:
+        """Whether no sibling of the chosen child is likelier.
+
+        It is False on some paths to the most probable class: a group of many classes can be
+        likelier than its sibling although none of its classes is.
+        """
+        return self.margin >= 0
 
     @property
     def log_odds(self) -> float:
@@ -84,6 +90,7 @@ class Decision:
             "probability": self.probability,
             "runner_up": self.children[self.runner_up],
             "margin": self.margin,
+            "is_likeliest": self.is_likeliest,
             "children": [
                 {"name": name, "id": child, "log_prob": value}
                 for name, child, value in zip(
@@ -139,7 +146,8 @@ class Path:
             f"<tr><td>{html.escape(d.node)}</td>"
             f"<td><b>{html.escape(d.children[d.chosen])}</b> {html.escape(as_percent(d.probability))}</td>"
             f"<td>{html.escape(d.children[d.runner_up])} "
-            f"{html.escape(as_percent(math.exp(d.log_probs[d.runner_up])))}</td></tr>"
+            f"{html.escape(as_percent(math.exp(d.log_probs[d.runner_up])))}"
+            f"{'' if d.is_likeliest else ', likelier here'}</td></tr>"
             for d in self
         )
         return (

@@ -31,7 +31,7 @@ from nbdt.demo.server import SafeHeaders, check_port
 from nbdt.demo.store import Store
 from nbdt.demo.ui.component import STATIC
 from nbdt.demo.ui.events import FORGOTTEN
-from nbdt.demo.views.answer import unfamiliar, verdict
+from nbdt.demo.views.answer import unfamiliar
 from nbdt.demo.views.decisions import draw_strip, question, sentence
 from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.errors import NBDTError
@@ -653,23 +653,6 @@ def path(*shares, names=("animal", "mammal", "cat")):
     return Path(decisions, names[-1], 0, float(np.log(shares).sum()))
 
 
-def test_the_answer_goes_down_as_far_as_it_is_sure():
-    sure = verdict(path(0.99, 0.99, 0.99))
-    assert (sure.level, sure.headline, sure.sure) == ("sure", "cat", "It is 97 % sure.")
-    likely = verdict(path(0.99, 0.98, 0.7))
-    assert (likely.level, likely.headline) == ("likely", "cat")
-    assert likely.sure == "It is 68 % sure of that, and 97 % that it is a mammal."
-    climbed = verdict(path(0.97, 0.6, 0.6))
-    assert (climbed.level, climbed.headline) == ("unsure", "an animal")
-    assert (
-        climbed.sure
-        == "It is sure of that (97 %), but not which one. Its best guess is a cat: only 35 %."
-    )
-    lost = verdict(path(0.6, 0.6, 0.6))
-    assert (lost.level, lost.headline) == ("unsure", "It is not sure")
-    assert lost.sure == "Its best guess is a cat: only 22 %."
-
-
 def test_a_response_weaker_than_to_nearly_all_reference_photographs_is_told(cifar10):
     energies = torch.logsumexp(cifar10.reference["logits"].double(), dim=1).sort().values
     weak, usual = torch.zeros(10), torch.zeros(10)
@@ -689,6 +672,11 @@ def test_a_step_says_how_it_went_and_where():
     assert (
         sentence(clear, corner)
         == "It takes cat rather than not cat, with 95 %; mostly the region at the top left supported it."
+    )
+    against = path(0.42, names=("cat",)).decisions[0]
+    assert (
+        sentence(against, corner)
+        == "Not cat was likelier here, 58 % against 42 %; mostly the region at the top left supported cat."
     )
     assert (
         sentence(close, -corner)

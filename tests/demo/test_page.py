@@ -4,12 +4,10 @@ import re
 from contextlib import suppress
 
 import pytest
-import torch
 from PIL import Image
 
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.demo.ui.component import STATIC
-from nbdt.demo.views.answer import sure_group
 from tests.demo.pages import served
 
 pytestmark = [
@@ -174,26 +172,6 @@ def test_an_answer_that_is_worth_little_says_why(visit, page, tmp_path):
     tab.wait_for_selector(".nbdt-waiting")
     tab.set_input_files("#nbdt-photo input[type=file]", tiny)
     tab.locator(".nbdt-caution", has_text="24 × 20 pixels, fewer than the 32 × 32").wait_for()
-
-
-@pytest.mark.parametrize("name", ["rifle, suit + 599", "dog: collie + 1,204", "cat, dog"])
-def test_a_name_made_of_leaves_is_nothing_to_be_sure_of(cifar10, name):
-    classes = cifar10.hierarchy.classes
-    hierarchy = Hierarchy.from_nested(
-        {
-            "all": {
-                "thing": {name: [*classes[:4]], "other": [*classes[4:7]]},
-                "rest": [*classes[7:]],
-            }
-        },
-        classes=classes,
-    )
-    rules = NBDTHead.from_linear(cifar10.head.linear, hierarchy, rule="marginal").rules
-    logits = torch.full((1, len(classes)), -9.0)
-    logits[0, :2] = 9.0  # sure of the group, not of the class
-    (path,) = rules.paths(logits)
-    assert path.decisions[1].children[path.decisions[1].chosen] == name
-    assert sure_group(path)[0] == "thing"
 
 
 def test_it_says_what_it_does_not_know(visit, page):

@@ -30,7 +30,7 @@ from nbdt.explain.result.facts import (
     share_against,
 )
 from nbdt.explain.result.regions import Region
-from nbdt.explain.result.words import count, say, with_article, words
+from nbdt.explain.result.words import count, remark, say, with_article, words
 from tests import oracle
 
 PETS = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
@@ -96,10 +96,17 @@ SENTENCES = {
         ),
     ),
     "asked": (
-        lambda: pets(0.97, 0.3),
+        lambda: pets(0.97, 0.3, made={"soft_answer": {"class": "dog", "probability": 0.68}}),
         (
-            "This is the path to a cat, to which it gives 29 %; on its own it would have taken dog "
-            "rather than cat, 70 to 30."
+            "This is the path to a cat, to which it gives 29 %; the most probable class is dog, with "
+            "68 %."
+        ),
+    ),
+    "likelier": (
+        lambda: pets(0.46, 0.9, made={"hard_answer": {"class": "car", "probability": 0.378}}),
+        (
+            "At the step to animal, vehicle was likelier, 54 % against 46 %. That way it would have "
+            "ended at car, with 38 %."
         ),
     ),
     "close": (
@@ -107,10 +114,6 @@ SENTENCES = {
         "Between cat and dog it was close: 58 to 42; the other decision was clear.",
     ),
     "none close": (lambda: pets(0.99, 0.98), "None of its two decisions was close."),
-    "other answer": (
-        lambda: pets(0.6, 0.51, made={"soft_answer": {"class": "car", "probability": 0.45}}),
-        "Its decisions lead to cat, but car is the likelier class over all paths: 45 % against 31 %.",
-    ),
     "against": (
         lambda: pets(0.97, 0.9, (AGAINST_MAP, EVEN)),
         "At the step to animal, 89 % of its map argues against it.",
@@ -154,24 +157,29 @@ def test_an_uncertain_answer_is_called_so():
     assert "uncertain" in text
 
 
-def test_a_path_that_was_asked_for_is_not_called_the_answer():
-    assert "sure" not in words(pets(0.97, 0.3))
+def test_a_path_to_another_class_is_not_called_the_answer():
+    assert "sure" not in words(SENTENCES["asked"][0]())
 
 
-def test_the_first_step_that_it_would_not_take_is_the_one_told():
-    assert found(pets(0.05, 0.001))["asked"]["names"] == ("vehicle", "animal")
-    assert "95 to 5" in words(pets(0.05, 0.001))
+def test_the_first_step_against_the_likeliest_child_is_the_one_reported():
+    assert found(pets(0.05, 0.001))["likelier"]["names"] == ("animal", "vehicle")
+    assert "95 % against 5 %" in words(pets(0.05, 0.001))
+    assert "ended" not in words(pets(0.05, 0.001))
+    assert (
+        remark(pets(0.05, 0.5).path.decisions[0]) == "vehicle was likelier here, 95 % against 5 %"
+    )
+    assert remark(pets(0.6, 0.5).path.decisions[0]) == ""
 
 
-def test_odds_never_round_to_certainty():
-    assert "more than 99 to less than 1" in words(pets(0.97, 0.001))
+def test_shares_never_round_to_certainty():
+    assert "more than 99 % against less than 1 %" in words(pets(0.97, 0.001))
 
 
-def test_equal_answers_are_no_other_answer():
+def test_an_equally_probable_class_leaves_the_answer_as_it_is():
     explanation = pets(0.6, 0.51)
     chance = explanation.path.probability * (1 + 1e-7)
     reported = replace(explanation, made={"soft_answer": {"class": "car", "probability": chance}})
-    assert "other answer" not in found(reported)
+    assert "asked" not in found(reported)
 
 
 def test_a_place_is_no_reason_if_the_constant_is():
@@ -183,16 +191,13 @@ def test_a_place_is_no_reason_if_the_constant_is():
     assert found(less_sure)["sure"]["where"] == "at the top left"
 
 
-def test_hard_and_soft_answers_that_differ_are_told_apart():
-    explanation = pets(0.6, 0.51)
-    agreed = replace(explanation, made={"soft_answer": {"class": "cat", "probability": 0.31}})
-    assert "other answer" not in found(agreed)
-    z = torch.log(torch.tensor([[0.306, 0.294, 0.38, 0.02]]))
-    rival = DecisionRules(PETS, rule="marginal").paths(z, [2])[0]
-    change = flip(explanation.path, 0, runner_up_path=rival)
-    other = found(replace(explanation, counterfactuals=(change,)))["other answer"]
-    assert other["other"] == "car"
-    assert other["other_probability"] == pytest.approx(0.38)
+def test_a_greedy_path_of_an_earlier_version_names_the_most_probable_class():
+    """It has no step against the likeliest child, and another class is more probable."""
+    made = {"soft_answer": {"class": "car", "probability": 0.45}}
+    old = pets(0.51, 0.51, made=made)
+    assert found(old).keys() >= {"asked", "close"}
+    assert "likelier" not in found(old)
+    assert "the most probable class is car, with 45 %" in words(old)
 
 
 def test_a_map_against_its_own_decision_is_reported_and_not_called_a_reason():
@@ -272,8 +277,11 @@ def explanations(draw):
         evidence = near(*(((float(noise.random()),), (float(noise.random()),)) for _ in path))
     if draw(st.booleans()):
         best = int(rules(z).argmax())
-        chance = float(rules(z)[0, best].exp())
-        made = {"soft_answer": {"class": tree.classes[best], "probability": chance}}
+        ends = {"soft_answer": best, "hard_answer": int(rules.hard(z))}
+        made = {
+            kind: {"class": tree.classes[end], "probability": float(rules(z)[0, end].exp())}
+            for kind, end in ends.items()
+        }
     return Explanation(path, maps, evidence=evidence, counterfactuals=changes, made=made)
 
 
@@ -317,14 +325,17 @@ def check_other_kinds(explanation, kinds):
         assert not kinds["close"]["clear"] or all(d.probability >= SURE for d in clear)
     if "none close" in kinds:
         assert not close
+        assert all(decision.is_likeliest for decision in path)
+    if "likelier" in kinds:
+        assert not all(decision.is_likeliest for decision in path)
     if "flip" in kinds:
         assert any(found.flipped for found in changes)
     if "no flip" in kinds:
         assert not any(found.flipped for found in changes if found.margin >= 0)
     if "against" in kinds:
         assert kinds["against"]["share"] == max(map(share_against, explanation.maps)) > AGAINST
-    if "other answer" in kinds:
-        assert kinds["other answer"]["other_probability"] > path.probability
+    if "asked" in kinds:
+        assert kinds["asked"]["other_probability"] > path.probability
     if "training" in kinds:
         pairs = [(e.chosen[0].similarity, e.rejected[0].similarity) for e in explanation.evidence]
         assert kinds["training"]["similarities"] in pairs
@@ -342,7 +353,6 @@ def test_facts_are_few_and_follow_from_the_explanation():
         kinds = found(explanation)
         assert 1 <= len(kinds) <= FACTS
         assert list(kinds) == sorted(kinds, key=KINDS.index)
-        assert ("asked" in kinds) == any(d.margin < 0 for d in explanation.path)
         assert ("sure" in kinds) != ("asked" in kinds)
         if "sure" in kinds:
             seen[check_lead(explanation, kinds["sure"])] += 1

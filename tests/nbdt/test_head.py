@@ -375,6 +375,9 @@ def test_a_decision():
 def test_a_decision_against_the_odds_has_a_negative_margin():
     asked = Decision(**{**vars(DECISION), "chosen": 0})
     assert asked.runner_up == 1
+    assert DECISION.is_likeliest
+    assert not asked.is_likeliest
+    assert "dog 70.0%, likelier here" in Path((asked,), "cat", 0, -1.6)._repr_html_()
     assert asked.margin == pytest.approx(math.log(0.2 / 0.7))
 
 
@@ -419,7 +422,8 @@ def test_paths_are_plain_data(rule):
         for step, decision in zip(data["path"], path, strict=True):
             assert [child["name"] for child in step["children"]] == list(decision.children)
             assert step["chosen"] == decision.children[decision.chosen]
-            assert step["margin"] == decision.margin >= 0
+            assert step["margin"] == decision.margin
+            assert step["is_likeliest"] == (decision.margin >= 0)
         assert path.class_name in str(path)
 
 

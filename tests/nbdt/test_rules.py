@@ -128,16 +128,41 @@ def test_paths_equal_the_reference(tree, rule):
     h = rules.hierarchy
     given, z = sample(h, 5.0)
     steps, leaves = oracle.decisions(h, z, rule), oracle.leaf_log_probs(h, z, rule)
-    reached, margins = oracle.descend(h, z, rule)
-    for image, path in enumerate(rules.paths(given)):
-        nodes = oracle.paths(h)[reached[image]]
-        assert path.class_index == reached[image]
-        assert path.class_name == h.classes[reached[image]]
-        assert path.log_prob == pytest.approx(leaves[image, reached[image]], abs=1e-9)
+    shown = oracle.shown_paths(h, z, rule)
+    for image, (path, (nodes, margins)) in enumerate(zip(rules.paths(given), shown, strict=True)):
+        assert path.class_name == h.classes[path.class_index] == h.nodes[nodes[-1]].id
+        assert path.log_prob == pytest.approx(leaves[image].max(), abs=1e-9)
         assert [d.child_ids[d.chosen] for d in path] == [h.nodes[node].id for node in nodes]
         assert [d.log_probs[d.chosen] for d in path] == pytest.approx(steps[image, nodes], abs=1e-9)
-        assert min(d.margin for d in path) == pytest.approx(margins[image], abs=1e-9)
+        assert [d.margin for d in path] == pytest.approx(margins, abs=1e-9)
+        assert [d.is_likeliest for d in path] == [margin >= 0 for margin in margins]
         assert all(np.exp(d.log_probs).sum() == pytest.approx(1) for d in path)
+
+
+def test_the_path_leads_to_the_most_probable_class():
+    """On any tree, ties included; some paths go against the likeliest child, and say so."""
+    seen = Counter()
+
+    @settings(max_examples=100)
+    @given(oracle.trees(), st.data(), st.sampled_from(oracle.RULES))
+    def check(h, data, rule):
+        whole = st.lists(st.integers(-3, 3), min_size=h.num_classes, max_size=h.num_classes)
+        z = torch.tensor(data.draw(st.lists(whole, min_size=1, max_size=3))).float()
+        rules = DecisionRules(h, rule=rule)
+        log_probs, hard = rules(z), rules.hard(z)
+        best = oracle.leaf_log_probs(h, z.double().numpy(), rule).max(axis=1)
+        for image, path in enumerate(rules.paths(z)):
+            assert path.class_index == int(log_probs[image].argmax())
+            steps = sum(decision.log_probs[decision.chosen] for decision in path)
+            assert steps == pytest.approx(path.log_prob, abs=1e-9)
+            assert path.log_prob == pytest.approx(best[image], abs=1e-5)
+            likeliest = all(decision.is_likeliest for decision in path)
+            seen[likeliest, path.class_index == int(hard[image])] += 1
+
+    check()
+    assert seen[True, True]
+    assert seen[False, False]
+    assert not seen[False, True]  # greedy descent takes no step against the likeliest child
 
 
 @settings(max_examples=40)

@@ -59,8 +59,8 @@ class CorrectionFit:
         applied: the corrections that it learned from.
         left_out: the others, and why.
         loss_before, loss_after: the applied corrections' mean loss.
-        met_before, met_after: share of the applied step and label corrections that the hard path
-            follows; NaN if there are none.
+        met_before, met_after: share of the applied step and label corrections that the likeliest
+            child of the node, or the most probable class, follows; NaN if there are none.
     """
 
     model: NBDT
@@ -124,12 +124,12 @@ def fit_corrections(
 
 
 def _score(loss: CorrectionLoss, head: NBDTHead, batch: CorrectionBatch) -> tuple[float, float]:
-    """Return the mean loss of corrections, and the share of them that the hard path follows."""
+    """Return the mean loss of corrections, and the share of them that the model follows."""
     with torch.no_grad():
         logits = head.logits(batch.features)
         value = float(loss(logits, batch.maps, head.linear.weight, batch.region))
         log_probs = head.rules.log_probs(logits)
-        answers = head.rules.hard(logits).tolist()
+        answers = head.rules(logits).argmax(dim=1).tolist()
     met = []
     for row, answer, target in zip(log_probs, answers, batch.targets, strict=True):
         if target.correction.kind == "step":

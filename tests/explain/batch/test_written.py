@@ -47,7 +47,9 @@ def test_every_image_has_one_row_and_its_maps_are_those_of_explain(small, photos
         assert row["error"] is None
         assert row["class"] == wanted["class"]
         assert row["probability"] == pytest.approx(wanted["probability"], rel=1e-4)
-        assert row["soft_class"] == alone.made["soft_answer"]["class"]
+        hard = alone.made["hard_answer"]
+        assert row["hard_class"] == hard["class"]
+        assert row["hard_probability"] == pytest.approx(hard["probability"], rel=1e-4)
         for got, expected in zip(row["decisions"], wanted["decisions"], strict=True):
             numbers = {name for name, value in expected.items() if isinstance(value, float)}
             assert {n: got[n] for n in numbers} == pytest.approx(
