@@ -69,16 +69,13 @@ def headline(path: Path) -> Headline:
     of each lower level that is still above the class's own.
     """
     *above, answer = rungs(path)
-    said = [_SAID[group.level].format(with_article(group.name)) for group in _named(above, answer)]
-    share = percent(answer.probability)
+    groups = _named(above, answer)
+    said = [_SAID[group.level].format(with_article(group.name)) for group in groups]
+    title = f"{answer.name.replace('_', ' ')}, {percent(answer.probability)}"
     if answer.level == UNSURE:
-        text = "; ".join(filter(None, [", ".join(said), f"best guess {say(answer.name)}, {share}"]))
+        text = "; ".join([*filter(None, [", ".join(said)]), f"best guess {title}"])
         return Headline(UNSURE, "not sure", text)
-    return Headline(
-        answer.level,
-        f"{say(answer.name)}, {share}",
-        ", ".join([*said, _last(answer, _named(above, answer))]),
-    )
+    return Headline(answer.level, title, ", ".join([*said, _last(answer, groups)]))
 
 
 _SAID = {SURE: "{} for sure", PROBABLE: "probably {}", DOUBTFUL: "perhaps {}"}

@@ -1,6 +1,7 @@
 """`nbdt explain`: real files in; trees, JSON, pictures and batches out."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nbdt.__main__ import main
+from nbdt.decide.paths import percent
 from nbdt.explain.attribution import GRAD_CAM, Method
 from nbdt.explain.batch.options import (
     AUTO,
@@ -96,7 +98,8 @@ def test_every_bad_file_gets_one_clear_line(outcome):
 def test_the_path_is_printed_with_its_runners_up(outcome):
     _, text, _ = outcome
     first = text.stdout.split("picture:")[0]
-    assert first.startswith("photo.jpg: ")
+    assert first.startswith("photo.jpg\n")
+    assert re.search(r"^(not sure: |.+, \d+ %: )", first.splitlines()[1])
     assert "└── " in first
     assert "   not " in first
     assert "%" in first
@@ -109,6 +112,7 @@ def test_json_is_one_object_a_line_for_every_file(outcome):
     good = records[0]
     assert good["file"] == "photo.jpg"
     assert good["path"][-1]["chosen"] == good["class"]
+    assert f"{good['class']}, {percent(good['probability'])}" in good["headline"]
     assert good["picture"] == "js/photo.nbdt.png"
     assert "error" in records[-1]
 

@@ -411,7 +411,7 @@ def visit(open_file, tmp_path):
 def test_hostile_names_are_only_ever_text(visit, names, width):
     explanation = example(names, groups=("</title><script>pwned=1</script>", "<b onclick=x>"))
     tab = visit(explanation, width=width)
-    assert tab.locator("h1").text_content() == explanation.path.class_name
+    assert tab.locator("h1").text_content() == f"{explanation.path.class_name}, 51 %"
     assert tab.title() == f"Why “{explanation.path.class_name}”?"
     assert tab.evaluate("typeof pwned") == "undefined"
     assert tab.locator("script, link, b, iframe, main img[src='x']").count() == 0
