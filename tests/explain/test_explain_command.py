@@ -121,7 +121,7 @@ def test_usage_and_unknown_models_have_their_own_exit_status(tmp_path):
     assert run_process(tmp_path).returncode == 2
     unknown = run(tmp_path, "x.png", "--model", "cifar11")
     assert unknown.returncode == 1
-    assert "Did you mean 'cifar10' or" in unknown.stderr
+    assert "Did you mean 'cifar10'?" in unknown.stderr
     assert "Traceback" not in unknown.stderr
 
 
