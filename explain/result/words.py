@@ -49,7 +49,7 @@ def with_article(name: str) -> str:
 
 def article(name: str) -> str:
     """Return what goes before a name in a sentence; quoted names, plurals and masses get nothing."""
-    nouns = re.split(", | or | and ", re.sub(r" \(.*", "", name).lower())
+    nouns = re.split(", | or | and ", re.sub(r" (\(|of |with ).*", "", name).lower())
     plural = any(noun.endswith("s") and noun[-2:] not in _SINGULAR for noun in nouns)
     if say(name).startswith("“") or plural or any(map(_MASS.search, nouns)):
         return ""
