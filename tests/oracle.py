@@ -581,3 +581,37 @@ def calibration_error(probabilities, right, bins):
             share = sum(r for _, r in inside) / len(inside)
             total += len(inside) / len(right) * abs(sure - share)
     return total
+
+
+# Where an answer stops.
+
+
+def path_masses(h, rule, z):
+    """Nodes from the root to the most probable leaf of one image, and the probability of each."""
+    below = classes_below(h)
+    log_probs = leaf_log_probs(h, z[None], rule)[0]
+    best = max(range(h.num_classes), key=lambda c: log_probs[c])
+    nodes = [0, *paths(h)[best]]
+    return nodes, [math.fsum(math.exp(log_probs[c]) for c in below[node]) for node in nodes]
+
+
+def stopping_scores(h, nodes, masses, threshold):
+    """(1 − ln|L(j)| / ln C + λ) · p(j) of each node on a path."""
+    below = classes_below(h)
+    return [
+        (1 - math.log(len(below[node])) / math.log(h.num_classes) + threshold) * mass
+        for node, mass in zip(nodes, masses, strict=True)
+    ]
+
+
+def familiarity(z):
+    """The z-score of the largest of 100 or more logits among all but the largest 5 %; else −entropy."""
+    if len(z) < 100:
+        top = max(z)
+        total = math.fsum(math.exp(value - top) for value in z)
+        shares = [math.exp(value - top) / total for value in z]
+        return math.fsum(p * math.log(p) for p in shares if p > 0)
+    others = sorted(z)[: len(z) - math.ceil(0.05 * len(z))]
+    mean = math.fsum(others) / len(others)
+    variance = math.fsum((value - mean) ** 2 for value in others) / (len(others) - 1)
+    return (max(z) - mean) / math.sqrt(variance)

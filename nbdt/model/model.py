@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..decide.answer import Answer, Calibration, answers
 from ..decide.head import NBDTHead
 from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
@@ -21,15 +22,22 @@ from ..network.load import create_timm, shape_mismatch
 from ..network.preprocessing import Preprocessing, timm_preprocessing
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
-from .hub import HEADER, card_text, draw_path, pull, push
-from .saved import CARD, FORMAT, PICTURE, REFERENCE, VERSION, WEIGHTS, file_hashes, open_saved
+from .hub import pull
+from .published import Published
+from .restrict import restricted
+from .saved import (
+    CARD,
+    FORMAT,
+    REFERENCE,
+    VERSION,
+    WEIGHTS,
+    file_hashes,
+    open_saved,
+    stored,
+)
 
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
-    from PIL import Image
 
-
-class NBDT(nn.Module):
+class NBDT(Published):
     """An image classifier that answers with a path.
 
     Args:
@@ -51,6 +59,7 @@ class NBDT(nn.Module):
         self.preprocess = preprocessing
         self.provenance: dict[str, Any] = {}
         self.reference: dict[str, Tensor] = {}
+        self._calibration: tuple[tuple[int, str], Calibration | None] | None = None
 
     @classmethod
     def from_timm(
@@ -146,6 +155,27 @@ class NBDT(nn.Module):
         """Return leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""
         return cast(Tensor, self.head(self.features(images)))
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the reference set says about answers under this hierarchy; None without a set of 20."""
+        key = (id(self.reference), self.hierarchy.hash)
+        if self._calibration is None or self._calibration[0] != key:
+            self._calibration = (key, Calibration.from_reference(self.head.rules, self.reference))
+        return self._calibration[1]
+
+    def answer(self, images: Tensor, accuracy: float | None = 0.95) -> list[Answer]:
+        """Return the node that the model commits to for each image of a preprocessed batch.
+
+        Args:
+            images: (batch, 3, height, width).
+            accuracy: the share of answers that are to be right, on average over images like those
+                of the reference set; see `nbdt.decide.answer`. None: always a class.
+
+        Raises:
+            NBDTError: an accuracy outside 0 to 1, or logits that are not finite.
+        """
+        return answers(self.head.rules, self.logits(images), self.calibration, accuracy)
+
     def paths(self, images: Tensor) -> list[DecisionPath]:
         """Return the path of each image of a preprocessed batch."""
         return self.head.paths(self.features(images))
@@ -159,6 +189,25 @@ class NBDT(nn.Module):
         check_same_classes(self.hierarchy, hierarchy)
         head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
         model = NBDT(self.backbone, head, self.architecture, self.preprocess)
+        model.reference = self.reference
+        return model.train(self.training)
+
+    def restrict(self, names: Sequence[str]) -> NBDT:
+        """Return a model of the classes that can occur; the backbone is shared.
+
+        Under `marginal` its probabilities are the flat softmax over these classes; under
+        `representative` those of the tree without the other leaves.
+
+        Args:
+            names: of classes or groups of the hierarchy, or WordNet ids.
+
+        Raises:
+            NBDTError: an unknown or repeated name, or fewer than two classes.
+        """
+        head, reference, removed = restricted(self.head, self.reference, names)
+        model = NBDT(self.backbone, head, self.architecture, self.preprocess)
+        model.reference = reference
+        model.provenance = {**self.provenance, "removed_classes": removed}
         return model.train(self.training)
 
     # ---- on the disk ----------------------------------------------------------------------
@@ -185,7 +234,7 @@ class NBDT(nn.Module):
             self._write(aside, dtype, card)
 
     def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
-        state = {name: _stored(value, dtype) for name, value in self.state_dict().items()}
+        state = {name: stored(value, dtype) for name, value in self.state_dict().items()}
         save_file(state, folder / WEIGHTS)
         self.hierarchy.save(folder / "hierarchy.json")
         if self.reference:
@@ -227,16 +276,6 @@ class NBDT(nn.Module):
         model.reference = saved.reference()
         return model.eval()
 
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "architecture": self.architecture,
-            "rule": self.rule,
-            "preprocessing": asdict(self.preprocess),
-            "provenance": {"torch": torch.__version__, **self.provenance},
-        }
-
-    # ---- on the Hugging Face hub ----------------------------------------------------------
-
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
@@ -252,75 +291,10 @@ class NBDT(nn.Module):
         """
         return cls.load(pull(str(pretrained_model_name_or_path), **options))
 
-    def push_to_hub(
-        self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> str:
-        """Upload what `save_pretrained` writes to a repository, and return the commit's address.
-
-        Args:
-            repo_id: "owner/name"; made if it does not exist.
-            model_card_kwargs: as for `generate_model_card`.
-            options: private, token, branch, commit_message, create_pr, allow_patterns,
-                ignore_patterns and delete_patterns, as `huggingface_hub` has them.
-        """
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, model_card_kwargs=model_card_kwargs)
-            return push(folder, repo_id, **options)
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        *,
-        model_card_kwargs: dict[str, Any] | None = None,
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **options: Any,
-    ) -> str | None:
-        """Write what `save` writes, and a card with a picture of one path.
-
-        Args:
-            save_directory: a folder; a model and a card that are in it are replaced.
-            model_card_kwargs: as for `generate_model_card`.
-            push_to_hub: also upload to `repo_id` (by default the folder's name), with `options`,
-                and return the commit's address.
-        """
-        folder, entries = Path(save_directory), model_card_kwargs or {}
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (REFERENCE, CARD, PICTURE):  # of an earlier model; this one may lack them
-            (folder / name).unlink(missing_ok=True)
-        path = self._example_path(entries.get("image"))
-        if path is not None:
-            draw_path(path).save(folder / PICTURE)
-        self._write(folder, None, str(self.generate_model_card(**entries)))
-        if push_to_hub:
-            name = repo_id or folder.name
-            return self.push_to_hub(name, model_card_kwargs=model_card_kwargs, **options)
-        return None
-
-    def generate_model_card(self, image: Image.Image | None = None, **entries: Any) -> ModelCard:
-        """Return the card: how to use the model, its accuracies, the tree and a path.
-
-        Args:
-            image: a photograph whose path is drawn instead of that of a held-out image.
-            entries: of the card's header, as ``license="mit"``.
-        """
-        from huggingface_hub import ModelCard
-
-        has_picture = self._example_path(image) is not None
-        return ModelCard(card_text(self._facts(), self.hierarchy, HEADER | entries, has_picture))
-
-    @torch.inference_mode()
-    def _example_path(self, image: Image.Image | None) -> DecisionPath | None:
-        """Return the path of a photograph, else of the first held-out image, if there is one."""
-        if image is not None:
-            return self.paths(self.preprocess(image)[None].to(self.device))[0]
-        logits = self.reference.get("logits")
-        if logits is None or logits.ndim != 2 or not len(logits):
-            return None
-        return self.head.rules.paths(logits[:1].float().to(self.device))[0]
-
-
-def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Convert matrices to `dtype`; norm parameters and statistics are few and need their range."""
-    halve = dtype is not None and value.is_floating_point() and value.ndim > 1
-    return (value.to(dtype) if halve else value).detach().cpu().contiguous()
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "architecture": self.architecture,
+            "rule": self.rule,
+            "preprocessing": asdict(self.preprocess),
+            "provenance": {"torch": torch.__version__, **self.provenance},
+        }

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -98,6 +99,12 @@ def bundled() -> list[str]:
 def file_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of tensors in a folder."""
     return {name: _sha256(folder / name) for name in TENSOR_FILES if (folder / name).exists()}
+
+
+def stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Convert matrices to `dtype`; norm parameters and statistics are few and need their range."""
+    halve = dtype is not None and value.is_floating_point() and value.ndim > 1
+    return (value.to(dtype) if halve else value).detach().cpu().contiguous()
 
 
 def _sha256(path: Path) -> str:

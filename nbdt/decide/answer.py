@@ -1,0 +1,262 @@
+"""Where an answer stops: the node that it commits to, with a guarantee from calibration images.
+
+The answer is an ancestor of the most probable leaf. With ``p(j)`` the probability of a node on that
+path and ``info(j) = 1 − ln|L(j)| / ln C`` its information (a leaf has 1, the root 0), it is the node
+with the largest ``(info(j) + λ) · p(j)``, the higher one where two are equal. With a larger λ it can
+only move up (Deng et al., Hedging Your Bets, CVPR 2012, restricted to one path), so each calibration
+image has one smallest λ from which on its answer contains its label. Split conformal prediction
+takes the ``⌈(n + 1) · accuracy⌉``-th smallest of these (Vovk et al., Algorithmic Learning in a Random
+World, 2005): for images that are exchangeable with the n calibration images the label is then under
+the answer with at least that probability, on average over images and calibration sets. It does
+not hold for each class, nor for photographs of another kind.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NBDTError
+from ..tree.hierarchy import Hierarchy
+from .head import DecisionRules
+from .paths import Path, as_percent
+from .unknown import FALSE_ALARMS, familiarity, rarity
+
+LEAST = 20  # calibration images; a threshold from fewer is refused
+BLOCK = 2**22  # values of one comparison of nodes; bounds the memory on deep trees
+FEW = 100  # calibration images; a threshold from fewer comes with a warning
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model commits to for one image.
+
+    Attributes:
+        node: id of the node in the hierarchy: a leaf, or an inner node where it is not sure enough.
+        name: the node's name.
+        probability: the node's probability, the sum over the classes under it.
+        is_leaf: whether the node is a class.
+        path: the decisions to the most probable leaf; the answer is a node on it.
+        depth: how many of these decisions the answer takes.
+        unknown: whether the image is unlike all that the model knows; None without calibration.
+        accuracy: the guaranteed share of answers that are right; None if none is guaranteed.
+    """
+
+    node: str
+    name: str
+    probability: float
+    is_leaf: bool
+    path: Path
+    depth: int
+    unknown: bool | None = None
+    accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        facts = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "path"}
+        return facts | self.path.to_dict()
+
+    def __str__(self) -> str:
+        return f"{self.name} ({as_percent(self.probability)})"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{html.escape(str(self))}</b><br>{self.path._repr_html_()}"
+
+
+class PathMasses:
+    """Nodes and probabilities on the path to each image's most probable leaf.
+
+    Args:
+        rules: with its hierarchy.
+        logits: (batch, classes).
+
+    Attributes:
+        leaves: (batch,) class index of the most probable leaf.
+        nodes: (batch, depth + 1) node indices from the root down; a shorter path repeats its leaf.
+        log_mass: (batch, depth + 1) natural log-probability of each, float64.
+        information: (batch, depth + 1) from 0 (root) to 1 (leaf).
+
+    Raises:
+        NBDTError: another shape, or logits that are not finite.
+    """
+
+    def __init__(self, rules: DecisionRules, logits: Tensor) -> None:
+        tree = rules.hierarchy
+        log_probs = rules.log_probs(logits)
+        self.leaves = rules(logits).argmax(dim=1)
+        self.nodes = path_table(tree).to(logits.device)[self.leaves]
+        edges = log_probs.gather(1, self.nodes)
+        edges[:, 1:][self.nodes[:, 1:] == self.nodes[:, :-1]] = 0.0
+        self.log_mass = edges.cumsum(dim=1).double()
+        self.information = information(tree).to(logits.device)[self.nodes]
+
+    @cached_property
+    def critical(self) -> Tensor:
+        """Smallest λ at which the answer is at a depth or above it, (batch, depth + 1).
+
+        It falls with depth, and is −∞ at the leaf.
+        """
+        mass = self.log_mass.exp()
+        value = self.information * mass
+        size = mass.shape[1]
+        depths = torch.arange(size, device=mass.device)
+        result = torch.full_like(mass, -math.inf)
+        for lower in depths.split(max(1, BLOCK // max(1, mass.numel()))):
+            gain = value[:, lower, None] - value[:, None, :]
+            price = mass[:, None, :] - mass[:, lower, None]
+            # From which λ on each upper node is preferred to each lower one.
+            beats = torch.where(price > 0, gain / price, torch.where(gain > 0, math.inf, -math.inf))
+            best = beats.cummin(dim=2).values.masked_fill(depths >= lower[:, None], -math.inf)
+            result = torch.maximum(result, best.amax(dim=1))
+        return result
+
+    def stop(self, threshold: float) -> Tensor:
+        """Return the depth of each answer, (batch,) int64, for a value of λ."""
+        return (self.critical <= threshold).int().argmax(dim=1)
+
+    def true_depth(self, labels: Tensor, rules: DecisionRules) -> Tensor:
+        """Return how deep each path is right, (batch,) int64, for (batch,) class indices."""
+        there = path_table(rules.hierarchy).to(labels.device)[labels]
+        return (there == self.nodes).int().cumprod(dim=1).sum(dim=1) - 1
+
+
+def path_table(tree: Hierarchy) -> Tensor:
+    """Return the nodes from the root to each class, (classes, depth + 1); short paths repeat the leaf."""
+    routes = [tree.path_of_class(index) for index in range(tree.num_classes)]
+    return torch.tensor([[*r, *[r[-1]] * (tree.depth + 1 - len(r))] for r in routes])
+
+
+def information(tree: Hierarchy) -> Tensor:
+    """Return ``1 − ln|L(j)| / ln C`` of each node, (nodes,) float64."""
+    counts = torch.tensor([len(span) for span in tree.spans], dtype=torch.float64)
+    return 1 - counts.log() / math.log(tree.num_classes)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out images say about the answers of one head.
+
+    Attributes:
+        critical: (images,) sorted: the smallest λ at which each image's answer contains its label.
+        known: (images,) sorted: the familiarity of each; see `nbdt.decide.unknown`.
+    """
+
+    critical: Tensor
+    known: Tensor
+
+    @classmethod
+    def from_logits(cls, rules: DecisionRules, logits: Tensor, labels: Tensor) -> Calibration:
+        """Compute it from (images, classes) logits and (images,) class indices.
+
+        The images must not be ones that the network was trained on: thresholds from them promise
+        too much (91.4 % where 95 % was asked for, with ImageNet).
+
+        Raises:
+            NBDTError: fewer than 20 images, or logits that are not finite.
+        """
+        if len(labels) < LEAST:
+            raise NBDTError(
+                f"Expected at least {LEAST} labelled images for calibration, got {len(labels)}."
+            )
+        masses = PathMasses(rules, logits)
+        depth = masses.true_depth(labels, rules)
+        critical = masses.critical.gather(1, depth[:, None])[:, 0].sort().values
+        return cls(critical, familiarity(logits).sort().values)
+
+    @classmethod
+    def from_reference(
+        cls, rules: DecisionRules, reference: Mapping[str, Tensor]
+    ) -> Calibration | None:
+        """Compute it from a model's reference set; None if that has fewer than 20 images."""
+        logits, labels = reference.get("logits"), reference.get("labels")
+        if logits is None or labels is None or len(labels) < LEAST:
+            return None
+        device = rules.hierarchy_hash.device
+        return cls.from_logits(rules, logits.float().to(device), labels.long().to(device))
+
+    def __len__(self) -> int:
+        return len(self.critical)
+
+    def threshold(self, accuracy: float) -> float:
+        """Return the λ at which new images' labels are under their answers with this probability.
+
+        Infinity, so that all answers are the root, where there are too few images for a target.
+
+        Raises:
+            NBDTError: a target that is not between 0 and 1.
+        """
+        check_target(accuracy)
+        rank = math.ceil((len(self) + 1) * accuracy)
+        return float(self.critical[rank - 1]) if rank <= len(self) else math.inf
+
+    def spread(self, accuracy: float) -> float:
+        """Return the standard deviation, over sets of as many images, of the accuracy that results.
+
+        The accuracy under one calibration set follows a beta distribution (Vovk, Conditional validity
+        of inductive conformal predictors, 2012).
+        """
+        count = len(self) + 1
+        missed = math.floor(count * (1 - check_target(accuracy)))
+        return math.sqrt((count - missed) * missed / (count**2 * (count + 1)))
+
+    def unknown(self, logits: Tensor) -> Tensor:
+        """Return whether each image is unlike what the model knows, (batch, classes) to (batch,)."""
+        known = self.known.to(logits.device)
+        return rarity(familiarity(logits), known) <= FALSE_ALARMS
+
+
+def check_target(accuracy: float) -> float:
+    """Return a target. Raises NBDTError unless it is between 0 and 1."""
+    if not 0 < accuracy < 1:
+        raise NBDTError(
+            f"Expected an accuracy between 0 and 1, such as 0.95, or none for classes; got {accuracy}."
+        )
+    return accuracy
+
+
+def answers(
+    rules: DecisionRules,
+    logits: Tensor,
+    calibration: Calibration | None,
+    accuracy: float | None = 0.95,
+) -> list[Answer]:
+    """Return what the model commits to for each image of (batch, classes) logits.
+
+    Without calibration, or with accuracy None, the answers are classes.
+
+    Raises:
+        NBDTError: another shape, logits that are not finite, or a target outside 0 to 1.
+    """
+    if accuracy is not None:
+        check_target(accuracy)
+    with torch.inference_mode():
+        masses = PathMasses(rules, logits)
+        target = None if calibration is None else accuracy
+        threshold = calibration.threshold(target) if calibration and target else -math.inf
+        depths = masses.stop(threshold)
+        unknown = calibration.unknown(logits).tolist() if calibration else [None] * len(logits)
+        nodes = masses.nodes.gather(1, depths[:, None])[:, 0].tolist()
+        chances = masses.log_mass.exp().gather(1, depths[:, None])[:, 0].tolist()
+        paths = rules.paths(logits, masses.leaves)
+    tree = rules.hierarchy
+    rows = zip(nodes, chances, paths, depths.tolist(), unknown, strict=True)
+    return [
+        Answer(
+            node=tree.ids[node],
+            name=tree.names[node],
+            probability=min(chance, 1.0),
+            is_leaf=not tree.children[node],
+            path=path,
+            depth=min(depth, len(path)),
+            unknown=flag,
+            accuracy=target,
+        )
+        for node, chance, path, depth, flag in rows
+    ]
