@@ -4,7 +4,8 @@ The classes with the nearest unit-norm weight vectors are merged first (Wan et a
 2021). `semantics` mixes in distances in WordNet; ranks then replace distances, since distances
 between weights hardly vary. Merging gives a binary tree. A `branching` above 2 contracts nodes into
 their parents, the smallest rise in distance first, as long as no node gets more children than that.
-Nodes that alone have a WordNet concept stay; those that share one are contracted last.
+Nodes that alone have a WordNet concept stay; those that share one are contracted last. Unless the
+branching is given, paths of more than 8 levels are shortened too, which raises it where needed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
+from .merges import CONTRACTED, contracted, flattened, parents_of
 from .naming import apply_names, names_from_concepts
 from .wordnet.concepts import assign_concepts, class_synsets, fitting_concepts
 from .wordnet.database import FloatArray, IndexArray, WordNet, wordnet
@@ -28,7 +30,6 @@ BLOCK = 256  # rows multiplied at once: 20 MB at 10,000 classes
 BINS = 1 << 18  # bins that separate values for ranking
 PART = 1_000_000  # values ranked at once
 DIGITS = 12  # of a cosine, so that rounding noise does not order equal distances
-CONTRACTED = -2
 UNNAMED_BRANCHING = 3  # without named groups, wide nodes would leave a single large decision
 Linkage = Literal["average", "ward", "complete"]
 LINKAGES: dict[str, Linkage] = {"average": "average", "ward": "ward", "complete": "complete"}
@@ -70,10 +71,10 @@ def induce(
             model with such a layer, found as `attach` finds it.
         classes: names in the order of the rows; a model with an `NBDTHead` knows them.
         rule: "marginal" or "representative"; it sets the defaults of the next three arguments.
-            Without a rule, the hierarchy is binary, by average linkage of the weights alone.
+            Without a rule: binary, by average linkage of the weights alone.
         linkage: distance between clusters: "average", "ward" or "complete".
         branching: most children of a node; see the module. By default it is at most 3 if no
-            group of the classes has a name.
+            group of the classes has a name, and higher where 8 levels need it.
         semantics: from 0, the weights alone, to 1, WordNet alone.
         wnids: WordNet id of each class, None if unknown; by default chosen by name.
         names: False labels nodes by their leaves and ignores names in `branching`.
@@ -190,14 +191,17 @@ def _grow(
     """Build the named hierarchy from SciPy's merges; a default branching may be reduced."""
     ids = _cluster_ids(classes)
     cluster = {node: number for number, node in enumerate(ids)}
-    binary = _hierarchy(_parents(merges), ids, wnids)
+    binary = _hierarchy(parents_of(merges), ids, wnids)
     fitting = fitting_concepts(binary, synsets)
     by_id = {binary.ids[node]: concepts for node, concepts in fitting.items()}
     distinct = {cluster[binary.ids[node]] for node in assign_concepts(binary, fitting)}
     named = {cluster[node] for node, concepts in by_id.items() if any(c.names for c in concepts)}
     if not asked and distinct <= {len(ids) - 1}:
         branching = min(branching, UNNAMED_BRANCHING)
-    result = _hierarchy(_contracted(merges, branching, distinct, named), ids, wnids)
+    parents = contracted(merges, branching, distinct, named)
+    if not asked:
+        parents = flattened(parents, merges, branching, named)
+    result = _hierarchy(parents, ids, wnids)
     # A remaining node has the same leaves, so the same concepts, as before.
     concepts = {node: by_id[result.ids[node]] for node in result.inner_nodes}
     return apply_names(result, names_from_concepts(result, synsets, concepts))
@@ -212,36 +216,6 @@ def _cluster_ids(classes: Sequence[str]) -> list[str]:
             new += "'"
         ids.append(new)
     return ids
-
-
-def _parents(merges: FloatArray) -> list[int]:
-    """Return each cluster's parent, -1 for the root; row i of the merges is ``classes + i``."""
-    size = len(merges) + 1
-    parents = np.full(2 * size - 1, -1)
-    parents[merges[:, :2].astype(np.int64)] = np.arange(size, 2 * size - 1)[:, None]
-    return parents.tolist()
-
-
-def _contracted(merges: FloatArray, branching: int, spared: set[int], late: set[int]) -> list[int]:
-    """Return `_parents` after contraction (see the module); CONTRACTED for clusters that are gone."""
-    parents, size = _parents(merges), len(merges) + 1
-    height = [0.0] * size + merges[:, 2].tolist()
-    arity = [2] * len(parents)
-    into = list(range(len(parents)))
-    inner = [cluster for cluster in range(size, len(parents) - 1) if cluster not in spared]
-    for cluster in sorted(inner, key=lambda c: (c in late, height[parents[c]] - height[c], c)):
-        top = parents[cluster]
-        while into[top] != top:
-            top = into[top]
-        if arity[top] + arity[cluster] - 1 <= branching:
-            arity[top] += arity[cluster] - 1
-            into[cluster] = top
-    for cluster in reversed(inner):  # those above first
-        into[cluster] = into[into[cluster]]
-    return [
-        CONTRACTED if into[cluster] != cluster else into[parent] if parent >= 0 else parent
-        for cluster, parent in enumerate(parents)
-    ]
 
 
 def _hierarchy(

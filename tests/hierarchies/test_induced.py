@@ -128,6 +128,18 @@ def test_branching_contracts_the_binary_tree_as_far_as_it_goes(linkage, branchin
         assert arity[tree.parents[node]] + arity[node] - 1 > branching
 
 
+@pytest.mark.parametrize("rule", [None, "marginal", "representative"])
+def test_long_paths_are_shortened_unless_the_branching_is_given(rule):
+    # Ever smaller steps along a line: each merge adds one class, the worst case.
+    angles = 1.4 * 0.65 ** np.arange(30)
+    weights = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    long = induce(weights, parts(30), rule=rule, branching=2, names=False)
+    tree = induce(weights, parts(30), rule=rule, names=False)
+    assert long.depth > 8 >= tree.depth
+    assert clusters(tree) < clusters(long)
+    assert max(map(len, tree.children)) <= 8
+
+
 def test_branching_beyond_the_classes_gives_one_decision():
     assert induce(random_weights(9), parts(9), branching=9, names=False).depth == 1
 
