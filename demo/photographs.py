@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from nbdt.hierarchies.wordnet.concepts import hierarchy_synsets, hypernyms_of
+from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.images.image import open_image
 from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
 from .ui.component import STATIC, component, dump, jpeg_url
 from .ui.events import refused
@@ -24,10 +28,7 @@ from .visitor import MAX_SIDE
 
 MAX_PIXELS = 50_000_000  # more than most cameras have; visitors may send anything
 PREFIX = "nbdt-demo-"  # of folders with uploaded files; the number of the process follows
-# cat: Stefan van der Walt, coffee: Rachel Michetti, both CC0; rocket: SpaceX, public domain; all as
-# in scikit-image. The others come with Gradio.
-OWN = {"cat": "cat.jpg", "rocket": "rocket.jpg", "coffee": "coffee.jpg"}
-GRADIO = {"lion": "lion.jpg", "cheetah": "cheetah.jpg"}
+MOST_KNOWN = 5  # examples that the model knows; one that it does not know follows them
 SIDE = 160  # pixels of a thumbnail
 _folders: set[Path] = set()  # of this process
 
@@ -110,32 +111,81 @@ def _local(move: Any) -> Any:
 # ---- examples ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Example:
+    """A photograph to begin with.
+
+    Attributes:
+        name: what it shows.
+        wnid: WordNet's id of that.
+        credit: who made it, and the licence.
+        folder: where its file is.
+    """
+
+    name: str
+    wnid: str
+    credit: str
+    folder: Path = STATIC
+
+    @property
+    def path(self) -> Path:
+        """The file, which may be missing."""
+        return self.folder / f"{self.name}.jpg"
+
+
+# Best first. Copied from scikit-image (cat, coffee, tripod), scikit-learn (palace) and SciPy
+# (raccoon); Gradio's are not copied, and a release of it may lack them.
+_GRADIO = Path(str(files("gradio"))) / "media_assets" / "images"
+EXAMPLES = (
+    Example("cat", "n02121808", "Stefan van der Walt, CC0"),
+    Example("coffee", "n07929519", "Rachel Michetti, CC0"),
+    Example("cheetah", "n02130308", "from Gradio, Apache 2.0", _GRADIO),
+    Example("palace", "n03877845", "danielbuechele on Flickr, CC BY 2.0, cropped"),
+    Example("tripod", "n04485082", "Lav Varshney, CC0"),
+    Example("lion", "n02129165", "from Gradio, Apache 2.0", _GRADIO),
+    Example("raccoon", "n02508021", "public-domain-image.com, public domain"),
+)
+
+
 def examples() -> dict[str, Path]:
-    """Return the examples by the name of what they show; Gradio's where its release has them."""
-    folder = Path(str(files("gradio"))) / "media_assets" / "images"
-    paths = {name: STATIC / file for name, file in OWN.items()}
-    paths |= {name: folder / file for name, file in GRADIO.items()}
-    return {name: path for name, path in paths.items() if path.is_file()}
+    """Return the photographs to begin with, by the name of what they show."""
+    return {example.name: example.path for example in EXAMPLES if example.path.is_file()}
 
 
 def examples_view(model: NBDT) -> gr.HTML:
-    """Return a row of buttons; those that show a class of the model come first."""
+    """Return a row of buttons: what the model knows, then one thing that it does not know."""
+    present = [example for example in EXAMPLES if example.path.is_file()]
+    known = [example for example in present if knows(model, example.name)]
+    strange = [example for example in reversed(present) if example not in known]
     shown = [
         {
-            "name": name,
-            "label": name,
-            "note": "" if knows(model, name) else "not a class",
-            "picture": _thumbnail(path),
+            "name": example.name,
+            "note": "" if example in known else "not one of its classes",
+            "credit": f"Photograph: {example.credit}",
+            "picture": _thumbnail(example.path),
         }
-        for name, path in sorted(examples().items(), key=lambda item: not knows(model, item[0]))
+        for example in (*known[:MOST_KNOWN], *strange[:1])
     ]
     return component("examples", "examples.js", label="Examples", examples=dump(shown))
 
 
-def knows(model: NBDT, word: str) -> bool:
-    """Return whether a class has that word in its name."""
-    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
-    return any(pattern.search(name) for name in model.hierarchy.classes)
+def knows(model: NBDT, name: str) -> bool:
+    """Return whether a class is what that example shows, a kind of it, or what it is a kind of."""
+    return name in _known(model.hierarchy)
+
+
+@lru_cache(maxsize=8)
+def _known(hierarchy: Hierarchy) -> frozenset[str]:
+    """Return the names of the examples that the classes cover, by WordNet's meaning of both."""
+    net = wordnet()
+    classes = {synset for synset in hierarchy_synsets(hierarchy) if synset is not None}
+    kinds_of = classes.union(*hypernyms_of(classes).values())
+    meant = {example.name: net.index(example.wnid) for example in EXAMPLES}
+    return frozenset(
+        name
+        for name, synset in meant.items()
+        if synset in kinds_of or classes.intersection(net.ancestors(synset))
+    )
 
 
 @lru_cache(maxsize=8)

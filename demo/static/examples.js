@@ -5,7 +5,8 @@ const root = element.querySelector('.nbdt-examples');
 const button = (example) => {
   const made = make('button', 'nbdt-example');
   made.type = 'button';
-  made.append(picture(example.picture, ''), make('span', 'nbdt-example-name', example.label));
+  made.title = example.credit;
+  made.append(picture(example.picture, ''), make('span', 'nbdt-example-name', example.name));
   if (example.note) made.append(make('span', 'nbdt-example-note', example.note));
   made.addEventListener('click', () => trigger('pick', { name: example.name }));
   return made;
