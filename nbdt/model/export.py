@@ -4,6 +4,9 @@ The graph takes `images`, (batch, 3, size, size), any batch, and gives
 
 - `log_probs`: (batch, classes) leaf log-probabilities, `model(images)`;
 - `decisions`: (batch, nodes) log-probability of every node among its siblings, the root's 0;
+- `answer`, `answer_probability`, `unknown`: (batch,) index and probability of the node that the
+  model commits to, and whether the image is unlike what it knows, if an accuracy is asked for (see
+  `nbdt.decide.answer`);
 - `maps`: (batch, nodes, height, width) log-odds map of every node in closed form (see `nbdt.decide.maps`),
   the root's 0; only for a linear head on an average pool.
 
@@ -34,6 +37,7 @@ from ..errors import NBDTError
 from ..files import umask
 from ..network.last_layer import evaluating
 from ..network.positions import pools_by_average, positions
+from .exported_answer import ExportedAnswer
 from .exported_tree import ExportedTree
 from .fingerprint import model_hash
 from .model import NBDT
@@ -58,16 +62,24 @@ class Export:
     why_no_maps: str
 
 
-def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:  # noqa: A002
+def export(
+    model: NBDT,
+    path: str | os.PathLike[str],
+    *,
+    format: str,  # noqa: A002
+    accuracy: float | None = None,
+) -> Export:
     """Write the model to one file, atomically.
 
     Args:
         model: unchanged; the file runs on any device.
         path: overwritten if it exists.
         format: "onnx" or "torch".
+        accuracy: the share of answers that are to be right; None: no output says where to stop.
 
     Raises:
-        NBDTError: an unknown format, a missing library, or a network that cannot be traced.
+        NBDTError: an unknown format, a missing library, a network that cannot be traced, or an
+            accuracy for a model that is not calibrated.
         OSError: the file cannot be written.
     """
     if format not in _WRITERS:
@@ -79,7 +91,7 @@ def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:
         raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
     if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on
         model = copy.deepcopy(model).cpu()
-    graph = ExportedModel(model)
+    graph = ExportedModel(model, accuracy)
     with evaluating(model), tempfile.TemporaryDirectory(dir=target.parent) as aside:
         written = Path(aside) / f"model{SUFFIXES[format]}"
         with _quiet(model.architecture):
@@ -92,7 +104,7 @@ def export(model: NBDT, path: str | os.PathLike[str], *, format: str) -> Export:
 class ExportedModel(nn.Module):
     """Images to log-probabilities, decisions and, where there is a closed form, maps."""
 
-    def __init__(self, model: NBDT) -> None:
+    def __init__(self, model: NBDT, accuracy: float | None = None) -> None:
         super().__init__()
         # Not the model itself: its compiled tree would lie unused in the file.
         self.backbone, self.linear = model.backbone, model.head.linear
@@ -101,7 +113,12 @@ class ExportedModel(nn.Module):
         with evaluating(model), torch.no_grad():
             feature_map = model.feature_map(_example(model)[:1])
             self.has_maps = pools_by_average(model, feature_map, (self.side, self.side))
-        self.outputs = ("log_probs", "decisions", "maps")[: 3 if self.has_maps else 2]
+        self.answer = None if accuracy is None else _answer(model, accuracy)
+        self.outputs = (
+            *("log_probs", "decisions"),
+            *(("answer", "answer_probability", "unknown") if self.answer else ()),
+            *(("maps",) if self.has_maps else ()),
+        )
         self.why_no_maps = ""
         if not self.has_maps:
             self.why_no_maps = (
@@ -117,14 +134,25 @@ class ExportedModel(nn.Module):
         logits = self.linear(features).float()
         scores = self.tree.scores(logits)
         decisions = self.tree.decisions(scores)
-        answer = self.tree.log_probs(logits, decisions)
-        if not self.has_maps:
-            return answer, self.tree.columns(decisions)
-        grid = cast(Tensor, positions(self.backbone, feature_map, (self.side, self.side))).float()
-        shares = grid / (grid.shape[2] * grid.shape[3])
-        class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
-        maps = self.tree.log_odds_maps(class_maps, scores, decisions)
-        return answer, self.tree.columns(decisions), maps
+        log_probs, columns = self.tree.log_probs(logits, decisions), self.tree.columns(decisions)
+        outputs = [log_probs, columns]
+        if self.answer is not None:
+            outputs += self.answer(logits, log_probs, columns)
+        if self.has_maps:
+            grid = cast(Tensor, positions(self.backbone, feature_map, (self.side, self.side)))
+            shares = grid.float() / (grid.shape[2] * grid.shape[3])
+            class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
+            outputs.append(self.tree.log_odds_maps(class_maps, scores, decisions))
+        return tuple(outputs)
+
+
+def _answer(model: NBDT, accuracy: float) -> ExportedAnswer:
+    if model.calibration is None:
+        raise NBDTError(
+            "This model is not calibrated, so it cannot say where an answer stops: run `nbdt "
+            "calibrate` on labelled photographs, or leave the accuracy out."
+        )
+    return ExportedAnswer(model.hierarchy, model.calibration, accuracy)
 
 
 def description(model: NBDT) -> dict[str, str]:
@@ -223,6 +251,12 @@ def export_command(
     out: Annotated[
         Path | None, typer.Option(help="The file; by default named after the model, here.")
     ] = None,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Add outputs that say where an answer stops, at this share of right ones."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object instead of text.")
     ] = False,
@@ -233,7 +267,7 @@ def export_command(
     loaded = NBDT.load(model)
     target = out or Path(f"{Path(model).resolve().name}{SUFFIXES[format]}")
     with Console(stderr=True).status(f"Tracing {loaded.architecture}"):
-        written = export(loaded, target, format=format)
+        written = export(loaded, target, format=format, accuracy=accuracy)
     if written.why_no_maps:
         typer.echo(f"note: no maps: {written.why_no_maps}.", err=True)
     if as_json:

@@ -12,8 +12,10 @@ from PIL import Image
 
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.__main__ import main
+from nbdt.decide.answer import answers
 from nbdt.decide.maps import log_odds_coefficients, node_maps
 from nbdt.model.export import ExportedModel, export
+from nbdt.model.exported_answer import ExportedAnswer
 from nbdt.model.exported_tree import ExportedTree
 from tests import oracle
 
@@ -206,3 +208,38 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         "why_no_maps": "",
     }
     assert (tmp_path / "mine.pt2").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("accuracy", [0.9, 0.95, 0.99, 0.99999])
+def test_exported_answers_are_the_models(cifar10, accuracy):
+    rules, calibration = cifar10.head.rules, cifar10.calibration
+    logits = cifar10.reference["logits"][:600].float()
+    log_probs, decisions = rules(logits), rules.log_probs(logits).float()
+    node, chance, unknown = ExportedAnswer(cifar10.hierarchy, calibration, accuracy)(
+        logits, log_probs, decisions
+    )
+    expected = answers(rules, logits, calibration, accuracy)
+    ids = [cifar10.hierarchy.ids[index] for index in node.tolist()]
+    assert ids == [answer.node for answer in expected]
+    assert unknown.tolist() == [answer.unknown for answer in expected]
+    assert chance.tolist() == pytest.approx([answer.probability for answer in expected], abs=1e-5)
+
+
+def test_answers_in_onnx_runtime(cifar10, tmp_path):
+    written = export(cifar10, tmp_path / "m.onnx", format="onnx", accuracy=0.99)
+    assert {"answer", "answer_probability", "unknown"} < {*written.outputs}
+    images = 2 * torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    session = ort.InferenceSession(str(tmp_path / "m.onnx"))
+    names = ["answer", "answer_probability", "unknown"]
+    node, chance, unknown = session.run(names, {"images": images.numpy()})
+    with torch.inference_mode():
+        expected = cifar10.answer(images, accuracy=0.99)
+    assert [cifar10.hierarchy.ids[index] for index in node] == [a.node for a in expected]
+    assert chance == pytest.approx([a.probability for a in expected], abs=1e-4)
+    assert unknown.tolist() == [a.unknown for a in expected]
+
+
+def test_a_model_without_calibration_exports_no_answers(tmp_path):
+    with pytest.raises(NBDTError, match="not calibrated.*nbdt calibrate"):
+        export(make("small_convnet", "marginal"), tmp_path / "m.onnx", format="onnx", accuracy=0.9)
+    assert not list(tmp_path.iterdir())
