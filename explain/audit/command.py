@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,12 @@ from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.images.dataset import iter_images, iter_inputs
-from nbdt.images.image import AMPLE_SIDE, ImageError
-from nbdt.images.sources import ImageSource
+from nbdt.images.image import AMPLE_SIDE
+from nbdt.images.sources import ImageSource, opened
 from nbdt.model.model import NBDT
 from nbdt.progress import progress
 
-from .methods import check_method
+from .methods import CONTROLS, check_method
 from .report import save, tables
 from .result import Audit
 from .run import audit, count_steps, default_methods
@@ -60,7 +60,8 @@ def audit_command(
     batch, failed = _read(loaded, _drawn(_sources(data, split), images, seed))
     names = list(default_methods(loaded, batch[:1])) if names is None else names
     with progress("steps") as bar:
-        steps = bar.add_task("", total=count_steps(len(batch), _count(names)))
+        methods_and_controls = len({*names, *CONTROLS})
+        steps = bar.add_task("", total=count_steps(len(batch), methods_and_controls))
         on_steps = partial(bar.advance, steps)
         result = audit(loaded, batch, methods=names, seed=seed, on_steps=on_steps)
     save(result, out)
@@ -69,11 +70,6 @@ def audit_command(
         typer.echo(f"error: {message}", err=True)
     if failed:
         raise typer.Exit(3)
-
-
-def _count(names: Sequence[str]) -> int:
-    """Count methods and both controls, which are always included."""
-    return len({*names, "random", "centre"})
 
 
 def _sources(data: Path, split: str | None) -> Iterable[ImageSource]:
@@ -96,12 +92,8 @@ def _drawn(sources: Iterable[ImageSource], count: int, seed: int) -> list[ImageS
 
 def _read(model: NBDT, sources: Iterable[ImageSource]) -> tuple[Tensor, list[str]]:
     """Read the images as one batch, with a message for each unreadable one."""
-    batch, failed = [], []
-    for source in sources:
-        try:
-            batch.append(model.preprocess(source.open()))
-        except ImageError as error:
-            failed.append(str(error))
+    failed: list[str] = []
+    batch = [model.preprocess(image) for _, image in opened(sources, failed)]
     if not batch:
         first = f" The first: {failed[0]}" if failed else ""
         raise NBDTError(f"Expected at least one readable image.{first}")

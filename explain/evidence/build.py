@@ -19,9 +19,9 @@ from torch import Tensor
 
 import nbdt
 from nbdt.files import new_folder, write_atomic
-from nbdt.images.dataset import iter_images
-from nbdt.images.image import AMPLE_SIDE, ImageError
-from nbdt.images.sources import ImageSource
+from nbdt.images.dataset import iter_images, parts_of
+from nbdt.images.image import AMPLE_SIDE
+from nbdt.images.sources import ImageSource, opened
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress
@@ -62,34 +62,21 @@ class _Embedder:
     writer: ColumnWriter
     thumbnails: bool
     failed: list[str] = field(default_factory=list)
-    _waiting: list[tuple[str, int, Image.Image]] = field(default_factory=list)
 
     def add(self, sources: Iterable[ImageSource]) -> None:
         places = class_of_name(self.model.hierarchy)
-        for source in sources:
-            try:
-                image = source.open()
-            except ImageError as error:
-                self.failed.append(str(error))
-                continue
-            place = places[normalised_name(source.class_label)]
-            self._waiting.append((_relative(source.reference, self.root), place, image))
-            if len(self._waiting) == BATCH:
-                self._flush()
-        if self._waiting:
-            self._flush()
-
-    def _flush(self) -> None:
-        references, labels, images = zip(*self._waiting, strict=True)
-        self._waiting = []
-        _, pooled = forward(self.model, images)
-        self.writer.append("embeddings", unit_embeddings(pooled))
-        self.writer.append("labels", np.array(labels))
-        texts = [text.encode(errors="surrogateescape") for text in references]
-        self.writer.append_blob("references", "reference_ends", texts)
-        if self.thumbnails:
-            small = [thumbnail(self.model, image) for image in images]
-            self.writer.append_blob("thumbnails", "thumbnail_ends", small)
+        for part in parts_of(opened(sources, self.failed), BATCH):
+            images = [image for _, image in part]
+            _, pooled = forward(self.model, images)
+            self.writer.append("embeddings", unit_embeddings(pooled))
+            labels = [places[normalised_name(source.class_label)] for source, _ in part]
+            self.writer.append("labels", np.array(labels))
+            references = [_relative(source.reference, self.root) for source, _ in part]
+            texts = [text.encode(errors="surrogateescape") for text in references]
+            self.writer.append_blob("references", "reference_ends", texts)
+            if self.thumbnails:
+                small = [thumbnail(self.model, image) for image in images]
+                self.writer.append_blob("thumbnails", "thumbnail_ends", small)
 
 
 def build(

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.images.dataset import iter_images
-from nbdt.images.image import ImageError
-from nbdt.images.sources import ImageSource
+from nbdt.images.dataset import iter_images, parts_of
+from nbdt.images.sources import ImageSource, opened
 from nbdt.images.tables import is_table
 from nbdt.model.fingerprint import embedding_hash, weights_hash
 from nbdt.model.model import NBDT
@@ -89,31 +88,17 @@ def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]
     labels: list[int] = []
     failed: list[str] = []
     parts: list[Tensor] = []
-    batch: list[Tensor] = []
-    for source in sources:
-        try:
-            batch.append(model.preprocess(source.open()))
-        except ImageError as error:
-            failed.append(str(error))
-            continue
-        files.append(source.reference)
-        labels.append(places[normalised_name(source.class_label)])
-        if len(batch) == BATCH:
-            parts.append(_forward(model, batch))
-            batch = []
-    if batch:
-        parts.append(_forward(model, batch))
+    inputs = ((source, model.preprocess(image)) for source, image in opened(sources, failed))
+    for batch in parts_of(inputs, BATCH):
+        images = torch.stack([image for _, image in batch])
+        with torch.inference_mode():
+            logits = model.logits(images.to(model.device)).float().cpu()
+        parts.append(logits.clone())
+        files += [source.reference for source, _ in batch]
+        labels += [places[normalised_name(source.class_label)] for source, _ in batch]
     if not parts:
         raise NBDTError(f"None of the photographs can be read; the first: {failed[0]}")
     return Logits(tuple(files), torch.tensor(labels), torch.cat(parts), tuple(failed))
-
-
-def _forward(model: NBDT, batch: list[Tensor]) -> Tensor:
-    device = model.device
-    with torch.inference_mode():
-        features = model.features(torch.stack(batch).to(device))
-        logits: Tensor = model.head.logits(features).float().cpu()
-    return logits.clone()
 
 
 # ---- kept on the disk -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import NBDTError
 from ..storage import is_folder, is_uri
@@ -28,6 +28,8 @@ from .sources import (
     refused_source,
 )
 from .tables import LISTS, is_table, iter_labelled_table, iter_list, iter_table
+
+Item = TypeVar("Item")
 
 
 def iter_images(data: StrPath, split: str | None = None, **limits: Any) -> Iterator[ImageSource]:
@@ -109,7 +111,7 @@ def is_collection(text: str) -> bool:
     return is_uri(text) or os.path.isdir(text) or is_file_of_many or _is_pattern(text)
 
 
-def parts_of(inputs: Iterator[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+def parts_of(inputs: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """Yield lists of `size` inputs, the last one shorter."""
     while part := list(islice(inputs, size)):
         yield part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
@@ -111,6 +111,17 @@ def refused_source(
 
 def _decode(reader: Reader, read: Callable[[], bytes], name: str) -> Image.Image:
     return reader(read(), name=name)
+
+
+def opened(
+    sources: Iterable[ImageSource], failed: list[str]
+) -> Iterator[tuple[ImageSource, Image.Image]]:
+    """Yield each source that can be opened with its image; add the errors of others to `failed`."""
+    for source in sources:
+        try:
+            yield source, source.open()
+        except ImageError as error:
+            failed.append(str(error))
 
 
 def left_out(name: str, *, is_folder: bool = False) -> bool:

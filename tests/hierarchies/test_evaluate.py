@@ -258,7 +258,7 @@ def test_a_second_look_computes_nothing(model, data, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(logits_module, "_forward", refuse)
+    monkeypatch.setattr(logits_module, "_compute", refuse)
     again = class_logits(model, data, cache=tmp_path / "out")
     assert again.files == first.files
     assert torch.equal(again.logits, first.logits)
@@ -302,8 +302,8 @@ def test_kept_logits_of_other_things_are_not_used(model, data, tmp_path, monkeyp
         model.preprocess = replace(model.preprocess, mean=(0.5, 0.5, 0.5))
     else:
         kept.write_bytes(kept.read_bytes()[:200])
-    forward, calls = logits_module._forward, []
-    monkeypatch.setattr(logits_module, "_forward", lambda *a: calls.append(1) or forward(*a))
+    compute, calls = logits_module._compute, []
+    monkeypatch.setattr(logits_module, "_compute", lambda *a: calls.append(1) or compute(*a))
     class_logits(model, data, cache=tmp_path)
     assert calls
 
