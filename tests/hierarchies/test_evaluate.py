@@ -110,7 +110,7 @@ def test_changed_images_are_those_whose_answer_or_path_differs(rule):
     found = compare(before, after)
     verdicts = dict(found.images)
     old, new = (DecisionRules(tree, rule=rule) for tree in (OLD, NEW))
-    paths = zip(old.paths(logits), new.paths(logits), strict=True)
+    paths = zip(*(one.paths(logits, one.hard(logits).tolist()) for one in (old, new)), strict=True)
     soft_changed = (old(logits).argmax(1) != new(logits).argmax(1)).tolist()
     for image, (one, two) in enumerate(paths):
         label, verdict = int(labels[image]), verdicts.get(image)
