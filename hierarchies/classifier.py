@@ -1,7 +1,8 @@
 """Any pretrained timm classifier as a readable decision tree, without training.
 
-The hierarchy is induced from the classifier's own weights and named by WordNet. Under the
-`marginal` rule the model's answers are the classifier's.
+ImageNet's classes have a hierarchy that people can read; others get one that is induced from the
+classifier's own weights and named by WordNet. Under the `marginal` rule the answers are the
+classifier's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .shipped import load
 from .wordnet.database import wordnet
 from .wordnet.senses import qualified_names
 
+EVERYDAY = "imagenet1k-readable"
+
 
 class ClassLabels(NamedTuple):
     """A name for each output of a classifier, and its WordNet 3.0 id if it has one."""
@@ -40,7 +43,10 @@ def from_classifier(
     rule: str = "marginal",
     hierarchy: Hierarchy | None = None,
 ) -> NBDT:
-    """Load a pretrained timm classifier with the hierarchy that its own weights induce.
+    """Load a pretrained timm classifier with a hierarchy.
+
+    For ImageNet's 1,000 classes under the `marginal` rule that is ``imagenet1k-readable``, else the
+    one that the classifier's own weights induce.
 
     Class names and WordNet ids come from the labels in the model's configuration, from timm's
     tables for ImageNet classifiers or, without either, are "class 0", "class 1", …
@@ -67,7 +73,11 @@ def from_classifier(
         )
     labels = class_labels(linear.out_features, cast(Any, network).pretrained_cfg)
     if hierarchy is None:
-        hierarchy = _induced(linear, labels, rule)
+        everyday = load(EVERYDAY)
+        same = labels.wnids == [*everyday.class_wnids]
+        # Under another rule the tree decides the accuracy.
+        readable = same and rule == "marginal"
+        hierarchy = everyday if readable else _induced(linear, labels, rule)
     else:
         _check_classes(hierarchy, labels, architecture)
     model = NBDT.from_network(network, architecture, hierarchy, rule=rule).eval()
@@ -141,7 +151,7 @@ def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
     if subset is None:
         return _numbered(num_classes)
     info = ImageNetInfo(subset)
-    everyday = load("imagenet1k-readable")
+    everyday = load(EVERYDAY)
     if [*everyday.class_wnids] == info.label_names():
         return ClassLabels([*everyday.classes], [*everyday.class_wnids])
     return _labelled(info.label_names(), info.label_descriptions(as_dict=True))

@@ -70,7 +70,7 @@ def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NB
 
     Args:
         source: a bundled model's name, a saved model's folder, or ``timm:`` and an architecture,
-            which is pretrained and whose hierarchy is induced; see `from_classifier`.
+            which is pretrained; for its hierarchy see `from_classifier`.
         weights: a local weights file for a timm model.
 
     Raises:

@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from nbdt import NBDTError
+from nbdt.hierarchies import from_classifier, load
 from nbdt.network.fetch import CHUNK
 from nbdt.network.load import create_timm
 
@@ -188,6 +189,15 @@ def test_what_does_not_fit_the_network_is_named(hub, weights, tmp_path):
 def test_a_file_of_another_name_is_left_to_timm(hub):
     with pytest.raises(NBDTError, match="'test_vit.r160_in1k' could not be fetched"):
         create_timm("test_vit.r160_in1k", None, pretrained=True)
+
+
+def test_imagenet_classifiers_have_the_tree_that_people_can_read(hub):
+    model = from_classifier(f"timm:{NAME}")
+    assert model.hierarchy == load("imagenet1k-readable")
+    assert model.rule == "marginal"
+    own = from_classifier(f"timm:{NAME}", rule="representative").hierarchy
+    assert own != model.hierarchy
+    assert own.classes == model.hierarchy.classes
 
 
 def test_the_first_command_shows_what_is_fetched(hub, tmp_path):
