@@ -152,7 +152,7 @@ def test_the_command_refuses_before_it_loads_anything(tmp_path):
 
 
 def test_the_larger_network_is_named_unless_a_model_was_chosen():
-    missing = ["--auth", "nobody"]  # whose password is not set, so that the command ends here
+    missing = ["--auth", "stranger"]  # whose password is not set, so that the command ends here
     first, chosen = (
         CliRunner().invoke(app, [*missing, *model]) for model in ([], ["--model", "x"])
     )
