@@ -27,7 +27,7 @@ from shortcut_measure import Shortcut, shortcut
 from nbdt import NBDT
 from nbdt.explain.audit.methods import method_maps
 from nbdt.images.archives import iter_tar
-from nbdt.train.fit.run import train
+from nbdt.train.run import train
 from nbdt.train.recipe import load_recipe
 
 SIDE, PATCH = 24, slice(18, 23)  # pixels

@@ -61,6 +61,13 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
     ] = False,
+    finetune: Annotated[
+        bool | None,
+        typer.Option(
+            "--finetune/--no-finetune",
+            help="After a frozen backbone, train the whole network; by default if there is a GPU.",
+        ),
+    ] = None,
     corrections: Annotated[
         Path | None,
         typer.Option(help="Instead of a recipe: corrections of --model, as JSON lines."),
@@ -84,10 +91,15 @@ def train_command(
             raise typer.BadParameter(
                 "--model and --progress belong to --corrections; a recipe has --weights"
             )
-        _train(str(recipe), data, out, hierarchy, weights, settings or [], resume=resume)
+        _train(
+            str(recipe), data, out, hierarchy, weights, settings or [],
+            resume=resume, finetune=finetune,
+        )  # fmt: skip
         return
-    if hierarchy or weights or resume:
-        raise typer.BadParameter("--hierarchy, --weights and --resume belong to a RECIPE")
+    if hierarchy or weights or resume or finetune is not None:
+        raise typer.BadParameter(
+            "--hierarchy, --weights, --resume and --finetune belong to a RECIPE"
+        )
     if progress == "json":
         _correct_for_parent(corrections, model, data, out, settings or [])
     else:
@@ -96,11 +108,13 @@ def train_command(
 
 def _train(  # noqa: PLR0917
     recipe: str, data: Path, out: Path, hierarchy: str | None, weights: Path | None,
-    settings: list[str], *, resume: bool,
+    settings: list[str], *, resume: bool, finetune: bool | None,
 ) -> None:  # fmt: skip
-    from .fit.distributed import global_rank
-    from .fit.run import train
+    import torch
+
+    from .folder import global_rank
     from .recipe import load_recipe
+    from .run import train
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -112,6 +126,7 @@ def _train(  # noqa: PLR0917
         hierarchy=_hierarchy(hierarchy),
         weights=weights,
         resume=resume,
+        finetune=torch.cuda.is_available() if finetune is None else finetune,
         command=_command_line(),
         progress=tracked,
         report=_report,
@@ -145,14 +160,16 @@ def _report(rows: list[Row]) -> None:
 
 
 def _show(model: NBDT, out: Path) -> None:
-    table = Table("images", *KINDS)
-    for split, values in model.provenance["accuracy"].items():
-        table.add_row(split, *(f"{values[kind]:.2%}" for kind in KINDS))
+    figures = model.provenance["accuracy"]
+    columns = dict.fromkeys(kind for values in figures.values() for kind in values)
+    table = Table("images", *columns)
+    for split, values in figures.items():
+        table.add_row(split, *(f"{values[kind]:.2%}" for kind in columns))
     Console().print(table)
     folder = shlex.quote(str(out / "model"))
     typer.echo(f"saved: {out / 'model'}")
-    _say(f"Try it: nbdt explain photo.jpg --model {folder}")
-    _say(f"        nbdt hierarchy show {folder}")
+    _say(f"Look at it: nbdt hierarchy show {folder}")
+    _say(f"Try it: nbdt demo --model {folder}")
 
 
 # ---- corrections ---------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class Recipe:
         train, test: glob patterns in the data folder for a folder of classes or an archive, with
             alternatives after "|". By default the data's layout decides (`nbdt.train.data.splits`).
         classes: class names in output order; by default the hierarchy's, else the data's, sorted.
-        image_size: side of the network's input in pixels.
+        image_size: side of the network's input in pixels; 0: as the network's configuration says.
         held_out: images kept from training, for choices and as the reference set. Below 1 a share of
             each class, else a number of each class. Unused if the data has a validation split.
         held_out_test: the same for the test. Unused if the data has a test split.
@@ -36,7 +36,9 @@ class Recipe:
     Network.
         architecture: a timm name, with options; see `nbdt.network.load`.
         pretrained: start from timm's weights, or a file's.
-        freeze_backbone: train the last layer alone, on features computed once.
+        freeze_backbone: fit the last layer alone, on features that are kept on the disk
+            (`nbdt.train.frozen`). The keys of optimisation and augmentation then have no effect, and
+            held_out has one for a later fine-tuning only.
         freeze_norms: batch norms keep the pretrained statistics, since few images estimate them badly.
         whiten: above 0, the stem of a small_convnet starts from the main axes of the images' patches, and
             this is added to their variances (`nbdt.network.small_networks.SmallConvNet.whiten`).
@@ -95,7 +97,7 @@ class Recipe:
     """
 
     architecture: str
-    image_size: int
+    image_size: int = 0
     # data
     train: str = ""
     test: str = ""
@@ -234,12 +236,12 @@ _RANGES: Mapping[str, tuple[float, float]] = {
             "momentum", "weight_decay", "beta", "omega", "alpha", "beta_end", "omega_end",
             "refresh_every_epochs", "early_stop_epochs", "seed", "crop_padding_pixels", "early_size",
             "noise", "mixup_alpha", "cutmix_alpha", "save_every_minutes", "save_every_steps",
-            "branching", "devices",
+            "branching", "devices", "image_size",
         ),
         (0, math.inf),
     ),
     **dict.fromkeys(
-        ("image_size", "epochs", "batch_size", "accumulate_batches", "nodes"), (1, math.inf)
+        ("epochs", "batch_size", "accumulate_batches", "nodes"), (1, math.inf)
     ),
     **dict.fromkeys(("tree_from", "warmup", "early_until", "erase_probability"), (0, 1)),
     **dict.fromkeys(("label_smoothing", "ema_decay"), (0, 0.999999)),

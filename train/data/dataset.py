@@ -32,10 +32,7 @@ PLAIN_PIXELS = 500 * 64 * 64  # of such a batch: memory holds its first feature 
 
 
 class Labelled(NamedTuple):
-    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory.
-
-    For a frozen backbone `images` are its features, (count, features) float32.
-    """
+    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory."""
 
     images: Tensor
     labels: Tensor
@@ -72,6 +69,15 @@ class Streamed(NamedTuple):
 
 
 Images: TypeAlias = Labelled | Streamed
+KEPT = 2  # images of each class that are never held out: cross-validation needs two
+
+
+def joined(first: Images, second: Images) -> Images:
+    """Return the images of two data sets of the same kind."""
+    labels = torch.cat([first.labels, second.labels])
+    if isinstance(first, Labelled):
+        return Labelled(torch.cat([first.images, cast(Labelled, second).images]), labels)
+    return Streamed([*first.sources, *cast(Streamed, second).sources], labels)
 
 
 def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
@@ -79,24 +85,17 @@ def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
 
     Args:
         data: the images.
-        amount: below 1 a share of each class, rounded up; from 1 up so many images of each.
+        amount: below 1 a share of each class, rounded up; from 1 up so many images of each. At
+            least `KEPT` images of each class stay.
         seed: of the draw.
-
-    Raises:
-        NBDTError: a class would be left without images.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.labels), generator=generator)
     held = torch.zeros(len(order), dtype=torch.bool)
     for label in data.labels.unique():
         members = order[data.labels[order] == label]
-        count = held_out_count(len(members), amount)
-        if count >= len(members):
-            raise NBDTError(
-                f"Class {int(label)} has {len(members)} images, of which {count} are to be held "
-                "out: none would be left. Add images, or hold out less: --set held_out=0.1."
-            )
-        held[members[:count]] = True
+        count = min(held_out_count(len(members), amount), len(members) - KEPT)
+        held[members[: max(0, count)]] = True
     return data.pick(~held), data.pick(held)
 
 
@@ -196,14 +195,11 @@ class TrainingBatches:
 
 
 class AugmentedBatches(TrainingBatches):
-    """Batches from memory, flipped and shifted a whole batch at a time; features do not change."""
+    """Batches from memory, flipped and shifted a whole batch at a time."""
 
     data: Labelled
 
     def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
-        if self.data.images.ndim == 2:
-            yield from (self.data.pick(index) for index in indices)
-            return
         count, padding = len(self.data.labels), self.recipe.crop_padding_pixels
         _, generator = self._draw()
         shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
@@ -262,7 +258,7 @@ class PlainBatches:
     ) -> None:
         self.data, self.preprocessing, self.workers = data, preprocessing, workers
         if isinstance(data, Labelled):
-            side = data.images.shape[-1] if data.images.ndim == 4 else 1  # features: one long row
+            side = data.images.shape[-1]
         elif preprocessing is None:
             raise ValueError("streamed images need the network's preprocessing")
         else:
@@ -305,7 +301,7 @@ def _loader(
 def training_batches(data: Images, recipe: Recipe, preprocessing: Preprocessing) -> TrainingBatches:
     """Return the fastest batches that the recipe and the kind of data allow."""
     simple = recipe.augment == "shift" and not (recipe.auto_augment or recipe.erase_probability)
-    if isinstance(data, Labelled) and (simple or data.images.ndim == 2):
+    if isinstance(data, Labelled) and simple:
         return AugmentedBatches(data, recipe)
     return StreamedBatches(data, recipe, preprocessing)
 

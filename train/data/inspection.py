@@ -16,11 +16,11 @@ from torch import Tensor
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource
-from nbdt.progress import Progress, counted, no_progress
+from nbdt.progress import Progress, Say, counted, no_progress
 
 from ..recipe import Recipe
 from .class_order import ClassOrder, class_indices, class_order
-from .dataset import Images, Labelled, Streamed, held_out_count, square, worker_count
+from .dataset import KEPT, Images, Labelled, Streamed, held_out_count, square, worker_count
 from .splits import TEST, TRAIN, VALIDATION, Split
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -62,7 +62,8 @@ def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan
     Raises:
         NBDTError: there are no images, or an archive must be unpacked first.
     """
-    scanned = Scan(split, classes=set(split.classes), in_memory=recipe.augment == "shift")
+    in_memory = recipe.augment == "shift" and not recipe.freeze_backbone
+    scanned = Scan(split, classes=set(split.classes), in_memory=in_memory)
     try:
         sources = progress(split.sources(), None, f"reading {split.name} images")
         if scanned.in_memory:
@@ -100,7 +101,8 @@ def _check(scanned: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> Non
         )
 
     def opened(source: ImageSource) -> None:
-        if recipe.check_images or recipe.skip_corrupt:
+        # Features are kept, so whoever computes them reports unreadable images then.
+        if (recipe.check_images or recipe.skip_corrupt) and not recipe.freeze_backbone:
             source.open().close()
 
     for source, _ in _readable(scanned, sources, opened, recipe):
@@ -115,7 +117,7 @@ def _readable(
     recipe: Recipe,
 ) -> Iterator[tuple[ImageSource, object]]:
     """Yield each readable source with the result of `work`; record classes and unreadable images."""
-    for source, result in _parallel(sources, work, recipe):
+    for source, result in in_parallel(sources, work, worker_count(recipe)):
         scanned.classes.add(source.class_label)
         if isinstance(result, ImageError):
             scanned.failed.append(str(result))
@@ -123,8 +125,8 @@ def _readable(
             yield source, result
 
 
-def _parallel(
-    sources: Iterable[ImageSource], work: Callable[[ImageSource], object], recipe: Recipe
+def in_parallel(
+    sources: Iterable[ImageSource], work: Callable[[ImageSource], object], threads: int
 ) -> Iterator[tuple[ImageSource, object]]:
     """Yield each source, in order, with the result of `work` or the `ImageError` that it raised."""
 
@@ -134,8 +136,7 @@ def _parallel(
         except ImageError as error:
             return source, error
 
-    threads = worker_count(recipe)
-    if threads < 2:
+    if threads < 1:
         yield from map(tried, sources)
         return
     with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without the interpreter's lock
@@ -166,7 +167,10 @@ def inspect(
     """
     order = given or class_order(scans[TRAIN].classes)
     indices = {name: class_indices(scanned.labels, order) for name, scanned in scans.items()}
-    problems = [_unreadable(scanned, recipe) for scanned in scans.values()]
+    problems = [
+        "" if recipe.skip_corrupt else unreadable(name, scanned.failed, scanned.found)
+        for name, scanned in scans.items()
+    ]
     problems += [_unknown(scanned, indices[name], order) for name, scanned in scans.items()]
     problems += [_empty(scanned) for scanned in scans.values()]
     problems.append(_missing(scans[TRAIN], indices[TRAIN], order))
@@ -183,16 +187,27 @@ def inspect(
 
 def _classes(names: Sequence[str]) -> str:
     """Return ``"1 class 'a'"`` or ``"2 classes 'a', 'b'"``."""
-    return f"{len(names)} class{'' if len(names) == 1 else 'es'} {listed(names)}"
+    return f"{_count(names)} {listed(names)}"
 
 
-def _unreadable(scanned: Scan, recipe: Recipe) -> str:
-    failed = scanned.failed
-    if not failed or recipe.skip_corrupt:
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
+
+
+def say_left_out(say: Say, name: str, failed: Sequence[str]) -> None:
+    """Name the unreadable images of a split that are left out."""
+    if failed:
+        shown = "; ".join(failed[:NAMED]) + ("; …" if len(failed) > NAMED else "")
+        say(f"Left out, unreadable ({name}, {len(failed):,}): {shown}")
+
+
+def unreadable(name: str, failed: Sequence[str], found: int) -> str:
+    """Return what is wrong with a split of `found` images, of which some cannot be read."""
+    if not failed:
         return ""
     rest = f"; and {len(failed) - NAMED:,} more" if len(failed) > NAMED else ""
     return (
-        f"{len(failed):,} of {scanned.found:,} {scanned.split.name} images cannot be read: "
+        f"{len(failed):,} of {found:,} {name} images cannot be read: "
         f"{'; '.join(failed[:NAMED])}{rest}. Repair or remove them, or leave them out: "
         "--set skip_corrupt=true."
     )
@@ -251,15 +266,16 @@ def _too_few(
     short = []
     for index, count in sorted(Counter(i for i in indices if i is not None).items()):
         needed = sum(held_out_count(count, amount) for amount in amounts)
+        needed = KEPT - 1 if recipe.freeze_backbone else needed
         if count <= needed:
             short.append(f"{order.names[index]!r} ({count}, at least {needed + 1} needed)")
     if not short:
         return ""
     rest = f" and {len(short) - 5} more" if len(short) > 5 else ""
+    remedy = ", or hold out fewer: --set held_out=1 --set held_out_test=1"
     return (
-        f"Too few images to hold some out of {len(short)} class{'' if len(short) == 1 else 'es'}: "
-        f"{', '.join(short[:5])}{rest}. Add images, or hold out fewer: --set held_out=1 "
-        "--set held_out_test=1."
+        f"Too few images of {_count(short)}, some of which are held out: "
+        f"{', '.join(short[:5])}{rest}. Add images{'' if recipe.freeze_backbone else remedy}."
     )
 
 

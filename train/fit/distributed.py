@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
 
+from ..folder import global_rank
 from ..recipe import Recipe
 from .checkpoints import SafeCheckpointIO
 
@@ -38,14 +39,6 @@ def device_count(recipe: Recipe) -> int:
 def is_shared(recipe: Recipe) -> bool:
     """Return whether more than one process trains."""
     return device_count(recipe) * recipe.nodes > 1
-
-
-def global_rank() -> int:
-    """Return the rank of this process; 0 if it is alone, or has no rank yet."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
 
 
 def make_strategy(recipe: Recipe) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbdt.decide.head import DecisionRules
@@ -17,7 +16,7 @@ from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
 
-from ..data.dataset import Images, Labelled, PlainBatches, normalise
+from ..data.dataset import Images, PlainBatches, normalise
 
 BOUND = (
     4.0  # without it, a few images that are all answered rightly let the factor grow without end
@@ -59,32 +58,6 @@ def flat_logits(model: NBDT, data: Images, workers: int = 0) -> Tensor:
     )  # fmt: skip
 
 
-def pooled_features(
-    network: Any, data: Images, preprocessing: Preprocessing, workers: int = 0
-) -> Labelled:
-    """Return a frozen network's features (count, features) float32, with the labels.
-
-    Args:
-        network: of timm; it is in training mode afterwards.
-        data: the images.
-        preprocessing: of the network.
-        workers: processes that read images.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network.eval().to(device)
-
-    def pooled(images: Tensor) -> Tensor:
-        features = network.forward_features(images)
-        pooled: Tensor = network.forward_head(features, pre_logits=True)
-        return pooled.float().cpu()
-
-    rows = map_images(
-        pooled, data, preprocessing, device, batch_size=FEATURE_BATCH, workers=workers
-    )
-    network.train()
-    return Labelled(rows, data.labels)
-
-
 def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return the shares of right answers "flat", "soft" and "hard", from logits on the CPU."""
     rules = DecisionRules(model.hierarchy, rule=model.rule)
@@ -103,14 +76,24 @@ def round_and_measure(model: NBDT, held_out: Images, workers: int) -> dict[str, 
     Returns:
         `accuracies` on the held-out images.
     """
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.ndim > 1:
-                value.copy_(value.half())
+    rounded(model)
     logits = flat_logits(model, held_out, workers)
-    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
-    model.reference = {"logits": logits.half(), "labels": held_out.labels.to(kind)}
+    set_reference(model, logits, held_out.labels)
     return accuracies(model, logits, held_out.labels)
+
+
+@torch.no_grad()
+def rounded(network: nn.Module) -> None:
+    """Round the matrices of a network, in place, to the half precision that they are saved with."""
+    for value in network.parameters():
+        if value.ndim > 1:
+            value.copy_(value.half())
+
+
+def set_reference(model: NBDT, logits: Tensor, labels: Tensor) -> None:
+    """Keep logits (images, classes) and labels (images,) as the model's reference set."""
+    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
+    model.reference = {"logits": logits.half(), "labels": labels.to(kind)}
 
 
 def calibrate(model: NBDT, logits: Tensor, labels: Tensor) -> float:

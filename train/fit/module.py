@@ -22,9 +22,9 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..data.augment import add_noise, mix_pairs, seed_all, shrink
 from ..data.class_order import ClassOrder
 from ..data.dataset import Batch, PlainBatches, TrainingBatches, normalise
+from ..folder import EpochLog, Row
 from ..loss import TreeSupervisionLoss, weight_at
 from ..recipe import Recipe
-from .checkpoints import EpochLog, Row
 from .distributed import BATCH_NORMS, full_tensor, shard, unshard
 from .trainer import make_optimizer, make_schedule
 
@@ -76,17 +76,11 @@ class TreeSupervised(lightning.LightningModule):
         self.log_of_epochs = EpochLog()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Flat logits of uint8 images (batch, 3, size, size) or of features (batch, features)."""
-        return self._logits(self.network, self._inputs(images))
+        """Flat logits of uint8 images (batch, 3, size, size)."""
+        return cast(Tensor, self.network(self._inputs(images)))
 
     def _inputs(self, images: Tensor) -> Tensor:
-        if images.ndim == 2:
-            return images
         return normalise(images, self.preprocessing.mean, self.preprocessing.std)
-
-    def _logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
-        module = cast(Any, network)
-        return cast(Tensor, module.get_classifier()(inputs) if inputs.ndim == 2 else module(inputs))
 
     @property
     def classifier(self) -> nn.Linear:
@@ -143,14 +137,11 @@ class TreeSupervised(lightning.LightningModule):
         """Return the loss of one batch: flat, then with the path's likelihood."""
         recipe = self.recipe
         images, target = batch
-        if images.ndim == 4:
-            if self._progress() < recipe.early_until:
-                images = shrink(images, recipe.early_size)
-            images = add_noise(images, recipe.noise)
-        inputs = self._inputs(images)
-        if inputs.ndim == 4:
-            inputs, target = mix_pairs(inputs, target, recipe, len(self.order.names))
-        logits = self._logits(self.network, inputs)
+        if self._progress() < recipe.early_until:
+            images = shrink(images, recipe.early_size)
+        inputs = self._inputs(add_noise(images, recipe.noise))
+        inputs, target = mix_pairs(inputs, target, recipe, len(self.order.names))
+        logits = self.network(inputs)
         if self.rules is None and self._progress() >= recipe.tree_from:
             self._start_tree_supervision()
         loss = self._loss(logits, target)
@@ -226,7 +217,7 @@ class TreeSupervised(lightning.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Compare flat, soft and hard answers on held-out images with their labels."""
         images, labels = batch
-        logits = self._logits(self.best_network, self._inputs(images)).float()
+        logits = self.best_network(self._inputs(images)).float()
         answers = {"flat": logits.argmax(dim=1)}
         if self.rules is not None:
             answers |= {"soft": self.rules(logits).argmax(dim=1), "hard": self.rules.hard(logits)}
@@ -258,8 +249,7 @@ class TreeSupervised(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return timm's optimiser and the recipe's schedule, stepped together."""
-        trained = self.classifier if self.recipe.freeze_backbone else self.network
-        optimizer = make_optimizer(trained, self.recipe, on_cpu=self.device.type == "cpu")
+        optimizer = make_optimizer(self.network, self.recipe, on_cpu=self.device.type == "cpu")
         total = int(self.trainer.estimated_stepping_batches)
         schedule = make_schedule(optimizer, self.recipe, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.classifier import class_labels
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm, mismatch, read_weights
-from nbdt.network.preprocessing import Preprocessing
+from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
 from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
@@ -22,88 +24,115 @@ from ..recipe import Recipe
 WHITENING_IMAGES = 5000
 
 
-def make_network(
-    recipe: Recipe, order: ClassOrder, weights: str | os.PathLike[str] | None = None
-) -> tuple[nn.Module, bool]:
-    """Return the recipe's network with one output a class, and whether it knows these classes.
+@dataclass(frozen=True)
+class Start:
+    """The network that a run starts from, before the classes of its data are known.
 
-    It knows them if its classifier was trained for the very classes of this run.
+    Attributes:
+        recipe: with the architecture and size of a saved model, and the network's own size where
+            it names none.
+        network: with the classifier of its weights.
+        preprocessing: of its input; small images ("shift") are used uncropped.
+        classes: of a saved model, in the order of its classifier; else empty.
+        has_weights: whether its weights are trained ones.
+    """
+
+    recipe: Recipe
+    network: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] = ()
+    has_weights: bool = False
+
+
+def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None) -> Start:
+    """Make the recipe's network, with its weights; images are not needed yet.
 
     Args:
         recipe: architecture, and whether it starts from pretrained weights.
-        order: the classes.
-        weights: a local file instead of the Hugging Face hub, or the folder of a saved model. A
-            classifier of another number of classes, or of a saved model's other classes, is left
-            out.
+        weights: a local file instead of the Hugging Face hub, or the folder of a saved model.
 
     Raises:
         NBDTError: unknown architecture, no network for the hub, weights that do not fit, or a
             classifier that is not one linear layer.
     """
-    count = len(order.names)
-    if weights is not None:
-        network = create_timm(recipe.architecture, count)
-        knows_classes = _load(network, weights, order)
-    elif recipe.pretrained:
-        network = create_timm(recipe.architecture, None, pretrained=True)
-        trained_for = int(cast(Any, network).num_classes)
-        knows_classes = _same_classes(network, trained_for, order)
-        if not knows_classes:
-            cast(Any, network).reset_classifier(count)
-            _reset_small(network)
+    if weights is not None and os.path.isdir(weights):
+        start = _from_model(recipe, weights)
     else:
-        network, knows_classes = create_timm(recipe.architecture, count), False
-    if not isinstance(cast(Any, network).get_classifier(), nn.Linear):
+        if weights is None:
+            network = create_timm(recipe.architecture, None, pretrained=recipe.pretrained)
+        else:
+            network = _from_file(recipe.architecture, weights)
+        has_weights = recipe.pretrained or weights is not None
+        preprocessing = timm_preprocessing(network)
+        start = Start(recipe, network, preprocessing, has_weights=has_weights)
+    if not isinstance(cast(Any, start.network).get_classifier(), nn.Linear):
         raise NBDTError(
             f"The classifier of {recipe.architecture!r} is not one linear layer, so no tree can be "
             "made from it; choose another architecture."
         )
-    return network, knows_classes
+    size = start.recipe.image_size or start.preprocessing.size
+    crop = 1.0 if recipe.augment == "shift" else start.preprocessing.crop_pct  # small images: whole
+    return dataclasses.replace(
+        start,
+        recipe=dataclasses.replace(start.recipe, image_size=size),
+        preprocessing=dataclasses.replace(start.preprocessing, size=size, crop_pct=crop),
+    )
 
 
-def _load(network: nn.Module, weights: str | os.PathLike[str], order: ClassOrder) -> bool:
-    """Load the weights; return whether the classifier is now one of the run's classes."""
+def _from_model(recipe: Recipe, folder: str | os.PathLike[str]) -> Start:
+    model = NBDT.load(folder)
+    classes, seen = model.hierarchy.classes, model.preprocess
+    network = create_timm(model.architecture, len(classes))
+    network.load_state_dict(model.backbone.state_dict(), strict=False)
+    cast(Any, network).get_classifier().load_state_dict(model.head.linear.state_dict())
+    recipe = dataclasses.replace(recipe, architecture=model.architecture, image_size=seen.size)
+    return Start(recipe, network, seen, classes, has_weights=True)
+
+
+def _from_file(architecture: str, path: str | os.PathLike[str]) -> nn.Module:
+    state = read_weights(path)
+    network = create_timm(architecture, None)
     name = str(cast(Any, network).pretrained_cfg["classifier"])
-    saved = os.path.isdir(weights)
-    state = _saved_model(weights, name, order) if saved else read_weights(weights)
-    rows = state.get(f"{name}.weight", torch.empty(0)).shape[0]
-    knows_size = rows == len(order.names)
-    if not knows_size:
-        rest = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
-        fresh = network.state_dict().items()
-        state = rest | {key: value for key, value in fresh if key.startswith(f"{name}.")}
-    problem = mismatch(network, state)
-    if problem:
+    rows = len(state.get(f"{name}.weight", torch.empty(0)))
+    if rows:
+        cast(Any, network).reset_classifier(rows)
+    expected = network.state_dict()
+    if not rows:  # a classifier is not needed
+        state |= {key: value for key, value in expected.items() if key.startswith(f"{name}.")}
+    if mismatch(network, state):
+        fitting = [k for k, v in expected.items() if k in state and state[k].shape == v.shape]
         raise NBDTError(
-            f"The weights in {os.fspath(weights)!r} do not fit the network: {problem}. Name the "
-            "architecture that they were trained with: --set architecture=NAME."
+            f"The weights in {os.fspath(path)!r} do not fit {architecture!r}: {len(fitting)} of its "
+            f"{len(expected)} tensors are in the file, which begins with {next(iter(state))!r}. Name "
+            "the architecture that they were trained with: --set architecture=NAME."
         )
     network.load_state_dict(state)
-    if not knows_size:
-        _reset_small(network)
-    return knows_size and (saved or _same_classes(network, rows, order))
+    return network
 
 
-def _saved_model(
-    folder: str | os.PathLike[str], classifier: str, order: ClassOrder
-) -> dict[str, Tensor]:
-    """Return the tensors of a saved model; the classifier's only if it has the run's classes."""
-    model = NBDT.load(folder)
-    places = {normalised_name(name): row for row, name in enumerate(model.hierarchy.classes)}
+def with_classes(start: Start, order: ClassOrder) -> tuple[nn.Module, bool]:
+    """Return the network with one output a class, and whether it knows these classes.
+
+    It knows them if its classifier was trained for the very classes of this run. A classifier of
+    another number of classes, or of a saved model's other classes, starts with new weights.
+    """
+    network, count = cast(Any, start.network), len(order.names)
+    if not start.has_weights:
+        return create_timm(start.recipe.architecture, count), False
+    classifier = network.get_classifier()
     names = [normalised_name(name) for name in order.names]
-    state: dict[str, Tensor] = dict(model.backbone.state_dict())
-    if sorted(names) == sorted(places):
+    places = {normalised_name(name): row for row, name in enumerate(start.classes)}
+    if places and sorted(names) == sorted(places):
         rows = [places[name] for name in names]
-        linear = model.head.linear.state_dict()
-        state |= {f"{classifier}.{key}": value[rows] for key, value in linear.items()}
-    return state
-
-
-def _reset_small(network: nn.Module) -> None:
-    """Start a new classifier with small weights: some of timm's are so large that training stalls."""
-    classifier = cast(Any, network).get_classifier()
-    if isinstance(classifier, nn.Linear):
-        classifier.reset_parameters()
+        state = {key: value[rows] for key, value in classifier.state_dict().items()}
+        classifier.load_state_dict(state)
+        return start.network, True
+    knows = not places and _same_classes(network, classifier.out_features, order)
+    if not knows and (places or classifier.out_features != count):
+        network.reset_classifier(count)
+        # Some of timm's new classifiers are so large that training stalls.
+        network.get_classifier().reset_parameters()
+    return start.network, knows
 
 
 def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bool:

@@ -17,8 +17,9 @@ from torch import nn
 
 from nbdt.errors import NBDTError, nearest
 
+from ..folder import RunFolder
 from ..recipe import Recipe
-from .checkpoints import RunFolder, SafeCheckpointIO
+from .checkpoints import SafeCheckpointIO
 from .distributed import SyncedNorms, device_count, make_strategy
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {

@@ -1,0 +1,118 @@
+"""A run with a frozen backbone: features, a convex fit, a tree, measurement."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from nbdt.errors import NBDTError
+from nbdt.hierarchies.induced import induce
+from nbdt.hierarchies.measure.comparison import measure, quality
+from nbdt.model.model import NBDT
+from nbdt.progress import Progress, Say
+from nbdt.tree.hierarchy import Hierarchy
+
+from ..data.dataset import KEPT, Streamed, worker_count
+from ..data.inspection import say_left_out, unreadable
+from ..data.splits import TEST, TRAIN
+from ..fit.measure import calibrate, rounded, set_reference
+from ..prepare import Prepared
+from .classifier import LinearFit, fit_linear
+from .features import FeatureStore, cache_folder, frozen_features
+
+
+def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
+    """Fit a classifier and its tree on the features of a frozen network.
+
+    All images but the test split take part in the fit. Its penalty and the temperature are chosen
+    by cross-validation, whose logits become the model's reference set.
+
+    Raises:
+        NBDTError: unreadable images, or too few of a class.
+    """
+    network = cast(Any, run.network).eval()
+    network.reset_classifier(0)
+    rounded(network)  # to what is saved, so that a saved model has these features
+    if torch.cuda.is_available():
+        network.cuda()
+    store = FeatureStore(cache_folder(), network, run.preprocessing)
+    found = {name: _features(run, name, store, progress, say) for name in (TRAIN, TEST)}
+    features, labels = found[TRAIN]
+    fitted = fit_linear(features, labels, seed=run.recipe.seed, progress=progress)
+    hierarchy = run.hierarchy or _induced(run, fitted)
+    model = _model(run, fitted, hierarchy)
+    logits, factor = fitted.logits, fitted.factor
+    if run.recipe.rule != "marginal":  # under marginal the tree's answer is the softmax
+        more = calibrate(model, logits, labels)
+        logits, factor = logits * more, factor * more
+    model.provenance |= {"logits_scaled_by": factor, "penalty_inverse": fitted.strength}
+    rounded(model)
+    set_reference(model, logits, labels)
+    accuracy = {"cross-validated": _figures(model, logits, labels)}
+    test, test_labels = found[TEST]
+    if len(test):
+        with torch.inference_mode():
+            accuracy["test"] = _figures(model, model.head.logits(test), test_labels)
+    model.provenance["accuracy"] = accuracy
+    return model
+
+
+def _features(
+    run: Prepared, name: str, store: FeatureStore, progress: Progress, say: Say
+) -> tuple[Tensor, Tensor]:
+    """Return features and labels of a split's readable images."""
+    data = cast(Streamed, run.images[name])
+    if not len(data.labels):
+        return torch.zeros(0, cast(Any, run.network).num_features), data.labels
+    threads = worker_count(run.recipe)
+    features, failed = frozen_features(
+        run.network, data.sources, run.preprocessing, store,
+        what=f"{name} images", threads=threads, progress=progress,
+    )  # fmt: skip
+    if failed and not run.recipe.skip_corrupt:
+        raise NBDTError(unreadable(name, [*failed.values()], len(data.labels)))
+    say_left_out(say, name, [*failed.values()])
+    readable = torch.tensor([index not in failed for index in range(len(data.labels))])
+    labels = data.labels[readable]
+    counts = torch.bincount(labels, minlength=len(run.order.names)).tolist()
+    few = [label for label, count in zip(run.order.names, counts, strict=True) if count < KEPT]
+    if few and name == TRAIN:
+        raise NBDTError(
+            f"Fewer than {KEPT} readable images of {few}. Add images, or remove the class."
+        )
+    return features, labels
+
+
+def _induced(run: Prepared, fitted: LinearFit) -> Hierarchy:
+    recipe = run.recipe
+    return induce(
+        fitted.weight,
+        run.order.names,
+        rule=recipe.rule,
+        linkage=None if recipe.linkage == "auto" else recipe.linkage,
+        branching=recipe.branching or None,
+        semantics=None if recipe.semantics < 0 else recipe.semantics,
+        wnids=run.order.known_wnids,
+    )
+
+
+def _model(run: Prepared, fitted: LinearFit, hierarchy: Hierarchy) -> NBDT:
+    network = cast(Any, run.network).cpu()
+    network.reset_classifier(len(run.order.names))
+    linear = network.get_classifier()
+    with torch.no_grad():
+        linear.weight.copy_(fitted.weight)
+        linear.bias.copy_(fitted.bias)
+    recipe = run.recipe
+    model = NBDT.from_network(network, recipe.architecture, hierarchy, rule=recipe.rule)
+    model.preprocess = run.preprocessing
+    return model.eval()
+
+
+def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the shares of right answers, and the calibration error of the shown probability."""
+    found = quality(measure(logits, labels, model.hierarchy, model.rule))
+    shares = {kind: values["accuracy"] for kind, values in found.items()}
+    return shares | {"calibration error": found["soft"]["calibration_error"]}

@@ -1,0 +1,135 @@
+"""What a run is fitted on: a network, the classes, and labelled images."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from nbdt.hierarchies.induced import check_known_words
+from nbdt.hierarchies.wordnet.concepts import class_synsets
+from nbdt.network.preprocessing import Preprocessing
+from nbdt.progress import Progress, Say
+from nbdt.tree.hierarchy import Hierarchy
+
+from .data.class_order import ClassOrder, class_order
+from .data.dataset import Images, Labelled, hold_out, joined
+from .data.inspection import Scan, inspect, say_left_out, scan
+from .data.splits import TEST, TRAIN, VALIDATION, find_splits
+from .fit.network import start_network, whiten, with_classes
+from .folder import RunFolder
+from .recipe import Recipe
+
+WORDNET = "wordnet"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What is fitted: a network, and labelled images.
+
+    Attributes:
+        recipe: with the architecture and the size of the network.
+        folder: of the run.
+        network: with one output a class.
+        knows_classes: whether its classifier was trained for these classes.
+        preprocessing: of the network.
+        order: of the classes.
+        hierarchy: None if it is made from the fitted classifier.
+        images: by split.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    network: nn.Module
+    knows_classes: bool
+    preprocessing: Preprocessing
+    order: ClassOrder
+    hierarchy: Hierarchy | None
+    images: dict[str, Images]
+
+
+def prepare(  # noqa: PLR0917
+    recipe: Recipe, data: str | os.PathLike[str], folder: RunFolder,
+    hierarchy: Hierarchy | str | None, weights: str | os.PathLike[str] | None,
+    progress: Progress, say: Say, *, choosing: bool,
+) -> Prepared:  # fmt: skip
+    """Make the network, then read the data; raises as `nbdt.train.run.train` does.
+
+    With `choosing`, images for choices are held out of a frozen fit, too.
+    """
+    start = start_network(recipe, weights)
+    recipe = start.recipe
+    splits = find_splits(data, recipe)
+    scans = {name: scan(split, recipe, progress) for name, split in splits.items()}
+    order, hierarchy = _classes(scans, recipe, hierarchy)
+    order, images = inspect(scans, recipe, order)
+    drawn = (
+        (TEST, recipe.held_out_test, recipe.seed + 1),
+        (VALIDATION, recipe.held_out, recipe.seed),
+    )
+    for name, amount, seed in drawn:
+        if name not in images:
+            images[TRAIN], images[name] = hold_out(images[TRAIN], amount, seed)
+    if recipe.freeze_backbone and not choosing:  # cross-validation makes the choices
+        images[TRAIN] = joined(images[TRAIN], images.pop(VALIDATION))
+    _announce(say, scans, images, order)
+    network, knows_classes = with_classes(start, order)
+    if recipe.whiten and not start.has_weights:
+        whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
+    preprocessing = start.preprocessing
+    return Prepared(recipe, folder, network, knows_classes, preprocessing, order, hierarchy, images)
+
+
+def _classes(
+    scans: dict[str, Scan], recipe: Recipe, hierarchy: Hierarchy | str | None
+) -> tuple[ClassOrder, Hierarchy | None]:
+    """Return the class order, and the hierarchy unless it is made from the fitted classifier."""
+    if isinstance(hierarchy, Hierarchy):
+        return class_order((), recipe.classes, hierarchy), hierarchy
+    order = class_order(scans[TRAIN].classes, recipe.classes)
+    if hierarchy != WORDNET:
+        if recipe.semantics > 0:  # fail here, not in the middle of the run
+            check_known_words(order.names, class_synsets(order.names, order.known_wnids))
+        return order, None
+    from nbdt.hierarchies.wordnet.tree import from_wnids, from_wordnet
+
+    wnids = [wnid for wnid in order.wnids if wnid]
+    has_all = len(wnids) == len(order.names)
+    made = from_wnids(wnids, order.names) if has_all else from_wordnet(order.names)
+    return class_order((), order.names, made), made
+
+
+def _announce(
+    say: Say, scans: dict[str, Scan], images: dict[str, Images], order: ClassOrder
+) -> None:
+    count = {name: len(part.labels) for name, part in images.items()}
+    drawn = [name for name in (VALIDATION, TEST) if name in images and name not in scans]
+    choices = f"{count[VALIDATION]:,} for choices, " if VALIDATION in count else ""
+    say(
+        f"{len(order.names)} classes, in the order of {order.origin}. {count[TRAIN]:,} images to "
+        f"train on, {choices}{count[TEST]:,} for the test"
+        + (f"; {' and '.join(drawn)} drawn from the training images." if drawn else ".")
+    )
+    for scanned in scans.values():
+        say_left_out(say, scanned.split.name, scanned.failed)
+
+
+def facts_of(run: Prepared, command: str) -> dict[str, Any]:
+    """Return what the run depends on."""
+    data = run.images[TRAIN]
+    digest = hashlib.sha256(data.labels.numpy().tobytes())
+    if isinstance(data, Labelled):
+        digest = hashlib.sha256(data.images.numpy().tobytes())
+    else:
+        for source in data.sources:
+            digest.update(source.reference.encode(errors="surrogateescape"))
+    return {
+        "command": command,
+        "recipe": dataclasses.asdict(run.recipe),
+        "data_sha256": digest.hexdigest(),
+        "hierarchy": run.hierarchy.hash if run.hierarchy else None,
+    }

@@ -1,0 +1,114 @@
+"""One training run, read top to bottom: network, data, fit, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from nbdt.model.model import NBDT
+from nbdt.progress import Progress, Say, no_progress, say_nothing
+from nbdt.tree.hierarchy import Hierarchy
+
+from .data.splits import TRAIN
+from .fit.measure import model_card
+from .folder import Report, RunFolder, check_space, global_rank
+from .prepare import facts_of, prepare
+from .recipe import Recipe
+
+FROZEN = "frozen"  # where a run that fine-tunes keeps the model that it starts from
+
+
+def train(
+    recipe: Recipe,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    hierarchy: Hierarchy | str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    finetune: bool = False,
+    command: str = "",
+    progress: Progress = no_progress,
+    report: Report | None = None,
+    say: Say = say_nothing,
+) -> NBDT:
+    """Train by `recipe` on `data`; write the finished model to `out`.
+
+    With a frozen backbone the classifier is fitted on features (`nbdt.train.frozen`). Otherwise the
+    network is trained, choices are made on held-out training images, whose logits become the
+    model's reference set, and checkpoints and a log are written to `out`. The test split is used
+    once, at the end.
+
+    Args:
+        recipe: all settings.
+        data: a folder or file that `nbdt.train.data.splits.find_splits` understands.
+        out: a folder; it is made.
+        hierarchy: a hierarchy of the data's classes, or "wordnet" for the one over their names;
+            without it a hierarchy is made from names and classifier.
+        weights: a local file or a saved model to start from, instead of the hub.
+        resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
+        finetune: after a frozen backbone, train the whole network from the model that it gave,
+            which is written to `out`/frozen.
+        command: for the model's card.
+        progress: of the images while they are read, and of the fit.
+        report: called after each epoch with the rows of figures so far.
+        say: called with messages for people.
+
+    Returns:
+        The finished model, as saved to `out`/model.
+
+    Raises:
+        NBDTError: `out` holds a run that is not to be resumed, the weights do not fit, the data
+            cannot be trained on, the folder or disk cannot take the checkpoints, or the recipe does
+            not fit.
+    """
+    folder = RunFolder(Path(out))
+    common = {"data": data, "command": command, "progress": progress, "report": report, "say": say}
+    if finetune and recipe.freeze_backbone and not folder.model.exists():
+        frozen = RunFolder(folder.root / FROZEN)
+        first = _run(recipe, frozen, hierarchy, weights, resume=True, choosing=True, **common)
+        say(f"Fine-tuning the whole network from {frozen.model}.")
+        recipe = dataclasses.replace(recipe, freeze_backbone=False)
+        hierarchy, weights = first.hierarchy, frozen.model
+    return _run(recipe, folder, hierarchy, weights, resume=resume, **common)
+
+
+def _run(
+    recipe: Recipe, folder: RunFolder, hierarchy: Hierarchy | str | None,
+    weights: str | os.PathLike[str] | None, *, data: str | os.PathLike[str], resume: bool,
+    choosing: bool = False, command: str, progress: Progress, report: Report | None, say: Say,
+) -> NBDT:  # fmt: skip
+    """Train as `train` does; `choosing` keeps the images for later choices out of a frozen fit."""
+    started = time.monotonic()
+    is_first = global_rank() == 0
+    say, report = (say, report) if is_first else (say_nothing, None)
+    while recipe.freeze_backbone and not is_first and not folder.model.exists():
+        time.sleep(1)  # the first process fits the classifier
+    if folder.begin(resume=resume) if is_first else folder.model.exists():
+        say(f"{folder.model} is finished already.")
+        return NBDT.load(folder.model)
+    torch.manual_seed(recipe.seed)
+    run = prepare(recipe, data, folder, hierarchy, weights, progress, say, choosing=choosing)
+    facts = facts_of(run, command)
+    if run.recipe.freeze_backbone:
+        from .frozen.run import fit_frozen
+
+        model = fit_frozen(run, progress, say)
+    else:
+        from .fit.run import fit_network
+
+        if is_first:
+            check_space(folder.root, sum(value.numel() for value in run.network.parameters()))
+            folder.check_same(facts)
+        model = fit_network(run, report, say, is_first=is_first)
+        if not is_first:
+            return model
+    minutes = round((time.monotonic() - started) / 60, 1)
+    counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}
+    model.provenance |= facts | counts
+    model.save(folder.model, dtype=torch.float16, card=model_card(model))
+    return model
