@@ -27,8 +27,8 @@ from shortcut_measure import Shortcut, shortcut
 from nbdt import NBDT
 from nbdt.explain.audit.methods import method_maps
 from nbdt.images.archives import iter_tar
-from nbdt.train.run import train
 from nbdt.train.recipe import load_recipe
+from nbdt.train.run import train
 
 SIDE, PATCH = 24, slice(18, 23)  # pixels
 COLOUR = (255, 0, 255)

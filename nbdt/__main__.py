@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
+from .allocator import keep_memory
 from .errors import NBDTError
 
 # Name: the module of its Typer app, what it does, and the extra that installs its libraries.
@@ -95,6 +96,7 @@ def nbdt(
 
 def main() -> None:
     """Run the command line: exit status 0 all good, 1 fatal, 2 usage, 3 some inputs failed."""
+    keep_memory()
     try:
         app()
     except (NBDTError, OSError) as error:

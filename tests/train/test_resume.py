@@ -16,7 +16,8 @@ from PIL import Image
 
 from nbdt import NBDT, NBDTError
 from nbdt.train import train
-from nbdt.train.fit.checkpoints import SafeCheckpointIO, check_space, read_checkpoint
+from nbdt.train.fit.checkpoints import SafeCheckpointIO, read_checkpoint
+from nbdt.train.folder import check_space
 from nbdt.train.recipe import Recipe
 
 # All that could break a continuation at once: dropout, mixing, a moving average, accumulation,
@@ -208,10 +209,10 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(photos, tmp_path,
 def test_too_small_a_disk_and_folders_that_cannot_be_written_are_refused_first(
     tmp_path, monkeypatch
 ):
-    from nbdt.train.fit import checkpoints
+    from nbdt.train import folder
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
+        patch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
         check_space(tmp_path, 10**6)
         with pytest.raises(NBDTError, match="1.00 GB left.*44,000,000 weights may take 2.11 GB"):
             check_space(tmp_path, 44_000_000)
@@ -222,7 +223,7 @@ def test_too_small_a_disk_and_folders_that_cannot_be_written_are_refused_first(
     def read_only(*arguments, **named):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(checkpoints, "write_atomic", read_only)
+    monkeypatch.setattr(folder, "write_atomic", read_only)
     with pytest.raises(NBDTError, match=r"cannot be written \(Read-only file system\)"):
         train(small(), tmp_path / "never looked at", tmp_path / "run")
 

@@ -28,7 +28,7 @@ from .augment import PLAIN, Augmentation, Key, seeded
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 PLAIN_BATCH = 500
-PLAIN_PIXELS = 500 * 64 * 64  # of such a batch: memory holds its first feature maps
+PLAIN_PIXELS = 16 * 256 * 256  # of such a batch: the memory of larger ones goes back to the system
 
 
 class Labelled(NamedTuple):

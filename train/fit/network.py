@@ -101,9 +101,10 @@ def _from_file(architecture: str, path: str | os.PathLike[str]) -> nn.Module:
         state |= {key: value for key, value in expected.items() if key.startswith(f"{name}.")}
     if mismatch(network, state):
         fitting = [k for k, v in expected.items() if k in state and state[k].shape == v.shape]
+        first = next((key for key in state if key not in expected), next(iter(state)))
         raise NBDTError(
             f"The weights in {os.fspath(path)!r} do not fit {architecture!r}: {len(fitting)} of its "
-            f"{len(expected)} tensors are in the file, which begins with {next(iter(state))!r}. Name "
+            f"{len(expected)} tensors are in the file, which has {first!r}. Name "
             "the architecture that they were trained with: --set architecture=NAME."
         )
     network.load_state_dict(state)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # scikit-learn's C: inverse weights of the penalty
 FOLDS = 5
@@ -48,8 +51,9 @@ def fit_linear(
 ) -> LinearFit:
     """Fit multinomial logistic regression with a penalty on the squared weights.
 
-    The penalty is the one under which images that were left out of the fit (cross-validation) are
-    likeliest, once their logits are scaled by one factor, as calibration does.
+    The penalty is the one under which most images that were left out of a fit (cross-validation)
+    are answered rightly; of several, the strongest. The logits of these images give the factor on
+    all logits that makes probabilities right.
 
     Args:
         features: (images, features).
@@ -57,23 +61,34 @@ def fit_linear(
         seed: of the division into folds.
         progress: of the fits.
     """
+    from threadpoolctl import threadpool_limits
+
     mean = features.mean(dim=0)
     rows, classes = (features - mean).numpy(), labels.numpy()
+    basis = np.eye(rows.shape[1], dtype=rows.dtype)
+    if len(rows) < len(basis):  # the weights lie in the space of the rows, whose axes are fewer
+        basis = np.linalg.qr(rows.T)[0]
+        rows = rows @ basis
     fold = folds(classes, seed)
     few = _spread(fold, classes, CHOOSING)
-    count = int(fold.max()) + 1
-    fits = count * len(STRENGTHS) + 1 + (count if len(few) < len(rows) else 0)
+    count, is_all = int(fold.max()) + 1, len(few) == len(rows)
+    fits = count * (len(STRENGTHS) + (0 if is_all else 1)) + 1
     done = iter(progress(range(fits), fits, "fits"))
-    tried = [_left_out(rows[few], classes[few], fold[few], c, done) for c in STRENGTHS]
-    best = int(np.argmin([_scaling(logits, classes[few])[1] for logits in tried]))
-    strength, logits = STRENGTHS[best], tried[best]
-    if len(few) < len(rows):
-        logits = _left_out(rows, classes, fold, strength, done)
-    weight, bias = _fit(rows, classes, strength, done)
+    # More threads than one wait for each other where other work is going on.
+    with threadpool_limits(1 if len(rows) < CHOOSING else None):
+        tried = _left_out(rows[few], classes[few], fold[few], STRENGTHS, done)
+        right = [np.mean(logits.argmax(axis=1) == classes[few]) for logits in tried]
+        best = int(np.argmax(right))
+        strength, logits = STRENGTHS[best], tried[best]
+        if not is_all:
+            (logits,) = _left_out(rows, classes, fold, [strength], done)
+        model = _model(strength)
+        _fit(model, rows, classes, done)
     next(done, None)  # the bar is complete
-    factor, _ = _scaling(logits, classes)
+    factor = _scaling(logits, classes)
+    weight, bias = _linear(model)
     weight, bias, logits = (
-        torch.from_numpy(values * factor).float() for values in (weight, bias, logits)
+        torch.from_numpy(values * factor).float() for values in (weight @ basis.T, bias, logits)
     )
     return LinearFit(weight, bias - weight @ mean, logits, strength, factor)
 
@@ -98,7 +113,7 @@ def _spread(fold: Array, labels: Array, most: int) -> Array:
     share = max(2, most // (int(labels.max()) + 1))
     chosen = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     # The first images of a class, by fold, are in different folds.
-    return np.concatenate([members[_turns(fold[members])][:share] for members in chosen])
+    return np.sort(np.concatenate([members[_turns(fold[members])][:share] for members in chosen]))
 
 
 def _turns(fold: Array) -> Array:
@@ -108,35 +123,46 @@ def _turns(fold: Array) -> Array:
 
 
 def _left_out(
-    rows: Array, labels: Array, fold: Array, strength: float, done: Iterator[int]
+    rows: Array, labels: Array, fold: Array, strengths: Sequence[float], done: Iterator[int]
 ) -> Array:
-    """Return logits (images, classes), each from a fit without the image's fold."""
-    logits = np.zeros((len(rows), int(labels.max()) + 1))
+    """Return logits (strengths, images, classes), each from a fit without the image's fold."""
+    logits = np.zeros((len(strengths), len(rows), int(labels.max()) + 1))
     for number in range(int(fold.max()) + 1):
         kept = fold != number
-        weight, bias = _fit(rows[kept], labels[kept], strength, done)
-        logits[~kept] = rows[~kept] @ weight.T + bias
+        model = _model(strengths[0])
+        for place, model.C in enumerate(strengths):  # each starts from the one before
+            _fit(model, rows[kept], labels[kept], done)
+            weight, bias = _linear(model)
+            logits[place, ~kept] = rows[~kept] @ weight.T + bias
     return logits
 
 
-def _fit(rows: Array, labels: Array, strength: float, done: Iterator[int]) -> tuple[Array, Array]:
-    """Return weight (classes, features) and bias (classes,)."""
-    from sklearn.exceptions import ConvergenceWarning
+def _model(strength: float) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
+    return LogisticRegression(C=strength, max_iter=300, tol=1e-3, warm_start=True)
+
+
+def _fit(model: LogisticRegression, rows: Array, labels: Array, done: Iterator[int]) -> None:
+    from sklearn.exceptions import ConvergenceWarning
+
     next(done, None)
-    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly there is good enough
+        warnings.filterwarnings("ignore", message="The number of unique classes")  # two of each
         model.fit(rows, labels)
+
+
+def _linear(model: LogisticRegression) -> tuple[Array, Array]:
+    """Return weight (classes, features) and bias (classes,)."""
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # of two classes, the second's against the first's
         return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return weight, bias
 
 
-def _scaling(logits: Array, labels: Array) -> tuple[float, float]:
-    """Return the factor on the logits that makes the labels likeliest, and the mean loss with it.
+def _scaling(logits: Array, labels: Array) -> float:
+    """Return the factor on the logits that makes the labels likeliest.
 
     The labels are taken as wrong once in as many images as there are, and two more (Platt,
     Probabilistic Outputs for Support Vector Machines, 1999): a few images that are all answered
@@ -155,4 +181,4 @@ def _scaling(logits: Array, labels: Array) -> tuple[float, float]:
         return -float(((1 - doubt) * right + doubt * wrong).mean())
 
     found = minimize_scalar(loss, bounds=(-WIDEST, WIDEST), method="bounded")
-    return float(np.exp(found.x)), float(found.fun)
+    return float(np.exp(found.x))

@@ -1,0 +1,199 @@
+"""One's own photographs: features that are kept, a convex fit as good as scikit-learn's, a model."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+from nbdt import NBDT, NBDTError
+from nbdt.train import train
+from nbdt.train.frozen import features as kept
+from nbdt.train.frozen.classifier import fit_linear, folds
+from nbdt.train.recipe import Recipe, load_recipe
+from tests.conftest import DATA
+from tests.train.test_train import COLOURS, folder  # noqa: F401 - a fixture
+
+RECIPE = Recipe(
+    architecture="small_convnet", image_size=16, freeze_backbone=True, rule="marginal", workers=0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "nbdt" / "features"
+
+
+def blobs(counts, spread=1.0, width=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    centres = torch.randn(len(counts), width, generator=generator)
+    noise = torch.randn(len(labels), width, generator=generator)
+    return centres[labels] + spread * noise + 3, labels, centres + 3
+
+
+# ---- the fit ----
+
+
+def test_every_fold_has_its_share_and_no_class_is_left_out_whole():
+    labels = np.array([0] * 2 + [1] * 30 + [2] * 7)
+    fold = folds(labels, seed=3)
+    assert np.bincount(fold).max() - np.bincount(fold).min() <= 1
+    for number in range(5):
+        assert set(labels[fold != number]) == {0, 1, 2}
+    assert folds(np.array([0, 0, 1, 1]), 0).max() == 1
+
+
+@pytest.mark.parametrize("counts", [[20] * 6, [2] * 6, [2, 30, 5], [9, 12]], ids=str)
+def test_the_fit_is_as_good_as_scikit_learns(counts):
+    features, labels, centres = blobs(counts, spread=1.5)
+    fitted = fit_linear(features, labels)
+    test = torch.arange(len(counts)).repeat_interleave(200)
+    drawn = centres[test] + 1.5 * torch.randn(
+        len(test), 40, generator=torch.Generator().manual_seed(9)
+    )
+    logits = drawn @ fitted.weight.T + fitted.bias
+    ours = (logits.argmax(1) == test).float().mean().item()
+    search = GridSearchCV(
+        LogisticRegression(max_iter=500), {"C": [0.03, 0.1, 0.3, 1, 3, 10]}, cv=min(5, *counts)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        search.fit(features.numpy(), labels.numpy())
+    theirs = search.score(drawn.numpy(), test.numpy())
+    assert ours >= theirs - 0.03
+    assert fitted.logits.shape == (len(labels), len(counts))
+
+
+def test_left_out_logits_say_how_sure_one_may_be():
+    features, labels, _ = blobs([60] * 4, spread=2.0)
+    fitted = fit_linear(features, labels)
+    chances, answers = fitted.logits.softmax(1).max(1)
+    right = (answers == labels).float()
+    assert 0.5 < right.mean() < 0.98
+    assert float(chances.mean()) == pytest.approx(float(right.mean()), abs=0.04)
+    fit = (features @ fitted.weight.T + fitted.bias).argmax(1)
+    assert (fit == labels).float().mean() > right.mean()  # they are not the fit's own
+
+
+# ---- features ----
+
+
+def test_features_are_computed_once_for_each_image(folder, tmp_path, cache, monkeypatch):  # noqa: F811
+    first = train(RECIPE, folder, tmp_path / "first")
+    assert len(list(cache.glob("*/*.safetensors"))) == 1  # the test images are among the others
+    monkeypatch.setattr(kept, "_pooled", lambda *_: pytest.fail("computed again"))
+    again = train(RECIPE, folder, tmp_path / "again")
+    assert torch.equal(first.head.linear.weight, again.head.linear.weight)
+    other = dataclasses.replace(RECIPE, seed=1, rule="representative")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
+    model = train(other, folder, tmp_path / "other")  # random weights: of another network
+    assert model.rule == "representative"
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_damaged_features_are_computed_again(folder, tmp_path, cache):  # noqa: F811
+    first = train(RECIPE, folder, tmp_path / "first")
+    for path in cache.glob("*/*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-100])
+    again = train(RECIPE, folder, tmp_path / "again")
+    assert torch.equal(first.head.linear.weight, again.head.linear.weight)
+
+
+# ---- a run ----
+
+
+def test_a_frozen_run_ends_in_a_measured_model(folder, tmp_path):  # noqa: F811
+    said = []
+    model = train(RECIPE, folder, tmp_path / "run", command="nbdt train x", say=said.append)
+    loaded = NBDT.load(tmp_path / "run" / "model")
+    assert "42 images to train on, 12 for the test" in said[0]
+    assert loaded.provenance["accuracy"]["test"]["soft"] >= 0.9
+    assert set(loaded.provenance["accuracy"]) == {"cross-validated", "test"}
+    assert loaded.reference["logits"].shape == (42, 3)
+    assert loaded.reference["logits"].dtype == torch.float16
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "nbdt train x" in card
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.allclose(model(images), loaded(images), atol=1e-5)
+
+
+def test_two_images_of_a_class_are_enough_and_one_is_not(folder, tmp_path):  # noqa: F811
+    for name in COLOURS:
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for index in range(2):
+            shutil.copy(folder / "train" / name / f"{index}.png", tmp_path / "few" / name)
+    model = train(RECIPE, tmp_path / "few", tmp_path / "run")
+    assert set(model.provenance["accuracy"]) == {"cross-validated"}  # too few for a test
+    (tmp_path / "few" / "red" / "1.png").unlink()
+    with pytest.raises(NBDTError, match=r"'red' \(1, at least 2 needed\)"):
+        train(RECIPE, tmp_path / "few", tmp_path / "other")
+
+
+def test_unreadable_photographs_are_left_out_or_refused(folder, tmp_path):  # noqa: F811
+    shutil.copytree(folder, tmp_path / "data")
+    (tmp_path / "data" / "train" / "red" / "3.png").write_bytes(b"nothing")
+    with pytest.raises(NBDTError, match="1 of 42 train images cannot be read: .*3.png"):
+        train(RECIPE, tmp_path / "data", tmp_path / "run")
+    said = []
+    recipe = dataclasses.replace(RECIPE, skip_corrupt=True)
+    model = train(recipe, tmp_path / "data", tmp_path / "other", say=said.append)
+    assert len(model.reference["labels"]) == 41
+    assert any(text.startswith("Left out, unreadable (train, 1)") for text in said)
+
+
+def test_fine_tuning_starts_from_the_frozen_model(folder, tmp_path):  # noqa: F811
+    recipe = dataclasses.replace(
+        RECIPE, epochs=1, batch_size=12, held_out=2, tree_from=0.0, learning_rate=1e-6
+    )
+    model = train(recipe, folder, tmp_path / "run", finetune=True)
+    first = NBDT.load(tmp_path / "run" / "frozen" / "model")
+    assert len(first.reference["labels"]) == 36  # those for choices took no part
+    assert model.hierarchy == first.hierarchy
+    assert torch.allclose(model.head.linear.weight, first.head.linear.weight, atol=1e-3)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_recipe_for_photographs_is_frozen_calibrated_and_as_large_as_its_network():
+    recipe = load_recipe("photos")
+    assert (recipe.freeze_backbone, recipe.rule, recipe.image_size) == (True, "marginal", 0)
+
+
+def test_a_run_on_photographs_needs_no_lightning(folder, tmp_path):  # noqa: F811
+    program = (
+        "import sys\nsys.modules['lightning'] = None\n"
+        "from nbdt.train import train\nfrom nbdt.train.recipe import parse_recipe\n"
+        "import json\ntrain(parse_recipe(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])"
+    )
+    recipe = json.dumps(dataclasses.asdict(RECIPE))
+    arguments = [recipe, str(folder), str(tmp_path / "run")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+
+
+@pytest.mark.data
+def test_photographs_of_animals_and_things_are_told_apart(tmp_path):
+    """Four classes of Caltech, five photographs each, with the weights that are installed."""
+    import tarfile
+
+    with tarfile.open(DATA / "caltech33_s256_q90.tar") as archive:
+        names = [name for name in archive.getnames() if name.startswith("train/")]
+        classes = sorted({name.split("/")[1] for name in names})[:4]
+        chosen = [
+            member for name in classes
+            for member in [item for item in names if item.startswith(f"train/{name}/")][:7]
+        ]  # fmt: skip
+        archive.extractall(tmp_path, [archive.getmember(name) for name in chosen], filter="data")
+    recipe = dataclasses.replace(load_recipe("photos"), held_out_test=2)
+    model = train(recipe, tmp_path / "train", tmp_path / "run")
+    assert model.provenance["accuracy"]["test"]["soft"] >= 0.75
+    assert model.preprocess.size == 260
