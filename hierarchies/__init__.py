@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .library import open_model as open_model
     from .shipped import available as available
     from .shipped import load as load
+    from .wordnet.known import known_senses as known_senses
     from .wordnet.readable import readable as readable
     from .wordnet.senses import senses as senses
     from .wordnet.tree import from_wnids as from_wnids
@@ -45,6 +46,7 @@ _HOME = {
     "from_wnids": "wordnet.tree",
     "from_wordnet": "wordnet.tree",
     "induce": "induced",
+    "known_senses": "wordnet.known",
     "load": "shipped",
     "names": "naming:group_names",
     "open_model": "library",

@@ -22,8 +22,18 @@ from .edit.command import USAGE, keep_edit, make_edit
 from .edit.difference import diff
 from .edit.history import History
 from .formats.class_order import check_order
-from .show import print_tree
-from .show.picture import PICTURES, save_picture
+from .shell import (
+    Classes,
+    Depth,
+    Everything,
+    Json,
+    Out,
+    Overwrite,
+    echo,
+    print_hierarchy,
+    save,
+)
+from .wordnet.command import readable, wordnet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -35,17 +45,6 @@ Source = Annotated[
         metavar="TREE",
         help="A shipped tree's name, a model's name or folder, a history's folder, or a file.",
     ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Write the tree to .json, or a picture to .html, .png or .svg."),
-]
-Overwrite = Annotated[bool, typer.Option(help="Replace an existing file.")]
-Depth = Annotated[int | None, typer.Option(min=1, help="Show this many levels below the root.")]
-Everything = Annotated[bool, typer.Option("--all", help="Show the whole tree.")]
-Classes = Annotated[
-    str | None, typer.Option(help="Class names in order: a file with one a line, or a tree.")
 ]
 
 
@@ -67,8 +66,8 @@ def show(
     """Show a tree in the terminal or write it as a picture."""
     hierarchy = library.find(source)
     if out is not None:
-        return _save(hierarchy, out, overwrite=overwrite, title=library.title_of(source))
-    return _print(hierarchy, depth=depth, everything=everything, as_json=as_json)
+        return save(hierarchy, out, overwrite=overwrite, title=library.title_of(source))
+    return print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
 
 
 @app.command(name="list")
@@ -76,7 +75,7 @@ def list_command(as_json: Json = False) -> None:
     """List the trees that come with this package."""
     trees = shipped.available().values()
     if as_json:
-        return _echo([tree.to_dict() for tree in trees])
+        return echo([tree.to_dict() for tree in trees])
     lines = Text()
     for tree in trees:
         lines.append(tree.name, "bold").append(f"  {tree.title}, {tree.classes:,} classes\n")
@@ -85,41 +84,8 @@ def list_command(as_json: Json = False) -> None:
     return Console(highlight=False, emoji=False).print(lines, soft_wrap=True)
 
 
-@app.command()
-def wordnet(
-    names: Annotated[list[str] | None, typer.Argument(help="Class names.")] = None,
-    *,
-    classes: Classes = None,
-    sense: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=MEANING corrects a sense; MEANING is a WordNet id or a noun."),
-    ] = None,
-    out: Out = None,
-    depth: Depth = None,
-    everything: Everything = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Build the WordNet tree over class names, and list the names whose sense is unsure."""
-    from .wordnet.senses import senses
-    from .wordnet.tree import from_wnids
-
-    all_names = [*(names or ()), *(library.class_list(classes)[0] if classes else ())]
-    if not all_names:
-        raise typer.BadParameter("Name the classes, or give a file of them: --classes names.txt.")
-    report = senses(all_names, dict(_name_and_meaning(text) for text in sense or ()))
-    hierarchy = from_wnids(report.wnids, report.labels)
-    if as_json:
-        _echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": report.to_dict()["choices"]})
-    else:
-        print_tree(hierarchy, depth=depth, everything=everything)
-        if report.ambiguous:
-            count = len(report.ambiguous)
-            typer.echo(f"{count} to check (correct one with --sense NAME=MEANING):")
-        for choice in report.ambiguous:
-            typer.echo(f"  {str(choice).removeprefix('? ').strip()}")
-    if out is not None:
-        _save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+app.command()(wordnet)
+app.command()(readable)
 
 
 @app.command()
@@ -168,9 +134,9 @@ def induce(
         rows = class_weights(source, len(labels), tensor)
         hierarchy = induce_hierarchy(rows, labels, rule=rule or "marginal", wnids=wnids, **settings)
     if out is None or as_json:
-        _print(hierarchy, depth=depth, everything=everything, as_json=as_json)
+        print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
     if out is not None:
-        _save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
 
 
 @app.command(help=f"Change a tree; the result goes to --out. {USAGE}.")
@@ -195,13 +161,13 @@ def edit(
     changed, record = make_edit(before, kind, nodes, name)
     saved = "Nothing was saved; --out FILE or --history FOLDER saves the result."
     if out is not None:
-        _save(changed, out, overwrite=overwrite, quiet=True)
+        save(changed, out, overwrite=overwrite, quiet=True)
         saved = f"saved: {escape_terminal(str(out))}"
     if history is not None:
         version = keep_edit(History(history), before, changed, record, why)
         saved = f"saved: version {version.number} in {escape_terminal(str(history))}"
     if as_json:
-        return _echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
+        return echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
     typer.echo(record.summary)
     for rule in _rules_of(source):
         typer.echo(f"  {record.consequences(rule)}")
@@ -229,7 +195,7 @@ def history_command(
             f"There are no versions in {os.fspath(folder)!r}; `edit --history` writes them."
         )
     if as_json:
-        return _echo([version.to_dict() for version in versions])
+        return echo([version.to_dict() for version in versions])
     return typer.echo("\n".join(escape_terminal(str(version)) for version in versions))
 
 
@@ -238,7 +204,7 @@ def diff_command(before: Source, after: Source, as_json: Json = False) -> None:
     """List the changes that turn the first tree into the second."""
     difference = diff(library.find(before), library.find(after))
     if as_json:
-        return _echo(difference.to_dict())
+        return echo(difference.to_dict())
     note = f"\n{len(difference.decisions):,} decisions can differ." if difference else ""
     return typer.echo(f"{difference}{note}")
 
@@ -257,11 +223,11 @@ def check(
     except (NBDTError, OSError) as error:
         if not as_json:
             raise
-        _echo({"file": file, "valid": False, "error": str(error)})
+        echo({"file": file, "valid": False, "error": str(error)})
         raise typer.Exit(1) from None
     remarks = _remarks(hierarchy)
     if as_json:
-        return _echo({"file": file, "valid": True, "hash": hierarchy.hash, "remarks": remarks})
+        return echo({"file": file, "valid": True, "hash": hierarchy.hash, "remarks": remarks})
     summary = f"{escape_terminal(file)}: {hierarchy!r}, hash {hierarchy.hash[:12]}"
     return typer.echo("\n  remark: ".join([summary, *remarks]))
 
@@ -292,21 +258,7 @@ def convert(
     else:
         labels = library.class_list(classes)[0] if classes else None
         hierarchy = formats.read(source, from_format, labels, wnids, collapse=collapse)
-    _save(hierarchy, target, overwrite=overwrite, format_name=to_format)
-
-
-# ---- shared by the commands -----------------------------------------------------------------
-
-
-def _echo(data: object) -> None:
-    typer.echo(json.dumps(data, ensure_ascii=True, indent=1))
-
-
-def _print(hierarchy: Hierarchy, *, depth: int | None, everything: bool, as_json: bool) -> None:
-    if as_json:
-        _echo(json.loads(hierarchy.to_json()))
-    else:
-        print_tree(hierarchy, depth=depth, everything=everything)
+    save(hierarchy, target, overwrite=overwrite, format_name=to_format)
 
 
 def _remarks(hierarchy: Hierarchy) -> list[str]:
@@ -318,32 +270,3 @@ def _remarks(hierarchy: Hierarchy) -> list[str]:
     wide = [node for node in hierarchy.inner_nodes if len(children[node]) > WIDE]
     remarks += [f"{names[node]!r} has {len(children[node])} children" for node in wide[:5]]
     return remarks + [f"the tree has {hierarchy.depth} levels"] * (hierarchy.depth > DEEP)
-
-
-def _name_and_meaning(text: str) -> tuple[str, str]:
-    name, equals, meaning = text.partition("=")
-    if not (name and equals and meaning):
-        raise typer.BadParameter(f"Expected --sense NAME=MEANING, got {text!r}.")
-    return name, meaning
-
-
-def _save(
-    hierarchy: Hierarchy,
-    path: Path,
-    *,
-    overwrite: bool,
-    title: str = "",
-    format_name: str | None = None,
-    quiet: bool = False,
-) -> None:
-    """Write a picture, or a tree that replaces no file without `overwrite`."""
-    if format_name is None and path.suffix.lower() in PICTURES:
-        save_picture(hierarchy, path, title)
-    elif path.exists() and not overwrite:
-        raise NBDTError(
-            f"{os.fspath(path)!r} exists already; name another file, or give --overwrite."
-        )
-    else:
-        formats.write(hierarchy, path, format_name)
-    if not quiet:
-        typer.echo(f"saved: {escape_terminal(str(path))}")

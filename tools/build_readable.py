@@ -18,7 +18,7 @@ from wordfreq import zipf_frequency
 
 from nbdt.hierarchies.wordnet.data_file import DATA_FOLDER
 from nbdt.hierarchies.wordnet.database import WordNet, wordnet
-from nbdt.hierarchies.wordnet.readable import FILE
+from nbdt.hierarchies.wordnet.everyday import FILE
 
 GROUPS = Path(__file__).with_name("readable_groups.txt")
 READABLE = 2.45
@@ -30,7 +30,7 @@ ABSTRACT = frozenset(
     condition body structure material goods ware article creation product content support
     connection attachment obstruction barrier surface area location region point line form
     shape system medium means device instrument equipment implement container measure
-    quantity amount being person individual""".split()  # noqa: SIM905 - a list of words
+    quantity amount being person individual food solid nutrition plant vascular_plant""".split()  # noqa: SIM905 - a list of words
 )
 
 
@@ -72,7 +72,7 @@ def everyday(net: WordNet) -> Iterator[tuple[int, int]]:
             continue
         lemmas = net.lemmas(synset)
         best, position = max((score(net, synset, i, word), -i) for i, word in enumerate(lemmas))
-        if best >= READABLE and lemmas[-position] not in ABSTRACT:
+        if best >= READABLE and lemmas[-position].replace(" ", "_") not in ABSTRACT:
             yield synset, -position
 
 

@@ -87,7 +87,7 @@ def _shared_senses(synonyms: Sequence[str], wordnet: WordNet) -> tuple[Candidate
 
 def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     as_lemma = _as_lemma(text, wordnet)
-    return as_lemma or _as_compound(text, wordnet) or _as_two_words(text, wordnet)
+    return as_lemma or _as_compound(text, wordnet) or _as_twowords_of(text, wordnet)
 
 
 def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
@@ -130,16 +130,19 @@ def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
             yield key[: -len(ending)] + replacement
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Return the words of a name, in lower case: of "CamelCase", "snake_case" and "with-hyphens"."""
     return lemma_key(_CAMEL.sub("_", text).replace("-", "_")).strip("_").split("_")
 
 
 def _as_compound(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    modifiers, head = _head(_words(text), wordnet)
-    return _under_head(modifiers, head, wordnet) if head else ()
+    modifiers, head = known_ending(words_of(text), wordnet)
+    return _underknown_ending(modifiers, head, wordnet) if head else ()
 
 
-def _head(words: Sequence[str], wordnet: WordNet) -> tuple[Sequence[str], tuple[Candidate, ...]]:
+def known_ending(
+    words: Sequence[str], wordnet: WordNet
+) -> tuple[Sequence[str], tuple[Candidate, ...]]:
     """Return the words before the longest known ending, and that ending's senses."""
     for start in range(max(1, len(words) - _MOST_WORDS), len(words)):
         head = _as_lemma("_".join(words[start:]), wordnet)
@@ -148,7 +151,7 @@ def _head(words: Sequence[str], wordnet: WordNet) -> tuple[Sequence[str], tuple[
     return words, ()
 
 
-def _under_head(
+def _underknown_ending(
     modifiers: Sequence[str], head: Sequence[Candidate], wordnet: WordNet
 ) -> tuple[Candidate, ...]:
     """Return the modifier's senses below the head or, if there are none, the head's own."""
@@ -169,7 +172,7 @@ def _is_named(candidate: Candidate, wordnet: WordNet) -> bool:
     return first == candidate.lemma or len(wordnet.lexicon.senses(candidate.lemma)) == 1
 
 
-def _as_two_words(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+def _as_twowords_of(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     key = lemma_key(text)
     if len(key) > _LONGEST_NAME:
         return ()
@@ -203,7 +206,7 @@ def suggestions(names: Sequence[str], net: WordNet) -> dict[str, tuple[str, ...]
     """Return similar lemmas and known heads of the first names; the search is slow."""
     by_name = {}
     for name in names[:_SUGGESTED_NAMES]:
-        key, head = lemma_key(name), _head(_words(name), net)[1]
+        key, head = lemma_key(name), known_ending(words_of(name), net)[1]
         near = (
             lemma
             for lemma in net.lexicon.lemma_number

@@ -173,7 +173,7 @@ def senses(names: Sequence[str], overrides: Mapping[str | int, str] | None = Non
         RepeatedNameError: a name given more often than it has senses.
         OverrideError: an override for no class, or to something unknown.
     """
-    _check_names(names)
+    check_names(names)
     net = wordnet()
     entries = _entries(names, overrides or {}, net)
     shares = choose([entry.given for entry in entries], [e.candidates for e in entries], net)
@@ -183,7 +183,8 @@ def senses(names: Sequence[str], overrides: Mapping[str | int, str] | None = Non
     return SenseReport(_labelled([choices[place] for place in range(len(names))], net))
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Check that these are words. Raises NBDTError."""
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise NBDTError(f"Expected a list of class names, got {type(names).__name__}: {names!r}.")
     wrong = [name for name in names if not isinstance(name, str) or not name.strip(" _")]

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from nbdt import Hierarchy, __main__
 from nbdt.hierarchies import formats
@@ -106,6 +107,40 @@ def test_wordnet_reads_names_from_a_file_and_takes_senses(nbdt, tmp_path):
     assert tree.nodes[tree.index("crane")].wnid == "n03126707"
     assert tree.hash != Hierarchy.from_json(json.dumps(json.loads(
         nbdt("wordnet", "--classes", "names.txt", "--json").out)["hierarchy"])).hash  # fmt: skip
+
+
+def test_readable_takes_any_names_and_says_how_each_was_read(nbdt, tmp_path):
+    (tmp_path / "names.txt").write_text("crane\nheron\nexcavator\nSKU-12\n")
+    done = nbdt("readable", "names.txt", "--out", "tree.json")
+    assert done.status == 0
+    assert "WordNet knows 3 of 4 names." in done.out
+    assert "Without a sense: 'SKU-12'." in done.out
+    tree = Hierarchy.load("tree.json")
+    assert tree.classes == ("crane", "heron", "excavator", "SKU-12")
+    assert nbdt("wordnet", "crane", "SKU-12").status == 1  # as ever
+    done = nbdt("readable", "--classes", "names.txt", "--sense", "crane=n03126707", "--json")
+    data = json.loads(done.out)
+    assert data["senses"]["unknown"] == ["SKU-12"]
+    changed = Hierarchy.from_json(json.dumps(data["hierarchy"]))
+    assert changed.nodes[changed.index("crane")].wnid == "n03126707"
+    assert changed.hash != tree.hash
+    assert nbdt("readable", "crane", "--sense", "crane").status == 2
+
+
+def test_readable_places_unknown_names_by_weights_and_keeps_the_ids_of_a_tree(nbdt, tmp_path):
+    from safetensors.torch import save_file
+
+    (tmp_path / "names.txt").write_text("beagle\npug\nZorb\nbus\ntruck")
+    rows = torch.eye(5)
+    rows[2] = rows[3] + rows[4]
+    save_file({"w": rows}, "w.safetensors")
+    done = nbdt("readable", "names.txt", "--weights", "w.safetensors", "--out", "t.json")
+    assert done.status == 0
+    tree = Hierarchy.load("t.json")
+    assert "vehicle" in [tree.names[node] for node in tree.path_of_class(2)]
+    done = nbdt("readable", "--classes", "cifar10-wordnet", "--out", "ids.json")
+    assert "WordNet knows" not in done.out  # nothing was chosen
+    assert Hierarchy.load("ids.json").class_wnids == load("cifar10-wordnet").class_wnids
 
 
 def test_wordnet_lists_all_names_that_it_does_not_know(nbdt, tmp_path):

@@ -1,0 +1,67 @@
+"""Options and output that the commands on hierarchies share."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nbdt.errors import NBDTError
+from nbdt.progress import escape_terminal
+from nbdt.tree.hierarchy import Hierarchy
+
+from . import formats
+from .show import print_tree
+from .show.picture import PICTURES, save_picture
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Write the tree to .json, or a picture to .html, .png or .svg."),
+]
+Overwrite = Annotated[bool, typer.Option(help="Replace an existing file.")]
+Depth = Annotated[int | None, typer.Option(min=1, help="Show this many levels below the root.")]
+Everything = Annotated[bool, typer.Option("--all", help="Show the whole tree.")]
+Classes = Annotated[
+    str | None, typer.Option(help="Class names in order: a file with one a line, or a tree.")
+]
+
+
+def echo(data: object) -> None:
+    """Print JSON."""
+    typer.echo(json.dumps(data, ensure_ascii=True, indent=1))
+
+
+def print_hierarchy(
+    hierarchy: Hierarchy, *, depth: int | None, everything: bool, as_json: bool
+) -> None:
+    """Print a hierarchy as a tree or as JSON."""
+    if as_json:
+        echo(json.loads(hierarchy.to_json()))
+    else:
+        print_tree(hierarchy, depth=depth, everything=everything)
+
+
+def save(
+    hierarchy: Hierarchy,
+    path: Path,
+    *,
+    overwrite: bool,
+    title: str = "",
+    format_name: str | None = None,
+    quiet: bool = False,
+) -> None:
+    """Write a picture, or a tree that replaces no file without `overwrite`."""
+    if format_name is None and path.suffix.lower() in PICTURES:
+        save_picture(hierarchy, path, title)
+    elif path.exists() and not overwrite:
+        raise NBDTError(
+            f"{os.fspath(path)!r} exists already; name another file, or give --overwrite."
+        )
+    else:
+        formats.write(hierarchy, path, format_name)
+    if not quiet:
+        typer.echo(f"saved: {escape_terminal(str(path))}")

@@ -1,0 +1,134 @@
+"""``nbdt hierarchy wordnet`` and ``readable``: trees from class names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nbdt.tree.hierarchy import Hierarchy
+
+from .. import library
+from ..shell import Classes, Depth, Everything, Json, Out, Overwrite, echo, save
+from ..show import print_tree
+
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Class names, or a file with one name a line.")
+]
+Senses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sense", help="NAME=MEANING corrects a sense; MEANING is a WordNet id or a noun."
+    ),
+]
+
+
+def wordnet(
+    names: Names = None,
+    *,
+    classes: Classes = None,
+    sense: Senses = None,
+    out: Out = None,
+    depth: Depth = None,
+    everything: Everything = False,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Build the WordNet tree over class names, and list the names whose sense is unsure."""
+    from .senses import senses
+    from .tree import from_wnids
+
+    report = senses(_class_list(names, classes)[0], _meanings(sense))
+    hierarchy = from_wnids(report.wnids, report.labels)
+    remarks = [f"{len(report.ambiguous)} to check (correct one with --sense NAME=MEANING):"]
+    remarks += [f"  {str(choice).removeprefix('? ').strip()}" for choice in report.ambiguous]
+    _show(
+        hierarchy,
+        report.to_dict()["choices"],
+        remarks if report.ambiguous else [],
+        depth=depth,
+        everything=everything,
+        as_json=as_json,
+    )
+    if out is not None:
+        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+
+
+def readable(
+    names: Names = None,
+    *,
+    classes: Classes = None,
+    sense: Senses = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A classifier's tensors; they place unknown names.")
+    ] = None,
+    tensor: Annotated[
+        str | None, typer.Option(help="Name of the matrix of class weights in that file.")
+    ] = None,
+    out: Out = None,
+    depth: Depth = None,
+    everything: Everything = False,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Build a tree of everyday groups over any class names, and say how each was read."""
+    from nbdt.network.load import class_weights
+
+    from .known import known_senses
+    from .readable import readable as readable_hierarchy
+
+    labels, wnids = _class_list(names, classes)
+    report = None if wnids and not sense else known_senses(labels, _meanings(sense))
+    rows = None if weights is None else class_weights(weights, len(labels), tensor)
+    hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids, rows)
+    _show(
+        hierarchy,
+        {} if report is None else report.to_dict(),
+        [] if report is None else [str(report)],
+        depth=depth,
+        everything=everything,
+        as_json=as_json,
+    )
+    if out is not None:
+        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+
+
+def _class_list(
+    names: Sequence[str] | None, classes: str | None
+) -> tuple[list[str], Sequence[str | None] | None]:
+    """Return the classes, and their ids if they come from a tree that has some."""
+    names = names or []
+    if classes is None and len(names) == 1 and Path(names[0]).is_file():
+        names, classes = [], names[0]
+    listed, wnids = library.class_list(classes) if classes else ([], None)
+    if not names and not listed:
+        raise typer.BadParameter("Name the classes, or give a file of them: --classes names.txt.")
+    return [*names, *listed], None if names else wnids
+
+
+def _meanings(senses: Sequence[str] | None) -> Mapping[str | int, str]:
+    pairs = [text.partition("=") for text in senses or ()]
+    wrong = ["".join(pair) for pair in pairs if not all(pair)]
+    if wrong:
+        raise typer.BadParameter(f"Expected --sense NAME=MEANING, got {wrong[0]!r}.")
+    return {name: meaning for name, _, meaning in pairs}
+
+
+def _show(
+    hierarchy: Hierarchy,
+    senses: Any,
+    remarks: Sequence[str],
+    *,
+    depth: int | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    if as_json:
+        return echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": senses})
+    print_tree(hierarchy, depth=depth, everything=everything)
+    for line in remarks:
+        typer.echo(line)
+    return None

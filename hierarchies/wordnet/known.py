@@ -1,0 +1,194 @@
+"""Senses for the class names that WordNet knows; the others are reported instead of refused.
+
+Names of folders are read more freely than by `senses`. The number of "001.Laysan_Albatross" and the
+year of "Acura TL Sedan 2012" do not count, nor does the view of "crocodile head". Of a name that
+WordNet lacks, the longest ending that it has counts ("albatross", "sedan"). In a list of one field,
+such as pets, it only counts if other classes are in the same everyday group ("Maine Coon" is no
+raccoon), and a sense outside the field is none ("Persian" as a person, "Ragdoll" as a toy).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from nbdt.errors import listed
+
+from .candidates import Match, candidates, known_ending, words_of
+from .database import WordNet, lemma_key, wordnet
+from .everyday import everyday_groups, group_of
+from .senses import SenseChoice, check_names, senses
+
+_NUMBER = re.compile(r"^[0-9]+[ ._-]+|[ ._-]+(?:19|20)[0-9]{2}$")
+VIEWS = frozenset(("back", "body", "easy", "face", "front", "head", "rear", "side", "view"))
+SHORTEST_ENDING = 3
+ONE_FIELD = 0.9  # share of the classes under one group of the first level
+SHOWN = 20  # names in a message
+
+
+@dataclass(frozen=True)
+class KnownSenses:
+    """The senses of the class names that WordNet knows. Printable.
+
+    Attributes:
+        names: (classes,) as given.
+        wnids: (classes,) id of the chosen sense; None where the name is unknown.
+        groups: (classes,) name of the everyday group, None if none covers the sense.
+        choices: the chosen senses of the known names, in class order.
+    """
+
+    names: tuple[str, ...]
+    wnids: tuple[str | None, ...]
+    groups: tuple[str | None, ...]
+    choices: tuple[SenseChoice, ...]
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The names without a sense."""
+        return tuple(name for name, wnid in zip(self.names, self.wnids, strict=True) if not wnid)
+
+    @property
+    def doubtful(self) -> tuple[SenseChoice, ...]:
+        """The choices that a person should check: another sense comes close."""
+        return tuple(choice for choice in self.choices if choice.ambiguous)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            "choices": [choice.to_dict() for choice in self.choices],
+            "unknown": list(self.unknown),
+        }
+
+    def __str__(self) -> str:
+        groupless = [
+            name
+            for name, wnid, group in zip(self.names, self.wnids, self.groups, strict=True)
+            if wnid and not group
+        ]
+        lines = [f"WordNet knows {len(self.choices):,} of {len(self.names):,} names."]
+        if self.doubtful:
+            lines.append(f"{len(self.doubtful)} to check (correct one with NAME=MEANING):")
+            lines += [f"  {str(choice).removeprefix('? ').strip()}" for choice in self.doubtful]
+        endings = [f"{c.given} as {c.chosen.name}" for c in self.choices if c.match == "head"]
+        if endings:
+            lines.append(f"Read by their last words: {listed(endings, SHOWN)}.")
+        if self.unknown:
+            lines.append(f"Without a sense: {listed(self.unknown, SHOWN)}.")
+        if groupless:
+            lines.append(f"Without an everyday group: {listed(groupless, SHOWN)}.")
+        return "\n".join(lines)
+
+
+def known_senses(
+    names: Sequence[str], overrides: Mapping[str | int, str] | None = None
+) -> KnownSenses:
+    """Choose senses as `senses` does, but leave out the names that WordNet does not know.
+
+    Args:
+        names: class names in any spelling: "car_side", "SKU-1234", "sweet peppers". Of two that
+            spell the same word, the second is unknown.
+        overrides: as for `senses`.
+
+    Raises:
+        NBDTError: no names, or names that are not words.
+        OverrideError: an override for no class, or to something unknown.
+    """
+    check_names(names)
+    net, meanings = wordnet(), dict(overrides or {})
+    by_hand = {
+        which if isinstance(which, int) else names.index(which)
+        for which in meanings
+        if isinstance(which, int) or which in names
+    }
+    readings: dict[int, _Reading] = {
+        place: _Reading(names[place], "override") for place in by_hand if place in range(len(names))
+    }
+    seen = {lemma_key(names[place]) for place in readings}
+    for place, name in enumerate(names):
+        if place not in readings and lemma_key(name) not in seen and (text := _reading(name, net)):
+            readings[place] = text
+            seen.add(lemma_key(name))
+    choices = _choices(names, readings, meanings)
+    groups = {place: group_of(net.index(choice.wnid), net) for place, choice in choices.items()}
+    kept = _plausible(choices, groups)
+    table, places = everyday_groups(), range(len(names))
+    named = {place: table[group].name for place in kept if (group := groups[place]) is not None}
+    return KnownSenses(
+        tuple(names),
+        tuple(kept[place].wnid if place in kept else None for place in places),
+        tuple(named.get(place) for place in places),
+        tuple(kept[place] for place in places if place in kept),
+    )
+
+
+class _Reading(NamedTuple):
+    """The text that stands for a name, and how it was found."""
+
+    text: str
+    match: Match
+
+
+def _reading(name: str, net: WordNet) -> _Reading | None:
+    """Return the name, or the part of it that WordNet knows; None without one."""
+    text = _NUMBER.sub("", _NUMBER.sub("", name.strip(" _")))
+    words = words_of(text)
+    if len(words) > 1 and words[-1] in VIEWS and not net.senses(text):
+        words = words[:-1]
+        text = "_".join(words)
+    if options := candidates(text, net):
+        return _Reading(text, options[0].match if text == name else "form")
+    if net.senses(f"{text}s"):
+        return _Reading(f"{text}s", "form")
+    modifiers, options = known_ending(words, net)
+    ending = "_".join(words[len(modifiers) :])
+    return _Reading(ending, "head") if options and len(ending) >= SHORTEST_ENDING else None
+
+
+def _choices(
+    names: Sequence[str], readings: Mapping[int, _Reading], meanings: Mapping[str | int, str]
+) -> dict[int, SenseChoice]:
+    """Choose the senses of the names that have a reading."""
+    if not readings and not meanings:
+        return {}
+    asked = sorted(readings)
+    position = {place: index for index, place in enumerate(asked)}
+    overrides: dict[str | int, str] = {
+        position.get(which, which) if isinstance(which, int) else which: meaning
+        for which, meaning in meanings.items()
+    }
+    other = {place for place in asked if readings[place].text != names[place]}
+    overrides |= {position[place]: readings[place].text for place in other}
+    report = senses([names[place] for place in asked], overrides)
+    return {
+        place: replace(choice, match=readings[place].match) if place in other else choice
+        for place, choice in zip(asked, report.choices, strict=True)
+    }
+
+
+def _plausible(
+    choices: Mapping[int, SenseChoice], groups: Mapping[int, int | None]
+) -> dict[int, SenseChoice]:
+    """Return the choices that fit the field of the list, if it has one; see the module."""
+    table = everyday_groups()
+
+    def first_level(group: int | None) -> int | None:
+        while group is not None and table[group].parent >= 0:
+            group = table[group].parent
+        return group
+
+    company = Counter(groups.values())
+    fields = Counter(first_level(group) for group in groups.values() if group is not None)
+    field, count = fields.most_common(1)[0] if fields else (None, 0)
+    if count < ONE_FIELD * sum(fields.values()):
+        field = None
+
+    def fits(place: int, choice: SenseChoice) -> bool:
+        group = groups[place]
+        if field is None or choice.match == "override":
+            return True
+        return first_level(group) == field and (choice.match != "head" or company[group] > 1)
+
+    return {place: choice for place, choice in choices.items() if fits(place, choice)}
