@@ -1,11 +1,12 @@
-"""Fifty visitors at once: does the page stay quick, fair and bounded?
+"""One visitor, then fifty at once: does the page stay quick, fair and bounded?
 
     python benchmarks/demo.py --minutes 2
 
-Each visitor has a session. It uploads a photograph, waits for path and maps, clicks three nodes and
-edits the hierarchy, with a pause of a second or two between, and repeats this. All requests are
-HTTP, as a browser's. Times run from the request to the last byte of its answer while all visitors
-are active; the first lines are for a single visitor. Memory is the server's.
+Each visitor has a session. It uploads a photograph, waits for path and maps, clicks three nodes,
+moves a class and takes that back, with a pause between, and repeats this. All requests are HTTP, as
+a browser's. Times run from the request to the last byte of its answer. For the single visitor, who
+comes first and does not pause, the table also has the server's processor time, user and system, of
+all threads: the time that an idle machine would take with one core. Memory is the server's.
 """
 
 from __future__ import annotations
@@ -31,17 +32,38 @@ from typing import Any
 from PIL import Image
 
 from nbdt.demo.photographs import examples
+from nbdt.hierarchies.library import DEFAULT_MODEL, open_model
+from nbdt.torchvision_cpu import import_torchvision
+from nbdt.tree.hierarchy import Hierarchy
 
 EVENTS = {"photograph": "change", "click": "node_select", "edit": "tree_edit"}
 THINK = (1.0, 2.0)  # seconds
+WARM = 5  # rounds of the single visitor that are not counted
 
 
 @dataclass
 class Record:
-    """Measured times by action, and errors; all threads append to it."""
+    """Measured times by action, and errors; all threads append to it.
 
+    Attributes:
+        pid: the server's, if its processor time is to be measured: only for a single visitor.
+    """
+
+    pid: int | None = None
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    processor: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors: list[str] = field(default_factory=list)
+
+    def time(self, action: str, do: Callable[[], None]) -> None:
+        busy, started = self._processor(), time.perf_counter()
+        do()
+        self.seconds[action].append(time.perf_counter() - started)
+        self.processor[action].append(self._processor() - busy)
+
+    def _processor(self) -> float:
+        """Seconds that the server's threads have run (Linux)."""
+        times = Path(f"/proc/{self.pid}/task").glob("*/schedstat") if self.pid else []
+        return sum(int(file.read_text().split()[0]) for file in times) / 1e9
 
 
 class Page:
@@ -73,7 +95,9 @@ class Page:
         }  # fmt: skip
         text = json.dumps(body).encode()
         if call.get("queue") is False:
-            _ask(f"{self.api}/run/predict", text)
+            answer = _ask(f"{self.api}/run/predict", text).decode()
+            if '\\"ok\\":false' in answer:
+                raise RuntimeError(f"{action}: {answer[:300]}")
             return
         _ask(f"{self.api}/queue/join", text)
         answer = _ask(f"{self.api}/queue/data?session_hash={session}").decode()
@@ -89,33 +113,42 @@ def _ask(url: str, body: bytes | None = None, kind: str = "application/json") ->
         return bytes(answer.read())
 
 
-def visit(page: Page, photos: list[bytes], record: Record, until: float, seed: int) -> None:
+def visit(
+    page: Page, tree: Hierarchy, photos: list[bytes], record: Record, *, until: float, seed: int
+) -> None:
     """Act as one visitor until the given time."""
     rng, session = random.Random(seed), uuid.uuid4().hex[:12]
-    time.sleep(rng.uniform(0, THINK[1]))
+    alone = record.pid is not None
+
+    def pause() -> None:
+        time.sleep(0 if alone else rng.uniform(*THINK))
+
+    def send(action: str, name: str, event: Any) -> None:
+        pause()
+        record.time(action, lambda: page.call(name, session, {**event, "seq": 1}))
+
+    time.sleep(0 if alone else rng.uniform(0, THINK[1]))
     while time.monotonic() < until:
         try:
-            _timed(record, "photograph", lambda: _show(page, session, rng.choice(photos)))
-            for node in rng.sample(["cat", "dog", "bird", "truck", "ship"], 3):
-                time.sleep(rng.uniform(*THINK))
-                event = {"id": node, "seq": 1}
-                _timed(record, "click", lambda event=event: page.call("click", session, event))
-            change = {"kind": "move", "nodes": ["frog"], "to": "mammal", "name": None, "seq": 1}
-            time.sleep(rng.uniform(*THINK))
-            _timed(record, "edit", lambda change=change: page.call("edit", session, change))
+            photo = rng.choice(photos)
+            record.time(
+                "photograph",
+                lambda photo=photo: page.call("photograph", session, photo=page.upload(photo)),
+            )
+            for node in rng.sample(tree.ids, 3):
+                send("click", "click", {"id": node})
+            send("edit", "edit", _move(tree, rng))
+            send("undo", "edit", {"kind": "undo"})
         except (OSError, RuntimeError, ValueError) as error:
             record.errors.append(f"{type(error).__name__}: {error}")
-        time.sleep(rng.uniform(*THINK))
+        pause()
 
 
-def _show(page: Page, session: str, content: bytes) -> None:
-    page.call("photograph", session, photo=page.upload(content))
-
-
-def _timed(record: Record, action: str, do: Callable[[], None]) -> None:
-    started = time.perf_counter()
-    do()
-    record.seconds[action].append(time.perf_counter() - started)
+def _move(tree: Hierarchy, rng: random.Random) -> dict[str, Any]:
+    """A class into another group."""
+    leaf = rng.choice(tree.leaf_nodes)
+    groups = [node for node in tree.inner_nodes if node not in {0, tree.parents[leaf]}]
+    return {"kind": "move", "nodes": [tree.ids[leaf]], "to": tree.ids[rng.choice(groups)]}
 
 
 @contextmanager
@@ -147,13 +180,18 @@ def megabytes(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def crowd(url: str, pid: int, visitors: int, seconds: float) -> tuple[Record, list[float]]:
+def crowd(
+    url: str, pid: int, tree: Hierarchy, visitors: int, seconds: float
+) -> tuple[Record, list[float]]:
     """Run visitors at once; returns their times, and the server's memory every five seconds."""
-    page, record, memory = Page(url), Record(), [megabytes(pid)]
+    page, memory = Page(url), [megabytes(pid)]
+    record = Record(pid if visitors == 1 else None)
     photos = [_jpeg(path) for path in examples().values()]
     until = time.monotonic() + seconds
     threads = [
-        threading.Thread(target=visit, args=(page, photos, record, until, seed))
+        threading.Thread(
+            target=visit, args=(page, tree, photos, record), kwargs={"until": until, "seed": seed}
+        )
         for seed in range(visitors)
     ]
     for thread in threads:
@@ -172,11 +210,11 @@ def _jpeg(path: Any) -> bytes:
 
 def report(title: str, record: Record, memory: list[float]) -> None:
     for action, values in sorted(record.seconds.items()):
-        times = sorted(1000 * value for value in values)
-        p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
-        print(
-            f"| {title} | {action} | {len(times):,} | {statistics.median(times):.0f} | {p95:.0f} |"
-        )
+        skipped = WARM * (3 if action == "click" else 1) if record.pid else 0
+        times = [_quantiles(values[skipped:])]
+        times += [_quantiles(record.processor[action][skipped:])] if record.pid else []
+        shown = " | ".join(f"{middle:.0f} | {p95:.0f}" for middle, p95 in times)
+        print(f"| {title} | {action} | {len(values) - skipped:,} | {shown} |")
     print(f"| {title} | errors | {len(record.errors)} | | |")
     print(f"| {title} | memory, MB: start, most, end | {memory[0]:.0f} | {max(memory):.0f} | "
           f"{memory[-1]:.0f} |", flush=True)  # fmt: skip
@@ -184,19 +222,31 @@ def report(title: str, record: Record, memory: list[float]) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
+def _quantiles(seconds: list[float]) -> tuple[float, float]:
+    """Milliseconds: the median and the 95th percentile."""
+    times = sorted(1000 * value for value in seconds)
+    return statistics.median(times), times[min(len(times) - 1, int(0.95 * len(times)))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", default="cifar10")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--store", default="none")
     parser.add_argument("--visitors", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--alone", type=float, default=30, help="seconds of the single visitor")
     options = parser.parse_args()
+    import_torchvision()
+    tree = open_model(options.model, None).hierarchy
     with served(options.model, options.store) as (url, pid):
-        print("| visitors | action | count | median ms | p95 ms |\n|---|---|---|---|---|")
-        report("1", *crowd(url, pid, 1, 20))
-        report(str(options.visitors), *crowd(url, pid, options.visitors, 60 * options.minutes))
+        print("| visitors | action | count | median ms | p95 ms | processor: median ms | p95 ms |")
+        print("|---|---|---|---|---|---|---|")
+        report("1", *crowd(url, pid, tree, 1, options.alone))
+        if options.visitors > 1:
+            seconds = 60 * options.minutes
+            report(str(options.visitors), *crowd(url, pid, tree, options.visitors, seconds))
 
 
 if __name__ == "__main__":

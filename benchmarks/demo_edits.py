@@ -79,7 +79,7 @@ def payload(tree: Hierarchy, rng: random.Random) -> dict[str, Any]:
 def measure(model: NBDT, edits: int, *, whole: bool) -> list[tuple[float, float]]:
     """Milliseconds of each edit that could be made: by the clock, and of the core."""
     context, view = context_of(model, whole=whole)
-    visitor, rng, found = Visitor.new(model), random.Random(0), []
+    visitor, rng, found = Visitor(model), random.Random(0), []
     for image in photographs(RECENT):
         visitor.show(image)
     panel = edit_panel.EditPanel(context, view)

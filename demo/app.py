@@ -77,7 +77,7 @@ def build(
     with gr.Blocks(
         title="NBDT: see the decision", analytics_enabled=False, delete_cache=(600, FILES_S)
     ) as page:
-        first = Visitor.new(model, index)
+        first = Visitor(model, index)
         visitor = gr.State(first, time_to_live=STATE_S)
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
         photo, examples_row, tree, drawn = _layout(first, source)

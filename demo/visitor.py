@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +107,10 @@ class NodeView:
     taken: bool
 
 
-@dataclass(eq=False)
 class Visitor:
     """What one visitor sees: a model, their own hierarchy, their photographs.
+
+    Not a dataclass: of those Gradio copies every field at every event, the weights among them.
 
     Attributes:
         model: shared between visitors and never changed; a visitor may choose another version.
@@ -123,25 +124,21 @@ class Visitor:
         id: their `demo.corrections.submission.visitor_id`.
     """
 
-    model: NBDT
-    stack: EditStack
-    index: EvidenceIndex | None = None
-    photo: Photograph | None = None
-    recent: deque[Photograph] = field(default_factory=lambda: deque(maxlen=RECENT))
-    selected: str | None = None
-    arrived: bool = False
-    id: str = ""
-    _explanations: dict[tuple[str, str], Explanation] = field(default_factory=dict)
-    _current: NBDT | None = None
-
-    @classmethod
-    def new(cls, model: NBDT, index: EvidenceIndex | None = None) -> Visitor:
-        """Return the state of a new visitor."""
-        return cls(model, EditStack(model.hierarchy), index)
+    def __init__(self, model: NBDT, index: EvidenceIndex | None = None) -> None:
+        self.model = model
+        self.stack = EditStack(model.hierarchy)
+        self.index = index
+        self.photo: Photograph | None = None
+        self.recent: deque[Photograph] = deque(maxlen=RECENT)
+        self.selected: str | None = None
+        self.arrived = False
+        self.id = ""
+        self._explanations: dict[tuple[str, str], Explanation] = {}
+        self._current: NBDT | None = None
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Visitor:
         """Gradio copies a state's first value for each visitor: return a new visitor's state."""
-        return Visitor.new(self.model, self.index)
+        return Visitor(self.model, self.index)
 
     @property
     def hierarchy(self) -> Hierarchy:

@@ -435,7 +435,7 @@ def test_a_stores_hierarchies_are_loaded_on_the_page(store):
                 edited["before"],
                 edited["after"],
             )
-    visitor = Visitor.new(found)
+    visitor = Visitor(found)
     load_version(store, visitor, {"version": saved[1].number})
     assert visitor.hierarchy.hash == facts["together"]["after"]
     assert visitor.current_model().hierarchy == history.load(saved[1].number)

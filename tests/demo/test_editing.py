@@ -43,7 +43,7 @@ def model_of(rule="representative", images=0):
 
 
 def visitor_of(model):
-    return Visitor(model, EditStack(model.hierarchy))
+    return Visitor(model)
 
 
 # ---- requests --------------------------------------------------------------------------------

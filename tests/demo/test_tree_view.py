@@ -54,7 +54,7 @@ def page_of(hierarchy):
     logits = torch.zeros(hierarchy.num_classes)
     logits[0] = 6
     with gr.Blocks(analytics_enabled=False) as page:
-        visitor = gr.State(Visitor.new(model))
+        visitor = gr.State(Visitor(model))
         go = gr.Button("Photograph")
         tree, view = tree_view.tree_view(), edit_panel.edit_view()
         note = component("note", "note.js", text="")
