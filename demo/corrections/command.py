@@ -180,12 +180,10 @@ def marks_command(
     with _opened(store) as opened:
         marks = opened.marks(visitor=visitor)
     for mark in marks:
-        if as_json:
-            typer.echo(json.dumps(mark._asdict()))
-        else:
-            why = f": {escape_terminal(mark.why)}" if mark.why else ""
-            verdict = "bad" if mark.bad else "good again"
-            typer.echo(f"{mark.id}  {mark.time}  {escape_terminal(mark.reference)} {verdict}{why}")
+        why = f": {escape_terminal(mark.why)}" if mark.why else ""
+        verdict = "bad" if mark.bad else "good again"
+        line = f"{mark.id}  {mark.time}  {escape_terminal(mark.reference)} {verdict}{why}"
+        typer.echo(json.dumps(mark._asdict()) if as_json else line)
     if into is not None:
         typer.echo(f"{mark_index(into, marks):,} images of {into} marked", err=True)
 
@@ -228,13 +226,11 @@ def list_photos(
     with _opened(store) as opened:
         photographs = opened.photographs(visitor=visitor)
     for photo in photographs:
-        if as_json:
-            typer.echo(json.dumps(photo._asdict()))
-            continue
-        typer.echo(
+        line = (
             f"{photo.id}  {photo.time}  {photo.width} × {photo.height}, {photo.size:,} bytes, "
             f"visitor {photo.visitor[:8]}"
         )
+        typer.echo(json.dumps(photo._asdict()) if as_json else line)
     size = sum(photo.size for photo in photographs)
     typer.echo(f"{counted(len(photographs), 'photograph')}, {size / 1e6:.1f} MB", err=True)
 

@@ -7,8 +7,8 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,38 +90,26 @@ def build(
 ) -> BuiltIndex:
     """Make the columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
     model.check_evaluating()
-    fill = partial(_fill, model, data, split=split, thumbnails=thumbnails, progress=progress)
+    root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
+
+    def fill(into: Path | None) -> BuiltIndex:
+        count = _count_labelled(model, data, split)
+        embedder = _Embedder(model, root, ColumnWriter(into), thumbnails)
+        with closing(embedder.writer):
+            embedder.add(progress(_sources(data, split), count, "images"))
+            if len(embedder.failed) == count:
+                raise EvidenceError(
+                    f"None of the {count} images can be read; the first: {embedder.failed[0]}"
+                )
+            columns = embedder.writer.finish()
+        return BuiltIndex(columns, _manifest(model, columns, embedder), tuple(embedder.failed))
+
     if folder is None:
         return fill(None)
     with new_folder(folder) as aside:
         built = replace(fill(aside), columns={})  # Windows renames no folder with mapped files
         write_atomic(aside / MANIFEST, json.dumps(built.manifest, indent=1) + "\n")
     return replace(built, columns=read_columns(folder, built.manifest))
-
-
-def _fill(
-    model: NBDT,
-    data: Data,
-    folder: Path | None,
-    *,
-    split: str | None,
-    thumbnails: bool,
-    progress: Progress,
-) -> BuiltIndex:
-    root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
-    count = _count_labelled(model, data, split)
-    writer = ColumnWriter(folder)
-    embedder = _Embedder(model, root, writer, thumbnails)
-    try:
-        embedder.add(progress(_sources(data, split), count, "images"))
-        if len(embedder.failed) == count:
-            raise EvidenceError(
-                f"None of the {count} images can be read; the first: {embedder.failed[0]}"
-            )
-        columns = writer.finish()
-    finally:
-        writer.close()
-    return BuiltIndex(columns, _manifest(model, columns, embedder), tuple(embedder.failed))
 
 
 def _sources(data: Data, split: str | None) -> Iterator[ImageSource]:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import build_model_with_cfg, register_model
 from timm.models._registry import generate_default_cfgs
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 CIFAR_WIDTHS = (16, 32, 64)
@@ -194,7 +194,6 @@ default_cfgs = generate_default_cfgs(
         "resnet20_cifar.untrained": _CIFAR_RESNET_INPUT,
         "resnet56_cifar.untrained": _CIFAR_RESNET_INPUT,
         "resnet18_32px.untrained": _RESNET_INPUT,
-        "resnet101_32px.untrained": _RESNET_INPUT,
     }
 )
 
@@ -221,13 +220,6 @@ def resnet18_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
     """ResNet-18 for 32-pixel images: 11.2 million weights with ten classes."""
     kind = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
     return _built(SmallStemResNet, "resnet18_32px", pretrained, kind)
-
-
-@register_model
-def resnet101_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
-    """ResNet-101 for 32-pixel images: 42.5 million weights with ten classes."""
-    kind = {"block": Bottleneck, "layers": (3, 4, 23, 3), **options}
-    return _built(SmallStemResNet, "resnet101_32px", pretrained, kind)
 
 
 @register_model
