@@ -615,3 +615,44 @@ def familiarity(z):
     mean = math.fsum(others) / len(others)
     variance = math.fsum((value - mean) ** 2 for value in others) / (len(others) - 1)
     return (max(z) - mean) / math.sqrt(variance)
+
+
+# Answers that may stop above a class, an image and a threshold at a time.
+
+
+def stopping_depth(rule, information, masses, threshold):
+    """Depth of the answer of one stopping rule on one path, from the rule's words."""
+    leaf = len(masses) - 1
+    if rule == "information":
+        scores = [(i + threshold) * p for i, p in zip(information, masses, strict=True)]
+        return max(range(len(scores)), key=lambda depth: (scores[depth], -depth))
+    if rule == "class or nothing":
+        return leaf if masses[leaf] > threshold else 0
+    if rule == "top-down":
+        depth = 0
+        while depth < leaf and masses[depth + 1] / masses[depth] > threshold:
+            depth += 1
+        return depth
+    climbed = threshold if rule == "climb" else min(threshold, 0.65)
+    depth = max(d for d in range(leaf + 1) if d == 0 or masses[d] > climbed)
+    return depth if rule == "climb" or masses[depth] > threshold else 0
+
+
+def curve_area(points):
+    """Area under (information, error) points in falling order of information."""
+    pairs = itertools.pairwise(points)
+    return math.fsum((a - b) * (e + f) / 2 for (a, e), (b, f) in pairs)
+
+
+def expected_distances(h, probabilities):
+    """Mean height of the lowest common ancestor of each class with a class drawn from these."""
+    return [
+        math.fsum(p * height_of_common_ancestor(h, c, k) for k, p in enumerate(probabilities))
+        for c in range(h.num_classes)
+    ]
+
+
+def area_under_roc(known, unknown):
+    """Share of pairs in which the known one scores higher; ties count half."""
+    wins = [(a > b) + (a == b) / 2 for a in known for b in unknown]
+    return math.fsum(wins) / len(wins)

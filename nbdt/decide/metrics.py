@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -34,14 +36,18 @@ def hierarchical_distance(predicted: Tensor, target: Tensor, hierarchy: Hierarch
     for index in (int(values) for pair in (predicted, target) for values in pair.aminmax()):
         if not 0 <= index < hierarchy.num_classes:
             raise NBDTError(f"Expected indices of {hierarchy.num_classes} classes, got {index}.")
-    routes = [hierarchy.path_of_class(index) for index in range(hierarchy.num_classes)]
-    table = torch.full((hierarchy.num_classes, hierarchy.depth + 1), -1)
-    for row, route in zip(table, routes, strict=True):
-        row[: len(route)] = torch.tensor(route)
-    there = table.to(target.device)[target]
-    shared = ((there == table.to(target.device)[predicted]) & (there >= 0)).sum(dim=1)
-    ancestor = there.gather(1, shared[:, None] - 1)[:, 0]
-    return torch.tensor(hierarchy.heights, device=target.device)[ancestor]
+    return distance_table(hierarchy).to(target.device)[predicted, target].long()
+
+
+@lru_cache(maxsize=4)
+def distance_table(hierarchy: Hierarchy) -> Tensor:
+    """Return the height of the lowest common ancestor of any two classes, (classes, classes) int16."""
+    size, order = hierarchy.num_classes, torch.tensor(hierarchy.leaf_order)
+    table = torch.zeros(size, size, dtype=torch.int16)
+    for node in hierarchy.inner_nodes:  # parents come before their children
+        below = order[hierarchy.spans[node].start : hierarchy.spans[node].stop]
+        table[below[:, None], below] = hierarchy.heights[node]
+    return table.fill_diagonal_(0)
 
 
 def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
