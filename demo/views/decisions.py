@@ -189,7 +189,8 @@ def question(decision: Decision) -> str:
     """Return the choice that was made: the chosen child and its rival, by name."""
     chosen, rival = _names(decision)
     more = len(decision.children) - 2
-    return f"{chosen} or {rival}{f' or {more} more' if more else ''}?"
+    names = [chosen, rival, *([f"{more} more"] if more else [])]
+    return f"{(', or ' if ' or ' in chosen + rival else ' or ').join(names)}?"
 
 
 def sentence(decision: Decision, values: NDArray[np.float32]) -> str:

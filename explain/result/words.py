@@ -97,7 +97,7 @@ def _sure(
         text += f", mostly because of the region {where}"
     doubtful = answer_probability < UNCERTAIN
     if not is_answer:
-        link = "but only" if doubtful else "and"
+        link = f"{'and' if only else 'but'} only" if doubtful else "and"
         text += f", {link} {percent(answer_probability)} sure that it is {with_article(answer)}"
     return text + (", so its answer is uncertain." if doubtful else ".")
 

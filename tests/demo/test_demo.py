@@ -686,6 +686,8 @@ def test_a_step_says_how_it_went_and_where():
     corner[0, 0] = 1
     clear, close = path(0.95, names=("cat",)).decisions[0], path(0.55, names=("cat",)).decisions[0]
     assert question(clear) == "cat or not cat?"
+    either = path(0.95, names=("sport or toy",)).decisions[0]
+    assert question(either) == "sport or toy, or not sport or toy?"
     assert (
         sentence(clear, corner)
         == "It takes cat rather than not cat, with 95 %; mostly the region at the top left supported it."
