@@ -1,6 +1,6 @@
 """Find a few regions whose blurring flips a decision.
 
-A decision is flipped if the path to the most probable class still comes to it and then takes another
+A decision is flipped if the path to the most probable class still reaches it and then takes another
 child: if the most probable class is below its node, and not below the chosen child.
 
 Cells are blurred in the order of the decision's map until the decision falls, then every cell that
@@ -179,7 +179,7 @@ class _Trial:
     def margins(self, sets: Sequence[Cells]) -> list[float]:
         """The decision's margin after blurring each set; negative where it is flipped.
 
-        Infinite where a decision above it is flipped first: the path does not come to this one.
+        Infinite where a decision above it is flipped first: the path does not reach this one.
         """
         rows = self.run(sets)
         reached = [self.is_reached(row) for row in rows]

@@ -23,7 +23,7 @@ PHRASES = {
     r"whole or not at all": "atomically",
     r"for ever": "indefinitely",
     r"rooms?": "package, folder",
-    r"houses?": "package, folder",
+    r"houses?(?!=| (?:cat|finch))": "package, folder",
     r"(?:public face|the face of|a package's face)": "public API",
 }
 MEANT = (  # lines in which a phrase means what it says

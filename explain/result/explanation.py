@@ -87,7 +87,7 @@ class Counterfactual:
         runner_up_path: the path to that other class.
         regions: what was blurred, the largest first; empty if nothing flips it. None of their
             cells can be left out.
-        flipped: whether the model's path on the blurred picture still comes to this decision and
+        flipped: whether the model's path on the blurred picture still reaches this decision and
             takes another child.
         becomes: the name of the child that it takes then; None if nothing flips it.
         log_odds: of the chosen child, before and after; equal if nothing flips it.

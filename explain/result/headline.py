@@ -21,7 +21,7 @@ _EMPTY = re.compile(r"other .*|.+ like .+|(?!.* or ).+, .+|.+ \+ [\d,]+")
 
 @dataclass(frozen=True)
 class Rung:
-    """A node on a path, the probability of coming to it, and how sure that is."""
+    """A node on a path, the probability of reaching it, and how sure that is."""
 
     name: str
     probability: float
@@ -49,7 +49,7 @@ class Headline:
 def rungs(path: Path) -> list[Rung]:
     """Return the nodes of a path below the root, the class last.
 
-    A node is *sure* from a probability of 0.95 of coming to it, *probable* from 0.75, *doubtful* from
+    A node is *sure* from a probability of 0.95 of reaching it, *probable* from 0.75, *doubtful* from
     0.5, else *unsure*: a calibrated model is right in 19 of 20, three of four, one of two.
     """
     names = [decision.children[decision.chosen] for decision in path]

@@ -18,7 +18,7 @@ CAT = "animal/cat family/house cat/Egyptian cat"
 
 
 def path_to(route, *chances):
-    """A path by its names below the root, with the probabilities of coming to them."""
+    """A path by its names below the root, with the probabilities of reaching them."""
     names, decisions, above = route.split("/"), [], 1.0
     for parent, child, chance in zip(["all things", *names], names, chances, strict=False):
         pair = (child, f"not {child}")
