@@ -66,7 +66,7 @@ def fit_linear(
     mean = features.mean(dim=0)
     rows, classes = (features - mean).numpy(), labels.numpy()
     basis = np.eye(rows.shape[1], dtype=rows.dtype)
-    if len(rows) < len(basis):  # the weights lie in the space of the rows, whose axes are fewer
+    if len(rows) < len(basis):  # the weights are in the space of the rows, whose axes are fewer
         basis = np.linalg.qr(rows.T)[0]
         rows = rows @ basis
     fold = folds(classes, seed)
