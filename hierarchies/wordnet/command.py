@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from nbdt.tree.hierarchy import Hierarchy
-
 from .. import library
-from ..shell import Classes, Depth, Everything, Json, Out, Overwrite, echo, save
-from ..show import print_tree
+from ..shell import Classes, Depth, Everything, Json, Out, Overwrite, echo, print_hierarchy, save
 
 Names = Annotated[
     list[str] | None, typer.Argument(help="Class names, or a file with one name a line.")
@@ -38,21 +35,17 @@ def wordnet(
     overwrite: Overwrite = False,
 ) -> None:
     """Build the WordNet tree over class names, and list the names whose sense is unsure."""
+    from .known import to_check
     from .senses import senses
     from .tree import from_wnids
 
     report = senses(_class_list(names, classes)[0], _meanings(sense))
     hierarchy = from_wnids(report.wnids, report.labels)
-    remarks = [f"{len(report.ambiguous)} to check (correct one with --sense NAME=MEANING):"]
-    remarks += [f"  {str(choice).removeprefix('? ').strip()}" for choice in report.ambiguous]
-    _show(
-        hierarchy,
-        report.to_dict()["choices"],
-        remarks if report.ambiguous else [],
-        depth=depth,
-        everything=everything,
-        as_json=as_json,
-    )
+    if as_json:
+        echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": report.to_dict()["choices"]})
+    else:
+        print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=False)
+        typer.echo("\n".join(to_check(report.ambiguous)), nl=bool(report.ambiguous))
     if out is not None:
         save(hierarchy, out, overwrite=overwrite, quiet=as_json)
 
@@ -84,14 +77,12 @@ def readable(
     report = None if wnids and not sense else known_senses(labels, _meanings(sense))
     rows = None if weights is None else class_weights(weights, len(labels), tensor)
     hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids, rows)
-    _show(
-        hierarchy,
-        {} if report is None else report.to_dict(),
-        [] if report is None else [str(report)],
-        depth=depth,
-        everything=everything,
-        as_json=as_json,
-    )
+    if as_json:
+        chosen = {} if report is None else report.to_dict()
+        echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": chosen})
+    else:
+        print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=False)
+        typer.echo("" if report is None else str(report), nl=report is not None)
     if out is not None:
         save(hierarchy, out, overwrite=overwrite, quiet=as_json)
 
@@ -115,20 +106,3 @@ def _meanings(senses: Sequence[str] | None) -> Mapping[str | int, str]:
     if wrong:
         raise typer.BadParameter(f"Expected --sense NAME=MEANING, got {wrong[0]!r}.")
     return {name: meaning for name, _, meaning in pairs}
-
-
-def _show(
-    hierarchy: Hierarchy,
-    senses: Any,
-    remarks: Sequence[str],
-    *,
-    depth: int | None,
-    everything: bool,
-    as_json: bool,
-) -> None:
-    if as_json:
-        return echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": senses})
-    print_tree(hierarchy, depth=depth, everything=everything)
-    for line in remarks:
-        typer.echo(line)
-    return None

@@ -18,9 +18,8 @@ from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID
 
-from .candidates import candidates
-from .database import WordNet, lemma_key, wordnet
-from .senses import senses
+from .database import WordNet, wordnet
+from .known import known_senses
 
 MIN_PRECISION = 0.7
 MIN_RECALL = 0.5
@@ -75,7 +74,7 @@ def class_synsets(
         raise NBDTError(
             f"Expected one WordNet id or None for each of {len(classes)} classes, got {len(wnids)}."
         )
-    return _synsets(_wnids_by_name(classes, [None] * len(classes)) if wnids is None else wnids)
+    return _synsets(known_senses(classes).wnids if wnids is None else wnids)
 
 
 def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
@@ -83,7 +82,10 @@ def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
     offsets = set(wordnet().offsets.tolist())
     carried = hierarchy.class_wnids
     known = [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in carried]
-    return _synsets(known if None not in known else _wnids_by_name(hierarchy.classes, known))
+    if None in known:
+        meanings: dict[str | int, str] = {i: wnid for i, wnid in enumerate(known) if wnid}
+        return _synsets(known_senses(hierarchy.classes, meanings).wnids)
+    return _synsets(known)
 
 
 def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
@@ -99,27 +101,6 @@ def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
         None if wnid is None else place if fits else net.index(wnid)  # which raises
         for wnid, place, fits in zip(wnids, places.tolist(), right.tolist(), strict=True)
     ]
-
-
-def _wnids_by_name(names: Sequence[str], known: list[str | None]) -> list[str | None]:
-    """Fill in ids for the names that WordNet has, chosen jointly."""
-    net = wordnet()
-    seen = {lemma_key(name) for name, wnid in zip(names, known, strict=True) if wnid}
-    asked = []
-    for place, name in enumerate(names):
-        key = lemma_key(name)
-        # A second class with the same spelling must have another sense, which is unknown.
-        if known[place] or (key and key not in seen and candidates(name, net)):
-            asked.append(place)
-            seen.add(key)
-    if not asked:
-        return known
-    overrides: dict[str | int, str] = {
-        i: wnid for i, place in enumerate(asked) if (wnid := known[place])
-    }
-    report = senses([names[place] for place in asked], overrides)
-    by_place = dict(zip(asked, report.wnids, strict=True))
-    return [by_place.get(place) for place in range(len(names))]
 
 
 def fitting_concepts(

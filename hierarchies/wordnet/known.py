@@ -69,9 +69,7 @@ class KnownSenses:
             if wnid and not group
         ]
         lines = [f"WordNet knows {len(self.choices):,} of {len(self.names):,} names."]
-        if self.doubtful:
-            lines.append(f"{len(self.doubtful)} to check (correct one with NAME=MEANING):")
-            lines += [f"  {str(choice).removeprefix('? ').strip()}" for choice in self.doubtful]
+        lines += to_check(self.doubtful)
         endings = [f"{c.given} as {c.chosen.name}" for c in self.choices if c.match == "head"]
         if endings:
             lines.append(f"Read by their last words: {listed(endings, SHOWN)}.")
@@ -80,6 +78,13 @@ class KnownSenses:
         if groupless:
             lines.append(f"Without an everyday group: {listed(groupless, SHOWN)}.")
         return "\n".join(lines)
+
+
+def to_check(doubtful: Sequence[SenseChoice]) -> list[str]:
+    """Return lines that list choices for a person to check; none without any."""
+    lines = [f"  {str(choice).removeprefix('? ').strip()}" for choice in doubtful]
+    head = f"{len(lines)} to check (correct one with --sense NAME=MEANING):"
+    return [head, *lines] if lines else []
 
 
 def known_senses(
@@ -93,10 +98,12 @@ def known_senses(
         overrides: as for `senses`.
 
     Raises:
-        NBDTError: no names, or names that are not words.
+        NBDTError: no names, or names that are not text.
         OverrideError: an override for no class, or to something unknown.
     """
-    check_names(names)
+    words = [n for n in names if not isinstance(n, str) or n.strip(" _")]
+    if words or not names:  # "_" is unknown, not an error
+        check_names(names if isinstance(names, str) else words)
     net, meanings = wordnet(), dict(overrides or {})
     by_hand = {
         which if isinstance(which, int) else names.index(which)
@@ -108,9 +115,10 @@ def known_senses(
     }
     seen = {lemma_key(names[place]) for place in readings}
     for place, name in enumerate(names):
-        if place not in readings and lemma_key(name) not in seen and (text := _reading(name, net)):
-            readings[place] = text
-            seen.add(lemma_key(name))
+        key = lemma_key(name)
+        if key not in seen and place not in readings and (reading := _reading(name, net)):
+            readings[place] = reading
+            seen.add(key)
     choices = _choices(names, readings, meanings)
     groups = {place: group_of(net.index(choice.wnid), net) for place, choice in choices.items()}
     kept = _plausible(choices, groups)
@@ -134,6 +142,8 @@ class _Reading(NamedTuple):
 def _reading(name: str, net: WordNet) -> _Reading | None:
     """Return the name, or the part of it that WordNet knows; None without one."""
     text = _NUMBER.sub("", _NUMBER.sub("", name.strip(" _")))
+    if sum(map(str.isalpha, text)) < 2:  # "7", "_"
+        return None
     words = words_of(text)
     if len(words) > 1 and words[-1] in VIEWS and not net.senses(text):
         words = words[:-1]

@@ -86,6 +86,7 @@ def test_the_report_says_what_was_read_how_and_what_was_not():
 
 def test_lists_without_a_known_name_and_wrong_lists():
     assert known_senses(["SKU-1", "SKU-2"]).wnids == (None, None)
-    for wrong in ([], "cat", ["cat", " "]):
+    assert known_senses(["cat", "_", " ", "\u2014", "7"]).unknown == ("_", " ", "\u2014", "7")
+    for wrong in ([], "cat", ["cat", 3]):
         with pytest.raises(NBDTError):
             known_senses(wrong)
