@@ -12,7 +12,7 @@ SETTINGS = {MMAP_THRESHOLD: 1 << 30, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 64 
 def keep_memory() -> bool:
     """Tell glibc not to return large blocks to the system; return whether it will do so.
 
-    By default it maps every activation of a network anew, and the system clears each page: half of
+    By default it maps every activation of a network again, and the system clears each page: half of
     the processor time of a convolutional network. Other systems and libraries are left alone.
     """
     if not sys.platform.startswith("linux"):
