@@ -32,7 +32,7 @@ from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, paylo
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
 from .views.tree import draw as draw_tree
-from .views.tree import path_record, tree_record, tree_view
+from .views.tree import path_record, synonyms, tree_record, tree_view
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _layout(first: Visitor, source: str) -> tuple[gr.Image, gr.HTML, gr.HTML, di
             tree = tree_view()
             # The hierarchy comes with the page: no second request.
             path = path_record(first.stack, first.model.rule, None)
-            tree.props |= {"tree": tree_record(first.hierarchy), "path": path}
+            words = synonyms(first.hierarchy)
+            tree.props |= {"tree": tree_record(first.hierarchy), "path": path, "synonyms": words}
             node = node_view()
             edits = edit_view()
     drawn: dict[str, Drawn] = {

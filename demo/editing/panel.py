@@ -88,7 +88,7 @@ def _in_plain_words(possible: Consequences | None, rule: str) -> str:
     if possible.soft_answer if possible else rule != "marginal":
         rest = "the path and the class at its end"
     else:
-        rest = "the path, never the class at its end"
+        rest = "the path, and where the likeliest child at every step leads; never the answer"
     return f"In this model {what} can change {rest}."
 
 

@@ -52,7 +52,7 @@ const chooser = (choices, onPick) => {
   };
   const fill = () => {
     const part = plain(input.value.trim());
-    shown = choices.filter((i) => plain(tree.names[i]).includes(part)).slice(0, MOST_CHOICES);
+    shown = matching(part, choices).slice(0, MOST_CHOICES);
     at = 0;
     options.replaceChildren(...shown.map(option));
     if (!shown.length) options.append(make('li', 'none', 'No node of that name can be chosen.'));

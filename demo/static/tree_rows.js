@@ -16,6 +16,7 @@ const nameOf = (i) => {
     const end = at + hits.length;
     label.append(tree.names[i].slice(0, at), make('mark', '', tree.names[i].slice(at, end)), tree.names[i].slice(end));
   }
+  if (hits && hits.other(i)) label.append(' (', make('mark', '', hits.other(i)), ')');
   return label;
 };
 

@@ -10,10 +10,19 @@ const plain = (text) => [...text].map((c) => {
   return bare.length === c.length ? bare : c;
 }).join('');
 
+const synonyms = new Map(Object.entries(parsed(props.synonyms) || {}));
+const synonym = (i, wanted) => (synonyms.get(tree.names[i]) || []).find((word) => plain(word).includes(wanted));
+
+// Those whose name has it; where no name has it, those with a synonym that has it.
+const matching = (wanted, among) => {
+  const found = among.filter((i) => plain(tree.names[i]).includes(wanted));
+  return found.length ? found : among.filter((i) => synonym(i, wanted));
+};
+
 const hitsOf = (query) => {
   const wanted = plain(query.trim());
   if (!wanted) return null;
-  const found = tree.names.flatMap((name, i) => (plain(name).includes(wanted) ? [i] : []));
+  const found = matching(wanted, tree.names.map((_, i) => i));
   const shown = new Set(), open = new Set();
   for (const i of found.slice(0, MOST_HITS)) {
     shown.add(i);
@@ -24,7 +33,8 @@ const hitsOf = (query) => {
   }
   const matched = new Set(found);
   const place = (i) => (matched.has(i) ? plain(tree.names[i]).indexOf(wanted) : -1);
-  return { found, matched, shown, open, place, length: wanted.length };
+  const other = (i) => (matched.has(i) && place(i) < 0 ? synonym(i, wanted) : '');
+  return { found, matched, shown, open, place, other, length: wanted.length };
 };
 
 const sayCount = () => {
@@ -56,7 +66,10 @@ field.addEventListener('keydown', (event) => {
     clearSearch();
     drawAll();
   }
-  if (!['ArrowDown', 'Enter'].includes(event.key) || !items.size) return;
+  if (!['ArrowDown', 'Enter'].includes(event.key)) return;
+  cancelAnimationFrame(later);
+  search(); // of what was typed last
+  if (!items.size) return;
   event.preventDefault();
   focusOn(hits && hits.found.length ? hits.found[0] : 0);
 });

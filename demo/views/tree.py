@@ -6,6 +6,7 @@ Events: ``node_select {id, seq}``, ``tree_edit {kind, nodes, to, name, seq}`` an
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from nbdt.hierarchies.edit.record import KINDS
 from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.hierarchies.measure.comparison import rules_of
+from nbdt.hierarchies.wordnet.database import UnknownSynsetError, wordnet
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..editing.edits import in_words
@@ -39,13 +41,14 @@ SCRIPTS = (
 
 
 def tree_view() -> gr.HTML:
-    """The component. Its props, all JSON text: `tree`, `path`, `reply`, `names` and `kinds`."""
+    """The component. Its props, all JSON text: `tree`, `path`, `reply`, `names`, `kinds`, `synonyms`."""
     return gr.HTML(
         value="",
         tree="",
         path="",
         reply="",
         names="",
+        synonyms="",
         kinds=dump({kind: takes.to_dict() for kind, takes in KINDS.items()}),
         html_template=static_text("tree.html"),
         js_on_load=scripts(*SCRIPTS),
@@ -72,6 +75,16 @@ def tree_record(hierarchy: Hierarchy) -> str:
             "ids": [0 if node_id == name else node_id for node_id, name in named],
         }
     )
+
+
+def synonyms(hierarchy: Hierarchy) -> str:
+    """WordNet's other words for nodes that have its ids, by name: the search finds them too."""
+    net, found = wordnet(), {}
+    for node in hierarchy.nodes:
+        with suppress(UnknownSynsetError):
+            words = net.lemmas(net.index(node.wnid or ""))
+            found[node.name] = [word for word in words if word not in node.name]
+    return dump({name: words for name, words in found.items() if words})
 
 
 def path_record(

@@ -321,14 +321,22 @@ def test_the_record_compares_with_the_last_edit_and_with_the_models_own():
 @pytest.mark.parametrize(
     ("rule", "kind", "words"),
     [
-        ("marginal", "move", "an edit like this can change the path, never the class at its end."),
+        (
+            "marginal",
+            "move",
+            "an edit like this can change the path, and where the likeliest child at every step leads; never the answer.",
+        ),
         (
             "representative",
             "move",
             "an edit like this can change the path and the class at its end.",
         ),
         ("marginal", "rename", "changes no decision and no answer"),
-        ("marginal", "file", "another hierarchy can change the path, never the class at its end."),
+        (
+            "marginal",
+            "file",
+            "another hierarchy can change the path, and where the likeliest child at every step leads; never the answer.",
+        ),
         (
             "representative",
             "file",

@@ -10,6 +10,8 @@ from tests.demo.pages import served
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",  # Gradio leaves event loops and sockets of its own behind
     "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*no_silent_downcasting",  # pandas 3, through Gradio's queue
+    "ignore:The copy keyword is deprecated",
 )
 
 
@@ -72,3 +74,46 @@ def test_an_example_is_known_by_its_meaning(cifar10, classes, known):
     assert {example.name for example in EXAMPLES if knows(model, example.name)} == known
     assert knows(cifar10, "cat")
     assert not knows(cifar10, "raccoon")
+
+
+@pytest.mark.browser
+def test_a_tree_of_a_thousand_classes_is_searched_and_edited(photographs, visit):
+    tab = visit(photographs, width=1280)
+    assert tab.locator(".nbdt-tree [role=treeitem]").count() <= 16  # the root and its children
+    before = pick(tab, "cat")
+    search = tab.locator(".nbdt-tree-search")
+    search.fill("puma")  # a name of WordNet's, not of the tree's
+    tab.locator(".nbdt-tree-count", has_text="1 match").wait_for()
+    assert tab.locator(".nbdt-tree .class").inner_text().startswith("cougar (puma)")
+    search.fill("tabby")
+    tab.keyboard.press("Enter")  # goes to the first match
+    assert "tabby" in tab.evaluate("document.activeElement.getAttribute('aria-label')")
+    search.fill("")
+    tab.click(".nbdt-tree .class.lit .nbdt-tree-name")
+    tab.click(".nbdt-tree .class.lit .nbdt-tree-more")
+    tab.get_by_role("menuitem", name="Move").click()
+    tab.keyboard.type("fish")
+    tab.keyboard.press("Enter")
+    tab.click(".nbdt-tree-accept")
+    tab.locator(".nbdt-tree-status", has_text=f"Moved '{before[-1]}'").wait_for()
+    tab.locator(".nbdt-tree .lit", has_text="fish").first.wait_for()
+    after = tab.locator(".nbdt-tree .lit > .nbdt-tree-row > .nbdt-tree-name").all_inner_texts()
+    assert after == [*before[:2], "fish", before[-1]]
+    effect = tab.locator(".nbdt-edit-effect")
+    assert f"Still {before[-1]}, by another path" in effect.inner_text()
+    assert "No edit changes it" in effect.inner_text()
+    assert before[-1] in tab.inner_text(".nbdt-headline")  # the answer is the same
+    tab.click(".nbdt-tree-undo")
+    tab.locator(".nbdt-tree-status", has_text="Undone").wait_for()
+
+
+@pytest.mark.browser
+def test_a_phone_shows_every_step_of_the_tree(photographs, visit):
+    tab = visit(photographs, width=390, height=844)
+    pick(tab, "coffee")
+    edge = tab.eval_on_selector(".nbdt-tree-scroll", "all => all.getBoundingClientRect().right")
+    shares = tab.locator(".nbdt-tree-share:not(:empty)")
+    ends = shares.evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert len(ends) > 20
+    assert max(ends) <= edge
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
