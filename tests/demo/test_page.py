@@ -270,7 +270,7 @@ def test_hostile_names_stay_text(cifar10, visit):
     hostile = NBDT(model.backbone, head, model.architecture, model.preprocess).eval()
     with served(hostile) as url:
         tab = visit(url)
-        pick(tab)
+        pick(tab, "raccoon")
         text = tab.inner_text("body")
         shown = [name for name in HOSTILE if name in text]
         assert len(shown) >= 5
