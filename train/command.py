@@ -8,6 +8,7 @@ import math
 import shlex
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,9 +24,10 @@ from nbdt.tree.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
     from .corrections.run import CorrectionFit
-    from .fit.checkpoints import Row
+    from .folder import Row
 
 KINDS = ("flat", "soft", "hard")
+KINDS_OF_TREE = ("readable", "wordnet", "induced")
 app = typer.Typer(add_completion=False)
 
 
@@ -48,8 +50,13 @@ def train_command(
     hierarchy: Annotated[
         str | None,
         typer.Option(
-            help="A hierarchy: a file, a shipped one's name, or wordnet; by default induced."
+            help="A hierarchy: a file, a shipped one's name, or how it is made: readable or wordnet "
+            "from the names of the classes, induced from the classifier."
         ),
+    ] = None,
+    sense: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=MEANING: what a class is, a WordNet id or a noun; repeatable."),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -92,13 +99,13 @@ def train_command(
                 "--model and --progress belong to --corrections; a recipe has --weights"
             )
         _train(
-            str(recipe), data, out, hierarchy, weights, settings or [],
+            str(recipe), data, out, hierarchy, _meanings(sense), weights, settings or [],
             resume=resume, finetune=finetune,
         )  # fmt: skip
         return
-    if hierarchy or weights or resume or finetune is not None:
+    if hierarchy or sense or weights or resume or finetune is not None:
         raise typer.BadParameter(
-            "--hierarchy, --weights, --resume and --finetune belong to a RECIPE"
+            "--hierarchy, --sense, --weights, --resume and --finetune belong to a RECIPE"
         )
     if progress == "json":
         _correct_for_parent(corrections, model, data, out, settings or [])
@@ -107,8 +114,8 @@ def train_command(
 
 
 def _train(  # noqa: PLR0917
-    recipe: str, data: Path, out: Path, hierarchy: str | None, weights: Path | None,
-    settings: list[str], *, resume: bool, finetune: bool | None,
+    recipe: str, data: Path, out: Path, hierarchy: str | None,
+    meanings: Mapping[str | int, str], weights: Path | None, settings: list[str], *, resume: bool, finetune: bool | None,
 ) -> None:  # fmt: skip
     import torch
 
@@ -124,6 +131,7 @@ def _train(  # noqa: PLR0917
         data,
         out,
         hierarchy=_hierarchy(hierarchy),
+        meanings=meanings,
         weights=weights,
         resume=resume,
         finetune=torch.cuda.is_available() if finetune is None else finetune,
@@ -137,16 +145,23 @@ def _train(  # noqa: PLR0917
 
 
 def _hierarchy(text: str | None) -> Hierarchy | str | None:
-    if text is None or text in ("wordnet", "induced"):
-        return text if text == "wordnet" else None
+    if text is None or text in KINDS_OF_TREE:
+        return text
     from nbdt.hierarchies.library import find
 
     try:
         return find(text)
     except NBDTError as error:
         raise NBDTError(
-            f"{error} With 'wordnet' the hierarchy is made from the class names."
+            f"{error} It may also be {', '.join(KINDS_OF_TREE)}: then it is made in this run."
         ) from None
+
+
+def _meanings(senses: list[str] | None) -> dict[str | int, str]:
+    pairs = [text.partition("=") for text in senses or ()]
+    if wrong := ["".join(pair) for pair in pairs if not all(pair)]:
+        raise typer.BadParameter(f"Expected --sense NAME=MEANING, got {wrong[0]!r}.")
+    return {name: meaning for name, _, meaning in pairs}
 
 
 def _report(rows: list[Row]) -> None:

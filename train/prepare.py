@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from nbdt.hierarchies.induced import check_known_words
-from nbdt.hierarchies.wordnet.concepts import class_synsets
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
@@ -23,8 +22,7 @@ from .data.splits import TEST, TRAIN, VALIDATION, find_splits
 from .fit.network import start_network, whiten, with_classes
 from .folder import RunFolder
 from .recipe import Recipe
-
-WORDNET = "wordnet"
+from .tree import TreePlan, plan_tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +36,8 @@ class Prepared:
         knows_classes: whether its classifier was trained for these classes.
         preprocessing: of the network.
         order: of the classes.
-        hierarchy: None if it is made from the fitted classifier.
+        hierarchy: None if it is made from the fitted classifier, by the plan.
+        plan: None if the hierarchy was given.
         images: by split.
     """
 
@@ -49,13 +48,14 @@ class Prepared:
     preprocessing: Preprocessing
     order: ClassOrder
     hierarchy: Hierarchy | None
+    plan: TreePlan | None
     images: dict[str, Images]
 
 
 def prepare(  # noqa: PLR0917
     recipe: Recipe, data: str | os.PathLike[str], folder: RunFolder,
     hierarchy: Hierarchy | str | None, weights: str | os.PathLike[str] | None,
-    progress: Progress, say: Say, *, choosing: bool,
+    meanings: Mapping[str | int, str] | None, progress: Progress, say: Say, *, choosing: bool,
 ) -> Prepared:  # fmt: skip
     """Make the network, then read the data; raises as `nbdt.train.run.train` does.
 
@@ -65,7 +65,8 @@ def prepare(  # noqa: PLR0917
     recipe = start.recipe
     splits = find_splits(data, recipe)
     scans = {name: scan(split, recipe, progress) for name, split in splits.items()}
-    order, hierarchy = _classes(scans, recipe, hierarchy)
+    given = hierarchy if isinstance(hierarchy, Hierarchy) else None
+    order = class_order(scans[TRAIN].classes, recipe.classes, given)
     order, images = inspect(scans, recipe, order)
     drawn = (
         (TEST, recipe.held_out_test, recipe.seed + 1),
@@ -77,30 +78,17 @@ def prepare(  # noqa: PLR0917
     if recipe.freeze_backbone and not choosing:  # cross-validation makes the choices
         images[TRAIN] = joined(images[TRAIN], images.pop(VALIDATION))
     _announce(say, scans, images, order)
+    plan = None
+    if not isinstance(hierarchy, Hierarchy):
+        plan = plan_tree(hierarchy, order, recipe, meanings or {}, say)
+        given = None if recipe.freeze_backbone else plan.make(None)
     network, knows_classes = with_classes(start, order)
     if recipe.whiten and not start.has_weights:
         whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
     preprocessing = start.preprocessing
-    return Prepared(recipe, folder, network, knows_classes, preprocessing, order, hierarchy, images)
-
-
-def _classes(
-    scans: dict[str, Scan], recipe: Recipe, hierarchy: Hierarchy | str | None
-) -> tuple[ClassOrder, Hierarchy | None]:
-    """Return the class order, and the hierarchy unless it is made from the fitted classifier."""
-    if isinstance(hierarchy, Hierarchy):
-        return class_order((), recipe.classes, hierarchy), hierarchy
-    order = class_order(scans[TRAIN].classes, recipe.classes)
-    if hierarchy != WORDNET:
-        if recipe.semantics > 0:  # fail here, not in the middle of the run
-            check_known_words(order.names, class_synsets(order.names, order.known_wnids))
-        return order, None
-    from nbdt.hierarchies.wordnet.tree import from_wnids, from_wordnet
-
-    wnids = [wnid for wnid in order.wnids if wnid]
-    has_all = len(wnids) == len(order.names)
-    made = from_wnids(wnids, order.names) if has_all else from_wordnet(order.names)
-    return class_order((), order.names, made), made
+    return Prepared(
+        recipe, folder, network, knows_classes, preprocessing, order, given, plan, images
+    )
 
 
 def _announce(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +31,7 @@ def train(
     *,
     hierarchy: Hierarchy | str | None = None,
     weights: str | os.PathLike[str] | None = None,
+    meanings: Mapping[str | int, str] | None = None,
     resume: bool = False,
     finetune: bool = False,
     command: str = "",
@@ -47,9 +50,11 @@ def train(
         recipe: all settings.
         data: a folder or file that `nbdt.train.data.splits.find_splits` understands.
         out: a folder; it is made.
-        hierarchy: a hierarchy of the data's classes, or "wordnet" for the one over their names;
-            without it a hierarchy is made from names and classifier.
+        hierarchy: a hierarchy of the data's classes, or how one is made: "readable" (everyday
+            groups) or "wordnet" from their names, "induced" from the classifier. By default
+            `nbdt.train.tree.plan_tree` chooses.
         weights: a local file or a saved model to start from, instead of the hub.
+        meanings: of class names, as for `nbdt.hierarchies.known_senses`.
         resume: continue the unfinished run in `out`, if there is one; a finished one is returned.
         finetune: after a frozen backbone, train the whole network from the model that it gave,
             which is written to `out`/frozen.
@@ -67,20 +72,29 @@ def train(
             not fit.
     """
     folder = RunFolder(Path(out))
-    common = {"data": data, "command": command, "progress": progress, "report": report, "say": say}
+    once = partial(
+        _run,
+        data=data,
+        meanings=meanings,
+        command=command,
+        progress=progress,
+        report=report,
+        say=say,
+    )
     if finetune and recipe.freeze_backbone and not folder.model.exists():
         frozen = RunFolder(folder.root / FROZEN)
-        first = _run(recipe, frozen, hierarchy, weights, resume=True, choosing=True, **common)
+        first = once(recipe, frozen, hierarchy, weights, resume=True, choosing=True)
         say(f"Fine-tuning the whole network from {frozen.model}.")
         recipe = dataclasses.replace(recipe, freeze_backbone=False)
         hierarchy, weights = first.hierarchy, frozen.model
-    return _run(recipe, folder, hierarchy, weights, resume=resume, **common)
+    return once(recipe, folder, hierarchy, weights, resume=resume)
 
 
 def _run(
     recipe: Recipe, folder: RunFolder, hierarchy: Hierarchy | str | None,
-    weights: str | os.PathLike[str] | None, *, data: str | os.PathLike[str], resume: bool,
-    choosing: bool = False, command: str, progress: Progress, report: Report | None, say: Say,
+    weights: str | os.PathLike[str] | None, *, data: str | os.PathLike[str],
+    meanings: Mapping[str | int, str] | None, resume: bool, choosing: bool = False,
+    command: str, progress: Progress, report: Report | None, say: Say,
 ) -> NBDT:  # fmt: skip
     """Train as `train` does; `choosing` keeps the images for later choices out of a frozen fit."""
     started = time.monotonic()
@@ -92,7 +106,9 @@ def _run(
         say(f"{folder.model} is finished already.")
         return NBDT.load(folder.model)
     torch.manual_seed(recipe.seed)
-    run = prepare(recipe, data, folder, hierarchy, weights, progress, say, choosing=choosing)
+    run = prepare(
+        recipe, data, folder, hierarchy, weights, meanings, progress, say, choosing=choosing
+    )
     facts = facts_of(run, command)
     if run.recipe.freeze_backbone:
         from .frozen.run import fit_frozen

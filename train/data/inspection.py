@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from .splits import TEST, TRAIN, VALIDATION, Split
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 AHEAD = 64  # images decoded in advance
+Result = TypeVar("Result")
 NAMED = 3  # unreadable images in a report
 
 
@@ -126,11 +127,11 @@ def _readable(
 
 
 def in_parallel(
-    sources: Iterable[ImageSource], work: Callable[[ImageSource], object], threads: int
-) -> Iterator[tuple[ImageSource, object]]:
+    sources: Iterable[ImageSource], work: Callable[[ImageSource], Result], threads: int
+) -> Iterator[tuple[ImageSource, Result | ImageError]]:
     """Yield each source, in order, with the result of `work` or the `ImageError` that it raised."""
 
-    def tried(source: ImageSource) -> tuple[ImageSource, object]:
+    def tried(source: ImageSource) -> tuple[ImageSource, Result | ImageError]:
         try:
             return source, work(source)
         except ImageError as error:

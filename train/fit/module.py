@@ -13,7 +13,6 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nbdt.decide.head import DecisionRules
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.induced import induce
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing
@@ -25,6 +24,7 @@ from ..data.dataset import Batch, PlainBatches, TrainingBatches, normalise
 from ..folder import EpochLog, Row
 from ..loss import TreeSupervisionLoss, weight_at
 from ..recipe import Recipe
+from ..tree import induced
 from .distributed import BATCH_NORMS, full_tensor, shard, unshard
 from .trainer import make_optimizer, make_schedule
 
@@ -173,16 +173,8 @@ class TreeSupervised(lightning.LightningModule):
     def induce_hierarchy(self) -> None:
         """Induce the hierarchy from the classifier's present weights."""
         self._check_finite()
-        recipe = self.recipe
-        self.hierarchy = induce(
-            full_tensor(self.classifier.weight.detach()).cpu(),
-            self.order.names,
-            rule=recipe.rule,
-            linkage=None if recipe.linkage == "auto" else recipe.linkage,
-            branching=recipe.branching or None,
-            semantics=None if recipe.semantics < 0 else recipe.semantics,
-            wnids=self.order.known_wnids,
-        )
+        weights = full_tensor(self.classifier.weight.detach()).cpu()
+        self.hierarchy = induced(weights, self.order.names, self.recipe, self.order.wnids)
 
     def _start_tree_supervision(self) -> None:
         recipe = self.recipe

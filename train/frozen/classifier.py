@@ -87,10 +87,10 @@ def fit_linear(
     next(done, None)  # the bar is complete
     factor = _scaling(logits, classes)
     weight, bias = _linear(model)
-    weight, bias, logits = (
+    scaled = [
         torch.from_numpy(values * factor).float() for values in (weight @ basis.T, bias, logits)
-    )
-    return LinearFit(weight, bias - weight @ mean, logits, strength, factor)
+    ]
+    return LinearFit(scaled[0], scaled[1] - scaled[0] @ mean, scaled[2], strength, factor)
 
 
 def folds(labels: Array, seed: int) -> Array:

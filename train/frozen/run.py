@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.induced import induce
 from nbdt.hierarchies.measure.comparison import measure, quality
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say
@@ -19,6 +18,7 @@ from ..data.inspection import say_left_out, unreadable
 from ..data.splits import TEST, TRAIN
 from ..fit.measure import calibrate, rounded, set_reference
 from ..prepare import Prepared
+from ..tree import TreePlan, describe
 from .classifier import LinearFit, fit_linear
 from .features import FeatureStore, cache_folder, frozen_features
 
@@ -41,7 +41,9 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     found = {name: _features(run, name, store, progress, say) for name in (TRAIN, TEST)}
     features, labels = found[TRAIN]
     fitted = fit_linear(features, labels, seed=run.recipe.seed, progress=progress)
-    hierarchy = run.hierarchy or _induced(run, fitted)
+    hierarchy = run.hierarchy or cast(TreePlan, run.plan).make(fitted.weight)
+    hierarchy = cast(Hierarchy, hierarchy)  # it has weights to make one from
+    describe(hierarchy, say)
     model = _model(run, fitted, hierarchy)
     logits, factor = fitted.logits, fitted.factor
     if run.recipe.rule != "marginal":  # under marginal the tree's answer is the softmax
@@ -83,19 +85,6 @@ def _features(
             f"Fewer than {KEPT} readable images of {few}. Add images, or remove the class."
         )
     return features, labels
-
-
-def _induced(run: Prepared, fitted: LinearFit) -> Hierarchy:
-    recipe = run.recipe
-    return induce(
-        fitted.weight,
-        run.order.names,
-        rule=recipe.rule,
-        linkage=None if recipe.linkage == "auto" else recipe.linkage,
-        branching=recipe.branching or None,
-        semantics=None if recipe.semantics < 0 else recipe.semantics,
-        wnids=run.order.known_wnids,
-    )
 
 
 def _model(run: Prepared, fitted: LinearFit, hierarchy: Hierarchy) -> NBDT:

@@ -1,0 +1,138 @@
+"""How a run's hierarchy is made: from the names of its classes, or from the fitted classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nbdt.errors import NBDTError, listed
+from nbdt.hierarchies.induced import check_known_words, induce
+from nbdt.hierarchies.wordnet.concepts import class_synsets
+from nbdt.hierarchies.wordnet.known import known_senses
+from nbdt.hierarchies.wordnet.readable import readable
+from nbdt.hierarchies.wordnet.tree import from_wnids
+from nbdt.progress import Say, counted
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import Node
+
+from .data.class_order import ClassOrder
+from .recipe import Recipe
+
+DEEP = 8  # levels that a person can still follow
+
+
+@dataclass(frozen=True)
+class TreePlan:
+    """How the hierarchy is made.
+
+    Attributes:
+        kind: "readable", "wordnet" or "induced".
+        names: of the classes, in order.
+        wnids: of the classes, None where WordNet has no noun; empty if they are not needed.
+        recipe: settings of an induced hierarchy.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    wnids: tuple[str | None, ...]
+    recipe: Recipe
+
+    def make(self, weights: Tensor | None) -> Hierarchy | None:
+        """Return the hierarchy; without weights (classes, features) None if it is induced."""
+        rows = None if weights is None else weights.numpy()
+        if self.kind == "readable":
+            return readable(self.names, self.wnids, rows)
+        if self.kind == "wordnet":
+            return _wordnet(self.names, self.wnids, weights)
+        return None if weights is None else induced(weights, self.names, self.recipe, self.wnids)
+
+
+def plan_tree(
+    asked: str | None,
+    order: ClassOrder,
+    recipe: Recipe,
+    meanings: Mapping[str | int, str],
+    say: Say,
+) -> TreePlan:
+    """Choose how the hierarchy is made, and say how WordNet reads the names.
+
+    Args:
+        asked: "readable", "wordnet" or "induced"; None: everyday groups for a frozen backbone, if WordNet knows most of
+            the names and the recipe has no settings of an induced one.
+        order: of the classes, with WordNet ids where the data has them.
+        recipe: settings.
+        meanings: of names, as for `nbdt.hierarchies.known_senses`.
+        say: called with the senses.
+
+    Raises:
+        NBDTError: WordNet knows fewer than two of the names, and one needs them.
+    """
+    shaped = (recipe.linkage, recipe.branching, recipe.semantics) != ("auto", 0, -1)
+    kind = asked or ("readable" if recipe.freeze_backbone and not shaped else "induced")
+    wnids = order.wnids if any(order.wnids) else ()
+    if kind == "induced" and not meanings:
+        if recipe.semantics > 0:  # fail here, not in the middle of the run
+            check_known_words(order.names, class_synsets(order.names, order.known_wnids))
+        return TreePlan(kind, order.names, wnids, recipe)
+    if not wnids or meanings:
+        known = known_senses(order.names, meanings)
+        say(str(known))
+        wnids = known.wnids
+    found = sum(wnid is not None for wnid in wnids)
+    if kind == "wordnet" and found < 2:
+        raise NBDTError(
+            f"WordNet knows {found} of the classes {listed(order.names)}; give meanings, as in "
+            "--sense crane=bird, or leave --hierarchy wordnet out."
+        )
+    if asked is None and 2 * found < len(wnids):
+        kind = "induced"
+    return TreePlan(kind, order.names, wnids, recipe)
+
+
+def induced(
+    weights: Tensor, names: Sequence[str], recipe: Recipe, wnids: Sequence[str | None]
+) -> Hierarchy:
+    """Return the hierarchy that a recipe induces from weights (classes, features)."""
+    return induce(
+        weights,
+        names,
+        rule=recipe.rule,
+        linkage=None if recipe.linkage == "auto" else recipe.linkage,
+        branching=recipe.branching or None,
+        semantics=None if recipe.semantics < 0 else recipe.semantics,
+        wnids=wnids if any(wnids) else None,
+    )
+
+
+def describe(hierarchy: Hierarchy, say: Say) -> None:
+    """Say how large a hierarchy is, and what to do about a deep one."""
+    groups = counted(len(hierarchy.inner_nodes), "group")
+    deep = hierarchy.depth > DEEP
+    remedy = (
+        "; few people follow that many. --hierarchy readable makes a flatter one" if deep else ""
+    )
+    say(f"The tree has {groups} on {counted(hierarchy.depth, 'level')}{remedy}.")
+
+
+def _wordnet(
+    names: Sequence[str], wnids: Sequence[str | None], weights: Tensor | None
+) -> Hierarchy:
+    """Return WordNet's hierarchy; a class that it lacks is beside the one with the nearest weights.
+
+    Without weights it is below the root.
+    """
+    known = [place for place, wnid in enumerate(wnids) if wnid]
+    tree = from_wnids([str(wnids[place]) for place in known], [names[place] for place in known])
+    nodes = list(tree.nodes)
+    for place in (place for place, wnid in enumerate(wnids) if not wnid):
+        parent = nodes[0].id
+        if weights is not None:
+            centred = weights - weights.mean(dim=0)
+            alike = torch.nn.functional.cosine_similarity(centred[place], centred[known])
+            nearest = tree.leaf_nodes[int(alike.argmax())]
+            parent = tree.ids[tree.parents[nearest]]
+        nodes.append(Node(names[place], parent, names[place]))
+    return Hierarchy(tuple(nodes), tuple(names))
