@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from nbdt import NBDT
+from nbdt.evidence import unit_embeddings
 from nbdt.explain import EvidenceIndex
-from nbdt.explain.evidence.build import forward, unit_embeddings
+from nbdt.explain.evidence.build import forward
 from nbdt.explain.evidence.search import ExactSearch, RowOrder
 from nbdt.images.dataset import iter_images
 from nbdt.images.sources import ImageSource

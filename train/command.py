@@ -182,7 +182,7 @@ def _show(model: NBDT, out: Path) -> None:
         table.add_row(split, *(f"{values[kind]:.2%}" for kind in columns))
     Console().print(table)
     folder = shlex.quote(str(out / "model"))
-    typer.echo(f"saved: {out / 'model'}")
+    typer.echo(f"saved: {out / 'model'}; what is confused with what: {out / 'summary.png'}")
     _say(f"Look at it: nbdt hierarchy show {folder}")
     _say(f"Try it: nbdt demo --model {folder}")
 

@@ -40,6 +40,8 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.model = root / "model"
+        self.evidence = root / "evidence"
+        self.picture = root / "summary.png"
         self.last = root / FOLDER / LAST
         self.best = root / FOLDER / BEST
         self.record = root / "run.json"
@@ -102,7 +104,7 @@ class RunFolder:
         for pattern in (f"{FOLDER}/.*.ckpt.*", ".run.json.*", ".probe*"):
             for path in self.root.glob(pattern):
                 path.unlink(missing_ok=True)
-        for path in self.root.glob(".model.*"):
+        for path in (*self.root.glob(".model.*"), *self.root.glob(".evidence.*"), self.evidence):
             shutil.rmtree(path, ignore_errors=True)
 
 

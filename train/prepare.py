@@ -31,6 +31,7 @@ class Prepared:
 
     Attributes:
         recipe: with the architecture and the size of the network.
+        data: where the images are.
         folder: of the run.
         network: with one output a class.
         knows_classes: whether its classifier was trained for these classes.
@@ -42,6 +43,7 @@ class Prepared:
     """
 
     recipe: Recipe
+    data: str
     folder: RunFolder
     network: nn.Module
     knows_classes: bool
@@ -87,7 +89,16 @@ def prepare(  # noqa: PLR0917
         whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
     preprocessing = start.preprocessing
     return Prepared(
-        recipe, folder, network, knows_classes, preprocessing, order, given, plan, images
+        recipe,
+        os.fspath(data),
+        folder,
+        network,
+        knows_classes,
+        preprocessing,
+        order,
+        given,
+        plan,
+        images,
     )
 
 

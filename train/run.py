@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from nbdt.files import write_atomic
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say, no_progress, say_nothing
 from nbdt.tree.hierarchy import Hierarchy
 
 from .data.splits import TRAIN
 from .fit.measure import model_card
+from .fit.picture import summary_picture
 from .folder import Report, RunFolder, check_space, global_rank
 from .prepare import facts_of, prepare
 from .recipe import Recipe
@@ -126,5 +128,6 @@ def _run(
     minutes = round((time.monotonic() - started) / 60, 1)
     counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}
     model.provenance |= facts | counts
+    write_atomic(folder.picture, summary_picture(model))
     model.save(folder.model, dtype=torch.float16, card=model_card(model))
     return model

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import nbdt
+from nbdt.evidence import (
+    MANIFEST,
+    Column,
+    ColumnWriter,
+    EvidenceError,
+    encoded,
+    manifest_of,
+    read_columns,
+    unit_embeddings,
+)
 from nbdt.files import new_folder, write_atomic
 from nbdt.images.dataset import iter_images, parts_of
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource, opened
-from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress
 from nbdt.tree.class_names import class_of_name, count_labelled, normalised_name
-
-from .columns import (
-    FORMAT,
-    MANIFEST,
-    VERSION,
-    Column,
-    ColumnWriter,
-    EvidenceError,
-    describe,
-    read_columns,
-)
 
 BATCH = 64
 THUMBNAIL_SIDE = 160  # pixels at most; smaller where the network sees less
@@ -71,9 +67,8 @@ class _Embedder:
             self.writer.append("embeddings", unit_embeddings(pooled))
             labels = [places[normalised_name(source.class_label)] for source, _ in part]
             self.writer.append("labels", np.array(labels))
-            references = [_relative(source.reference, self.root) for source, _ in part]
-            texts = [text.encode(errors="surrogateescape") for text in references]
-            self.writer.append_blob("references", "reference_ends", texts)
+            references = encoded([source.reference for source, _ in part], self.root)
+            self.writer.append_blob("references", "reference_ends", references)
             if self.thumbnails:
                 small = [thumbnail(self.model, image) for image in images]
                 self.writer.append_blob("thumbnails", "thumbnail_ends", small)
@@ -102,7 +97,8 @@ def build(
                     f"None of the {count} images can be read; the first: {embedder.failed[0]}"
                 )
             columns = embedder.writer.finish()
-        return BuiltIndex(columns, _manifest(model, columns, embedder), tuple(embedder.failed))
+        failed = tuple(embedder.failed)
+        return BuiltIndex(columns, manifest_of(model, columns, len(failed), root), failed)
 
     if folder is None:
         return fill(None)
@@ -145,14 +141,6 @@ def forward(
         return feature_map, model.pool(feature_map)
 
 
-def unit_embeddings(pooled: Tensor) -> Column:
-    """Scale pooled features (batch, features) to float32 of unit length."""
-    units: Column = torch.nn.functional.normalize(pooled.detach().float(), dim=1).cpu().numpy()
-    if not np.isfinite(units).all():
-        raise EvidenceError("The model gives features that are not finite numbers.")
-    return units
-
-
 def thumbnail(model: NBDT, image: Image.Image) -> bytes:
     """Encode what the network sees of a photograph as WebP without metadata."""
     side = min(model.preprocess.size, THUMBNAIL_SIDE)
@@ -161,33 +149,3 @@ def thumbnail(model: NBDT, image: Image.Image) -> bytes:
     stream = io.BytesIO()
     small.save(stream, "WEBP", quality=90, exif=b"", icc_profile=b"", xmp=b"")
     return stream.getvalue()
-
-
-def _relative(reference: str, root: str | None) -> str:
-    """Make a reference relative to the data."""
-    if root is None:
-        return reference
-    if reference.startswith(root + "!"):
-        return reference[len(root) + 1 :]
-    return Path(os.path.relpath(reference, root)).as_posix()
-
-
-def _manifest(model: NBDT, columns: dict[str, Column], embedder: _Embedder) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "embedding_hash": embedding_hash(model),
-        "architecture": model.architecture,
-        "preprocessing": asdict(model.preprocess),
-        "classes": list(model.hierarchy.classes),
-        "count": len(columns["labels"]),
-        "failed": len(embedder.failed),
-        "data": embedder.root,
-        "columns": describe(columns),
-        "versions": {
-            "nbdt": nbdt.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }

@@ -19,22 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from nbdt.errors import listed, nearest
+from nbdt.evidence import (
+    Column,
+    EvidenceError,
+    blob,
+    read_columns,
+    read_manifest,
+)
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 
 from ..result.explanation import Neighbour
 from .build import BuiltIndex, Data, build
-from .columns import (
-    MARKS,
-    Column,
-    EvidenceError,
-    Mark,
-    Marks,
-    blob,
-    read_columns,
-    read_manifest,
-)
+from .marks import MARKS, Mark, Marks
 from .pictures import Originals
 from .search import NEIGHBOURS, ExactSearch, ModelEvidence, RowOrder, Rows, best_of, units
 
@@ -146,7 +144,7 @@ class EvidenceIndex:
         return ExactSearch(self._columns["embeddings"])
 
     def column(self, name: str) -> Column | None:
-        """One of the stored arrays, see `nbdt.explain.evidence.columns`; None if it is not stored."""
+        """One of the stored arrays, see `nbdt.evidence`; None if it is not stored."""
         return self._columns.get(name)
 
     def reference(self, row: int) -> str:

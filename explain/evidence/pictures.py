@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from nbdt.decide import paths
 from nbdt.decide.paths import Decision, as_percent
+from nbdt.evidence import Column, EvidenceError, blob
 from nbdt.hierarchies.show.drawing import fitting, font
 from nbdt.images.archives import iter_tar
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image, refusal
@@ -19,7 +20,6 @@ from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import escape_terminal
 
 from ..result.explanation import DecisionEvidence, Neighbour
-from .columns import Column, EvidenceError, blob
 from .regions import Box, LateInteraction
 
 MAX_THUMBNAIL = 1 << 20  # pixels; ours have at most 160 × 160

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from nbdt.decide import paths
 from nbdt.errors import listed
+from nbdt.evidence import Column, EvidenceError, unit_embeddings
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..result.explanation import DecisionEvidence, Neighbour
-from .build import forward, unit_embeddings
-from .columns import Column, EvidenceError
+from .build import forward
 from .regions import (
     LateInteraction,
     feature_grid,

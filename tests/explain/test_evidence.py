@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt.evidence import EvidenceError, blob
 from nbdt.explain import EvidenceIndex
 from nbdt.explain.evidence import build as building
 from nbdt.explain.evidence import search as searching
-from nbdt.explain.evidence.columns import EvidenceError, blob
 from nbdt.explain.evidence.command import app
 from nbdt.explain.evidence.index import vote_changes
 from nbdt.explain.evidence.pictures import linked, sheet, tile

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError
+from nbdt.evidence import write_index
 from nbdt.hierarchies.measure.comparison import measure, quality
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say
@@ -39,7 +40,7 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
         network.cuda()
     store = FeatureStore(cache_folder(), network, run.preprocessing)
     found = {name: _features(run, name, store, progress, say) for name in (TRAIN, TEST)}
-    features, labels = found[TRAIN]
+    features, labels, references = found[TRAIN]
     fitted = fit_linear(features, labels, seed=run.recipe.seed, progress=progress)
     hierarchy = run.hierarchy or cast(TreePlan, run.plan).make(fitted.weight)
     hierarchy = cast(Hierarchy, hierarchy)  # it has weights to make one from
@@ -53,21 +54,22 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     rounded(model)
     set_reference(model, logits, labels)
     accuracy = {"cross-validated": _figures(model, logits, labels)}
-    test, test_labels = found[TEST]
+    test, test_labels, _ = found[TEST]
     if len(test):
         with torch.inference_mode():
             accuracy["test"] = _figures(model, model.head.logits(test), test_labels)
     model.provenance["accuracy"] = accuracy
+    write_index(run.folder.evidence, model, features, labels, references, run.data)
     return model
 
 
 def _features(
     run: Prepared, name: str, store: FeatureStore, progress: Progress, say: Say
-) -> tuple[Tensor, Tensor]:
-    """Return features and labels of a split's readable images."""
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Return features, labels and references of a split's readable images."""
     data = cast(Streamed, run.images[name])
     if not len(data.labels):
-        return torch.zeros(0, cast(Any, run.network).num_features), data.labels
+        return torch.zeros(0), data.labels, []
     threads = worker_count(run.recipe)
     features, failed = frozen_features(
         run.network, data.sources, run.preprocessing, store,
@@ -84,7 +86,8 @@ def _features(
         raise NBDTError(
             f"Fewer than {KEPT} readable images of {few}. Add images, or remove the class."
         )
-    return features, labels
+    kept = zip(data.sources, readable.tolist(), strict=True)
+    return features, labels, [source.reference for source, good in kept if good]
 
 
 def _model(run: Prepared, fitted: LinearFit, hierarchy: Hierarchy) -> NBDT:

@@ -1,30 +1,33 @@
-"""The files of an evidence index: one .npy array a column, and the marks.
+"""The files of an evidence index: the embeddings of labelled images, one .npy array a column.
 
-Columns are read through memory maps. Nothing is pickled: texts and thumbnails are an array of bytes and an array of their ends. The
-manifest is written last and states the type and shape of each column.
+Columns are read through memory maps. Nothing is pickled: texts and thumbnails are an array of bytes
+and an array of their ends. The manifest is written last and states the type and shape of each column.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from nbdt.errors import NBDTError
-from nbdt.files import check_record
+from . import __version__
+from .errors import NBDTError
+from .files import check_record, new_folder, write_atomic
+from .model.fingerprint import embedding_hash
+from .model.model import NBDT
 
 FORMAT = "nbdt-evidence"
 VERSION = 1
 MANIFEST = "manifest.json"
-MARKS = "marks.jsonl"
-MAX_WHY = 2000  # characters of a mark's reason
 MAX_MANIFEST = 64 << 20  # bytes; 100,000 class names take about 3 MB
 DTYPES = {
     "embeddings": "<f2",
@@ -193,98 +196,85 @@ def _damaged(path: Path, what: str) -> EvidenceError:
     return EvidenceError(f"{str(path)!r} is damaged ({plain}); build the index again.")
 
 
-# ---- marks -----------------------------------------------------------------------------------
+# ---- written ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A person's statement about one image of an index.
-
-    Attributes:
-        reference: the image.
-        rows: its rows in the index; several if the data contains it several times.
-        bad: True excludes it, False includes it again.
-        why: the reason given.
-        when: UTC, ISO 8601.
-    """
-
-    reference: str
-    rows: tuple[int, ...]
-    bad: bool
-    why: str | None
-    when: str
-
-
-class Marks:
-    """The marks of an index, oldest first; the last one on an image counts.
+def write_index(  # noqa: PLR0917
+    folder: Path,
+    model: NBDT,
+    features: Tensor,
+    labels: Tensor,
+    references: Sequence[str],
+    data: str,
+) -> None:
+    """Write the index of images whose features are known, as `EvidenceIndex.build` would.
 
     Args:
-        path: a file of JSON lines, which need not exist yet; None keeps them in memory.
-        count: rows of the index.
+        folder: must not exist; it is written atomically.
+        model: whose backbone gave the features.
+        features: (images, features).
+        labels: (images,) class indices.
+        references: of the images, as the data names them.
+        data: the folder or archive that they are in.
 
     Raises:
-        EvidenceError: a line that is no mark of this index.
+        EvidenceError: features that are not finite.
+        NBDTError: the folder exists.
     """
-
-    def __init__(self, path: Path | None, count: int) -> None:
-        self.path = path
-        self.count = count
-        self.all: list[Mark] = []
-        if path is not None and path.is_file():
-            lines = path.read_bytes().split(b"\n")
-            # A line without an end was cut off by a crash.
-            self.all = [self._parse(line, n) for n, line in enumerate(lines[:-1], start=1) if line]
-
-    def excluded(self) -> frozenset[int]:
-        """Return the rows whose last mark is bad."""
-        verdicts = {row: mark.bad for mark in self.all for row in mark.rows}
-        return frozenset(row for row, bad in verdicts.items() if bad)
-
-    def add(self, reference: str, rows: tuple[int, ...], *, bad: bool, why: str | None) -> Mark:
-        """Append a mark, flushed to the disk.
-
-        Raises:
-            EvidenceError: `why` has more than `MAX_WHY` characters.
-            OSError: the file cannot be written.
-        """
-        if why is not None and len(why) > MAX_WHY:
-            raise EvidenceError(
-                f"Expected a reason of at most {MAX_WHY:,} characters, got {len(why):,}."
-            )
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        mark = Mark(reference, rows, bad, why, now)
-        if self.path is not None:
-            self._append(self.path, json.dumps(asdict(mark)))
-        self.all.append(mark)
-        return mark
-
-    @staticmethod
-    def _append(path: Path, line: str) -> None:
-        with path.open("a+b") as file:
-            file.seek(0)
-            written = file.read()
-            # Remove only a line that a crash cut off: another process may have added its own.
-            if written and not written.endswith(b"\n"):
-                file.truncate(written.rfind(b"\n") + 1)
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _parse(self, line: bytes, number: int) -> Mark:
+    with new_folder(folder) as aside:
+        writer = ColumnWriter(aside)
         try:
-            record = json.loads(line)
-            rows = tuple(record["rows"])
-            mark = Mark(record["reference"], rows, record["bad"], record["why"], record["when"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise self._refused(number) from None
-        texts = (mark.reference, mark.why or "", mark.when)
-        right = all(type(row) is int and 0 <= row < self.count for row in rows)
-        if not (right and type(mark.bad) is bool and all(isinstance(t, str) for t in texts)):
-            raise self._refused(number)
-        return mark
+            writer.append("embeddings", unit_embeddings(features))
+            writer.append("labels", labels.numpy())
+            writer.append_blob("references", "reference_ends", encoded(references, data))
+            columns = writer.finish()
+        finally:
+            writer.close()
+        facts = manifest_of(model, columns, 0, os.path.abspath(data))
+        write_atomic(aside / MANIFEST, json.dumps(facts, indent=1) + "\n")
 
-    def _refused(self, number: int) -> EvidenceError:
-        return EvidenceError(
-            f"{str(self.path)!r}, line {number}: expected a mark of an image of this index; remove "
-            "the line if you do not know its origin."
-        )
+
+def unit_embeddings(pooled: Tensor) -> Column:
+    """Scale pooled features (batch, features) to float32 of unit length."""
+    units: Column = torch.nn.functional.normalize(pooled.detach().float(), dim=1).cpu().numpy()
+    if not np.isfinite(units).all():
+        raise EvidenceError("The model gives features that are not finite numbers.")
+    return units
+
+
+def encoded(references: Iterable[str], root: str | None) -> list[bytes]:
+    """Return references as bytes, relative to the data that they are in."""
+    return [_relative(text, root).encode(errors="surrogateescape") for text in references]
+
+
+def _relative(reference: str, root: str | None) -> str:
+    """Make a reference relative to the data."""
+    if root is None:
+        return reference
+    if reference.startswith(root + "!"):
+        return reference[len(root) + 1 :]
+    return Path(os.path.relpath(reference, root)).as_posix()
+
+
+def manifest_of(
+    model: NBDT, columns: Mapping[str, Column], failed: int, data: str | None
+) -> dict[str, Any]:
+    """Return what the manifest of an index says."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "embedding_hash": embedding_hash(model),
+        "architecture": model.architecture,
+        "preprocessing": asdict(model.preprocess),
+        "classes": list(model.hierarchy.classes),
+        "count": len(columns["labels"]),
+        "failed": failed,
+        "data": data,
+        "columns": describe(columns),
+        "versions": {
+            "nbdt": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
