@@ -13,8 +13,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-from nbdt import NBDT, NBDTError
+from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt.demo.command import evidence_beside
+from nbdt.explain import EvidenceIndex
 from nbdt.train import train
+from nbdt.train.fit.picture import confusion, main_groups
 from nbdt.train.frozen import features as kept
 from nbdt.train.frozen.classifier import fit_linear, folds
 from nbdt.train.recipe import Recipe, load_recipe
@@ -124,8 +127,44 @@ def test_a_frozen_run_ends_in_a_measured_model(folder, tmp_path):  # noqa: F811
     assert not (tmp_path / "run" / "checkpoints").exists()
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "nbdt train x" in card
+    assert (tmp_path / "run" / "summary.png").read_bytes().startswith(b"\x89PNG")
     images = torch.rand(2, 3, 16, 16)
     assert torch.allclose(model(images), loaded(images), atol=1e-5)
+
+
+def test_the_evidence_beside_a_model_is_what_evidence_build_would_write(folder, tmp_path):  # noqa: F811
+    train(RECIPE, folder, tmp_path / "run")
+    model = NBDT.load(tmp_path / "run" / "model")
+    found = evidence_beside(model, str(tmp_path / "run" / "model"))
+    built = EvidenceIndex.build(model, folder / "train")
+    assert len(found) == len(built) == 42
+    rows = {built.label(i) + built.reference(i).rpartition("/")[2]: i for i in range(42)}
+    order = [rows[found.label(i) + found.reference(i).rpartition("/")[2]] for i in range(42)]
+    ours, theirs = found.column("embeddings"), built.column("embeddings")[order]
+    assert np.allclose(ours, theirs, atol=5e-3)
+    near = found.for_model(model)
+    opened = found.neighbour(0, 1.0).open()  # the original is found from any working folder
+    assert opened.size[0] > 0
+    assert near is not None
+
+
+def test_evidence_of_another_network_is_not_used(folder, tmp_path, capsys):  # noqa: F811
+    train(RECIPE, folder, tmp_path / "run")
+    other = NBDT.load("cifar10")
+    assert evidence_beside(other, str(tmp_path / "run" / "model")) is None
+    assert "another network" in capsys.readouterr().err
+    assert evidence_beside(other, "cifar10") is None
+
+
+def test_groups_are_confused_as_counted_by_hand():
+    tree = Hierarchy.from_nested(
+        {"all": [{"animal": ["cat", "dog"]}, {"car": ["van", "bus"]}, "tree"]}
+    )
+    assert [tree.names[node] for node in main_groups(tree, most=3)] == ["animal", "car", "tree"]
+    labels, answers = torch.tensor([0, 0, 1, 2, 4]), torch.tensor([1, 2, 1, 3, 0])
+    counts = confusion(tree, main_groups(tree, most=3), answers, labels)
+    assert counts.tolist() == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert len(main_groups(tree, most=5)) == 5
 
 
 def test_two_images_of_a_class_are_enough_and_one_is_not(folder, tmp_path):  # noqa: F811

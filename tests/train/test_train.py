@@ -13,12 +13,9 @@ from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.network.load import create_timm
 from nbdt.train import train
 from nbdt.train.command import app
-from nbdt.train.data.class_order import ClassOrder, class_indices
-from nbdt.train.data.inspection import Scan
-from nbdt.train.data.splits import Split
+from nbdt.train.data.class_order import ClassOrder
 from nbdt.train.fit.network import start_network, with_classes
 from nbdt.train.fit.trainer import make_schedule
-from nbdt.train.prepare import _classes
 from nbdt.train.recipe import Recipe, available, load_recipe, parse_recipe
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -148,6 +145,7 @@ def test_a_given_hierarchy_is_the_models_and_gives_the_order(folder, tmp_path):
     assert model.hierarchy.classes == ("red", "blue", "green")
     named = train(recipe, folder, tmp_path / "wordnet", hierarchy="wordnet")
     assert named.hierarchy.classes == ("blue", "green", "red")
+    assert all(named.hierarchy.class_wnids)
 
 
 def test_a_run_stops_when_nothing_gets_better_and_keeps_the_best(folder, tmp_path):
@@ -158,6 +156,15 @@ def test_a_run_stops_when_nothing_gets_better_and_keeps_the_best(folder, tmp_pat
     best = soft.index(max(soft))
     assert len(soft) == min(12, best + 3)
     assert model.provenance["accuracy"]["held_out"]["soft"] == pytest.approx(max(soft), abs=0.17)
+
+
+def test_the_best_epoch_is_kept_with_the_tree_that_it_had(folder, tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE, epochs=6, early_stop_epochs=2, tree_from=0.0, refresh_every_epochs=1,
+        rule="representative",
+    )  # fmt: skip
+    model = train(recipe, folder, tmp_path / "run")
+    assert NBDT.load(tmp_path / "run" / "model").hierarchy == model.hierarchy
 
 
 def test_diverged_training_is_explained(folder, tmp_path):
@@ -194,15 +201,6 @@ def test_an_unknown_hierarchy_is_explained(folder, tmp_path):
     done = CliRunner().invoke(app, ["cifar10", "--data", str(folder), "--hierarchy", "wordnett"])
     assert isinstance(done.exception, NBDTError)
     assert "wordnet" in str(done.exception)
-
-
-def test_wordnet_ids_are_kept_in_the_tree_of_wordnet():
-    """Their names alone would lead elsewhere: a cock is also a tap, an ox an adult bull."""
-    wnids = ["n01514668", "n02403003", "n02084071"]
-    found = Scan(Split("train", "x", lambda: iter(())), classes={*wnids})
-    order, tree = _classes({"train": found}, dataclasses.replace(RECIPE, classes=()), "wordnet")
-    assert tree.class_wnids == tuple(sorted(wnids))
-    assert class_indices(sorted(wnids), order) == [0, 1, 2]
 
 
 # ---- recipes ----

@@ -15,7 +15,7 @@ from nbdt.decide.head import DecisionRules
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
-MOST_GROUPS = 14
+MOST_GROUPS = 20
 MOST_PAIRS = 12
 LONGEST = 24  # characters of a name
 
@@ -51,7 +51,7 @@ def summary_picture(model: NBDT) -> bytes:
     rules = DecisionRules(hierarchy, rule=model.rule)
     answers = rules(model.reference["logits"].float()).argmax(dim=1)
     nodes = main_groups(hierarchy)
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(14, 7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_groups(left, hierarchy, nodes, confusion(hierarchy, nodes, answers, labels))
     _draw_pairs(right, hierarchy.classes, answers, labels)
@@ -64,7 +64,7 @@ def summary_picture(model: NBDT) -> bytes:
 
 def _draw_groups(axes: Any, hierarchy: Hierarchy, nodes: list[int], counts: Tensor) -> None:
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     for row, column in counts.nonzero().tolist():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=colour)
@@ -84,8 +84,7 @@ def _draw_pairs(axes: Any, classes: tuple[str, ...], answers: Tensor, labels: Te
     axes.set_yticks(range(len(shown)), names, parse_math=False)
     axes.set_ylim(MOST_PAIRS - 0.5, -0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    title = f"{len(wrong):,} of {len(labels):,} photographs are answered wrongly"
-    axes.set(title=title if shown else f"all {len(labels):,} photographs are answered rightly")
+    axes.set_title(f"{len(wrong):,} of {len(labels):,} answered wrongly")
     axes.spines[["top", "right"]].set_visible(False)
 
 

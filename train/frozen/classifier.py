@@ -51,9 +51,10 @@ def fit_linear(
 ) -> LinearFit:
     """Fit multinomial logistic regression with a penalty on the squared weights.
 
-    The penalty is the one under which most images that were left out of a fit (cross-validation)
-    are answered rightly; of several, the strongest. The logits of these images give the factor on
-    all logits that makes probabilities right.
+    The penalty is the one under which images that were left out of a fit (cross-validation) are
+    likeliest, each class counting alike: by the share of right answers, a few large classes would
+    choose a penalty that leaves small ones no answer. The logits of these images also give the
+    factor on all logits that makes probabilities right.
 
     Args:
         features: (images, features).
@@ -77,8 +78,7 @@ def fit_linear(
     # More threads than one wait for each other where other work is going on.
     with threadpool_limits(1 if len(rows) < CHOOSING else None):
         tried = _left_out(rows[few], classes[few], fold[few], STRENGTHS, done)
-        right = [np.mean(logits.argmax(axis=1) == classes[few]) for logits in tried]
-        best = int(np.argmax(right))
+        best = int(np.argmin([_loss(logits, classes[few]) for logits in tried]))
         strength, logits = STRENGTHS[best], tried[best]
         if not is_all:
             (logits,) = _left_out(rows, classes, fold, [strength], done)
@@ -140,7 +140,7 @@ def _left_out(
 def _model(strength: float) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=300, tol=1e-3, warm_start=True)
+    return LogisticRegression(C=strength, max_iter=500, tol=1e-4, warm_start=True)
 
 
 def _fit(model: LogisticRegression, rows: Array, labels: Array, done: Iterator[int]) -> None:
@@ -159,6 +159,15 @@ def _linear(model: LogisticRegression) -> tuple[Array, Array]:
     if len(weight) == 1:  # of two classes, the second's against the first's
         return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return weight, bias
+
+
+def _loss(logits: Array, labels: Array) -> float:
+    """Return the negative log-likelihood of scaled logits, the mean over classes of their means."""
+    from scipy.special import log_softmax
+
+    chances = log_softmax(logits * _scaling(logits, labels), axis=1)
+    own = chances[np.arange(len(labels)), labels]
+    return -float(np.mean(np.bincount(labels, own) / np.bincount(labels)))
 
 
 def _scaling(logits: Array, labels: Array) -> float:

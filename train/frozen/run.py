@@ -73,7 +73,7 @@ def _features(
     threads = worker_count(run.recipe)
     features, failed = frozen_features(
         run.network, data.sources, run.preprocessing, store,
-        what=f"{name} images", threads=threads, progress=progress,
+        what=f"features of {name} images", threads=threads, progress=progress,
     )  # fmt: skip
     if failed and not run.recipe.skip_corrupt:
         raise NBDTError(unreadable(name, [*failed.values()], len(data.labels)))
