@@ -66,10 +66,6 @@ def fit_linear(
 
     mean = features.mean(dim=0)
     rows, classes = (features - mean).numpy(), labels.numpy()
-    basis = np.eye(rows.shape[1], dtype=rows.dtype)
-    if len(rows) < len(basis):  # the weights are in the space of the rows, whose axes are fewer
-        basis = np.linalg.qr(rows.T)[0]
-        rows = rows @ basis
     fold = folds(classes, seed)
     few = _spread(fold, classes, CHOOSING)
     count, is_all = int(fold.max()) + 1, len(few) == len(rows)
@@ -77,6 +73,8 @@ def fit_linear(
     done = iter(progress(range(fits), fits, "fits"))
     # More threads than one wait for each other where other work is going on.
     with threadpool_limits(1 if len(rows) < CHOOSING else None):
+        basis = np.linalg.qr(rows.T)[0]  # the weights are in the space of the rows
+        rows = rows @ basis
         tried = _left_out(rows[few], classes[few], fold[few], STRENGTHS, done)
         best = int(np.argmin([_loss(logits, classes[few]) for logits in tried]))
         strength, logits = STRENGTHS[best], tried[best]
