@@ -230,7 +230,7 @@ def _correct_for_parent(
 
 def _table(fitted: CorrectionFit) -> Table:
     table = Table(counted(len(fitted.applied), "correction"), "met", *KINDS)
-    count = counted(len(fitted.model.reference["labels"]), "held-out image")
+    count = counted(len(fitted.model.reference["labels"]), "test image")
     table.caption = f"Accuracy on {count}"
     figures = fitted.model.provenance["corrected"]["accuracy"]
     for name, met in (("before", fitted.met_before), ("after", fitted.met_after)):

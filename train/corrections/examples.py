@@ -242,11 +242,14 @@ def correction_batch(
 
 def encode(model: NBDT, inputs: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor | None]:
     """Return pooled features of inputs (count, 3, size, size), and the maps if regions need them."""
-    feature_maps = [model.feature_map(part) for part in inputs.split(ENCODED)]
-    features = torch.cat([model.pool(part) for part in feature_maps])
+    places: dict[str, int] = {}  # several corrections of one photograph need it once
+    rows = [places.setdefault(item.correction.image, len(places)) for item in targets]
+    photographs = inputs[[rows.index(place) for place in range(len(places))]]
+    feature_maps = [model.feature_map(part) for part in photographs.split(ENCODED)]
+    features = torch.cat([model.pool(part) for part in feature_maps])[rows]
     if all(target.correction.region is None for target in targets):
         return features, None
-    return features, torch.cat(feature_maps)
+    return features, torch.cat(feature_maps)[rows]
 
 
 def _with_children(model: NBDT, features: Tensor, targets: Sequence[Target]) -> list[Target]:

@@ -18,7 +18,8 @@ from nbdt.progress import Progress, no_progress
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..data.dataset import Images, Labelled, normalise
-from ..fit.measure import FEATURE_BATCH, flat_logits, map_images
+from ..fit.measure import flat_logits
+from ..frozen.features import features_of
 from .examples import CorrectionBatch, Target, encode
 from .loss import CorrectionLoss, decision_divergence
 
@@ -95,9 +96,7 @@ def fit_model(
     if settings.learn == "all":
         _fit_network(model, batch, data, settings, progress)
         return
-    replayed = map_images(
-        model.features, data, model.preprocess, model.device, batch_size=FEATURE_BATCH
-    )
+    replayed = features_of(model, data, progress)
     linear = model.head.linear
     fit_head(linear, model.hierarchy, model.rule, batch, replayed, settings, progress=progress)
 

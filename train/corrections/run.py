@@ -25,10 +25,11 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say, no_progress, say_nothing
 
 from ..data.class_order import class_order
-from ..data.dataset import Images, hold_out, worker_count
+from ..data.dataset import Images, hold_out
 from ..data.inspection import inspect, scan
-from ..data.splits import TEST, TRAIN, VALIDATION, find_splits
-from ..fit.measure import accuracies, flat_logits, model_card, round_and_measure
+from ..data.splits import TEST, TRAIN, find_splits
+from ..fit.measure import accuracies, model_card, rounded, set_reference
+from ..frozen.features import features_of
 from ..recipe import Recipe, parse_recipe, typed
 from .examples import (
     CorrectionBatch,
@@ -156,8 +157,8 @@ def correct(
     """Teach a model the corrections of a file; write the new one to `out`/model.
 
     `out`/applied.jsonl lists the corrections that it learned from, as they were given. Images are
-    replayed from the training split of `data`. The model is measured, before and after, on images
-    held out from it as when the model was trained.
+    replayed from the training split of `data`. The model is measured, before and after, on the test
+    split, or on the test images that were drawn when the model was trained.
 
     Args:
         model: does not change.
@@ -180,17 +181,17 @@ def correct(
     if not records:
         raise NBDTError(f"{os.fspath(corrections)!r} holds no corrections.")
     recipe = _recipe(model)
-    replayed, held_out = _images(model, data, recipe, progress)
+    replayed, test = _images(model, data, recipe, progress)
     opener = partial(open_photographs, root=Path(corrections).parent)
     fitted = fit_corrections(
         model, records, replayed, settings, open_photos=opener, progress=progress
     )
     if fitted.left_out:
         say(f"{len(fitted.left_out):,} corrections are left out:\n{summary(fitted.left_out)}")
-    workers, new = worker_count(recipe), fitted.model
-    logits = flat_logits(model.eval(), held_out, workers)
-    before = accuracies(model, logits, held_out.labels)
-    after = round_and_measure(new, held_out, workers)
+    before = _measured(model.eval(), test, progress)
+    new = fitted.model
+    rounded(new)
+    after = _measured(new, test, progress)
     new.provenance |= {
         "command": command,
         "corrected": {
@@ -201,7 +202,7 @@ def correct(
             "settings": dataclasses.asdict(settings),
             "accuracy": {"before": before, "after": after},
         },
-        "accuracy": {"held_out": after},
+        "accuracy": {"test": after},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_corrections(fitted.applied, folder.parent / APPLIED, append=False)
@@ -234,28 +235,32 @@ def _recipe(model: NBDT) -> Recipe:
         recipe = parse_recipe(recorded)
     else:
         recipe = Recipe(model.architecture, size, augment="shift" if size <= 64 else "crop")
-    return dataclasses.replace(recipe, image_size=size)
+    return dataclasses.replace(recipe, image_size=size, freeze_backbone=False)
 
 
 def _images(
     model: NBDT, data: str | os.PathLike[str], recipe: Recipe, progress: Progress
 ) -> tuple[Images, Images]:
-    """Return training and held-out images, divided as when the model was trained.
+    """Return training and test images, divided as when the model was trained.
 
-    If the recipe would leave too few images of a class, a share is held out instead.
+    If the recipe would leave too few images of a class, a share is the test instead.
     """
     splits = find_splits(data, recipe)
-    scans = {
-        name: scan(splits[name], recipe, progress) for name in (TRAIN, VALIDATION) if name in splits
-    }
+    scans = {name: scan(split, recipe, progress) for name, split in splits.items()}
     order = class_order((), model.hierarchy.classes, model.hierarchy)
     fewest = min(Counter(scans[TRAIN].labels).values(), default=0)
-    if recipe.held_out >= 1 and fewest < 2 * recipe.held_out:
-        recipe = dataclasses.replace(recipe, held_out=SHARE)
+    for key in ("held_out", "held_out_test"):
+        if getattr(recipe, key) >= 1 and fewest < 2 * getattr(recipe, key):
+            recipe = dataclasses.replace(recipe, **{key: SHARE})
     _, images = inspect(scans, recipe, order)
-    train = images[TRAIN]
-    if TEST not in splits:
-        train, _ = hold_out(train, recipe.held_out_test, recipe.seed + 1)
-    if VALIDATION in images:
-        return train, images[VALIDATION]
-    return hold_out(train, recipe.held_out, recipe.seed)
+    if TEST in images:
+        return images[TRAIN], images[TEST]
+    return hold_out(images[TRAIN], recipe.held_out_test, recipe.seed + 1)
+
+
+def _measured(model: NBDT, test: Images, progress: Progress) -> dict[str, float]:
+    """Measure a model on test images, whose logits become its reference set."""
+    with torch.no_grad():
+        logits = model.head.logits(features_of(model, test, progress)).float().cpu()
+    set_reference(model, logits, test.labels)
+    return accuracies(model, logits, test.labels)

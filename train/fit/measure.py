@@ -21,7 +21,6 @@ from ..data.dataset import Images, PlainBatches, normalise
 BOUND = (
     4.0  # without it, a few images that are all answered rightly let the factor grow without end
 )
-FEATURE_BATCH = 100
 
 
 def map_images(

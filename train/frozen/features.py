@@ -17,14 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
 from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import weights_hash
+from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import Progress
 
+from ..data.dataset import Images, Labelled
 from ..data.inspection import in_parallel
+from ..fit.measure import map_images
 
 BATCH = 16  # images; the memory of larger batches goes back to the system, which takes time
 SHARD = 512  # features in a file; an interrupted run loses fewer
@@ -145,6 +149,23 @@ def frozen_features(
     store.flush()
     rows = [store.get(key) for key in keys]
     return torch.stack([row for row in rows if row is not None]).float(), failed
+
+
+def features_of(model: NBDT, data: Images, progress: Progress) -> Tensor:
+    """Return a model's features of images, (count, features), on its device; files' are kept.
+
+    Raises:
+        NBDTError: an image that cannot be read.
+    """
+    if isinstance(data, Labelled):
+        return map_images(model.features, data, model.preprocess, model.device)
+    store = FeatureStore(cache_folder(), model.backbone, model.preprocess)
+    found, failed = frozen_features(
+        model.backbone, data.sources, model.preprocess, store, progress=progress
+    )
+    if failed:
+        raise NBDTError(f"{next(iter(failed.values()))} Repair it or remove it.")
+    return found.to(model.device)
 
 
 def _pooled(backbone: Any, images: Tensor) -> Tensor:
