@@ -38,6 +38,11 @@ COMMANDS = {
         "Measure a tree on photographs, or what an edit changes.",
         "",
     ),
+    "calibrate": (
+        "nbdt.hierarchies.measure.calibrate",
+        "Fit the thresholds of answers to your own photographs.",
+        "",
+    ),
     "export": (
         "nbdt.model.export",
         "Write a model as ONNX or .pt2, for any runtime.",

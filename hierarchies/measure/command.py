@@ -1,4 +1,4 @@
-"""``nbdt evaluate MODEL --data D [--hierarchy OLD] [--against NEW]``."""
+"""``nbdt evaluate MODEL --data D [--unknown D2] [--hierarchy OLD] [--against NEW]``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import torch
 import typer
 
 import nbdt
-from nbdt.decide.metrics import accuracy
+from nbdt.decide.answer import check_target
+from nbdt.decide.metrics import accuracy as share_right
 from nbdt.files import write_atomic
 from nbdt.progress import tracked
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, find, open_model
+from .answers import answer_record
 from .comparison import Comparison, TreeResult, compare, measure, quality
-from .logits import Logits, class_logits
+from .logits import Logits, class_logits, unlabelled_logits
 from .report import picture, show
 
 app = typer.Typer(add_completion=False)
@@ -38,13 +40,24 @@ def evaluate_command(
     against: Annotated[
         str | None, typer.Option(help="A tree to compare it with, such as one after an edit.")
     ] = None,
+    unknown: Annotated[
+        Path | None, typer.Option(help="Photographs of things that the model does not know.")
+    ] = None,
+    accuracy: Annotated[
+        float,
+        typer.Option(help="The share of answers that are to be right, beside 90, 95 and 99 %."),
+    ] = 0.95,
+    better_mistakes: Annotated[
+        bool, typer.Option("--better-mistakes", help="Also reorder the eight likeliest classes.")
+    ] = False,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
     out: Annotated[
         Path, typer.Option(help="Where evaluation.json, its picture and the kept logits go.")
     ] = Path("evaluation"),
 ) -> None:
-    """Measure a tree on labelled photographs, or what another tree changes."""
+    """Measure a tree's answers on labelled photographs, or what another tree changes."""
+    check_target(accuracy)
     loaded = open_model(model, weights)
     names = [hierarchy, against] if against else [hierarchy]
     hierarchies = [_hierarchy(name, loaded.hierarchy) for name in names]
@@ -52,20 +65,29 @@ def evaluate_command(
         loaded.to("cuda")
     out.mkdir(parents=True, exist_ok=True)
     photographs = class_logits(loaded, data, split=split, cache=out, progress=tracked)
+    strange = unlabelled_logits(loaded, unknown, cache=out, progress=tracked) if unknown else None
     before, *others = (
         measure(photographs.logits, photographs.labels, tree, loaded.rule) for tree in hierarchies
     )
     comparison = compare(before, *others) if others else None
     facts = {"model": model, "data": str(data), "rule": loaded.rule}
     record = _record(facts, photographs, before, comparison)
+    record["answers"] = answer_record(
+        before,
+        loaded.reference,
+        accuracy=accuracy,
+        better_mistakes=better_mistakes,
+        unknown=strange.logits if strange else None,
+    )
     text = json.dumps(record, indent=1, ensure_ascii=True) + "\n"
     write_atomic(out / "evaluation.json", text)
-    write_atomic(out / "evaluation.png", picture(record["flat"], before, comparison))
+    write_atomic(out / "evaluation.png", picture(record, before, comparison))
     show(record, before, comparison)
     typer.echo(f"written: {out / 'evaluation.json'}, {out / 'evaluation.png'}")
-    for message in photographs.failed:
+    failed = [*photographs.failed, *(strange.failed if strange else ())]
+    for message in failed:
         typer.echo(f"error: {message}", err=True)
-    if photographs.failed:
+    if failed:
         raise typer.Exit(3)
 
 
@@ -85,7 +107,7 @@ def _record(
         "format": "nbdt-evaluation",
         "version": 1,
         **facts,
-        "flat": accuracy(logits.argmax(dim=1), labels),
+        "flat": share_right(logits.argmax(dim=1), labels),
         "images": len(labels),
         "classes_without_images": before.hierarchy.num_classes - len(labels.unique()),
         "failed": list(photographs.failed),

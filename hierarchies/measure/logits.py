@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,16 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.images.dataset import iter_images, parts_of
+from nbdt.images.dataset import iter_images, iter_inputs, parts_of
 from nbdt.images.sources import ImageSource, opened
 from nbdt.images.tables import is_table
 from nbdt.model.fingerprint import embedding_hash, weights_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
-from nbdt.tree.class_names import class_of_name, count_labelled, normalised_name
+from nbdt.tree.class_names import count_labelled, labels_by_name, normalised_name
 
 BATCH = 32
+UNLABELLED = "no labels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Logits:
 
     Attributes:
         files: (count) where each photograph came from.
-        labels: (count,) int64, its class.
+        labels: (count,) int64, its class; −1 − node for a group; −1 without labels.
         logits: (count, classes), float32.
         failed: one message for each photograph that could not be read.
     """
@@ -49,6 +50,7 @@ def class_logits(
     data: str | os.PathLike[str],
     *,
     split: str | None = None,
+    groups: bool = False,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> Logits:
@@ -62,6 +64,7 @@ def class_logits(
         model: in evaluation mode.
         data: as `nbdt.images.dataset.iter_images` reads it.
         split: the folder of splits inside, "test" for instance.
+        groups: whether a label may also be a group of the hierarchy.
         cache: a folder where logits are kept, by model and by the data's names, sizes and times
             of change.
         progress: of the photographs.
@@ -70,20 +73,53 @@ def class_logits(
         NBDTError: labels that are no classes of the model, no readable photograph, or unreadable
             data.
     """
-    key = _key(model, data, split)
-    file = Path(cache) / f"logits-{key[:16]}.safetensors" if cache is not None else None
-    if file and (stored := _read(file, key)):
+    tree = model.hierarchy
+    places = labels_by_name(tree, groups)
+
+    def compute() -> Logits:
+        labels = (source.class_label for source in iter_images(data, split))
+        count = count_labelled(labels, tree, os.fspath(data), groups)
+        return _compute(model, progress(iter_images(data, split), count, "photographs"), places)
+
+    return _kept(_key(model, data, [split, tree.hash if groups else None]), cache, compute)
+
+
+def unlabelled_logits(
+    model: NBDT,
+    data: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress = no_progress,
+) -> Logits:
+    """Compute the logits of every photograph in a folder, an archive or a list, whatever it shows.
+
+    Args:
+        model, cache, progress: as in `class_logits`.
+        data: as `nbdt.images.dataset.iter_inputs` reads it.
+
+    Raises:
+        NBDTError: no readable photograph, or unreadable data.
+    """
+
+    def compute() -> Logits:
+        return _compute(model, progress(iter_inputs([data]), None, "other photographs"), None)
+
+    return _kept(_key(model, data, [None, UNLABELLED]), cache, compute)
+
+
+def _kept(key: str, cache: str | os.PathLike[str] | None, compute: Callable[[], Logits]) -> Logits:
+    """Return the logits that are in the cache; compute and keep them if they are not."""
+    if cache is None:
+        return compute()
+    file = Path(cache) / f"logits-{key[:16]}.safetensors"
+    if stored := _read(file, key):
         return stored
-    places = class_of_name(model.hierarchy)
-    labels = (source.class_label for source in iter_images(data, split))
-    count = count_labelled(labels, model.hierarchy, os.fspath(data))
-    measured = _compute(model, progress(iter_images(data, split), count, "photographs"), places)
-    if file:
-        _write(file, key, measured)
+    measured = compute()
+    _write(file, key, measured)
     return measured
 
 
-def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]) -> Logits:
+def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int] | None) -> Logits:
     files: list[str] = []
     labels: list[int] = []
     failed: list[str] = []
@@ -95,34 +131,38 @@ def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]
             logits = model.logits(images.to(model.device)).float().cpu()
         parts.append(logits.clone())
         files += [source.reference for source, _ in batch]
-        labels += [places[normalised_name(source.class_label)] for source, _ in batch]
+        labels += [
+            places[normalised_name(source.class_label)] if places else -1 for source, _ in batch
+        ]
     if not parts:
-        raise NBDTError(f"None of the photographs can be read; the first: {failed[0]}")
+        first = failed[0] if failed else "there is none"
+        raise NBDTError(f"None of the photographs can be read; the first: {first}")
     return Logits(tuple(files), torch.tensor(labels), torch.cat(parts), tuple(failed))
 
 
 # ---- kept on the disk -------------------------------------------------------------------------
 
 
-def _key(model: NBDT, data: str | os.PathLike[str], split: str | None) -> str:
-    """Return a digest of everything that determines the logits; the hierarchy does not."""
+def _key(model: NBDT, data: str | os.PathLike[str], how: list[str | None]) -> str:
+    """Return a digest of what determines logits and labels: the hierarchy only where groups do."""
     tree = model.hierarchy
     wnids = tree.class_wnids
-    facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, split]
+    facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, how]
     digest = hashlib.sha256(json.dumps(facts).encode())
-    for line in _traces(Path(data), split):
+    for line in _traces(Path(data), how):
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _traces(data: Path, split: str | None) -> Iterator[str]:
+def _traces(data: Path, how: list[str | None]) -> Iterator[str]:
     """Yield name, size and time of change of each file: reading the content takes minutes."""
     paths = [data]
     if data.is_dir():
         walked = os.walk(data, followlinks=True)
         paths = [Path(folder, name) for folder, _, names in walked for name in names]
     elif is_table(data.name):
-        paths += [Path(source.file) for source in iter_images(data, split)]
+        sources = iter_images(data, how[0]) if how[1] != UNLABELLED else iter_inputs([data])
+        paths += [Path(source.file) for source in sources if source.file]
     for path in sorted(paths):
         if path.is_file():
             status = path.stat()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from nbdt.progress import escape_terminal
 from .comparison import Comparison, NodeChange, NodeResult, TreeResult
 
 BEFORE, AFTER = "#9aa5b1", "#2166ac"
+CURVES = (AFTER, "#b35806", "#7b3294", "#1b7837", "#555555")
 EASIER, HARDER = "#2166ac", "#d6282d"  # distinct in all common colour blindness
 SHOWN = 8
 
@@ -37,6 +38,11 @@ def show(record: dict[str, Any], before: TreeResult, comparison: Comparison | No
             f"{missing} of {before.hierarchy.num_classes} classes have no photograph here."
         )
     if comparison is None:
+        if record["answers"]["targets"]:
+            console.print(_target_table(record["answers"]))
+        console.print(_rule_table(record["answers"]))
+        for line in _answer_lines(record["answers"]):
+            console.print(line)
         console.print(_hardest_table(before))
         return
     if record["rule"] == "marginal":
@@ -77,6 +83,48 @@ def _accuracy_table(record: dict[str, Any]) -> Table:
         old, new = before[kind]["accuracy"], values["accuracy"]
         table.add_row(kind, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
     return table
+
+
+def _target_table(answers: dict[str, Any]) -> Table:
+    columns = ("asked for", "right", "95 % interval", "information", "classes", "groups", "root")
+    table = _table("answers that stop where they are unsure", *columns)
+    for row in answers["targets"]:
+        low, high = row["interval"]
+        shares = (f"{row[kind]:.1%}" for kind in ("information", "classes", "groups", "root"))
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        table.add_row(f"{100 * row['target']:g} %", f"{row['right']:.2%}", interval, *shares)
+    source = answers["calibration"]
+    table.caption = f"thresholds: {source['images']:,} images each, from {source['source']}"
+    return table
+
+
+def _rule_table(answers: dict[str, Any]) -> Table:
+    table = _table("where an answer stops", "by", "area × 100", "average precision")
+    for rule, row in answers["rules"].items():
+        table.add_row(rule, f"{100 * row['area']:.2f}", f"{row['average_precision']:.4f}")
+    table.caption = "area under wrong answers against information: 0 is best"
+    return table
+
+
+def _answer_lines(answers: dict[str, Any]) -> Iterator[str]:
+    """Yield what else was measured, a line for each."""
+    if not answers["targets"]:
+        yield "Too few photographs to calibrate answers: the model has no reference set."
+    elif shared := answers["calibration"]["shared"]:
+        yield f"{shared:,} of the photographs are in the model's reference set; none calibrates itself."
+    levels = (f"{row['depth']}: {row['calibration_error']:.1%}" for row in answers["levels"])
+    yield f"calibration error by depth: {', '.join(levels)}"
+    for kind, row in answers["lists"].items():
+        distances = " / ".join(f"{row[f'distance_at_{k}']:.3f}" for k in (1, 5, 20))
+        which = "likeliest first" if kind == "plain" else "better mistakes"
+        yield f"{which}: distance of the first 1 / 5 / 20 {distances}; in the first 5 {row['top5']:.2%}"
+    if unknown := answers.get("unknown"):
+        line = f"unknown: {unknown['images']:,} photographs, AUROC {unknown['auroc']:.3f}"
+        if "flagged" in unknown:
+            line += (
+                f", {unknown['flagged']:.1%} flagged; of the known {unknown['false_alarms']:.1%}"
+            )
+        yield line
 
 
 def _verdict_line(comparison: Comparison) -> str:
@@ -126,16 +174,17 @@ def _cell(name: str) -> Text:
 # ---- as a picture ---------------------------------------------------------------------------------
 
 
-def picture(flat: float, before: TreeResult, comparison: Comparison | None) -> bytes:
-    """Draw a PNG file; `comparison` is None where one tree was measured alone."""
+def picture(record: dict[str, Any], before: TreeResult, comparison: Comparison | None) -> bytes:
+    """Draw a PNG file; the arguments are those of `show`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 3])
-    _accuracies(left, flat, before, comparison.after if comparison else None)
     if comparison is None:
+        _curves(left, record["answers"])
         _hardest(right, before)
     else:
+        _accuracies(left, record["flat"], before, comparison.after)
         _changes(right, [*comparison.easier[:SHOWN], *reversed(comparison.harder[:SHOWN])])
     stream = io.BytesIO()
     with warnings.catch_warnings():
@@ -144,9 +193,29 @@ def picture(flat: float, before: TreeResult, comparison: Comparison | None) -> b
     return stream.getvalue()
 
 
-def _accuracies(axes: Any, flat: float, before: TreeResult, after: TreeResult | None) -> None:
-    groups = [("before" if after else "tree", before, BEFORE if after else AFTER)]
-    groups += [("after", after, AFTER)] if after else []
+def _curves(axes: Any, answers: dict[str, Any]) -> None:
+    for colour, (rule, values) in zip(CURVES, answers["rules"].items(), strict=True):
+        kept, wrong = zip(*values["curve"], strict=True)
+        label = f"{rule}: {100 * values['area']:.2f}"
+        axes.plot([100 * x for x in kept], [100 * y for y in wrong], color=colour, label=label)
+    for row in answers["targets"]:
+        place = (100 * row["information"], 100 * (1 - row["right"]))
+        axes.plot(*place, "o", color=CURVES[0])
+        axes.annotate(
+            f"{100 * row['target']:g} %",
+            place,
+            (-4, 6),
+            ha="right",
+            size=9,
+            textcoords="offset points",
+        )
+    axes.set(xlabel="information kept, %", ylabel="wrong answers, %", title="what caution costs")
+    axes.legend(title="area × 100", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _accuracies(axes: Any, flat: float, before: TreeResult, after: TreeResult) -> None:
+    groups = [("before", before, BEFORE), ("after", after, AFTER)]
     width = 0.8 / len(groups)
     for index, (label, result, colour) in enumerate(groups):
         places = [kind + index * width for kind in (1, 2)]

@@ -110,8 +110,8 @@ class RiskCurve(NamedTuple):
     def area(self) -> Tensor:
         """Area under error against information, (…): 0 is best.
 
-        The area under the risk-coverage curve (Geifman et al., Bias-reduced uncertainty estimation,
-        ICLR 2019) with information in the place of the share of images that are answered.
+        The area under the hierarchical risk-coverage curve (Goren et al., Hierarchical selective
+        classification, NeurIPS 2024), from the root to the classes.
         """
         return -torch.trapezoid(self.error, self.information, dim=-1)
 

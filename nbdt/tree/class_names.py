@@ -29,23 +29,42 @@ def class_of_name(hierarchy: Hierarchy) -> dict[str, int]:
     return indices
 
 
-def count_labelled(labels: Iterable[str], hierarchy: Hierarchy, data: str) -> int:
+def labels_by_name(hierarchy: Hierarchy, groups: bool = False) -> dict[str, int]:
+    """Return class indices by normalised name and WordNet id; −1 − node for groups, if wanted.
+
+    A name that several groups share is left out, and a class's name is never a group's.
+    """
+    classes = class_of_name(hierarchy)
+    if not groups:
+        return classes
+    names = Counter(normalised_name(hierarchy.names[node]) for node in hierarchy.inner_nodes)
+    found = {}
+    for node in hierarchy.inner_nodes:
+        name, key = normalised_name(hierarchy.names[node]), normalised_name(hierarchy.ids[node])
+        found |= {key: -1 - node} | ({name: -1 - node} if names[name] == 1 else {})
+    return found | classes
+
+
+def count_labelled(
+    labels: Iterable[str], hierarchy: Hierarchy, data: str, groups: bool = False
+) -> int:
     """Count the images of a data set, each of which must have a class of the model as its label.
 
     Args:
         labels: of the images.
         hierarchy: of the model.
         data: what to call the data in the message.
+        groups: whether a label may also be a group.
 
     Raises:
         NBDTError: names the labels that are no class, with the model's classes.
     """
-    times, class_of = Counter(labels), class_of_name(hierarchy)
-    unknown = sorted(label for label in times if normalised_name(label) not in class_of)
+    times, places = Counter(labels), labels_by_name(hierarchy, groups)
+    unknown = sorted(label for label in times if normalised_name(label) not in places)
     if unknown:
         raise NBDTError(
-            f"{data!r} has {len(times)} labels; {len(unknown)} of them are not classes of the "
-            f"model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
+            f"{data!r} has {len(times)} labels; {len(unknown)} of them are not classes "
+            f"{'or groups ' if groups else ''}of the model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
             f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders "
             "like the classes, or by WordNet id."
         )

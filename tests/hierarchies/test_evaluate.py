@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.measure import logits as logits_module
+from nbdt.hierarchies.measure.answers import answer_record
 from nbdt.hierarchies.measure.command import app, comparison_record, tree_record
 from nbdt.hierarchies.measure.comparison import VERDICTS, compare, measure, quality
-from nbdt.hierarchies.measure.logits import class_logits
+from nbdt.hierarchies.measure.logits import class_logits, unlabelled_logits
 from nbdt.hierarchies.measure.report import hardest, picture
 from tests import oracle
 
@@ -208,12 +209,13 @@ def test_pictures_take_any_name():
     strange = Hierarchy.from_nested({"$x^$ 犬 " + "y" * 90: ["a$", "b"], "z": ["c", "d", "e"]})
     logits, labels = random_logits(60)
     before = measure(logits, labels, strange, "marginal")
-    shown = picture(0.5, before, None)
+    record = {"flat": 0.5, "answers": answer_record(before, {})}
+    shown = picture(record, before, None)
     assert shown.startswith(b"\x89PNG")
     assert hardest(before)
     other = Hierarchy.from_nested({"$x": ["a$", "c"], "z": ["b", "d", "e"]}, strange.classes)
     after = measure(logits, labels, other, "marginal")
-    assert picture(0.5, before, compare(before, after)).startswith(b"\x89PNG")
+    assert picture(record, before, compare(before, after)).startswith(b"\x89PNG")
 
 
 # ---- logits, kept ----
@@ -332,6 +334,23 @@ def test_files_named_by_wordnet_ids_need_no_folder(tmp_path):
         class_logits(model, tmp_path / "none.tar")
 
 
+def test_photographs_of_other_things_need_no_labels(model, data, tmp_path):
+    photograph(data / "tiger" / "x.png", 99)
+    (data / "tiger" / "bad.png").write_bytes(b"no image")
+    found = unlabelled_logits(model, data, cache=tmp_path / "out")
+    assert found.labels.tolist() == [-1] * 9
+    assert "bad.png" in found.failed[0]
+    place = [file.endswith("x.png") for file in found.files].index(True)
+    alone = unlabelled_logits(model, data / "tiger" / "x.png")
+    assert torch.allclose(found.logits[place], alone.logits[0], atol=1e-5)
+    (tmp_path / "list.csv").write_text("path\n" + f"{data}/tiger/x.png\n")
+    listed = unlabelled_logits(model, tmp_path / "list.csv", cache=tmp_path / "out")
+    assert torch.equal(listed.logits, alone.logits)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NBDTError):
+        unlabelled_logits(model, tmp_path / "empty")
+
+
 def test_unreadable_photographs_are_counted_not_fatal(model, data):
     (data / "cat" / "bad.png").write_bytes(b"no image")
     found = class_logits(model, data)
@@ -391,6 +410,34 @@ def test_the_command_measures_one_tree(model, data, tmp_path):
     assert [*record["before"]["quality"]] == ["flat", "soft", "hard"]
     assert "after" not in record
     assert "most mistakes" in found.stdout
+
+
+def test_the_command_measures_answers_and_unknown_things(model, data, tmp_path):
+    for place, name in enumerate(["cat", "Dog", "CAR", "Grey Wolf"]):
+        for number in range(2, 12):
+            photograph(data / name / f"{number}.png", 100 * place + number)
+    photograph(tmp_path / "other" / "a.png", 1)
+    (tmp_path / "other" / "bad.png").write_bytes(b"no image")
+    model.save(tmp_path / "model")
+    options = ["--unknown", tmp_path / "other", "--accuracy", 0.8, "--better-mistakes"]
+    found = invoke(tmp_path / "model", "--data", data, *options, "--out", tmp_path / "out")
+    assert found.exit_code == 3, found.output
+    assert "bad.png" in found.stderr
+    for words in (
+        "random halves",
+        "area",
+        "AUROC",
+        "better mistakes",
+        "calibration error by depth",
+    ):
+        assert words in found.stdout
+    answers = json.loads((tmp_path / "out" / "evaluation.json").read_text())["answers"]
+    assert [row["target"] for row in answers["targets"]] == [0.8, 0.9, 0.95, 0.99]
+    assert answers["unknown"]["images"] == 1
+    assert [*answers["lists"]] == ["plain", "reordered"]
+    for bad in (0, 1.2):
+        refused = invoke(tmp_path / "model", "--data", data, "--accuracy", bad)
+        assert "between 0 and 1" in str(refused.exception)
 
 
 def test_unreadable_photographs_have_exit_status_3(model, data, tmp_path):

@@ -1,0 +1,227 @@
+"""How good a model's answers are on labelled photographs: what they promise, keep and mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nbdt.decide.answer import LEAST, Calibration, PathMasses
+from nbdt.decide.head import DecisionRules
+from nbdt.decide.likeliest import REORDERED, distance_at, reordered
+from nbdt.decide.selective import (
+    AnswerQuality,
+    answer_quality,
+    auroc,
+    average_precision,
+    calibration_by_level,
+    right_nodes,
+    risk_coverage,
+    share_interval,
+    stopping_rules,
+)
+from nbdt.decide.unknown import FALSE_ALARMS, familiarity, rarity
+
+from .comparison import CHUNK, TreeResult
+
+REPEATS = 100  # of splitting photographs into two halves, each of which calibrates the other
+TARGETS = (0.9, 0.95, 0.99)
+SAME = 2e-3  # relative; a reference set stores logits as float16
+POINTS = 100  # of a curve in the record
+OWN, HALVES = "the model's reference set", "random halves of these photographs"
+
+Parts = list[tuple[Calibration, Tensor]]
+
+
+class Plan(NamedTuple):
+    """Which photographs set the thresholds for which others.
+
+    Attributes:
+        source: `OWN` or `HALVES`.
+        shared: how many of the photographs the reference set holds; those never calibrate themselves.
+        repeats: calibrations, each with the photographs that it applies to, (images,) bool.
+    """
+
+    source: str
+    shared: int
+    repeats: list[Parts]
+
+
+class Measurement:
+    """Answers to labelled photographs under every threshold.
+
+    Args:
+        rules: with its hierarchy.
+        logits: (images, classes).
+        labels: (images,) class indices.
+
+    Attributes:
+        masses: of the paths.
+        depth: (images,) of the deepest right node.
+        known: (images,) familiarity.
+    """
+
+    def __init__(self, rules: DecisionRules, logits: Tensor, labels: Tensor) -> None:
+        parts = [PathMasses(rules, part) for part in logits.split(CHUNK)]
+        self.masses = parts[0]
+        for name in ("leaves", "nodes", "log_mass", "information"):
+            setattr(self.masses, name, torch.cat([getattr(part, name) for part in parts]))
+        self.depth = self.masses.true_depth(labels, rules)
+        self.known = torch.cat([familiarity(part) for part in logits.split(CHUNK)])
+        self.critical = self.masses.critical.gather(1, self.depth[:, None])[:, 0]
+
+    def calibration(self, chosen: Tensor) -> Calibration:
+        """Return what some of the photographs, (images,) bool, say about answers."""
+        return Calibration(self.critical[chosen].sort().values, self.known[chosen].sort().values)
+
+    def quality(self, plan: Plan, target: float) -> AnswerQuality:
+        """Return how good the answers are at a target, on average over the plan's calibrations."""
+        rows = []
+        for parts in plan.repeats:
+            stops = torch.zeros_like(self.depth)
+            for calibration, mask in parts:
+                stops[mask] = self.masses.stop(calibration.threshold(target))[mask]
+            rows.append(answer_quality(self.masses, stops, self.depth))
+        return AnswerQuality(*torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist())
+
+
+def shared_rows(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which rows of logits a reference set holds, (images,) bool, and where, (images,)."""
+    held = reference.double()
+    nearest = torch.cat(
+        [torch.cdist(part.double(), held).argmin(dim=1) for part in logits.split(CHUNK)]
+    )
+    near = held[nearest]
+    return ((logits - near).abs() <= SAME * (1 + near.abs())).all(dim=1), nearest
+
+
+def plan_of(
+    result: TreeResult, measurement: Measurement, reference: Mapping[str, Tensor]
+) -> Plan | None:
+    """Return which photographs may calibrate; None if there are fewer than 40 and none held out.
+
+    The model's reference set does, without the photographs that are measured. Where too few remain,
+    random halves of the photographs calibrate each other.
+    """
+    images, shared = len(result.logits), 0
+    if {"logits", "labels"} <= reference.keys() and len(reference["labels"]):
+        same, where = shared_rows(result.logits, reference["logits"])
+        shared = int(same.sum())
+        rest = torch.ones(len(reference["labels"]), dtype=torch.bool)
+        rest[where[same]] = False
+        if int(rest.sum()) >= LEAST:
+            logits, labels = reference["logits"][rest].float(), reference["labels"][rest].long()
+            calibration = Calibration.from_logits(result.rules, logits, labels)
+            whole = torch.ones(images, dtype=torch.bool)
+            return Plan(OWN, shared, [[(calibration, whole)]])
+    if images < 2 * LEAST:
+        return None
+    return Plan(HALVES, shared, [halves(measurement, seed) for seed in range(REPEATS)])
+
+
+def halves(measurement: Measurement, seed: int) -> Parts:
+    """Return two calibrations, each from a random half of the photographs and for the other half."""
+    images = len(measurement.depth)
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    first = torch.zeros(images, dtype=torch.bool)
+    first[order[: images // 2]] = True
+    return [(measurement.calibration(half), ~half) for half in (first, ~first)]
+
+
+def answer_record(
+    result: TreeResult,
+    reference: Mapping[str, Tensor],
+    *,
+    accuracy: float = 0.95,
+    better_mistakes: bool = False,
+    unknown: Tensor | None = None,
+) -> dict[str, Any]:
+    """Measure the answers of a tree, as plain data for JSON.
+
+    Args:
+        result: with labels.
+        reference: the model's; see `NBDT.reference`.
+        accuracy: a target beside 90, 95 and 99 %.
+        better_mistakes: also measure lists in the order of `nbdt.decide.likeliest.reordered`.
+        unknown: (images, classes) logits of photographs of other things.
+
+    Raises:
+        NBDTError: an accuracy outside 0 to 1.
+    """
+    measurement = Measurement(result.rules, result.logits, result.known_labels)
+    plan = plan_of(result, measurement, reference)
+    targets = sorted({*TARGETS, accuracy})
+    kinds = ("plain", "reordered") if better_mistakes else ("plain",)
+    levels = calibration_by_level(measurement.masses, measurement.depth, result.hierarchy)
+    record: dict[str, Any] = {
+        "accuracy": accuracy,
+        "targets": [_target(measurement, plan, target) for target in targets] if plan else [],
+        "rules": _rules(measurement),
+        "levels": [level._asdict() for level in levels],
+        "lists": {kind: _lists(result, kind) for kind in kinds},
+    }
+    if plan:
+        calibrations = [calibration for parts in plan.repeats for calibration, _ in parts]
+        record["calibration"] = {
+            "source": plan.source,
+            "images": len(calibrations[0]),
+            "shared": plan.shared,
+        }
+    if unknown is not None:
+        record["unknown"] = _unknown(measurement, plan, unknown)
+    return record
+
+
+def _target(measurement: Measurement, plan: Plan, target: float) -> dict[str, Any]:
+    quality = measurement.quality(plan, target)
+    images = len(measurement.depth)
+    interval = share_interval(round(quality.right * images), images)
+    spread = plan.repeats[0][0][0].spread(target)
+    return {"target": target, **quality._asdict(), "interval": interval, "spread": spread}
+
+
+def _rules(measurement: Measurement) -> dict[str, Any]:
+    masses, depth = measurement.masses, measurement.depth
+    right = right_nodes(depth, masses.nodes.shape[1])
+    found = {}
+    for rule, critical in stopping_rules(masses).items():
+        curve = risk_coverage(critical, masses.information, right)
+        shown = torch.linspace(0, len(curve.error) - 1, POINTS + 1).round().long()
+        found[rule] = {
+            "area": float(curve.area),
+            "average_precision": average_precision(critical, masses.information, depth),
+            "curve": torch.stack([*curve], dim=1)[shown].tolist(),
+        }
+    return found
+
+
+def _lists(result: TreeResult, kind: str) -> dict[str, float]:
+    count = REORDERED if kind == "reordered" else 1
+    sums = torch.zeros(4, dtype=torch.float64)
+    labels = result.known_labels
+    for part, label in zip(result.logits.split(CHUNK), labels.split(CHUNK), strict=True):
+        order = reordered(result.rules(part), result.hierarchy, count)
+        distances = [distance_at(order, label, result.hierarchy, k).sum() for k in (1, 5, 20)]
+        sums += torch.stack([*distances, (order[:, :5] == label[:, None]).sum()])
+    names = ("distance_at_1", "distance_at_5", "distance_at_20", "top5")
+    return dict(zip(names, (sums / len(labels)).tolist(), strict=True))
+
+
+def _unknown(measurement: Measurement, plan: Plan | None, logits: Tensor) -> dict[str, Any]:
+    scores = torch.cat([familiarity(part) for part in logits.split(CHUNK)])
+    record: dict[str, Any] = {"images": len(scores), "auroc": auroc(measurement.known, scores)}
+    if plan:
+        pairs = [pair for parts in plan.repeats for pair in parts]
+        record["flagged"] = _mean([_flagged(c, scores) for c, _ in pairs])
+        record["false_alarms"] = _mean([_flagged(c, measurement.known[mask]) for c, mask in pairs])
+    return record
+
+
+def _flagged(calibration: Calibration, scores: Tensor) -> Tensor:
+    return rarity(scores, calibration.known) <= FALSE_ALARMS
+
+
+def _mean(flags: Sequence[Tensor]) -> float:
+    return float(torch.stack([flag.double().mean() for flag in flags]).mean())
