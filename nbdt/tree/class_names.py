@@ -38,7 +38,7 @@ def labels_by_name(hierarchy: Hierarchy, groups: bool = False) -> dict[str, int]
     if not groups:
         return classes
     names = Counter(normalised_name(hierarchy.names[node]) for node in hierarchy.inner_nodes)
-    found = {}
+    found: dict[str, int] = {}
     for node in hierarchy.inner_nodes:
         name, key = normalised_name(hierarchy.names[node]), normalised_name(hierarchy.ids[node])
         found |= {key: -1 - node} | ({name: -1 - node} if names[name] == 1 else {})
