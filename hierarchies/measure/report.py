@@ -102,7 +102,7 @@ def _rule_table(answers: dict[str, Any]) -> Table:
     table = _table("where an answer stops", "by", "area × 100", "average precision")
     for rule, row in answers["rules"].items():
         table.add_row(rule, f"{100 * row['area']:.2f}", f"{row['average_precision']:.4f}")
-    table.caption = "area under wrong answers against information: 0 is best"
+    table.caption = "area under errors against information: 0 is best"
     return table
 
 
