@@ -16,8 +16,7 @@ from typing import Any
 from build_library import imagenet_classes
 from wordfreq import zipf_frequency
 
-from nbdt.hierarchies.wordnet.data_file import DATA_FOLDER
-from nbdt.hierarchies.wordnet.database import WordNet, wordnet
+from nbdt.hierarchies.wordnet.database import DATA_FOLDER, WordNet, wordnet
 from nbdt.hierarchies.wordnet.everyday import FILE
 
 GROUPS = Path(__file__).with_name("readable_groups.txt")

@@ -1,16 +1,20 @@
-"""Builds `hierarchies/data/wordnet-3.0-nouns.bin` from the files of Debian's `wordnet-base`.
+"""Builds `hierarchies/data/wordnet-3.0-nouns.npz` from the files of Debian's `wordnet-base`.
 
     apt-get install wordnet-base
     python tools/build_wordnet.py /usr/share/wordnet hierarchies/data
 
-The result depends on the input alone, so two runs give the same bytes. `hierarchies/wordnet/data_file.py`
-reads the file and describes its layout.
+The result depends on the input alone, so two runs give the same bytes. It is an .npz, compressed with LZMA,
+of one column for each fact. Each synset has its offset (less the one before), lexicographer file, number of
+distinct kinds below it, and for either relation the number of targets; each target is given as the difference
+from its synset's index. Each word has its sense rank and its tag count. The words, a line for each synset,
+and the irregular plurals are UTF-8.
 """
 
 import argparse
-import lzma
+import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdt.files import write_atomic
-from nbdt.hierarchies.wordnet.data_file import (
-    CORE_COLUMNS,
-    FILE_NAME,
-    LEXICON_COLUMNS,
-    LICENSE_NAME,
-    header,
-)
+from nbdt.hierarchies.wordnet.database import FILE_NAME, LICENSE_NAME
 
 HYPERNYM, INSTANCE_HYPERNYM = "@", "@i"
 SYMBOLS = {"hypernym": HYPERNYM, "instance": INSTANCE_HYPERNYM}
+
+
+Column = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,14 @@ def _edges(synsets: Sequence[Synset], symbol: str) -> tuple[npt.NDArray[np.int64
     return counts, flat - np.repeat(np.arange(len(synsets)), counts)
 
 
-def _pack(values: npt.NDArray[np.int64]) -> bytes:
-    """Zigzag-code, then store byte plane by byte plane: near-constant planes compress well."""
-    zigzag = ((values << 1) ^ (values >> 63)).astype("<u4")
-    return np.ascontiguousarray(zigzag.view("u1").reshape(-1, 4).T).tobytes()
+def _small(values: npt.NDArray[np.int64]) -> Column:
+    """Return the values in the smallest type that holds them all."""
+    types = (np.uint8, np.uint16, np.int16, np.int32)
+    return next(small for kind in types if ((small := values.astype(kind)) == values).all())
+
+
+def _text(lines: Iterable[str]) -> Column:
+    return np.frombuffer("\n".join(lines).encode("utf-8"), dtype=np.uint8)
 
 
 def count_hyponyms(synsets: Sequence[Synset]) -> npt.NDArray[np.int64]:
@@ -127,21 +132,21 @@ def count_hyponyms(synsets: Sequence[Synset]) -> npt.NDArray[np.int64]:
     return np.array(list(counts.values()))
 
 
-def core_columns(synsets: Sequence[Synset]) -> dict[str, bytes]:
+def core_columns(synsets: Sequence[Synset]) -> dict[str, Column]:
     """Offsets, lexicographer files and the two relations."""
     offsets = np.array([synset.offset for synset in synsets])
     columns = {
-        "offset": _pack(np.diff(offsets, prepend=0)),
-        "lexicographer": _pack(np.array([synset.lexicographer for synset in synsets])),
-        "hyponyms": _pack(count_hyponyms(synsets)),
+        "offset": _small(np.diff(offsets, prepend=0)),
+        "lexicographer": _small(np.array([synset.lexicographer for synset in synsets])),
+        "hyponyms": _small(count_hyponyms(synsets)),
     }
     for name, symbol in SYMBOLS.items():
         counts, targets = _edges(synsets, symbol)
-        columns |= {f"{name}_count": _pack(counts), f"{name}_target": _pack(targets)}
+        columns |= {f"{name}_count": _small(counts), f"{name}_target": _small(targets)}
     return columns
 
 
-def lexicon_columns(synsets: Sequence[Synset], folder: Path) -> dict[str, bytes]:
+def lexicon_columns(synsets: Sequence[Synset], folder: Path) -> dict[str, Column]:
     """Words in synset order, with each word's sense rank and tag count, and irregular plurals."""
     ranks, counts = read_ranks(folder), read_tag_counts(folder)
     rank_column, count_column = [], []
@@ -153,10 +158,10 @@ def lexicon_columns(synsets: Sequence[Synset], folder: Path) -> dict[str, bytes]
             count_column.append(counts.get(key, 0))
     lines = (" ".join(word for word, _ in synset.words) for synset in synsets)
     return {
-        "words": "\n".join(lines).encode("utf-8"),
-        "rank": _pack(np.array(rank_column)),
-        "tag_count": _pack(np.array(count_column)),
-        "plurals": "\n".join(_irregular_plurals(folder)).encode("utf-8"),
+        "words": _text(lines),
+        "rank": _small(np.array(rank_column)),
+        "tag_count": _small(np.array(count_column)),
+        "plurals": _text(_irregular_plurals(folder)),
     }
 
 
@@ -164,18 +169,21 @@ def _irregular_plurals(folder: Path) -> Iterable[str]:
     return (" ".join(fields) for fields in _records(folder / "noun.exc"))
 
 
-def _compress(columns: dict[str, bytes], order: Sequence[str]) -> bytes:
-    raw = b"".join(columns[name] for name in order)
-    return lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)
-
-
 def build(source: Path) -> bytes:
     """The whole data file as bytes."""
     synsets = read_synsets(source)
-    core, lexicon = core_columns(synsets), lexicon_columns(synsets, source)
-    sections = _compress(core, CORE_COLUMNS), _compress(lexicon, LEXICON_COLUMNS)
-    sizes = {name: len(data) for name, data in (core | lexicon).items()}
-    return header(sizes, [len(section) for section in sections]) + b"".join(sections)
+    return pack(core_columns(synsets) | lexicon_columns(synsets, source))
+
+
+def pack(columns: Mapping[str, Column]) -> bytes:
+    """Columns as an .npz without times."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, column in columns.items():
+            member = io.BytesIO()
+            np.save(member, column)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_LZMA)
+    return data.getvalue()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,38 +2,66 @@
 
 A synset is addressed by its *index*, 0 to 82,114 in ascending order of offset, or by its *wnid*,
 "n" and the eight-digit offset ("n02084071" is the dog). Data is read when it is first needed:
-`wordnet()` loads the numbers about synsets, the first question about words the lexicon.
+`wordnet()` loads the numbers about synsets, the first question about words the lexicon. The data file
+is an .npz of columns; `tools/build_wordnet.py` writes it and describes them.
 """
 
+import lzma
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdt.errors import NBDTError
 
-from .data_file import (
-    DATA_FOLDER,
-    FILE_NAME,
-    IntArray,
-    Relation,
-    frozen,
-    read_core,
-    read_lexicon,
-    relation,
-    unpack,
+DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
+FILE_NAME, LICENSE_NAME = "wordnet-3.0-nouns.npz", "WORDNET-LICENSE.txt"
+RELATIONS = ("hypernym", "instance")
+CORE_COLUMNS = (
+    "offset",
+    "lexicographer",
+    "hyponyms",
+    *(f"{relation}_{part}" for relation in RELATIONS for part in ("count", "target")),
 )
+LEXICON_COLUMNS = ("words", "rank", "tag_count", "plurals")
 
+IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
 
 
+class WordNetDataError(RuntimeError):
+    """The installed WordNet data file is missing or damaged."""
+
+
 class UnknownSynsetError(NBDTError):
     """A wnid that is not in WordNet 3.0's nouns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """Directed edges between synsets in compressed rows.
+
+    Attributes:
+        start: (synsets + 1,) int32; the targets of synset `i` are `target[start[i]:start[i + 1]]`.
+        target: (edges,) int32, synset indices.
+    """
+
+    start: IntArray
+    target: IntArray
+
+    def __getitem__(self, synset: int) -> IntArray:
+        return self.target[self.start[synset] : self.start[synset + 1]]
+
+    def counts(self) -> IntArray:
+        """(synsets,) number of targets of each synset."""
+        return np.diff(self.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +141,13 @@ class WordNet:
     @classmethod
     def load(cls, path: Path) -> "WordNet":
         """Read the core of a data file. Raises WordNetDataError."""
-        columns = read_core(path)
+        columns = read_columns(path, CORE_COLUMNS)
         return cls(
-            frozen(np.cumsum(unpack(columns["offset"]), dtype=np.int32)),
-            frozen(unpack(columns["lexicographer"])),
-            relation(columns, "hypernym"),
-            relation(columns, "instance"),
-            frozen(unpack(columns["hyponyms"])),
+            _frozen(np.cumsum(columns["offset"])),
+            _frozen(columns["lexicographer"]),
+            _relation(columns, "hypernym"),
+            _relation(columns, "instance"),
+            _frozen(columns["hyponyms"]),
             path,
         )
 
@@ -143,14 +171,6 @@ class WordNet:
         """Return the id of an index, such as "n02084071"."""
         return f"n{self.offsets[index]:08d}"
 
-    def hypernyms(self, index: int) -> tuple[int, ...]:
-        """Return the kinds that this synset directly belongs to; none for the root and individuals."""
-        return tuple(self.hypernym[index].tolist())
-
-    def instance_hypernyms(self, index: int) -> tuple[int, ...]:
-        """Return what this individual (a country, a person) is an instance of; none for kinds."""
-        return tuple(self.instance[index].tolist())
-
     def is_instance(self, index: int) -> bool:
         """Return whether the synset is an individual, not a kind."""
         return len(self.instance[index]) > 0
@@ -163,8 +183,8 @@ class WordNet:
         individual = np.repeat(np.arange(self.num_synsets), self.instance.counts())
         order = np.argsort(np.concatenate([kind, individual]), kind="stable")
         target = np.concatenate([self.hypernym.target, self.instance.target])[order]
-        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        return Relation(frozen(start), frozen(target))
+        start = np.concatenate([[0], np.cumsum(counts)])
+        return Relation(_frozen(start), _frozen(target))
 
     def closure(self, synsets: Sequence[int] | IndexArray) -> Closure:
         """Pair each synset with itself and all its ancestors, through kinds and instances."""
@@ -188,7 +208,7 @@ class WordNet:
     @cached_property
     def lexicon(self) -> Lexicon:
         """Words and senses, read at the first use."""
-        return read_words(read_lexicon(self.path))
+        return read_words(read_columns(self.path, LEXICON_COLUMNS))
 
     def senses(self, lemma: str) -> tuple[int, ...]:
         """Return a lemma's synsets, most frequent first; empty if WordNet lacks it.
@@ -216,6 +236,38 @@ def wordnet() -> WordNet:
     return WordNet.load(DATA_FOLDER / FILE_NAME)
 
 
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return columns of the data file by name. Raises WordNetDataError."""
+    try:
+        with path.open("rb") as file, np.load(file) as columns:
+            return {name: columns[name] for name in names}
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        zipfile.BadZipFile,
+        lzma.LZMAError,
+    ) as error:
+        raise WordNetDataError(
+            f"Cannot read {path}: it is missing or damaged ({error!r}); reinstall nbdt."
+        ) from error
+
+
+def _relation(columns: Mapping[str, npt.NDArray[Any]], name: str) -> Relation:
+    counts = columns[f"{name}_count"]
+    source = np.repeat(np.arange(len(counts)), counts)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    return Relation(_frozen(start), _frozen(columns[f"{name}_target"] + source))
+
+
+def _frozen(array: npt.NDArray[Any]) -> IntArray:
+    """Return an int32 array that is read-only, since all users of WordNet share it."""
+    result = array.astype(np.int32)
+    result.flags.writeable = False
+    return result
+
+
 def _closure(parents: Relation, synsets: IndexArray, size: int) -> Closure:
     row, synset = np.arange(len(synsets)), synsets
     reached = [row * size + synset]
@@ -239,9 +291,9 @@ def lemma_key(text: str) -> str:
     return "_".join(text.lower().replace("_", " ").split())
 
 
-def read_words(columns: Mapping[str, bytes]) -> Lexicon:
+def read_words(columns: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
     """Build the lexicon from the columns of the data file."""
-    text = columns["words"].decode("utf-8")
+    text = columns["words"].tobytes().decode("utf-8")
     word = text.replace("\n", " ").split(" ")
     word_start = _line_starts(columns["words"])
     lemma_number: dict[str, int] = {}
@@ -251,28 +303,27 @@ def read_words(columns: Mapping[str, bytes]) -> Lexicon:
     ]
     synset = np.repeat(np.arange(len(word_start) - 1, dtype=np.int32), np.diff(word_start))
     lemma = np.array(numbers, dtype=np.int64)
-    chosen = _by_rank(lemma, synset, unpack(columns["rank"]))
+    chosen = _by_rank(lemma, synset, columns["rank"])
     counts = np.bincount(lemma[chosen], minlength=len(lemma_number))
     return Lexicon(
         word,
         word_start,
-        frozen(synset[chosen]),
-        frozen(unpack(columns["tag_count"])[chosen]),
-        frozen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)),
+        _frozen(synset[chosen]),
+        _frozen(columns["tag_count"][chosen]),
+        _frozen(np.concatenate([[0], np.cumsum(counts)])),
         lemma_number,
-        _plurals(columns["plurals"].decode("utf-8")),
+        _plurals(columns["plurals"].tobytes().decode("utf-8")),
     )
 
 
-def _line_starts(text: bytes) -> IntArray:
+def _line_starts(data: npt.NDArray[np.uint8]) -> IntArray:
     """Return the number of words before each line, then the total."""
-    data = np.frombuffer(text, dtype="u1")
     separators = data[(data == ord("\n")) | (data == ord(" "))]
     ends = np.flatnonzero(separators == ord("\n")) + 1
-    return frozen(np.concatenate([[0], ends, [len(separators) + 1]]).astype(np.int32))
+    return _frozen(np.concatenate([[0], ends, [len(separators) + 1]]))
 
 
-def _by_rank(lemma: IndexArray, synset: IntArray, rank: IntArray) -> IndexArray:
+def _by_rank(lemma: IndexArray, synset: IntArray, rank: npt.NDArray[Any]) -> IndexArray:
     """Return positions sorted by lemma, then rank; one for each lemma and synset."""
     order = np.argsort(lemma * 256 + rank, kind="stable")
     # "Moon" and "moon" are two words of one synset, but one lemma: both have the same rank.

@@ -11,8 +11,7 @@ from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from .data_file import DATA_FOLDER
-from .database import WordNet
+from .database import DATA_FOLDER, WordNet
 
 FILE = "everyday-groups.xz"
 

@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused(names, wnids, weights, facts):
 def test_groups_of_the_data_are_covered_by_their_parents_order():
     import lzma
 
-    from nbdt.hierarchies.wordnet.data_file import DATA_FOLDER
+    from nbdt.hierarchies.wordnet.database import DATA_FOLDER
 
     groups = json.loads(lzma.decompress((DATA_FOLDER / FILE).read_bytes()))["groups"]
     assert all(parent < index for index, (_, parent, _) in enumerate(groups))

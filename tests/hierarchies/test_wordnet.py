@@ -13,16 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbdt.hierarchies.wordnet.data_file import (
+from nbdt.hierarchies.wordnet.database import (
+    CORE_COLUMNS,
     DATA_FOLDER,
     FILE_NAME,
+    LEXICON_COLUMNS,
     LICENSE_NAME,
+    UnknownSynsetError,
+    WordNet,
     WordNetDataError,
-    read_core,
-    read_lexicon,
-    unpack,
+    read_columns,
+    wordnet,
 )
-from nbdt.hierarchies.wordnet.database import UnknownSynsetError, WordNet, wordnet
 from nbdt.hierarchies.wordnet.tree import WordNetTreeError, chosen_parents, from_wnids
 from nbdt.tree.nodes import HierarchyError
 from tests.maintainer_scripts import script
@@ -44,7 +46,7 @@ def slow_ancestors(synset: int) -> set[int]:
     found: set[int] = set()
     level = {synset}
     while level:
-        level = {up for low in level for up in NET.hypernyms(low) + NET.instance_hypernyms(low)}
+        level = {up for low in level for up in NET.parents[low].tolist()}
         found |= level
     return found
 
@@ -60,7 +62,7 @@ def test_known_synsets():
     dog = index("n02084071")
     assert NET.name(dog) == "dog"
     assert NET.lemmas(dog) == ("dog", "domestic dog", "Canis familiaris")
-    assert [NET.name(up) for up in NET.hypernyms(dog)] == ["canine", "domestic animal"]
+    assert [NET.name(up) for up in NET.hypernym[dog]] == ["canine", "domestic animal"]
     assert NET.wnid(dog) == "n02084071"
     assert NET.senses("Domestic Dog") == NET.senses("domestic_dog") == (dog,)
     assert NET.senses("no such lemma") == ()
@@ -87,8 +89,8 @@ def test_a_synset_is_one_sense_of_a_lemma_in_two_cases():
 def test_individuals_are_apart():
     paris = NET.senses("paris")[0]
     assert NET.is_instance(paris)
-    assert NET.hypernyms(paris) == ()
-    assert NET.name(NET.instance_hypernyms(paris)[0]) == "national capital"
+    assert not len(NET.hypernym[paris])
+    assert NET.name(NET.instance[paris][0]) == "national capital"
     assert NET.information_content[paris] == 1.0
 
 
@@ -103,7 +105,7 @@ def test_closure_is_the_slow_closure(rows):
 def test_hyponyms_and_information_content_are_the_slow_ones():
     graph = nx.DiGraph()
     for synset in range(NET.num_synsets):
-        graph.add_edges_from((up, synset) for up in NET.hypernyms(synset))
+        graph.add_edges_from((up, synset) for up in NET.hypernym[synset].tolist())
     kinds = sum(not NET.is_instance(synset) for synset in range(NET.num_synsets))
     for wnid in ("n02084071", "n01503061", "n10787470", "n04524313", "n00021939"):
         below = len(nx.descendants(graph, index(wnid)))
@@ -144,29 +146,27 @@ def test_importing_reads_nothing():
     assert run.stdout.strip() == "0"
 
 
+def test_a_packed_file_is_the_same_every_time():
+    columns = read_columns(DATA_FOLDER / FILE_NAME, CORE_COLUMNS + LEXICON_COLUMNS)
+    assert build_wordnet.pack(columns) == (DATA_FOLDER / FILE_NAME).read_bytes()
+
+
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1))
-def test_packed_integers_come_back(values):
-    assert unpack(build_wordnet._pack(np.array(values))).tolist() == values
+def test_columns_are_stored_in_a_type_that_holds_them(values):
+    assert build_wordnet._small(np.array(values)).tolist() == values
 
 
 def test_damaged_files_are_named(tmp_path):
     whole = (DATA_FOLDER / FILE_NAME).read_bytes()
+    middle = len(whole) // 2
     path = tmp_path / FILE_NAME
     with pytest.raises(WordNetDataError, match=r"Cannot read .*reinstall"):
-        read_core(path)
-    path.write_bytes(b"\x00\xff" * 50)
-    with pytest.raises(WordNetDataError, match="is not a nbdt-wordnet-nouns file"):
-        read_core(path)
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WordNetDataError, match="Cannot read"):
-        read_lexicon(path)
-    line, _, rest = whole.partition(b"\n")
-    path.write_bytes(json.dumps(json.loads(line) | {"version": 99}).encode() + b"\n" + rest)
-    with pytest.raises(WordNetDataError, match="format version 99, this code reads 1"):
         WordNet.load(path)
-    path.write_bytes(json.dumps({"format": "nbdt-wordnet-nouns", "version": 1}).encode() + b"\n")
-    with pytest.raises(WordNetDataError, match="damaged"):
-        WordNet.load(path)
+    flipped = whole[:middle] + b"\x00\xff" * 50 + whole[middle + 100 :]
+    for damaged in (b"", b"\x00\xff" * 50, whole[:middle], build_wordnet.pack({}), flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(WordNetDataError, match="damaged"):
+            read_columns(path, CORE_COLUMNS + LEXICON_COLUMNS)
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's wordnet-base")
