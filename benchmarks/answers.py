@@ -36,7 +36,7 @@ from nbdt.images.dataset import iter_images, parts_of
 from nbdt.network.load import create_timm
 
 REPEATS = 100  # each is two halves
-SAMPLES = 1000  # of a bootstrap
+SAMPLES = 4000  # of a bootstrap
 BATCH = 32
 EVERY = 33  # of CIFAR-100's test images
 # Classes of Caltech-101 by what ImageNet has. Left out, since it has kinds of them or something very

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -157,28 +158,34 @@ def answer_record(
     levels = calibration_by_level(measurement.masses, measurement.depth, result.hierarchy)
     record: dict[str, Any] = {
         "accuracy": accuracy,
-        "targets": [_target(measurement, plan, target) for target in targets] if plan else [],
+        "targets": [],
         "rules": _rules(measurement),
         "levels": [level._asdict() for level in levels],
         "lists": {kind: _lists(result, kind) for kind in kinds},
     }
     if plan:
-        calibrations = [calibration for parts in plan.repeats for calibration, _ in parts]
+        first, _ = plan.repeats[0][0]
+        images = len(measurement.depth)
         record["calibration"] = {
             "source": plan.source,
-            "images": len(calibrations[0]),
+            "images": len(first),
             "shared": plan.shared,
         }
+        record["targets"] = [
+            target_record(target, measurement.quality(plan, target), images, first)
+            for target in targets
+        ]
     if unknown is not None:
         record["unknown"] = _unknown(measurement, plan, unknown)
     return record
 
 
-def _target(measurement: Measurement, plan: Plan, target: float) -> dict[str, Any]:
-    quality = measurement.quality(plan, target)
-    images = len(measurement.depth)
+def target_record(
+    target: float, quality: AnswerQuality, images: int, calibration: Calibration
+) -> dict[str, Any]:
+    """Return a target, how good answers to so many images are at it, and the spread to expect."""
     interval = share_interval(round(quality.right * images), images)
-    spread = plan.repeats[0][0][0].spread(target)
+    spread = calibration.spread(target)
     return {"target": target, **quality._asdict(), "interval": interval, "spread": spread}
 
 
@@ -214,14 +221,11 @@ def _unknown(measurement: Measurement, plan: Plan | None, logits: Tensor) -> dic
     record: dict[str, Any] = {"images": len(scores), "auroc": auroc(measurement.known, scores)}
     if plan:
         pairs = [pair for parts in plan.repeats for pair in parts]
-        record["flagged"] = _mean([_flagged(c, scores) for c, _ in pairs])
-        record["false_alarms"] = _mean([_flagged(c, measurement.known[mask]) for c, mask in pairs])
+        known = measurement.known
+        record["flagged"] = fmean(_flagged(c, scores) for c, _ in pairs)
+        record["false_alarms"] = fmean(_flagged(c, known[mask]) for c, mask in pairs)
     return record
 
 
-def _flagged(calibration: Calibration, scores: Tensor) -> Tensor:
-    return rarity(scores, calibration.known) <= FALSE_ALARMS
-
-
-def _mean(flags: Sequence[Tensor]) -> float:
-    return float(torch.stack([flag.double().mean() for flag in flags]).mean())
+def _flagged(calibration: Calibration, scores: Tensor) -> float:
+    return float((rarity(scores, calibration.known) <= FALSE_ALARMS).double().mean())

@@ -11,16 +11,16 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from nbdt.decide.answer import FEW, LEAST
+from nbdt.decide.answer import FEW, LEAST, Calibration
 from nbdt.decide.head import DecisionRules
-from nbdt.decide.selective import AnswerQuality, answer_quality, share_interval
+from nbdt.decide.selective import AnswerQuality, answer_quality
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
-from .answers import TARGETS, Measurement
+from .answers import TARGETS, Measurement, target_record
 from .comparison import rules_of
 from .logits import Logits, class_logits
 
@@ -45,9 +45,14 @@ def fitted_temperature(rules: DecisionRules, logits: Tensor, labels: Tensor) -> 
         rules: with its hierarchy.
         logits: (images, classes).
         labels: (images,) class indices.
+
+    Returns:
+        1 for fewer than 20 images.
     """
     from scipy.optimize import minimize_scalar
 
+    if len(labels) < LEAST:
+        return 1.0
     logits = logits.double()
 
     def loss(log_temperature: float) -> float:
@@ -85,10 +90,9 @@ def calibrate(model: NBDT, photographs: Logits) -> dict[str, Any]:
     rules = rules_of(model.hierarchy, model.rule)
     exact = photographs.labels >= 0
     labels = likeliest_under(model, photographs)
-    temperature = fit(rules, photographs.logits, labels, exact)
+    temperature = fitted_temperature(rules, photographs.logits[exact], labels[exact])
     scaled = photographs.logits / temperature
-    spread = Measurement(rules, scaled, labels)
-    calibration = spread.calibration(torch.ones(count, dtype=torch.bool))
+    calibration = Calibration.from_logits(rules, scaled, labels)
     measured = cross_conformal(rules, photographs.logits, labels, exact)
     facts = {
         "images": count,
@@ -96,12 +100,7 @@ def calibrate(model: NBDT, photographs: Logits) -> dict[str, Any]:
         "labelled_with_groups": int((~exact).sum()),
         "temperature": temperature,
         "targets": [
-            {
-                "target": target,
-                "spread": calibration.spread(target),
-                **quality._asdict(),
-                "interval": share_interval(round(quality.right * count), count),
-            }
+            target_record(target, quality, count, calibration)
             for target, quality in measured.items()
         ],
     }
@@ -110,13 +109,6 @@ def calibrate(model: NBDT, photographs: Logits) -> dict[str, Any]:
     model.reference = {"logits": scaled.half(), "labels": labels.to(kind)}
     model.provenance["calibration"] = facts
     return facts
-
-
-def fit(rules: DecisionRules, logits: Tensor, labels: Tensor, exact: Tensor) -> float:
-    """Return the temperature from photographs whose class is known; 1 if there are too few."""
-    if int(exact.sum()) < LEAST:
-        return 1.0
-    return fitted_temperature(rules, logits[exact], labels[exact])
 
 
 def likeliest_under(model: NBDT, photographs: Logits) -> Tensor:
@@ -145,8 +137,8 @@ def cross_conformal(
     fold[order] = torch.arange(len(labels)) % FOLDS
     sums = {target: torch.zeros(5, dtype=torch.float64) for target in TARGETS}
     for part in range(FOLDS):
-        here = fold == part
-        temperature = fit(rules, logits[~here], labels[~here], exact[~here])
+        here, there = fold == part, (fold != part) & exact
+        temperature = fitted_temperature(rules, logits[there], labels[there])
         others = Measurement(rules, logits[~here] / temperature, labels[~here])
         calibration = others.calibration(torch.ones(len(others.depth), dtype=torch.bool))
         tested = Measurement(rules, logits[here] / temperature, labels[here])

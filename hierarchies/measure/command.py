@@ -21,6 +21,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..library import MODEL_HELP, WEIGHTS_HELP, find, open_model
 from .answers import answer_record
 from .comparison import Comparison, TreeResult, compare, measure, quality
+from .effect import Reference
 from .logits import Logits, class_logits, unlabelled_logits
 from .report import picture, show
 
@@ -59,6 +60,7 @@ def evaluate_command(
     """Measure a tree's answers on labelled photographs, or what another tree changes."""
     check_target(accuracy)
     loaded = open_model(model, weights)
+    Reference.of(loaded)  # refuses a damaged one
     names = [hierarchy, against] if against else [hierarchy]
     hierarchies = [_hierarchy(name, loaded.hierarchy) for name in names]
     if torch.cuda.is_available():

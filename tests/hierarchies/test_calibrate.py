@@ -137,6 +137,13 @@ def test_a_group_as_label_becomes_the_likeliest_class_in_it(model):
     assert torch.equal(found[:10], vehicles[z[:10, vehicles].argmax(1)])
 
 
+def test_twenty_photographs_are_enough(model):
+    z, labels = drawn(TREE, 20, seed=8)
+    facts = calibrate(model, Logits(("a",) * 20, labels, z, ()))
+    assert model.answer(torch.zeros(1, 3, 8, 8), 0.99)[0].node == TREE.ids[0]
+    assert facts["targets"][-1]["root"] == 1  # what 20 photographs can promise at 99 %
+
+
 def test_few_photographs_are_refused(model):
     z, labels = drawn(TREE, 19, seed=7)
     before = model.head.linear.weight.clone()

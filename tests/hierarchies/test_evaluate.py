@@ -440,6 +440,14 @@ def test_the_command_measures_answers_and_unknown_things(model, data, tmp_path):
         assert "between 0 and 1" in str(refused.exception)
 
 
+def test_a_damaged_reference_set_is_refused(model, data, tmp_path):
+    model.reference = {"logits": torch.zeros(30, 5), "labels": torch.full((30,), 7)}
+    model.save(tmp_path / "model")
+    found = invoke(tmp_path / "model", "--data", data, "--out", tmp_path / "out")
+    assert isinstance(found.exception, NBDTError)
+    assert "reference set is damaged" in str(found.exception)
+
+
 def test_unreadable_photographs_have_exit_status_3(model, data, tmp_path):
     model.save(tmp_path / "model")
     (data / "cat" / "bad.png").write_bytes(b"no image")
