@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from ..errors import NBDTError
 from ..tree.hierarchy import Hierarchy
 from .head import DecisionRules
 from .paths import Path, as_percent
+from .rules import check_finite
 from .unknown import FALSE_ALARMS, familiarity, rarity
 
 LEAST = 20  # calibration images; a threshold from fewer is refused
@@ -89,12 +90,21 @@ class PathMasses:
 
     def __init__(self, rules: DecisionRules, logits: Tensor) -> None:
         tree = rules.hierarchy
-        log_probs = rules.log_probs(logits)
-        self.leaves = rules(logits).argmax(dim=1)
+        check_finite(logits)
+        log_probs = rules(logits.double())
+        self.leaves = log_probs.argmax(dim=1)
         self.nodes = path_table(tree).to(logits.device)[self.leaves]
-        edges = log_probs.gather(1, self.nodes)
-        edges[:, 1:][self.nodes[:, 1:] == self.nodes[:, :-1]] = 0.0
-        self.log_mass = edges.cumsum(dim=1).double()
+        # Leaves under a node are neighbours, so a node's probability is a difference of two sums.
+        order, bounds = (
+            torch.tensor(tree.leaf_order),
+            torch.tensor([[s.start, s.stop] for s in tree.spans]),
+        )
+        sums = log_probs.exp()[:, order.to(logits.device)].cumsum(dim=1)
+        sums = torch.nn.functional.pad(sums, (1, 0))
+        low, high = bounds.to(logits.device)[self.nodes].unbind(dim=2)
+        mass = (sums.gather(1, high) - sums.gather(1, low)).clamp(1e-300, 1.0)
+        mass[:, 0] = 1.0
+        self.log_mass = mass.cummin(dim=1).values.log()
         self.information = information(tree).to(logits.device)[self.nodes]
 
     @cached_property
@@ -226,10 +236,11 @@ def answers(
     logits: Tensor,
     calibration: Calibration | None,
     accuracy: float | None = 0.95,
+    paths: Sequence[Path] | None = None,
 ) -> list[Answer]:
     """Return what the model commits to for each image of (batch, classes) logits.
 
-    Without calibration, or with accuracy None, the answers are classes.
+    `paths` are those of the images, where they are known. Without calibration, or with accuracy None, the answers are classes.
 
     Raises:
         NBDTError: another shape, logits that are not finite, or a target outside 0 to 1.
@@ -244,7 +255,7 @@ def answers(
         unknown = calibration.unknown(logits).tolist() if calibration else [None] * len(logits)
         nodes = masses.nodes.gather(1, depths[:, None])[:, 0].tolist()
         chances = masses.log_mass.exp().gather(1, depths[:, None])[:, 0].tolist()
-        paths = rules.paths(logits, masses.leaves)
+        paths = rules.paths(logits, masses.leaves) if paths is None else paths
     tree = rules.hierarchy
     rows = zip(nodes, chances, paths, depths.tolist(), unknown, strict=True)
     return [

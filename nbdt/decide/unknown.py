@@ -29,9 +29,12 @@ def familiarity(logits: Tensor) -> Tensor:
     if logits.shape[1] < FEW_CLASSES:
         log_probs = logits.log_softmax(dim=1)
         return (log_probs.exp() * log_probs).sum(dim=1)
-    ordered = logits.sort(dim=1).values
-    others = ordered[:, : -math.ceil(TRIMMED * logits.shape[1])]
-    return (ordered[:, -1] - others.mean(dim=1)) / others.std(dim=1)
+    logits = logits - logits.mean(dim=1, keepdim=True)
+    top = logits.topk(math.ceil(TRIMMED * logits.shape[1]), dim=1).values
+    count = logits.shape[1] - top.shape[1]
+    mean = (logits.sum(dim=1) - top.sum(dim=1)) / count
+    squares = logits.square().sum(dim=1) - top.square().sum(dim=1)
+    return (top[:, 0] - mean) / ((squares - count * mean.square()) / (count - 1)).sqrt()
 
 
 def rarity(scores: Tensor, known: Tensor) -> Tensor:
