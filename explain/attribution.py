@@ -12,11 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 import nbdt
+from nbdt.decide.answer import answers
+from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
 from nbdt.images.image import AMPLE_SIDE, open_image
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
+from nbdt.model.restrict import removed_probability
 
 from .maps.layers import Layer, map_layer, size_errors
 from .maps.log_odds import METHODS, input_maps
@@ -51,6 +54,7 @@ def explain(
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
     method: str = GRAD_CAM,
+    accuracy: float | None = 0.95,
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
 ) -> list[Explanation]:
@@ -69,6 +73,8 @@ def explain(
         method: "grad-cam", or one of Captum's on the input image: "integrated gradients",
             "input x gradient", "occlusion", "lime". Those give log-odds maps only, and
             need no layer with positions.
+        accuracy: the share of answers that are to be right: where the answer stops, see
+            `nbdt.decide.answer`. None: it is always a class.
         evidence: an index of training images, to find the nearest on both sides of each decision.
         counterfactuals: whether to find the regions whose blur flips each decision; this runs the
             model often.
@@ -93,12 +99,15 @@ def explain(
         if method == GRAD_CAM:
             layer = map_layer(model, batch)
             features = layer.features
-            found = explain_layer(model, layer, photos, nodes=nodes, classes=classes)
+            found = explain_layer(
+                model, layer, photos, nodes=nodes, classes=classes, accuracy=accuracy
+            )
         else:
             features = _features(model, batch)
             found = _by_input(
-                model, features, batch, photos, nodes=nodes, classes=classes, method=method
-            )
+                model, features, batch, photos,
+                nodes=nodes, classes=classes, accuracy=accuracy, method=method,
+            )  # fmt: skip
         if evidence is not None:
             found = _with_evidence(model, features, found, evidence)
         return _with_counterfactuals(model, batch, found) if counterfactuals else found
@@ -111,6 +120,7 @@ def explain_layer(
     *,
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
+    accuracy: float | None = 0.95,
     evidence: EvidenceIndex | None = None,
 ) -> list[Explanation]:
     """Return the Grad-CAM explanations of images whose forward pass is done.
@@ -123,6 +133,7 @@ def explain_layer(
         photos: the square part of each image that the network saw, or None.
         nodes: as in `explain`.
         classes: as in `explain`.
+        accuracy: as in `explain`.
         evidence: as in `explain`.
 
     Raises:
@@ -132,7 +143,7 @@ def explain_layer(
     found = model.head.rules.paths(logits, classes)
     child_maps = path_child_maps(model, layer, found)
     others, below = node_maps(model, layer, nodes), node_child_maps(model, layer, nodes)
-    answers = both_answers(model, logits)
+    given = answers_made(model, layer.features, None if classes is not None else found, accuracy)
     made = _made(model, layer.method, layer.name)
     explanations = [
         Explanation(
@@ -142,7 +153,7 @@ def explain_layer(
             node_maps=others[row],
             node_child_maps=below[row],
             photo=photos[row],
-            made={**made, **answers[row]},
+            made={**made, **given[row]},
         )
         for row, path in enumerate(found)
     ]
@@ -161,6 +172,7 @@ def _by_input(
     *,
     nodes: Sequence[str],
     classes: Sequence[int] | None,
+    accuracy: float | None,
     method: str,
 ) -> list[Explanation]:
     """One of Captum's methods, on the input image."""
@@ -169,7 +181,8 @@ def _by_input(
     others = [find_node(model.hierarchy, text) for text in nodes]
     wanted = [[*chosen_nodes(model, path), *others] for path in found]
     maps = input_maps(model, batch, wanted, method)
-    made, answers = _made(model, f"{method} (Captum)", "input"), both_answers(model, logits)
+    made = _made(model, f"{method} (Captum)", "input")
+    given = answers_made(model, features, None if classes is not None else found, accuracy)
     ids = [model.hierarchy.ids[node] for node in others]
     return [
         Explanation(
@@ -179,7 +192,7 @@ def _by_input(
             photo=photo,
             made={**made, **answer},
         )
-        for path, own, photo, answer in zip(found, maps, photos, answers, strict=True)
+        for path, own, photo, answer in zip(found, maps, photos, given, strict=True)
     ]
 
 
@@ -264,23 +277,35 @@ def _features(model: NBDT, batch: Tensor) -> Tensor:
         return model.features(batch)
 
 
-def both_answers(model: NBDT, logits: Tensor) -> list[Mapping[str, Any]]:
-    """Return for each image of (batch, classes) the "soft_answer" and the "hard_answer".
+def answers_made(
+    model: NBDT, features: Tensor, paths: Sequence[Path] | None, accuracy: float | None
+) -> list[Mapping[str, Any]]:
+    """Return for each image of (batch, features) its "soft_answer", "hard_answer" and "answer".
 
-    Each has a "class" and its "probability": the most probable class, and the one that the likeliest
-    child at every step leads to.
+    The first two have a "class" and its "probability": the most probable class, and the one that the
+    likeliest child at every step leads to. The third has the fields of `Answer` but its path; it
+    is left out without `paths`, which are those to the most probable class. For a restricted model
+    there is the "removed_probability" of the classes that it lacks.
     """
     rules, names = model.head.rules, model.hierarchy.classes
+    logits = head_logits(model, features)
     chances = rules(logits).exp()
     ends = torch.stack([chances.argmax(dim=1), rules.hard(logits)], dim=1)
     kinds = ("soft_answer", "hard_answer")
-    return [
+    rows: list[dict[str, Any]] = [
         {
             kind: {"class": names[index], "probability": value}
             for kind, index, value in zip(kinds, indices, values, strict=True)
         }
         for indices, values in zip(ends.tolist(), chances.gather(1, ends).tolist(), strict=True)
     ]
+    removed = removed_probability(model.reference, features, logits)
+    for row, chance in zip(rows, [] if removed is None else removed.tolist(), strict=False):
+        row["removed_probability"] = chance
+    if paths is None:
+        return [*rows]
+    given = answers(rules, logits, model.calibration, accuracy, paths)
+    return [{**row, "answer": answer.facts} for row, answer in zip(rows, given, strict=True)]
 
 
 def _made(model: NBDT, method: str, layer: str) -> Mapping[str, Any]:

@@ -12,7 +12,10 @@ from typing import Annotated
 
 import typer
 
+from nbdt.decide.answer import check_target
+from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, find, open_model
+from nbdt.model.restrict import read_names
 
 from .attribution import Method
 from .batch.options import Engine, Maps, Precision
@@ -90,6 +93,19 @@ def explain_command(
         bool,
         typer.Option("--verify", help="Compare the hashes of all inputs of finished parts."),
     ] = False,
+    accuracy: Annotated[
+        str,
+        typer.Option(
+            help="Share of answers that are to be right: where it is not sure enough, the answer is "
+            "a group. 'none': always a class."
+        ),
+    ] = "0.95",
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes or groups that can occur, separated by commas, or a file with one a line."
+        ),
+    ] = None,
     evidence: Annotated[
         Path | None,
         typer.Option(help="Training images to compare with: a folder from nbdt evidence build."),
@@ -113,11 +129,14 @@ def explain_command(
     """
     share = _share(shard)
     loaded = open_model(model, weights)
+    if hierarchy:
+        loaded = loaded.with_hierarchy(find(hierarchy))
     options = ExplainOptions(
-        model=loaded.with_hierarchy(find(hierarchy)) if hierarchy else loaded,
+        model=loaded.restrict(read_names(only)) if only else loaded,
         images=images,
         out=out,
         method=method,
+        accuracy=target(accuracy),
         evidence=EvidenceIndex.load(evidence) if evidence else None,
         counterfactuals=counterfactuals,
         pages=pages,
@@ -138,6 +157,18 @@ def explain_command(
         )
     else:
         explain_files(options)
+
+
+def target(text: str) -> float | None:
+    """Return the accuracy that a text means, None for "none"; anything else is a usage error."""
+    if text.casefold() == "none":
+        return None
+    try:
+        return check_target(float(text.rstrip("% ")) / (100 if "%" in text else 1))
+    except (ValueError, NBDTError):
+        raise typer.BadParameter(
+            f"Expected an accuracy between 0 and 1, such as 0.95, or none; got {text!r}."
+        ) from None
 
 
 def _share(text: str) -> tuple[int, int]:

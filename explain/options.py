@@ -28,6 +28,7 @@ class ExplainOptions:
     images: Sequence[str]
     out: str | None
     method: str
+    accuracy: float | None
     evidence: EvidenceIndex | None
     counterfactuals: bool
     pages: bool

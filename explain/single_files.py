@@ -35,8 +35,8 @@ def explain_files(options: ExplainOptions) -> None:
     for source in iter_inputs(options.images, max_side=AMPLE_SIDE):
         try:
             explanation = explain(
-                options.model, source.open(), method=options.method, evidence=options.evidence,
-                counterfactuals=options.counterfactuals,
+                options.model, source.open(), method=options.method, accuracy=options.accuracy,
+                evidence=options.evidence, counterfactuals=options.counterfactuals,
             )[0]  # fmt: skip
             name = free_name(source.reference, taken, ".nbdt")
             target = _write(explanation, out, name, pages=options.pages)

@@ -34,6 +34,7 @@ def explain_batch(options: ExplainOptions) -> None:
                 options.out or FOLDER,
                 pages=options.pages,
                 method=options.method,
+                accuracy=options.accuracy,
                 evidence=options.evidence,
                 counterfactuals=options.counterfactuals,
                 on_images=advance,

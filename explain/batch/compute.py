@@ -16,7 +16,7 @@ from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
-from ..attribution import GRAD_CAM, both_answers, explain
+from ..attribution import GRAD_CAM, answers_made, explain
 from ..maps.layers import map_layer
 from ..maps.node_maps import head_logits, path_maps
 from ..result.explanation import Explanation
@@ -105,36 +105,39 @@ def explaining(model: NBDT, options: BatchOptions) -> Iterator[Explainer]:
 
 def _cheapest(model: NBDT, options: BatchOptions) -> Explainer:
     if not options.pages and options.maps == "none":
-        return partial(_paths_alone, model)
+        return partial(_paths_alone, model, options.accuracy)
     if not options.pages and options.maps == "npz" and options.method == GRAD_CAM:
-        return partial(_paths_and_maps, model)
+        return partial(_paths_and_maps, model, options.accuracy)
     return partial(
-        explain, model, method=options.method, evidence=options.evidence,
+        explain, model, method=options.method, accuracy=options.accuracy, evidence=options.evidence,
         counterfactuals=options.counterfactuals,
     )  # fmt: skip
 
 
-def _paths_alone(model: NBDT, images: Tensor) -> list[Explanation]:
+def _paths_alone(model: NBDT, accuracy: float | None, images: Tensor) -> list[Explanation]:
     with torch.inference_mode():
-        logits = model.logits(images).float()
-    paths = model.head.rules.paths(logits)
-    return _explanations(model, logits, paths, [()] * len(paths))
+        features = model.features(images).float()
+        paths = model.head.rules.paths(head_logits(model, features))
+    return _explanations(model, features, paths, [()] * len(paths), accuracy)
 
 
-def _paths_and_maps(model: NBDT, images: Tensor) -> list[Explanation]:
+def _paths_and_maps(model: NBDT, accuracy: float | None, images: Tensor) -> list[Explanation]:
     layer = map_layer(model, images)
-    logits = head_logits(model, layer.features)
-    paths = model.head.rules.paths(logits)
-    return _explanations(model, logits, paths, path_maps(model, layer, paths))
+    paths = model.head.rules.paths(head_logits(model, layer.features))
+    return _explanations(model, layer.features, paths, path_maps(model, layer, paths), accuracy)
 
 
 def _explanations(
-    model: NBDT, logits: Tensor, paths: Sequence[Path], maps: Sequence[tuple[Any, ...]]
+    model: NBDT,
+    features: Tensor,
+    paths: Sequence[Path],
+    maps: Sequence[tuple[Any, ...]],
+    accuracy: float | None,
 ) -> list[Explanation]:
-    answers = both_answers(model, logits)
+    given = answers_made(model, features, paths, accuracy)
     return [
         Explanation(path, path_maps, made=answer)
-        for path, path_maps, answer in zip(paths, maps, answers, strict=True)
+        for path, path_maps, answer in zip(paths, maps, given, strict=True)
     ]
 
 

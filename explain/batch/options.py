@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from nbdt.decide.answer import check_target
 from nbdt.errors import NBDTError, nearest
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -38,6 +39,7 @@ class BatchOptions:
     maps: str
     pages: bool
     method: str
+    accuracy: float | None
     evidence: EvidenceIndex | None
     counterfactuals: bool
     column: str | None
@@ -47,6 +49,8 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        if self.accuracy is not None:
+            check_target(self.accuracy)
         if self.maps not in MAPS:
             raise NBDTError(
                 f"Unknown maps {self.maps!r}; there are {', '.join(MAPS)}."

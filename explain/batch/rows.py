@@ -50,6 +50,13 @@ SCHEMA = pa.schema(
         ("class", pa.string()),
         ("class_index", pa.int32()),
         ("probability", pa.float64()),
+        ("answer", pa.string()),
+        ("answer_id", pa.string()),
+        ("answer_probability", pa.float64()),
+        ("answer_depth", pa.int32()),
+        ("is_class", pa.bool_()),
+        ("unknown", pa.bool_()),
+        ("removed_probability", pa.float64()),
         ("hard_class", pa.string()),
         ("hard_probability", pa.float64()),
         ("decisions", pa.list_(DECISION)),
@@ -70,12 +77,19 @@ def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str,
     }
     if isinstance(result, str):
         return {**row, "error": result}
-    hard = result.made["hard_answer"]
+    hard, answer = result.made["hard_answer"], result.made["answer"]
     return {
         **row,
         "class": result.path.class_name,
         "class_index": result.path.class_index,
         "probability": result.path.probability,
+        "answer": answer["name"],
+        "answer_id": answer["node"],
+        "answer_probability": answer["probability"],
+        "answer_depth": answer["depth"],
+        "is_class": answer["is_leaf"],
+        "unknown": answer["unknown"],
+        "removed_probability": result.made.get("removed_probability"),
         "hard_class": hard["class"],
         "hard_probability": hard["probability"],
         "decisions": [_decision(decision) for decision in result.path],

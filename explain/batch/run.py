@@ -57,6 +57,7 @@ def explain_all(
     maps: str = "npz",
     pages: bool = False,
     method: str = GRAD_CAM,
+    accuracy: float | None = 0.95,
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
     column: str | None = None,
@@ -83,6 +84,7 @@ def explain_all(
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
         pages: whether to write an HTML page for each image too.
         method: how maps are made, as in `explain`.
+        accuracy: the share of answers that are to be right, as in `explain`.
         evidence: as in `explain`; shown on the pages.
         counterfactuals: as in `explain`; shown on the pages.
         column: the column of paths in tables.
@@ -107,7 +109,7 @@ def explain_all(
     """
     _check(model, engine, shard)
     options = BatchOptions(
-        maps, pages, method, evidence, counterfactuals, column,
+        maps, pages, method, accuracy, evidence, counterfactuals, column,
         resolve_precision(precision, model.device), batch_size,
         part_size or default_part_size(maps, method, pages=pages),
     )  # fmt: skip

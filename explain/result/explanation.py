@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Path
 
 from .regions import Region, upsampled
@@ -152,6 +153,12 @@ class Explanation:
         for name in ("node_maps", "node_child_maps"):
             maps = {node: _frozen(values) for node, values in getattr(self, name).items()}
             object.__setattr__(self, name, maps)
+
+    @property
+    def answer(self) -> Answer | None:
+        """Where the model's answer stops on the path; None if another path was asked for."""
+        facts = self.made.get("answer")
+        return Answer(path=self.path, **facts) if facts else None
 
     @property
     def constants(self) -> tuple[float, ...]:

@@ -59,10 +59,14 @@ class Answer:
     unknown: bool | None = None
     accuracy: float | None = None
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All but the path, as plain data."""
+        return {key: value for key, value in vars(self).items() if key != "path"}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        facts = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "path"}
-        return facts | self.path.to_dict()
+        return {"answer": self.facts, **self.path.to_dict()}
 
     def __str__(self) -> str:
         return f"{self.name} ({as_percent(self.probability)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from ..tree.building import collapse_chains
 from ..tree.class_names import class_of_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 
+REMOVED_WEIGHT, REMOVED_BIAS = "removed.weight", "removed.bias"
 MAX_LIST = 2**24  # bytes of a file of names
 
 
@@ -24,6 +25,9 @@ def restricted(
 ) -> tuple[NBDTHead, dict[str, Tensor], list[str]]:
     """Return a head over the allowed classes, its reference set, and the classes that are gone.
 
+    The reference set also has the rows of the linear layer that are gone, for
+    `removed_probability`.
+
     Raises:
         NBDTError: as for `allowed_classes`.
     """
@@ -31,11 +35,42 @@ def restricted(
     allowed = allowed_classes(hierarchy, names)
     linear, tree = _rows_of(head.linear, allowed), pruned(hierarchy, allowed)
     removed = sorted(set(range(hierarchy.num_classes)).difference(allowed))
+    gone = _rows_of(head.linear, removed)
+    rows = {REMOVED_WEIGHT: gone.weight.detach()}
+    if gone.bias is not None:
+        rows[REMOVED_BIAS] = gone.bias.detach()
+    for name, values in rows.items():  # a model that was restricted before
+        rows[name] = torch.cat([reference[name], values]) if name in reference else values
     return (
         NBDTHead.from_linear(linear, tree, rule=head.rule),
-        _restricted_reference(reference, allowed),
+        {**_restricted_reference(reference, allowed), **rows},
         [hierarchy.classes[index] for index in removed],
     )
+
+
+def removed_probability(
+    reference: Mapping[str, Tensor], features: Tensor, logits: Tensor
+) -> Tensor | None:
+    """Return the flat classifier's probability of the classes that a restricted model lacks.
+
+    Args:
+        reference: of the model.
+        features: (batch, features).
+        logits: (batch, classes) of the classes that it has.
+
+    Returns:
+        (batch,), or None for a model that is not restricted.
+    """
+    weight = reference.get(REMOVED_WEIGHT)
+    if weight is None:
+        return None
+    bias = reference.get(REMOVED_BIAS)
+    removed = torch.nn.functional.linear(
+        features.float(),
+        weight.to(features.device),
+        None if bias is None else bias.to(features.device),
+    )
+    return (removed.logsumexp(dim=1) - logits.float().logsumexp(dim=1)).sigmoid()
 
 
 def allowed_classes(hierarchy: Hierarchy, names: Sequence[str]) -> list[int]:
@@ -119,7 +154,7 @@ def _restricted_reference(
     reference: dict[str, Tensor], allowed: Sequence[int]
 ) -> dict[str, Tensor]:
     """Return the reference set over the allowed classes; images of other classes are left out."""
-    if not reference:
+    if "logits" not in reference:
         return {}
     logits, labels = reference["logits"], reference["labels"].long()
     place = torch.full((logits.shape[1],), -1)
