@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import nbdt
-from nbdt.decide.answer import answers
+from nbdt.decide.answer import DEFAULT_ACCURACY, answers
 from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
@@ -54,7 +54,7 @@ def explain(
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
     method: str = GRAD_CAM,
-    accuracy: float | None = 0.95,
+    accuracy: float | None = DEFAULT_ACCURACY,
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
 ) -> list[Explanation]:
@@ -120,7 +120,7 @@ def explain_layer(
     *,
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
-    accuracy: float | None = 0.95,
+    accuracy: float | None = DEFAULT_ACCURACY,
     evidence: EvidenceIndex | None = None,
 ) -> list[Explanation]:
     """Return the Grad-CAM explanations of images whose forward pass is done.

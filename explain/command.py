@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from nbdt.decide.answer import check_target
+from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, find, open_model
 from nbdt.model.restrict import read_names
@@ -99,7 +99,7 @@ def explain_command(
             help="Share of answers that are to be right: where it is not sure enough, the answer is "
             "a group. 'none': always a class."
         ),
-    ] = "0.95",
+    ] = str(DEFAULT_ACCURACY),
     only: Annotated[
         str | None,
         typer.Option(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nbdt.decide.answer import promise
 from nbdt.images.dataset import is_collection
 from nbdt.model.model import NBDT
 from nbdt.storage import is_uri
@@ -43,6 +44,11 @@ class ExplainOptions:
             or is_uri(self.out or "")
             or any(map(is_collection, self.images))
         )
+
+    @property
+    def promise(self) -> str:
+        """What the accuracy promises; empty where nothing is."""
+        return promise(self.model.calibration, self.accuracy)
 
     @property
     def needs_batch(self) -> bool:

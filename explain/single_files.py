@@ -45,6 +45,8 @@ def explain_files(options: ExplainOptions) -> None:
             _report_failure(source, error, as_json=options.as_json)
             continue
         _report(source, explanation, target, as_json=options.as_json)
+    if options.promise and not options.as_json:
+        typer.echo(options.promise)
     if failed:
         raise typer.Exit(3)
 
@@ -62,7 +64,7 @@ def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Pa
 def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_json: bool) -> None:
     if as_json:
         facts = {"headline": explanation.headline, "words": explanation.words}
-        facts["picture"] = str(target)
+        facts |= {"picture": str(target), "answer": explanation.made["answer"]}
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
         return
@@ -82,17 +84,21 @@ def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> 
 
 def _tree(reference: str, explanation: Explanation) -> RichTree:
     """The path as nested branches, each with the runner-up of the decision, dimmed."""
-    path, answer = explanation.path, headline(explanation.path)
+    path, stop = explanation.path, explanation.answer
+    answer = headline(path, stop)
     head = (f"{escape_terminal(reference)}\n", (answer.title, "bold"), f": {answer.text}")
     root = branch = RichTree(Text.assemble(*head))
     branch = branch.add(Text(path.decisions[0].node))
-    for decision in path:
+    for depth, decision in enumerate(path):
         runner_up = decision.runner_up
         chance = math.exp(decision.log_probs[runner_up])
         dimmed = f"   not {decision.children[runner_up]} {as_percent(chance)}"
         if not decision.is_likeliest:
             dimmed = f"   {remark(decision)}"
-        name = (decision.children[decision.chosen], "bold green")
+        committed = stop is None or depth < stop.depth
+        name = (decision.children[decision.chosen], "bold green" if committed else "dim")
+        if stop is not None and depth == stop.depth:
+            branch.label = Text.assemble(branch.label, ("   the answer stops here", "yellow"))
         step = Text.assemble(name, f" {as_percent(decision.probability)}", (dimmed, "dim"))
         branch = branch.add(step)
     return root

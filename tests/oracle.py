@@ -428,6 +428,8 @@ def numbers_of(explanation):
     for found in explanation.counterfactuals:
         shares += [found.share, found.searched, found.runner_up_path.probability]
     shares += [v["probability"] for k, v in explanation.made.items() if k.endswith("_answer")]
+    if explanation.answer is not None:
+        shares += [explanation.answer.accuracy or 0, 0.05]  # and the rate of false alarms
     for share in shares:
         facts |= {f"{100 * share:.0f}", "99" if share > 0.99 else "", "1" if share < 0.01 else ""}
     for found in explanation.evidence:

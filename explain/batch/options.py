@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from nbdt.decide.answer import check_target
+from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
 from nbdt.errors import NBDTError, nearest
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -72,6 +72,8 @@ class BatchOptions:
     def identity(self, model: NBDT, inputs: Sequence[str]) -> dict[str, Any]:
         """Return what ``batch.json`` records, in JSON's types: a folder belongs to one identity."""
         options = asdict(replace(self, evidence=None))
+        if self.accuracy == DEFAULT_ACCURACY:
+            del options["accuracy"]  # batches of 0.1 have no entry
         options |= {"batch": options.pop("batch_size"), "part": options.pop("part_size")}
         return {
             "model": model_hash(model),

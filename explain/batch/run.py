@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nbdt.decide.answer import DEFAULT_ACCURACY
 from nbdt.errors import NBDTError, nearest
 from nbdt.images.dataset import iter_inputs
 from nbdt.model.model import NBDT
@@ -57,7 +58,7 @@ def explain_all(
     maps: str = "npz",
     pages: bool = False,
     method: str = GRAD_CAM,
-    accuracy: float | None = 0.95,
+    accuracy: float | None = DEFAULT_ACCURACY,
     evidence: EvidenceIndex | None = None,
     counterfactuals: bool = False,
     column: str | None = None,

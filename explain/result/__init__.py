@@ -5,7 +5,9 @@ from .explanation import Explanation
 
 for name, function in {  # the modules above need `Explanation`, so it cannot import them
     "words": property(words.words),
-    "headline": property(lambda explanation: str(headline.headline(explanation.path))),
+    "headline": property(
+        lambda explanation: str(headline.headline(explanation.path, explanation.answer))
+    ),
     "save": files.save,
     "load": staticmethod(files.load),
     "_repr_html_": pictures.notebook_html,

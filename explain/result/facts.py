@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdt.decide.paths import Decision
+from nbdt.decide.unknown import FALSE_ALARMS
 
 from .explanation import CLOSED_FORM, Explanation
 from .regions import regrid
@@ -43,7 +44,7 @@ _COLUMNS = ("along the left side", "down the middle", "along the right side")
 _HALVES = (("in the upper half", "in the lower half"), ("in the left half", "in the right half"))
 
 KINDS = (  # in the order of the paragraph
-    "sure", "asked", "likelier", "close", "none close", "against", "flip", "no flip", "training",
+    "unknown", "sure", "asked", "stops", "likelier", "close", "none close", "against", "flip", "no flip", "training",
 )  # fmt: skip
 
 
@@ -58,11 +59,12 @@ class Fact:
 def facts(explanation: Explanation) -> list[Fact]:
     """Return at most `FACTS` facts about an explanation, the most important ones, in reading order.
 
-    They say how sure the model is and which part of the picture made it so; where the path goes
+    They say whether the picture is unlike what the model knows; how sure the model is and which part
+    of the picture made it so; where the answer stops; where the path goes
     against the likeliest child; which decisions were close; which maps argue mostly against their
     own decision; what blurring changes; how near the training images of both sides are.
     """
-    by_importance = (_lead, _likelier, _against, _change, _training, _close)
+    by_importance = (_unknown, _lead, _stops, _likelier, _against, _change, _training, _close)
     measured = [fact for measure in by_importance if (fact := measure(explanation))]
     return sorted(measured[:FACTS], key=lambda fact: KINDS.index(fact.kind))
 
@@ -109,6 +111,21 @@ def is_close(decision: Decision) -> bool:
 
 
 # ---- one kind each -----------------------------------------------------------------------------
+
+
+def _unknown(explanation: Explanation) -> Fact | None:
+    answer = explanation.answer
+    return Fact("unknown", {"alarms": FALSE_ALARMS}) if answer and answer.unknown else None
+
+
+def _stops(explanation: Explanation) -> Fact | None:
+    """Where the answer stops above the class, unless nothing above it says more than "all"."""
+    answer = explanation.answer
+    if answer is None or answer.is_leaf or answer.accuracy is None or answer.unknown:
+        return None
+    return Fact(
+        "stops", {"name": answer.name if answer.depth else None, "accuracy": answer.accuracy}
+    )
 
 
 def _lead(explanation: Explanation) -> Fact:

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
+from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Path, percent
 
 from .facts import UNCERTAIN
 from .words import article, say, with_article
 
+PAIR = 0.8  # of a decision: from here on its two likeliest children are the alternatives
 SURE, PROBABLE, DOUBTFUL, UNSURE = "sure", "probable", "doubtful", "unsure"
 LEVELS = ((0.95, SURE), (0.75, PROBABLE), (UNCERTAIN, DOUBTFUL))
 # Names that say nothing of a group: "other dog", "terrier like cairn", "rifle, suit", "rifle + 12".
@@ -33,8 +35,8 @@ class Headline:
     """An answer in everyday words; prints as one line.
 
     Attributes:
-        level: "sure", "probable", "doubtful" or "unsure": the class's, see `LEVELS`.
-        title: the class with its probability, or "not sure".
+        level: "sure", "probable", "doubtful" or "unsure": the answer's, see `LEVELS`.
+        title: the class or group with its probability, or "not sure", or "unknown".
         text: how sure the groups above it are.
     """
 
@@ -62,20 +64,41 @@ def level(probability: float) -> str:
     return next((name for least, name in LEVELS if probability >= least), UNSURE)
 
 
-def headline(path: Path) -> Headline:
-    """Return how sure the class and the groups above it are, in everyday words.
+def headline(path: Path, answer: Answer | None = None) -> Headline:
+    """Return how sure the answer and the groups above it are, in everyday words.
 
-    Only groups that add something are named: of the sure ones the first and the last, and the last
-    of each lower level that is still above the class's own.
+    Where the answer stops above a class, the two likeliest children there are named. Else only groups
+    that add something are: of the sure ones the first and the last, and the last of each lower level
+    that is still above the class's own.
     """
-    *above, answer = rungs(path)
-    groups = _named(above, answer)
+    *above, leaf = rungs(path)
+    title = f"{leaf.name.replace('_', ' ')}, {percent(leaf.probability)}"
+    if answer is not None and answer.unknown:
+        return Headline(UNSURE, "unknown", f"this may be nothing I know; best guess {title}")
+    if answer is not None and not answer.is_leaf:
+        return _stopped(path, answer, title)
+    groups = _named(above, leaf)
     said = [_SAID[group.level].format(with_article(group.name)) for group in groups]
-    title = f"{answer.name.replace('_', ' ')}, {percent(answer.probability)}"
-    if answer.level == UNSURE:
+    if leaf.level == UNSURE:
         text = "; ".join([*filter(None, [", ".join(said)]), f"best guess {title}"])
         return Headline(UNSURE, "not sure", text)
-    return Headline(answer.level, title, ", ".join([*said, _last(answer, groups)]))
+    return Headline(leaf.level, title, ", ".join([*said, _last(leaf, groups)]))
+
+
+def _stopped(path: Path, answer: Answer, guess: str) -> Headline:
+    """The words for an answer that is a group."""
+    if not answer.depth:
+        return Headline(UNSURE, "not sure", f"it could be many things; best guess {guess}")
+    decision = path.decisions[answer.depth]
+    one, other = (
+        with_article(decision.children[child]) for child in (decision.chosen, decision.runner_up)
+    )
+    title = f"{with_article(answer.name)}, {percent(answer.probability)}"
+    text = f"{one} or {other}, which I cannot tell apart here"
+    shown = decision.probability + math.exp(decision.log_probs[decision.runner_up])
+    if shown < PAIR:
+        text = f"perhaps {one}, but I cannot tell which kind it is"
+    return Headline(level(answer.probability), title, text)
 
 
 _SAID = {SURE: "{} for sure", PROBABLE: "probably {}", DOUBTFUL: "perhaps {}"}

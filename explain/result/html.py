@@ -83,7 +83,7 @@ def element(tag: str, *content: Content, **attributes: str) -> Element:
 
 
 def _answer(explanation: Explanation) -> Element:
-    answer, photo = headline(explanation.path), explanation.photo
+    answer, photo = headline(explanation.path, explanation.answer), explanation.photo
     text = element(
         "div",
         element("h1", _name(answer.title)),

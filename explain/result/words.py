@@ -102,6 +102,18 @@ def _sure(
     return text + (", so its answer is uncertain." if doubtful else ".")
 
 
+def _unknown(*, alarms: float) -> str:
+    return (
+        "This picture is unlike those that the model knows, so it may be nothing that it knows: only "
+        f"{percent(alarms)} of known things look this strange to it."
+    )
+
+
+def _stops(*, name: str | None, accuracy: float) -> str:
+    where = f"no further than {with_article(name)}" if name else "to nothing"
+    return f"To be right in {percent(accuracy)} of all cases, its answer commits {where}."
+
+
 def _asked(*, answer: str, probability: float, other: str, other_probability: float) -> str:
     return (
         f"This is the path to {with_article(answer)}, to which it gives {percent(probability)}; the "
@@ -185,8 +197,10 @@ def _odds(one: float, other: float) -> str:
 
 
 _SENTENCES: Mapping[str, Callable[..., str]] = {
+    "unknown": _unknown,
     "sure": _sure,
     "asked": _asked,
+    "stops": _stops,
     "likelier": _likelier,
     "close": _close,
     "none close": _none_close,

@@ -30,6 +30,7 @@ from .paths import Path, as_percent
 from .rules import check_finite
 from .unknown import FALSE_ALARMS, familiarity, rarity
 
+DEFAULT_ACCURACY = 0.95  # the target where none is given
 LEAST = 20  # calibration images; a threshold from fewer is refused
 BLOCK = 2**22  # values of one comparison of nodes; bounds the memory on deep trees
 FEW = 100  # calibration images; a threshold from fewer comes with a warning
@@ -226,6 +227,22 @@ class Calibration:
         return rarity(familiarity(logits), known) <= FALSE_ALARMS
 
 
+def promise(calibration: Calibration | None, accuracy: float | None) -> str:
+    """Return what a target promises, in a sentence for the reader of an answer."""
+    if accuracy is None:
+        return ""
+    if calibration is None:
+        return (
+            "This model is not calibrated, so its answers are always classes and nothing is promised: "
+            "run nbdt calibrate on labelled photographs."
+        )
+    return (
+        f"{as_percent(accuracy, 1 if accuracy > 0.99 else 0)} of such answers are right (± "
+        f"{as_percent(calibration.spread(accuracy))}), on average over photographs like the "
+        f"{len(calibration):,} of the calibration; not for each class, nor for other kinds of photographs."
+    )
+
+
 def check_target(accuracy: float) -> float:
     """Return a target. Raises NBDTError unless it is between 0 and 1."""
     if not 0 < accuracy < 1:
@@ -239,7 +256,7 @@ def answers(
     rules: DecisionRules,
     logits: Tensor,
     calibration: Calibration | None,
-    accuracy: float | None = 0.95,
+    accuracy: float | None = DEFAULT_ACCURACY,
     paths: Sequence[Path] | None = None,
 ) -> list[Answer]:
     """Return what the model commits to for each image of (batch, classes) logits.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 from unittest.mock import patch
@@ -31,6 +32,8 @@ from nbdt.explain.batch.options import (
 from nbdt.explain.command import app
 from nbdt.explain.maps.log_odds import METHODS
 from nbdt.model.export import SUFFIXES, Format
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "demo" / "static"
 
 
 def run_process(folder, *arguments):
@@ -99,7 +102,7 @@ def test_the_path_is_printed_with_its_runners_up(outcome):
     _, text, _ = outcome
     first = text.stdout.split("picture:")[0]
     assert first.startswith("photo.jpg\n")
-    assert re.search(r"^(not sure: |.+, \d+ %: )", first.splitlines()[1])
+    assert re.search(r"^(not sure: |unknown: |.+, \d+ %: )", first.splitlines()[1])
     assert "└── " in first
     assert "   not " in first
     assert "%" in first
@@ -202,3 +205,37 @@ def test_either_way_can_be_asked_for(tmp_path):
     wrong = run(tmp_path, ".", "--shard", "2")
     assert wrong.returncode == 2
     assert "Expected --shard i/n" in wrong.stderr
+
+
+def test_an_answer_stops_where_it_is_unsure(tmp_path):
+    picture = str(PHOTOGRAPHS / "cat.jpg")
+    record = json.loads(run(tmp_path, picture, "--json").stdout)
+    assert record["class"] == "Egyptian cat"
+    assert record["answer"]["name"] == "house cat"
+    assert record["answer"]["accuracy"] == 0.95
+    assert not record["answer"]["is_leaf"]
+    leaf = json.loads(run(tmp_path, picture, "--accuracy", "none", "--json").stdout)
+    assert leaf["answer"]["name"] == "Egyptian cat"
+    assert leaf["answer"]["accuracy"] is None
+    text = " ".join(run(tmp_path, picture, "--accuracy", "95%").stdout.split())
+    for fact in ("house cat", "the answer stops here", "95%", "650", "not for each class"):
+        assert fact in text
+    assert run(tmp_path, picture, "--accuracy", "1.2").returncode == 2
+
+
+def test_only_classes_that_can_occur(tmp_path):
+    picture = str(PHOTOGRAPHS / "cat.jpg")
+    (tmp_path / "here.txt").write_text("dog\nbear or panda  # in the mountains\n")
+    rows = run(tmp_path, picture, "--only", "here.txt", "--rows", "--json", "--maps", "none").stdout
+    (row,) = map(json.loads, rows.splitlines())
+    assert row["removed_probability"] > 0.95
+    assert row["answer"]
+    record = json.loads(
+        run(tmp_path, picture, "--only", "house cat", "--accuracy", "none", "--json").stdout
+    )
+    assert record["class"] == "Egyptian cat"
+    assert record["probability"] == pytest.approx(0.785, abs=0.02)  # of house cats alone
+    refused = run(tmp_path, picture, "--only", "dgo")
+    assert refused.returncode == 1
+    assert "dgo" in refused.stderr
+    assert "dog" in refused.stderr

@@ -1,6 +1,7 @@
 """The answer in everyday words: real names, all levels, and only groups that add something."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbdt import DecisionRules
+from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Decision, Path
 from nbdt.explain.result.headline import LEVELS, headline, level, rungs
 from nbdt.explain.result.words import with_article
@@ -95,3 +97,42 @@ def test_every_level_is_the_one_that_the_probability_reaches(tree, seed, scale):
     for rung in found[:-1]:
         if f"“{rung.name}” for sure" in answer.text:
             assert rung.probability >= 0.95
+
+
+def stopped(path, depth, **facts):
+    chances = [1.0, *(rung.probability for rung in rungs(path))]
+    name = path.decisions[depth].node if depth < len(path) else path.class_name
+    given = {"unknown": False, "accuracy": 0.95} | facts
+    is_leaf = depth == len(path)
+    return Answer(name, name, chances[depth], is_leaf, path, depth, **given)
+
+
+WOLF = Path(
+    (
+        Decision("all things", "/", ("animal", "vehicle"), ("a", "v"), (math.log(0.95), math.log(0.05)), 0),
+        Decision("animal", "a", ("dog", "wolf", "owl"), ("d", "w", "o"),
+                 (math.log(0.5), math.log(0.4), math.log(0.1)), 0),
+    ),
+    "dog", 0, math.log(0.475),
+)  # fmt: skip
+MANY = replace(
+    WOLF,
+    decisions=(
+        WOLF.decisions[0],
+        replace(WOLF.decisions[1], log_probs=(math.log(0.4), math.log(0.3), math.log(0.3))),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "depth", "facts", "sentence"),
+    [
+        (WOLF, 1, {}, "an animal, 95 %: a dog or a wolf, which I cannot tell apart here"),
+        (MANY, 1, {}, "an animal, 95 %: perhaps a dog, but I cannot tell which kind it is"),
+        (WOLF, 0, {}, "not sure: it could be many things; best guess dog, 48 %"),
+        (WOLF, 2, {}, "not sure: an animal for sure; best guess dog, 48 %"),
+        (WOLF, 1, {"unknown": True}, "unknown: this may be nothing I know; best guess dog, 48 %"),
+    ],
+)
+def test_answers_that_stop_read_aloud(path, depth, facts, sentence):
+    assert str(headline(path, stopped(path, depth, **facts))) == sentence

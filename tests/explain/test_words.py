@@ -87,7 +87,24 @@ def compared(chosen, rejected):
     return pets(0.97, 0.58, evidence=evidence)
 
 
+def answered(**facts):
+    answer = {"node": "animal/", "name": "animal", "probability": 0.97, "is_leaf": False, "depth": 1,
+              "unknown": False, "accuracy": 0.95}  # fmt: skip
+    return pets(0.97, 0.58, made={"answer": answer | facts})
+
+
 SENTENCES = {
+    "unknown": (
+        lambda: answered(unknown=True),
+        (
+            "This picture is unlike those that the model knows, so it may be nothing that it knows: "
+            "only 5 % of known things look this strange to it."
+        ),
+    ),
+    "stops": (
+        answered,
+        "To be right in 95 % of all cases, its answer commits no further than an animal.",
+    ),
     "sure": (
         lambda: pets(0.97, 0.58, (top_left(), EVEN)),
         (
@@ -282,6 +299,13 @@ def explanations(draw):
             kind: {"class": tree.classes[end], "probability": float(rules(z)[0, end].exp())}
             for kind, end in ends.items()
         }
+    if draw(st.booleans()):
+        depth = draw(st.integers(0, len(path)))
+        route = [tree.names[node] for node in tree.path_of_class(path.class_index)]
+        made["answer"] = {
+            "node": "?", "name": route[depth], "probability": 0.5, "is_leaf": depth == len(path),
+            "depth": depth, "unknown": draw(st.booleans()), "accuracy": 0.95,
+        }  # fmt: skip
     return Explanation(path, maps, evidence=evidence, counterfactuals=changes, made=made)
 
 
@@ -328,6 +352,12 @@ def check_other_kinds(explanation, kinds):
         assert all(decision.is_likeliest for decision in path)
     if "likelier" in kinds:
         assert not all(decision.is_likeliest for decision in path)
+    answer = explanation.answer
+    assert ("unknown" in kinds) == bool(answer and answer.unknown)
+    stops = answer and not answer.is_leaf and not answer.unknown
+    assert ("stops" in kinds) == bool(stops)
+    if stops:
+        assert kinds["stops"]["name"] == (answer.name if answer.depth else None)
     if "flip" in kinds:
         assert any(found.flipped for found in changes)
     if "no flip" in kinds:

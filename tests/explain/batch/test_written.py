@@ -47,7 +47,11 @@ def test_every_image_has_one_row_and_its_maps_are_those_of_explain(small, photos
         assert row["error"] is None
         assert row["class"] == wanted["class"]
         assert row["probability"] == pytest.approx(wanted["probability"], rel=1e-4)
-        hard = alone.made["hard_answer"]
+        hard, answer = alone.made["hard_answer"], alone.answer
+        assert (row["answer"], row["answer_id"]) == (answer.name, answer.node)
+        assert (row["answer_depth"], row["is_class"]) == (answer.depth, answer.is_leaf)
+        assert row["answer_probability"] == pytest.approx(answer.probability, rel=1e-4)
+        assert row["unknown"] is answer.unknown
         assert row["hard_class"] == hard["class"]
         assert row["hard_probability"] == pytest.approx(hard["probability"], rel=1e-4)
         for got, expected in zip(row["decisions"], wanted["decisions"], strict=True):
