@@ -2,18 +2,19 @@
 
 const root = element.querySelector('.nbdt-answer');
 
-const crumb = (step, last) => {
-  const item = make('li', last ? 'nbdt-last' : '');
+const crumb = (step, kind) => {
+  const item = make('li', kind);
   item.append(make('span', 'nbdt-crumb', step.name));
   if (step.probability !== undefined) item.append(make('span', 'nbdt-crumb-share', percent(step.probability)));
   if (step.remark) item.append(make('span', 'nbdt-crumb-share', `(${step.remark})`));
   return item;
 };
 
-const trail = (steps) => {
+const trail = (steps, stop) => {
+  const kind = (i) => (i === stop ? 'nbdt-last' : i > stop ? 'nbdt-beyond' : '');
   const list = make('ol', 'nbdt-trail');
   list.setAttribute('aria-label', 'The path, from general to particular');
-  list.append(...steps.map((step, i) => crumb(step, i === steps.length - 1)));
+  list.append(...steps.map((step, i) => crumb(step, kind(i))));
   return list;
 };
 
@@ -35,8 +36,9 @@ const answered = (record) => {
     make('p', 'nbdt-eyebrow', 'Its answer'),
     make('p', 'nbdt-headline', record.title),
     make('p', 'nbdt-sure', record.text + '.'),
-    trail(record.trail),
+    trail(record.trail, record.stop),
   ];
+  if (record.promise) parts.push(make('p', 'nbdt-promise', record.promise));
   parts.push(...record.cautions.map((text) => make('p', 'nbdt-caution', text)));
   parts.push(known(record));
   return parts;

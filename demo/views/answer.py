@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import gradio as gr
-import torch
-from torch import Tensor
 
 from nbdt.correction import picture_hash
-from nbdt.decide.paths import Path, percent
+from nbdt.decide.answer import promise
+from nbdt.decide.paths import Path
 from nbdt.explain.result.headline import headline
 from nbdt.explain.result.words import remark
 from nbdt.model.model import NBDT
@@ -21,7 +20,6 @@ from ..ui.component import component, dump
 from ..visitor import Photograph, Visitor
 
 LISTED = 200  # class names that are listed; the tree's search finds all
-RARE = 0.05  # a response is unusual if at most this share of the reference responses is weaker
 
 
 def answer_view(model: NBDT) -> gr.HTML:
@@ -33,11 +31,15 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
     """Draw the answer for the visitor's photograph, under their hierarchy."""
     if visitor.photo is None:
         return gr.HTML(record=dump(_knowledge(visitor.model)))
-    path = visitor.explanation().path
+    explanation = visitor.explanation()
+    path, answer = explanation.path, explanation.answer
+    accuracy = answer.accuracy if answer else None
     record = {
         **_knowledge(visitor.model),
-        **asdict(headline(path)),
+        **asdict(headline(path, answer)),
         "trail": _trail(path),
+        "stop": answer.depth if answer else len(path),
+        "promise": promise(visitor.current_model().calibration, accuracy),
         "cautions": _cautions(visitor.model, visitor.photo),
     }
     return gr.HTML(record=dump(record))
@@ -48,7 +50,6 @@ def _cautions(model: NBDT, photo: Photograph) -> list[str]:
     cautions = (
         _unknown_example(model, photo),
         _small(model, photo),
-        unfamiliar(model, photo.logits),
     )
     return [text for text in cautions if text]
 
@@ -88,38 +89,10 @@ def _knowledge(model: NBDT) -> dict[str, str]:
     """Describe what the model can answer."""
     classes = model.hierarchy.classes
     rest = f" and {len(classes) - LISTED:,} more" if len(classes) > LISTED else ""
+    others = "shown anything else, it still answers with one of them"
+    if model.calibration is not None:
+        others = "most other things, but not all, it marks as unknown"
     return {
-        "knows": f"It knows {len(classes):,} classes and nothing else; shown anything else, it still answers with one of them.",
+        "knows": f"It knows {len(classes):,} classes and nothing else; {others}.",
         "classes": ", ".join(classes[:LISTED]) + rest + ".",
     }
-
-
-# ---- a photograph of nothing it knows ------------------------------------------------------------
-
-
-def unfamiliar(model: NBDT, logits: Tensor) -> str | None:
-    """Warn if the network responds more weakly than to nearly all reference photographs.
-
-    The response is the free energy ``logsumexp z`` (Liu et al., 2020). It separates unfamiliar
-    photographs better than the probabilities, which sum to one for any input. Returns None for a
-    model without reference logits, and where the response is usual.
-    """
-    reference = _reference_energies(model)
-    if reference is None:
-        return None
-    weaker = float((reference <= logits.logsumexp(0)).float().mean())
-    if weaker >= RARE:
-        return None
-    return (
-        f"This may be nothing it knows: the network responds more weakly than to "
-        f"{percent(1 - weaker)} of the {len(reference):,} photographs that it was checked on."
-    )
-
-
-@lru_cache(maxsize=8)
-def _reference_energies(model: NBDT) -> Tensor | None:
-    logits = model.reference.get("logits")
-    if logits is None or logits.ndim != 2 or not len(logits):
-        return None
-    with torch.no_grad():
-        return logits.float().logsumexp(dim=1)

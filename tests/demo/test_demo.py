@@ -31,7 +31,7 @@ from nbdt.demo.server import SafeHeaders, check_port
 from nbdt.demo.store import Store
 from nbdt.demo.ui.component import STATIC
 from nbdt.demo.ui.events import FORGOTTEN
-from nbdt.demo.views.answer import unfamiliar
+from nbdt.demo.views.answer import draw_answer
 from nbdt.demo.views.decisions import draw_strip, question, sentence
 from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.errors import NBDTError
@@ -668,17 +668,25 @@ def path(*shares, names=("animal", "mammal", "cat")):
     return Path(decisions, names[-1], 0, float(np.log(shares).sum()))
 
 
-def test_a_response_weaker_than_to_nearly_all_reference_photographs_is_told(cifar10):
-    energies = torch.logsumexp(cifar10.reference["logits"].double(), dim=1).sort().values
-    weak, usual = torch.zeros(10), torch.zeros(10)
-    weak += float(energies[0]) - np.log(10) - 1
-    usual += float(energies[len(energies) // 2]) - np.log(10)
-    assert "may be nothing it knows" in unfamiliar(cifar10, weak)
-    assert f"{len(energies):,} photographs" in unfamiliar(cifar10, weak)
-    assert unfamiliar(cifar10, usual) is None
+def test_an_answer_stops_where_it_is_unsure_and_says_what_that_promises(cifar10):
+    visitor = Visitor(cifar10)
+    visitor.show(Image.effect_noise((64, 64), 80).convert("RGB"))
+    record = json.loads(draw_answer(visitor).props["record"])
+    answer = visitor.explanation().answer
+    assert record["stop"] == answer.depth
+    assert answer.unknown
+    assert record["title"] == "unknown"
+    assert "95%" in record["promise"]
+    assert "5,000" in record["promise"]
+    assert "unknown" in record["knows"]
     bare = cifar10.with_hierarchy(cifar10.hierarchy)
     bare.reference = {}
-    assert unfamiliar(bare, weak) is None
+    visitor = Visitor(bare)
+    visitor.show(Image.effect_noise((64, 64), 80).convert("RGB"))
+    record = json.loads(draw_answer(visitor).props["record"])
+    assert record["stop"] == len(record["trail"]) - 1
+    assert record["promise"] == ""
+    assert "unknown" not in record["knows"]
 
 
 def test_a_step_says_how_it_went_and_where():
