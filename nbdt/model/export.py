@@ -134,15 +134,15 @@ class ExportedModel(nn.Module):
         logits = self.linear(features).float()
         scores = self.tree.scores(logits)
         decisions = self.tree.decisions(scores)
-        log_probs, columns = self.tree.log_probs(logits, decisions), self.tree.columns(decisions)
-        outputs = [log_probs, columns]
+        log_probs = self.tree.log_probs(logits, decisions)
+        outputs = [log_probs, decisions]
         if self.answer is not None:
-            outputs += self.answer(logits, log_probs, columns)
+            outputs += self.answer(logits, log_probs, decisions)
         if self.has_maps:
             grid = cast(Tensor, positions(self.backbone, feature_map, (self.side, self.side)))
             shares = grid.float() / (grid.shape[2] * grid.shape[3])
             class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
-            outputs.append(self.tree.log_odds_maps(class_maps, scores, decisions))
+            outputs.append(self.tree.log_odds_maps(class_maps, logits, scores))
         return tuple(outputs)
 
 

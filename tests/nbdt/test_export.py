@@ -53,7 +53,7 @@ def test_the_tree_in_plain_operations_is_the_tree(h, rule, scale):
     tree = ExportedTree(h, rule)
     rules = DecisionRules(h, rule=rule)
     decisions = tree.decisions(tree.scores(logits))
-    assert torch.allclose(tree.columns(decisions).double(), rules.log_probs(logits), atol=1e-4)
+    assert torch.allclose(decisions.double(), rules.log_probs(logits), atol=1e-4)
     assert torch.allclose(tree.log_probs(logits, decisions), rules(logits), atol=1e-4)
 
 
@@ -65,8 +65,7 @@ def test_maps_are_the_gradients_of_log_odds(h, rule, scale):
     logits = logits_for(h, scale)
     class_maps = torch.randn(4, h.num_classes, 2, 3)
     tree = ExportedTree(h, rule)
-    scores = tree.scores(logits)
-    found = tree.log_odds_maps(class_maps, scores, tree.decisions(scores))
+    found = tree.log_odds_maps(class_maps, logits, tree.scores(logits))
     assert not found[:, 0].any()
     slow = torch.func.vmap(torch.func.jacrev(lambda row: log_odds(row[None], h, rule)[0]))(
         logits.double()
