@@ -29,7 +29,7 @@ CORE_EXCEPTIONS = {
     "nbdt/images/tables.py": {"pyarrow"},
     "nbdt/model/export.py": {"onnx", "onnxscript", "rich", "typer"},
     "nbdt/model/hub.py": {"huggingface_hub"},
-    "nbdt/model/published.py": {"huggingface_hub"},
+    "nbdt/model/model.py": {"huggingface_hub"},
     "nbdt/network/fetch.py": {"huggingface_hub"},
     "nbdt/network/load.py": {"timm"},
     "nbdt/network/preprocessing.py": {"timm"},

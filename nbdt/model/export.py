@@ -37,8 +37,7 @@ from ..errors import NBDTError
 from ..files import umask
 from ..network.last_layer import evaluating
 from ..network.positions import pools_by_average, positions
-from .exported_answer import ExportedAnswer
-from .exported_tree import ExportedTree
+from .exported import ExportedAnswer, ExportedTree
 from .fingerprint import model_hash
 from .model import NBDT
 

@@ -1,4 +1,4 @@
-"""A model on the Hugging Face hub: its Markdown card with a picture of one path, fetch, upload."""
+"""A model on the Hugging Face hub: its Markdown card with a picture of one path, and its download."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ def card_text(
     Args:
         config: the model's architecture, rule, preprocessing and provenance, as in config.json.
         hierarchy: the model's tree.
-        header: the metadata; entries without a value are left out.
+        header: the publisher's metadata; entries without a value are left out.
         has_picture: whether the folder has the picture of a path.
     """
-    entries = "\n".join(f"{key}: {json.dumps(value)}" for key, value in header.items() if value)
+    entries = "\n".join(
+        f"{key}: {json.dumps(value)}" for key, value in (HEADER | dict(header)).items() if value
+    )
     shown = str(hierarchy).splitlines()
     rest = len(shown) - SHOWN_NODES
     more = [f"… {rest:,} more nodes in hierarchy.json"] if rest > 0 else []
@@ -156,27 +158,3 @@ def pull(name: str, **options: Any) -> str:
             f"({type(error).__name__}: {reason}). Without a network, copy the model's folder and "
             "name that."
         ) from error
-
-
-def push(
-    folder: str,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    branch: str | None = None,
-    **options: Any,
-) -> str:
-    """Upload a model's folder to a repository, made if it does not exist; return the address.
-
-    `options` are those of `huggingface_hub.HfApi.upload_folder`.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
-    options.setdefault("commit_message", "Push model using nbdt-vision.")
-    address = api.upload_folder(
-        repo_id=repo_id, repo_type="model", folder_path=folder, revision=branch, **options
-    )
-    return str(address)

@@ -7,9 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,30 +24,18 @@ from ..network.load import create_timm, shape_mismatch
 from ..network.preprocessing import Preprocessing, timm_preprocessing
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
-from .hub import pull
-from .published import Published
+from . import hub, saved
 from .restrict import restricted
-from .saved import (
-    CARD,
-    FORMAT,
-    REFERENCE,
-    VERSION,
-    WEIGHTS,
-    file_hashes,
-    open_saved,
-    stored,
-)
 
 
-class NBDT(Published):
+class NBDT(nn.Module):
     """An image classifier that answers with a path.
 
     Args:
         backbone: a timm model without classifier: images (batch, 3, height, width) to pooled
             features (batch, features).
         head: the decision tree on top.
-        architecture: the timm name that `backbone` was created from, with its options; see
-            `nbdt.network.load`.
+        architecture: the backbone's name and options, as `nbdt.network.load` parses them.
         preprocessing: what turns a photograph into the backbone's input.
     """
 
@@ -74,22 +64,18 @@ class NBDT(Published):
         """Make a model on any timm backbone, with one output per class of the hierarchy.
 
         Args:
-            architecture: a name from ``timm.list_models()``, and options after commas; see
-                `nbdt.network.load`.
+            architecture: as `nbdt.network.load` parses it.
             hierarchy: its classes are, in order, the classifier's outputs.
             rule: as in `NBDTHead`.
             pretrained: fetch timm's weights from the Hugging Face hub. They keep their classifier
                 only if they were trained for as many classes as the hierarchy has.
-            weights: a local file (safetensors, or a state dict that torch can read without
-                executing code) instead of the hub.
+            weights: a local file instead, see `nbdt.network.load.read_weights`.
 
         Raises:
             NBDTError: unknown architecture, no network for the hub, or weights that do not fit.
         """
         if hierarchy is None:
-            raise NBDTError(
-                "from_timm needs a hierarchy; see nbdt.hierarchies for ways to get one."
-            )
+            raise NBDTError("from_timm needs a hierarchy; nbdt.hierarchies makes or loads one.")
         network = create_timm(architecture, hierarchy.num_classes, pretrained, weights)
         return cls.from_network(network, architecture, hierarchy, rule=rule)
 
@@ -188,9 +174,7 @@ class NBDT(Published):
         """
         check_same_classes(self.hierarchy, hierarchy)
         head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
-        model = NBDT(self.backbone, head, self.architecture, self.preprocess)
-        model.reference = self.reference
-        return model.train(self.training)
+        return self._with_head(head, self.reference)
 
     def restrict(self, names: Sequence[str]) -> NBDT:
         """Return a model of the classes that can occur; the backbone is shared.
@@ -205,9 +189,13 @@ class NBDT(Published):
             NBDTError: an unknown or repeated name, or fewer than two classes.
         """
         head, reference, removed = restricted(self.head, self.reference, names)
+        model = self._with_head(head, reference)
+        model.provenance = {**self.provenance, "removed_classes": removed}
+        return model
+
+    def _with_head(self, head: NBDTHead, reference: dict[str, Tensor]) -> NBDT:
         model = NBDT(self.backbone, head, self.architecture, self.preprocess)
         model.reference = reference
-        model.provenance = {**self.provenance, "removed_classes": removed}
         return model.train(self.training)
 
     # ---- on the disk ----------------------------------------------------------------------
@@ -234,18 +222,18 @@ class NBDT(Published):
             self._write(aside, dtype, card)
 
     def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
-        state = {name: stored(value, dtype) for name, value in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
+        state = {name: saved.stored(value, dtype) for name, value in self.state_dict().items()}
+        save_file(state, folder / saved.WEIGHTS)
         self.hierarchy.save(folder / "hierarchy.json")
         if self.reference:
-            save_file(self.reference, folder / REFERENCE)
+            save_file(self.reference, folder / saved.REFERENCE)
         if card:
-            (folder / CARD).write_text(card, encoding="utf-8")
+            (folder / saved.CARD).write_text(card, encoding="utf-8")
         config = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": saved.FORMAT,
+            "version": saved.VERSION,
             "hierarchy_hash": self.hierarchy.hash,
-            "sha256": file_hashes(folder),
+            "sha256": saved.file_hashes(folder),
             **self._facts(),
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -257,23 +245,22 @@ class NBDT(Published):
         Raises:
             NBDTError: no such model, a damaged one, or one written by a newer version.
         """
-        saved = open_saved(folder)
-        architecture = saved.config["architecture"]
-        installed = saved.temperature is not None
-        network = create_timm(architecture, saved.hierarchy.num_classes, pretrained=installed)
-        model = cls.from_network(network, architecture, saved.hierarchy, rule=saved.config["rule"])
-        if saved.temperature is None:
-            problem = shape_mismatch(model, saved.shapes)
-            if problem:
+        found = saved.open_saved(folder)
+        architecture = found.config["architecture"]
+        installed = found.temperature is not None
+        network = create_timm(architecture, found.hierarchy.num_classes, pretrained=installed)
+        model = cls.from_network(network, architecture, found.hierarchy, rule=found.config["rule"])
+        if found.temperature is None:
+            if problem := shape_mismatch(model, found.shapes):
                 raise NBDTError(
-                    f"{str(saved.root / WEIGHTS)!r} does not fit the saved architecture: {problem}."
+                    f"{str(found.root / saved.WEIGHTS)!r} does not fit the saved architecture: {problem}."
                 )
-            model.load_state_dict(saved.weights())
+            model.load_state_dict(found.weights())
         else:
-            model.head.scale_logits(1 / saved.temperature)
-        model.preprocess = saved.preprocessing
-        model.provenance = saved.config.get("provenance", {})
-        model.reference = saved.reference()
+            model.head.scale_logits(1 / found.temperature)
+        model.preprocess = found.preprocessing
+        model.provenance = found.config.get("provenance", {})
+        model.reference = found.reference()
         return model.eval()
 
     @classmethod
@@ -289,7 +276,69 @@ class NBDT(Published):
         Raises:
             NBDTError: another option, no answer from the hub, or a model that `load` refuses.
         """
-        return cls.load(pull(str(pretrained_model_name_or_path), **options))
+        return cls.load(hub.pull(str(pretrained_model_name_or_path), **options))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> str:
+        """Upload what `save_pretrained` writes to a repository, and return the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made if it does not exist.
+            private, token, branch: as `huggingface_hub` has them.
+            model_card_kwargs: as for `save_pretrained`.
+            options: of `huggingface_hub.HfApi.upload_folder`, such as commit_message.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        name = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        options.setdefault("commit_message", "Push model using nbdt-vision.")
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, model_card_kwargs=model_card_kwargs)
+            return str(
+                api.upload_folder(repo_id=name, folder_path=folder, revision=branch, **options)
+            )
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        model_card_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Write what `save` writes, and a card with a picture of one path.
+
+        Args:
+            save_directory: a folder; a model and a card that are in it are replaced.
+            model_card_kwargs: entries of the card's header, as ``license="mit"``; and `image`, a
+                photograph whose path is drawn instead of that of a held-out image.
+        """
+        folder, entries = Path(save_directory), dict(model_card_kwargs or {})
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (saved.REFERENCE, saved.CARD, saved.PICTURE):  # this model may lack them
+            (folder / name).unlink(missing_ok=True)
+        path = self._example_path(entries.pop("image", None))
+        if path is not None:
+            hub.draw_path(path).save(folder / saved.PICTURE)
+        card = hub.card_text(self._facts(), self.hierarchy, entries, path is not None)
+        self._write(folder, None, card)
+
+    @torch.inference_mode()
+    def _example_path(self, image: Image.Image | None) -> DecisionPath | None:
+        """Return the path of a photograph, else of the first held-out image, if there is one."""
+        if image is not None:
+            return self.paths(self.preprocess(image)[None].to(self.device))[0]
+        logits = self.reference.get("logits")
+        if logits is None or logits.ndim != 2 or not len(logits):
+            return None
+        return self.head.rules.paths(logits[:1].float().to(self.device))[0]
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -15,8 +15,7 @@ from nbdt.__main__ import main
 from nbdt.decide.answer import answers
 from nbdt.decide.maps import log_odds_coefficients, node_maps
 from nbdt.model.export import ExportedModel, export
-from nbdt.model.exported_answer import ExportedAnswer
-from nbdt.model.exported_tree import ExportedTree
+from nbdt.model.exported import ExportedAnswer, ExportedTree
 from tests import oracle
 
 ort = pytest.importorskip("onnxruntime")
