@@ -65,7 +65,7 @@ def _coefficients(weights: Tensor, logits: Tensor, tree: TreeIndex, rule: str) -
     batch, queries, edges = weights.shape
     columns = weights.reshape(-1, edges).t().contiguous()  # (edges, batch · queries)
     if rule == "representative":
-        found = tree.path_shares(columns)
+        found = tree.path_sums(columns / tree.sizes)
     else:
         scores = edge_scores(logits, tree, rule).repeat_interleave(queries, dim=1)
         own = logits.t().repeat_interleave(queries, dim=1)

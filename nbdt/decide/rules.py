@@ -74,7 +74,7 @@ def check_finite(logits: Tensor) -> None:
 
 
 def _mean_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
-    return tree.node_means(columns)
+    return tree.node_sums(columns) / tree.sizes
 
 
 def _logsumexp_scores(columns: Tensor, tree: TreeIndex) -> Tensor:

@@ -3,6 +3,10 @@
 Layout. Sums run on tensors of shape ``(rows, batch)``: a row is then one contiguous vector.
 *Edges* are the nodes without the root, one row each, ordered so that sibling groups of equal size
 are neighbours: all groups of one size are decided by a single ``log_softmax``.
+
+Sums run over pairs of a class and an edge above it. In a deep tree these would grow with the square
+of its depth, so it is cut into *stages* of 32 levels. A stage has as its *ends* the leaves in it and
+the *anchors*, inner nodes of its last level, and pairs each end with the edges above it in the stage.
 """
 
 from __future__ import annotations
@@ -19,8 +23,7 @@ from torch import Tensor, nn
 from .hierarchy import Hierarchy
 
 Ints = NDArray[np.int64]
-BLOCK = 32  # leaves summed at once; bounds the terms, and so the rounding, of any float32 sum
-STRIDE = 32  # levels between the partial path sums that deeper ones build on
+STRIDE = 32  # levels of a stage
 GATHER_ARITY = 16  # up to this many children a descent gathers them; above, it ranks all groups
 
 
@@ -77,8 +80,9 @@ class TreeIndex(nn.Module):
         node_of_edge, edge_of_node = self._index_edges(parents)
         self._index_descent(parents, node_of_edge, edge_of_node)
         self._index_levels(parents, depths)
-        self._index_sums(hierarchy, node_of_edge)
-        self._index_paths(parents, depths, classes, edge_of_node)
+        sizes = np.array([len(span) for span in hierarchy.spans])
+        self._add("sizes", sizes[node_of_edge, None])
+        self._index_stages(parents, depths, classes, edge_of_node)
 
     def _add(self, name: str, values: Any) -> None:
         self.register_buffer(name, torch.as_tensor(values), persistent=False)
@@ -139,110 +143,76 @@ class TreeIndex(nn.Module):
         image, step = (edges < len(self.node_of_edge)).nonzero(as_tuple=True)
         return image, edges[image, step]
 
-    # ---- sums over the leaves below each edge ---------------------------------------------
+    # ---- sums over the pairs of a class and an edge above it --------------------------------
 
-    def _index_sums(self, hierarchy: Hierarchy, node_of_edge: Ints) -> None:
-        """Cover each edge's leaf range by whole blocks of 32, 32², … leaves and loose ends."""
-        order, spans = np.array(hierarchy.leaf_order), hierarchy.spans
-        ends = np.array([[span.start for span in spans], [span.stop for span in spans]]).T
-        (low, high), edges = ends[node_of_edge].T, np.arange(len(node_of_edge))
-        sizes = high - low
-        self._add("sizes", sizes[:, None])
-        count = len(order)
-        self.cover_levels = 0
-        while len(edges):
-            first, last = -(-low // BLOCK), high // BLOCK
-            blocks = last - first >= 2
-            loose_until = np.where(blocks, first * BLOCK, high)
-            loose_from = np.where(blocks, last * BLOCK, high)
-            rows, offsets = _concatenate_ranges([(low, loose_until), (loose_from, high)])
-            level = self.cover_levels
-            self._add(f"cover_edges_{level}", edges)
-            self._add(f"cover_rows_{level}", (rows if level else order[rows]).astype(np.int32))
-            self._add(f"cover_offsets_{level}", offsets.astype(np.int32))
-            lengths = np.diff(np.append(offsets, len(rows)))
-            self._add(f"cover_sizes_{level}", np.repeat(sizes[edges], lengths).astype(np.int32))
-            self.cover_levels += 1
-            steps = np.arange(count, dtype=np.int32)
-            self._add(f"block_rows_{level + 1}", steps if level else order.astype(np.int32))
-            self._add(f"block_offsets_{level + 1}", steps[::BLOCK].copy())
-            count = len(steps[::BLOCK])
-            low, high, edges = first[blocks], last[blocks], edges[blocks]
-
-    def node_means(self, values: Tensor) -> Tensor:
-        """Means over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _sum(values, self, leaves=True, mean=True)
-
-    def node_sums(self, values: Tensor) -> Tensor:
-        """Sums over the leaves below each edge: (classes, batch) -> (edges, batch)."""
-        return _sum(values, self, leaves=True, mean=False)
-
-    def gather_leaves(self, values: Tensor, *, mean: bool) -> Tensor:
-        """`node_sums` or `node_means` outside autograd."""
-        table = values
-        sums = self._bag("cover", 0, table, mean=mean)
-        for level in range(1, self.cover_levels):
-            table = self._blocks(table, level)
-            part = self._bag("cover", level, table, mean=mean)
-            sums.index_add_(0, getattr(self, f"cover_edges_{level}"), part)
-        return sums
-
-    def _blocks(self, table: Tensor, level: int) -> Tensor:
-        """Sums of every 32 rows of `table`; the first level reads leaves in depth-first order."""
-        starts = getattr(self, f"block_offsets_{level}")
-        return _bag(table, getattr(self, f"block_rows_{level}"), starts)
-
-    def _bag(self, kind: str, part: int, table: Tensor, *, mean: bool) -> Tensor:
-        rows = getattr(self, f"{kind}_rows_{part}")
-        offsets = getattr(self, f"{kind}_offsets_{part}")
-        if not mean:
-            return _bag(table, rows, offsets)
-        # Sizes are kept as integers: module.half() would round their reciprocals.
-        sizes = getattr(self, f"{kind}_sizes_{part}")
-        return _bag(table, rows, offsets, sizes.to(table.dtype).reciprocal_())
-
-    # ---- sums over the edges above each leaf ----------------------------------------------
-
-    def _index_paths(self, parents: Ints, depths: Ints, classes: Ints, edge_of_node: Ints) -> None:
-        """Per stage: the leaves and anchors it ends at, and the edges up to the last anchor."""
-        anchor = _anchors(parents, depths)
-        leaf_nodes, sizes = self.leaf_nodes.numpy(), self.sizes.numpy()[:, 0]
+    def _index_stages(self, parents: Ints, depths: Ints, classes: Ints, edge_of_node: Ints) -> None:
+        """Index the pairs of each stage by end and by edge, and the anchors that its ends are below."""
+        anchor, leaf_nodes = _anchors(parents, depths), self.leaf_nodes.numpy()
         self.stages = -(-self.depth // STRIDE)
-        position = np.zeros_like(parents)
+        self.anchors = [1]  # above each stage; the root is above the first
+        position = np.zeros_like(parents)  # of an anchor among those of its stage
         for stage in range(self.stages):
             low, high = stage * STRIDE, (stage + 1) * STRIDE
             leaves = leaf_nodes[(depths[leaf_nodes] > low) & (depths[leaf_nodes] <= high)]
-            ends = np.concatenate([leaves, np.flatnonzero((depths == high) & (classes < 0))])
-            nodes, offsets = _climb(ends, depths[ends] - low, parents)
-            rows = edge_of_node[nodes]
-            self._add(f"path_rows_{stage}", rows.astype(np.int32))
-            self._add(f"path_sizes_{stage}", sizes[rows].astype(np.int32))
-            self._add(f"path_offsets_{stage}", offsets.astype(np.int32))
-            self._add(f"path_from_{stage}", position[anchor[ends]])
-            self._add(f"path_classes_{stage}", classes[leaves])
-            position[ends[len(leaves) :]] = np.arange(len(leaves), len(ends))
+            anchors = np.flatnonzero((depths == high) & (classes < 0))
+            ends = np.concatenate([leaves, anchors])
+            lengths = depths[ends] - low
+            nodes, offsets = _climb(ends, lengths, parents)
+            above = edge_of_node[nodes]
+            edges, counts = np.unique(above, return_counts=True)
+            below = np.repeat(np.arange(len(ends)), lengths)[np.argsort(above, kind="stable")]
+            self._add(f"above_{stage}", above.astype(np.int32))
+            self._add(f"above_offsets_{stage}", offsets.astype(np.int32))
+            self._add(f"below_{stage}", below.astype(np.int32))
+            self._add(f"below_offsets_{stage}", (np.cumsum(counts) - counts).astype(np.int32))
+            self._add(f"edges_{stage}", edges)
+            self._add(f"classes_{stage}", classes[leaves])
+            self._add(f"anchor_{stage}", position[anchor[ends]])
+            position[anchors] = np.arange(len(anchors))
+            self.anchors.append(len(anchors))
+
+    def node_sums(self, values: Tensor) -> Tensor:
+        """Sums over the leaves below each edge: (classes, batch) -> (edges, batch)."""
+        return _sum(values, self, leaves=True)
 
     def path_sums(self, values: Tensor) -> Tensor:
         """Sums over the edges from the root to each class: (edges, batch) -> (classes, batch)."""
-        return _sum(values, self, leaves=False, mean=False)
+        return _sum(values, self, leaves=False)
 
-    def path_shares(self, values: Tensor) -> Tensor:
-        """As `path_sums`, each edge's value divided by its number of leaves."""
-        return _sum(values, self, leaves=False, mean=True)
-
-    def gather_edges(self, values: Tensor, *, mean: bool) -> Tensor:
-        """`path_sums` or `path_shares` outside autograd."""
-        ends = self._bag("path", 0, values, mean=mean)
-        if self.stages == 1:  # its leaves are all classes, in order
-            return ends
-        result = values.new_empty(self.num_classes, values.shape[1])
-        for stage in range(self.stages):
-            if stage:
-                start = ends.index_select(0, getattr(self, f"path_from_{stage}"))
-                ends = self._bag("path", stage, values, mean=mean) + start
-            classes = getattr(self, f"path_classes_{stage}")
-            result.index_copy_(0, classes, ends[: len(classes)])
+    def gather_leaves(self, values: Tensor) -> Tensor:
+        """`node_sums` outside autograd, from the lowest stage up."""
+        if self.stages == 1:  # its leaves are all classes, in order, and its edges all edges
+            return self._bag("below", 0, values)
+        result = values.new_empty(len(self.node_of_edge), values.shape[1])
+        anchored = values[:0]
+        for stage in reversed(range(self.stages)):
+            leaves = values.index_select(0, getattr(self, f"classes_{stage}"))
+            ends = torch.cat([leaves, anchored])
+            result.index_copy_(0, getattr(self, f"edges_{stage}"), self._bag("below", stage, ends))
+            anchored = values.new_zeros(self.anchors[stage], values.shape[1])
+            anchored.index_add_(0, getattr(self, f"anchor_{stage}"), ends)
         return result
+
+    def gather_edges(self, values: Tensor) -> Tensor:
+        """`path_sums` outside autograd, from the root's stage down."""
+        if self.stages == 1:
+            return self._bag("above", 0, values)
+        result = values.new_empty(self.num_classes, values.shape[1])
+        anchored = values.new_zeros(1, values.shape[1])
+        for stage in range(self.stages):
+            start = anchored.index_select(0, getattr(self, f"anchor_{stage}"))
+            ends = self._bag("above", stage, values) + start
+            classes = getattr(self, f"classes_{stage}")
+            result.index_copy_(0, classes, ends[: len(classes)])
+            anchored = ends[len(classes) :]
+        return result
+
+    def _bag(self, side: str, stage: int, table: Tensor) -> Tensor:
+        """Sums of runs of rows: run i is ``rows[offsets[i]:offsets[i + 1]]``."""
+        rows, offsets = getattr(self, f"{side}_{stage}"), getattr(self, f"{side}_offsets_{stage}")
+        # For a single column the kernel without weights is far slower.
+        weights = table.new_ones(len(rows)) if table.shape[1] == 1 else None
+        return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 
 
 def _keep_pages() -> None:
@@ -255,47 +225,30 @@ def _keep_pages() -> None:
     torch.empty(24 * 2**20, dtype=torch.uint8)
 
 
-def _bag(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Weighted sums of runs of rows: run i is ``rows[offsets[i]:offsets[i + 1]]``."""
-    if weights is None and table.shape[1] == 1:  # where the kernel without weights is far slower
-        weights = table.new_ones(len(rows))
-    return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
-
-
-def _sum(values: Tensor, tree: TreeIndex, *, leaves: bool, mean: bool) -> Tensor:
+def _sum(values: Tensor, tree: TreeIndex, *, leaves: bool) -> Tensor:
     """Over the leaves below each edge or the edges above each leaf; autograd only where asked."""
     if values.requires_grad and torch.is_grad_enabled():
-        return cast(Tensor, _TreeSum.apply(values, tree, leaves, mean))  # type: ignore[no-untyped-call]
-    return (tree.gather_leaves if leaves else tree.gather_edges)(values, mean=mean)
+        return cast(Tensor, _TreeSum.apply(values, tree, leaves))  # type: ignore[no-untyped-call]
+    return tree.gather_leaves(values) if leaves else tree.gather_edges(values)
 
 
 class _TreeSum(torch.autograd.Function):
-    """The gradient of a sum over leaves is the sum over edges with the same weights, and back."""
+    """The gradient of a sum over leaves is the sum over edges, and back."""
 
     @staticmethod
-    def forward(values: Tensor, tree: TreeIndex, leaves: bool, mean: bool) -> Tensor:
-        return (tree.gather_leaves if leaves else tree.gather_edges)(values, mean=mean)
+    def forward(values: Tensor, tree: TreeIndex, leaves: bool) -> Tensor:
+        return tree.gather_leaves(values) if leaves else tree.gather_edges(values)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.tree, ctx.leaves, ctx.mean = inputs
+        _, ctx.tree, ctx.leaves = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        result = _sum(gradient.contiguous(), ctx.tree, leaves=not ctx.leaves, mean=ctx.mean)
-        return result, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _sum(gradient.contiguous(), ctx.tree, leaves=not ctx.leaves), None, None
 
 
 # ---- index arithmetic, once per tree, in NumPy ----------------------------------------------
-
-
-def _concatenate_ranges(pieces: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-    """Rows of run i: the union of its ranges in every piece; and where each run starts."""
-    lows = np.stack([low for low, _ in pieces], axis=1).ravel()
-    lengths = np.stack([high - low for low, high in pieces], axis=1).ravel()
-    ends = np.cumsum(lengths)
-    rows = np.arange(ends[-1]) + np.repeat(lows - (ends - lengths), lengths)
-    return rows, (ends - lengths)[:: len(pieces)]
 
 
 def _anchors(parents: Ints, depths: Ints) -> Ints:
