@@ -16,6 +16,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say, no_progress, say_nothing
 from nbdt.tree.hierarchy import Hierarchy
 
+from .data.dataset import Streamed
 from .data.splits import TRAIN
 from .fit.measure import model_card
 from .fit.picture import summary_picture
@@ -89,14 +90,14 @@ def train(
         say(f"Fine-tuning the whole network from {frozen.model}.")
         recipe = dataclasses.replace(recipe, freeze_backbone=False)
         hierarchy, weights = first.hierarchy, frozen.model
-    return once(recipe, folder, hierarchy, weights, resume=resume)
+    return once(recipe, folder, hierarchy, weights, resume=resume, leaving_evidence=finetune)
 
 
 def _run(
     recipe: Recipe, folder: RunFolder, hierarchy: Hierarchy | str | None,
     weights: str | os.PathLike[str] | None, *, data: str | os.PathLike[str],
     meanings: Mapping[str | int, str] | None, resume: bool, choosing: bool = False,
-    command: str, progress: Progress, report: Report | None, say: Say,
+    leaving_evidence: bool = False,    command: str, progress: Progress, report: Report | None, say: Say,
 ) -> NBDT:  # fmt: skip
     """Train as `train` does; `choosing` keeps the images for later choices out of a frozen fit."""
     started = time.monotonic()
@@ -118,6 +119,7 @@ def _run(
         model = fit_frozen(run, progress, say)
     else:
         from .fit.run import fit_network
+        from .frozen.run import leave_evidence
 
         if is_first:
             check_space(folder.root, sum(value.numel() for value in run.network.parameters()))
@@ -125,6 +127,8 @@ def _run(
         model = fit_network(run, report, say, is_first=is_first)
         if not is_first:
             return model
+        if leaving_evidence and isinstance(run.images[TRAIN], Streamed):
+            leave_evidence(run, model, progress)
     minutes = round((time.monotonic() - started) / 60, 1)
     counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}
     model.provenance |= facts | counts

@@ -60,8 +60,9 @@ def plan_tree(
     """Choose how the hierarchy is made, and say how WordNet reads the names.
 
     Args:
-        asked: "readable", "wordnet" or "induced"; None: everyday groups for a frozen backbone, if WordNet knows most of
-            the names and the recipe has no settings of an induced one.
+        asked: "readable", "wordnet" or "induced"; None: everyday groups for a frozen backbone under
+            "marginal", if WordNet knows most of the names and the recipe has no settings of an
+            induced one.
         order: of the classes, with WordNet ids where the data has them.
         recipe: settings.
         meanings: of names, as for `nbdt.hierarchies.known_senses`.
@@ -71,7 +72,9 @@ def plan_tree(
         NBDTError: WordNet knows fewer than two of the names, and one needs them.
     """
     shaped = (recipe.linkage, recipe.branching, recipe.semantics) != ("auto", 0, -1)
-    kind = asked or ("readable" if recipe.freeze_backbone and not shaped else "induced")
+    # Under "representative" only a tree like the classifier's weights answers well.
+    everyday = recipe.freeze_backbone and recipe.rule == "marginal" and not shaped
+    kind = asked or ("readable" if everyday else "induced")
     wnids = order.wnids if any(order.wnids) else ()
     if kind == "induced" and not meanings:
         if recipe.semantics > 0:  # fail here, not in the middle of the run

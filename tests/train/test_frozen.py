@@ -193,7 +193,13 @@ def test_unreadable_photographs_are_left_out_or_refused(folder, tmp_path):  # no
 
 def test_fine_tuning_starts_from_the_frozen_model(folder, tmp_path):  # noqa: F811
     recipe = dataclasses.replace(
-        RECIPE, epochs=1, batch_size=12, held_out=2, tree_from=0.0, learning_rate=1e-6
+        RECIPE,
+        epochs=1,
+        batch_size=12,
+        held_out=2,
+        augment="crop",
+        tree_from=0.0,
+        learning_rate=1e-6,
     )
     model = train(recipe, folder, tmp_path / "run", finetune=True)
     first = NBDT.load(tmp_path / "run" / "frozen" / "model")
@@ -201,6 +207,8 @@ def test_fine_tuning_starts_from_the_frozen_model(folder, tmp_path):  # noqa: F8
     assert model.hierarchy == first.hierarchy
     assert torch.allclose(model.head.linear.weight, first.head.linear.weight, atol=1e-3)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    saved = str(tmp_path / "run" / "model")
+    assert len(evidence_beside(NBDT.load(saved), saved)) == 36
 
 
 def test_the_recipe_for_photographs_is_frozen_calibrated_and_as_large_as_its_network():

@@ -42,6 +42,8 @@ def test_names_that_wordnet_does_not_know_leave_the_classifier_to_decide():
     assert made.kind == "induced"
     assert made.make(None) is None
     assert made.make(torch.eye(4)).classes == order.names
+    strict = dataclasses.replace(FROZEN, rule="representative")
+    assert plan(NAMES, recipe=strict)[0].kind == "induced"
     shaped = dataclasses.replace(FROZEN, branching=4)
     assert plan(NAMES, recipe=shaped)[0].kind == "induced"
     assert plan(NAMES, recipe=Recipe("small_convnet", 32))[0].kind == "induced"

@@ -249,9 +249,8 @@ def _images(
     scans = {name: scan(split, recipe, progress) for name, split in splits.items()}
     order = class_order((), model.hierarchy.classes, model.hierarchy)
     fewest = min(Counter(scans[TRAIN].labels).values(), default=0)
-    for key in ("held_out", "held_out_test"):
-        if getattr(recipe, key) >= 1 and fewest < 2 * getattr(recipe, key):
-            recipe = dataclasses.replace(recipe, **{key: SHARE})
+    if max(recipe.held_out, recipe.held_out_test) >= 1 and fewest < 4 * recipe.held_out:
+        recipe = dataclasses.replace(recipe, held_out=SHARE, held_out_test=SHARE)
     _, images = inspect(scans, recipe, order)
     if TEST in images:
         return images[TRAIN], images[TEST]

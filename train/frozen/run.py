@@ -21,7 +21,7 @@ from ..fit.measure import calibrate, rounded, set_reference
 from ..prepare import Prepared
 from ..tree import TreePlan, describe
 from .classifier import LinearFit, fit_linear
-from .features import FeatureStore, cache_folder, frozen_features
+from .features import FeatureStore, cache_folder, features_of, frozen_features
 
 
 def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
@@ -108,3 +108,11 @@ def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     found = quality(measure(logits, labels, model.hierarchy, model.rule))
     shares = {kind: values["accuracy"] for kind, values in found.items()}
     return shares | {"calibration error": found["soft"]["calibration_error"]}
+
+
+def leave_evidence(run: Prepared, model: NBDT, progress: Progress) -> None:
+    """Write the evidence index of a model whose network was trained."""
+    data = cast(Streamed, run.images[TRAIN])
+    references = [source.reference for source in data.sources]
+    features = features_of(model, data, progress)
+    write_index(run.folder.evidence, model, features, data.labels, references, run.data)
