@@ -124,7 +124,7 @@ def _run(
         if is_first:
             check_space(folder.root, sum(value.numel() for value in run.network.parameters()))
             folder.check_same(facts)
-        model = fit_network(run, report, say, is_first=is_first)
+        model = fit_network(run, progress, report, say, is_first=is_first)
         if not is_first:
             return model
         if leaving_evidence and isinstance(run.images[TRAIN], Streamed):

@@ -28,6 +28,7 @@ from nbdt.images.archives import (
     split_folders,
 )
 from nbdt.images.dataset import iter_images
+from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource
 from nbdt.images.tables import TABLES, Row, is_table, iter_rows, row_source
 
@@ -110,7 +111,7 @@ def _completed(splits: dict[str, Split]) -> dict[str, Split]:
 def _folder(name: str, path: Path) -> Split:
     folders = sorted(item.name for item in path.iterdir() if item.is_dir()) if path.is_dir() else []
     classes = tuple(folder for folder in folders if not folder.startswith("."))
-    return Split(name, str(path), partial(iter_images, path), classes)
+    return Split(name, str(path), partial(iter_images, path, max_side=AMPLE_SIDE), classes)
 
 
 def _of_file(path: Path) -> dict[str, Split]:

@@ -15,6 +15,7 @@ from nbdt.decide.metrics import accuracy
 from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
+from nbdt.progress import Progress, no_progress
 
 from ..data.dataset import Images, PlainBatches, normalise
 
@@ -31,6 +32,7 @@ def map_images(
     *,
     batch_size: int | None = None,
     workers: int = 0,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Apply `function` to all images in batches, without gradients; return its rows as one tensor.
 
@@ -41,19 +43,23 @@ def map_images(
         device: where the batches go.
         batch_size: by default as `PlainBatches` chooses.
         workers: processes that read images.
+        progress: of the batches.
     """
     mean, std = preprocessing.mean, preprocessing.std
     with torch.inference_mode():
         batches = PlainBatches(data, batch_size, preprocessing, workers)
-        parts = [function(normalise(images.to(device), mean, std)) for images, _ in batches]
+        tracked = progress(batches, len(batches), "batches measured")
+        parts = [function(normalise(images.to(device), mean, std)) for images, _ in tracked]
     return torch.cat(parts).clone()  # the copy can take part in gradients
 
 
-def flat_logits(model: NBDT, data: Images, workers: int = 0) -> Tensor:
+def flat_logits(
+    model: NBDT, data: Images, workers: int = 0, progress: Progress = no_progress
+) -> Tensor:
     """Return the class logits of all images, without a tree: (count, classes) float32, on the CPU."""
     return map_images(
         lambda images: model.logits(images).float().cpu(),
-        data, model.preprocess, model.device, workers=workers,
+        data, model.preprocess, model.device, workers=workers, progress=progress,
     )  # fmt: skip
 
 
@@ -67,7 +73,9 @@ def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def round_and_measure(model: NBDT, held_out: Images, workers: int) -> dict[str, float]:
+def round_and_measure(
+    model: NBDT, held_out: Images, workers: int, progress: Progress
+) -> dict[str, float]:
     """Round a model to the precision it is saved with, and measure it on held-out images.
 
     The logits of these images become its reference set.
@@ -76,7 +84,7 @@ def round_and_measure(model: NBDT, held_out: Images, workers: int) -> dict[str, 
         `accuracies` on the held-out images.
     """
     rounded(model)
-    logits = flat_logits(model, held_out, workers)
+    logits = flat_logits(model, held_out, workers, progress)
     set_reference(model, logits, held_out.labels)
     return accuracies(model, logits, held_out.labels)
 

@@ -8,7 +8,7 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
-from nbdt.progress import Say
+from nbdt.progress import Progress, Say
 
 from ..data.dataset import Images, PlainBatches, training_batches, worker_count
 from ..data.splits import TEST, TRAIN, VALIDATION
@@ -22,7 +22,9 @@ from .module import TreeSupervised
 from .trainer import make_trainer
 
 
-def fit_network(run: Prepared, report: Report | None, say: Say, *, is_first: bool) -> NBDT:
+def fit_network(
+    run: Prepared, progress: Progress, report: Report | None, say: Say, *, is_first: bool
+) -> NBDT:
     """Train a network to the end, from the last checkpoint of the run's folder if there is one.
 
     Only the first of several processes measures the model.
@@ -37,7 +39,7 @@ def fit_network(run: Prepared, report: Report | None, say: Say, *, is_first: boo
     _fit(module, run.images, run.folder, say)
     model = module.finished()
     if is_first:
-        _measure(model, run.images, run.recipe)
+        _measure(model, run.images, run.recipe, progress)
         model.provenance["lightning"] = version("lightning")
     return model
 
@@ -91,14 +93,14 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
 # ---- measure -------------------------------------------------------------------------------------
 
 
-def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe) -> None:
+def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe, progress: Progress) -> None:
     held_out, test, workers = images[VALIDATION], images[TEST], worker_count(recipe)
     if torch.cuda.is_available():
         model.cuda()
     if recipe.calibrate:
-        logits = flat_logits(model, held_out, workers)
+        logits = flat_logits(model, held_out, workers, progress)
         model.provenance["logits_scaled_by"] = calibrate(model, logits, held_out.labels)
-    on_held_out = round_and_measure(model, held_out, workers)
-    on_test = accuracies(model, flat_logits(model, test, workers), test.labels)
+    on_held_out = round_and_measure(model, held_out, workers, progress)
+    on_test = accuracies(model, flat_logits(model, test, workers, progress), test.labels)
     model.provenance["accuracy"] = {"held_out": on_held_out, "test": on_test}
     model.cpu()

@@ -161,7 +161,7 @@ def features_of(model: NBDT, data: Images, progress: Progress) -> Tensor:
         return map_images(model.features, data, model.preprocess, model.device)
     store = FeatureStore(cache_folder(), model.backbone, model.preprocess)
     found, failed = frozen_features(
-        model.backbone, data.sources, model.preprocess, store, progress=progress
+        model.backbone, data.sources, model.preprocess, store, what="features", progress=progress
     )
     if failed:
         raise NBDTError(f"{next(iter(failed.values()))} Repair it or remove it.")
