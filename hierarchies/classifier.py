@@ -19,7 +19,6 @@ from nbdt.model.model import NBDT
 from nbdt.network import TIMM
 from nbdt.network.load import create_timm, import_timm, parse_architecture, read_weights
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import WNID
 
 from .induced import induce
 from .shipped import load
@@ -166,10 +165,7 @@ def _labelled(
 ) -> ClassLabels:
     """Name outputs by their descriptions' first word, WordNet's word for an id, or the label."""
     net = wordnet()
-    known = set(net.offsets.tolist())
-    wnids = [
-        label if WNID.fullmatch(label) and int(label[1:]) in known else None for label in labels
-    ]
+    wnids = [None if net.find(label) is None else label for label in labels]
     if not isinstance(descriptions, Mapping):
         descriptions = dict(zip(labels, descriptions, strict=False))
     names = [

@@ -75,7 +75,7 @@ def list_command(as_json: Json = False) -> None:
     """List the trees that come with this package."""
     trees = shipped.available().values()
     if as_json:
-        return echo([tree.to_dict() for tree in trees])
+        return echo([vars(tree) for tree in trees])
     lines = Text()
     for tree in trees:
         lines.append(tree.name, "bold").append(f"  {tree.title}, {tree.classes:,} classes\n")

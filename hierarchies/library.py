@@ -22,7 +22,6 @@ from .shipped import index, load
 if TYPE_CHECKING:
     from nbdt.model.model import NBDT
 
-MAX_LIST = 2**24  # bytes of a file of class names
 DEFAULT_MODEL = "imagenet"  # what a command uses without --model
 MODEL_HELP = (
     "A bundled model's name, a saved model's folder, or any pretrained timm model: timm:resnet101"
@@ -60,7 +59,7 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
     if not path.exists():
         raise NBDTError(
             f"There is no tree {name!r}: no such file, and no shipped tree or model of that name."
-            f"{_near(name)} `nbdt hierarchy list` shows them."
+            f"{nearest(name, [*index(), *bundled])} `nbdt hierarchy list` shows them."
         )
     return formats.read(path)
 
@@ -110,7 +109,7 @@ def class_list(source: str) -> tuple[list[str], Sequence[str | None] | None]:
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
-        return _lines(path), None
+        return formats.read_lines(path), None
     hierarchy = find(source)
     wnids = hierarchy.class_wnids
     return [*hierarchy.classes], wnids if any(wnids) else None
@@ -139,24 +138,3 @@ def _bundled() -> dict[str, Traversable]:
     folders = root.iterdir() if root.is_dir() else ()
     trees = {folder.name: folder / "hierarchy.json" for folder in folders}
     return {name: file for name, file in trees.items() if file.is_file()}
-
-
-def _lines(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        data = file.read(MAX_LIST + 1)
-    try:
-        names = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise NBDTError(
-            f"{str(path)!r} is not UTF-8 text; expected one class name a line."
-        ) from None
-    if len(data) > MAX_LIST or not any(names):
-        raise NBDTError(
-            f"{str(path)!r} is empty or has more than {MAX_LIST:,} bytes; expected one class name "
-            "a line."
-        )
-    return [name for name in names if name]
-
-
-def _near(name: str) -> str:
-    return nearest(name, [*index(), *_bundled()])

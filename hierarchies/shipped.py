@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -39,10 +39,6 @@ class ShippedTree:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.title}"
-
-    def to_dict(self) -> dict[str, str | int]:
-        """Return the attributes as JSON data."""
-        return asdict(self)
 
 
 def available() -> dict[str, ShippedTree]:

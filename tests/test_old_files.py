@@ -177,7 +177,7 @@ def test_records_of_every_edit():
     assert stack.hierarchy == end
     assert stack.edits == tuple(records)
     hashes = [stack.hierarchy.hash]
-    while stack.can_undo:
+    while stack.past:
         stack = stack.undo()
         hashes.append(stack.hierarchy.hash)
     assert hashes[::-1] == facts["hashes"]

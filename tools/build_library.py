@@ -153,7 +153,7 @@ def build(names: Sequence[str], data: Path, folder: Path) -> None:
     for name in names:
         tree = RECIPES[name].build(data)
         save(name, tree, folder)
-        known[name] = entry(name, tree).to_dict()
+        known[name] = vars(entry(name, tree))
         typer.echo(f"{name}: {tree!r}, hash {tree.hash[:12]}")
     ordered = [known[name] for name in RECIPES if name in known]
     write_atomic(index, json.dumps(ordered, indent=1) + "\n")

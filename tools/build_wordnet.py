@@ -5,8 +5,8 @@
 
 The result depends on the input alone, so two runs give the same bytes. It is an .npz, compressed with LZMA,
 of one column for each fact. Each synset has its offset (less the one before), lexicographer file, number of
-distinct kinds below it, and for either relation the number of targets; each target is given as the difference
-from its synset's index. Each word has its sense rank and its tag count. The words, a line for each synset,
+distinct kinds below it, whether it is an individual, and its number of parents; each parent is given as the
+difference from its synset's index. Each word has its sense rank and its tag count. The words, a line for each synset,
 and the irregular plurals are UTF-8.
 """
 
@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,10 @@ from nbdt.files import write_atomic
 from nbdt.hierarchies.wordnet.database import FILE_NAME, LICENSE_NAME
 
 HYPERNYM, INSTANCE_HYPERNYM = "@", "@i"
-SYMBOLS = {"hypernym": HYPERNYM, "instance": INSTANCE_HYPERNYM}
+PARENTS = (HYPERNYM, INSTANCE_HYPERNYM)
 
 
-Column = npt.NDArray[np.integer]
+Column = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ def read_license(folder: Path) -> str:
     )
 
 
-def _edges(synsets: Sequence[Synset], symbol: str) -> tuple[npt.NDArray[np.int64], ...]:
-    """Counts per synset, and the targets as differences from their synset's index."""
+def _edges(synsets: Sequence[Synset]) -> tuple[npt.NDArray[np.int64], ...]:
+    """Counts per synset, and the targets, hypernyms first, as differences from their synset's index."""
     index = {synset.offset: number for number, synset in enumerate(synsets)}
     targets = [
-        [index[offset] for kind, offset in synset.pointers if kind == symbol] for synset in synsets
+        [index[offset] for wanted in PARENTS for kind, offset in synset.pointers if kind == wanted]
+        for synset in synsets
     ]
     counts = np.array([len(row) for row in targets])
     flat = np.array([target for row in targets for target in row])
@@ -133,17 +135,18 @@ def count_hyponyms(synsets: Sequence[Synset]) -> npt.NDArray[np.int64]:
 
 
 def core_columns(synsets: Sequence[Synset]) -> dict[str, Column]:
-    """Offsets, lexicographer files and the two relations."""
+    """What `CORE_COLUMNS` lists."""
     offsets = np.array([synset.offset for synset in synsets])
-    columns = {
+    individual = [INSTANCE_HYPERNYM in dict(synset.pointers) for synset in synsets]
+    counts, targets = _edges(synsets)
+    return {
         "offset": _small(np.diff(offsets, prepend=0)),
         "lexicographer": _small(np.array([synset.lexicographer for synset in synsets])),
         "hyponyms": _small(count_hyponyms(synsets)),
+        "individual": _small(np.array(individual, dtype=np.int64)),
+        "parent_count": _small(counts),
+        "parent_target": _small(targets),
     }
-    for name, symbol in SYMBOLS.items():
-        counts, targets = _edges(synsets, symbol)
-        columns |= {f"{name}_count": _small(counts), f"{name}_target": _small(targets)}
-    return columns
 
 
 def lexicon_columns(synsets: Sequence[Synset], folder: Path) -> dict[str, Column]:

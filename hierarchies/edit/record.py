@@ -148,10 +148,7 @@ class Edit:
         Raises:
             NBDTError: an unknown rule.
         """
-        if rule not in _SOFT_ANSWER:
-            raise NBDTError(f"Unknown rule {short(rule)}; choose 'representative' or 'marginal'.")
-        decides = self.kind != "rename"
-        return Consequences(rule, True, decides, decides and _SOFT_ANSWER[rule])
+        return consequences([self], rule)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON; what does not apply is left out."""
@@ -209,13 +206,10 @@ class Edit:
 
 def consequences(records: Sequence[Edit], rule: str) -> Consequences:
     """What several edits together can change: whatever one of them can."""
-    each = [record.consequences(rule) for record in records]
-    return Consequences(
-        rule,
-        any(one.explanation for one in each),
-        any(one.hard_answer for one in each),
-        any(one.soft_answer for one in each),
-    )
+    if rule not in _SOFT_ANSWER:
+        raise NBDTError(f"Unknown rule {short(rule)}; choose 'representative' or 'marginal'.")
+    decides = any(record.kind != "rename" for record in records)
+    return Consequences(rule, bool(records), decides, decides and _SOFT_ANSWER[rule])
 
 
 class EditRequest(NamedTuple):

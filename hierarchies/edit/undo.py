@@ -39,16 +39,6 @@ class EditStack:
         """The edits in force, oldest first."""
         return tuple(record for _, record in self.past)
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether an edit is in force."""
-        return bool(self.past)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether an edit was undone since the last one was made."""
-        return bool(self.future)
-
     def push(self, result: tuple[Hierarchy, Edit]) -> EditStack:
         """With the result of an edit of `hierarchy`. Undone edits are forgotten.
 

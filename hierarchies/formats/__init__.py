@@ -87,7 +87,7 @@ def read(
     shown = os.fspath(path)
     try:
         text = _read_text(path)
-        order = _read_wnids(wnids) if isinstance(wnids, str | os.PathLike) else wnids
+        order = read_lines(wnids) if isinstance(wnids, str | os.PathLike) else wnids
         kind = _known(format, READERS, "read") if format else detect_format(text, Path(path).suffix)
         _check_names(classes, "classes is a list of names")
         _check_names(order, "wnids is a file or a list of ids")
@@ -198,10 +198,12 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _read_wnids(path: str | os.PathLike[str]) -> list[str]:
-    """Return the ids in an id file, one a line. Raises FormatError, OSError."""
-    lines = [line.strip() for line in _read_text(path).split("\n")]
-    ids = [line for line in lines if line]
-    if not ids or any(len(line.split()) > 1 for line in ids):
-        raise FormatError(f"{os.fspath(path)!r} is not an id file: expected one id a line.")
-    return ids
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """Return the lines of a text file that are not blank. Raises FormatError, OSError."""
+    try:
+        lines = [line.strip() for line in _read_text(path).split("\n")]
+    except FormatError as error:
+        raise FormatError(f"{os.fspath(path)!r}: {error}") from None
+    if not any(lines):
+        raise FormatError(f"{os.fspath(path)!r} is empty; expected one name or id a line.")
+    return [line for line in lines if line]

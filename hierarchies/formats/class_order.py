@@ -219,12 +219,8 @@ def _own_words(leaf: Leaf) -> set[str]:
 
 
 def _lemmas(leaf: Leaf) -> set[str]:
-    from ..wordnet.database import UnknownSynsetError, wordnet
+    from ..wordnet.database import wordnet
 
-    if leaf.wnid is None:
-        return set()
-    try:
-        words: Iterable[str] = wordnet().lemmas(wordnet().index(leaf.wnid))
-    except UnknownSynsetError:
-        return set()
+    synset = wordnet().find(leaf.wnid)
+    words: Iterable[str] = () if synset is None else wordnet().lemmas(synset)
     return {normal_spelling(word) for word in words}

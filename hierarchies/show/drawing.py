@@ -7,8 +7,8 @@ one fills columns like the index of a book; each column begins with the groups t
 from __future__ import annotations
 
 import colorsys
-import importlib.util
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -207,22 +207,11 @@ def _colour(hue: float | None) -> str:
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which matplotlib ships, at a height of `size` pixels."""
+    import matplotlib as mpl
     from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(_fonts() / name, size)
-
-
-@cache
-def _fonts() -> Path:
-    """Return matplotlib's folder of fonts, if possible without its import, which takes 0.1 s."""
-    spec = importlib.util.find_spec("matplotlib")
-    usual = Path(spec.origin if spec and spec.origin else "").parent / "mpl-data/fonts/ttf"
-    if usual.is_dir():
-        return usual
-    import matplotlib as mpl
-
-    return Path(mpl.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", name), size)
 
 
 def fitting(text: str, size: int, *, width: float, bold: bool = False) -> str:
@@ -230,14 +219,10 @@ def fitting(text: str, size: int, *, width: float, bold: bool = False) -> str:
     letters = font(size, bold)
     if letters.getlength(text) <= width:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if letters.getlength(text[:middle] + "…") <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + "…"
+    longer = bisect_right(
+        range(len(text)), width, key=lambda count: letters.getlength(text[:count] + "…")
+    )
+    return text[: max(0, longer - 1)].rstrip() + "…"
 
 
 def hues(hierarchy: Hierarchy) -> list[float | None]:

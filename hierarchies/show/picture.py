@@ -13,6 +13,8 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 from nbdt.errors import NBDTError, listed
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import Hierarchy
@@ -128,6 +130,7 @@ def png(drawing: Drawing) -> bytes:
         NBDTError: the picture would have too many pixels.
     """
     from PIL import Image, ImageDraw
+    from scipy.interpolate import BPoly
 
     area = drawing.width * drawing.height
     if area > MAX_PIXELS:
@@ -140,7 +143,8 @@ def png(drawing: Drawing) -> bytes:
     image = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(image)
     for stroke in drawing.strokes:
-        points = [(x * scale, y * scale) for x, y in _polyline(stroke)]
+        curve = BPoly(np.array(stroke.points)[:, None], [0, 1])  # Bernstein's form is Bézier's
+        points = (scale * curve(np.linspace(0, 1, 25))).ravel().tolist()
         pen.line(points, fill=stroke.colour, width=scale, joint="curve")
     for x, y, radius, colour in drawing.dots:
         pen.circle((x * scale, y * scale), radius * scale, fill=colour)
@@ -150,19 +154,3 @@ def png(drawing: Drawing) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _polyline(stroke: Stroke, steps: int = 24) -> list[tuple[float, float]]:
-    """Return the points of a stroke; a Bézier curve becomes a fine polyline."""
-    if len(stroke.points) == 2:
-        return list(stroke.points)
-    a, b, c, d = stroke.points
-    line = []
-    for step in range(steps + 1):
-        t = step / steps
-        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-        x, y = (
-            sum(w * p[axis] for w, p in zip(weights, (a, b, c, d), strict=True)) for axis in (0, 1)
-        )
-        line.append((x, y))
-    return line

@@ -94,9 +94,9 @@ def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     """Return the senses of the name and its other forms; a synset counts once, by its best form."""
     by_synset: dict[int, Candidate] = {}
     for number, form in enumerate(_forms(text, wordnet)):
-        counts = wordnet.lexicon.tag_counts(form)
+        counts = wordnet.tag_counts(form)
         whole = sum(counts) + 0.5 * len(counts)
-        for rank, synset in enumerate(wordnet.lexicon.senses(form)):
+        for rank, synset in enumerate(wordnet.senses(form)):
             share = (counts[rank] + 0.5) / whole
             match: Match = "form" if number else "word"
             by_synset.setdefault(synset, Candidate(synset, form, rank, share, match))
@@ -169,7 +169,7 @@ def _underknown_ending(
 def _is_named(candidate: Candidate, wordnet: WordNet) -> bool:
     """Return whether the word alone could mean this sense: "stop" is a period, not a stop sign."""
     first = wordnet.lexicon.words(candidate.synset)[0].lower()
-    return first == candidate.lemma or len(wordnet.lexicon.senses(candidate.lemma)) == 1
+    return first == candidate.lemma or len(wordnet.senses(candidate.lemma)) == 1
 
 
 def _as_twowords_of(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:

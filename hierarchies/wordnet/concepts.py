@@ -16,7 +16,6 @@ import numpy as np
 
 from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import WNID
 
 from .database import WordNet, wordnet
 from .known import known_senses
@@ -74,33 +73,20 @@ def class_synsets(
         raise NBDTError(
             f"Expected one WordNet id or None for each of {len(classes)} classes, got {len(wnids)}."
         )
-    return _synsets(known_senses(classes).wnids if wnids is None else wnids)
+    if wnids is None:
+        wnids = known_senses(classes).wnids
+    return [None if wnid is None else wordnet().index(wnid) for wnid in wnids]
 
 
 def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
     """Return the synset of each class: by its leaf's id if WordNet 3.0 has it, else by its name."""
-    offsets = set(wordnet().offsets.tolist())
-    carried = hierarchy.class_wnids
-    known = [wnid if wnid and int(wnid[1:]) in offsets else None for wnid in carried]
-    if None in known:
-        meanings: dict[str | int, str] = {i: wnid for i, wnid in enumerate(known) if wnid}
-        return _synsets(known_senses(hierarchy.classes, meanings).wnids)
-    return _synsets(known)
-
-
-def _synsets(wnids: Sequence[str | None]) -> list[int | None]:
-    """Look all ids up at once: one by one would take longer than the clustering."""
-    net = wordnet()
-    shaped = [bool(wnid and WNID.fullmatch(wnid)) for wnid in wnids]
-    digits = [
-        int(wnid[1:]) if wnid and fits else 0 for wnid, fits in zip(wnids, shaped, strict=True)
-    ]
-    places = np.searchsorted(net.offsets, digits).clip(max=net.num_synsets - 1)
-    right = (net.offsets[places] == digits) & shaped
-    return [
-        None if wnid is None else place if fits else net.index(wnid)  # which raises
-        for wnid, place, fits in zip(wnids, places.tolist(), right.tolist(), strict=True)
-    ]
+    known = [*map(wordnet().find, hierarchy.class_wnids)]
+    if None not in known:
+        return known
+    meanings: dict[str | int, str] = {
+        place: wordnet().wnid(synset) for place, synset in enumerate(known) if synset is not None
+    }
+    return [*map(wordnet().find, known_senses(hierarchy.classes, meanings).wnids)]
 
 
 def fitting_concepts(

@@ -22,12 +22,13 @@ from nbdt.errors import NBDTError
 
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 FILE_NAME, LICENSE_NAME = "wordnet-3.0-nouns.npz", "WORDNET-LICENSE.txt"
-RELATIONS = ("hypernym", "instance")
 CORE_COLUMNS = (
     "offset",
     "lexicographer",
     "hyponyms",
-    *(f"{relation}_{part}" for relation in RELATIONS for part in ("count", "target")),
+    "individual",
+    "parent_count",
+    "parent_target",
 )
 LEXICON_COLUMNS = ("words", "rank", "tag_count", "plurals")
 
@@ -58,10 +59,6 @@ class Relation:
 
     def __getitem__(self, synset: int) -> IntArray:
         return self.target[self.start[synset] : self.start[synset + 1]]
-
-    def counts(self) -> IntArray:
-        """(synsets,) number of targets of each synset."""
-        return np.diff(self.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +100,9 @@ class Lexicon:
         """Return a synset's words, most usual first."""
         return self.word[self.word_start[synset] : self.word_start[synset + 1]]
 
-    def senses(self, lemma: str) -> list[int]:
-        """Return a lemma's synsets, most frequent first; empty if WordNet lacks it."""
-        return self._row(self.sense, lemma)
-
-    def tag_counts(self, lemma: str) -> list[int]:
-        """Return how often each of the lemma's senses was tagged, in the order of `senses`."""
-        return self._row(self.tag_count, lemma)
-
-    def _row(self, column: IntArray, lemma: str) -> list[int]:
-        number = self.lemma_number.get(lemma)
+    def row(self, column: IntArray, lemma: str) -> list[int]:
+        """Return a lemma's part of `sense` or `tag_count`; empty if WordNet lacks it."""
+        number = self.lemma_number.get(lemma_key(lemma))
         if number is None:
             return []
         row: list[int] = column[self.sense_start[number] : self.sense_start[number + 1]].tolist()
@@ -126,15 +116,15 @@ class WordNet:
     Attributes:
         offsets: (synsets,) int32, ascending: the digits of the wnids.
         lexicographer: (synsets,) int32, the lexicographer file: 5 animal, 6 artifact, 20 plant, ...
-        hypernym: kinds; dog to canine.
-        instance: what an individual is one of; Paris to national capital.
+        individual: (synsets,) 1 for an individual such as Paris, 0 for a kind.
+        parents: hypernyms, dog to canine; then what an individual is one of, Paris to capital.
         hyponym_counts: (synsets,) distinct kinds below each synset; individuals do not count.
     """
 
     offsets: IntArray
     lexicographer: IntArray
-    hypernym: Relation
-    instance: Relation
+    individual: IntArray
+    parents: Relation
     hyponym_counts: IntArray
     path: Path = field(repr=False)
 
@@ -145,8 +135,8 @@ class WordNet:
         return cls(
             _frozen(np.cumsum(columns["offset"])),
             _frozen(columns["lexicographer"]),
-            _relation(columns, "hypernym"),
-            _relation(columns, "instance"),
+            _frozen(columns["individual"]),
+            _relation(columns["parent_count"], columns["parent_target"]),
             _frozen(columns["hyponyms"]),
             path,
         )
@@ -156,35 +146,26 @@ class WordNet:
         """82,115 in WordNet 3.0."""
         return len(self.offsets)
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {f"n{offset:08d}": place for place, offset in enumerate(self.offsets.tolist())}
+
+    def find(self, wnid: str | None) -> int | None:
+        """Return the index of "n02084071"; None without an id, or if WordNet lacks it."""
+        return None if wnid is None else self._places.get(wnid)
+
     def index(self, wnid: str) -> int:
         """Return the index of "n02084071". Raises UnknownSynsetError."""
-        digits = wnid[1:] if wnid[:1] == "n" and len(wnid) == 9 and wnid.isascii() else ""
-        if digits.isdigit():
-            place = int(np.searchsorted(self.offsets, int(digits)))
-            if place < self.num_synsets and self.offsets[place] == int(digits):
-                return place
-        raise UnknownSynsetError(
-            f"Expected the id of a WordNet 3.0 noun such as 'n02084071', got {wnid!r}."
-        )
+        place = self.find(wnid)
+        if place is None:
+            raise UnknownSynsetError(
+                f"Expected the id of a WordNet 3.0 noun such as 'n02084071', got {wnid!r}."
+            )
+        return place
 
     def wnid(self, index: int) -> str:
         """Return the id of an index, such as "n02084071"."""
         return f"n{self.offsets[index]:08d}"
-
-    def is_instance(self, index: int) -> bool:
-        """Return whether the synset is an individual, not a kind."""
-        return len(self.instance[index]) > 0
-
-    @cached_property
-    def parents(self) -> Relation:
-        """Hypernyms and instance hypernyms together."""
-        counts = self.hypernym.counts() + self.instance.counts()
-        kind = np.repeat(np.arange(self.num_synsets), self.hypernym.counts())
-        individual = np.repeat(np.arange(self.num_synsets), self.instance.counts())
-        order = np.argsort(np.concatenate([kind, individual]), kind="stable")
-        target = np.concatenate([self.hypernym.target, self.instance.target])[order]
-        start = np.concatenate([[0], np.cumsum(counts)])
-        return Relation(_frozen(start), _frozen(target))
 
     def closure(self, synsets: Sequence[int] | IndexArray) -> Closure:
         """Pair each synset with itself and all its ancestors, through kinds and instances."""
@@ -200,7 +181,7 @@ class WordNet:
 
         `1 - log(hyponyms + 1) / log(kinds)`, Seco, Veale and Hayes (2004). Individuals have 1.
         """
-        kinds = int((self.instance.counts() == 0).sum())
+        kinds = self.num_synsets - int(self.individual.sum())
         content: FloatArray = 1.0 - np.log1p(self.hyponym_counts) / math.log(kinds)
         content.flags.writeable = False
         return content
@@ -215,11 +196,11 @@ class WordNet:
 
         Case, spaces and underscores do not matter. Plurals and compounds are not analysed.
         """
-        return tuple(self.lexicon.senses(lemma_key(lemma)))
+        return tuple(self.lexicon.row(self.lexicon.sense, lemma))
 
     def tag_counts(self, lemma: str) -> tuple[int, ...]:
         """Return how often the sense-tagged corpus SemCor uses each of the lemma's senses."""
-        return tuple(self.lexicon.tag_counts(lemma_key(lemma)))
+        return tuple(self.lexicon.row(self.lexicon.tag_count, lemma))
 
     def lemmas(self, index: int) -> tuple[str, ...]:
         """Return the synset's words with spaces ("domestic dog"), most usual first."""
@@ -254,11 +235,9 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
         ) from error
 
 
-def _relation(columns: Mapping[str, npt.NDArray[Any]], name: str) -> Relation:
-    counts = columns[f"{name}_count"]
+def _relation(counts: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Relation:
     source = np.repeat(np.arange(len(counts)), counts)
-    start = np.concatenate([[0], np.cumsum(counts)])
-    return Relation(_frozen(start), _frozen(columns[f"{name}_target"] + source))
+    return Relation(_frozen(np.concatenate([[0], np.cumsum(counts)])), _frozen(targets + source))
 
 
 def _frozen(array: npt.NDArray[Any]) -> IntArray:

@@ -166,7 +166,7 @@ def _log_prior(candidate: Candidate, wordnet: WordNet) -> float:
     cost += 0.0 if file in FREE_FILES else FILE_COST.get(file, OTHER_FILE_COST)
     cost += LATER_WORD_COST * (_word(candidate, wordnet, first=True).lower() != candidate.lemma)
     cost += OTHER_FORM_COST * (candidate.match == "form")
-    cost += INDIVIDUAL_COST * wordnet.is_instance(synset)
+    cost += INDIVIDUAL_COST * int(wordnet.individual[synset])
     return -float(cost)
 
 

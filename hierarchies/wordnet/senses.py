@@ -13,7 +13,7 @@ import numpy as np
 from nbdt.errors import NBDTError, listed
 
 from .candidates import Candidate, Match, candidates, suggestions
-from .database import FloatArray, UnknownSynsetError, WordNet, lemma_key, wordnet
+from .database import FloatArray, WordNet, lemma_key, wordnet
 from .disambiguation import choose
 
 AMBIGUOUS_MARGIN = 0.5
@@ -248,12 +248,10 @@ def _overridden(
 
 def _meaning(meaning: str, net: WordNet) -> tuple[Candidate, ...]:
     """Return the only candidate of a wnid, or the candidates of another name."""
-    try:
-        synset = net.index(meaning)
-    except UnknownSynsetError:
-        row = candidates(meaning, net)
-    else:
-        row = (Candidate(synset, net.lexicon.words(synset)[0].lower(), 0, 1.0, "override"),)
+    synset = net.find(meaning)
+    if synset is not None:
+        return (Candidate(synset, net.lexicon.words(synset)[0].lower(), 0, 1.0, "override"),)
+    row = candidates(meaning, net)
     if not row:
         raise OverrideError(
             f"Expected an override to be the id of a WordNet 3.0 noun such as 'n02084071', or a "

@@ -388,11 +388,11 @@ def test_undo_and_redo_are_exact(zoo):
         stack = stack.undo()
         assert stack.hierarchy.hash == wanted
     assert stack.hierarchy == zoo
-    assert (stack.can_undo, stack.can_redo) == (False, True)
+    assert (bool(stack.past), bool(stack.future)) == (False, True)
     for wanted in hashes[1:]:
         stack = stack.redo()
         assert stack.hierarchy.hash == wanted
-    assert (stack.can_undo, stack.can_redo) == (True, False)
+    assert (bool(stack.past), bool(stack.future)) == (True, False)
 
 
 def test_a_new_edit_forgets_what_was_undone(zoo):
@@ -542,7 +542,7 @@ def test_any_sequence_of_edits_keeps_the_invariants_and_can_be_undone(h, seed):
         stack = stack.undo()
         assert stack.hierarchy.hash == wanted
     assert stack.hierarchy == h
-    while stack.can_redo:
+    while stack.future:
         stack = stack.redo()
     assert stack.hierarchy.hash == seen[-1]
 
