@@ -205,5 +205,5 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     except FormatError as error:
         raise FormatError(f"{os.fspath(path)!r}: {error}") from None
     if not any(lines):
-        raise FormatError(f"{os.fspath(path)!r} is empty; expected one name or id a line.")
+        raise FormatError(f"{os.fspath(path)!r} is empty; expected one class name or id a line.")
     return [line for line in lines if line]
