@@ -17,22 +17,11 @@ from nbdt.network import TIMM
 from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
-from . import formats, library, shipped
+from . import formats, library, shell, shipped
 from .edit.command import USAGE, keep_edit, make_edit
 from .edit.difference import diff
 from .edit.history import History
 from .formats.class_order import check_order
-from .shell import (
-    Classes,
-    Depth,
-    Everything,
-    Json,
-    Out,
-    Overwrite,
-    echo,
-    print_hierarchy,
-    save,
-)
 from .wordnet.command import readable, wordnet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -57,25 +46,25 @@ def main() -> None:
 def show(
     source: Source,
     *,
-    out: Out = None,
-    depth: Depth = None,
-    everything: Everything = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
+    out: shell.Out = None,
+    depth: shell.Depth = None,
+    everything: shell.Everything = False,
+    as_json: shell.Json = False,
+    overwrite: shell.Overwrite = False,
 ) -> None:
     """Show a tree in the terminal or write it as a picture."""
     hierarchy = library.find(source)
     if out is not None:
-        return save(hierarchy, out, overwrite=overwrite, title=library.title_of(source))
-    return print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
+        return shell.save(hierarchy, out, overwrite=overwrite, title=library.title_of(source))
+    return shell.print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
 
 
 @app.command(name="list")
-def list_command(as_json: Json = False) -> None:
+def list_command(as_json: shell.Json = False) -> None:
     """List the trees that come with this package."""
     trees = shipped.available().values()
     if as_json:
-        return echo([vars(tree) for tree in trees])
+        return shell.echo([vars(tree) for tree in trees])
     lines = Text()
     for tree in trees:
         lines.append(tree.name, "bold").append(f"  {tree.title}, {tree.classes:,} classes\n")
@@ -98,7 +87,7 @@ def induce(
         ),
     ],
     *,
-    classes: Classes = None,
+    classes: shell.Classes = None,
     tensor: Annotated[
         str | None, typer.Option(help="Name of the matrix of class weights in the file.")
     ] = None,
@@ -110,11 +99,11 @@ def induce(
     semantics: Annotated[
         float | None, typer.Option(help="From 0, weights alone, to 1, WordNet alone.")
     ] = None,
-    out: Out = None,
-    depth: Depth = None,
-    everything: Everything = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
+    out: shell.Out = None,
+    depth: shell.Depth = None,
+    everything: shell.Everything = False,
+    as_json: shell.Json = False,
+    overwrite: shell.Overwrite = False,
 ) -> None:
     """Build a tree of the classes that a classifier finds alike, from its last layer's weights."""
     from nbdt.network.load import class_weights
@@ -134,9 +123,9 @@ def induce(
         rows = class_weights(source, len(labels), tensor)
         hierarchy = induce_hierarchy(rows, labels, rule=rule or "marginal", wnids=wnids, **settings)
     if out is None or as_json:
-        print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
+        shell.print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
     if out is not None:
-        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+        shell.save(hierarchy, out, overwrite=overwrite, quiet=as_json)
 
 
 @app.command(help=f"Change a tree; the result goes to --out. {USAGE}.")
@@ -148,26 +137,26 @@ def edit(
     nodes: Annotated[list[str], typer.Argument(help="Nodes, by name or id.")],
     *,
     name: Annotated[str | None, typer.Option(help="Name of the new group.")] = None,
-    out: Out = None,
+    out: shell.Out = None,
     history: Annotated[
         Path | None, typer.Option(help="Save the result as the next version in this folder.")
     ] = None,
     why: Annotated[str, typer.Option(help="The reason, for --history.")] = "",
-    as_json: Json = False,
-    overwrite: Overwrite = False,
+    as_json: shell.Json = False,
+    overwrite: shell.Overwrite = False,
 ) -> None:
     """Change a copy of a tree."""
     before = library.find(source)
     changed, record = make_edit(before, kind, nodes, name)
     saved = "Nothing was saved; --out FILE or --history FOLDER saves the result."
     if out is not None:
-        save(changed, out, overwrite=overwrite, quiet=True)
+        shell.save(changed, out, overwrite=overwrite, quiet=True)
         saved = f"saved: {escape_terminal(str(out))}"
     if history is not None:
         version = keep_edit(History(history), before, changed, record, why)
         saved = f"saved: version {version.number} in {escape_terminal(str(history))}"
     if as_json:
-        return echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
+        return shell.echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
     typer.echo(record.summary)
     for rule in _rules_of(source):
         typer.echo(f"  {record.consequences(rule)}")
@@ -186,7 +175,7 @@ def _rules_of(source: str) -> tuple[str, ...]:
 @app.command(name="history")
 def history_command(
     folder: Annotated[Path, typer.Argument(help="The folder that `edit --history` wrote.")],
-    as_json: Json = False,
+    as_json: shell.Json = False,
 ) -> None:
     """List the versions of a tree, oldest first, with time, author and reason."""
     versions = History(folder).versions()
@@ -195,16 +184,16 @@ def history_command(
             f"There are no versions in {os.fspath(folder)!r}; `edit --history` writes them."
         )
     if as_json:
-        return echo([version.to_dict() for version in versions])
+        return shell.echo([version.to_dict() for version in versions])
     return typer.echo("\n".join(escape_terminal(str(version)) for version in versions))
 
 
 @app.command(name="diff")
-def diff_command(before: Source, after: Source, as_json: Json = False) -> None:
+def diff_command(before: Source, after: Source, as_json: shell.Json = False) -> None:
     """List the changes that turn the first tree into the second."""
     difference = diff(library.find(before), library.find(after))
     if as_json:
-        return echo(difference.to_dict())
+        return shell.echo(difference.to_dict())
     note = f"\n{len(difference.decisions):,} decisions can differ." if difference else ""
     return typer.echo(f"{difference}{note}")
 
@@ -212,8 +201,8 @@ def diff_command(before: Source, after: Source, as_json: Json = False) -> None:
 @app.command()
 def check(
     file: Annotated[str, typer.Argument(help="A file, or a tree as in `show`.")],
-    classes: Classes = None,
-    as_json: Json = False,
+    classes: shell.Classes = None,
+    as_json: shell.Json = False,
 ) -> None:
     """Check that a file contains a valid tree; if not, report why (exit status 1)."""
     try:
@@ -223,11 +212,11 @@ def check(
     except (NBDTError, OSError) as error:
         if not as_json:
             raise
-        echo({"file": file, "valid": False, "error": str(error)})
+        shell.echo({"file": file, "valid": False, "error": str(error)})
         raise typer.Exit(1) from None
     remarks = _remarks(hierarchy)
     if as_json:
-        return echo({"file": file, "valid": True, "hash": hierarchy.hash, "remarks": remarks})
+        return shell.echo({"file": file, "valid": True, "hash": hierarchy.hash, "remarks": remarks})
     summary = f"{escape_terminal(file)}: {hierarchy!r}, hash {hierarchy.hash[:12]}"
     return typer.echo("\n  remark: ".join([summary, *remarks]))
 
@@ -245,12 +234,12 @@ def convert(
     to_format: Annotated[
         str | None, typer.Option("--to", help="Format of OUT: nbdt (the default) or node-link.")
     ] = None,
-    classes: Classes = None,
+    classes: shell.Classes = None,
     wnids: Annotated[
         Path | None, typer.Option(help="The original NBDT's file of WordNet ids, in class order.")
     ] = None,
     collapse: Annotated[bool, typer.Option(help="Remove groups with a single child.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: shell.Overwrite = False,
 ) -> None:
     """Convert a tree in any known format to nbdt or node-link JSON, or to a picture."""
     if from_format is None and wnids is None and not collapse and not source.is_file():
@@ -258,7 +247,7 @@ def convert(
     else:
         labels = library.class_list(classes)[0] if classes else None
         hierarchy = formats.read(source, from_format, labels, wnids, collapse=collapse)
-    save(hierarchy, target, overwrite=overwrite, format_name=to_format)
+    shell.save(hierarchy, target, overwrite=overwrite, format_name=to_format)
 
 
 def _remarks(hierarchy: Hierarchy) -> list[str]:

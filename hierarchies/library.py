@@ -17,7 +17,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats
 from .edit.history import History
-from .shipped import index, load
+from .shipped import available, load
 
 if TYPE_CHECKING:
     from nbdt.model.model import NBDT
@@ -41,7 +41,7 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
         OSError: the file cannot be read.
     """
     name = os.fspath(tree)
-    if name in index():
+    if name in available():
         return load(name)
     bundled = _bundled()
     if name in bundled:
@@ -59,7 +59,7 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
     if not path.exists():
         raise NBDTError(
             f"There is no tree {name!r}: no such file, and no shipped tree or model of that name."
-            f"{nearest(name, [*index(), *bundled])} `nbdt hierarchy list` shows them."
+            f"{nearest(name, [*available(), *bundled])} `nbdt hierarchy list` shows them."
         )
     return formats.read(path)
 
@@ -128,7 +128,7 @@ def is_model(name: str) -> bool:
 def title_of(tree: str | os.PathLike[str]) -> str:
     """Return a heading: a shipped hierarchy's title, else the last part of the path."""
     name = os.fspath(tree)
-    shown = index()[name].title if name in index() else Path(name).name or name
+    shown = available()[name].title if name in available() else Path(name).name or name
     return escape_terminal(shown)
 
 

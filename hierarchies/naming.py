@@ -14,22 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import chain, count
-from typing import Any
 
 from nbdt.tree.hierarchy import Hierarchy
 
-from .wordnet.concepts import (
-    Concept,
-    assign_concepts,
-    class_synsets,
-    familiarity,
-    fitting_concepts,
-    hierarchy_synsets,
-    hypernyms_of,
-)
+from .wordnet import concepts
+from .wordnet.concepts import Concept
 from .wordnet.database import wordnet
 
 ALL = "all classes"  # name of a root that no concept fits
@@ -86,10 +78,6 @@ class NamingReport:
         """Share of inner nodes with sufficient precision, whatever the recall."""
         return sum(row.wnid is not None for row in self.rows) / len(self.rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-        return {"nodes": [asdict(row) for row in self.rows]}
-
     def __str__(self) -> str:
         head = (
             f"{len(self)} inner nodes: {self.share_named:.1%} named, "
@@ -122,16 +110,18 @@ def group_names(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None)
     Exported as `nbdt.hierarchies.names`.
     """
     synsets = (
-        hierarchy_synsets(hierarchy) if wnids is None else class_synsets(hierarchy.classes, wnids)
+        concepts.hierarchy_synsets(hierarchy)
+        if wnids is None
+        else concepts.class_synsets(hierarchy.classes, wnids)
     )
-    return names_from_concepts(hierarchy, synsets, fitting_concepts(hierarchy, synsets))
+    return names_from_concepts(hierarchy, synsets, concepts.fitting_concepts(hierarchy, synsets))
 
 
 def names_from_concepts(
     hierarchy: Hierarchy, synsets: Sequence[int | None], fitting: Mapping[int, Sequence[Concept]]
 ) -> NamingReport:
     """Report names, given the concepts that fit each inner node, best first."""
-    assigned = assign_concepts(hierarchy, fitting)
+    assigned = concepts.assign_concepts(hierarchy, fitting)
     labels = _Labels(hierarchy, synsets, fitting)
     # These nodes come first: they get the plain word, whatever the order of the nodes.
     for node, concept in sorted(assigned.items(), key=lambda item: (item[1].rank, item[0])):
@@ -248,11 +238,13 @@ class _Labels:
         self.concept: dict[int, Concept | None] = {}
         self._used = set(hierarchy.classes)
         known = {synset for synset in synsets if synset is not None}
-        self._above = hypernyms_of(known | {c.synset for row in fitting.values() for c in row})
+        self._above = concepts.hypernyms_of(
+            known | {c.synset for row in fitting.values() for c in row}
+        )
         self._synsets = synsets
         # Better known first, then in class order.
         self._rank = [
-            (-familiarity(synset) if synset is not None else 0, index)
+            (-concepts.familiarity(synset) if synset is not None else 0, index)
             for index, synset in enumerate(synsets)
         ]
 

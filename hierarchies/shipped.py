@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import lzma
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -43,7 +42,8 @@ class ShippedTree:
 
 def available() -> dict[str, ShippedTree]:
     """Return the hierarchies in this package by name."""
-    return dict(index())
+    records = json.loads((_data() / INDEX).read_text(encoding="utf-8"))
+    return {record["name"]: ShippedTree(**record) for record in records}
 
 
 def load(name: str) -> Hierarchy:
@@ -52,25 +52,19 @@ def load(name: str) -> Hierarchy:
     Raises:
         NBDTError: an unknown name, or an altered file.
     """
-    if name not in index():
+    trees = available()
+    if name not in trees:
         raise NBDTError(
-            f"There is no shipped tree {name!r}.{nearest(name, index())} "
-            f"There are: {listed(index(), len(index()))}."
+            f"There is no shipped tree {name!r}.{nearest(name, trees)} "
+            f"There are: {listed(trees, len(trees))}."
         )
     hierarchy = Hierarchy.from_json(_read(name))
-    if hierarchy.hash != index()[name].hash:
+    if hierarchy.hash != trees[name].hash:
         raise NBDTError(
             f"The file of the shipped tree {name!r} was altered (hash {hierarchy.hash[:12]}…, "
-            f"expected {index()[name].hash[:12]}…); reinstall nbdt-vision."
+            f"expected {trees[name].hash[:12]}…); reinstall nbdt-vision."
         )
     return hierarchy
-
-
-@cache
-def index() -> dict[str, ShippedTree]:
-    """Return the records of the hierarchies in this package, by name."""
-    records = json.loads((_data() / INDEX).read_text(encoding="utf-8"))
-    return {record["name"]: ShippedTree(**record) for record in records}
 
 
 def _read(name: str) -> bytes:

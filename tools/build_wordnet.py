@@ -6,8 +6,8 @@
 The result depends on the input alone, so two runs give the same bytes. It is an .npz, compressed with LZMA,
 of one column for each fact. Each synset has its offset (less the one before), lexicographer file, number of
 distinct kinds below it, whether it is an individual, and its number of parents; each parent is given as the
-difference from its synset's index. Each word has its sense rank and its tag count. The words, a line for each synset,
-and the irregular plurals are UTF-8.
+difference from its synset's index. Each word has its sense rank and its tag count. The words, with
+the number of each synset's, and a line for each irregular plural are UTF-8.
 """
 
 import argparse
@@ -110,8 +110,8 @@ def _small(values: npt.NDArray[np.int64]) -> Column:
     return next(small for kind in types if ((small := values.astype(kind)) == values).all())
 
 
-def _text(lines: Iterable[str]) -> Column:
-    return np.frombuffer("\n".join(lines).encode("utf-8"), dtype=np.uint8)
+def _text(parts: Iterable[str], separator: str = " ") -> Column:
+    return np.frombuffer(separator.join(parts).encode("utf-8"), dtype=np.uint8)
 
 
 def count_hyponyms(synsets: Sequence[Synset]) -> npt.NDArray[np.int64]:
@@ -159,12 +159,12 @@ def lexicon_columns(synsets: Sequence[Synset], folder: Path) -> dict[str, Column
             rank_column.append(ranks[lemma, synset.offset])
             key = f"{lemma}%1:{synset.lexicographer:02d}:{number:02d}::"
             count_column.append(counts.get(key, 0))
-    lines = (" ".join(word for word, _ in synset.words) for synset in synsets)
     return {
-        "words": _text(lines),
+        "words": _text(word for synset in synsets for word, _ in synset.words),
+        "word_count": _small(np.array([len(synset.words) for synset in synsets])),
         "rank": _small(np.array(rank_column)),
         "tag_count": _small(np.array(count_column)),
-        "plurals": _text(_irregular_plurals(folder)),
+        "plurals": _text(_irregular_plurals(folder), "\n"),
     }
 
 

@@ -27,34 +27,24 @@ from nbdt.tree.building import FORMAT, collapse_chains
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID, HierarchyError, short
 
+from . import readers
 from .class_order import FormatError
-from .readers import (
-    Nodes,
-    name_unnamed,
-    parse,
-    read_csv,
-    read_graph,
-    read_nested,
-    read_own,
-    read_paths,
-    write_graph,
-)
 
 __all__ = ["FormatError", "read", "write"]
 
 MAX_BYTES = 32 * 2**20  # 100,000 classes take about 20 MB
 
-READERS: dict[str, Callable[[str, Sequence[str] | None], Nodes]] = {
-    "nbdt": read_own,
-    "original": read_graph,
-    "node-link": read_graph,
-    "nested": read_nested,
-    "paths": read_paths,
-    "csv": read_csv,
+READERS: dict[str, Callable[[str, Sequence[str] | None], readers.Nodes]] = {
+    "nbdt": readers.read_own,
+    "original": readers.read_graph,
+    "node-link": readers.read_graph,
+    "nested": readers.read_nested,
+    "paths": readers.read_paths,
+    "csv": readers.read_csv,
 }
 WRITERS: dict[str, Callable[[Hierarchy], str]] = {
     "nbdt": Hierarchy.to_json,
-    "node-link": write_graph,
+    "node-link": readers.write_graph,
 }
 
 
@@ -94,13 +84,13 @@ def read(
         if order is not None and kind not in {"original", "node-link"}:
             raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
         if order is not None:
-            nodes, names = read_graph(text, classes, order)
+            nodes, names = readers.read_graph(text, classes, order)
         else:
             nodes, names = READERS[kind](text, classes)
         hierarchy = Hierarchy(tuple(collapse_chains(nodes) if collapse else nodes), tuple(names))
     except (FormatError, HierarchyError) as error:
         raise FormatError(f"{shown!r}: {error}") from None
-    return name_unnamed(hierarchy)
+    return readers.name_unnamed(hierarchy)
 
 
 def write(
@@ -134,7 +124,7 @@ def detect_format(text: str, suffix: str = "") -> str:
     if not start:
         raise FormatError("The file is empty.")
     if start in "{[":
-        return _detect_json(parse(text))
+        return _detect_json(readers.parse(text))
     if start == "(":
         raise FormatError(
             "This looks like Newick, which has no class order; convert it to paths, one line a "

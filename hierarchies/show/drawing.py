@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,10 +110,7 @@ def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
     for node, label in enumerate(labels):
         length = font(SIZE, bool(hierarchy.children[node])).getlength(label)
         widths[hierarchy.depths[node]] = max(widths[hierarchy.depths[node]], length)
-    lefts = [MARGIN + 5.0]
-    for width in widths:
-        lefts.append(lefts[-1] + width + 60)
-    return lefts
+    return list(accumulate((width + 60 for width in widths), initial=MARGIN + 5.0))
 
 
 def _rows(hierarchy: Hierarchy, top: float) -> list[float]:

@@ -30,7 +30,7 @@ CORE_COLUMNS = (
     "parent_count",
     "parent_target",
 )
-LEXICON_COLUMNS = ("words", "rank", "tag_count", "plurals")
+LEXICON_COLUMNS = ("words", "word_count", "rank", "tag_count", "plurals")
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -237,7 +237,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
 
 def _relation(counts: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Relation:
     source = np.repeat(np.arange(len(counts)), counts)
-    return Relation(_frozen(np.concatenate([[0], np.cumsum(counts)])), _frozen(targets + source))
+    return Relation(_starts(counts), _frozen(targets + source))
 
 
 def _frozen(array: npt.NDArray[Any]) -> IntArray:
@@ -245,6 +245,11 @@ def _frozen(array: npt.NDArray[Any]) -> IntArray:
     result = array.astype(np.int32)
     result.flags.writeable = False
     return result
+
+
+def _starts(counts: npt.NDArray[Any]) -> IntArray:
+    """Return where each row begins, and the total."""
+    return _frozen(np.concatenate([[0], np.cumsum(counts)]))
 
 
 def _closure(parents: Relation, synsets: IndexArray, size: int) -> Closure:
@@ -272,37 +277,25 @@ def lemma_key(text: str) -> str:
 
 def read_words(columns: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
     """Build the lexicon from the columns of the data file."""
-    text = columns["words"].tobytes().decode("utf-8")
-    word = text.replace("\n", " ").split(" ")
-    word_start = _line_starts(columns["words"])
+    word = columns["words"].tobytes().decode("utf-8").split(" ")
     lemma_number: dict[str, int] = {}
-    numbers = [
-        lemma_number.setdefault(lemma, len(lemma_number))
-        for lemma in text.lower().replace("\n", " ").split(" ")
-    ]
-    synset = np.repeat(np.arange(len(word_start) - 1, dtype=np.int32), np.diff(word_start))
+    numbers = [lemma_number.setdefault(text.lower(), len(lemma_number)) for text in word]
+    synset = np.repeat(np.arange(len(columns["word_count"])), columns["word_count"])
     lemma = np.array(numbers, dtype=np.int64)
     chosen = _by_rank(lemma, synset, columns["rank"])
     counts = np.bincount(lemma[chosen], minlength=len(lemma_number))
     return Lexicon(
         word,
-        word_start,
+        _starts(columns["word_count"]),
         _frozen(synset[chosen]),
         _frozen(columns["tag_count"][chosen]),
-        _frozen(np.concatenate([[0], np.cumsum(counts)])),
+        _starts(counts),
         lemma_number,
         _plurals(columns["plurals"].tobytes().decode("utf-8")),
     )
 
 
-def _line_starts(data: npt.NDArray[np.uint8]) -> IntArray:
-    """Return the number of words before each line, then the total."""
-    separators = data[(data == ord("\n")) | (data == ord(" "))]
-    ends = np.flatnonzero(separators == ord("\n")) + 1
-    return _frozen(np.concatenate([[0], ends, [len(separators) + 1]]))
-
-
-def _by_rank(lemma: IndexArray, synset: IntArray, rank: npt.NDArray[Any]) -> IndexArray:
+def _by_rank(lemma: IndexArray, synset: IndexArray, rank: npt.NDArray[Any]) -> IndexArray:
     """Return positions sorted by lemma, then rank; one for each lemma and synset."""
     order = np.argsort(lemma * 256 + rank, kind="stable")
     # "Moon" and "moon" are two words of one synset, but one lemma: both have the same rank.

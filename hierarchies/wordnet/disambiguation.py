@@ -164,17 +164,14 @@ def _log_prior(candidate: Candidate, wordnet: WordNet) -> float:
     cost = RANK_COST * np.log1p(candidate.rank) - TAG_WEIGHT * np.log(candidate.tag_share)
     cost -= HYPONYM_WEIGHT * np.log1p(wordnet.hyponym_counts[synset])
     cost += 0.0 if file in FREE_FILES else FILE_COST.get(file, OTHER_FILE_COST)
-    cost += LATER_WORD_COST * (_word(candidate, wordnet, first=True).lower() != candidate.lemma)
+    first = wordnet.lexicon.words(synset)[0].lower()
+    cost += LATER_WORD_COST * (first != candidate.lemma)
     cost += OTHER_FORM_COST * (candidate.match == "form")
     cost += INDIVIDUAL_COST * int(wordnet.individual[synset])
     return -float(cost)
 
 
-def _word(candidate: Candidate, wordnet: WordNet, first: bool = False) -> str:
-    """Return the synset's first word, or its spelling of the candidate's lemma."""
-    words = wordnet.lexicon.words(candidate.synset)
-    return words[0] if first else next(word for word in words if word.lower() == candidate.lemma)
-
-
 def _other_case(name: str, candidate: Candidate, wordnet: WordNet) -> bool:
-    return name[:1].isupper() != _word(candidate, wordnet)[:1].isupper()
+    words = wordnet.lexicon.words(candidate.synset)
+    spelt = next(word for word in words if word.lower() == candidate.lemma)
+    return name[:1].isupper() != spelt[:1].isupper()

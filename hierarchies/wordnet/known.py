@@ -13,14 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from nbdt.errors import listed
 
-from .candidates import Match, candidates, known_ending, words_of
+from .candidates import Candidate, Match, candidates, known_ending, words_of
 from .database import WordNet, lemma_key, wordnet
 from .everyday import everyday_groups, group_of
-from .senses import SenseChoice, check_names, senses
+from .senses import Entry, SenseChoice, check_names, chosen, overridden
 
 _NUMBER = re.compile(r"^[0-9]+[ ._-]+|[ ._-]+(?:19|20)[0-9]{2}$")
 VIEWS = frozenset(("back", "body", "easy", "face", "front", "head", "rear", "side", "view"))
@@ -50,11 +50,6 @@ class KnownSenses:
         """The names without a sense."""
         return tuple(name for name, wnid in zip(self.names, self.wnids, strict=True) if not wnid)
 
-    @property
-    def doubtful(self) -> tuple[SenseChoice, ...]:
-        """The choices that a person should check: another sense comes close."""
-        return tuple(choice for choice in self.choices if choice.ambiguous)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
         return {
@@ -69,7 +64,7 @@ class KnownSenses:
             if wnid and not group
         ]
         lines = [f"WordNet knows {len(self.choices):,} of {len(self.names):,} names."]
-        lines += to_check(self.doubtful)
+        lines += to_check([choice for choice in self.choices if choice.ambiguous])
         endings = [f"{c.given} as {c.chosen.name}" for c in self.choices if c.match == "head"]
         if endings:
             lines.append(f"Read by their last words: {listed(endings, SHOWN)}.")
@@ -104,22 +99,16 @@ def known_senses(
     words = [n for n in names if not isinstance(n, str) or n.strip(" _")]
     if words or not names:  # "_" is unknown, not an error
         check_names(names if isinstance(names, str) else words)
-    net, meanings = wordnet(), dict(overrides or {})
-    by_hand = {
-        which if isinstance(which, int) else names.index(which)
-        for which in meanings
-        if isinstance(which, int) or which in names
-    }
-    readings: dict[int, _Reading] = {
-        place: _Reading(names[place], "override") for place in by_hand if place in range(len(names))
-    }
-    seen = {lemma_key(names[place]) for place in readings}
+    net = wordnet()
+    rows = overridden(names, overrides or {}, net)
+    seen = {lemma_key(names[place]) for place in rows}
     for place, name in enumerate(names):
         key = lemma_key(name)
-        if key not in seen and place not in readings and (reading := _reading(name, net)):
-            readings[place] = reading
+        if key not in seen and place not in rows and (row := _reading(name, net)):
+            rows[place] = row
             seen.add(key)
-    choices = _choices(names, readings, meanings)
+    entries = [Entry(lemma_key(names[at]), names[at], (at,), row) for at, row in rows.items()]
+    choices = chosen(entries, net)
     groups = {place: group_of(net.index(choice.wnid), net) for place, choice in choices.items()}
     kept = _plausible(choices, groups)
     table, places = everyday_groups(), range(len(names))
@@ -132,50 +121,26 @@ def known_senses(
     )
 
 
-class _Reading(NamedTuple):
-    """The text that stands for a name, and how it was found."""
-
-    text: str
-    match: Match
-
-
-def _reading(name: str, net: WordNet) -> _Reading | None:
-    """Return the name, or the part of it that WordNet knows; None without one."""
+def _reading(name: str, net: WordNet) -> tuple[Candidate, ...]:
+    """Return the senses of the name, or of the part of it that WordNet knows; none without one."""
     text = _NUMBER.sub("", _NUMBER.sub("", name.strip(" _")))
     if sum(map(str.isalpha, text)) < 2:  # "7", "_"
-        return None
+        return ()
     words = words_of(text)
     if len(words) > 1 and words[-1] in VIEWS and not net.senses(text):
         words = words[:-1]
         text = "_".join(words)
-    if options := candidates(text, net):
-        return _Reading(text, options[0].match if text == name else "form")
+    if row := candidates(text, net):
+        return row if text == name else _found_as("form", row)
     if net.senses(f"{text}s"):
-        return _Reading(f"{text}s", "form")
-    modifiers, options = known_ending(words, net)
-    ending = "_".join(words[len(modifiers) :])
-    return _Reading(ending, "head") if options and len(ending) >= SHORTEST_ENDING else None
+        return _found_as("form", candidates(f"{text}s", net))
+    modifiers, row = known_ending(words, net)
+    long_enough = len("_".join(words[len(modifiers) :])) >= SHORTEST_ENDING
+    return _found_as("head", row) if long_enough else ()
 
 
-def _choices(
-    names: Sequence[str], readings: Mapping[int, _Reading], meanings: Mapping[str | int, str]
-) -> dict[int, SenseChoice]:
-    """Choose the senses of the names that have a reading."""
-    if not readings and not meanings:
-        return {}
-    asked = sorted(readings)
-    position = {place: index for index, place in enumerate(asked)}
-    overrides: dict[str | int, str] = {
-        position.get(which, which) if isinstance(which, int) else which: meaning
-        for which, meaning in meanings.items()
-    }
-    other = {place for place in asked if readings[place].text != names[place]}
-    overrides |= {position[place]: readings[place].text for place in other}
-    report = senses([names[place] for place in asked], overrides)
-    return {
-        place: replace(choice, match=readings[place].match) if place in other else choice
-        for place, choice in zip(asked, report.choices, strict=True)
-    }
+def _found_as(match: Match, row: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(replace(candidate, match=match) for candidate in row)
 
 
 def _plausible(

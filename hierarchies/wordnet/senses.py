@@ -119,7 +119,7 @@ class SenseChoice:
 
 @dataclass(frozen=True)
 class SenseReport:
-    """The choices for a list of class names, in class order. Iterable and printable."""
+    """The choices for a list of class names, in class order. Printable."""
 
     choices: tuple[SenseChoice, ...]
 
@@ -149,8 +149,8 @@ class SenseReport:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """Classes that share a spelling and have no override."""
+class Entry:
+    """Classes that share a spelling, and the senses that they may have."""
 
     key: str
     given: str
@@ -175,12 +175,22 @@ def senses(names: Sequence[str], overrides: Mapping[str | int, str] | None = Non
     """
     check_names(names)
     net = wordnet()
-    entries = _entries(names, overrides or {}, net)
+    return SenseReport(tuple(chosen(_entries(names, overrides or {}, net), net).values()))
+
+
+def chosen(entries: Sequence[Entry], net: WordNet) -> dict[int, SenseChoice]:
+    """Choose the senses of all classes jointly; return them in class order, by place."""
+    if not entries:
+        return {}
+    # Sorted, so that the order given does not matter.
+    entries = sorted(entries, key=lambda entry: (entry.key, entry.given, entry.places))
     shares = choose([entry.given for entry in entries], [e.candidates for e in entries], net)
     choices: dict[int, SenseChoice] = {}
     for entry, share in zip(entries, shares, strict=True):
         choices |= zip(entry.places, _choices(entry, share, net), strict=True)
-    return SenseReport(_labelled([choices[place] for place in range(len(names))], net))
+    places = sorted(choices)
+    labelled = _labelled([choices[place] for place in places], net)
+    return dict(zip(places, labelled, strict=True))
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -194,11 +204,9 @@ def check_names(names: Sequence[str]) -> None:
         raise NBDTError("Expected one or more class names, got none.")
 
 
-def _entries(
-    names: Sequence[str], overrides: Mapping[str | int, str], net: WordNet
-) -> list[_Entry]:
-    """Return the distinct names, sorted, so that the order given does not matter."""
-    replaced = _overridden(names, overrides, net)
+def _entries(names: Sequence[str], overrides: Mapping[str | int, str], net: WordNet) -> list[Entry]:
+    """Return the distinct names."""
+    replaced = overridden(names, overrides, net)
     free = [place for place in range(len(names)) if place not in replaced]
     by_name = {
         name: candidates(name, net) for name in dict.fromkeys(names[place] for place in free)
@@ -207,7 +215,7 @@ def _entries(
     if unknown:
         raise UnknownNamesError(unknown, suggestions(unknown, net))
     entries = [
-        _Entry(lemma_key(names[place]), names[place], (place,), row)
+        Entry(lemma_key(names[place]), names[place], (place,), row)
         for place, row in replaced.items()
     ]
     groups: dict[str, list[int]] = {}  # classes that spell the same lemma
@@ -224,11 +232,11 @@ def _entries(
                 f"{len(left)} senses for it that no override uses. Rename one, or override it by "
                 "its index."
             )
-        entries.append(_Entry(key, given, tuple(places), left))
-    return sorted(entries, key=lambda entry: (entry.key, entry.given, entry.places))
+        entries.append(Entry(key, given, tuple(places), left))
+    return entries
 
 
-def _overridden(
+def overridden(
     names: Sequence[str], overrides: Mapping[str | int, str], net: WordNet
 ) -> dict[int, tuple[Candidate, ...]]:
     """Return the candidates of each position that has an override."""
@@ -260,7 +268,7 @@ def _meaning(meaning: str, net: WordNet) -> tuple[Candidate, ...]:
     return tuple(replace(candidate, match="override") for candidate in row)
 
 
-def _choices(entry: _Entry, share: FloatArray, net: WordNet) -> list[SenseChoice]:
+def _choices(entry: Entry, share: FloatArray, net: WordNet) -> list[SenseChoice]:
     """Return one sense for each class, in ascending order of id."""
     synset = np.array([candidate.synset for candidate in entry.candidates])
     order = np.lexsort((synset, -share)).tolist()

@@ -143,7 +143,7 @@ def test_the_report_gives_the_fit():
     assert len(report) == 9
     assert report.share_named == pytest.approx(7 / 9)
     assert report.share_precise == pytest.approx(8 / 9)
-    assert report.to_dict()["nodes"][5]["label"] == "animal: bird, frog"
+    assert report.rows[5].label == "animal: bird, frog"
     assert str(report).startswith("9 inner nodes: 77.8% named")
 
 
