@@ -210,7 +210,7 @@ def _jpeg(path: Any) -> bytes:
 
 def report(title: str, record: Record, memory: list[float]) -> None:
     for action, values in sorted(record.seconds.items()):
-        skipped = WARM * (3 if action == "click" else 1) if record.pid else 0
+        skipped = min(WARM * (3 if action == "click" else 1), len(values) // 2) if record.pid else 0
         times = [_quantiles(values[skipped:])]
         times += [_quantiles(record.processor[action][skipped:])] if record.pid else []
         shown = " | ".join(f"{middle:.0f} | {p95:.0f}" for middle, p95 in times)

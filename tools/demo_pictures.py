@@ -17,7 +17,7 @@ from typing import Any
 from nbdt.torchvision_cpu import import_torchvision
 
 SIZES = {"desktop": (1440, 1000), "phone": (390, 844)}
-COLOURS = 200  # of a picture's palette: each file stays below 400 KB
+COLOURS = 256  # of a picture's palette: each file stays below 500 KB
 
 
 def main(folder: Path, kept: Path) -> None:
@@ -34,7 +34,7 @@ def main(folder: Path, kept: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     page = build(
-        NBDT.load("cifar10"), store=Store.open(str(kept / "store.sqlite")), source="cifar10"
+        NBDT.load("imagenet"), store=Store.open(str(kept / "store.sqlite")), source="imagenet"
     )
     launch(page, "127.0.0.1", port, block=False)
     with sync_playwright() as tools:
@@ -59,7 +59,7 @@ def look(tab: Any, path: Path) -> None:
 
     tab.click(".nbdt-example:has-text('cat')")
     tab.wait_for_selector(".nbdt-cards .nbdt-card")
-    tab.locator(".nbdt-tree-name", has_text="dog").first.click()
+    tab.locator(".nbdt-tree-name", has_text="lynx").first.click()
     tab.wait_for_selector(".nbdt-node h3")
     tab.mouse.move(1, 1)
     tab.wait_for_timeout(1500)
