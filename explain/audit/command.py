@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +20,12 @@ from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource, opened
 from nbdt.model.model import NBDT
-from nbdt.progress import progress
+from nbdt.progress import tracked
 
-from .methods import CONTROLS, check_method
+from .methods import check_method
 from .report import save, tables
 from .result import Audit
-from .run import audit, count_steps, default_methods
+from .run import METHODS, audit
 
 app = typer.Typer(add_completion=False)
 WIDTH = 140  # columns, if stdout is no terminal
@@ -38,9 +37,7 @@ def audit_command(
     *,
     data: Annotated[Path, typer.Option(help="A folder of images, or a tar archive of them.")],
     images: Annotated[int, typer.Option(min=1, help="Number of images, drawn with the seed.")] = 50,
-    methods: Annotated[
-        str | None, typer.Option(help="Separated by commas; by default the most useful.")
-    ] = None,
+    methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
     seed: Annotated[int, typer.Option(help="For the draw, controls, noise and weights.")] = 0,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
@@ -51,19 +48,14 @@ def audit_command(
 ) -> None:
     """Measure a model's explanations against controls and other methods."""
     check_new(out)
-    names = None if methods is None else [name.strip() for name in methods.split(",")]
-    for name in names or ():
+    names = [name.strip() for name in methods.split(",")]
+    for name in names:
         check_method(name)
     loaded = open_model(model, weights)
     if torch.cuda.is_available():
         loaded.to("cuda")
     batch, failed = _read(loaded, _drawn(_sources(data, split), images, seed))
-    names = list(default_methods(loaded, batch[:1])) if names is None else names
-    with progress("steps") as bar:
-        methods_and_controls = len({*names, *CONTROLS})
-        steps = bar.add_task("", total=count_steps(len(batch), methods_and_controls))
-        on_steps = partial(bar.advance, steps)
-        result = audit(loaded, batch, methods=names, seed=seed, on_steps=on_steps)
+    result = audit(loaded, batch, methods=names, seed=seed, progress=tracked)
     save(result, out)
     _report(result, out, as_json=as_json)
     for message in failed:

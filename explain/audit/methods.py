@@ -1,4 +1,4 @@
-"""The maps that an audit compares: methods of `explain`, more of Captum's, and controls.
+"""The maps that an audit compares: methods of `explain`, three more, and controls.
 
 A control ignores the decision: a method that does not beat the controls explains nothing.
 """
@@ -10,15 +10,16 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nbdt.errors import NBDTError, nearest
 from nbdt.model.model import NBDT
 
 from ..attribution import explain
-from ..maps.log_odds import METHODS, input_maps, log_odds
+from ..maps.layers import map_layer
+from ..maps.log_odds import METHODS, input_maps
+from ..maps.node_maps import class_maps
 
 Maps: TypeAlias = "list[tuple[NDArray[np.float32], ...]]"
 Nodes: TypeAlias = "Sequence[Sequence[int]]"
@@ -28,11 +29,7 @@ SIDE = 16  # cells along the side of a control map; an audit averages them withi
 
 
 def method_maps(
-    model: NBDT,
-    images: Tensor,
-    nodes: Nodes,
-    method: str,
-    rng: np.random.Generator | None = None,
+    model: NBDT, images: Tensor, nodes: Nodes, method: str, rng: np.random.Generator | None = None
 ) -> Maps:
     """Return for every image one map, (height, width), for each decision of its path.
 
@@ -49,17 +46,16 @@ def method_maps(
     check_method(method)
     if method in CONTROLS:
         return CONTROLS[method](nodes, rng or np.random.default_rng(0))
-    if method in CAPTUM:
-        return CAPTUM[method](model, images, nodes)
+    if method in OTHERS:
+        return OTHERS[method](model, images, nodes)
     if method in METHODS:
-        return list(input_maps(model, images, nodes, method))
-    classes = [model.hierarchy.class_indices[path[-1]] for path in nodes]
-    return [result.maps for result in explain(model, images, classes=classes, method=method)]
+        return input_maps(model, images, nodes, method)
+    return [found.maps for found in explain(model, images, classes=_classes(model, nodes))]
 
 
 def known_methods() -> list[str]:
     """Names of all methods and controls."""
-    return ["grad-cam", *METHODS, *CAPTUM, *CONTROLS]
+    return ["grad-cam", *METHODS, *OTHERS, *CONTROLS]
 
 
 def check_method(method: str) -> None:
@@ -93,97 +89,29 @@ CONTROLS: Mapping[str, Callable[[Nodes, np.random.Generator], Maps]] = {
 }
 
 
-# ---- Captum's methods that `explain` does not offer ----------------------------------------------
-
-
-class _FromFeatureMap(nn.Module):
-    """Images to (batch, scores), with a module at the feature map for Captum's layer methods.
-
-    There are no gradients before the feature map, so that weights may be frozen.
-    """
-
-    def __init__(self, model: NBDT, score: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self.score = score
-        self.tap = nn.Identity()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, scores)."""
-        with torch.no_grad():
-            feature_map = self.model.feature_map(images)
-        pooled = self.model.pool(self.tap(feature_map.detach().requires_grad_()))
-        return self.score(self.model.head.logits(pooled))
-
-
-def _decisions(model: NBDT) -> Callable[[Tensor], Tensor]:
-    return lambda logits: log_odds(logits, model.head.rules.tree, model.rule)
+# ---- methods that `explain` does not offer ------------------------------------------------------
 
 
 def _layer_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
-    """Captum's LayerGradCam of each decision, clipped at 0 as published."""
-    return _captum_grad_cam(model, _decisions(model), images, nodes, clip=True)
+    """Node maps clipped at 0, as Grad-CAM was published."""
+    maps = method_maps(model, images, nodes, "grad-cam")
+    return [tuple(np.maximum(values, 0) for values in path) for path in maps]
 
 
 def _class_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
-    """Captum's LayerGradCam of the class logit, used for each decision on the path.
-
-    This is what a model without node maps offers.
-    """
-    leaves = [[model.hierarchy.class_indices[path[-1]]] for path in nodes]
-    class_maps = _captum_grad_cam(model, nn.Identity(), images, leaves, clip=False)
-    return [maps * len(path) for maps, path in zip(class_maps, nodes, strict=True)]
+    """Grad-CAM of the class logit for each decision: what a model without node maps offers."""
+    layer, classes = map_layer(model, images), _classes(model, nodes)
+    found = class_maps(model, layer, classes)
+    return [(values,) * len(path) for values, path in zip(found, nodes, strict=True)]
 
 
-def _captum_grad_cam(
-    model: NBDT,
-    score: Callable[[Tensor], Tensor],
-    images: Tensor,
-    targets: Nodes,
-    *,
-    clip: bool,
-) -> Maps:
-    from captum.attr import LayerGradCam
-
-    if not has_feature_map(model, images):
-        raise NBDTError(
-            f"{model.architecture!r} has no feature map of channels × height × width before its "
-            "pooling, which Captum's LayerGradCam needs; choose other methods."
-        )
-    function = _FromFeatureMap(model, score)
-    attribute = LayerGradCam(function, function.tap).attribute
-    return _each(partial(attribute, relu_attributions=clip), images, targets)
+def _classes(model: NBDT, nodes: Nodes) -> list[int]:
+    """Return the class at the end of each path."""
+    return [model.hierarchy.class_indices[path[-1]] for path in nodes]
 
 
-def has_feature_map(model: NBDT, images: Tensor) -> bool:
-    """Return whether the backbone ends in (batch, channels, height, width)."""
-    with torch.inference_mode():
-        shape = model.feature_map(images[:1]).shape
-    return len(shape) == 4 and shape[1] != shape[2] == shape[3]
-
-
-def _saliency(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:
-    """Captum's Saliency: the absolute gradient on the input image."""
-    from captum.attr import Saliency
-
-    decisions = _decisions(model)
-    attribute = Saliency(lambda batch: decisions(model.logits(batch))).attribute
-    return _each(lambda image, target: attribute(image.requires_grad_(), target), images, nodes)
-
-
-def _each(maps: Callable[[Tensor, Tensor], Tensor], images: Tensor, targets: Nodes) -> Maps:
-    """Compute `maps` of each image for each of its targets, summed over channels."""
-    results = []
-    with torch.inference_mode(False), torch.enable_grad():
-        for image, nodes in zip(images, targets, strict=True):
-            batch = image.detach().clone().expand(len(nodes), -1, -1, -1).clone()
-            values = maps(batch, torch.tensor(nodes, device=batch.device)).detach().sum(dim=1)
-            results.append(tuple(values.float().cpu().numpy()))
-    return results
-
-
-CAPTUM: Mapping[str, Callable[[NBDT, Tensor, Nodes], Maps]] = {
+OTHERS: Mapping[str, Callable[[NBDT, Tensor, Nodes], Maps]] = {
     "layer grad-cam": _layer_grad_cam,
     "class grad-cam": _class_grad_cam,
-    "saliency": _saliency,
+    "saliency": partial(input_maps, method="saliency"),
 }

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.model.model import NBDT
-from nbdt.tree.hierarchy import Hierarchy
 
 from ..counterfactual import gaussian_blur
 from ..maps.log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
@@ -119,11 +118,9 @@ def curves(
     cells = rankings.ranks.shape[1]
     hidden = BASELINES[baseline](images)
     counts = [round(cells * step / steps) for step in range(1, steps)]
+    image, node = rankings.image[rankings.of_decision], rankings.node[:, None]
     whole, nothing = (
-        measured_log_odds(model, values)[rankings.image[rankings.of_decision]].gather(
-            1, rankings.node[:, None]
-        )
-        for values in (images, hidden)
+        measured_log_odds(model, values)[image].gather(1, node) for values in (images, hidden)
     )
     deleted = _decided(composed(model, hidden, images, rankings, counts), rankings)
     inserted = _decided(composed(model, images, hidden, rankings, counts), rankings)
@@ -174,28 +171,6 @@ def area(curve: Values) -> Values:
 
 
 # ---- node specificity ---------------------------------------------------------------------------
-#
-# Does a map show what matters to its decision, or the object in general? The top regions of one
-# decision's map are hidden; its log-odds should fall more than those of the other decisions change.
-# Log-odds are divided by their spread over the audited images. One map for all decisions of a path
-# wins at most half of the comparisons: each win is a loss of the other decision.
-
-
-@dataclass(frozen=True, eq=False)
-class Specificity:
-    """One value for each decision; NaN if there is no other decision.
-
-    Attributes:
-        own: fall of the decision's log-odds, in spreads over images.
-        path: mean absolute change of the other decisions on its path, in spreads.
-        path_share: share of the other decisions on its path that change less than it falls.
-        tree_share: the same among all other decisions of the hierarchy.
-    """
-
-    own: Values
-    path: Values
-    path_share: Values
-    tree_share: Values
 
 
 def spreads(log_odds: Values) -> Values:
@@ -204,39 +179,26 @@ def spreads(log_odds: Values) -> Values:
     return np.where(deviation > 1e-9, deviation, 1.0)
 
 
-def specificity(
-    before: Values, after: Values, nodes: Nodes, spread: Values, hierarchy: Hierarchy
-) -> Specificity:
-    """Measure specificity from log-odds before and after the top regions are hidden.
+def specificity(before: Values, after: Values, nodes: Nodes, spread: Values) -> Values:
+    """Return the share of the other decisions on its path that change less than each one falls.
+
+    Does a map show what matters to its decision, or the object in general? The top regions of one
+    decision's map are hidden; its log-odds should fall more than those of the others change. One
+    map for all decisions wins at most half of the comparisons: each win is another's loss.
 
     Args:
         before: (images, nodes) log-odds.
         after: (decisions, nodes) log-odds without each decision's top regions.
         nodes: for every image the chosen children on its path.
         spread: (nodes,), see `spreads`.
+
+    Returns:
+        (decisions,); NaN where a path has no other decision.
     """
-    rows = []
-    decision = 0
-    for image, path in enumerate(nodes):
-        others = _other_decisions(before[image], path, hierarchy)
+    shares, rows = [], iter(after)
+    for image, path in zip(before, nodes, strict=True):
         for node in path:
-            fall = (before[image] - after[decision]) / spread
-            on_path = np.abs(fall[[other for other in path if other != node]])
-            in_tree = np.abs(fall[[other for other in others if other != node]])
-            shares = _mean(on_path < fall[node]), _mean(in_tree < fall[node])
-            rows.append((fall[node], _mean(on_path), *shares))
-            decision += 1
-    return Specificity(*np.array(rows, dtype=np.float64).T)
-
-
-def _other_decisions(log_odds: Values, path: Sequence[int], hierarchy: Hierarchy) -> list[int]:
-    """Return for every inner node its likeliest child, or the chosen one on the path."""
-    chosen = {hierarchy.parents[node]: node for node in path}
-    return [
-        chosen.get(inner, max(hierarchy.children[inner], key=lambda child: log_odds[child]))
-        for inner in hierarchy.inner_nodes
-    ]
-
-
-def _mean(values: NDArray[np.generic]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+            fall = (image - next(rows)) / spread
+            less = np.abs(fall[[other for other in path if other != node]]) < fall[node]
+            shares.append(less.mean() if len(less) else np.nan)
+    return np.array(shares, dtype=np.float64)

@@ -6,10 +6,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -17,12 +17,15 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from nbdt.files import check_new, new_folder
+from nbdt.files import new_folder
 
 from ..result.html import document, element
 from ..result.pictures import data_url
 from .methods import CONTROLS
-from .result import CURVES, Audit, MethodAudit, beaten
+from .result import ABSOLUTE, CURVES, Audit, MethodAudit, beaten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
 TABLE_STYLE = """
@@ -33,20 +36,11 @@ td, th { padding: 4px 10px 4px 0; text-align: left; vertical-align: bottom; }
 """
 
 
-class MeasureTable(NamedTuple):
-    """A table of measures: title, explanation, columns, and a row for each method."""
-
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-def measure_tables(audit: Audit) -> list[MeasureTable]:
+def tables(audit: Audit) -> list[Table]:
     """Return the measures as two tables: means over images and 95 % intervals."""
     made = audit.made
     return [
-        MeasureTable(
+        _table(
             f"does it find what decides? {made['images']} images, {made['decisions']} decisions",
             "Area under the decision's probability while regions are hidden (deletion) or shown "
             "(insertion), highest in the map first. The last column counts the curves on which a "
@@ -55,7 +49,7 @@ def measure_tables(audit: Audit) -> list[MeasureTable]:
              "insertion, mean ↑", "beats controls"),
             [_faithful_row(audit, method) for method in audit.methods.values()],
         ),
-        MeasureTable(
+        _table(
             "is it this decision's, and the weights'? (random weights and noise: "
             f"{made['checked_images']} images)",
             f"Specific: how often hiding a map's top {made['top_share']:.0%} moves its own decision "
@@ -69,6 +63,13 @@ def measure_tables(audit: Audit) -> list[MeasureTable]:
             [_check_row(method) for method in audit.methods.values()],
         ),
     ]  # fmt: skip
+
+
+def _table(title: str, note: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*columns, title=title, caption=note, min_width=len(title))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _faithful_row(audit: Audit, method: MethodAudit) -> tuple[str, ...]:
@@ -87,22 +88,11 @@ def _check_row(method: MethodAudit) -> tuple[str, ...]:
     return (method.method, *("–" if value is None else str(value) for value in values))
 
 
-def tables(audit: Audit) -> list[Table]:
-    """Return tables for the terminal."""
-    tables = []
-    for part in measure_tables(audit):
-        table = Table(*part.columns, title=part.title, min_width=len(part.title))
-        for row in part.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        tables.append(table)
-    return tables
-
-
 # ---- as pictures ---------------------------------------------------------------------------------
 
 
-def curve_plot(audit: Audit) -> bytes:
-    """Draw deletion and insertion curves for both baselines as PNG."""
+def curve_plot(audit: Audit) -> Figure:
+    """Draw deletion and insertion curves for both baselines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
@@ -117,11 +107,11 @@ def curve_plot(audit: Audit) -> bytes:
         axes.set_xlabel(f"regions {'hidden' if kind == 'deletion' else 'shown'}, %")
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize="small")
-    return _png(figure)
+    return figure
 
 
-def check_plot(audit: Audit) -> bytes:
-    """Draw specificity, and rank correlation as weights are randomised from the head down, as PNG."""
+def check_plot(audit: Audit) -> Figure:
+    """Draw specificity, and rank correlation as weights are randomised from the head down."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -135,21 +125,22 @@ def check_plot(audit: Audit) -> bytes:
                 [100 * value.mean], [index + offset], xerr=reach, fmt="o", fillstyle=filled,
                 color=look["color"],
             )  # fmt: skip
-        stages = list(method.absolute_sanity)
-        values = [1.0, *(abs(method.absolute_sanity[stage]) for stage in stages)]
+        stages = [name for name in method.estimates if name.startswith(ABSOLUTE)]
+        values = [1.0, *(abs(method.estimates[stage].mean) for stage in stages)]
         right.plot(range(len(values)), values, label=method.method, **look)
     left.axvline(50, color="black", linewidth=0.8)
     left.set_yticks(range(len(audit.methods)), list(audit.methods))
     left.invert_yaxis()
     left.set(title="specificity (filled: blur, open: mean)")
     left.set_xlabel("own decision moves more than another on the path, %")
-    right.set_xticks(range(len(stages) + 1), ["none", *stages], rotation=15, fontsize="small")
+    names = ["none", *(stage.removeprefix(ABSOLUTE) for stage in stages)]
+    right.set_xticks(range(len(names)), names, rotation=15, fontsize="small")
     right.set(title="random weights, from the head down", ylim=(-0.02, 1.05))
     right.set_ylabel("rank correlation of absolute maps")
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return figure
 
 
 def _look(method: str, index: int) -> dict[str, Any]:
@@ -159,24 +150,19 @@ def _look(method: str, index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": "-"}
 
 
-def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
-    return stream.getvalue()
-
-
 # ---- as a page -----------------------------------------------------------------------------------
 
 
-def page(audit: Audit, plots: Sequence[bytes]) -> str:
+def page(audit: Audit) -> str:
     """Return one HTML file without scripts or links: findings, tables, plots, settings."""
     title = "How far its explanations can be trusted"
     body = element(
         "main",
         element("h1", title),
         element("section", *_findings(audit), class_="card"),
-        *(_section(part) for part in measure_tables(audit)),
-        *(_figure(plot) for plot in plots),
+        *map(_section, tables(audit)),
+        _figure(curve_plot(audit)),
+        _figure(check_plot(audit)),
         element("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
     )
     return document(title, body, TABLE_STYLE)
@@ -191,19 +177,21 @@ def _findings(audit: Audit) -> Iterator[Element]:
         yield element("ul", *lines, class_="findings")
 
 
-def _section(part: MeasureTable) -> Element:
-    header = element("tr", *(element("th", name) for name in part.columns))
-    rows = (
-        element("tr", *(element("td", cell, class_="number") for cell in row)) for row in part.rows
-    )
-    table = element("div", element("table", header, *rows), style="overflow-x: auto")
-    return element(
-        "section", element("h2", part.title), element("p", part.note), table, class_="card"
-    )
+def _section(table: Table) -> Element:
+    header = element("tr", *(element("th", str(column.header)) for column in table.columns))
+    rows = [
+        element("tr", *(element("td", str(cell), class_="number") for cell in row))
+        for row in zip(*(column.cells for column in table.columns), strict=True)
+    ]
+    scrolled = element("div", element("table", header, *rows), style="overflow-x: auto")
+    title, note = element("h2", str(table.title)), element("p", str(table.caption))
+    return element("section", title, note, scrolled, class_="card")
 
 
-def _figure(plot: bytes) -> Element:
-    with Image.open(io.BytesIO(plot)) as image:
+def _figure(figure: Figure) -> Element:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    with Image.open(stream) as image:
         return element("figure", element("img", src=data_url(image), alt="plot"), class_="card")
 
 
@@ -219,10 +207,9 @@ def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
         NBDTError: the folder exists.
         OSError: it cannot be written.
     """
-    check_new(folder)
     files = {
         "audit.json": (json.dumps(audit.to_dict(), indent=1) + "\n").encode(),
-        "index.html": page(audit, [curve_plot(audit), check_plot(audit)]).encode(),
+        "index.html": page(audit).encode(),
     }
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = {"format": "nbdt-audit", "version": 1, "files": hashes}

@@ -95,31 +95,12 @@ class MethodAudit:
         """Mean and 95 % interval of every measure."""
         return {name: estimate(values) for name, values in self.values.items()}
 
-    @cached_property
-    def sanity(self) -> dict[str, float]:
-        """Mean rank correlation with the maps of randomised weights, by the randomised part."""
-        return self._means(SIGNED)
-
-    @cached_property
-    def absolute_sanity(self) -> dict[str, float]:
-        """The same of the absolute values of the maps."""
-        return self._means(ABSOLUTE)
-
-    def _means(self, prefix: str) -> dict[str, float]:
-        return {
-            name.removeprefix(prefix): float(values.mean())
-            for name, values in self.values.items()
-            if name.startswith(prefix)
-        }
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "method": self.method,
             "measures": {name: value.to_dict() for name, value in self.estimates.items()},
             "curves": {name: values.tolist() for name, values in self.curves.items()},
-            "sanity": self.sanity,
-            "absolute_sanity": self.absolute_sanity,
         }
 
 
@@ -213,7 +194,7 @@ def _specific(method: MethodAudit) -> str:
 
 
 def _sane(method: MethodAudit) -> str:
-    value = max(abs(method.sanity["all"]), abs(method.absolute_sanity["all"]))
+    value = max(abs(method.estimates[f"{kind}all"].mean) for kind in (SIGNED, ABSOLUTE))
     if value > SANE:
         return (
             f"FAILS the sanity check: its maps hardly change (rank correlation {value:.2f}) when "

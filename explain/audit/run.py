@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +15,12 @@ import nbdt
 from nbdt.errors import NBDTError
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
+from nbdt.progress import Progress, no_progress
 
 from ..maps.log_odds import measured_log_odds
-from .methods import CONTROLS, Maps, check_method, has_feature_map, method_maps
-from .perturbation import (
-    BASELINES,
-    TOP,
-    Grid,
-    area,
-    curves,
-    ranked,
-    specificity,
-    spreads,
-    without_top,
-)
+from . import perturbation, sanity
+from .methods import CONTROLS, Maps, check_method, method_maps
 from .result import ABSOLUTE, SIGNED, Audit, MethodAudit, Values, findings, per_image
-from .sanity import (
-    RADIUS,
-    SAMPLES,
-    STAGES,
-    completeness_error,
-    correlations,
-    noisy,
-    randomised,
-    sensitivity,
-)
 
 METHODS = (
     "grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency",
@@ -55,11 +36,11 @@ def audit(
     model: NBDT,
     images: Tensor,
     *,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str] = METHODS,
     steps: int = STEPS,
     checked: int = CHECKED,
     seed: int = 0,
-    on_steps: Callable[[int], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Audit:
     """Measure the explanations of a model's own paths on images.
 
@@ -67,11 +48,11 @@ def audit(
         model: in evaluation mode; it is not changed.
         images: (batch, 3, height, width) of what `model.preprocess` returns. No labels are needed:
             the audit asks whether a map shows what moved the model, right or wrong.
-        methods: see `known_methods`; by default the `METHODS` that the network allows.
+        methods: see `known_methods`.
         steps: points of a curve after the first.
         checked: images whose maps are repeated under noise and with random weights.
         seed: for the controls, ties, noise and random weights.
-        on_steps: called with the number of steps just done; `count_steps` gives their sum.
+        progress: shows progress, first of images, then of changed images and models.
 
     Raises:
         NBDTError: a model in training mode, images of another shape, or an unknown method.
@@ -80,31 +61,19 @@ def audit(
     audited = _Audited.of(model, images, checked, np.random.default_rng(seed))
     measured: dict[str, defaultdict[str, list[Values]]] = {m: defaultdict(list) for m in names}
     first_maps: dict[str, Maps] = {method: [] for method in names}
-    for low in range(0, len(images), CHUNK):
+    starts = range(0, len(images), CHUNK)
+    for low in progress(starts, len(starts), f"times {CHUNK} images"):
         part = slice(low, low + CHUNK)
         for method in names:
             maps = method_maps(model, images[part], audited.nodes[part], method, audited.rng)
             for name, values in _measure(audited, part, method, maps, steps):
                 measured[method][name].append(values)
             first_maps[method] += maps[: max(0, audited.checked - low)]
-            on_steps(len(images[part]))
-    again = _repeat(audited, first_maps, seed, on_steps)
+    again = _repeat(audited, first_maps, seed, progress)
     results = {
         method: _summarised(method, measured[method], again[method], audited) for method in names
     }
     return Audit(results, _made(audited, steps, seed), findings(results))
-
-
-def count_steps(images: int, methods: int, checked: int = CHECKED) -> int:
-    """Return the number of steps of an audit, as reported to `on_steps`."""
-    return methods * (images + min(checked, images) * (STAGES + SAMPLES))
-
-
-def default_methods(model: NBDT, images: Tensor) -> tuple[str, ...]:
-    """Return the `METHODS` that this network's layers allow."""
-    if has_feature_map(model, images):
-        return METHODS
-    return tuple(name for name in METHODS if name not in {"layer grad-cam", "class grad-cam"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +85,7 @@ class _Audited:
     nodes: list[list[int]]
     log_odds: Values
     spread: Values
-    grid: Grid
+    grid: perturbation.Grid
     checked: int
     rng: np.random.Generator
 
@@ -130,25 +99,24 @@ class _Audited:
         log_odds = measured_log_odds(model, images).double().numpy()
         grid = _grid(method_maps(model, images[:1], nodes[:1], "grad-cam"))
         count = min(checked, len(images))
-        return cls(model, images, nodes, log_odds, spreads(log_odds), grid, count, rng)
+        spread = perturbation.spreads(log_odds)
+        return cls(model, images, nodes, log_odds, spread, grid, count, rng)
 
 
-def _grid(maps: Maps) -> Grid:
+def _grid(maps: Maps) -> perturbation.Grid:
     """Return the grid of the model's own maps, limited to `GRID_SIDES`."""
     low, high = GRID_SIDES
     height, width = (min(max(side, low), high) for side in maps[0][0].shape)
     return height, width
 
 
-def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str] | None) -> Sequence[str]:
+def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str]) -> Sequence[str]:
     model.check_evaluating()
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise NBDTError(
             "Expected images of shape (batch, 3, height, width) with at least one image, got "
             f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
         )
-    if methods is None:
-        return default_methods(model, images)
     for method in methods:
         check_method(method)
     if not [method for method in methods if method not in CONTROLS]:
@@ -164,42 +132,39 @@ def _measure(
 ) -> Iterator[tuple[str, Values]]:
     """Yield the measures of some images' maps by name: a value or a curve for each decision."""
     model, images, nodes = audited.model, audited.images[part], audited.nodes[part]
-    order = ranked(maps, nodes, audited.grid, audited.rng)
-    for baseline in BASELINES:
-        pair = curves(model, images, order, baseline, steps)
+    order = perturbation.ranked(maps, nodes, audited.grid, audited.rng)
+    for baseline in perturbation.BASELINES:
+        pair = perturbation.curves(model, images, order, baseline, steps)
         for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
             yield f"{kind} {baseline}", curve
-        after = without_top(model, images, order, baseline, TOP).astype(np.float64)
-        specific = specificity(
-            audited.log_odds[part], after, nodes, audited.spread, model.hierarchy
-        )
-        for name, values in vars(specific).items():
-            yield f"specificity {name} {baseline}", values
-    errors = completeness_error(model, images, nodes, maps, method)
+        after = perturbation.without_top(model, images, order, baseline, perturbation.TOP)
+        before, spread = audited.log_odds[part], audited.spread
+        specific = perturbation.specificity(before, after, nodes, spread)
+        yield f"specificity path_share {baseline}", specific
+    errors = sanity.completeness_error(model, images, nodes, maps, method)
     if errors is not None:
         yield "completeness error", errors
 
 
 def _repeat(
-    audited: _Audited, first_maps: Mapping[str, Maps], seed: int, on_steps: Callable[[int], None]
+    audited: _Audited, first_maps: Mapping[str, Maps], seed: int, progress: Progress
 ) -> dict[str, dict[str, Values]]:
     """Compare maps with those under noise and with random weights: a value for each decision."""
     images, nodes = audited.images[: audited.checked], audited.nodes[: audited.checked]
     values: dict[str, dict[str, Values]] = {method: {} for method in first_maps}
-    for _ in range(SAMPLES):
-        changed = noisy(audited.model, images, audited.rng)
+    for _ in progress(range(sanity.SAMPLES), sanity.SAMPLES, "times noise"):
+        changed = sanity.noisy(audited.model, images, audited.rng)
         for method, before in first_maps.items():
             after = method_maps(audited.model, changed, nodes, method, audited.rng)
             worst = values[method].get("max sensitivity", np.array(0.0))
-            values[method]["max sensitivity"] = np.maximum(worst, sensitivity(before, after))
-            on_steps(len(images))
-    for stage, model in randomised(audited.model, seed=seed):
+            values[method]["max sensitivity"] = np.maximum(worst, sanity.sensitivity(before, after))
+    changes = sanity.randomised(audited.model, seed=seed)
+    for stage, model in progress(changes, sanity.STAGES, "models with random weights"):
         for method, before in first_maps.items():
             after = method_maps(model, images, nodes, method, audited.rng)
-            signed, absolute = correlations(before, after).T
+            signed, absolute = sanity.correlations(before, after).T
             values[method][SIGNED + stage] = signed
             values[method][ABSOLUTE + stage] = absolute
-            on_steps(len(images))
     return values
 
 
@@ -213,7 +178,7 @@ def _summarised(
         if measured.ndim == 2:
             points = [per_image(point, counts).mean() for point in measured.T]
             mean_curves[name] = np.array(points)
-            measured = area(measured)
+            measured = perturbation.area(measured)
         values[name] = per_image(measured, counts)
     values |= {name: per_image(v, counts[: audited.checked]) for name, v in again.items()}
     return MethodAudit(method, values, mean_curves)
@@ -230,9 +195,9 @@ def _made(audited: _Audited, steps: int, seed: int) -> Mapping[str, Any]:
         "checked_images": audited.checked,
         "regions": list(audited.grid),
         "steps": steps,
-        "top_share": TOP,
-        "noise_radius": RADIUS,
-        "noise_samples": SAMPLES,
+        "top_share": perturbation.TOP,
+        "noise_radius": sanity.RADIUS,
+        "noise_samples": sanity.SAMPLES,
         "seed": seed,
         "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
     }

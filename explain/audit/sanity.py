@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -43,7 +42,11 @@ def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tup
         The name of the randomised part, and the copy.
     """
     changed = copy.deepcopy(model).requires_grad_(requires_grad=False)
-    layers = list(_layers(changed.backbone))[::-1]
+    layers = [
+        (name, module)
+        for name, module in changed.backbone.named_modules()
+        if next(module.parameters(recurse=False), None) is not None  # with parameters of its own
+    ][::-1]
     ends = [round(len(layers) * stage / (stages - 1)) for stage in range(stages)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -54,13 +57,6 @@ def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tup
                 _refresh(layer)
             name = f"down to {layers[high - 1][0]}" if high < len(layers) else "all"
             yield name, changed
-
-
-def _layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module with parameters of its own, in the order of registration."""
-    for name, module in backbone.named_modules():
-        if next(module.parameters(recurse=False), None) is not None:
-            yield name, module
 
 
 def _refresh(layer: nn.Module) -> None:
@@ -75,14 +71,12 @@ def _refresh(layer: nn.Module) -> None:
 
 def rank_correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     """Return Spearman's coefficient of two maps; 0 if one is constant, 1 if both are."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    ranks = np.stack([rankdata(values) for values in (first.ravel(), second.ravel())])
-    centred = ranks - ranks.mean(axis=1, keepdims=True)
-    lengths = np.sqrt((centred**2).sum(axis=1))
-    if not lengths.all():
-        return float(not lengths.any())
-    return float(centred[0] @ centred[1] / lengths.prod())
+    constant = [np.ptp(values) == 0 for values in (first, second)]
+    if any(constant):
+        return float(all(constant))
+    return float(spearmanr(first.ravel(), second.ravel()).statistic)
 
 
 def correlations(before: Maps, after: Maps) -> Values:
@@ -116,12 +110,10 @@ def sensitivity(before: Maps, after: Maps) -> Values:
     Its maximum over samples of noise is Yeh et al.'s maximum sensitivity, relative to the map as in
     Quantus. NaN for a map of zeros.
     """
-    return np.array([_relative_change(*pair) for pair in _pairs(before, after)])
-
-
-def _relative_change(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    length = np.linalg.norm(first.astype(np.float64))
-    return float(np.linalg.norm(second.astype(np.float64) - first) / (length or math.nan))
+    pairs = ((old.astype(np.float64), new) for old, new in _pairs(before, after))
+    return np.array(
+        [np.linalg.norm(new - old) / (np.linalg.norm(old) or np.nan) for old, new in pairs]
+    )
 
 
 # ---- completeness --------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class LogOdds(nn.Module):
 def input_maps(
     model: NBDT, images: Tensor, nodes: Sequence[Sequence[int]], method: str
 ) -> list[tuple[NDArray[np.float32], ...]]:
-    """Return maps of the log-odds of each image's `nodes`, by a method of `METHODS`.
+    """Return maps of the log-odds of each image's `nodes`, by "saliency" or one of `METHODS`.
 
     Hidden parts and baselines are 0, the mean colour after normalisation.
 
@@ -111,10 +111,9 @@ def input_maps(
         images = images.detach().clone()
         model.requires_grad_(False)
         try:
+            compute = METHODS.get(method, _saliency)
             return [
-                tuple(
-                    METHODS[method](LogOdds(model, node), images[row : row + 1]) for node in wanted
-                )
+                tuple(compute(LogOdds(model, node), images[row : row + 1]) for node in wanted)
                 for row, wanted in enumerate(nodes)
             ]
         finally:
@@ -125,16 +124,20 @@ def input_maps(
 def _integrated_gradients(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
     from captum.attr import IntegratedGradients
 
-    found = IntegratedGradients(function).attribute(
-        image, n_steps=STEPS, internal_batch_size=AT_ONCE
-    )
-    return _summed(found)
+    attribute = IntegratedGradients(function).attribute
+    return _summed(attribute(image, n_steps=STEPS, internal_batch_size=AT_ONCE))
 
 
 def _input_x_gradient(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
     from captum.attr import InputXGradient
 
     return _summed(InputXGradient(function).attribute(image.requires_grad_()))
+
+
+def _saliency(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
+    from captum.attr import Saliency
+
+    return _summed(Saliency(function).attribute(image.requires_grad_()))
 
 
 def _occlusion(function: LogOdds, image: Tensor) -> NDArray[np.float32]:

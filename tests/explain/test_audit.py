@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
@@ -30,8 +31,8 @@ from nbdt.explain.audit.perturbation import (
 )
 from nbdt.explain.audit.report import save
 from nbdt.explain.audit.result import CURVES, beaten, estimate, per_image
-from nbdt.explain.audit.run import audit, count_steps, default_methods
-from nbdt.explain.maps.log_odds import log_odds, measured_log_odds
+from nbdt.explain.audit.run import audit
+from nbdt.explain.maps.log_odds import LogOdds, log_odds, measured_log_odds
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.tree.index import TreeIndex
 from tests import oracle
@@ -158,7 +159,7 @@ def test_maps_that_ignore_the_model_fail_on_every_count(monkeypatch):
             (image.abs().sum(0).numpy(),) * len(p) for image, p in zip(images, nodes, strict=True)
         ]
 
-    monkeypatch.setattr(audit_methods, "CAPTUM", {"brightness": brightness})
+    monkeypatch.setattr(audit_methods, "OTHERS", {"brightness": brightness})
     images = known_images()
     images[:, 2, :8, 24:] += 5  # bright, and of no consequence
     found = audit(known(), images, methods=["brightness"], checked=2)
@@ -234,12 +235,12 @@ def test_specificity_equals_the_reference(curve_case):
     before = measured_log_odds(model, images).numpy()
     spread = spreads(before)
     after = without_top(model, images, given, "mean", 0.2)
-    found = specificity(before, after, nodes, spread, TREE)
+    found = specificity(before, after, nodes, spread)
     ends = np.cumsum([len(own) for own in nodes])
     for image, own in enumerate(nodes):
         rows = slice(ends[image] - len(own), ends[image])
         reference = oracle.path_specificity(before[image], after[rows], own, spread)
-        assert np.allclose(found.path_share[rows], reference)
+        assert np.allclose(found[rows], reference)
 
 
 def test_decisions_with_one_map_share_its_ranking(curve_case):
@@ -350,9 +351,18 @@ def test_few_images_give_no_interval():
 
 
 def test_progress_reaches_its_end():
-    done = []
-    audit(known(), known_images(3), methods=["grad-cam"], checked=2, on_steps=done.append)
-    assert sum(done) == count_steps(3, 3, checked=2)
+    done = {}
+
+    def counted(items, count, what):
+        done[what] = [count, 0]
+        for item in items:
+            yield item
+            done[what][1] += 1
+
+    audit(known(), known_images(10), methods=["grad-cam"], checked=2, progress=counted)
+    assert [2, 2] in done.values()
+    assert len(done) == 3
+    assert all(expected == reached for expected, reached in done.values())
 
 
 def test_a_seed_gives_the_same_audit_and_the_model_is_left_alone():
@@ -370,19 +380,33 @@ def test_other_networks_and_frozen_weights_are_audited(rule):
     model = NBDT.from_timm("vit_tiny_patch16_224,img_size=64", TREE, rule=rule).eval()
     model.requires_grad_(requires_grad=False)
     images = torch.randn(1, 3, 64, 64)
-    # It has no feature map of channels × height × width.
-    assert "class grad-cam" not in default_methods(model, images)
-    found = audit(model, images, methods=["grad-cam"], checked=1)
+    found = audit(model, images, methods=["grad-cam", "class grad-cam"], checked=1)
     json.dumps(found.to_dict(), allow_nan=False)
-    with pytest.raises(NBDTError, match="LayerGradCam needs"):
-        audit(model, torch.randn(1, 3, 64, 64), methods=["class grad-cam"])
+
+
+def test_published_grad_cam_equals_captum():
+    model = tiny("marginal")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
+    layer = model.backbone.layer4
+    of_class = LayerGradCam(model.logits, layer)
+    clipped, flat = (method_maps(model, images, nodes, f"{m} grad-cam") for m in ("layer", "class"))
+    for row, own in enumerate(nodes):
+        image = images[row : row + 1]
+        whole = of_class.attribute(image, TREE.class_indices[own[-1]])[0, 0].detach()
+        for index, node in enumerate(own):
+            found = LayerGradCam(LogOdds(model, node), layer).attribute(
+                image, relu_attributions=True
+            )
+            assert np.allclose(clipped[row][index], found[0, 0].detach(), atol=1e-5)
+            assert np.allclose(flat[row][index], whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("images", "methods", "message"),
     [
-        (torch.zeros(0, 3, 32, 32), None, "at least one image"),
-        (torch.zeros(1, 1, 32, 32), None, r"got \(1, 1, 32, 32\)"),
+        (torch.zeros(0, 3, 32, 32), ["saliency"], "at least one image"),
+        (torch.zeros(1, 1, 32, 32), ["saliency"], r"got \(1, 1, 32, 32\)"),
         (
             torch.zeros(1, 3, 32, 32),
             ["grad_cam"],
