@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,23 +49,22 @@ class EvidenceError(NBDTError):
 
 
 class ColumnWriter:
-    """Writes growing columns to files in `folder`, or to memory if it is None."""
+    """Writes growing columns to files in `folder`.
 
-    def __init__(self, folder: Path | None) -> None:
+    Attributes:
+        shapes: of the columns so far, by name.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._parts: dict[str, list[Column]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, BinaryIO] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def append(self, name: str, rows: Column) -> None:
         """Add rows (count, …) to a column; all but the first axis as in its other rows."""
         rows = np.ascontiguousarray(rows, dtype=DTYPES[name])
-        count, *rest = rows.shape
-        before = self._shapes.get(name, (0,))[0]
-        self._shapes[name] = (before + count, *rest)
-        if self.folder is None:
-            self._parts.setdefault(name, []).append(rows)
-            return
+        before = self.shapes.get(name, (0,))[0]
+        self.shapes[name] = (before + len(rows), *rows.shape[1:])
         if name not in self._files:
             self._files[name] = (self.folder / f"{name}.npy").open("wb")
             self._write_header(name)
@@ -72,41 +72,20 @@ class ColumnWriter:
 
     def append_blob(self, name: str, ends: str, items: Sequence[bytes]) -> None:
         """Add byte strings to the column `name`, and their ends to the column `ends`."""
-        start = self._shapes.get(name, (0,))[0]
+        start = self.shapes.get(name, (0,))[0]
         self.append(name, np.frombuffer(b"".join(items), dtype=np.uint8))
         self.append(ends, start + np.cumsum([len(item) for item in items]))
 
     def _write_header(self, name: str) -> None:
-        header = {"descr": DTYPES[name], "fortran_order": False, "shape": self._shapes[name]}
+        header = {"descr": DTYPES[name], "fortran_order": False, "shape": self.shapes[name]}
         np.lib.format.write_array_header_1_0(self._files[name], header)
 
-    def finish(self) -> dict[str, Column]:
-        """Close the columns and return them, memory-mapped if they are files."""
-        if self.folder is None:
-            return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+    def close(self) -> None:
+        """Complete and close the files."""
         for name, file in self._files.items():
             file.seek(0)  # numpy pads a header so that its first axis may grow in place
             self._write_header(name)
-        self.close()
-        return {name: _map(self.folder / f"{name}.npy") for name in self._files}
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._files.values():
             file.close()
-
-
-def _map(path: Path) -> Column:
-    mapped: Column = np.load(path, mmap_mode="r", allow_pickle=False)
-    return mapped
-
-
-def describe(columns: Mapping[str, Column]) -> dict[str, Any]:
-    """Return type and shape of each column, as the manifest states them."""
-    return {
-        name: {"dtype": values.dtype.str, "shape": list(values.shape)}
-        for name, values in columns.items()
-    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -150,10 +129,10 @@ def read_columns(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Column]
         if name not in DTYPES or not isinstance(stated, dict):
             raise _damaged(folder / MANIFEST, f"an unknown column {name!r}")
         try:
-            columns[name] = _map(path)
+            column = columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from None
-        actual = describe({name: columns[name]})[name]
+        actual = {"dtype": column.dtype.str, "shape": list(column.shape)}
         if actual != {"dtype": DTYPES[name], "shape": stated.get("shape")}:
             raise _damaged(path, f"{actual}, where the manifest says {stated}")
     _check(folder, columns, manifest)
@@ -222,15 +201,11 @@ def write_index(  # noqa: PLR0917
         NBDTError: the folder exists.
     """
     with new_folder(folder) as aside:
-        writer = ColumnWriter(aside)
-        try:
+        with closing(ColumnWriter(aside)) as writer:
             writer.append("embeddings", unit_embeddings(features))
             writer.append("labels", labels.numpy())
             writer.append_blob("references", "reference_ends", encoded(references, data))
-            columns = writer.finish()
-        finally:
-            writer.close()
-        facts = manifest_of(model, columns, 0, os.path.abspath(data))
+        facts = manifest_of(model, writer.shapes, 0, os.path.abspath(data))
         write_atomic(aside / MANIFEST, json.dumps(facts, indent=1) + "\n")
 
 
@@ -257,9 +232,9 @@ def _relative(reference: str, root: str | None) -> str:
 
 
 def manifest_of(
-    model: NBDT, columns: Mapping[str, Column], failed: int, data: str | None
+    model: NBDT, shapes: Mapping[str, Sequence[int]], failed: int, data: str | None
 ) -> dict[str, Any]:
-    """Return what the manifest of an index says."""
+    """Return what the manifest of an index says; `shapes` are those of its columns."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -267,10 +242,12 @@ def manifest_of(
         "architecture": model.architecture,
         "preprocessing": asdict(model.preprocess),
         "classes": list(model.hierarchy.classes),
-        "count": len(columns["labels"]),
+        "count": shapes["labels"][0],
         "failed": failed,
         "data": data,
-        "columns": describe(columns),
+        "columns": {
+            name: {"dtype": DTYPES[name], "shape": list(shape)} for name, shape in shapes.items()
+        },
         "versions": {
             "nbdt": __version__,
             "torch": torch.__version__,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +48,7 @@ class BuiltIndex:
 
     columns: dict[str, Column]
     manifest: dict[str, Any]
-    failed: tuple[str, ...]
-
-
-@dataclass
-class _Embedder:
-    """Runs images through the model in batches and writes their columns."""
-
-    model: NBDT
-    root: str | None
-    writer: ColumnWriter
-    thumbnails: bool
-    failed: list[str] = field(default_factory=list)
-
-    def add(self, sources: Iterable[ImageSource]) -> None:
-        places = class_of_name(self.model.hierarchy)
-        for part in parts_of(opened(sources, self.failed), BATCH):
-            images = [image for _, image in part]
-            _, pooled = forward(self.model, images)
-            self.writer.append("embeddings", unit_embeddings(pooled))
-            labels = [places[normalised_name(source.class_label)] for source, _ in part]
-            self.writer.append("labels", np.array(labels))
-            references = encoded([source.reference for source, _ in part], self.root)
-            self.writer.append_blob("references", "reference_ends", references)
-            if self.thumbnails:
-                small = [thumbnail(self.model, image) for image in images]
-                self.writer.append_blob("thumbnails", "thumbnail_ends", small)
+    failed: Sequence[str] = ()
 
 
 def build(
@@ -85,27 +62,47 @@ def build(
 ) -> BuiltIndex:
     """Make the columns and manifest, in `folder` or in memory; see `EvidenceIndex.build`."""
     model.check_evaluating()
-    root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
-
-    def fill(into: Path | None) -> BuiltIndex:
-        count = _count_labelled(model, data, split)
-        embedder = _Embedder(model, root, ColumnWriter(into), thumbnails)
-        with closing(embedder.writer):
-            embedder.add(progress(_sources(data, split), count, "images"))
-            if len(embedder.failed) == count:
-                raise EvidenceError(
-                    f"None of the {count} images can be read; the first: {embedder.failed[0]}"
-                )
-            columns = embedder.writer.finish()
-        failed = tuple(embedder.failed)
-        return BuiltIndex(columns, manifest_of(model, columns, len(failed), root), failed)
-
+    fill = partial(_fill, model, data, split=split, thumbnails=thumbnails, progress=progress)
     if folder is None:
-        return fill(None)
+        with tempfile.TemporaryDirectory() as aside:
+            manifest, failed = fill(Path(aside))
+            columns = {name: np.load(Path(aside, f"{name}.npy")) for name in manifest["columns"]}
+        return BuiltIndex(columns, manifest, failed)
     with new_folder(folder) as aside:
-        built = replace(fill(aside), columns={})  # Windows renames no folder with mapped files
-        write_atomic(aside / MANIFEST, json.dumps(built.manifest, indent=1) + "\n")
-    return replace(built, columns=read_columns(folder, built.manifest))
+        manifest, failed = fill(aside)
+        write_atomic(aside / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return BuiltIndex(read_columns(folder, manifest), manifest, failed)
+
+
+def _fill(
+    model: NBDT,
+    data: Data,
+    folder: Path,
+    *,
+    split: str | None,
+    thumbnails: bool,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[str]]:
+    """Run the images through the model in batches; return manifest and messages of failures."""
+    root = os.fspath(data) if isinstance(data, str | os.PathLike) else None
+    count, failed = _count_labelled(model, data, split), list[str]()
+    writer, places = ColumnWriter(folder), class_of_name(model.hierarchy)
+    with closing(writer):
+        sources = progress(_sources(data, split), count, "images")
+        for part in parts_of(opened(sources, failed), BATCH):
+            images = [image for _, image in part]
+            _, pooled = forward(model, images)
+            writer.append("embeddings", unit_embeddings(pooled))
+            labels = [places[normalised_name(source.class_label)] for source, _ in part]
+            writer.append("labels", np.array(labels))
+            references = encoded([source.reference for source, _ in part], root)
+            writer.append_blob("references", "reference_ends", references)
+            if thumbnails:
+                small = [thumbnail(model, image) for image in images]
+                writer.append_blob("thumbnails", "thumbnail_ends", small)
+    if len(failed) == count:
+        raise EvidenceError(f"None of the {count} images can be read; the first: {failed[0]}")
+    return manifest_of(model, writer.shapes, len(failed), root), failed
 
 
 def _sources(data: Data, split: str | None) -> Iterator[ImageSource]:

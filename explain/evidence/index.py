@@ -50,11 +50,7 @@ class EvidenceIndex:
     """
 
     def __init__(
-        self,
-        built: BuiltIndex,
-        folder: Path | None,
-        *,
-        data: str | os.PathLike[str] | None = None,
+        self, built: BuiltIndex, folder: Path | None, *, data: str | os.PathLike[str] | None = None
     ) -> None:
         self.manifest = built.manifest
         self.folder = folder
@@ -115,8 +111,7 @@ class EvidenceIndex:
         """
         root = Path(folder)
         manifest = read_manifest(root)
-        built = BuiltIndex(read_columns(root, manifest), manifest, ())
-        return cls(built, root, data=data)
+        return cls(BuiltIndex(read_columns(root, manifest), manifest), root, data=data)
 
     def __len__(self) -> int:
         return int(self.manifest["count"])
@@ -277,11 +272,10 @@ class VoteChange:
     @property
     def votes(self) -> tuple[str, str]:
         """The most frequent class of the neighbours, before and after; ties go to the nearest."""
-        return _majority(self.before), _majority(self.after)
-
-
-def _majority(labels: tuple[str, ...]) -> str:
-    return Counter(labels).most_common(1)[0][0] if labels else ""
+        before, after = (
+            Counter(side).most_common(1)[0][0] if side else "" for side in (self.before, self.after)
+        )
+        return before, after
 
 
 def vote_changes(

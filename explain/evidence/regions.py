@@ -88,45 +88,32 @@ def region_vectors(grid: Tensor) -> Floats:
     return np.ascontiguousarray(regions)
 
 
-def max_similarities(query: Floats, evidence: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Each query region's best region in each image, and the cosine of the two.
+def late_interactions(
+    query: Floats, evidence: Floats, grid: Grid, weights: Floats | None = None
+) -> tuple[LateInteraction, ...]:
+    """Match each query region to its most similar region in each image.
 
     Args:
         query: (regions, features), of unit length.
         evidence: (images, regions of an image, features), of unit length.
+        grid: of all regions.
+        weights: (regions,); by default equal.
 
     Returns:
-        Two arrays (images, regions): positions among an image's regions, similarities.
+        One result an image.
     """
-    cosines = evidence @ query.T  # (images, regions of an image, regions)
-    best = cosines.argmax(axis=1)
-    return best, np.take_along_axis(cosines, best[:, None], axis=1)[:, 0]
-
-
-def late_interactions(
-    query: Floats, evidence: Floats, grid: Grid, weights: Floats | None = None
-) -> tuple[LateInteraction, ...]:
-    """One result an image; arguments as in `max_similarities`, both of regions in one `grid`."""
-    height, width = grid
-    if weights is None:
-        weights = np.full(height * width, 1 / (height * width), dtype=np.float32)
-    best, values = max_similarities(query, evidence)
-    return tuple(
-        _interaction(row, similarities, weights, grid)
-        for row, similarities in zip(best, values, strict=True)
-    )
-
-
-def _interaction(
-    best: NDArray[np.int64], values: Floats, weights: Floats, grid: Grid
-) -> LateInteraction:
-    shares = weights * values
-    order = [int(at) for at in np.argsort(-shares, kind="stable") if weights[at] > 0]
-    matches = tuple(
-        RegionMatch(box(at, grid), box(int(best[at]), grid), float(values[at]), float(weights[at]))
-        for at in order
-    )
-    return LateInteraction(float(shares.sum()), matches)
+    weights = np.full(len(query), 1 / len(query)) if weights is None else weights
+    results = []
+    for cosines in evidence @ query.T:  # (regions of an image, regions)
+        best, values = cosines.argmax(axis=0).tolist(), cosines.max(axis=0)
+        shares = weights * values
+        matches = tuple(
+            RegionMatch(box(at, grid), box(best[at], grid), float(values[at]), float(weights[at]))
+            for at in np.argsort(-shares, kind="stable").tolist()
+            if weights[at] > 0
+        )
+        results.append(LateInteraction(float(shares.sum()), matches))
+    return tuple(results)
 
 
 def box(position: int, grid: Grid) -> Box:

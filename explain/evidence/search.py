@@ -23,13 +23,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .build import forward
-from .regions import (
-    LateInteraction,
-    feature_grid,
-    late_interactions,
-    region_vectors,
-    strongest,
-)
+from .regions import LateInteraction, feature_grid, late_interactions, region_vectors, strongest
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
