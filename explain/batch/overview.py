@@ -12,7 +12,7 @@ from nbdt.decide.paths import percent
 from nbdt.images.image import ImageError, open_image
 from nbdt.progress import counted
 
-from ..result.html import document, element, strip_metadata
+from ..result.html import document, element
 from ..result.pictures import data_url
 from ..result.words import say
 from .folder import BatchFolder, part_name
@@ -94,4 +94,4 @@ def _thumbnail(folder: BatchFolder, name: str) -> Element | None:
             photo = open_image(file, name=name, max_side=SIDE)
     except (OSError, ImageError):
         return None
-    return element("img", src=data_url(strip_metadata(photo)), alt="", loading="lazy")
+    return element("img", src=data_url(photo), alt="", loading="lazy")

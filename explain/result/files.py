@@ -7,8 +7,9 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -20,8 +21,8 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
-from .explanation import Explanation, Neighbour
-from .html import strip_metadata, to_html
+from .explanation import DecisionEvidence, Explanation, Neighbour
+from .html import to_html
 from .json_record import arrays, changed_name, evidence_name, from_record, to_record
 from .pictures import overlays, png
 
@@ -93,12 +94,11 @@ def _content(explanation: Explanation) -> Files:
     for found in explanation.counterfactuals:
         if found.picture is not None:
             pictures[changed_name(found.decision)] = found.picture
+    record = to_record(explanation, pictures)
     return {
-        "explanation.json": _json(
-            {"format": FORMAT, "version": VERSION, **to_record(explanation, pictures)}
-        ),
+        "explanation.json": _json({"format": FORMAT, "version": VERSION, **record}),
         "maps.npz": _npz(explanation),
-        **{name: png(strip_metadata(image)) for name, image in pictures.items()},
+        **{name: png(image) for name, image in pictures.items()},
         "index.html": to_html(explanation).encode("utf-8", "backslashreplace"),
     }
 
@@ -109,9 +109,9 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
 
     def copied(neighbour: Neighbour, name: str) -> Neighbour:
         try:
-            image = strip_metadata(neighbour.open())
+            image = neighbour.open().convert("RGB")
         except ImageError as error:  # its original is gone: keep the facts without the picture
-            return replace(neighbour, open=_refusing(error))
+            return replace(neighbour, open=partial(refuse, error))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         pictures[name] = image
         return replace(neighbour, open=image.copy)
@@ -120,18 +120,13 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
         return tuple(copied(n, f"{name}-{rank}.png") for rank, n in enumerate(found, start=1))
 
     evidence = tuple(
-        replace(
-            found,
-            chosen=side(found.chosen, evidence_name(index, "chosen")),
-            rejected=side(found.rejected, evidence_name(index, "rejected")),
+        DecisionEvidence(
+            side(found.chosen, evidence_name(index, "chosen")),
+            side(found.rejected, evidence_name(index, "rejected")),
         )
         for index, found in enumerate(explanation.evidence)
     )
     return replace(explanation, evidence=evidence), pictures
-
-
-def _refusing(error: ImageError) -> Callable[[], Image.Image]:
-    return lambda: refuse(error)
 
 
 def _json(data: Mapping[str, Any]) -> bytes:
@@ -145,18 +140,18 @@ def _json(data: Mapping[str, Any]) -> bytes:
 
 
 def _npz(explanation: Explanation) -> bytes:
-    stream = io.BytesIO()
-    named: dict[str, Any] = arrays(explanation)
+    stream, named = io.BytesIO(), dict[str, Any](arrays(explanation))
     np.savez_compressed(stream, **named)
     return stream.getvalue()
 
 
 def _manifest(content: Files) -> bytes:
-    files = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in content.items()
-    }
+    files = {name: _facts(data) for name, data in content.items()}
     return _json({"format": FORMAT, "version": VERSION, "files": files})
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -196,10 +191,7 @@ def _checked_files(root: FilePath) -> Files:
         if not plain_name or not isinstance(facts, dict):
             raise _damaged(where, f"{name!r} is not a file of this folder")
         content[name] = data = _read(root / name)
-        if [len(data), hashlib.sha256(data).hexdigest()] != [
-            facts.get("bytes"),
-            facts.get("sha256"),
-        ]:
+        if {**facts, **_facts(data)} != facts:
             raise _damaged(root / name, "its size or SHA-256 is not the manifest's")
     return content
 

@@ -11,7 +11,6 @@ from importlib import resources
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
-import numpy as np
 from PIL import Image
 
 from nbdt.decide.paths import Decision, Path, as_percent, percent
@@ -20,7 +19,7 @@ from nbdt.images.image import ImageError
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import place
 from .headline import headline
-from .pictures import TILE, data_url, heat, overlays
+from .pictures import data_url, overlays
 from .regions import Region
 from .words import count, remark, say, with_article, words
 
@@ -44,7 +43,7 @@ def to_html(explanation: Explanation) -> str:
         "main",
         _answer(explanation),
         _path(path),
-        *(_decision(explanation, index, tile) for index, tile in enumerate(_tiles(explanation))),
+        *(_decision(explanation, index, tile) for index, tile in enumerate(overlays(explanation))),
         _made(explanation),
     )
     return document(f"Why “{path.class_name}”?", body)
@@ -84,19 +83,13 @@ def element(tag: str, *content: Content, **attributes: str) -> Element:
 
 def _answer(explanation: Explanation) -> Element:
     answer, photo = headline(explanation.path, explanation.answer), explanation.photo
-    text = element(
-        "div",
-        element("h1", _name(answer.title)),
-        element("p", answer.text, class_="soft sure"),
-        element("p", words(explanation), class_="words"),
-    )
+    text = element("div", element("h1", _name(answer.title)))
+    text.append(element("p", answer.text, class_="soft sure"))
+    text.append(element("p", words(explanation), class_="words"))
     if photo is None:
         return element("header", text, class_="card answer bare")
-    image = element(
-        "img",
-        src=data_url(strip_metadata(photo)),
-        alt="The photograph, as much of it as the model saw",
-    )
+    alt = "The photograph, as much of it as the model saw"
+    image = element("img", src=data_url(photo), alt=alt)
     return element("header", image, text, class_="card answer")
 
 
@@ -121,9 +114,8 @@ def _path(path: Path) -> Element:
 def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Element:
     decision = explanation.path.decisions[index]
     chosen, rival = (_name(decision.children[i]) for i in (decision.chosen, decision.runner_up))
-    title = element(
-        "h2", f"{index + 1}. ", chosen, element("span", " rather than ", rival, class_="soft")
-    )
+    beaten = element("span", " rather than ", rival, class_="soft")
+    title = element("h2", f"{index + 1}. ", chosen, beaten)
     facts = element("div", *_children(decision))
     facts.extend(_change(c, decision) for c in explanation.counterfactuals if c.decision == index)
     parts = element("div", _map(explanation, index, tile), facts, class_="parts")
@@ -137,16 +129,9 @@ def _map(explanation: Explanation, index: int, tile: Image.Image) -> Element:
     decision = explanation.path.decisions[index]
     name = say(decision.children[decision.chosen])
     where = place(explanation.maps[index])
-    alt = f"Heat map of what supports and argues against {name}" + (
-        f": {where[0]}" if where else ""
-    )
-    caption = element(
-        "figcaption",
-        element("span", class_="key for"),
-        "supports it, ",
-        element("span", class_="key against"),
-        "against it",
-    )
+    alt = f"Heat map of what supports and argues against {name}{f': {where[0]}' if where else ''}"
+    supports, against = (element("span", class_=f"key {kind}") for kind in ("for", "against"))
+    caption = element("figcaption", supports, "supports it, ", against, "against it")
     return element("figure", element("img", src=data_url(tile), alt=alt), caption, class_="map")
 
 
@@ -168,17 +153,15 @@ def _children(decision: Decision) -> tuple[Element, Element]:
 
 def _bar(label: Element, decision: Decision, child: int) -> tuple[Element, Element]:
     chance = math.exp(decision.log_probs[child])
-    row = element(
-        "div", label, element("span", as_percent(chance, unit=" %"), class_="number"), class_="row"
-    )
+    number = element("span", as_percent(chance, unit=" %"), class_="number")
     fill = element("i", style=f"width:{100 * chance:.2f}%")
-    return row, element("div", fill, class_="bar", **{"aria-hidden": "true"})
+    bar = element("div", fill, class_="bar", **{"aria-hidden": "true"})
+    return element("div", label, number, class_="row"), bar
 
 
 def _change(change: Counterfactual, decision: Decision) -> Element:
-    text = element(
-        "div", element("h3", "What would change it"), element("p", _outcome(change, decision))
-    )
+    title = element("h3", "What would change it")
+    text = element("div", title, element("p", _outcome(change, decision)))
     if change.margin >= 0 and change.flipped:
         before, after = (_signed(value) for value in change.log_odds)
         odds = f"Log-odds {before} before, {after} after."
@@ -188,7 +171,7 @@ def _change(change: Counterfactual, decision: Decision) -> Element:
     if change.picture is None:
         return element("div", text, class_="change bare")
     alt = f"The photograph, {_blurred(change)} blurred"
-    image = element("img", src=data_url(strip_metadata(change.picture)), alt=alt)
+    image = element("img", src=data_url(change.picture), alt=alt)
     frame = element("div", image, _outline(change.regions), class_="frame")
     return element("div", frame, text, class_="change")
 
@@ -227,16 +210,10 @@ def _outline(regions: Iterable[Region]) -> Element:
 
 
 def _evidence(found: DecisionEvidence, decision: Decision) -> Element:
-    sides = (
-        (decision.children[decision.chosen], found.chosen),
-        (decision.children[decision.runner_up], found.rejected),
-    )
-    columns = [
-        element(
-            "div", element("h3", f"Nearest training photographs of {say(name)}"), _thumbnails(rows)
-        )
-        for name, rows in sides
-    ]
+    columns = []
+    for child, near in (decision.chosen, found.chosen), (decision.runner_up, found.rejected):
+        title = f"Nearest training photographs of {say(decision.children[child])}"
+        columns.append(element("div", element("h3", title), _thumbnails(near)))
     return element("div", *columns, class_="aside evidence")
 
 
@@ -255,7 +232,7 @@ def _thumbnail(neighbour: Neighbour) -> Element:
     except ImageError:  # its original is gone
         return element("div", "no picture kept", class_="none")
     alt = f"Training photograph of {with_article(neighbour.label)}"
-    return element("img", src=data_url(strip_metadata(image)), alt=alt)
+    return element("img", src=data_url(image), alt=alt)
 
 
 def _made(explanation: Explanation) -> Element:
@@ -273,24 +250,7 @@ def _made(explanation: Explanation) -> Element:
     return element("footer", element("h2", "How this was made"), note_, facts, class_="card")
 
 
-# ---- pictures and words ------------------------------------------------------------------------
-
-
-def strip_metadata(image: Image.Image) -> Image.Image:
-    """Return the pixels alone: no EXIF, no profile, no text."""
-    return Image.fromarray(np.asarray(image.convert("RGB")))
-
-
-def _tiles(explanation: Explanation) -> list[Image.Image]:
-    """Each decision's map over the photograph, or on grey where there is none."""
-    if explanation.photo is not None:
-        return overlays(explanation)
-    tiles = []
-    for values in explanation.maps:
-        tile = Image.new("RGBA", (TILE, TILE), "#e4e6e9")
-        tile.alpha_composite(heat(values, explanation.scale, TILE))
-        tiles.append(tile.convert("RGB"))
-    return tiles
+# ---- words ------------------------------------------------------------------------
 
 
 def _name(text: str) -> Element:

@@ -89,7 +89,7 @@ def _path_record(path: Path) -> dict[str, Any]:
         "decisions": [
             {
                 **vars(d),
-                "log_probs": [_finite(value) for value in d.log_probs],
+                "log_probs": list(map(_finite, d.log_probs)),
                 "is_likeliest": d.is_likeliest,
             }
             for d in path
@@ -137,10 +137,8 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Pictures) -> 
         photo=_picture(record["photo"], pictures),
         evidence=tuple(
             DecisionEvidence(
-                *(
-                    tuple(_neighbour(row, pictures) for row in found[side])
-                    for side in ("chosen", "rejected")
-                )
+                tuple(_neighbour(row, pictures) for row in found["chosen"]),
+                tuple(_neighbour(row, pictures) for row in found["rejected"]),
             )
             for found in record["evidence"]
         ),
