@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from nbdt.decide.paths import Path
+from nbdt.decide.paths import Decision, Path
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
@@ -66,15 +66,16 @@ def counterfactuals(
     _check(model, image, path, maps, most)
     image = image.to(model.device)
     with torch.inference_mode():
-        logits = _logits(model, image[None])
+        logits = model.logits(image[None]).float()
         untouched = model.head.rules(logits)[0].cpu()
-        rivals = _runner_up_paths(model, logits, path)
         blurred = gaussian_blur(image, BLUR * min(image.shape[1:]))
-        found = []
-        for index, (values, rival) in enumerate(zip(maps, rivals, strict=True)):
-            trial = _Trial(model, image, blurred, path=path, index=index, values=values)
-            found.append(_search(trial, untouched, index, rival, most))
-        return tuple(found)
+        trials = [_Trial(model, image, blurred, *pair) for pair in zip(path, maps, strict=True)]
+        ends = [trial.best_elsewhere(untouched) for trial in trials]
+        rivals = model.head.rules.paths(logits.expand(len(ends), -1), ends)
+        return tuple(
+            _search(trial, untouched, index, rival, most)
+            for index, (trial, rival) in enumerate(zip(trials, rivals, strict=True))
+        )
 
 
 # ---- the search --------------------------------------------------------------------------------
@@ -155,15 +156,14 @@ class _Trial:
         model: NBDT,
         image: Tensor,
         blurred: Tensor,
-        *,
-        path: Path,
-        index: int,
+        decision: Decision,
         values: NDArray[np.float32],
     ) -> None:
         self.model, self.image, self.blurred = model, image, blurred
-        decision = path.decisions[index]
         self.chosen, self.names = decision.chosen, decision.children
-        self.below = [_classes_below(model, child) for child in decision.child_ids]
+        tree = model.hierarchy
+        classes = (tree.classes_under(tree.index(child)) for child in decision.child_ids)
+        self.below = [torch.tensor(below) for below in classes]
         sides = zip(values.shape, image.shape[1:], strict=True)
         rows, columns = (min(FINEST, cells, pixels) for cells, pixels in sides)
         self.grid = (rows, columns)
@@ -194,13 +194,18 @@ class _Trial:
         found: list[Tensor] = []
         for start in range(0, len(sets), BATCH):
             pictures = self.pictures(sets[start : start + BATCH])
-            found += self.model.head.rules(_logits(self.model, pictures)).cpu()
+            found += self.model.head.rules(self.model.logits(pictures).float()).cpu()
         self.passes += len(sets)
         return found
 
     def is_reached(self, row: Tensor) -> bool:
         """Whether the most probable class is below this decision's node."""
         return bool(row.max() == max(row[classes].max() for classes in self.below))
+
+    def best_elsewhere(self, row: Tensor) -> int:
+        """The most probable class below the other children."""
+        others = torch.cat([c for child, c in enumerate(self.below) if child != self.chosen])
+        return int(others[row[others].argmax()])
 
     def outcome(self, row: Tensor) -> Outcome:
         """Of the log-probabilities of all classes, (classes,), once the decision is reached."""
@@ -215,8 +220,7 @@ class _Trial:
         """(sets, 3, height, width): the image, each set of cells in it blurred."""
         masks = torch.zeros(len(sets), *self.grid)
         for mask, cells in zip(masks, sets, strict=True):
-            for cell in cells:
-                mask[cell] = 1
+            mask[tuple(zip(*cells, strict=True))] = 1
         height, width = self.image.shape[1:]
         soft = soft_masks(masks, height, width).to(self.image)[:, None]
         return self.image + soft * (self.blurred - self.image)
@@ -228,32 +232,6 @@ class _Trial:
         colours = self.pictures([cells])[0].cpu() * std + mean
         pixels = (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         return Image.fromarray(pixels.contiguous().numpy())
-
-
-# ---- paths and checks --------------------------------------------------------------------------
-
-
-def _logits(model: NBDT, images: Tensor) -> Tensor:
-    logits: Tensor = model.logits(images)
-    return logits.float()
-
-
-def _runner_up_paths(model: NBDT, logits: Tensor, path: Path) -> list[Path]:
-    """For each decision the path to the most probable class below another child of its node."""
-    chances = model.head.rules(logits)[0].cpu()
-    ends = []
-    for decision in path:
-        others = [child for i, child in enumerate(decision.child_ids) if i != decision.chosen]
-        classes = torch.cat([_classes_below(model, child) for child in others])
-        ends.append(int(classes[chances[classes].argmax()]))
-    return model.head.rules.paths(logits.expand(len(ends), -1), ends)
-
-
-def _classes_below(model: NBDT, node_id: str) -> Tensor:
-    """(classes,) indices of the classes under a node."""
-    tree = model.hierarchy
-    span = tree.spans[tree.index(node_id)]
-    return torch.tensor(tree.leaf_order[span.start : span.stop])
 
 
 def _check(

@@ -29,7 +29,7 @@ from nbdt.model.model import NBDT
 from nbdt.storage import Storage, is_uri
 
 from .compute import best_device, explaining, resolve_precision, to_device
-from .decode import Decoder
+from .decode import decoding
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
 from .writer import PartQueue, PartResult, PartWriter, count_failed
@@ -76,11 +76,8 @@ def connected(address: str | None) -> Iterator[Any]:
         if address == "local":
             logs = tempfile.mkdtemp(prefix="nbdt-ray-")
             stack.callback(shutil.rmtree, logs, ignore_errors=True)
-            started = {
-                "include_dashboard": False,
-                "_node_ip_address": "127.0.0.1",
-                "_temp_dir": logs,
-            }
+            here = {"_node_ip_address": "127.0.0.1", "_temp_dir": logs}
+            started = {"include_dashboard": False, **here}
         stack.callback(ray.shutdown)
         try:
             ray.init(
@@ -135,12 +132,9 @@ def explain_parts(
 def best_precision(ray: Any, workers: int | None) -> str:
     """Return what "auto" means on the cluster's workers, not on the caller's machine."""
     _, share = workers_of(ray.nodes(), workers)
-    precision: str = ray.get(ray.remote(**share)(_best_here).remote())
+    best = ray.remote(**share)(lambda: resolve_precision(AUTO, best_device()))
+    precision: str = ray.get(best.remote())
     return precision
-
-
-def _best_here() -> str:
-    return resolve_precision(AUTO, best_device())
 
 
 @contextmanager
@@ -288,9 +282,8 @@ class Worker:
         share = ray.get_runtime_context().get_assigned_resources()
         threads = max(1, int(share.get("CPU", 1)))
         torch.set_num_threads(threads)
-        self.decoder = self.contexts.enter_context(
-            Decoder(model.preprocess, threads, photo=folder.draws)
-        )
+        decoder = decoding(model.preprocess, threads, photo=folder.draws)
+        self.decoder = self.contexts.enter_context(decoder)
         self.writer = PartWriter(model, explainer, folder, options, lambda _: None)
 
     def __call__(self, row: Record) -> Record:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,9 @@ class Decoded:
     error: str | None = None
 
 
+Decoder: TypeAlias = Callable[[Iterable[ImageSource]], Iterator[Decoded]]
+
+
 def decode(source: ImageSource, preprocess: Preprocessing, *, photo: bool = False) -> Decoded:
     """Read, hash, decode, resize and crop an image; a bad file gives an error, it does not raise."""
     _, modified = source.state()
@@ -72,40 +76,35 @@ def decode(source: ImageSource, preprocess: Preprocessing, *, photo: bool = Fals
 
 def default_workers() -> int:
     """Return the number of decoding threads: one for each core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
-    return min(MOST_WORKERS, os.cpu_count() or 1)
+    own = hasattr(os, "sched_getaffinity")
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1)
 
 
-class Decoder:
-    """Decodes images ahead, in order; leaving its context ends the threads.
+@contextmanager
+def decoding(preprocess: Preprocessing, workers: int, *, photo: bool = False) -> Iterator[Decoder]:
+    """Give a function that decodes images in order, at most `AHEAD` early, in its own threads.
 
     Args:
         preprocess: the model's.
         workers: number of threads; 0 decodes in the caller's thread.
         photo: whether to keep a photograph to draw on.
     """
+    one = partial(decode, preprocess=preprocess, photo=photo)
+    if not workers:
+        yield partial(map, one)
+        return
+    pool = ThreadPoolExecutor(workers, "nbdt-decode")
 
-    def __init__(self, preprocess: Preprocessing, workers: int, *, photo: bool = False) -> None:
-        self._decode = partial(decode, preprocess=preprocess, photo=photo)
-        self._pool = ThreadPoolExecutor(workers, "nbdt-decode") if workers else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def __call__(self, sources: Iterable[ImageSource]) -> Iterator[Decoded]:
-        """Yield each image in the order of `sources`; at most `AHEAD` are taken early."""
-        if self._pool is None:
-            yield from map(self._decode, sources)
-            return
+    def ahead(sources: Iterable[ImageSource]) -> Iterator[Decoded]:
         waiting: deque[Future[Decoded]] = deque()
         for source in sources:
-            waiting.append(self._pool.submit(self._decode, source))
+            waiting.append(pool.submit(one, source))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+    try:
+        yield ahead
+    finally:
+        pool.shutdown(cancel_futures=True)

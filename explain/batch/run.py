@@ -21,7 +21,7 @@ from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
 from .compute import explaining, resolve_precision
-from .decode import Decoder, default_workers
+from .decode import decoding, default_workers
 from .folder import OVERVIEW, BatchFolder
 from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
 from .overview import overview
@@ -71,7 +71,7 @@ def explain_all(
     workers: int | None = None,
     verify: bool = False,
     on_images: Callable[[int], None] | None = None,
-    on_rows: Callable[[Sequence[Row]], None] | None = None,
+    on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
 ) -> Batch:
     """Write the path and maps of every image to a folder, as rows and arrays.
 
@@ -116,7 +116,7 @@ def explain_all(
     )  # fmt: skip
     folder = BatchFolder(out, options.kinds)
     _check_apart(folder, inputs)
-    queue = PartQueue(folder, options.part_size, shard, on_images or _ignore, verify)
+    queue = PartQueue(folder, options.part_size, shard, on_images or (lambda _: None), verify)
     with ExitStack() as stack:
         if engine == RAY:
             from .cluster import best_precision, connected, explain_parts
@@ -132,14 +132,14 @@ def explain_all(
                 ray, model, options, queue, identity=identity, workers=workers
             ):
                 queue.add(result)
-                if on_rows and result.made:
+                if result.made:
                     on_rows(folder.rows(result.part))
         else:
             writer = PartWriter(model, explainer, folder, options, queue.on_images)
             threads = default_workers() if workers is None else workers
-            decoder = stack.enter_context(Decoder(model.preprocess, threads, photo=folder.draws))
+            decoder = stack.enter_context(decoding(model.preprocess, threads, photo=folder.draws))
             for rows in writer.write_all(queue, iter_inputs(inputs, column), decoder):
-                (on_rows or _ignore)(rows)
+                on_rows(rows)
     missing = folder.finish(queue.count, identity)
     if pages and not missing and not folder.storage.exists(OVERVIEW):
         folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())
@@ -158,15 +158,10 @@ def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:
 
 def _check_apart(folder: BatchFolder, inputs: Sequence[str]) -> None:
     """Refuse to draw pictures into a folder whose images are explained."""
-    where = str(folder.storage)
-    if folder.draws and os.path.isdir(where):
-        for text in inputs:
-            if os.path.isdir(text) and os.path.samefile(text, where):
-                raise NBDTError(
-                    f"{text!r} is both the photographs' folder and --out, where pictures are drawn; "
-                    "name another --out."
-                )
-
-
-def _ignore(_: object) -> None:
-    pass
+    out = os.path.realpath(str(folder.storage))
+    for text in inputs:
+        if folder.draws and os.path.isdir(text) and os.path.realpath(text) == out:
+            raise NBDTError(
+                f"{text!r} is both the photographs' folder and --out, where pictures are drawn; "
+                "name another --out."
+            )
