@@ -78,9 +78,6 @@ def counterfactuals(
         )
 
 
-# ---- the search --------------------------------------------------------------------------------
-
-
 def _search(
     trial: _Trial, untouched: Tensor, index: int, rival: Path, most: float
 ) -> Counterfactual:

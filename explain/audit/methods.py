@@ -67,9 +67,6 @@ def check_method(method: str) -> None:
         )
 
 
-# ---- controls ------------------------------------------------------------------------------------
-
-
 def _random(nodes: Nodes, rng: np.random.Generator) -> Maps:
     """Noise: one map an image, whatever the decision."""
     return [(rng.random((SIDE, SIDE), dtype=np.float32),) * len(path) for path in nodes]
@@ -87,9 +84,6 @@ CONTROLS: Mapping[str, Callable[[Nodes, np.random.Generator], Maps]] = {
     "random": _random,
     "centre": _centre,
 }
-
-
-# ---- methods that `explain` does not offer ------------------------------------------------------
 
 
 def _layer_grad_cam(model: NBDT, images: Tensor, nodes: Nodes) -> Maps:

@@ -73,9 +73,6 @@ def _ranks(values: Values, rng: np.random.Generator) -> NDArray[np.int64]:
     return ranks
 
 
-# ---- what replaces a region ---------------------------------------------------------------------
-
-
 def blurred(images: Tensor) -> Tensor:
     """Blur each image with a Gaussian of `BLUR` of its longer side."""
     return gaussian_blur(images, BLUR * max(images.shape[-2:]))
@@ -87,9 +84,6 @@ def mean_coloured(images: Tensor) -> Tensor:
 
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {"blur": blurred, "mean": mean_coloured}
-
-
-# ---- measured -----------------------------------------------------------------------------------
 
 
 def pixel_ranks(ranks: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
@@ -168,9 +162,6 @@ def area(curve: Values) -> Values:
     """Return the area under curves (…, points) over the share of regions from 0 to 1: (…)."""
     areas: Values = ((curve[..., 1:] + curve[..., :-1]) / 2).mean(axis=-1)
     return areas
-
-
-# ---- node specificity ---------------------------------------------------------------------------
 
 
 def spreads(log_odds: Values) -> Values:

@@ -88,9 +88,6 @@ def _check_row(method: MethodAudit) -> tuple[str, ...]:
     return (method.method, *("–" if value is None else str(value) for value in values))
 
 
-# ---- as pictures ---------------------------------------------------------------------------------
-
-
 def curve_plot(audit: Audit) -> Figure:
     """Draw deletion and insertion curves for both baselines."""
     from matplotlib.figure import Figure
@@ -150,9 +147,6 @@ def _look(method: str, index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": "-"}
 
 
-# ---- as a page -----------------------------------------------------------------------------------
-
-
 def page(audit: Audit) -> str:
     """Return one HTML file without scripts or links: findings, tables, plots, settings."""
     title = "How far its explanations can be trusted"
@@ -193,9 +187,6 @@ def _figure(figure: Figure) -> Element:
     figure.savefig(stream, format="png", dpi=100)
     with Image.open(stream) as image:
         return element("figure", element("img", src=data_url(image), alt="plot"), class_="card")
-
-
-# ---- on the disk ---------------------------------------------------------------------------------
 
 
 def save(audit: Audit, folder: str | os.PathLike[str]) -> None:

@@ -129,9 +129,6 @@ class Audit:
         }
 
 
-# ---- findings ----
-
-
 def findings(methods: Mapping[str, MethodAudit]) -> list[str]:
     """Return sentences on every method that is no control, in order."""
     return [
@@ -142,26 +139,18 @@ def findings(methods: Mapping[str, MethodAudit]) -> list[str]:
     ]
 
 
-def advantage(method: MethodAudit, control: MethodAudit, curve: str) -> Estimate:
-    """Return by how much a method's area is better than a control's, image by image.
+def beaten(methods: Mapping[str, MethodAudit], name: str) -> dict[str, list[str]]:
+    """Return for each curve the controls that a method beats image by image, by an interval.
 
     Deletion should fall early (a small area), insertion rise early (a large one).
     """
-    difference: Values = method.values[curve] - control.values[curve]
-    return estimate(-difference if curve.startswith("deletion") else difference)
-
-
-def beaten(methods: Mapping[str, MethodAudit], name: str) -> dict[str, list[str]]:
-    """Return for each curve the controls that a method beats, with an interval above 0."""
-    method = methods[name]
-    return {
-        curve: [
-            control
-            for control in CONTROLS
-            if control != name and advantage(method, methods[control], curve).low > 0
-        ]
-        for curve in CURVES
-    }
+    won: dict[str, list[str]] = {}
+    for curve in CURVES:
+        sign = -1 if curve.startswith("deletion") else 1
+        own = methods[name].values[curve]
+        gains = {control: sign * (own - methods[control].values[curve]) for control in CONTROLS}
+        won[curve] = [control for control, gain in gains.items() if estimate(gain).low > 0]
+    return won
 
 
 def _faithful(methods: Mapping[str, MethodAudit], name: str) -> str:

@@ -37,7 +37,6 @@ def audit(
     images: Tensor,
     *,
     methods: Sequence[str] = METHODS,
-    steps: int = STEPS,
     checked: int = CHECKED,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -49,7 +48,6 @@ def audit(
         images: (batch, 3, height, width) of what `model.preprocess` returns. No labels are needed:
             the audit asks whether a map shows what moved the model, right or wrong.
         methods: see `known_methods`.
-        steps: points of a curve after the first.
         checked: images whose maps are repeated under noise and with random weights.
         seed: for the controls, ties, noise and random weights.
         progress: shows progress, first of images, then of changed images and models.
@@ -66,14 +64,14 @@ def audit(
         part = slice(low, low + CHUNK)
         for method in names:
             maps = method_maps(model, images[part], audited.nodes[part], method, audited.rng)
-            for name, values in _measure(audited, part, method, maps, steps):
+            for name, values in _measure(audited, part, method, maps):
                 measured[method][name].append(values)
             first_maps[method] += maps[: max(0, audited.checked - low)]
     again = _repeat(audited, first_maps, seed, progress)
     results = {
         method: _summarised(method, measured[method], again[method], audited) for method in names
     }
-    return Audit(results, _made(audited, steps, seed), findings(results))
+    return Audit(results, _made(audited, seed), findings(results))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +122,14 @@ def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str]) -> Seq
     return list(dict.fromkeys([*methods, *CONTROLS]))
 
 
-# ---- measured --------------------------------------------------------------------------------
-
-
 def _measure(
-    audited: _Audited, part: slice, method: str, maps: Maps, steps: int
+    audited: _Audited, part: slice, method: str, maps: Maps
 ) -> Iterator[tuple[str, Values]]:
     """Yield the measures of some images' maps by name: a value or a curve for each decision."""
     model, images, nodes = audited.model, audited.images[part], audited.nodes[part]
     order = perturbation.ranked(maps, nodes, audited.grid, audited.rng)
     for baseline in perturbation.BASELINES:
-        pair = perturbation.curves(model, images, order, baseline, steps)
+        pair = perturbation.curves(model, images, order, baseline, STEPS)
         for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
             yield f"{kind} {baseline}", curve
         after = perturbation.without_top(model, images, order, baseline, perturbation.TOP)
@@ -184,7 +179,7 @@ def _summarised(
     return MethodAudit(method, values, mean_curves)
 
 
-def _made(audited: _Audited, steps: int, seed: int) -> Mapping[str, Any]:
+def _made(audited: _Audited, seed: int) -> Mapping[str, Any]:
     return {
         "model": model_hash(audited.model),
         "architecture": audited.model.architecture,
@@ -194,7 +189,7 @@ def _made(audited: _Audited, steps: int, seed: int) -> Mapping[str, Any]:
         "decisions": sum(map(len, audited.nodes)),
         "checked_images": audited.checked,
         "regions": list(audited.grid),
-        "steps": steps,
+        "steps": STEPS,
         "top_share": perturbation.TOP,
         "noise_radius": sanity.RADIUS,
         "noise_samples": sanity.SAMPLES,

@@ -28,10 +28,7 @@ RADIUS = 0.02  # of the pixel range
 SAMPLES = 3
 
 
-# ---- parameter randomisation ---------------------------------------------------------------------
-
-
-def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
+def randomised(model: NBDT, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
     """Yield copies of the model with more and more random weights, from the head down.
 
     The first copy has a random head, the last no trained weight; in between, the backbone's layers
@@ -47,7 +44,7 @@ def randomised(model: NBDT, stages: int = STAGES, seed: int = 0) -> Iterator[tup
         for name, module in changed.backbone.named_modules()
         if next(module.parameters(recurse=False), None) is not None  # with parameters of its own
     ][::-1]
-    ends = [round(len(layers) * stage / (stages - 1)) for stage in range(stages)]
+    ends = [round(len(layers) * stage / (STAGES - 1)) for stage in range(STAGES)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _refresh(changed.head.linear)
@@ -94,13 +91,10 @@ def _pairs(before: Maps, after: Maps) -> Iterator[tuple[NDArray[np.float32], ...
     )
 
 
-# ---- noise ---------------------------------------------------------------------------------------
-
-
-def noisy(model: NBDT, images: Tensor, rng: np.random.Generator, radius: float = RADIUS) -> Tensor:
-    """Add uniform noise of up to ± `radius` of the pixel range."""
+def noisy(model: NBDT, images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Add uniform noise of up to ± `RADIUS` of the pixel range."""
     spread = torch.tensor(model.preprocess.std)[:, None, None]
-    noise = torch.from_numpy(rng.uniform(-radius, radius, images.shape)).float()
+    noise = torch.from_numpy(rng.uniform(-RADIUS, RADIUS, images.shape)).float()
     return images + (noise / spread).to(images)
 
 
@@ -115,8 +109,6 @@ def sensitivity(before: Maps, after: Maps) -> Values:
         [np.linalg.norm(new - old) / (np.linalg.norm(old) or np.nan) for old, new in pairs]
     )
 
-
-# ---- completeness --------------------------------------------------------------------------------
 
 # What a map is measured against: the log-odds without features, or without an image.
 REFERENCE = {

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import nbdt
-from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
@@ -87,9 +86,6 @@ def made_on(model: NBDT, precision: str) -> dict[str, Any]:
     return {"device": name, "precision": precision, "versions": versions}
 
 
-# ---- the forward pass --------------------------------------------------------------------------
-
-
 @contextmanager
 def explaining(model: NBDT, options: BatchOptions) -> Iterator[Explainer]:
     """Give a function from a batch of images to what is stored of each, in the chosen precision.
@@ -105,35 +101,24 @@ def explaining(model: NBDT, options: BatchOptions) -> Iterator[Explainer]:
 
 def _cheapest(model: NBDT, options: BatchOptions) -> Explainer:
     if not options.pages and options.maps == "none":
-        return partial(_paths_alone, model, options.accuracy)
+        return partial(_paths, model, options.accuracy, with_maps=False)
     if not options.pages and options.maps == "npz" and options.method == GRAD_CAM:
-        return partial(_paths_and_maps, model, options.accuracy)
+        return partial(_paths, model, options.accuracy, with_maps=True)
     return partial(
         explain, model, method=options.method, accuracy=options.accuracy, evidence=options.evidence,
         counterfactuals=options.counterfactuals,
     )  # fmt: skip
 
 
-def _paths_alone(model: NBDT, accuracy: float | None, images: Tensor) -> list[Explanation]:
-    with torch.inference_mode():
-        features = model.features(images).float()
-        paths = model.head.rules.paths(head_logits(model, features))
-    return _explanations(model, features, paths, [()] * len(paths), accuracy)
-
-
-def _paths_and_maps(model: NBDT, accuracy: float | None, images: Tensor) -> list[Explanation]:
-    layer = map_layer(model, images)
-    paths = model.head.rules.paths(head_logits(model, layer.features))
-    return _explanations(model, layer.features, paths, path_maps(model, layer, paths), accuracy)
-
-
-def _explanations(
-    model: NBDT,
-    features: Tensor,
-    paths: Sequence[Path],
-    maps: Sequence[tuple[Any, ...]],
-    accuracy: float | None,
+def _paths(
+    model: NBDT, accuracy: float | None, images: Tensor, *, with_maps: bool
 ) -> list[Explanation]:
+    """Return paths and at most the maps of chosen children: half the work of `explain`."""
+    layer = map_layer(model, images) if with_maps else None
+    with torch.inference_mode():
+        features = layer.features if layer else model.features(images).float()
+        paths = model.head.rules.paths(head_logits(model, features))
+    maps = path_maps(model, layer, paths) if layer else [()] * len(paths)
     given = answers_made(model, features, paths, accuracy)
     return [
         Explanation(path, path_maps, made=answer)

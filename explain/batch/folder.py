@@ -40,7 +40,7 @@ FORMAT, VERSION = "nbdt-batch", 1
 MANIFEST, OVERVIEW = "manifest.json", "index.html"
 KINDS = {"rows": ".parquet", "maps": ".npz", "pages": "", "pictures": ""}
 DRAWN = ("pages", "pictures")
-AT_ONCE, PARTS_AT_ONCE, ATTEMPTS = 16, 4096, 3
+AT_ONCE, ATTEMPTS = 16, 3
 _LEFT = re.compile(r"\.(part-|batch\.json\.|manifest\.json\.)")
 _PART = re.compile(r"part-(\d{6,})(\.parquet|\.npz|)")
 
@@ -95,8 +95,6 @@ class BatchFolder:
     def _claims(self) -> tuple[str, ...]:
         """The files that claim that all parts are done; `OVERVIEW` only if the batch writes it."""
         return (OVERVIEW, MANIFEST) if "pages" in self.kinds else (MANIFEST,)
-
-    # ---- parts -----------------------------------------------------------------------------
 
     def is_done(
         self, part: int, inputs: Sequence[ImageSource], *, every_byte: bool = False
@@ -171,8 +169,6 @@ class BatchFolder:
             facts: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[META])
         return facts
 
-    # ---- the end ---------------------------------------------------------------------------
-
     def parts(self) -> list[int]:
         """Return the parts whose rows exist, in order."""
         names = map(_PART.fullmatch, self.storage.names("rows"))
@@ -205,14 +201,13 @@ class BatchFolder:
         self.storage.write(MANIFEST, text)
 
     def _summary(self, count: int) -> dict[str, Any]:
-        """Return counts of images and all that made them; memory is flat for any number of parts."""
+        """Return counts of images and all that made them."""
         images = failed = 0
         made = set[str]()
         with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
-            for start in range(0, count, PARTS_AT_ONCE):
-                for fact in pool.map(self.facts, range(start, min(count, start + PARTS_AT_ONCE))):
-                    images, failed = images + fact["rows"], failed + fact["failed"]
-                    made.add(json.dumps(fact["made"], sort_keys=True))
+            for fact in pool.map(self.facts, range(count)):
+                images, failed = images + fact["rows"], failed + fact["failed"]
+                made.add(json.dumps(fact["made"], sort_keys=True))
         counts = {"images": images, "explained": images - failed, "failed": failed}
         return {"counts": counts, "parts": count, "made": [json.loads(t) for t in sorted(made)]}
 
@@ -268,12 +263,7 @@ def read_json(where: Storage, name: str) -> dict[str, Any]:
     return check_record(record, path, FORMAT, VERSION)
 
 
-def _unchanged(
-    source: ImageSource,
-    row: tuple[str, str | None, int | None, int | None],
-    *,
-    every_byte: bool,
-) -> bool:
+def _unchanged(source: ImageSource, row: Sequence[Any], *, every_byte: bool) -> bool:
     path, sha256, size, modified_ns = row
     if plain_path(source.reference) != path:
         return False
@@ -292,11 +282,9 @@ def _check_same(root: Storage, old: Mapping[str, Any], new: Mapping[str, Any]) -
     before, after = _flat(old), _flat(json.loads(json.dumps(new)))
     names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
     if names:
-        lines = "; ".join(
-            f"{n}: {_show(before.get(n))} there, {_show(after.get(n))} now" for n in names
-        )
+        differ = (f"{n}: {_show(before.get(n))} there, {_show(after.get(n))} now" for n in names)
         raise NBDTError(
-            f"{str(root)!r} holds another batch ({lines}). Go on with the same command, or name a "
+            f"{str(root)!r} holds another batch ({'; '.join(differ)}). Go on with the same command, or name a "
             "new folder with --out."
         )
 

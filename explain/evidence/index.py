@@ -157,8 +157,6 @@ class EvidenceIndex:
         opener = partial(self._originals.open, row, reference)
         return Neighbour(reference, self.label(row), similarity, row, opener)
 
-    # ---- nearest images -----------------------------------------------------------------------
-
     def for_model(self, model: NBDT) -> ModelEvidence:
         """Prepare the index for a model and its hierarchy.
 
@@ -180,8 +178,6 @@ class EvidenceIndex:
             self._row_orders[key] = RowOrder.of(self.classes, labels, model.hierarchy)
         rows = self._row_orders[key]
         return ModelEvidence(model, rows, self.search, self.neighbour, lambda: self.excluded)
-
-    # ---- marks --------------------------------------------------------------------------------
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -248,9 +244,6 @@ class EvidenceIndex:
         for reference in references:
             view.mark(reference)
         return view
-
-
-# ---- what a mark changes for other images ----------------------------------------------------
 
 
 @dataclass(frozen=True)

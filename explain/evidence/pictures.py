@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from nbdt.decide import paths
-from nbdt.decide.paths import Decision, as_percent
+from nbdt.decide.paths import as_percent
 from nbdt.evidence import Column, EvidenceError, blob
 from nbdt.hierarchies.show.drawing import fitting, font
 from nbdt.images.archives import iter_tar
@@ -50,7 +50,10 @@ class Originals:
         root: str | os.PathLike[str] | None,
     ) -> None:
         self.columns = columns
-        self.frame = _read(preprocessing)
+        try:
+            self.frame = Preprocessing.from_dict(preprocessing)
+        except ValueError as error:
+            raise EvidenceError(f"The index's preprocessing is damaged ({error}).") from None
         self.root = None if root is None else Path(root)
 
     def open(self, row: int, reference: str) -> Image.Image:
@@ -94,16 +97,6 @@ class Originals:
         raise refusal(name, "an image of that archive", "none", "build the index again")
 
 
-def _read(values: Mapping[str, Any]) -> Preprocessing:
-    try:
-        return Preprocessing.from_dict(values)
-    except ValueError as error:
-        raise EvidenceError(f"The index's preprocessing is damaged ({error}).") from None
-
-
-# ---- drawn -----------------------------------------------------------------------------------
-
-
 def sheet(
     photo: Image.Image, path: paths.Path, evidence: Sequence[DecisionEvidence]
 ) -> Image.Image:
@@ -131,14 +124,11 @@ def sheet(
             (left, found.chosen, decision.chosen, "chosen"),
             (left + side + GAP, found.rejected, decision.runner_up, beaten),
         ):
-            _text(draw, (at, top), _caption(decision, child, word), side - GAP, size=13)
+            chance = as_percent(math.exp(decision.log_probs[child]))
+            caption = f"{word}: {decision.children[child]} {chance}"
+            _text(draw, (at, top), caption, side - GAP, size=13)
             _strip(canvas, (at, top + LINE + 6), near)
     return canvas
-
-
-def _caption(decision: Decision, child: int, word: str) -> str:
-    chance = as_percent(math.exp(decision.log_probs[child]))
-    return f"{word}: {decision.children[child]} {chance}"
 
 
 def _strip(canvas: Image.Image, corner: tuple[int, int], near: Sequence[Neighbour]) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path as FilePath
@@ -23,7 +23,7 @@ from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
 from .explanation import DecisionEvidence, Explanation, Neighbour
 from .html import to_html
-from .json_record import arrays, changed_name, evidence_name, from_record, to_record
+from .json_record import arrays, changed_name, from_record, sides, to_record
 from .pictures import overlays, png
 
 FORMAT = "nbdt-explanation"
@@ -116,14 +116,8 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
         pictures[name] = image
         return replace(neighbour, open=image.copy)
 
-    def side(found: Sequence[Neighbour], name: str) -> tuple[Neighbour, ...]:
-        return tuple(copied(n, f"{name}-{rank}.png") for rank, n in enumerate(found, start=1))
-
     evidence = tuple(
-        DecisionEvidence(
-            side(found.chosen, evidence_name(index, "chosen")),
-            side(found.rejected, evidence_name(index, "rejected")),
-        )
+        DecisionEvidence(**sides(index, found, copied))
         for index, found in enumerate(explanation.evidence)
     )
     return replace(explanation, evidence=evidence), pictures

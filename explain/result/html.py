@@ -250,9 +250,6 @@ def _made(explanation: Explanation) -> Element:
     return element("footer", element("h2", "How this was made"), note_, facts, class_="card")
 
 
-# ---- words ------------------------------------------------------------------------
-
-
 def _name(text: str) -> Element:
     """A name, in whichever direction its script runs."""
     return element("bdi", text)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from .words import words
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Pictures = Mapping[str, Image.Image]
+Item = TypeVar("Item")
 
 
 def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
@@ -34,9 +35,17 @@ def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def evidence_name(index: int, side: str) -> str:
-    """Return the start of the names of pictures of one side of a decision; a rank follows."""
-    return f"evidence-{index + 1}-{side}"
+def sides(
+    index: int, found: DecisionEvidence, change: Callable[[Neighbour, str], Item]
+) -> dict[str, tuple[Item, ...]]:
+    """Return `change` of each neighbour and the name of its picture, by side of the decision."""
+    return {
+        side: tuple(
+            change(neighbour, f"evidence-{index + 1}-{side}-{rank}.png")
+            for rank, neighbour in enumerate(near, start=1)
+        )
+        for side, near in (("chosen", found.chosen), ("rejected", found.rejected))
+    }
 
 
 def changed_name(index: int) -> str:
@@ -55,12 +64,8 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
         pictures: those in the same folder, by name.
     """
 
-    def side(found: Sequence[Neighbour], name: str) -> list[dict[str, Any]]:
-        names = [f"{name}-{rank}.png" for rank in range(1, len(found) + 1)]
-        return [
-            {**neighbour.to_dict(), "picture": picture if picture in pictures else None}
-            for neighbour, picture in zip(found, names, strict=True)
-        ]
+    def row(neighbour: Neighbour, name: str) -> dict[str, Any]:
+        return {**neighbour.to_dict(), "picture": name if name in pictures else None}
 
     return {
         "words": words(explanation),
@@ -69,13 +74,7 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
         "nodes": list(explanation.node_maps),
         "inner_nodes": list(explanation.node_child_maps),
         "photo": "photo.png" if explanation.photo is not None else None,
-        "evidence": [
-            {
-                "chosen": side(found.chosen, evidence_name(index, "chosen")),
-                "rejected": side(found.rejected, evidence_name(index, "rejected")),
-            }
-            for index, found in enumerate(explanation.evidence)
-        ],
+        "evidence": [sides(i, found, row) for i, found in enumerate(explanation.evidence)],
         "counterfactuals": [_counterfactual_record(c) for c in explanation.counterfactuals],
         "made": dict(explanation.made),
     }
