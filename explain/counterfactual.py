@@ -43,8 +43,6 @@ def counterfactuals(
     image: Tensor,
     path: Path,
     maps: Sequence[NDArray[np.float32]],
-    *,
-    most: float = MOST,
 ) -> tuple[Counterfactual, ...]:
     """Return for each decision of a path the small set of regions whose blurring flips it.
 
@@ -56,14 +54,12 @@ def counterfactuals(
         path: the image's path, from `explain` or `model.paths`.
         maps: one per decision, (rows, columns) of any resolution, positive where the picture
             supports the chosen child.
-        most: the largest share of the picture that may be blurred, above 0 and at most 1.
 
     Raises:
         NBDTError: a model in training mode; an image of another shape or not finite; maps that
-            are not one a decision, not two-dimensional or not finite; `most` out of range; a path
-            of another tree.
+            are not one a decision, not two-dimensional or not finite; a path of another tree.
     """
-    _check(model, image, path, maps, most)
+    _check(model, image, path, maps)
     image = image.to(model.device)
     with torch.inference_mode():
         logits = model.logits(image[None]).float()
@@ -73,17 +69,15 @@ def counterfactuals(
         ends = [trial.best_elsewhere(untouched) for trial in trials]
         rivals = model.head.rules.paths(logits.expand(len(ends), -1), ends)
         return tuple(
-            _search(trial, untouched, index, rival, most)
+            _search(trial, untouched, index, rival)
             for index, (trial, rival) in enumerate(zip(trials, rivals, strict=True))
         )
 
 
-def _search(
-    trial: _Trial, untouched: Tensor, index: int, rival: Path, most: float
-) -> Counterfactual:
+def _search(trial: _Trial, untouched: Tensor, index: int, rival: Path) -> Counterfactual:
     before, odds_before, _ = trial.outcome(untouched)
     order = trial.order()
-    limit = max(1, int(most * len(order))) if before >= 0 and trial.is_reached(untouched) else 0
+    limit = max(1, int(MOST * len(order))) if before >= 0 and trial.is_reached(untouched) else 0
     cells = _needed(_prefix(order[:limit], trial.margins), trial.margins)
     _, odds, winner = trial.outcome(trial.run([cells])[0] if cells else untouched)
     return Counterfactual(
@@ -231,9 +225,7 @@ class _Trial:
         return Image.fromarray(pixels.contiguous().numpy())
 
 
-def _check(
-    model: NBDT, image: Tensor, path: Path, maps: Sequence[NDArray[np.float32]], most: float
-) -> None:
+def _check(model: NBDT, image: Tensor, path: Path, maps: Sequence[NDArray[np.float32]]) -> None:
     model.check_evaluating()
     if image.ndim != 3 or len(image) != 3:
         raise NBDTError(
@@ -250,8 +242,6 @@ def _check(
                 "Expected maps of shape (rows, columns) with finite values, got one of shape "
                 f"{values.shape}."
             )
-    if not 0 < most <= 1:
-        raise NBDTError(f"`most` is a share of the picture, above 0 and at most 1; got {most}.")
     known = set(model.hierarchy.ids)
     strange = [child for decision in path for child in decision.child_ids if child not in known]
     if strange:

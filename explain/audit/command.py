@@ -16,7 +16,7 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
-from nbdt.images.dataset import iter_images, iter_inputs
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource, opened
 from nbdt.model.model import NBDT
@@ -40,7 +40,6 @@ def audit_command(
     methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
     seed: Annotated[int, typer.Option(help="For the draw, controls, noise and weights.")] = 0,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
     out: Annotated[Path, typer.Option(help="A new folder for audit.json and index.html.")] = Path(
         "audit"
     ),
@@ -54,7 +53,9 @@ def audit_command(
     loaded = open_model(model, weights)
     if torch.cuda.is_available():
         loaded.to("cuda")
-    batch, failed = _read(loaded, _drawn(_sources(data, split), images, seed))
+    batch, failed = _read(
+        loaded, _drawn(iter_inputs([str(data)], max_side=AMPLE_SIDE), images, seed)
+    )
     result = audit(loaded, batch, methods=names, seed=seed, progress=tracked)
     save(result, out)
     _report(result, out, as_json=as_json)
@@ -62,13 +63,6 @@ def audit_command(
         typer.echo(f"error: {message}", err=True)
     if failed:
         raise typer.Exit(3)
-
-
-def _sources(data: Path, split: str | None) -> Iterable[ImageSource]:
-    """Yield the images of a folder or an archive."""
-    if data.is_dir():
-        return iter_inputs([data / (split or "")], max_side=AMPLE_SIDE)
-    return iter_images(data, split, max_side=AMPLE_SIDE)
 
 
 def _drawn(sources: Iterable[ImageSource], count: int, seed: int) -> list[ImageSource]:

@@ -263,7 +263,7 @@ def read_json(where: Storage, name: str) -> dict[str, Any]:
     return check_record(record, path, FORMAT, VERSION)
 
 
-def _unchanged(source: ImageSource, row: Sequence[Any], *, every_byte: bool) -> bool:
+def _unchanged(source: ImageSource, row: Sequence[object], *, every_byte: bool) -> bool:
     path, sha256, size, modified_ns = row
     if plain_path(source.reference) != path:
         return False

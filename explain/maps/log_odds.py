@@ -64,15 +64,14 @@ def measured_log_odds(model: NBDT, images: Tensor) -> Tensor:
     """
     size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1])))
     with torch.inference_mode():
-        parts = [_measured(model, part) for part in images.split(size)]
+        parts = [_of_images(model, part.to(model.device)).cpu() for part in images.split(size)]
     return torch.cat(parts).clone()
 
 
-def _measured(model: NBDT, images: Tensor) -> Tensor:
-    device = model.device
-    logits = model.logits(images.to(device)).float()
-    logits = logits if device.type == "mps" else logits.double()
-    return log_odds(logits, model.head.rules.tree, model.rule).cpu()
+def _of_images(model: NBDT, images: Tensor) -> Tensor:
+    logits = model.logits(images).float()
+    logits = logits if logits.device.type == "mps" else logits.double()
+    return log_odds(logits, model.head.rules.tree, model.rule)
 
 
 # ---- maps by Captum, one decision at a time --------------------------------------------------------
@@ -87,8 +86,7 @@ class LogOdds(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the log-odds; `node` is an index in `Hierarchy.nodes`."""
-        logits = self.model.logits(images).double()
-        return log_odds(logits, self.model.head.rules.tree, self.model.rule)[:, self.node]
+        return _of_images(self.model, images)[:, self.node]
 
 
 def input_maps(
