@@ -21,11 +21,7 @@ COMMANDS = {
         "Training images for and against each decision.",
         "",
     ),
-    "audit": (
-        "nbdt.explain.audit.command",
-        "Measure how far explanations can be trusted.",
-        "",
-    ),
+    "audit": ("nbdt.explain.audit.command", "Measure how far explanations can be trusted.", ""),
     "corrections": (
         "nbdt.demo.corrections.command",
         "List, export, apply and delete what people said on the page.",
@@ -43,11 +39,7 @@ COMMANDS = {
         "Fit the thresholds of answers to your own photographs.",
         "",
     ),
-    "export": (
-        "nbdt.model.export",
-        "Write a model as ONNX or .pt2, for any runtime.",
-        "export",
-    ),
+    "export": ("nbdt.model.export", "Write a model as ONNX or .pt2, for any runtime.", "export"),
     "train": ("nbdt.train.command", "Train a model from a recipe and a folder of images.", "train"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -88,6 +89,12 @@ def check_record(
             f"reads version {version}. Upgrade nbdt-vision, or make it again with this release."
         )
     return record
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_name(reference: str, taken: set[str], ending: str = "") -> str:

@@ -48,7 +48,12 @@ def attach(
         raise NBDTError(
             "A TorchScript model cannot be changed; attach to the model it was made of."
         )
-    name = _find_layer(model, hierarchy.num_classes, example) if layer is None else layer
+    if layer is not None:
+        name = layer
+    elif example is None:
+        name = last_layer(model, hierarchy.num_classes)
+    else:
+        name = layer_that_answers(model, hierarchy.num_classes, example)
     linear = find_module(model, name) if name != OUTPUT else nn.Identity()
     head = NBDTHead.from_linear(linear, hierarchy, rule=rule)
     if name == OUTPUT:
@@ -93,12 +98,6 @@ def flat(model: nn.Module) -> Iterator[None]:
     finally:
         for head, value in zip(heads, before, strict=True):
             head.gives_flat = value
-
-
-def _find_layer(model: nn.Module, num_classes: int, example: Any) -> str:
-    if example is None:
-        return last_layer(model, num_classes)
-    return layer_that_answers(model, num_classes, example)
 
 
 def _heads(model: nn.Module) -> dict[str, NBDTHead]:

@@ -55,12 +55,9 @@ class DecisionRules(nn.Module):
 
         NaN and infinities pass through. Raises NBDTError on another shape.
         """
-        tree = self.tree
-        logits = check_logits(logits, tree)
-        if torch.is_autocast_enabled(logits.device.type):
-            with full_precision(logits):
-                return leaf_log_probs(logits, tree, self.rule)
-        return leaf_log_probs(logits, tree, self.rule)
+        logits = check_logits(logits, self.tree)
+        with full_precision(logits):
+            return leaf_log_probs(logits, self.tree, self.rule)
 
     def hard(self, logits: Tensor) -> Tensor:
         """Return the class that greedy descent reaches, (batch, classes) to (batch,) int64.

@@ -6,7 +6,6 @@ config with "installed_weights" names an installed package in place of model.saf
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import NBDTError, listed, nearest
-from ..files import check_record
+from ..files import check_record, sha256
 from ..network.installed_weights import ARCHITECTURE, PACKAGE
 from ..network.preprocessing import Preprocessing
 from ..tree.hierarchy import Hierarchy
@@ -83,7 +82,10 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
             f"{str(root)!r}: hierarchy.json is not the one this model was saved with "
             f"(hash {hierarchy.hash[:12]}…, expected {config['hierarchy_hash'][:12]}…)."
         )
-    preprocessing = _read_preprocessing(root, config["preprocessing"])
+    try:
+        preprocessing = Preprocessing.from_dict(config["preprocessing"])
+    except ValueError as error:
+        raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
     temperature = _read_temperature(root, config)
     shapes = {} if temperature else _read_shapes(root / WEIGHTS)
     _check_hashes(root, config.get("sha256", {}))
@@ -98,18 +100,13 @@ def bundled() -> list[str]:
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of tensors in a folder."""
-    return {name: _sha256(folder / name) for name in TENSOR_FILES if (folder / name).exists()}
+    return {name: sha256(folder / name) for name in TENSOR_FILES if (folder / name).exists()}
 
 
 def stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Convert matrices to `dtype`; norm parameters and statistics are few and need their range."""
     halve = dtype is not None and value.is_floating_point() and value.ndim > 1
     return (value.to(dtype) if halve else value).detach().cpu().contiguous()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _find(folder: str | os.PathLike[str]) -> Path:
@@ -174,13 +171,6 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _read_preprocessing(root: Path, values: dict[str, Any]) -> Preprocessing:
-    try:
-        return Preprocessing.from_dict(values)
-    except ValueError as error:
-        raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
-
-
 def _read_temperature(root: Path, config: dict[str, Any]) -> float | None:
     """Return the temperature of the installed weights; None if the folder has weights."""
     if (root / WEIGHTS).exists():
@@ -216,7 +206,7 @@ def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
     for name, expected in hashes.items():
         if not (root / name).exists():
             raise NBDTError(f"{str(root)!r} is not complete: it has no {name}.")
-        if _sha256(root / name) != expected:
+        if sha256(root / name) != expected:
             raise NBDTError(
                 f"{str(root / name)!r} is not the file that was saved (its SHA-256 differs from the "
                 "one in config.json): it was damaged or replaced. Fetch the model again."

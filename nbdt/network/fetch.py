@@ -7,19 +7,19 @@ that the hub announced, its name ends with ``.incomplete``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from safetensors import SafetensorError, safe_open
 
 from ..errors import NBDTError
+from ..files import sha256
 
 FILE = "model.safetensors"
 PATIENCE = 3.0  # seconds to find out whether the hub can be reached
@@ -97,28 +97,26 @@ def _locate(repository: str, revision: str, *, offline: bool) -> Path | None:
     place: dict[str, Any] = {"repo_id": repository, "filename": FILE, "revision": revision or None}
     known = cached(**place)
     file = Path(known) if isinstance(known, str) else None
-    if offline:
-        return _checked(file)
-    url = hf_hub_url(**place)
+    url, facts = hf_hub_url(**place), None
     try:
-        facts = get_hf_file_metadata(url)
+        if not offline:
+            facts = get_hf_file_metadata(url)
     except EntryNotFoundError:
         return None  # weights in a file of another name
     except Exception:
-        if file:
-            return _checked(file)
-        raise
-    if not (facts.commit_hash and facts.size and re.fullmatch("[0-9a-f]{40,64}", facts.etag or "")):
-        if file:
+        if file is None:
+            raise
+    etag = str(facts.etag) if facts and facts.commit_hash and facts.size else ""
+    if facts is None or not re.fullmatch("[0-9a-f]{40,64}", etag):
+        if offline or file:
             return _checked(file)
         raise NBDTError(
             f"What answers at {url} is not the Hugging Face hub; perhaps it is the login page of this "
             "network. Open it in a browser, then type the same command."
         )
-    if len(str(facts.etag)) == 64 and not isinstance(
-        cached(**place | {"revision": facts.commit_hash}), str
-    ):
-        _fetch(url, repository, str(facts.etag), facts.size)
+    kept = cached(**place | {"revision": facts.commit_hash})
+    if len(etag) == 64 and not isinstance(kept, str):
+        _fetch(url, repository, etag, cast(int, facts.size))
     return _checked(Path(hf_hub_download(**place)))
 
 
@@ -126,20 +124,12 @@ def _fetch(url: str, repository: str, digest: str, size: int) -> None:
     """Write the file of this SHA-256 into the cache, from where an earlier fetch broke off."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import http_get, repo_folder_name
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        WeakFileLock,
-        build_hf_headers,
-    )
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
-    cache, folder = (
-        Path(constants.HF_HUB_CACHE),
-        repo_folder_name(repo_id=repository, repo_type="model"),
-    )
-    target = cache / folder / "blobs" / digest
-    part, lock = (
-        target.with_name(f"{digest}.incomplete"),
-        cache / ".locks" / folder / f"{digest}.lock",
-    )
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    target, lock = cache / folder / "blobs" / digest, cache / ".locks" / folder / f"{digest}.lock"
+    part = target.with_name(f"{digest}.incomplete")
     for file in (part, lock):
         file.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
@@ -157,7 +147,7 @@ def _fetch(url: str, repository: str, digest: str, size: int) -> None:
         except Exception as error:
             _explain_break(part, repository, size, error)
             raise
-        if _sha256(part) != digest:
+        if sha256(part) != digest:
             part.unlink()
             raise NBDTError(
                 f"What came for {repository} is not the file that the hub announced (SHA-256 "
@@ -193,7 +183,7 @@ def _checked(file: Path | None) -> Path | None:
         return None
     digest = file.resolve().name
     if re.fullmatch("[0-9a-f]{64}", digest):
-        intact = _sha256(file) == digest
+        intact = sha256(file) == digest
     else:  # a cache without links, as on Windows
         try:
             with safe_open(file, framework="pt"):
@@ -205,8 +195,3 @@ def _checked(file: Path | None) -> Path | None:
     for path in (file.resolve(), file):
         path.unlink(missing_ok=True)
     raise NBDTError(f"{str(file)!r} is not the file that was fetched; it was deleted. {AGAIN}")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
