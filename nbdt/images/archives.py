@@ -1,4 +1,4 @@
-"""The images of a tar archive, plain or compressed, here or remote, and of CIFAR's own files."""
+"""The images of a tar archive, plain or compressed, here or remote."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, cast
 
-from PIL import Image
-
-from ..errors import NBDTError
 from ..storage import is_uri
-from ..torchvision_cpu import import_torchvision
 from .image import ImageError, StrPath, check_size, open_image, refusal, regular_file
 from .sources import NAMED, ImageSource, bytes_source, left_out, open_stream, refused_source
 
@@ -25,7 +20,6 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 MAX_MEMBER_BYTES = 256 << 20
 IN_MEMORY = 64 << 10  # bytes of a compressed archive's member that stay in memory
 SPOOL = 256 << 20  # bytes of members in one temporary file
-CIFAR = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}  # by folder
 
 _MAX_TAR_HEADER = 1 << 20
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
@@ -217,39 +211,3 @@ class _Spooled:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial, (bytes, self())
-
-
-# --- CIFAR as torchvision's downloads leave it ---
-
-
-def cifar_splits(root: Path) -> dict[str, Callable[[], Iterator[ImageSource]]]:
-    """Return both splits if torchvision keeps CIFAR in `root` or its parent, else nothing.
-
-    The files are pickles. torchvision checks their MD5 sums first and opens only the published ones.
-
-    Raises:
-        NBDTError: the files are incomplete or not the published ones.
-    """
-    for folder, name in CIFAR.items():
-        for parent in (root, root.parent):
-            if (parent / folder).is_dir() and (parent == root or root.name == folder):
-                return {
-                    split: partial(_iter_cifar, parent, name, split) for split in ("train", "test")
-                }
-    return {}
-
-
-def _iter_cifar(root: Path, name: str, split: str) -> Iterator[ImageSource]:
-    import_torchvision()
-    from torchvision import datasets
-
-    try:
-        data: Any = getattr(datasets, name)(root, train=split == "train", download=False)
-    except RuntimeError as error:
-        raise NBDTError(
-            f"{str(root)!r} holds {name} files that are incomplete, or not the published ones by "
-            f"their MD5 sums ({error}); they are pickles, so they are not opened. Fetch them again."
-        ) from None
-    for index, (pixels, target) in enumerate(zip(data.data, data.targets, strict=True)):
-        reference = f"{root}!{name}/{split}/{index}"
-        yield ImageSource(reference, str(data.classes[target]), partial(Image.fromarray, pixels))

@@ -1,76 +1,15 @@
-"""A model on the Hugging Face hub: its Markdown card with a picture of one path, and its download."""
+"""A model on the Hugging Face hub: its download, and the figures and limits of its card."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
-
-from ..decide.paths import Path, as_percent
 from ..errors import NBDTError
-from ..tree.hierarchy import Hierarchy
 from .saved import ALL_FILES, bundled
 
-SHOWN_NODES = 300  # lines of the tree; hierarchy.json has all
-SHOWN_CHILDREN = 6  # bars of one decision
-LINE, BAR, WIDTH = 22, 220, 640  # pixels
-HEADER = {
-    "library_name": "nbdt-vision",
-    "pipeline_tag": "image-classification",
-    "tags": ["explainability", "model_hub_mixin", "neural-backed-decision-tree"],
-}  # of every model's card
 OPTIONS = {"force_download", "token", "cache_dir", "local_files_only", "revision"}
-
-
-def card_text(
-    config: Mapping[str, Any], hierarchy: Hierarchy, header: Mapping[str, Any], has_picture: bool
-) -> str:
-    """Return Markdown with a header of metadata (JSON values, which are YAML too).
-
-    Args:
-        config: the model's architecture, rule, preprocessing and provenance, as in config.json.
-        hierarchy: the model's tree.
-        header: the publisher's metadata; entries without a value are left out.
-        has_picture: whether the folder has the picture of a path.
-    """
-    entries = "\n".join(
-        f"{key}: {json.dumps(value)}" for key, value in (HEADER | dict(header)).items() if value
-    )
-    shown = str(hierarchy).splitlines()
-    rest = len(shown) - SHOWN_NODES
-    more = [f"… {rest:,} more nodes in hierarchy.json"] if rest > 0 else []
-    tree = "\n".join([*shown[:SHOWN_NODES], *more]).replace("```", "'''")
-    picture = "\n![The path of one image](path.png)\n" if has_picture else ""
-    return f"""---
-{entries}
----
-
-# {config["architecture"]}, {hierarchy.num_classes} classes, rule {config["rule"]}
-
-An image classifier that answers with a path through a decision tree.
-
-```python
-from nbdt import NBDT
-from PIL import Image
-
-model = NBDT.from_pretrained("this/repository")
-print(model.paths(model.preprocess(Image.open("photo.jpg"))[None])[0])
-```
-{picture}
-{figures(config["provenance"])}
-
-## The tree
-
-```
-{tree}
-```
-
-{limits(hierarchy.num_classes, config["preprocessing"]["size"])} Weights are safetensors, the rest is JSON: nothing is executed when it is loaded.
-"""
 
 
 def limits(num_classes: int, size: int) -> str:
@@ -103,32 +42,6 @@ def figures(provenance: Mapping[str, Any]) -> str:
         cells = [f"{values[kind]:.2%}" if kind in values else "" for kind in kinds]
         lines.append(f"| {split} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def draw_path(path: Path) -> Image.Image:
-    """Draw each decision with its children's probabilities as bars, the chosen one dark."""
-    rows: list[tuple[str, float, bool]] = []  # name, probability or -1 for a heading, chosen
-    for decision in path:
-        rows.append((decision.node, -1.0, False))
-        order = sorted(range(len(decision.children)), key=lambda i: -decision.log_probs[i])
-        rows += [
-            (decision.children[i], math.exp(decision.log_probs[i]), i == decision.chosen)
-            for i in order
-            if i in order[:SHOWN_CHILDREN] or i == decision.chosen
-        ]
-    canvas = Image.new("RGB", (WIDTH, LINE * (len(rows) + 2)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-    draw.text((10, 10), f"{path.class_name}  {as_percent(path.probability)}"[:80], "black", font)
-    for line, (name, chance, chosen) in enumerate(rows, start=2):
-        top = line * LINE - 8
-        if chance < 0:
-            draw.text((10, top), name[:60], "#666666", font)
-            continue
-        draw.text((30, top), name[:38], "black", font)
-        box = (330, top + 2, 330 + max(1.0, BAR * chance), top + LINE - 6)
-        draw.rectangle(box, fill="#1f5fa8" if chosen else "#b8c4d2")
-        draw.text((330 + BAR + 10, top), as_percent(chance), "black", font)
-    return canvas
 
 
 def pull(name: str, **options: Any) -> str:

@@ -7,11 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -277,68 +275,6 @@ class NBDT(nn.Module):
             NBDTError: another option, no answer from the hub, or a model that `load` refuses.
         """
         return cls.load(hub.pull(str(pretrained_model_name_or_path), **options))
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        model_card_kwargs: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> str:
-        """Upload what `save_pretrained` writes to a repository, and return the commit's address.
-
-        Args:
-            repo_id: "owner/name"; made if it does not exist.
-            private, token, branch: as `huggingface_hub` has them.
-            model_card_kwargs: as for `save_pretrained`.
-            options: of `huggingface_hub.HfApi.upload_folder`, such as commit_message.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        name = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
-        options.setdefault("commit_message", "Push model using nbdt-vision.")
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, model_card_kwargs=model_card_kwargs)
-            return str(
-                api.upload_folder(repo_id=name, folder_path=folder, revision=branch, **options)
-            )
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        *,
-        model_card_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        """Write what `save` writes, and a card with a picture of one path.
-
-        Args:
-            save_directory: a folder; a model and a card that are in it are replaced.
-            model_card_kwargs: entries of the card's header, as ``license="mit"``; and `image`, a
-                photograph whose path is drawn instead of that of a held-out image.
-        """
-        folder, entries = Path(save_directory), dict(model_card_kwargs or {})
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (saved.REFERENCE, saved.CARD, saved.PICTURE):  # this model may lack them
-            (folder / name).unlink(missing_ok=True)
-        path = self._example_path(entries.pop("image", None))
-        if path is not None:
-            hub.draw_path(path).save(folder / saved.PICTURE)
-        card = hub.card_text(self._facts(), self.hierarchy, entries, path is not None)
-        self._write(folder, None, card)
-
-    @torch.inference_mode()
-    def _example_path(self, image: Image.Image | None) -> DecisionPath | None:
-        """Return the path of a photograph, else of the first held-out image, if there is one."""
-        if image is not None:
-            return self.paths(self.preprocess(image)[None].to(self.device))[0]
-        logits = self.reference.get("logits")
-        if logits is None or logits.ndim != 2 or not len(logits):
-            return None
-        return self.head.rules.paths(logits[:1].float().to(self.device))[0]
 
     def _facts(self) -> dict[str, Any]:
         return {

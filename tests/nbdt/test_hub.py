@@ -1,4 +1,4 @@
-"""Publishing a model, and loading the folder of an untrusted one."""
+"""Fetching a model, and loading the folder of an untrusted one."""
 
 import json
 import os
@@ -7,14 +7,12 @@ import shutil
 import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt.model.hub import figures
 from nbdt.model.saved import file_hashes
 
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
@@ -47,14 +45,6 @@ class Hub:
         self.root = root
         self.calls = []
 
-    def create_repo(self, repo_id, **options):
-        self.calls.append(options)
-        return type("Repo", (), {"repo_id": repo_id})
-
-    def upload_folder(self, *, repo_id, folder_path, commit_message, **options):
-        shutil.copytree(folder_path, self.root / repo_id)
-        return f"https://hub/{repo_id}/commit/1"
-
     def download(self, repo_id, *, allow_patterns, **options):
         self.calls.append(options)
         folder = self.root / repo_id
@@ -67,61 +57,18 @@ class Hub:
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     made = Hub(tmp_path / "hub")
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda token=None: made)
     monkeypatch.setattr("huggingface_hub.snapshot_download", made.download)
     return made
 
 
-def test_a_model_goes_to_the_hub_and_back(model, fake):
-    address = model.push_to_hub("someone/animals", private=True)
-    assert address == "https://hub/someone/animals/commit/1"
-    assert fake.calls[0]["private"] is True
+def test_a_folder_that_was_uploaded_comes_back(model, saved, fake):
+    shutil.copytree(saved, fake.root / "someone" / "animals")
     again = NBDT.from_pretrained("someone/animals", revision="main")
-    assert fake.calls[1]["revision"] == "main"
+    assert fake.calls[0]["revision"] == "main"
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(images), model(images))
     assert again.hierarchy == TREE
     assert not again.training
-
-
-def test_what_is_published_is_safetensors_json_and_a_card(model, fake):
-    model.push_to_hub("someone/animals")
-    folder = fake.root / "someone" / "animals"
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json", "hierarchy.json", "model.safetensors", "reference.safetensors",
-        "README.md", "path.png",
-    }  # fmt: skip
-    card = ModelCard.load(folder / "README.md")
-    assert card.data.library_name == "nbdt-vision"
-    assert card.data.pipeline_tag == "image-classification"
-    assert "| test | 90.00% | 89.00% | 87.50% |" in card.text
-    assert str(TREE) in card.text
-    assert "![The path of one image](path.png)" in card.text
-    picture = np.array(Image.open(folder / "path.png"))
-    assert (picture == (0x1F, 0x5F, 0xA8)).all(axis=2).any()  # a chosen child's bar
-
-
-def test_a_card_of_the_publishers_own_photograph_and_licence(tmp_path):
-    photo = Image.radial_gradient("L").convert("RGB")
-    model = make()
-    model.save_pretrained(tmp_path / "a", model_card_kwargs={"image": photo, "license": "mit"})
-    model.save_pretrained(tmp_path / "b")
-    first, second = (ModelCard.load(tmp_path / name / "README.md") for name in "ab")
-    assert first.data.license == "mit"
-    assert (tmp_path / "a" / "path.png").exists()
-    assert "path.png" not in second.text
-    assert not (tmp_path / "b" / "path.png").exists()
-    assert "No accuracy was measured" in second.text
-    assert torch.equal(*(NBDT.load(tmp_path / n).head.linear.weight for n in "ab"))
-
-
-def test_nothing_of_another_model_is_left_in_its_folder(model, tmp_path):
-    model.save_pretrained(tmp_path / "a")
-    assert (tmp_path / "a" / "reference.safetensors").exists()
-    make().save_pretrained(tmp_path / "a")
-    assert not NBDT.load(tmp_path / "a").reference
-    assert not (tmp_path / "a" / "path.png").exists()
-    assert "No accuracy was measured" in (tmp_path / "a" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -135,14 +82,10 @@ def test_nothing_of_another_model_is_left_in_its_folder(model, tmp_path):
         {"a": {}},
     ],
 )
-def test_a_strangers_figures_that_are_none_are_left_out_of_the_card(model, tmp_path, accuracy):
-    model.provenance["accuracy"] = accuracy
-    model.reference = {"logits": torch.tensor(1.0)}
-    model.save_pretrained(tmp_path / "a")
-    assert "No accuracy was measured" in (tmp_path / "a" / "README.md").read_text()
-    model.provenance["accuracy"] = {"test": {"flat": 0.5, "soft": None}, "other": accuracy}
-    model.save_pretrained(tmp_path / "b")
-    assert "| test | 50.00% |" in (tmp_path / "b" / "README.md").read_text()
+def test_figures_that_are_none_are_left_out_of_a_card(accuracy):
+    assert "No accuracy was measured" in figures({"accuracy": accuracy})
+    given = {"accuracy": {"test": {"flat": 0.5, "soft": None}, "other": accuracy}}
+    assert "| test | 50.00% |" in figures(given)
 
 
 def test_from_pretrained_takes_folders_and_bundled_names(saved, fake):

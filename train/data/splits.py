@@ -21,7 +21,6 @@ from pathlib import Path
 from nbdt.errors import NBDTError, listed
 from nbdt.images.archives import (
     SUFFIXES,
-    cifar_splits,
     is_archive,
     is_compressed,
     iter_tar,
@@ -75,9 +74,6 @@ def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split
         return _by_patterns(path, recipe)
     if path.is_file():
         return _of_file(path)
-    cifar = cifar_splits(path)
-    if cifar:
-        return {name: Split(name, f"{path} ({name})", sources) for name, sources in cifar.items()}
     named = _named_folders(path)
     if TRAIN in named:
         return _completed({name: _folder(name, item) for name, item in named.items()})

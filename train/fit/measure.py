@@ -135,7 +135,12 @@ def calibrate(model: NBDT, logits: Tensor, labels: Tensor) -> float:
 
 def model_card(model: NBDT) -> str:
     """Return the README of a trained model, from the model's own provenance."""
-    return f"""# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
+    return f"""---
+library_name: nbdt-vision
+pipeline_tag: image-classification
+---
+
+# {model.architecture}, {model.hierarchy.num_classes} classes, rule {model.rule}
 
 {_origin(model)}
 
