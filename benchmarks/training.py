@@ -43,7 +43,7 @@ from nbdt.images.sources import iter_class_folders
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import timm_preprocessing
 from nbdt.train.data.class_order import class_order
-from nbdt.train.data.dataset import Labelled, Streamed, normalise, training_batches
+from nbdt.train.data.dataset import Labelled, Streamed, TrainingBatches, normalise
 from nbdt.train.fit.module import TreeSupervised
 from nbdt.train.recipe import Recipe, load_recipe
 
@@ -118,7 +118,7 @@ def ours(recipe: Recipe, data: Labelled, turns: Turns, name: str) -> None:
     mine = dataclasses.replace(recipe, tree_from=0.0 if name == "tree" else 1.0, epochs=1)
     network = create_timm(mine.architecture, 10)
     module = TreeSupervised(network, mine, timm_preprocessing(network), class_order(CLASSES), TREE)
-    module.batches = batches = training_batches(data, mine, timm_preprocessing(network))
+    module.batches = batches = TrainingBatches(data, mine, timm_preprocessing(network))
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=turns.rounds, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[Timed(turns, name)],
@@ -157,7 +157,7 @@ def loading(photographs: int) -> tuple[float, float]:
         sources = (found * (photographs // len(found) + 1))[:photographs]
         recipe = load_recipe("photos", ["batch_size=32", f"workers={os.cpu_count() or 1}"])
         shown = timm_preprocessing(create_timm("resnet18", 10))
-        batches = training_batches(
+        batches = TrainingBatches(
             Streamed(sources, torch.zeros(photographs, dtype=torch.int64)), recipe, shown
         )
         stream = iter(batches)

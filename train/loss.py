@@ -86,7 +86,8 @@ class TreeSupervisionLoss(nn.Module):
         self.beta, self.omega, self.alpha = beta, omega, alpha
         self.label_smoothing = label_smoothing
         self.tree = TreeIndex(hierarchy)
-        nodes = torch.exp(-alpha * _relative_heights(hierarchy))
+        heights = torch.tensor(hierarchy.heights)
+        nodes = torch.exp(-alpha * heights / heights[0])
         nodes[1:] *= _decision_weights(hierarchy, node_weights or {})[list(hierarchy.parents[1:])]
         self.register_buffer("edge_weights", nodes[self.tree.node_of_edge], persistent=False)
         weights = None if class_weights is None else _checked(class_weights, hierarchy)
@@ -152,11 +153,6 @@ class TreeSupervisionLoss(nn.Module):
         return values.dot(weights * of_image[image]) / of_image.sum()
 
 
-def _relative_heights(hierarchy: Hierarchy) -> Tensor:
-    """Return each node's height above the leaves, divided by the tree's: (nodes,) in [0, 1]."""
-    return torch.tensor(hierarchy.heights) / hierarchy.heights[0]
-
-
 def _checked(weights: Sequence[float] | Tensor, hierarchy: Hierarchy) -> Tensor:
     values = torch.as_tensor(weights, dtype=torch.float32).detach().clone()
     if values.shape != (hierarchy.num_classes,):
@@ -198,30 +194,17 @@ def _inner_node(hierarchy: Hierarchy, key: str) -> int:
 # ---- schedules of the weights --------------------------------------------------------------------
 
 
-def constant(_progress: float, start: float, _end: float) -> float:
-    """Return `start` at any progress."""
-    return start
-
-
-def linear(progress: float, start: float, end: float) -> float:
-    """Return a value that moves evenly from `start` to `end`."""
-    return start + (end - start) * progress
-
-
-def cosine(progress: float, start: float, end: float) -> float:
-    """Return a value that moves from `start` to `end` on half a cosine wave, slowest at the ends."""
-    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
-
-
-SCHEDULES: Mapping[str, Callable[[float, float, float], float]] = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
+SCHEDULES: Mapping[str, Callable[[float], float]] = {  # share of the way at a progress from 0 to 1
+    "constant": lambda _: 0.0,
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
 }
 
 
 def weight_at(schedule: str, progress: float, start: float, end: float) -> float:
-    """Return the weight at `progress`, which is clamped to [0, 1].
+    """Return the weight on its way from `start` to `end`, at `progress`, which is clamped to [0, 1].
+
+    "cosine" moves on half a cosine wave, slowest at both ends.
 
     Raises:
         NBDTError: there is no schedule of this name.
@@ -231,4 +214,4 @@ def weight_at(schedule: str, progress: float, start: float, end: float) -> float
             f"There is no schedule {schedule!r}.{nearest(schedule, SCHEDULES)} "
             f"There are: {', '.join(SCHEDULES)}."
         )
-    return SCHEDULES[schedule](min(1.0, max(0.0, progress)), start, end)
+    return start + (end - start) * SCHEDULES[schedule](min(1.0, max(0.0, progress)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from nbdt.errors import NBDTError, listed, nearest
 
 AUTO = -1  # workers: by the number of cores
+GONE = ("strategy",)  # keys of earlier versions, which old models name
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,6 @@ class Recipe:
         clip_norm: largest norm of the gradient; 0 for no limit.
         devices: GPUs or, on a CPU, processes on this machine; 0 for all GPUs, one process on a CPU.
         nodes: machines; torchrun or SLURM starts the same command on each.
-        strategy: how several devices share the work: "auto" (DDP if there are several), "ddp", or
-            "fsdp" (FSDP2 divides weights and optimiser among them).
         sync_norms: batch norms use the batch of all devices, as one device would.
         precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
         ema_decay: the finished weights are a moving average with this decay; 0 for none.
@@ -139,7 +138,6 @@ class Recipe:
     clip_norm: float = 0.0
     devices: int = 0
     nodes: int = 1
-    strategy: str = "auto"
     sync_norms: bool = False
     precision: str = "auto"
     ema_decay: float = 0.0
@@ -174,50 +172,32 @@ class Recipe:
                 )
         for key, (low, high) in _RANGES.items():
             value = getattr(self, key)
+            if key.startswith("held_out") and not value:
+                raise NBDTError(
+                    f"Recipe key {key!r} must be above 0: choices are made, and the model is "
+                    "measured, on images that it was not trained on."
+                )
             if not (low <= value <= high and math.isfinite(value)):
                 upper = "" if high == math.inf else f" and at most {high:g}"
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
-        for is_wrong, message in self._contradictions():
-            if is_wrong:
-                raise NBDTError(message)
-
-    def _contradictions(self) -> Iterator[tuple[object, str]]:
-        """Yield what must not be true, each with its message."""
-        for key in ("held_out", "held_out_test"):
-            yield (
-                not getattr(self, key),
-                (
-                    f"Recipe key {key!r} must be above 0: choices are made, and the model is measured, on "
-                    "images that it was not trained on."
-                ),
+        problem = ""
+        if self.branching == 1:
+            problem = (
+                "Recipe key 'branching' must be at least 2, or 0 to let the rule decide; got 1."
             )
-        yield (
-            self.branching == 1,
-            ("Recipe key 'branching' must be at least 2, or 0 to let the rule decide; got 1."),
-        )
         ends = (self.beta_end, self.omega_end) != (Recipe.beta_end, Recipe.omega_end)
-        yield (
-            ends and self.weight_schedule == "constant",
-            (
+        if ends and self.weight_schedule == "constant":
+            problem = (
                 "beta_end and omega_end have no effect under weight_schedule 'constant'; set it to "
                 "'linear' or 'cosine', or leave them out."
-            ),
-        )
-        needs_whole = self.ema_decay or self.freeze_backbone or self.sync_norms
-        yield (
-            self.strategy == "fsdp" and needs_whole,
-            (
-                "strategy 'fsdp' divides the weights, but ema_decay, freeze_backbone and sync_norms need "
-                "them undivided; use strategy 'ddp', or leave them out."
-            ),
-        )
-        yield (
-            (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2,
-            (
+            )
+        if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2:
+            problem = (
                 f"Mixing pairs needs an even batch_size, got {self.batch_size} (mixup_alpha or "
                 "cutmix_alpha is above 0)."
-            ),
-        )
+            )
+        if problem:
+            raise NBDTError(problem)
 
 
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -227,7 +207,6 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "schedule": ("linear", "cosine"),
     "precision": ("auto", "32", "bf16", "16"),
     "augment": ("shift", "crop"),
-    "strategy": ("auto", "ddp", "fsdp"),
 }
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(
@@ -280,6 +259,7 @@ def typed(key: str, text: str, kind: str) -> object:
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """Return a recipe from plain values. Raises NBDTError for unknown, missing or mistyped keys."""
     kinds = {field.name: str(field.type) for field in fields(Recipe)}
+    values = {key: value for key, value in values.items() if key not in GONE}
     unknown = [key for key in values if key not in kinds]
     if unknown:
         raise NBDTError(
@@ -298,14 +278,14 @@ def _typed(key: str, value: object, kind: str) -> object:
         "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
         "tuple[str, ...]": (list, tuple),
     }  # fmt: skip
-    texts = kind != "tuple[str, ...]" or (
-        isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    )
+    items = value if isinstance(value, list | tuple) else ()
     # A precision of 32 and one of "32" are the same on a command line.
     if key == "precision" and isinstance(value, int):
         value = str(value)
-    if not (isinstance(value, types[kind]) and texts) or (
-        isinstance(value, bool) and kind != "bool"
+    if (
+        not isinstance(value, types[kind])
+        or (isinstance(value, bool) and kind != "bool")
+        or not all(isinstance(item, str) for item in items)
     ):
         raise NBDTError(f"Recipe key {key!r} must be of type {kind}, got {value!r}.")
     return tuple(value) if isinstance(value, list) else value

@@ -15,16 +15,14 @@ from PIL import Image, ImageDraw
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.network.preprocessing import Preprocessing
-from nbdt.train.data.augment import Augmentation, seeded
+from nbdt.train.data.augment import random_view, seeded
 from nbdt.train.data.class_order import class_order
 from nbdt.train.data.dataset import (
-    AugmentedBatches,
     Labelled,
     PlainBatches,
     Streamed,
-    StreamedBatches,
+    TrainingBatches,
     hold_out,
-    training_batches,
 )
 from nbdt.train.data.inspection import inspect, scan
 from nbdt.train.data.splits import find_splits
@@ -327,10 +325,9 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
 
 
 def test_large_images_are_measured_in_small_batches():
-    assert PlainBatches(Labelled(torch.zeros(3, 3, 8, 8), torch.zeros(3))).batch_size == 500
-    assert PlainBatches(Labelled(torch.zeros(3, 3, 224, 224), torch.zeros(3))).batch_size == 20
-    large = replace(SEEN, size=448)
-    assert PlainBatches(Streamed([], torch.zeros(0)), preprocessing=large).batch_size == 5
+    for size, expected in ((8, 500), (224, 20), (448, 5)):
+        found = PlainBatches(Streamed([], torch.zeros(0)), replace(SEEN, size=size))
+        assert found.batch_size == expected
 
 
 def test_an_image_that_vanishes_during_training_is_named(tmp_path):
@@ -382,7 +379,7 @@ KINDS = {
 
 def epochs(recipe, count=2, start=None, skip=0):
     """Batches of some epochs, begun as Lightning does; from the middle of one if asked."""
-    batches = training_batches(random_images(), recipe, SEEN)
+    batches = TrainingBatches(random_images(), recipe, SEEN)
     found = []
     if start is not None:
         batches.load_state_dict({"epoch": start, "position": skip})
@@ -427,8 +424,8 @@ def test_batches_go_on_where_they_were_interrupted(kind, skip):
 def test_workers_change_nothing(tmp_path):
     recipe = replace(KINDS["crop"], erase_probability=0.5)
     _, images = read(write(tmp_path), recipe)
-    alone = StreamedBatches(images["train"], recipe, SEEN)
-    shared = StreamedBatches(images["train"], replace(recipe, workers=2), SEEN)
+    alone = TrainingBatches(images["train"], recipe, SEEN)
+    shared = TrainingBatches(images["train"], replace(recipe, workers=2), SEEN)
     for epoch in range(2):
         alone.set_epoch(epoch)
         shared.set_epoch(epoch)
@@ -450,7 +447,8 @@ def test_drawing_leaves_the_generators_as_they_were():
 
 def test_plain_batches_are_what_the_model_sees_later(tmp_path):
     order, images = read(write(tmp_path), replace(RECIPE, augment="crop"))
-    batches = PlainBatches(images["train"], 4, SEEN)
+    batches = PlainBatches(images["train"], SEEN)
+    batches.batch_size = 4
     assert len(batches) == 4
     seen = torch.cat([x for x, _ in batches])
     expected = torch.stack([SEEN(images["train"].open(i)) for i in range(15)])
@@ -461,9 +459,25 @@ def test_plain_batches_are_what_the_model_sees_later(tmp_path):
 
 def test_a_bad_auto_augment_is_explained():
     with pytest.raises(NBDTError, match="auto_augment = 'rand-x9' cannot be read by timm"):
-        Augmentation(replace(RECIPE, augment="crop", auto_augment="rand-x9"), SEEN)
+        random_view(replace(RECIPE, augment="crop", auto_augment="rand-x9"), SEEN)
+
+
+def test_flips_alternate_so_that_views_repeat_less():
+    recipe = replace(RECIPE, crop_padding_pixels=0)
+    seen = []
+    for found in epochs(recipe, 4):
+        images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        seen.append(dict(zip(labels.tolist(), images, strict=True)))
+    for label, image in enumerate(random_images().images):
+        for even, odd in zip(seen[::2], seen[1::2], strict=True):
+            if label in even and label in odd:
+                assert {bool(torch.equal(view[label], image)) for view in (even, odd)} == {
+                    True,
+                    False,
+                }
+                assert torch.equal(even[label], odd[label].flip(-1))
 
 
 def test_fewer_images_than_a_batch_are_one_batch():
-    batches = AugmentedBatches(random_images(3), replace(RECIPE, batch_size=250))
+    batches = TrainingBatches(random_images(3), replace(RECIPE, batch_size=250), SEEN)
     assert [len(y) for _, y in batches] == [3]

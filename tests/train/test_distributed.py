@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nbdt import NBDT, NBDTError
+from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import timm_preprocessing
-from nbdt.train.data.dataset import Labelled, PlainBatches, training_batches
+from nbdt.train.data.class_order import ClassOrder
+from nbdt.train.data.dataset import Labelled, PlainBatches, TrainingBatches
 from nbdt.train.fit.checkpoints import read_checkpoint
-from nbdt.train.fit.distributed import SyncedNorms
+from nbdt.train.fit.module import TreeSupervised
 from nbdt.train.recipe import Recipe
 
 # Group norms: a batch norm's statistics would be those of each process's own half.
@@ -69,10 +71,9 @@ def alone(photos, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_end_in_the_weights_of_one(photos, alone, tmp_path, strategy):
+def test_two_processes_end_in_the_weights_of_one(photos, alone, tmp_path):
     out = tmp_path / "run"
-    finish(start(photos, out, 2, strategy=strategy))
+    finish(start(photos, out, 2))
     one, two = weights(alone), weights(out)
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -90,10 +91,9 @@ def test_two_processes_end_in_the_weights_of_one(photos, alone, tmp_path, strate
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_killed_worker_ends_the_run_which_then_resumes(photos, alone, tmp_path, strategy):
+def test_a_killed_worker_ends_the_run_which_then_resumes(photos, alone, tmp_path):
     out = tmp_path / "run"
-    process = start(photos, out, 2, save_every_steps=1, strategy=strategy)
+    process = start(photos, out, 2, save_every_steps=1)
     last = out / "checkpoints" / "last.ckpt"
     begun = time.monotonic()
     while not last.exists() and process.poll() is None and time.monotonic() - begun < 120:
@@ -103,7 +103,7 @@ def test_a_killed_worker_ends_the_run_which_then_resumes(photos, alone, tmp_path
     output, _ = process.communicate(timeout=100)
     assert process.returncode != 0, output[-2000:]
     assert "Signal 9" in output or "lost another process" in output, output[-3000:]
-    finish(start(photos, out, 2, "resume", save_every_steps=1, strategy=strategy))
+    finish(start(photos, out, 2, "resume", save_every_steps=1))
     for name, value in weights(alone).items():
         torch.testing.assert_close(weights(out)[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
@@ -122,9 +122,7 @@ def batches(strict=True, **changes):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (37, 3, 32, 32), generator=generator, dtype=torch.uint8)
     data = Labelled(images, torch.arange(37))
-    return training_batches(
-        data, recipe, timm_preprocessing(create_timm("test_efficientnet_gn", 3))
-    )
+    return TrainingBatches(data, recipe, timm_preprocessing(create_timm("test_efficientnet_gn", 3)))
 
 
 @pytest.mark.parametrize("kind", [{}, {"erase_probability": 0.5}])
@@ -143,33 +141,30 @@ def test_ranks_divide_the_very_views_of_one_process(ranks, kind):
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(NBDTError, match="8 images cannot be divided evenly among 3.*batch_size=9"):
         batches().share(0, 3)
-    for whole in ({"ema_decay": 0.9}, {"sync_norms": True}):
-        with pytest.raises(NBDTError, match="'fsdp' divides the weights"):
-            Recipe(**{**RECIPE, "strategy": "fsdp", **whole})
 
 
-def test_synchronised_norms_keep_their_activations_and_come_back_as_they_were():
+def test_synchronised_norms_keep_their_activations_and_end_as_they_were():
     torch.manual_seed(0)
     network = create_timm("test_efficientnet", 3)
-    kinds = [type(part) for part in network.modules()]
     images = torch.randn(4, 3, 32, 32)
     network(images)  # statistics that are not those of a new norm
     expected = network.eval()(images)
-    norms = SyncedNorms()
-    synced = norms.apply(network)
-    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in synced.modules())
-    assert torch.equal(synced(images), expected)
+    recipe = Recipe(**{**RECIPE, "architecture": "test_efficientnet", "sync_norms": True})
+    classes = ClassOrder(("a", "b", "c"), (None,) * 3, "a test")
+    tree = Hierarchy.from_paths(["x/a", "x/b", "c"])
+    module = TreeSupervised(network, recipe, timm_preprocessing(network), classes, tree)
+    module._trainer = SimpleNamespace(world_size=2, global_rank=0)
+    module.setup("fit")
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in module.network.modules())
+    torch.testing.assert_close(module.network(images), expected)
     with torch.no_grad():
-        for part in synced.modules():
+        for part in module.network.modules():
             if isinstance(part, torch.nn.SyncBatchNorm):
-                part.running_mean = (
-                    part.running_mean + 0.1
-                )  # as a move to a device does: a new tensor
-                part.weight.mul_(1.1)
-    trained = synced(images)
-    back = norms.revert(synced)
-    assert [type(part) for part in back.modules()] == kinds
-    assert torch.equal(back(images), trained)
+                part.running_mean += 0.1
+    trained = module.network(images)
+    model = module.finished()
+    assert not any(isinstance(part, torch.nn.SyncBatchNorm) for part in model.modules())
+    torch.testing.assert_close(model.logits(images), trained)
     assert not torch.equal(trained, expected)
 
 
@@ -177,7 +172,8 @@ def test_held_out_images_are_looked_at_once_each():
     data = Labelled(torch.zeros(11, 3, 2, 2, dtype=torch.uint8), torch.arange(11))
     seen = []
     for rank in range(3):
-        part = PlainBatches(data, 2)
+        part = PlainBatches(data, timm_preprocessing(create_timm("test_efficientnet_gn", 3)))
+        part.batch_size = 2
         part.share(rank, 3)
         found = [labels for _, labels in part]
         assert len(found) == len(part)

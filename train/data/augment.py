@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,92 +19,69 @@ from nbdt.torchvision_cpu import import_torchvision
 
 from ..recipe import Recipe
 
-Key: TypeAlias = tuple[int, int]  # epoch, index
-PLAIN = -1  # an epoch without augmentation
+View: TypeAlias = Callable[[Image.Image], Tensor]
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's generators from `key`; restore them afterwards."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    seed_all(*key)
-    try:
+    from lightning.pytorch.utilities.seed import isolate_rng
+
+    with isolate_rng(include_cuda=False):
+        seed_all(*key)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002 - timm draws from NumPy's global generator
-        torch.set_rng_state(states[2])
 
 
 def seed_all(*key: int) -> None:
     """Seed Python's, NumPy's and torch's generators from some numbers ≥ 0."""
     number = int(np.random.SeedSequence(key).generate_state(1)[0])
     random.seed(number)
-    np.random.seed(number)  # noqa: NPY002
+    np.random.seed(number)  # noqa: NPY002 - timm draws from NumPy's global generator
     torch.default_generator.manual_seed(number)
 
 
-class Augmentation:
-    """Turns an image into a uint8 tensor (3, size, size): a random view, or `plain`.
+def plain_view(preprocessing: Preprocessing) -> View:
+    """Return what turns an image into the uint8 tensor (3, size, size) that a network sees of it."""
+    import_torchvision()
+    from torchvision.transforms import v2
 
-    Args:
-        recipe: which random changes; None for `plain` only.
-        preprocessing: size, interpolation and mean colour of the network's input.
+    return cast(View, v2.Compose([preprocessing.frame, v2.PILToTensor()]))
+
+
+def random_view(recipe: Recipe, preprocessing: Preprocessing) -> View:
+    """Return what turns an image into a random view of it, as `plain_view`; seed it with `seeded`.
 
     Raises:
         NBDTError: timm cannot read `auto_augment`.
     """
-
-    def __init__(self, recipe: Recipe | None, preprocessing: Preprocessing) -> None:
-        self.preprocessing = preprocessing
-        self.steps = [] if recipe is None else _steps(recipe, preprocessing)
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return a random view; seed it with `seeded`."""
-        value: Any = image
-        for step in self.steps:
-            value = step(value)
-        return cast(Tensor, value)
-
-    def plain(self, image: Image.Image) -> Tensor:
-        """Return the part of the image that the network sees when it is used."""
-        return _tensor(self.preprocessing.frame(image))
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _steps(recipe: Recipe, preprocessing: Preprocessing) -> list[Any]:
     import_torchvision()
-    from torchvision.transforms import v2
-
-    mean = [round(255 * value) for value in preprocessing.mean]
-    steps: list[Any] = _crop(recipe, preprocessing)
-    if recipe.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if recipe.auto_augment:
-        steps.append(_auto_augment(recipe, mean))
-    steps.append(_tensor)
-    if recipe.erase_probability:
-        steps.append(v2.RandomErasing(recipe.erase_probability, value=mean))
-    return steps
-
-
-def _crop(recipe: Recipe, preprocessing: Preprocessing) -> list[Any]:
     from timm.data.transforms import RandomResizedCropAndInterpolation
     from torchvision.transforms import v2
 
-    size = preprocessing.size
+    size, mean = preprocessing.size, [round(255 * value) for value in preprocessing.mean]
     if recipe.augment == "crop":
-        scale = (recipe.crop_share_min, 1.0)
-        kind = preprocessing.interpolation
-        return [RandomResizedCropAndInterpolation(size, scale=scale, interpolation=kind)]
-    shift = v2.RandomCrop(size, recipe.crop_padding_pixels, padding_mode="reflect")
-    return [preprocessing.frame, shift]
+        scale, kind = (recipe.crop_share_min, 1.0), preprocessing.interpolation
+        steps = [RandomResizedCropAndInterpolation(size, scale=scale, interpolation=kind)]
+    else:
+        shift = v2.RandomCrop(size, recipe.crop_padding_pixels, padding_mode="reflect")
+        steps = [preprocessing.frame, shift]
+    if recipe.flip and not flips_alternate(recipe):
+        steps.append(v2.RandomHorizontalFlip())
+    if recipe.auto_augment:
+        steps.append(_auto_augment(recipe, mean))
+    steps.append(v2.PILToTensor())
+    if recipe.erase_probability:
+        steps.append(v2.RandomErasing(recipe.erase_probability, value=mean))
+    return cast(View, v2.Compose(steps))
 
 
-def _auto_augment(recipe: Recipe, mean: list[int]) -> Any:
+def flips_alternate(recipe: Recipe) -> bool:
+    """Return whether an image is flipped in every other epoch, not at random: if it is only shifted."""
+    more = recipe.augment == "crop" or recipe.auto_augment or recipe.erase_probability
+    return recipe.flip and not more
+
+
+def _auto_augment(recipe: Recipe, mean: list[int]) -> Callable[[Image.Image], Image.Image]:
     from timm.data.auto_augment import (
         augment_and_mix_transform,
         auto_augment_transform,

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +23,7 @@ from nbdt.images.sources import ImageSource
 from nbdt.network.preprocessing import Preprocessing
 
 from ..recipe import AUTO, Recipe
-from .augment import PLAIN, Augmentation, Key, seeded
+from .augment import View, flips_alternate, plain_view, random_view, seeded
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 PLAIN_BATCH = 500
@@ -116,21 +115,37 @@ def worker_count(recipe: Recipe) -> int:
 
 
 class Views(Dataset[Batch]):
-    """Images as the network sees them, uint8 (3, size, size), by (epoch, index)."""
+    """Images as a view shows them, uint8 (3, size, size), with their labels."""
 
-    def __init__(self, data: Images, augmentation: Augmentation, seed: int) -> None:
-        self.data, self.augmentation, self.seed = data, augmentation, seed
+    def __init__(self, data: Images, view: View) -> None:
+        self.data, self.view = data, view
 
     def __len__(self) -> int:
         return len(self.data.labels)
 
-    def __getitem__(self, key: Key) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
+        return self.view(self.data.open(index)), self.data.labels[index]
+
+
+class RandomViews(Dataset[Batch]):
+    """Random views of images, by (epoch, index).
+
+    Where flips alternate, each image is flipped in every other epoch, half of them in the first: fewer
+    repeated views (Jordan, 94 % on CIFAR-10 in 3.29 Seconds, 2024).
+    """
+
+    def __init__(self, data: Images, recipe: Recipe, preprocessing: Preprocessing) -> None:
+        self.views, self.seed = Views(data, random_view(recipe, preprocessing)), recipe.seed
+        generator = torch.Generator().manual_seed(recipe.seed)
+        first = torch.randperm(len(self.views), generator=generator) % 2
+        self.first_flip = first if flips_alternate(recipe) else None
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
-        image = self.data.open(index)
-        if epoch == PLAIN:
-            return self.augmentation.plain(image), self.data.labels[index]
         with seeded(self.seed, epoch, index):
-            return self.augmentation(image), self.data.labels[index]
+            image, label = self.views[index]
+        flipped = self.first_flip is not None and (self.first_flip[index] + epoch) % 2 == 0
+        return image.flip(-1) if flipped else image, label
 
 
 # ---- batches ------------------------------------------------------------------------------------
@@ -148,14 +163,17 @@ class TrainingBatches:
 
     rank, ranks = 0, 1
 
-    def __init__(self, data: Images, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
-        self.batch_size = min(recipe.batch_size, len(data.labels))
+    def __init__(self, data: Images, recipe: Recipe, preprocessing: Preprocessing) -> None:
+        self.count, self.seed = len(data.labels), recipe.seed
+        self.batch_size = min(recipe.batch_size, self.count)
         self.epoch = self.position = 0
         self.sampler = self
+        self._keys: list[list[tuple[int, int]]] = []  # of each batch; the loader reads this list
+        views, workers = RandomViews(data, recipe, preprocessing), worker_count(recipe)
+        self._loader = _loader(views, self._keys, workers, persistent=True)
 
     def __len__(self) -> int:
-        return len(self.data.labels) // self.batch_size
+        return self.count // self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, unless it is the one that was restored in the middle."""
@@ -171,9 +189,13 @@ class TrainingBatches:
         self.epoch, self.position = state["epoch"], state["position"]
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self._draw()[0][: len(self) * self.batch_size]
-        remaining = order.split(self.batch_size)[self.position :]
-        for batch in self._batches([indices[self.rank :: self.ranks] for indices in remaining]):
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator)[: len(self) * self.batch_size]
+        self._keys[:] = [
+            [(self.epoch, index) for index in batch[self.rank :: self.ranks].tolist()]
+            for batch in order.split(self.batch_size)[self.position :]
+        ]
+        for batch in self._loader:
             self.position += 1
             yield batch
 
@@ -186,84 +208,13 @@ class TrainingBatches:
             )
         self.rank, self.ranks = rank, ranks
 
-    def _draw(self) -> tuple[Tensor, torch.Generator]:
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-        return torch.randperm(len(self.data.labels), generator=generator), generator
-
-    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
-        raise NotImplementedError
-
-
-class AugmentedBatches(TrainingBatches):
-    """Batches from memory, flipped and shifted a whole batch at a time."""
-
-    data: Labelled
-
-    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
-        count, padding = len(self.data.labels), self.recipe.crop_padding_pixels
-        _, generator = self._draw()
-        shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
-        flips = self._flips(count)
-        for index in indices:
-            images = self._augment(index, shifts[index], flips[index])
-            yield images, self.data.labels[index]
-
-    def _flips(self, count: int) -> Tensor:
-        """Flip each image in every other epoch, half of them in the first: fewer repeated views.
-
-        From Jordan, 94 % on CIFAR-10 in 3.29 Seconds, 2024.
-        """
-        if not self.recipe.flip:
-            return torch.zeros(count, dtype=torch.bool)
-        first = torch.randperm(count, generator=torch.Generator().manual_seed(self.recipe.seed)) % 2
-        return (first + self.epoch) % 2 == 0
-
-    def _augment(self, index: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
-        images, padding = self.data.images[index], self.recipe.crop_padding_pixels
-        side = images.shape[-1]
-        images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        padded = F.pad(images.float(), [padding] * 4, mode="reflect").to(torch.uint8)
-        rows = (shifts[:, 0, None] + torch.arange(side))[:, None, :, None]
-        columns = (shifts[:, 1, None] + torch.arange(side))[:, None, None, :]
-        batch = torch.arange(len(images))[:, None, None, None]
-        channel = torch.arange(3)[None, :, None, None]
-        return padded[batch, channel, rows, columns]
-
-
-class StreamedBatches(TrainingBatches):
-    """Batches from worker processes, image by image: not in memory, or with more than shifts."""
-
-    def __init__(self, data: Images, recipe: Recipe, preprocessing: Preprocessing) -> None:
-        super().__init__(data, recipe)
-        self._keys: list[
-            list[Key]
-        ] = []  # of each batch; the workers, which persist, read this list
-        views = Views(data, Augmentation(recipe, preprocessing), recipe.seed)
-        self._loader = _loader(views, self._keys, worker_count(recipe), persistent=True)
-
-    def _batches(self, indices: list[Tensor]) -> Iterator[Batch]:
-        self._keys[:] = [[(self.epoch, i) for i in index.tolist()] for index in indices]
-        yield from self._loader
-
 
 class PlainBatches:
     """The images in order, unaugmented; images that are not in memory are framed for the network."""
 
-    def __init__(
-        self,
-        data: Images,
-        batch_size: int | None = None,
-        preprocessing: Preprocessing | None = None,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, data: Images, preprocessing: Preprocessing, workers: int = 0) -> None:
         self.data, self.preprocessing, self.workers = data, preprocessing, workers
-        if isinstance(data, Labelled):
-            side = data.images.shape[-1]
-        elif preprocessing is None:
-            raise ValueError("streamed images need the network's preprocessing")
-        else:
-            side = preprocessing.size
-        self.batch_size = batch_size or max(1, min(PLAIN_BATCH, PLAIN_PIXELS // side**2))
+        self.batch_size = max(1, min(PLAIN_BATCH, PLAIN_PIXELS // preprocessing.size**2))
         self.share(0, 1)
 
     def share(self, rank: int, ranks: int) -> None:
@@ -281,13 +232,11 @@ class PlainBatches:
                 part = slice(batch.start, batch.stop, batch.step)
                 yield self.data.images[part], self.data.labels[part]
             return
-        views = Views(self.data, Augmentation(None, cast(Preprocessing, self.preprocessing)), 0)
-        keys = [[(PLAIN, index) for index in batch] for batch in batches]
-        yield from _loader(views, keys, self.workers)
+        yield from _loader(Views(self.data, plain_view(self.preprocessing)), batches, self.workers)
 
 
 def _loader(
-    views: Views, keys: list[list[Key]], workers: int, *, persistent: bool = False
+    views: Dataset[Batch], keys: Sequence[Sequence[Any]], workers: int, *, persistent: bool = False
 ) -> DataLoader[Batch]:
     return DataLoader(
         views,
@@ -296,14 +245,6 @@ def _loader(
         persistent_workers=persistent and workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def training_batches(data: Images, recipe: Recipe, preprocessing: Preprocessing) -> TrainingBatches:
-    """Return the fastest batches that the recipe and the kind of data allow."""
-    simple = recipe.augment == "shift" and not (recipe.auto_augment or recipe.erase_probability)
-    if isinstance(data, Labelled) and simple:
-        return AugmentedBatches(data, recipe)
-    return StreamedBatches(data, recipe, preprocessing)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

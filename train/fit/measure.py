@@ -29,8 +29,6 @@ def map_images(
     data: Images,
     preprocessing: Preprocessing,
     device: torch.device | str,
-    *,
-    batch_size: int | None = None,
     workers: int = 0,
     progress: Progress = no_progress,
 ) -> Tensor:
@@ -41,13 +39,12 @@ def map_images(
         data: the images.
         preprocessing: of the network.
         device: where the batches go.
-        batch_size: by default as `PlainBatches` chooses.
         workers: processes that read images.
         progress: of the batches.
     """
     mean, std = preprocessing.mean, preprocessing.std
     with torch.inference_mode():
-        batches = PlainBatches(data, batch_size, preprocessing, workers)
+        batches = PlainBatches(data, preprocessing, workers)
         tracked = progress(batches, len(batches), "batches measured")
         parts = [function(normalise(images.to(device), mean, std)) for images, _ in tracked]
     return torch.cat(parts).clone()  # the copy can take part in gradients
@@ -57,10 +54,11 @@ def flat_logits(
     model: NBDT, data: Images, workers: int = 0, progress: Progress = no_progress
 ) -> Tensor:
     """Return the class logits of all images, without a tree: (count, classes) float32, on the CPU."""
-    return map_images(
-        lambda images: model.logits(images).float().cpu(),
-        data, model.preprocess, model.device, workers=workers, progress=progress,
-    )  # fmt: skip
+
+    def logits(images: Tensor) -> Tensor:
+        return model.logits(images).float().cpu()
+
+    return map_images(logits, data, model.preprocess, model.device, workers, progress)
 
 
 def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -8,7 +8,9 @@ from typing import Any, cast
 import lightning
 import torch
 import torch.nn.functional as F
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MulticlassAccuracy
 
 from nbdt.decide.head import DecisionRules
@@ -25,7 +27,6 @@ from ..folder import EpochLog, Row
 from ..loss import TreeSupervisionLoss, weight_at
 from ..recipe import Recipe
 from ..tree import induced
-from .distributed import BATCH_NORMS, full_tensor, shard, unshard
 from .trainer import make_optimizer, make_schedule
 
 
@@ -72,7 +73,6 @@ class TreeSupervised(lightning.LightningModule):
         self.rules: DecisionRules | None = None
         self.batches: TrainingBatches | None = None
         self.held_out: PlainBatches | None = None
-        self.is_sharded = False
         self.log_of_epochs = EpochLog()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -90,27 +90,12 @@ class TreeSupervised(lightning.LightningModule):
     # ---- several devices ------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Give each rank its own images of each batch."""
-        rank, ranks = self.global_rank, self.trainer.world_size
-        if self.batches is not None:
-            self.batches.share(rank, ranks)
-        if self.held_out is not None and self.recipe.strategy != "fsdp":  # its ranks run in step
-            self.held_out.share(rank, ranks)
-
-    def configure_model(self) -> None:
-        """Divide the weights among the ranks, under FSDP2."""
-        if self.recipe.strategy == "fsdp" and not self.is_sharded:
-            self.network.to(memory_format=torch.contiguous_format)
-            shard(self.network, self.device_mesh)
-            self.is_sharded = True
-
-    def on_fit_end(self) -> None:
-        """Put a divided network together again, on every rank."""
-        if self.is_sharded:
-            state = unshard(self.network)
-            self.network = create_timm(self.recipe.architecture, len(self.order.names))
-            self.network.load_state_dict(state)
-            self.is_sharded = False
+        """Give each rank its own images of each batch, and batch norms those of all ranks."""
+        for part in (self.batches, self.held_out):
+            if part is not None:
+                part.share(self.global_rank, self.trainer.world_size)
+        if self.recipe.sync_norms and self.trainer.world_size > 1:
+            self.network = convert_sync_batchnorm(self.network)
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -119,7 +104,7 @@ class TreeSupervised(lightning.LightningModule):
         self.log_of_epochs.start_clock()
         if self.recipe.freeze_norms:
             for part in self.network.modules():
-                if isinstance(part, BATCH_NORMS):
+                if isinstance(part, _BatchNorm):
                     part.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -164,7 +149,7 @@ class TreeSupervised(lightning.LightningModule):
         return self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
 
     def _check_finite(self) -> None:
-        if not all(full_tensor(value).isfinite().all() for value in self.network.parameters()):
+        if not all(value.isfinite().all() for value in self.network.parameters()):
             raise NBDTError(
                 "Training diverged: the weights are not finite. Lower the learning rate, for "
                 f"instance --set learning_rate={self.recipe.learning_rate / 10:g}, and start again."
@@ -173,7 +158,7 @@ class TreeSupervised(lightning.LightningModule):
     def induce_hierarchy(self) -> None:
         """Induce the hierarchy from the classifier's present weights."""
         self._check_finite()
-        weights = full_tensor(self.classifier.weight.detach()).cpu()
+        weights = self.classifier.weight.detach().cpu()
         self.hierarchy = induced(weights, self.order.names, self.recipe, self.order.wnids)
 
     def _start_tree_supervision(self) -> None:
@@ -247,11 +232,8 @@ class TreeSupervised(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step a schedule: timm's take the step number, torch's count themselves."""
-        if hasattr(scheduler, "step_update"):
-            scheduler.step_update(self.global_step)
-        else:
-            scheduler.step()
+        """Tell timm's schedule the number of the step."""
+        scheduler.step_update(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the hierarchy, the log and the position in the data."""
@@ -280,10 +262,10 @@ class TreeSupervised(lightning.LightningModule):
         self._check_finite()
         if self.rules is None:
             self._start_tree_supervision()
-        hierarchy = cast(Hierarchy, self.hierarchy)
-        model = NBDT.from_network(
-            self.best_network, self.recipe.architecture, hierarchy, rule=self.recipe.rule
-        )
+        architecture, hierarchy = self.recipe.architecture, cast(Hierarchy, self.hierarchy)
+        network = create_timm(architecture, len(self.order.names))  # with norms of one device
+        network.load_state_dict(self.best_network.state_dict())
+        model = NBDT.from_network(network, architecture, hierarchy, rule=self.recipe.rule)
         model.preprocess = self.preprocessing
         return model.eval()
 

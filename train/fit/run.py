@@ -10,7 +10,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say
 
-from ..data.dataset import Images, PlainBatches, training_batches, worker_count
+from ..data.dataset import Images, PlainBatches, TrainingBatches, worker_count
 from ..data.splits import TEST, TRAIN, VALIDATION
 from ..folder import Report, Row, RunFolder
 from ..prepare import Prepared
@@ -35,7 +35,13 @@ def fit_network(
     module = _module(run)
     if run.hierarchy is None and run.knows_classes:
         module.induce_hierarchy()
-    module.report = _reporter(run.folder, report)
+
+    def log_and_report(rows: list[Row]) -> None:
+        run.folder.log(rows)
+        if report:
+            report(rows)
+
+    module.report = log_and_report
     _fit(module, run.images, run.folder, say)
     model = module.finished()
     if is_first:
@@ -54,25 +60,14 @@ def _module(run: Prepared) -> TreeSupervised:
     )
 
 
-def _reporter(folder: RunFolder, report: Report | None) -> Report:
-    def log_and_report(rows: list[Row]) -> None:
-        folder.log(rows)
-        if report:
-            report(rows)
-
-    return log_and_report
-
-
 def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, say: Say) -> None:
     """Train to the end, from the last checkpoint if there is one."""
     recipe, workers = module.recipe, worker_count(module.recipe)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint:
         say(f"Continuing from {checkpoint}.")
-    module.batches = batches = training_batches(images[TRAIN], recipe, module.preprocessing)
-    module.held_out = PlainBatches(
-        images[VALIDATION], preprocessing=module.preprocessing, workers=workers
-    )
+    module.batches = batches = TrainingBatches(images[TRAIN], recipe, module.preprocessing)
+    module.held_out = PlainBatches(images[VALIDATION], module.preprocessing, workers)
     trainer = make_trainer(recipe, folder, len(batches))
     try:
         trainer.fit(module, batches, module.held_out, ckpt_path=checkpoint, weights_only=False)

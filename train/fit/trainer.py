@@ -20,7 +20,7 @@ from nbdt.errors import NBDTError, nearest
 from ..folder import RunFolder
 from ..recipe import Recipe
 from .checkpoints import SafeCheckpointIO
-from .distributed import SyncedNorms, device_count, make_strategy
+from .distributed import device_count, make_strategy
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -36,9 +36,6 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> Trainer:
     if recipe.early_stop_epochs:
         callbacks.append(KeepBest(folder.best, recipe.early_stop_epochs))
     callbacks.append(SaveLast(folder.last, recipe.save_every_minutes, recipe.save_every_steps))
-    plugins: list[Any] = [SafeCheckpointIO()]
-    if recipe.sync_norms:
-        plugins.append(SyncedNorms())
     on_terminal = sys.stderr.isatty()
     if on_terminal:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
@@ -50,7 +47,7 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> Trainer:
         default_root_dir=folder.root,
         logger=CSVLogger(folder.root, name="log"),
         callbacks=callbacks,
-        plugins=plugins,
+        plugins=[SafeCheckpointIO()],
         devices=device_count(recipe),
         num_nodes=recipe.nodes,
         strategy=make_strategy(recipe),
@@ -111,27 +108,19 @@ def _orthogonalise_in_float32() -> None:
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) -> Any:
-    """Return a schedule of `total` steps: a linear warm-up, then a fall to 0.
+    """Return timm's schedule of `total` steps: a linear warm-up, then a fall to 0."""
+    from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
-    "cosine" is timm's. "linear" meets the warm-up's line at its top: a triangle.
-    """
     warmup = max(1, int(recipe.warmup * total))
-    if recipe.schedule == "cosine":
-        from timm.scheduler import CosineLRScheduler
-
-        return CosineLRScheduler(
-            optimizer,
-            t_initial=max(2, total - warmup),
-            warmup_t=warmup,
-            warmup_lr_init=recipe.learning_rate / (warmup + 1),
-            warmup_prefix=True,
-            t_in_epochs=False,
-        )
-
-    def factor(step: int) -> float:
-        return min((step + 1) / warmup, (total - step) / max(1, total - warmup))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    linear = partial(PolyLRScheduler, power=1.0)
+    return (CosineLRScheduler if recipe.schedule == "cosine" else linear)(
+        optimizer,
+        t_initial=max(2, total - warmup),
+        warmup_t=warmup,
+        warmup_lr_init=recipe.learning_rate / (warmup + 1),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
 
 
 # ---- when checkpoints are saved ------------------------------------------------------------------
