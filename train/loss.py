@@ -17,7 +17,7 @@ from nbdt.decide.rules import (
     full_precision,
     path_nll,
 )
-from nbdt.errors import NBDTError, listed, nearest
+from nbdt.errors import NBDTError, nearest
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.index import TreeIndex
 
@@ -171,24 +171,11 @@ def _decision_weights(hierarchy: Hierarchy, given: Mapping[str, float]) -> Tenso
     for key, value in given.items():
         if not 0 <= value < math.inf:
             raise NBDTError(f"A node's weight is finite and ≥ 0, got {value} for {key!r}.")
-        weights[_inner_node(hierarchy, key)] = value
+        node = hierarchy.index(key)
+        if not hierarchy.children[node]:
+            raise NBDTError(f"{key!r} is a class: only inner nodes decide.")
+        weights[node] = value
     return weights
-
-
-def _inner_node(hierarchy: Hierarchy, key: str) -> int:
-    """Return the inner node that has this id or, as the only one, this name."""
-    inner = hierarchy.inner_nodes
-    by_id = [node for node in inner if hierarchy.ids[node] == key]
-    matches = by_id or [node for node in inner if hierarchy.names[node] == key]
-    if len(matches) == 1:
-        return matches[0]
-    names = [hierarchy.names[node] for node in inner]
-    if not matches:
-        raise NBDTError(
-            f"No inner node has the id or name {key!r}; only these decide.{nearest(key, names)}"
-        )
-    ids = [hierarchy.ids[node] for node in matches]
-    raise NBDTError(f"{len(matches)} nodes are called {key!r}; name one by its id: {listed(ids)}.")
 
 
 # ---- schedules of the weights --------------------------------------------------------------------

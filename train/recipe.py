@@ -242,35 +242,39 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
         NBDTError: no such recipe, no TOML, an unknown key, or a value of the wrong type.
     """
-    values = _parse(_read(name), str(name))
+    return parse_recipe(_parse(_read(name), str(name)) | overridden(overrides))
+
+
+def overridden(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values of ``key=value`` texts. Raises NBDTError for another text."""
+    values: dict[str, Any] = {}
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:
             raise NBDTError(f"Expected key=value, got {override!r}, as in --set epochs=5.")
-        values.update(_parse(f"{key} = {_quoted(text)}", override))
-    return parse_recipe(values)
-
-
-def typed(key: str, text: str, kind: str) -> object:
-    """Parse the text after ``key=``. Raises NBDTError unless it is of the type called `kind`."""
-    return _typed(key, _parse(f"value = {_quoted(text)}", f"{key}={text}")["value"], kind)
+        values |= _parse(f"{key} = {_quoted(text)}", override)
+    return values
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """Return a recipe from plain values. Raises NBDTError for unknown, missing or mistyped keys."""
-    kinds = {field.name: str(field.type) for field in fields(Recipe)}
-    values = {key: value for key, value in values.items() if key not in GONE}
+    values = checked(Recipe, {key: values[key] for key in values if key not in GONE}, "the recipe")
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise NBDTError(f"The recipe is incomplete: {error}.") from None
+
+
+def checked(of: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return values for the fields of a dataclass. Raises NBDTError for unknown or mistyped keys."""
+    kinds = {field.name: str(field.type).removesuffix(" | None") for field in fields(of)}
     unknown = [key for key in values if key not in kinds]
     if unknown:
         raise NBDTError(
-            f"Unknown key {listed(unknown)} in the recipe.{nearest(unknown[0], kinds)} "
+            f"Unknown key {listed(unknown)} in {what}.{nearest(unknown[0], kinds)} "
             f"Known keys: {', '.join(kinds)}."
         )
-    checked = {key: _typed(key, value, kinds[key]) for key, value in values.items()}
-    try:
-        return Recipe(**checked)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise NBDTError(f"The recipe is incomplete: {error}.") from None
+    return {key: _typed(key, value, kinds[key]) for key, value in values.items()}
 
 
 def _typed(key: str, value: object, kind: str) -> object:

@@ -112,7 +112,7 @@ def test_the_losses_equal_their_definitions(rule, seed, size):
     z = rng.normal(size=(6, ZOO.num_classes)) * size
     targets, _ = find_targets(records, ZOO)
     targets.sort(key=lambda target: target.correction.image)
-    found = CorrectionLoss(ZOO, rule, targets).each(torch.tensor(z))
+    found = CorrectionLoss(ZOO, rule, targets)(torch.tensor(z))
     expected = [
         oracle.correction_loss(ZOO, rule, row, what) for row, what in zip(z, said, strict=True)
     ]
@@ -383,7 +383,7 @@ def test_what_does_not_go_together_is_a_usage_error(arguments, message):
     ("text", "message"),
     [
         ("strength", "Expected key=value"),
-        ("strngth=1", "Unknown key 'strngth'.*Did you mean 'strength'"),
+        ("strngth=1", "Unknown key 'strngth' in the settings.*Did you mean 'strength'"),
         ("steps=many", "'steps' must be of type int, got 'many'"),
     ],
 )

@@ -337,8 +337,8 @@ def test_an_unknown_rule_is_refused():
         ({"class_weights": [1.0, 2.0]}, r"Expected 4 class weights, one a class, got \(2,\)"),
         ({"class_weights": [1.0, -1.0, 0, 0]}, "Class weights are finite and ≥ 0"),
         ({"class_weights": [0.0] * 4}, "not all of them 0"),
-        ({"node_weights": {"animals": 2.0}}, "No inner node .* 'animals'.* mean 'animal'"),
-        ({"node_weights": {"cat": 2.0}}, "No inner node has the id or name 'cat'; only these"),
+        ({"node_weights": {"animals": 2.0}}, "no node 'animals'.* mean 'animal'"),
+        ({"node_weights": {"cat": 2.0}}, "'cat' is a class: only inner nodes decide"),
         ({"node_weights": {"animal": -2.0}}, "weight is finite and ≥ 0, got -2.0 for 'animal'"),
         ({"label_smoothing": 1.0}, "label_smoothing is at least 0 and below 1, got 1.0"),
     ],
@@ -352,7 +352,7 @@ def test_a_name_that_several_nodes_have_is_refused():
     h = Hierarchy.from_nested(
         {"a": [{"x": ["1", "2"]}, "3"], "b": [{"x": ["4", "5"]}, "6"]}, list("123456")
     )
-    with pytest.raises(NBDTError, match="2 nodes are called 'x'; name one by its id: 'a/x/'"):
+    with pytest.raises(NBDTError, match="2 nodes are named 'x'; say which id: 'a/x/'"):
         TreeSupervisionLoss(h, rule="representative", node_weights={"x": 2.0})
     TreeSupervisionLoss(h, rule="representative", node_weights={"a/x/": 2.0})
 

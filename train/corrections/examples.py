@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -20,6 +21,7 @@ from nbdt.correction import Correction, picture_hash
 from nbdt.errors import nearest
 from nbdt.images.archives import is_archive, iter_tar
 from nbdt.images.image import ImageError, open_image
+from nbdt.images.sources import ImageSource, refused_source
 from nbdt.model.model import NBDT
 from nbdt.network.positions import pools_by_average
 from nbdt.tree.hierarchy import Hierarchy
@@ -145,15 +147,18 @@ def open_photographs(
             waiting[target.correction.reference].append(target)
         else:
             left_out.append(LeftOut(target.correction, "the record names no photograph"))
-    for reference, image in _images(list(waiting), Path(root)):
-        for target in waiting.pop(reference):
-            if isinstance(image, str):
-                left_out.append(LeftOut(target.correction, image))
-            elif picture_hash(image) != target.correction.image:
-                reason = f"{reference!r} is another picture than the one that was corrected"
-                left_out.append(LeftOut(target.correction, reason))
-            else:
-                opened.append((target, image))
+    for reference, source in _sources(list(waiting), Path(root)):
+        here = waiting.pop(reference)
+        try:
+            image = source.open()
+        except ImageError as error:
+            left_out += [LeftOut(target.correction, str(error)) for target in here]
+            continue
+        found = picture_hash(image)
+        opened += [(target, image) for target in here if target.correction.image == found]
+        reason = f"{reference!r} is another picture than the one that was corrected"
+        others = [target.correction for target in here if target.correction.image != found]
+        left_out += [LeftOut(correction, reason) for correction in others]
     for reference, missing in waiting.items():
         reason = f"the archive has no photograph {reference!r}"
         left_out += [LeftOut(target.correction, reason) for target in missing]
@@ -161,43 +166,32 @@ def open_photographs(
     return sorted(opened, key=lambda pair: place[id(pair[0])]), left_out
 
 
-def _images(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image.Image | str]]:
-    """Yield each reference with its image, or with why there is none."""
+def _sources(references: Iterable[str], root: Path) -> Iterator[tuple[str, ImageSource]]:
+    """Yield each reference with its photograph; none for what an archive lacks."""
     in_archives: dict[Path, dict[str, str]] = defaultdict(dict)
     for reference in references:
         archive, sign, member = reference.partition("!")
         if sign and is_archive(archive):
             path = _located(root, archive)
             in_archives[path][f"{path}!{member}"] = reference
-            continue
-        try:
-            yield reference, open_image(_located(root, reference), name=reference)
-        except ImageError as error:
-            yield reference, str(error)
+        else:
+            opener = partial(open_image, _located(root, reference), name=reference)
+            yield reference, ImageSource(reference, None, opener)
     for path, members in in_archives.items():
-        yield from _members(path, members)
+        try:
+            for source in iter_tar(path):
+                if source.reference in members:
+                    yield members.pop(source.reference), source
+                if not members:
+                    break
+        except ImageError as error:
+            yield from ((name, refused_source(name, error)) for name in members.values())
 
 
 def _located(root: Path, file: str) -> Path:
     """Return a file's path below `root` or, if only that exists, below the current folder."""
     here, there = Path(file), root / file
     return here if here.exists() and not there.exists() else there
-
-
-def _members(path: Path, references: dict[str, str]) -> Iterator[tuple[str, Image.Image | str]]:
-    try:
-        for source in iter_tar(path):
-            if source.reference in references:
-                reference = references.pop(source.reference)
-                try:
-                    yield reference, source.open()
-                except ImageError as error:
-                    yield reference, str(error)
-            if not references:
-                return
-    except ImageError as error:
-        for reference in references.values():
-            yield reference, str(error)
 
 
 # ---- tensors -------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,15 +83,7 @@ def fit_model(
     *,
     progress: Progress = no_progress,
 ) -> None:
-    """Move a model, in place: its last layer on features computed once, or the whole network.
-
-    Args:
-        model: in evaluation mode.
-        batch: the corrections.
-        data: images to replay.
-        settings: how strongly the corrections act.
-        progress: reports each step.
-    """
+    """Move a model in evaluation mode, in place, while images of `data` are replayed."""
     if settings.learn == "all":
         _fit_network(model, batch, data, settings, progress)
         return
@@ -111,30 +102,27 @@ def fit_head(  # noqa: PLR0917
     *,
     progress: Progress = no_progress,
 ) -> None:
-    """Train a last layer, in place, on features computed once.
-
-    Args:
-        linear: the layer.
-        hierarchy: of the model.
-        rule: of the model.
-        batch: the corrections, with features.
-        replayed: (count, features) of images to replay.
-        settings: how strongly the corrections act.
-        progress: reports each step.
-    """
+    """Train a last layer, in place, on features of corrections and of `replayed` (count, features)."""
     objective = _Objective(hierarchy, rule, batch.targets, settings).to(replayed.device)
     with torch.no_grad():
         old = linear(replayed)
-    moving: nn.Linear | _DecisionOffsets = linear
+    offsets = None
     if settings.learn == "shift":
-        moving = _DecisionOffsets(linear, hierarchy, batch.targets)
-    trained = [value for value in moving.parameters() if value.requires_grad]
-    optimizer = torch.optim.Adam(trained, settings.rate)
+        if linear.bias is None:
+            raise NBDTError("The last layer has no bias to shift; use learn=head.")
+        offsets = _DecisionOffsets(hierarchy, batch.targets).to(linear.bias)
+
+    def logits(features: Tensor) -> Tensor:
+        own = cast(Tensor, linear(features))
+        return own if offsets is None else own.detach() + offsets()
+
+    optimizer = torch.optim.Adam((offsets or linear).parameters(), settings.rate)
     for index in _replays(len(replayed), settings, progress):
-        new = moving(replayed[index])
-        _step(optimizer, objective(moving, batch, batch.features, batch.maps, old[index], new))
-    if isinstance(moving, _DecisionOffsets):
-        moving.add_to_bias()
+        found, new = logits(batch.features), logits(replayed[index])
+        _step(optimizer, objective(found, batch.maps, linear.weight, batch.region, old[index], new))
+    if offsets is not None:
+        with torch.no_grad():
+            linear.bias.add_(offsets())
 
 
 def _fit_network(
@@ -151,8 +139,8 @@ def _fit_network(
     for index in _replays(len(old), settings, progress):
         images = _inputs(model, data.pick(index.cpu())).to(device)
         features, maps = encode(model, batch.inputs, batch.targets)
-        new = linear(model.features(images))
-        _step(optimizer, objective(linear, batch, features, maps, old[index], new))
+        found, new = linear(features), linear(model.features(images))
+        _step(optimizer, objective(found, maps, linear.weight, batch.region, old[index], new))
 
 
 def _inputs(model: NBDT, data: Images) -> Tensor:
@@ -162,37 +150,25 @@ def _inputs(model: NBDT, data: Images) -> Tensor:
 
 
 class _DecisionOffsets(nn.Module):
-    """A frozen linear layer, and an offset for each child of some decisions.
+    """An offset for each child of the decisions that corrections are about, as offsets of the logits.
 
     An offset of all classes below a child moves its score by as much, and no decision below it.
     """
 
     below: Tensor
 
-    def __init__(self, linear: nn.Linear, hierarchy: Hierarchy, targets: Sequence[Target]) -> None:
+    def __init__(self, hierarchy: Hierarchy, targets: Sequence[Target]) -> None:
         super().__init__()
-        if linear.bias is None:
-            raise NBDTError("The last layer has no bias to shift; use learn=head.")
         nodes = sorted({node for target in targets for node in target.nodes(hierarchy)})
         children = [child for node in nodes for child in hierarchy.children[node]]
         below = torch.zeros(hierarchy.num_classes, len(children))
         for column, child in enumerate(children):
             below[hierarchy.classes_under(child), column] = 1
-        self.frozen = copy.deepcopy(linear).requires_grad_(False)
-        self.linear_in_list = [linear]  # in a list, so that it is not a part of this module
-        self.register_buffer("below", below.to(linear.bias))
-        self.offsets = nn.Parameter(self.below.new_zeros(len(children)))
+        self.register_buffer("below", below)
+        self.offsets = nn.Parameter(torch.zeros(len(children)))
 
-    @property
-    def weight(self) -> Tensor:
-        return self.frozen.weight
-
-    def forward(self, features: Tensor) -> Tensor:
-        return cast(Tensor, self.frozen(features)) + self.below @ self.offsets
-
-    @torch.no_grad()
-    def add_to_bias(self) -> None:
-        self.linear_in_list[0].bias.add_(self.below @ self.offsets)
+    def forward(self) -> Tensor:
+        return self.below @ self.offsets
 
 
 class _Objective(nn.Module):
@@ -216,10 +192,10 @@ class _Objective(nn.Module):
         self.register_buffer("trust", torch.tensor(trust))
 
     def forward(  # noqa: PLR0917
-        self, linear: nn.Linear | _DecisionOffsets, batch: CorrectionBatch, features: Tensor,
-        maps: Tensor | None, old: Tensor, new: Tensor,
+        self, logits: Tensor, maps: Tensor | None, weight: Tensor, region: Tensor | None,
+        old: Tensor, new: Tensor,
     ) -> Tensor:  # fmt: skip
-        loss = self.corrections(linear(features), maps, linear.weight, batch.region)
+        loss = self.corrections(logits, maps, weight, region).mean()
         tree, rule = self.corrections.tree, self.corrections.rule
         with full_precision(new):
             moved = decision_divergence(old.float(), new.float(), tree, rule, self.trust)

@@ -17,7 +17,7 @@ from .examples import Target
 
 
 class CorrectionLoss(nn.Module):
-    """The mean loss of corrections; one row of a batch is one correction.
+    """The loss of each correction; one row of a batch is one correction.
 
     - step: ``−log p(child | parent)`` in that one sibling group; the rest of the tree feels it only
       through the class logits that they share;
@@ -34,6 +34,7 @@ class CorrectionLoss(nn.Module):
         targets: the corrections in the order of the rows.
     """
 
+    nodes: Tensor
     edges: Tensor
     labels: Tensor
     kinds: Tensor
@@ -46,9 +47,9 @@ class CorrectionLoss(nn.Module):
             "kinds", torch.tensor([order.index(t.correction.kind) for t in targets]), False
         )
         nodes = torch.tensor([t.child or 0 for t in targets])
+        self.register_buffer("nodes", nodes, False)
         self.register_buffer("edges", self.tree.edge_of_node[nodes], False)
         self.register_buffer("labels", torch.tensor([t.class_index or 0 for t in targets]), False)
-        self.nodes = nodes
 
     def forward(
         self,
@@ -57,7 +58,7 @@ class CorrectionLoss(nn.Module):
         weight: Tensor | None = None,
         region: Tensor | None = None,
     ) -> Tensor:
-        """Return the scalar loss.
+        """Return the loss of each correction, (corrections,).
 
         Args:
             logits: (corrections, classes), flat.
@@ -66,21 +67,11 @@ class CorrectionLoss(nn.Module):
             weight: (classes, features), of the linear layer that follows the pool.
             region: (corrections, height, width), the share of each position inside the region.
         """
-        return self.each(logits, feature_maps, weight, region).mean()
-
-    def each(
-        self,
-        logits: Tensor,
-        feature_maps: Tensor | None = None,
-        weight: Tensor | None = None,
-        region: Tensor | None = None,
-    ) -> Tensor:
-        """Return the loss of each correction, (corrections,); arguments as in `forward`."""
         with full_precision(logits):
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            losses = logits.new_zeros(len(logits))
             log_probs = decide(edge_scores(logits, self.tree, self.rule), self.tree)
             steps = (self.kinds == 0).nonzero().flatten()
+            losses = logits.new_zeros(len(logits))
             losses = losses.index_add(0, steps, -log_probs[self.edges[steps], steps])
             losses = self._add_labels(losses, logits, log_probs)
             regions = (self.kinds == 2).nonzero().flatten()
@@ -88,7 +79,7 @@ class CorrectionLoss(nn.Module):
                 if feature_maps is None or weight is None or region is None:
                     raise ValueError("region corrections need feature maps, weight and region")
                 shares = region_shares(
-                    logits[regions], self.nodes[regions.cpu()].to(logits.device),
+                    logits[regions], self.nodes[regions],
                     feature_maps[regions], weight, region[regions], self.tree, self.rule,
                 )  # fmt: skip
                 losses = losses.index_add(0, regions, shares.to(losses.dtype))

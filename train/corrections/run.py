@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
 from nbdt.correction import APPLIED, Correction, read_corrections, write_corrections
 from nbdt.decide.head import NBDTHead
-from nbdt.errors import NBDTError, listed, nearest
+from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -30,7 +30,7 @@ from ..data.inspection import inspect, scan
 from ..data.splits import TEST, TRAIN, find_splits
 from ..fit.measure import accuracies, model_card, rounded, set_reference
 from ..frozen.features import features_of
-from ..recipe import Recipe, parse_recipe, typed
+from ..recipe import Recipe, checked, overridden, parse_recipe
 from .examples import (
     CorrectionBatch,
     LeftOut,
@@ -128,7 +128,7 @@ def _score(loss: CorrectionLoss, head: NBDTHead, batch: CorrectionBatch) -> tupl
     """Return the mean loss of corrections, and the share of them that the model follows."""
     with torch.no_grad():
         logits = head.logits(batch.features)
-        value = float(loss(logits, batch.maps, head.linear.weight, batch.region))
+        value = float(loss(logits, batch.maps, head.linear.weight, batch.region).mean())
         log_probs = head.rules.log_probs(logits)
         answers = head.rules(logits).argmax(dim=1).tolist()
     met = []
@@ -212,18 +212,7 @@ def correct(
 
 def settings_from(overrides: Sequence[str]) -> CorrectionSettings:
     """Return settings from ``key=value`` texts. Raises NBDTError for unknown keys or values."""
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(CorrectionSettings)}
-    values: dict[str, Any] = {}
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign:
-            raise NBDTError(f"Expected key=value, got {override!r}, as in --set strength=1.")
-        if key not in kinds:
-            raise NBDTError(
-                f"Unknown key {listed([key])}; corrections have {', '.join(kinds)}."
-                f"{nearest(key, kinds)}"
-            )
-        values[key] = typed(key, text, kinds[key].removesuffix(" | None"))
+    values = checked(CorrectionSettings, overridden(overrides), "the settings of corrections")
     return CorrectionSettings(**values)
 
 

@@ -63,52 +63,46 @@ def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan
     Raises:
         NBDTError: there are no images, or an archive must be unpacked first.
     """
-    in_memory = recipe.augment == "shift" and not recipe.freeze_backbone
-    scanned = Scan(split, classes=set(split.classes), in_memory=in_memory)
     try:
         sources = progress(split.sources(), None, f"reading {split.name} images")
-        if scanned.in_memory:
-            _read(scanned, sources, recipe)
-        else:
-            _check(scanned, sources, recipe)
+        if recipe.augment == "shift" and not recipe.freeze_backbone:
+            return _read(split, sources, recipe) or _check(split, split.sources(), recipe)
+        return _check(split, sources, recipe)
     except ImageError as error:
         raise NBDTError(f"The {split.name} images cannot be read: {error}") from None
-    return scanned
 
 
-def _read(scanned: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
+def _read(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan | None:
+    """Return a split in memory; None if it does not fit."""
     limit = int(recipe.memory_gigabytes * 1e9) // (3 * recipe.image_size**2)
+    scanned = Scan(split, in_memory=True)
 
     def opened(source: ImageSource) -> Pixels:
         return square(source.open(), recipe.image_size)
 
-    for source, pixels in _readable(scanned, sources, opened, recipe):
-        scanned.labels.append(source.class_label)
+    for _, pixels in _readable(scanned, sources, opened, recipe):
         scanned.pixels.append(cast(Pixels, pixels))
         if len(scanned.pixels) > limit:
-            scanned.in_memory = False
-            for part in (scanned.pixels, scanned.labels, scanned.failed):
-                part.clear()
-            _check(scanned, scanned.split.sources(), recipe)
-            return
+            return None
+    return scanned
 
 
-def _check(scanned: Scan, sources: Iterable[ImageSource], recipe: Recipe) -> None:
-    if scanned.split.compressed:
+def _check(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan:
+    if split.compressed:
         raise NBDTError(
-            f"{scanned.split.origin!r} is compressed, so single images cannot be read from it, and "
+            f"{split.origin!r} is compressed, so single images cannot be read from it, and "
             "these do not fit into memory. Unpack it (tar -xf) and name the folder with --data, or "
             "for small images raise memory_gigabytes."
         )
+    scanned = Scan(split)
 
     def opened(source: ImageSource) -> None:
         # Features are kept, so whoever computes them reports unreadable images then.
         if (recipe.check_images or recipe.skip_corrupt) and not recipe.freeze_backbone:
             source.open().close()
 
-    for source, _ in _readable(scanned, sources, opened, recipe):
-        scanned.labels.append(source.class_label)
-        scanned.sources.append(source)
+    scanned.sources += [source for source, _ in _readable(scanned, sources, opened, recipe)]
+    return scanned
 
 
 def _readable(
@@ -117,12 +111,14 @@ def _readable(
     work: Callable[[ImageSource], object],
     recipe: Recipe,
 ) -> Iterator[tuple[ImageSource, object]]:
-    """Yield each readable source with the result of `work`; record classes and unreadable images."""
+    """Yield each readable source with the result of `work`; record labels and unreadable images."""
+    scanned.classes.update(scanned.split.classes)
     for source, result in in_parallel(sources, work, worker_count(recipe)):
         scanned.classes.add(source.class_label)
         if isinstance(result, ImageError):
             scanned.failed.append(str(result))
         else:
+            scanned.labels.append(source.class_label)
             yield source, result
 
 
@@ -168,12 +164,13 @@ def inspect(
     """
     order = given or class_order(scans[TRAIN].classes)
     indices = {name: class_indices(scanned.labels, order) for name, scanned in scans.items()}
-    problems = [
-        "" if recipe.skip_corrupt else unreadable(name, scanned.failed, scanned.found)
-        for name, scanned in scans.items()
-    ]
-    problems += [_unknown(scanned, indices[name], order) for name, scanned in scans.items()]
-    problems += [_empty(scanned) for scanned in scans.values()]
+    problems = []
+    for name, scanned in scans.items():
+        if not recipe.skip_corrupt:
+            problems.append(unreadable(name, scanned.failed, scanned.found))
+        problems.append(_unknown(scanned, indices[name], order))
+        if not scanned.labels:
+            problems.append(f"{scanned.split.origin}: no {name} image can be read.")
     problems.append(_missing(scans[TRAIN], indices[TRAIN], order))
     problems.append(_too_few(scans, indices[TRAIN], order, recipe))
     if any(problems):
@@ -186,13 +183,8 @@ def inspect(
     return order, {name: _images(scanned, indices[name]) for name, scanned in scans.items()}
 
 
-def _classes(names: Sequence[str]) -> str:
-    """Return ``"1 class 'a'"`` or ``"2 classes 'a', 'b'"``."""
-    return f"{_count(names)} {listed(names)}"
-
-
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
+def _count(names: Sequence[str], what: str = "") -> str:
+    return f"{len(names)} {what}class{'' if len(names) == 1 else 'es'}"
 
 
 def say_left_out(say: Say, name: str, failed: Sequence[str]) -> None:
@@ -220,18 +212,11 @@ def _unknown(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
     if not unknown:
         return ""
     labels = sorted(unknown)
-    shown = _classes(labels).replace(" ", " unknown ", 1)
     return (
-        f"{scanned.split.origin}: {unknown.total():,} images of {shown}."
-        f"{nearest(labels[0], order.names)} Rename or remove the folders; the classes are "
+        f"{scanned.split.origin}: {unknown.total():,} images of {_count(labels, 'unknown ')} "
+        f"{listed(labels)}.{nearest(labels[0], order.names)} Rename or remove the folders; the classes are "
         f"{listed(order.names)}."
     )
-
-
-def _empty(scanned: Scan) -> str:
-    if scanned.labels:
-        return ""
-    return f"{scanned.split.origin}: no {scanned.split.name} image can be read."
 
 
 def _missing(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str:
@@ -240,8 +225,8 @@ def _missing(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
     if not missing:
         return ""
     return (
-        f"{scanned.split.origin}: no image of {_classes(missing)}.{_other_files(scanned, missing)} "
-        f"Add images of them, or take the classes out of {order.origin}."
+        f"{scanned.split.origin}: no image of {_count(missing)} {listed(missing)}."
+        f"{_other_files(scanned, missing)} Add images of them, or take the classes out of {order.origin}."
     )
 
 

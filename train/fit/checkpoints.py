@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -25,7 +25,6 @@ from nbdt.files import write_atomic
 
 FORMAT = "nbdt-checkpoint"
 VERSION = "1"
-Packed: TypeAlias = Any
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -90,7 +89,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
 
 
-def _pack(value: object, tensors: dict[str, Tensor], place: str = "checkpoint") -> Packed:
+def _pack(value: object, tensors: dict[str, Tensor], place: str = "checkpoint") -> Any:
     if isinstance(value, Tensor):
         return _pack_tensor(value, tensors)
     if isinstance(value, Mapping):
@@ -106,7 +105,7 @@ def _pack(value: object, tensors: dict[str, Tensor], place: str = "checkpoint") 
     raise TypeError(f"{place} is {type(value).__name__}, which a checkpoint cannot hold")
 
 
-def _pack_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Packed:
+def _pack_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Any:
     name = str(len(tensors))
     # The layout in memory is kept: sums over it round alike when training goes on.
     last = value.ndim == 4 and not value.is_contiguous()
@@ -115,7 +114,7 @@ def _pack_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Packed:
     return {"tensor": name, "channels_last": last}
 
 
-def _unpack(value: Packed, file: Any) -> Any:
+def _unpack(value: Any, file: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "items" in value:

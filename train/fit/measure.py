@@ -19,9 +19,8 @@ from nbdt.progress import Progress, no_progress
 
 from ..data.dataset import Images, PlainBatches, normalise
 
-BOUND = (
-    4.0  # without it, a few images that are all answered rightly let the factor grow without end
-)
+# Without it, a few images that are all answered rightly let the factor grow without end.
+BOUND = 4.0
 
 
 def map_images(
@@ -32,15 +31,10 @@ def map_images(
     workers: int = 0,
     progress: Progress = no_progress,
 ) -> Tensor:
-    """Apply `function` to all images in batches, without gradients; return its rows as one tensor.
+    """Apply `function` to all images in normalised batches on `device`, without gradients.
 
-    Args:
-        function: from a normalised batch on `device` to (batch, …).
-        data: the images.
-        preprocessing: of the network.
-        device: where the batches go.
-        workers: processes that read images.
-        progress: of the batches.
+    Returns:
+        Its rows, (images, …).
     """
     mean, std = preprocessing.mean, preprocessing.std
     with torch.inference_mode():
@@ -69,22 +63,6 @@ def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
         "soft": accuracy(rules(logits).argmax(dim=1), labels),
         "hard": accuracy(rules.hard(logits), labels),
     }
-
-
-def round_and_measure(
-    model: NBDT, held_out: Images, workers: int, progress: Progress
-) -> dict[str, float]:
-    """Round a model to the precision it is saved with, and measure it on held-out images.
-
-    The logits of these images become its reference set.
-
-    Returns:
-        `accuracies` on the held-out images.
-    """
-    rounded(model)
-    logits = flat_logits(model, held_out, workers, progress)
-    set_reference(model, logits, held_out.labels)
-    return accuracies(model, logits, held_out.labels)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import lightning
@@ -23,7 +22,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..data.augment import add_noise, mix_pairs, seed_all, shrink
 from ..data.class_order import ClassOrder
 from ..data.dataset import Batch, PlainBatches, TrainingBatches, normalise
-from ..folder import EpochLog, Row
+from ..folder import EpochLog, Report, Row
 from ..loss import TreeSupervisionLoss, weight_at
 from ..recipe import Recipe
 from ..tree import induced
@@ -41,7 +40,6 @@ class TreeSupervised(lightning.LightningModule):
         hierarchy: used from the start; None induces one from the classifier's weights when tree
             supervision begins.
         class_weights: (classes,) how much an image of each class counts.
-        report: called with the rows of figures after each epoch.
     """
 
     def __init__(
@@ -53,7 +51,6 @@ class TreeSupervised(lightning.LightningModule):
         hierarchy: Hierarchy | None = None,
         *,
         class_weights: Tensor | None = None,
-        report: Callable[[list[Row]], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,7 +59,7 @@ class TreeSupervised(lightning.LightningModule):
         self.order = order
         self.hierarchy = hierarchy
         self.is_induced = hierarchy is None
-        self.report = report
+        self.report: Report | None = None  # called after each epoch
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.average = _average(self.network, recipe)
         count = len(order.names)
@@ -75,17 +72,8 @@ class TreeSupervised(lightning.LightningModule):
         self.held_out: PlainBatches | None = None
         self.log_of_epochs = EpochLog()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Flat logits of uint8 images (batch, 3, size, size)."""
-        return cast(Tensor, self.network(self._inputs(images)))
-
     def _inputs(self, images: Tensor) -> Tensor:
         return normalise(images, self.preprocessing.mean, self.preprocessing.std)
-
-    @property
-    def classifier(self) -> nn.Linear:
-        """The network's last linear layer."""
-        return cast(nn.Linear, cast(Any, self.network).get_classifier())
 
     # ---- several devices ------------------------------------------------------------------------
 
@@ -158,8 +146,8 @@ class TreeSupervised(lightning.LightningModule):
     def induce_hierarchy(self) -> None:
         """Induce the hierarchy from the classifier's present weights."""
         self._check_finite()
-        weights = self.classifier.weight.detach().cpu()
-        self.hierarchy = induced(weights, self.order.names, self.recipe, self.order.wnids)
+        weight = cast(Any, self.network).get_classifier().weight.detach().cpu()
+        self.hierarchy = induced(weight, self.order.names, self.recipe, self.order.wnids)
 
     def _start_tree_supervision(self) -> None:
         recipe = self.recipe

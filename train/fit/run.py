@@ -17,7 +17,7 @@ from ..prepare import Prepared
 from ..recipe import Recipe
 from .checkpoints import read_checkpoint
 from .distributed import raise_if_lost
-from .measure import accuracies, calibrate, flat_logits, round_and_measure
+from .measure import accuracies, calibrate, flat_logits, rounded, set_reference
 from .module import TreeSupervised
 from .trainer import make_trainer
 
@@ -95,7 +95,10 @@ def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe, progress: P
     if recipe.calibrate:
         logits = flat_logits(model, held_out, workers, progress)
         model.provenance["logits_scaled_by"] = calibrate(model, logits, held_out.labels)
-    on_held_out = round_and_measure(model, held_out, workers, progress)
+    rounded(model)
+    logits = flat_logits(model, held_out, workers, progress)
+    set_reference(model, logits, held_out.labels)
+    on_held_out = accuracies(model, logits, held_out.labels)
     on_test = accuracies(model, flat_logits(model, test, workers, progress), test.labels)
     model.provenance["accuracy"] = {"held_out": on_held_out, "test": on_test}
     model.cpu()
