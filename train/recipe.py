@@ -296,15 +296,15 @@ def _typed(key: str, value: object, kind: str) -> object:
 
 
 def _read(name: str | os.PathLike[str]) -> str:
-    if str(name) in available():
-        return (files("nbdt.train") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    if not Path(name).is_file():
+    shipped = str(name) in available()
+    path = files("nbdt.train") / "recipes" / f"{name}.toml" if shipped else Path(name)
+    if not path.is_file():
         raise NBDTError(
             f"There is no recipe {os.fspath(name)!r}; shipped: {', '.join(available())}."
             f"{nearest(str(name), available())} A path to a TOML file works too."
         )
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise NBDTError(f"{os.fspath(name)!r} is not TOML: {error}.") from None
 

@@ -16,7 +16,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..data.dataset import Images, Labelled, normalise
+from ..data.dataset import Images, PlainBatches, normalise
 from ..fit.measure import flat_logits
 from ..frozen.features import features_of
 from .examples import CorrectionBatch, Target, encode
@@ -132,21 +132,16 @@ def _fit_network(
     settings: CorrectionSettings,
     progress: Progress,
 ) -> None:
-    device, linear = batch.inputs.device, model.head.linear
+    device, linear, seen = batch.inputs.device, model.head.linear, model.preprocess
     objective = _Objective(model.hierarchy, model.rule, batch.targets, settings).to(device)
     old = flat_logits(model, data).to(device)
     optimizer = torch.optim.Adam(model.parameters(), settings.rate)
     for index in _replays(len(old), settings, progress):
-        images = _inputs(model, data.pick(index.cpu())).to(device)
+        batches = PlainBatches(data.pick(index), seen)
+        images = normalise(torch.cat([part for part, _ in batches]).to(device), seen.mean, seen.std)
         features, maps = encode(model, batch.inputs, batch.targets)
         found, new = linear(features), linear(model.features(images))
         _step(optimizer, objective(found, maps, linear.weight, batch.region, old[index], new))
-
-
-def _inputs(model: NBDT, data: Images) -> Tensor:
-    if isinstance(data, Labelled):
-        return normalise(data.images, model.preprocess.mean, model.preprocess.std)
-    return torch.stack([model.preprocess(data.open(index)) for index in range(len(data.labels))])
 
 
 class _DecisionOffsets(nn.Module):

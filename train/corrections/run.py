@@ -31,18 +31,8 @@ from ..data.splits import TEST, TRAIN, find_splits
 from ..fit.measure import accuracies, model_card, rounded, set_reference
 from ..frozen.features import features_of
 from ..recipe import Recipe, checked, overridden, parse_recipe
-from .examples import (
-    CorrectionBatch,
-    LeftOut,
-    Opened,
-    Target,
-    chosen_child,
-    correction_batch,
-    find_targets,
-    open_photographs,
-    summary,
-    without_regions,
-)
+from . import examples
+from .examples import CorrectionBatch, LeftOut, Opened, Target
 from .fit import CorrectionSettings, fit_model
 from .loss import CorrectionLoss
 
@@ -79,7 +69,7 @@ def fit_corrections(
     data: Images,
     settings: CorrectionSettings = DEFAULT,
     *,
-    open_photos: OpenPhotos = open_photographs,
+    open_photos: OpenPhotos = examples.open_photographs,
     progress: Progress = no_progress,
 ) -> CorrectionFit:
     """Teach a model corrections of its decisions; hold its other answers where they were.
@@ -106,19 +96,19 @@ def fit_corrections(
             "There are no images to replay, and without them the model would forget everything "
             "else; name the data it was trained on."
         )
-    targets, no_place = find_targets(corrections, model.hierarchy)
+    targets, no_place = examples.find_targets(corrections, model.hierarchy)
     opened, no_photo = open_photos(targets)
-    opened, no_map = without_regions(model, opened, settings.learn)
+    opened, no_map = examples.without_regions(model, opened, settings.learn)
     left_out = (*no_place, *no_photo, *no_map)
     if not opened:
-        raise NBDTError(f"None of the corrections can be used:\n{summary(left_out)}")
+        raise NBDTError(f"None of the corrections can be used:\n{examples.summary(left_out)}")
     fitted = copy.deepcopy(model).eval()
-    batch = correction_batch(model, opened)
+    batch = examples.correction_batch(model, opened)
     loss = CorrectionLoss(model.hierarchy, model.rule, batch.targets).to(batch.features.device)
     loss_before, met_before = _score(loss, model.head, batch)
     fit_model(fitted, batch, data, settings, progress=progress)
     if settings.learn == "all":
-        batch = correction_batch(fitted, opened, batch.targets)
+        batch = examples.correction_batch(fitted, opened, batch.targets)
     loss_after, met_after = _score(loss, fitted.head, batch)
     applied = tuple(target.correction for target in batch.targets)
     return CorrectionFit(fitted, applied, left_out, loss_before, loss_after, met_before, met_after)
@@ -134,7 +124,7 @@ def _score(loss: CorrectionLoss, head: NBDTHead, batch: CorrectionBatch) -> tupl
     met = []
     for row, answer, target in zip(log_probs, answers, batch.targets, strict=True):
         if target.correction.kind == "step":
-            met.append(chosen_child(row, head.hierarchy, target.node) == target.child)
+            met.append(examples.chosen_child(row, head.hierarchy, target.node) == target.child)
         elif target.correction.kind == "label":
             met.append(answer == target.class_index)
     return value, sum(met) / len(met) if met else math.nan
@@ -182,12 +172,14 @@ def correct(
         raise NBDTError(f"{os.fspath(corrections)!r} holds no corrections.")
     recipe = _recipe(model)
     replayed, test = _images(model, data, recipe, progress)
-    opener = partial(open_photographs, root=Path(corrections).parent)
+    opener = partial(examples.open_photographs, root=Path(corrections).parent)
     fitted = fit_corrections(
         model, records, replayed, settings, open_photos=opener, progress=progress
     )
     if fitted.left_out:
-        say(f"{len(fitted.left_out):,} corrections are left out:\n{summary(fitted.left_out)}")
+        say(
+            f"{len(fitted.left_out):,} corrections are left out:\n{examples.summary(fitted.left_out)}"
+        )
     before = _measured(model.eval(), test, progress)
     new = fitted.model
     rounded(new)

@@ -82,14 +82,10 @@ def flips_alternate(recipe: Recipe) -> bool:
 
 
 def _auto_augment(recipe: Recipe, mean: list[int]) -> Callable[[Image.Image], Image.Image]:
-    from timm.data.auto_augment import (
-        augment_and_mix_transform,
-        auto_augment_transform,
-        rand_augment_transform,
-    )
+    from timm.data import auto_augment as timm
 
-    kinds = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
-    make = kinds.get(recipe.auto_augment.split("-")[0], auto_augment_transform)
+    kinds = {"rand": timm.rand_augment_transform, "augmix": timm.augment_and_mix_transform}
+    make = kinds.get(recipe.auto_augment.split("-")[0], timm.auto_augment_transform)
     options = {"translate_const": int(recipe.image_size * 0.45), "img_mean": tuple(mean)}
     try:
         return make(recipe.auto_augment, options)

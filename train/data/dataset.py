@@ -82,11 +82,8 @@ def joined(first: Images, second: Images) -> Images:
 def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
     """Return `data` without some images of every class, and these images, drawn with `seed`.
 
-    Args:
-        data: the images.
-        amount: below 1 a share of each class, rounded up; from 1 up so many images of each. At
-            least `KEPT` images of each class stay.
-        seed: of the draw.
+    An `amount` below 1 is a share of each class, rounded up; another is a number of images of each. At
+    least `KEPT` images of each class stay.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.labels), generator=generator)

@@ -32,7 +32,13 @@ def fit_network(
     Raises:
         NBDTError: the run diverged or was stopped, or a device was lost.
     """
-    module = _module(run)
+    weights, recipe = None, run.recipe
+    if recipe.balance_classes:
+        counts = torch.bincount(run.images[TRAIN].labels, minlength=len(run.order.names))
+        weights = counts.float().mean() / counts
+    module = TreeSupervised(
+        run.network, recipe, run.preprocessing, run.order, run.hierarchy, class_weights=weights
+    )
     if run.hierarchy is None and run.knows_classes:
         module.induce_hierarchy()
 
@@ -45,19 +51,9 @@ def fit_network(
     _fit(module, run.images, run.folder, say)
     model = module.finished()
     if is_first:
-        _measure(model, run.images, run.recipe, progress)
+        _measure(model, run.images, recipe, progress)
         model.provenance["lightning"] = version("lightning")
     return model
-
-
-def _module(run: Prepared) -> TreeSupervised:
-    weights, order = None, run.order
-    if run.recipe.balance_classes:
-        counts = torch.bincount(run.images[TRAIN].labels, minlength=len(order.names))
-        weights = counts.float().mean() / counts
-    return TreeSupervised(
-        run.network, run.recipe, run.preprocessing, order, run.hierarchy, class_weights=weights
-    )
 
 
 def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, say: Say) -> None:

@@ -22,11 +22,6 @@ from ..recipe import Recipe
 from .checkpoints import SafeCheckpointIO
 from .distributed import device_count, make_strategy
 
-_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-}
 CLOCK_INTERVAL = 20  # batches between two questions to the first rank's clock
 
 
@@ -61,10 +56,10 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> Trainer:
 
 
 def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    if recipe.precision != "auto":
-        return _PRECISIONS[recipe.precision]
     has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if has_bfloat16 else "32-true"
+    if recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16):
+        return "bf16-mixed"
+    return "16-mixed" if recipe.precision == "16" else "32-true"
 
 
 # ---- optimiser and learning rate -----------------------------------------------------------------
