@@ -28,6 +28,7 @@ def map_images(
     data: Images,
     preprocessing: Preprocessing,
     device: torch.device | str,
+    *,
     workers: int = 0,
     progress: Progress = no_progress,
 ) -> Tensor:
@@ -52,7 +53,8 @@ def flat_logits(
     def logits(images: Tensor) -> Tensor:
         return model.logits(images).float().cpu()
 
-    return map_images(logits, data, model.preprocess, model.device, workers, progress)
+    seen, device = model.preprocess, model.device
+    return map_images(logits, data, seen, device, workers=workers, progress=progress)
 
 
 def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
