@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -473,7 +474,7 @@ def test_a_stores_marks_count(store, here):
 def test_a_stores_learnt_model_is_offered(store):
     facts = EXPECTED["store"]
     (version,) = store.model_versions()
-    assert {**vars(version), "folder": None} == facts["models"][0]
+    assert {**asdict(version), "folder": None} == facts["models"][0]
     found = NBDT.load("model_representative")
     versions = ModelVersions(found, store)
     assert [one.id for one in versions.offered()] == [1]

@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -19,7 +18,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Select,
     create_engine,
     event,
     func,
@@ -33,8 +31,8 @@ from sqlalchemy.orm import Session
 import nbdt
 from nbdt.errors import listed
 
-from .schema import AboutRow, CorrectionRow, HierarchyRow, Table
-from .url import StoreError, check_driver, default_url, store_url
+from .schema import AboutRow, Table
+from .url import StoreError, store_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nbdt_schema"
@@ -60,38 +58,6 @@ class Limits:
     text: int = 2_000  # characters of a note
 
 
-class Database:
-    """One database, and the limits of what visitors may fill it with."""
-
-    def __init__(self, engine: Engine, limits: Limits) -> None:
-        self._engine = engine
-        self.limits = limits
-
-    @classmethod
-    def open(cls, url: str | None = None, *, limits: Limits | None = None) -> Self:
-        """Open a SQLite file (by default the user's own) or a PostgreSQL database; create it if new.
-
-        Raises:
-            StoreError: it cannot be reached, is something else, or a newer release wrote it.
-        """
-        return cls(open_engine(url or default_url()), limits or Limits())
-
-    @property
-    def location(self) -> str:
-        """The file or the URL, without a password."""
-        url = self._engine.url
-        return str(url.database) if url.drivername == "sqlite" else url.render_as_string()
-
-    @property
-    def url(self) -> str:
-        """The URL for another process that opens it, with the password if there is one."""
-        return self._engine.url.render_as_string(hide_password=False)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-
 def open_engine(text: str) -> Engine:
     """Connect to a store; create it, or bring its schema up to date, under a lock.
 
@@ -104,8 +70,12 @@ def open_engine(text: str) -> Engine:
         _create_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": PATIENCE})
     else:
-        check_driver(url)
-        engine = create_engine(url, pool_pre_ping=True)
+        try:
+            engine = create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError:
+            raise StoreError(
+                "PostgreSQL needs its driver; install it with: pip install 'nbdt-vision[postgres]'"
+            ) from None
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     try:
@@ -255,28 +225,34 @@ def _reason(error: SQLAlchemyError) -> str:
 # ---- limits ------------------------------------------------------------------------------------
 
 
-def room_for_correction(session: Session, visitor: str, limits: Limits) -> None:
-    """Raise StoreError if the visitor, or all together, saved as many corrections as allowed."""
-    by_visitor = count(session, select(CorrectionRow.id).where(CorrectionRow.visitor == visitor))
-    instead = "Delete some first."
-    at_most(by_visitor + 1, limits.corrections_of_visitor, "corrections of one visitor", instead)
-    at_most(count(session, select(CorrectionRow.id)) + 1, limits.corrections,
-            "corrections in this store")  # fmt: skip
+def check_room(
+    session: Session,
+    table: Any,
+    visitor: str,
+    limits: tuple[int | None, int | None],
+    what: str,
+    *,
+    size: Any = None,
+    more: int = 1,
+    instead: str = "Delete some first.",
+) -> None:
+    """Raise StoreError if there is no room for what a visitor adds to a table.
 
-
-def room_for_hierarchy(session: Session, visitor: str, size: int, limits: Limits) -> None:
-    """Raise StoreError if the visitor, or all together, saved as many hierarchies as allowed."""
-    by_visitor = count(session, select(HierarchyRow.id).where(HierarchyRow.visitor == visitor))
-    instead = "Download this one instead."
-    at_most(
-        by_visitor + 1, limits.hierarchies_of_visitor, "saved hierarchies of one visitor", instead
-    )
-    at_most(count(session, select(HierarchyRow.id)) + 1, limits.hierarchies,
-            "saved hierarchies in this store", instead)  # fmt: skip
-    length = func.length(HierarchyRow.content) + func.length(HierarchyRow.edits)
-    used = session.scalar(select(func.coalesce(func.sum(length), 0))) or 0
-    at_most(used + size, limits.hierarchy_text_in_all,
-            "characters of saved hierarchies in this store", instead)  # fmt: skip
+    Args:
+        session: the transaction that adds it.
+        table: where it is added.
+        visitor: who adds it.
+        limits: that of one visitor, and that of all together; None for no limit.
+        what: what is counted.
+        size: the column or expression that is added up; without one rows are counted.
+        more: the size of what is added.
+        instead: what the visitor can do.
+    """
+    used = func.count(table.id) if size is None else func.coalesce(func.sum(size), 0)
+    whose = (f"{what} of one visitor", table.visitor == visitor), (f"{what} in this store", true())
+    for limit, (of_what, rows) in zip(limits, whose, strict=True):
+        if limit is not None:
+            at_most((session.scalar(select(used).where(rows)) or 0) + more, limit, of_what, instead)
 
 
 def at_most(number: int, limit: int, of_what: str, remedy: str = "") -> None:
@@ -298,13 +274,3 @@ def check_texts(*texts: str | None) -> None:
 def owned_by(table: Any, visitor: str | None) -> ColumnElement[bool]:
     """Return the condition that a row is this visitor's; None stands for all visitors."""
     return true() if visitor is None else table.visitor == visitor
-
-
-def count(session: Session, query: Select[Any]) -> int:
-    """Return the number of rows that a query gives."""
-    return session.scalar(select(func.count()).select_from(query.subquery())) or 0
-
-
-def now() -> str:
-    """Return the UTC time in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

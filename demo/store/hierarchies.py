@@ -7,26 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import undefer
+from sqlalchemy.orm import Session, undefer
 
-from nbdt.hierarchies.edit.history import History, Version
+from nbdt.hierarchies.edit.history import Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
-from .database import Database, Limits, at_most, reading, room_for_hierarchy, writing
+from .database import Limits, at_most, check_room, reading, writing
 from .schema import HierarchyRow
-
-
-class Hierarchies(Database):
-    """Saved hierarchies."""
-
-    def history(self, model: str) -> History:
-        """The hierarchies that were saved for a model, by its `model_hash`.
-
-        `History.save` takes the visitor as `who` and as `why` the name that they give; each name
-        has versions of its own. It raises StoreError where the store's limits are reached.
-        """
-        return History(Rows(self._engine, model, self.limits))
 
 
 class Rows:
@@ -72,8 +60,7 @@ class Rows:
         edits = json.dumps([edit.to_dict() for edit in version.edits])
         of_name = HierarchyRow.model == self._model, HierarchyRow.name == name
         with writing(self._engine) as session:
-            size = len(content) + len(edits)
-            room_for_hierarchy(session, version.who, size, self._limits)
+            self._check_room(session, version.who, len(content) + len(edits))
             last = session.scalar(select(func.max(HierarchyRow.version)).where(*of_name))
             row = HierarchyRow(
                 visitor=version.who, model=self._model, name=name, version=(last or 0) + 1,
@@ -82,6 +69,18 @@ class Rows:
             session.add(row)
             session.flush()
             return Version.from_dict(_header(row))
+
+    def _check_room(self, session: Session, visitor: str, size: int) -> None:
+        limits, instead = self._limits, "Download this one instead."
+        check_room(
+            session, HierarchyRow, visitor, (limits.hierarchies_of_visitor, limits.hierarchies),
+            "saved hierarchies", instead=instead,
+        )  # fmt: skip
+        check_room(
+            session, HierarchyRow, visitor, (None, limits.hierarchy_text_in_all),
+            "characters of saved hierarchies", more=size, instead=instead,
+            size=func.length(HierarchyRow.content) + func.length(HierarchyRow.edits),
+        )  # fmt: skip
 
 
 def _header(row: HierarchyRow) -> dict[str, Any]:

@@ -4,59 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, select
-
-from .database import Database, at_most, check_texts, count, now, owned_by, reading, writing
-from .schema import MarkRow
+from sqlalchemy import Row
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex
 
-
-class Marks(Database):
-    """The marks in a store."""
-
-    def mark_evidence(
-        self, evidence: str, reference: str, *, visitor: str, bad: bool = True, why: str = ""
-    ) -> int:
-        """Save that an image is bad evidence, or good again; returns the mark's number.
-
-        Args:
-            evidence: `evidence_hash` of the index.
-            reference: the image in the index.
-            visitor: whose mark it is.
-            bad: False takes an earlier mark back.
-            why: the visitor's reason.
-
-        Raises:
-            StoreError: text that cannot be stored, or a limit.
-        """
-        check_texts(reference, why, visitor)
-        at_most(len(why), self.limits.text, "characters in a note")
-        with writing(self._engine) as session:
-            number = count(session, select(MarkRow.id).where(MarkRow.visitor == visitor))
-            at_most(number + 1, self.limits.marks_of_visitor, "marks of one visitor")
-            row = MarkRow(
-                visitor=visitor, evidence=evidence, reference=reference, bad=bad, why=why,
-                time=now(),
-            )  # fmt: skip
-            session.add(row)
-            session.flush()
-            return row.id
-
-    def marks(
-        self, evidence: str | None = None, *, visitor: str | None = None
-    ) -> Sequence[Row[Any]]:
-        """Return the columns of `MarkRow` for one index or all, one visitor or all; oldest first."""
-        query = select(*MarkRow.__table__.columns).where(owned_by(MarkRow, visitor))
-        if evidence is not None:
-            query = query.where(MarkRow.evidence == evidence)
-        with reading(self._engine) as session:
-            return session.execute(query.order_by(MarkRow.id)).all()
+    from .store import Store
 
 
 def evidence_hash(index: EvidenceIndex) -> str:
@@ -70,7 +27,7 @@ def bad_references(marks: Iterable[Row[Any]]) -> list[str]:
     return sorted({reference for (_, reference), bad in last.items() if bad})
 
 
-def view_without_bad(index: EvidenceIndex, store: Marks, visitor: str) -> EvidenceIndex:
+def view_without_bad(index: EvidenceIndex, store: Store, visitor: str) -> EvidenceIndex:
     """Return the shared index as one visitor sees it: without the images that they called bad."""
     bad = bad_references(store.marks(evidence_hash(index), visitor=visitor))
     return index.without(bad) if bad else index

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nbdt.correction import picture_hash
 
-from .database import Limits, at_most, now
+from .database import Limits, check_room
 from .schema import PhotographRow
 from .url import StoreError
 
@@ -48,38 +48,21 @@ def suffix(data: bytes) -> str:
     return ".webp" if data[8:12] == b"WEBP" else ".png"
 
 
-def keep_photograph(
-    session: Session,
-    image: str,
-    visitor: str,
-    size: tuple[int, int],
-    data: bytes,
-    *,
-    limits: Limits,
-) -> int:
+def keep_photograph(session: Session, photo: PhotographRow, limits: Limits) -> int:
     """Store a copy, unless the visitor has one of the same hash; returns its id.
 
     Raises:
         StoreError: a limit.
     """
-    existing = session.scalar(
-        select(PhotographRow.id).where(
-            PhotographRow.hash == image, PhotographRow.visitor == visitor
-        )
-    )
-    if existing is not None:
+    same = select(PhotographRow.id).filter_by(hash=photo.hash, visitor=photo.visitor)
+    if (existing := session.scalar(same)) is not None:
         return existing
-    used = select(func.coalesce(func.sum(PhotographRow.size), 0))
-    by_visitor = session.scalar(used.where(PhotographRow.visitor == visitor)) or 0
-    instead = "Delete some, or correct without keeping the photograph."
-    at_most(by_visitor + len(data), limits.photograph_bytes_of_visitor,
-            "bytes of photographs for one visitor", instead)  # fmt: skip
-    at_most((session.scalar(used) or 0) + len(data), limits.photograph_bytes_in_all,
-            "bytes of photographs in this store", instead)  # fmt: skip
-    row = PhotographRow(
-        visitor=visitor, hash=image, width=size[0], height=size[1], size=len(data), time=now(),
-        data=data,
+    check_room(
+        session, PhotographRow, photo.visitor,
+        (limits.photograph_bytes_of_visitor, limits.photograph_bytes_in_all),
+        "bytes of photographs", size=PhotographRow.size, more=photo.size,
+        instead="Delete some, or correct without keeping the photograph.",
     )  # fmt: skip
-    session.add(row)
+    session.add(photo)
     session.flush()
-    return row.id
+    return photo.id

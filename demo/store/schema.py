@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Dialect,
     ForeignKey,
     Index,
     LargeBinary,
     MetaData,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     select,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    composite,
+    mapped_column,
+    relationship,
+)
 
 from nbdt.correction import Correction
 
@@ -29,6 +40,26 @@ _NAMES = {
 }
 # SQLite would give the number of a deleted row to the next one; people keep these numbers.
 _NUMBERS_ONCE = {"sqlite_autoincrement": True}
+
+
+def now() -> str:
+    """Return the UTC time in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class JsonText(TypeDecorator[Any]):
+    """A value that is kept as JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Return what is stored."""
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Return what was stored."""
+        return None if value is None else json.loads(value)
 
 
 class Table(DeclarativeBase):
@@ -56,12 +87,17 @@ class PhotographRow(Table):
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
-    time: Mapped[str] = mapped_column(Text)
+    time: Mapped[str] = mapped_column(Text, default=now)
     data: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
 
 
-class CorrectionRow(Table):
-    """The fields of `nbdt.correction.Correction`, and the visitor who made it."""
+class SavedCorrection(Table):
+    """A correction with its number, which is never given again, and the visitor who made it.
+
+    Attributes:
+        correction: the columns from `kind` to `note`, as one record.
+        photograph: id of the kept copy, None without one.
+    """
 
     __tablename__ = "correction"
     __table_args__ = (_NUMBERS_ONCE,)
@@ -73,14 +109,25 @@ class CorrectionRow(Table):
     node: Mapped[str | None] = mapped_column(Text)
     child: Mapped[str | None] = mapped_column(Text)
     label: Mapped[str | None] = mapped_column(Text)
-    region: Mapped[str | None] = mapped_column(Text)  # four numbers, as JSON
+    region: Mapped[list[float] | None] = mapped_column(JsonText)
     model: Mapped[str | None] = mapped_column(Text, index=True)
     hierarchy: Mapped[str | None] = mapped_column(Text)
     time: Mapped[str] = mapped_column(Text)
     note: Mapped[str] = mapped_column(Text)
-    photograph_id: Mapped[int | None] = mapped_column(
-        ForeignKey("photograph.id", ondelete="SET NULL"), index=True
+    photograph: Mapped[int | None] = mapped_column(
+        "photograph_id", ForeignKey("photograph.id", ondelete="SET NULL"), index=True
     )
+    correction: Mapped[Correction] = composite(
+        Correction, *(field.name for field in fields(Correction))
+    )
+    _learned: Mapped[list[LearnedRow]] = relationship(
+        order_by="LearnedRow.model_id", lazy="selectin", viewonly=True
+    )
+
+    @property
+    def learned_by(self) -> tuple[int, ...]:
+        """Ids of the model versions that were trained with it."""
+        return tuple(row.model_id for row in self._learned)
 
 
 class HierarchyRow(Table):
@@ -113,60 +160,10 @@ class MarkRow(Table):
     reference: Mapped[str] = mapped_column(Text)
     bad: Mapped[bool]
     why: Mapped[str] = mapped_column(Text)
-    time: Mapped[str] = mapped_column(Text)
+    time: Mapped[str] = mapped_column(Text, default=now)
 
 
-class ModelRow(Table):
-    """A model that was trained with corrections."""
-
-    __tablename__ = "model_version"
-    __table_args__ = (_NUMBERS_ONCE,)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    folder: Mapped[str] = mapped_column(Text)
-    hash: Mapped[str] = mapped_column(Text, unique=True)
-    parent: Mapped[str] = mapped_column(Text, index=True)
-    learned: Mapped[int]
-    left_out: Mapped[int]
-    accuracy: Mapped[str] = mapped_column(Text)  # before and after, as JSON
-    time: Mapped[str] = mapped_column(Text)
-
-
-class LearnedRow(Table):
-    """A model and one of the corrections that it was trained with."""
-
-    __tablename__ = "learned"
-    model_id: Mapped[int] = mapped_column(
-        ForeignKey("model_version.id", ondelete="CASCADE"), primary_key=True
-    )
-    correction_id: Mapped[int] = mapped_column(
-        ForeignKey("correction.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
-
-
-_FIELDS = tuple(field.name for field in fields(Correction))
-
-
-@dataclass(frozen=True)
-class SavedCorrection:
-    """One correction with its number.
-
-    Attributes:
-        id: its number, which is never given again.
-        visitor: its owner.
-        correction: the correction itself.
-        photograph: id of the kept copy, None without one.
-        learned_by: ids of the model versions that were trained with it.
-    """
-
-    id: int
-    visitor: str
-    correction: Correction
-    photograph: int | None
-    learned_by: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelVersion:
+class ModelVersion(MappedAsDataclass, Table):
     """A model that was trained with corrections.
 
     Attributes:
@@ -180,14 +177,28 @@ class ModelVersion:
         time: when it was recorded.
     """
 
-    id: int
-    folder: str
-    hash: str
-    parent: str
-    learned: int
-    left_out: int
-    accuracy: Mapping[str, Mapping[str, float]]
-    time: str
+    __tablename__ = "model_version"
+    __table_args__ = (_NUMBERS_ONCE,)
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    folder: Mapped[str] = mapped_column(Text)
+    hash: Mapped[str] = mapped_column(Text, unique=True)
+    parent: Mapped[str] = mapped_column(Text, index=True)
+    learned: Mapped[int]
+    left_out: Mapped[int]
+    accuracy: Mapped[Mapping[str, Mapping[str, float]]] = mapped_column(JsonText)
+    time: Mapped[str] = mapped_column(Text, init=False, insert_default=now)
+
+
+class LearnedRow(Table):
+    """A model and one of the corrections that it was trained with."""
+
+    __tablename__ = "learned"
+    model_id: Mapped[int] = mapped_column(
+        ForeignKey("model_version.id", ondelete="CASCADE"), primary_key=True
+    )
+    correction_id: Mapped[int] = mapped_column(
+        ForeignKey("correction.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
 
 
 @dataclass(frozen=True)
@@ -212,24 +223,4 @@ class Pending:
     def condition(self) -> ColumnElement[bool]:
         """Return the SQL condition of the corrections that wait."""
         applied = select(LearnedRow.correction_id).where(LearnedRow.model_id.in_(self.lineage))
-        return CorrectionRow.model.in_(self.family) & CorrectionRow.id.not_in(applied)
-
-
-def correction_row(correction: Correction, visitor: str) -> CorrectionRow:
-    """Return a correction as a row."""
-    values = {name: getattr(correction, name) for name in _FIELDS}
-    values["region"] = json.dumps(correction.region) if correction.region else None
-    return CorrectionRow(visitor=visitor, **values)
-
-
-def saved_correction(row: CorrectionRow, learned_by: tuple[int, ...]) -> SavedCorrection:
-    """Return a row's correction."""
-    values = {name: getattr(row, name) for name in _FIELDS}
-    values["region"] = json.loads(row.region) if row.region else None
-    return SavedCorrection(row.id, row.visitor, Correction(**values), row.photograph_id, learned_by)
-
-
-def model_version(row: ModelRow) -> ModelVersion:
-    """Return a row's model version."""
-    values = {field.name: getattr(row, field.name) for field in fields(ModelVersion)}
-    return ModelVersion(**values | {"accuracy": json.loads(row.accuracy)})
+        return SavedCorrection.model.in_(self.family) & SavedCorrection.id.not_in(applied)

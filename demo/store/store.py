@@ -2,53 +2,70 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Engine, Row, delete, func, select, update
 
 from nbdt.correction import Correction
+from nbdt.hierarchies.edit.history import History
 from nbdt.images.image import open_image
 
 from .database import (
+    Limits,
     at_most,
+    check_room,
     check_texts,
-    count,
-    now,
+    open_engine,
     owned_by,
     reading,
-    room_for_correction,
     writing,
 )
-from .hierarchies import Hierarchies
-from .marks import Marks
+from .hierarchies import Rows
 from .photographs import encoded, keep_photograph
 from .schema import (
-    CorrectionRow,
     HierarchyRow,
     LearnedRow,
     MarkRow,
-    ModelRow,
     ModelVersion,
     Pending,
     PhotographRow,
     SavedCorrection,
-    correction_row,
-    model_version,
-    saved_correction,
 )
-from .url import StoreError
+from .url import StoreError, default_url
 
 
-class Store(Hierarchies, Marks):
+class Store:
     """A database of visitors' corrections; a write is durable when its method returns.
 
     A visitor is any text that the caller has verified. A method that is given a visitor reaches
     only what belongs to that visitor.
     """
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine = engine
+        self.limits = limits
+
+    @classmethod
+    def open(cls, url: str | None = None, *, limits: Limits | None = None) -> Self:
+        """Open a SQLite file (by default the user's own) or a PostgreSQL database; create it if new.
+
+        Raises:
+            StoreError: it cannot be reached, is something else, or a newer release wrote it.
+        """
+        return cls(open_engine(url or default_url()), limits or Limits())
+
+    @property
+    def location(self) -> str:
+        """The file or the URL, without a password."""
+        url = self._engine.url
+        return str(url.database) if url.drivername == "sqlite" else url.render_as_string()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
 
     # ---- corrections ----------------------------------------------------------------------------
 
@@ -63,15 +80,19 @@ class Store(Hierarchies, Marks):
         check_texts(correction.note, correction.reference, correction.label, correction.node,
                      correction.child, visitor)  # fmt: skip
         at_most(len(correction.note), self.limits.text, "characters in a note")
-        limit = self.limits.photograph_bytes
-        data = None if photo is None else encoded(photo, correction.image, limit)
+        kept = None
+        if photo is not None:
+            data = encoded(photo, correction.image, self.limits.photograph_bytes)
+            kept = PhotographRow(
+                visitor=visitor, hash=correction.image, width=photo.width, height=photo.height,
+                size=len(data), data=data,
+            )  # fmt: skip
+        allowed = self.limits.corrections_of_visitor, self.limits.corrections
         with writing(self._engine) as session:
-            room_for_correction(session, visitor, self.limits)
-            row = correction_row(correction, visitor)
-            if photo is not None and data is not None:
-                row.photograph_id = keep_photograph(
-                    session, correction.image, visitor, photo.size, data, limits=self.limits
-                )
+            check_room(session, SavedCorrection, visitor, allowed, "corrections")
+            row = SavedCorrection(visitor=visitor, correction=correction)
+            if kept is not None:
+                row.photograph = keep_photograph(session, kept, self.limits)
             session.add(row)
             session.flush()
             return row.id
@@ -84,24 +105,19 @@ class Store(Hierarchies, Marks):
         pending: Pending | None = None,
     ) -> list[SavedCorrection]:
         """Return corrections, oldest first: all, one visitor's, by number, or those that wait."""
-        selected = select(CorrectionRow.id).where(owned_by(CorrectionRow, visitor))
+        query = select(SavedCorrection).where(owned_by(SavedCorrection, visitor))
         if ids is not None:
-            selected = selected.where(CorrectionRow.id.in_(ids))
+            query = query.where(SavedCorrection.id.in_(ids))
         if pending is not None:
-            selected = selected.where(pending.condition())
-        used = select(LearnedRow).where(LearnedRow.correction_id.in_(selected))
-        query = select(CorrectionRow).where(CorrectionRow.id.in_(selected))
+            query = query.where(pending.condition())
         with reading(self._engine) as session:
-            learned: dict[int, tuple[int, ...]] = {}
-            for row in session.scalars(used.order_by(LearnedRow.model_id)):
-                learned[row.correction_id] = (*learned.get(row.correction_id, ()), row.model_id)
-            rows = session.scalars(query.order_by(CorrectionRow.id))
-            return [saved_correction(row, learned.get(row.id, ())) for row in rows]
+            return list(session.scalars(query.order_by(SavedCorrection.id)))
 
     def count_pending(self, pending: Pending) -> int:
         """Return how many corrections wait for training."""
+        query = select(func.count(SavedCorrection.id)).where(pending.condition())
         with reading(self._engine) as session:
-            return count(session, select(CorrectionRow.id).where(pending.condition()))
+            return session.scalar(query) or 0
 
     def delete_corrections(self, ids: Collection[int], *, visitor: str | None = None) -> None:
         """Delete corrections atomically, with the photographs that no other correction needs.
@@ -115,21 +131,15 @@ class Store(Hierarchies, Marks):
                 tell which.
         """
         with writing(self._engine) as session:
-            query = select(CorrectionRow).where(CorrectionRow.id.in_(ids))
-            query = query.where(owned_by(CorrectionRow, visitor))
-            rows = session.scalars(query).all()
-            if missing := sorted(set(ids) - {row.id for row in rows}):
-                whose = "" if visitor is None else " of yours"
-                raise StoreError(
-                    f"There is no correction{whose} with the number "
-                    f"{', '.join(map(str, missing[:5]))}; nothing was deleted."
-                )
-            photographs = {row.photograph_id for row in rows} - {None}
-            for row in rows:
-                session.delete(row)
-            session.flush()
-            needed = select(CorrectionRow.photograph_id).where(
-                CorrectionRow.photograph_id.is_not(None)
+            query = delete(SavedCorrection).where(SavedCorrection.id.in_(ids))
+            query = query.where(owned_by(SavedCorrection, visitor))
+            query = query.returning(SavedCorrection.id, SavedCorrection.photograph)
+            gone = session.execute(query).all()
+            whose = "" if visitor is None else " of yours"
+            _check_deleted(ids, [row.id for row in gone], f"correction{whose} with the number")
+            photographs = {row.photograph for row in gone} - {None}
+            needed = select(SavedCorrection.photograph).where(
+                SavedCorrection.photograph.is_not(None)
             )
             session.execute(
                 delete(PhotographRow).where(
@@ -144,7 +154,7 @@ class Store(Hierarchies, Marks):
         """
         with writing(self._engine) as session:
             gone = 0
-            for table in (CorrectionRow, PhotographRow, MarkRow):
+            for table in (SavedCorrection, PhotographRow, MarkRow):
                 deleted = session.execute(
                     delete(table).where(table.visitor == visitor).returning(table.id)
                 )
@@ -188,10 +198,52 @@ class Store(Hierarchies, Marks):
             query = query.where(PhotographRow.id.in_(ids))
         with writing(self._engine) as session:
             gone = session.scalars(query).all()
-            if ids is not None and len(gone) != len(set(ids)):
-                missing = ", ".join(map(str, sorted(set(ids) - set(gone))[:5]))
-                raise StoreError(f"There is no photograph {missing}; nothing was deleted.")
+            _check_deleted(ids or (), gone, "photograph")
             return len(gone)
+
+    # ---- hierarchies and marks ------------------------------------------------------------------
+
+    def history(self, model: str) -> History:
+        """Return the hierarchies that were saved for a model, by its `model_hash`.
+
+        `History.save` takes the visitor as `who` and as `why` the name that they give; each name
+        has versions of its own. It raises StoreError where the store's limits are reached.
+        """
+        return History(Rows(self._engine, model, self.limits))
+
+    def mark_evidence(
+        self, evidence: str, reference: str, *, visitor: str, bad: bool = True, why: str = ""
+    ) -> int:
+        """Save that an image is bad evidence, or good again; returns the mark's number.
+
+        Args:
+            evidence: `marks.evidence_hash` of the index.
+            reference: the image in the index.
+            visitor: whose mark it is.
+            bad: False takes an earlier mark back.
+            why: the visitor's reason.
+
+        Raises:
+            StoreError: text that cannot be stored, or a limit.
+        """
+        check_texts(reference, why, visitor)
+        at_most(len(why), self.limits.text, "characters in a note")
+        with writing(self._engine) as session:
+            check_room(session, MarkRow, visitor, (self.limits.marks_of_visitor, None), "marks")
+            row = MarkRow(visitor=visitor, evidence=evidence, reference=reference, bad=bad, why=why)
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def marks(
+        self, evidence: str | None = None, *, visitor: str | None = None
+    ) -> Sequence[Row[Any]]:
+        """Return the columns of `MarkRow` for one index or all, one visitor or all; oldest first."""
+        query = select(*MarkRow.__table__.columns).where(owned_by(MarkRow, visitor))
+        if evidence is not None:
+            query = query.where(MarkRow.evidence == evidence)
+        with reading(self._engine) as session:
+            return session.execute(query.order_by(MarkRow.id)).all()
 
     # ---- models ---------------------------------------------------------------------------------
 
@@ -219,22 +271,29 @@ class Store(Hierarchies, Marks):
             StoreError: the store has this model already.
         """
         with writing(self._engine) as session:
-            if session.scalar(select(ModelRow.id).where(ModelRow.hash == model)):
+            if session.scalar(select(ModelVersion.id).where(ModelVersion.hash == model)):
                 raise StoreError(f"The model {model[:12]}… is in the store already.")
-            numbers = sorted(set(learned))
-            query = select(CorrectionRow.id).where(CorrectionRow.id.in_(numbers))
+            numbers = set(learned)
+            query = select(SavedCorrection.id).where(SavedCorrection.id.in_(numbers))
             existing = session.scalars(query).all()  # some may have been deleted meanwhile
-            row = ModelRow(
+            version = ModelVersion(
                 folder=os.path.abspath(folder), hash=model, parent=parent, learned=len(numbers),
-                left_out=left_out, accuracy=json.dumps(accuracy), time=now(),
+                left_out=left_out, accuracy=accuracy,
             )  # fmt: skip
-            session.add(row)
+            session.add(version)
             session.flush()
-            session.add_all(LearnedRow(model_id=row.id, correction_id=each) for each in existing)
-            return model_version(row)
+            session.add_all(
+                LearnedRow(model_id=version.id, correction_id=each) for each in existing
+            )
+            return version
 
     def model_versions(self) -> list[ModelVersion]:
         """Return all, oldest first; `nbdt.demo.corrections.model_versions` relates them."""
         with reading(self._engine) as session:
-            rows = session.scalars(select(ModelRow).order_by(ModelRow.id))
-            return [model_version(row) for row in rows]
+            return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id)))
+
+
+def _check_deleted(wanted: Collection[int], gone: Collection[int], what: str) -> None:
+    if missing := sorted({*wanted} - {*gone}):
+        numbers = ", ".join(map(str, missing[:5]))
+        raise StoreError(f"There is no {what} {numbers}; nothing was deleted.")

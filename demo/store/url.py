@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 
 from nbdt.errors import NBDTError
 from nbdt.tree.nodes import short
@@ -40,8 +40,9 @@ def store_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
+        scheme = text.partition("://")[0]  # what follows may hold a password
         raise StoreError(
-            f"Expected a path or a URL of a store, got {short(_hidden(text))}."
+            f"Expected a path or a URL of a store; {short(scheme)}://… cannot be read."
         ) from None
     if url.drivername == "sqlite":
         if url.database in (None, "", ":memory:"):
@@ -53,19 +54,3 @@ def store_url(text: str) -> URL:
         f"Corrections are kept in SQLite or PostgreSQL, not in {short(url.drivername)}; "
         "write sqlite:///FILE or postgresql://user@host/database."
     )
-
-
-def check_driver(url: URL) -> None:
-    """Raise StoreError where PostgreSQL's driver is not installed."""
-    try:
-        url.get_dialect().import_dbapi()
-    except (ModuleNotFoundError, NoSuchModuleError):
-        raise StoreError(
-            "PostgreSQL needs its driver; install it with: pip install 'nbdt-vision[postgres]'"
-        ) from None
-
-
-def _hidden(text: str) -> str:
-    """Return the text without what may be a password."""
-    scheme, sign, rest = text.partition("://")
-    return f"{scheme}{sign}…{rest.rpartition('@')[2]}" if "@" in rest else text

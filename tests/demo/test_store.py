@@ -500,7 +500,7 @@ def test_what_strangers_may_fill_is_bounded(small):
         small.add_correction(label(), visitor=ANN)
     one, two = (Image.frombytes("RGB", (52, 52), os.urandom(8112)) for _ in range(2))
     small.add_correction(label(image=one), visitor="x", photo=one)
-    with pytest.raises(StoreError, match="9,000 bytes of photographs for one visitor.*Delete some"):
+    with pytest.raises(StoreError, match="9,000 bytes of photographs of one visitor.*Delete some"):
         small.add_correction(label(image=two), visitor="x", photo=two)
     with pytest.raises(StoreError, match="12,000 bytes of photographs in this store"):
         small.add_correction(label(image=two), visitor="y", photo=two)
