@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 
 from nbdt.correction import APPLIED, Correction, read_corrections
 from nbdt.errors import NBDTError
@@ -125,34 +124,22 @@ def _run(command: Sequence[str]) -> Iterator[ProgressEvent]:
         )
 
 
-class CorrectionTraining:
-    """Trains the page's model with corrections, one run at a time.
+def train_version(versions: ModelVersions, model: NBDT, data: Path) -> Iterator[str]:
+    """Train a version of the page's model with corrections; yield lines that say how far it is.
 
     Args:
-        versions: the versions of the page's model; new ones are recorded in its store.
-        data: the images that the model was trained on.
+        versions: those of the page's model; the new one is recorded in their store.
+        model: the version to train.
+        data: the images that it was trained on.
+
+    Raises:
+        NBDTError: the training failed.
     """
-
-    def __init__(self, versions: ModelVersions, data: Path) -> None:
-        self.versions = versions
-        self.data = data
-        self._running = Lock()
-
-    def run(self, model: NBDT) -> Iterator[str]:
-        """Train `model`, yielding lines that say how far it is.
-
-        Raises:
-            NBDTError: a run is in progress already, or the training failed.
-        """
-        if not self._running.acquire(blocking=False):
-            raise NBDTError("The model is being trained already; try again later.")
-        try:
-            yield "Starting …"
-            root = Path(default_url()).parent / "models"
-            root.mkdir(parents=True, exist_ok=True)
-            out = Path(tempfile.mkdtemp(prefix="corrected-", dir=root))
-            store, source = self.versions.store, self.versions.folder(model_hash(model))
-            for event in apply_corrections(store, model, self.data, out, source=source):
-                yield str(event)[:SHOWN]
-        finally:
-            self._running.release()
+    yield "Starting …"
+    root = Path(default_url()).parent / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    out = Path(tempfile.mkdtemp(prefix="corrected-", dir=root))
+    saved = versions.of_hash(model_hash(model))
+    source = saved.folder if saved else None
+    for event in apply_corrections(versions.store, model, data, out, source=source):
+        yield str(event)[:SHOWN]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from threading import Lock
 
 from nbdt.errors import NBDTError
@@ -56,8 +57,8 @@ class ModelVersions:
     def __init__(self, model: NBDT, store: Store) -> None:
         self.base = model
         self.store = store
-        self._loaded: dict[str, NBDT] = {model_hash(model): model}
-        self._lock = Lock()
+        self._checked = lru_cache(LOADED)(_checked)
+        self._lock = Lock()  # two visitors who want a version load it once
 
     def offered(self) -> list[ModelVersion]:
         """Return the versions that descend from the page's model, oldest first."""
@@ -76,30 +77,21 @@ class ModelVersions:
         if saved is None:
             raise StoreError(f"There is no version {version} of this model.")
         with self._lock:
-            if saved.hash not in self._loaded:
-                while len(self._loaded) > LOADED:  # visitors who use the oldest keep it
-                    self._loaded.pop(list(self._loaded)[1])
-                self._loaded[saved.hash] = _checked(saved)
-            return self._loaded[saved.hash]
+            return self._checked(saved.id, saved.folder, saved.hash)
 
-    def by_hash(self, model: str) -> NBDT:
-        """Return one of `offered`, else the page's own model. Raises as `load`."""
-        number = next((version.id for version in self.offered() if version.hash == model), 0)
-        return self.load(number)
-
-    def folder(self, model: str) -> str | None:
-        """Return the folder of a version; None for the page's own model."""
-        return next((version.folder for version in self.offered() if version.hash == model), None)
+    def of_hash(self, model: str) -> ModelVersion | None:
+        """Return the version with a `model_hash`; None for the page's own model."""
+        return next((version for version in self.offered() if version.hash == model), None)
 
 
-def _checked(version: ModelVersion) -> NBDT:
+def _checked(version: int, folder: str, expected: str) -> NBDT:
     try:
-        model = NBDT.load(version.folder)
+        model = NBDT.load(folder)
     except NBDTError as error:
-        raise StoreError(f"Version {version.id} cannot be loaded: {error}") from None
-    if (actual := model_hash(model)) != version.hash:
+        raise StoreError(f"Version {version} cannot be loaded: {error}") from None
+    if (actual := model_hash(model)) != expected:
         raise StoreError(
-            f"Version {version.id} has changed: the model in its folder has the hash "
-            f"{actual[:12]}…, expected {version.hash[:12]}…."
+            f"Version {version} has changed: the model in its folder has the hash "
+            f"{actual[:12]}…, expected {expected[:12]}…."
         )
     return model

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
@@ -28,7 +30,7 @@ from ..ui.events import (
     sequence_number,
 )
 from ..visitor import Visitor
-from .apply import CorrectionTraining
+from .apply import train_version
 from .model_versions import ModelVersions
 from .submission import is_token, new_token, parse_correction, save_once, visitor_id
 from .views import (
@@ -58,12 +60,11 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
         form: from `correction_component`.
         model: the model that the page was opened with.
     """
+    form.visible = context.store is not None
+    cast(Any, form).render()  # it is a component of the page in either case
     if context.store is None:
-        form.visible = False  # it is a component of the page in either case
-        cast(Any, form).render()
         gr.HTML(OFF, html_template=OFF, js_on_load=None, apply_default_css=False)
         return
-    cast(Any, form).render()
     history = history_component()
     # The secret hides nothing here: it keeps the token readable after the server was restarted.
     token = gr.BrowserState("", storage_key=KEY, secret=KEY)
@@ -83,7 +84,7 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
         event(handle, inputs, outputs, **QUICK)
     for event, act, outputs in (
         (history.withdraw, handlers.withdraw, [visitor, history]),
-        (history.unmark, handlers.unmark, everything),
+        (history.unmark, partial(handlers.mark, bad=False), everything),
         (history.refresh, handlers.refresh, [visitor, history]),
     ):
         event(handlers.identified(act), inputs, outputs, **QUICK)
@@ -92,9 +93,8 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
         show_progress="minimal", api_visibility="private", concurrency_id="network",
     )  # fmt: skip
     if context.apply_data is not None:
-        training = CorrectionTraining(versions, context.apply_data)
         history.train(
-            handlers.train(training), inputs, [visitor, history], show_progress="hidden",
+            handlers.train(context.apply_data), inputs, [visitor, history], show_progress="hidden",
             api_visibility="private", concurrency_limit=1,
         )  # fmt: skip
     correction_api(model, context.store)
@@ -152,24 +152,24 @@ class _Handlers:
         except NBDTError as error:
             return gr.HTML(reply=_reply({}, str(error)))
 
-    def mark(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
-        """Mark an image as bad evidence: it no longer counts for this visitor."""
+    def mark(self, visitor: Visitor, sent: dict[str, Any], *, bad: bool = True) -> tuple[Any, ...]:
+        """Mark an image as bad evidence, which no longer counts for this visitor; or take that back."""
+        note = sent.get("note")
         try:
-            reference = self._save_mark(visitor, sent, bad=True)
+            if self.index is None or not isinstance(sent.get("reference"), str):
+                raise StoreError("There is no such training image.")
+            reference = self.index.reference(self.index.rows_of(sent["reference"])[0])
+            self.store.mark_evidence(
+                evidence_hash(self.index), reference, visitor=visitor.id, bad=bad,
+                why=note if isinstance(note, str) else "",
+            )  # fmt: skip
+            self._update_evidence(visitor)
         except NBDTError as error:
             return self._redrawn(visitor, _reply(sent, str(error)))
         text = (
             f"Thank you. {reference} no longer counts as evidence for you. What is shown changed."
         )
-        return self._redrawn(visitor, _reply(sent, text, done=True))
-
-    def unmark(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
-        """Take a mark back."""
-        try:
-            self._save_mark(visitor, sent, bad=False)
-        except NBDTError as error:
-            return self._redrawn(visitor, _reply(sent, str(error)))
-        return self._redrawn(visitor, "")
+        return self._redrawn(visitor, _reply(sent, text, done=True) if bad else "")
 
     def withdraw(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Delete one of the visitor's own corrections."""
@@ -201,13 +201,13 @@ class _Handlers:
         name = f"version {number}" if number else "the first version"
         return self._redrawn(visitor, "", f"You now see {name} of the model.", compared)
 
-    def train(self, training: CorrectionTraining) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def train(self, data: Path) -> Callable[..., Iterator[tuple[Any, ...]]]:
         """Return the handler that applies corrections in another process and reports progress."""
 
         def run(visitor: Visitor, token: object, request: gr.Request) -> Iterator[tuple[Any, ...]]:
             self._identify(visitor, token, request)
             try:
-                for line in training.run(visitor.model):
+                for line in train_version(self.versions, visitor.model, data):
                     yield visitor, gr.HTML(progress=line)
                 text = "The model has learnt. Try the new version."
             except NBDTError as error:
@@ -233,18 +233,6 @@ class _Handlers:
         except NBDTError:  # of another network
             visitor.index = None
         visitor.forget()
-
-    def _save_mark(self, visitor: Visitor, sent: dict[str, Any], *, bad: bool) -> str:
-        if self.index is None or not isinstance(sent.get("reference"), str):
-            raise StoreError("There is no such training image.")
-        rows = self.index.rows_of(sent["reference"])
-        reference = self.index.reference(rows[0])
-        note = sent.get("note")
-        why = note if isinstance(note, str) else ""
-        evidence = evidence_hash(self.index)
-        self.store.mark_evidence(evidence, reference, visitor=visitor.id, bad=bad, why=why)
-        self._update_evidence(visitor)
-        return reference
 
     def _history(self, visitor: Visitor, text: str = "", compared: str | None = None) -> gr.HTML:
         evidence = None if self.index is None else evidence_hash(self.index)

@@ -9,12 +9,13 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from nbdt.correction import KINDS, Correction, CorrectionError
+from nbdt.correction import Correction, CorrectionError
 from nbdt.errors import nearest
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -26,7 +27,6 @@ from ..store.url import StoreError
 
 FIELDS = ("kind", "node", "child", "label", "region", "note")
 MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.database.Limits.text`
-_SAME = ("kind", "image", "node", "child", "label", "region", "model", "hierarchy")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -77,15 +77,14 @@ def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy
     """
     if not isinstance(sent, Mapping):
         raise CorrectionError(f"Expected a correction as a JSON object, got {short(sent)}.")
-    given = {name: sent.get(name) for name in FIELDS if sent.get(name) not in (None, "")}
-    if not isinstance(given.get("kind"), str) or given["kind"] not in KINDS:
-        raise CorrectionError(
-            f"Unknown kind of correction {short(given.get('kind'))}; there are {', '.join(KINDS)}."
-        )
+    given: dict[str, Any] = {
+        name: sent.get(name) for name in FIELDS if sent.get(name) not in (None, "")
+    }
     note = given.get("note", "")
     if not isinstance(note, str) or len(note) > MAX_NOTE:
         raise CorrectionError(f"A note is text of at most {MAX_NOTE:,} characters.")
     return Correction(
+        kind=given.pop("kind", None),
         image=image,
         model=model_hash(model),
         hierarchy=hierarchy.hash,
@@ -156,7 +155,8 @@ def save_once(
         StoreError: this visitor saved the same correction before, or the store refuses it.
     """
     for saved in reversed(store.corrections(visitor=visitor)):
-        if all(getattr(saved.correction, name) == getattr(correction, name) for name in _SAME):
+        time, note, reference = correction.time, correction.note, correction.reference
+        if correction == replace(saved.correction, time=time, note=note, reference=reference):
             raise StoreError(
                 f"This is saved already, as correction {saved.id}. To change it, delete that one "
                 "first."

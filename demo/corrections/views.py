@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import gradio as gr
 from PIL import Image
@@ -19,16 +18,14 @@ from nbdt.model.model import NBDT
 from ..store.marks import bad_references
 from ..store.schema import ModelVersion, Pending, SavedCorrection
 from ..ui.component import component, dump, jpeg_url, neighbour_url
-from ..visitor import Photograph, Visitor
+from ..visitor import Visitor
 from .model_versions import ModelVersions, lineage, pending
 from .submission import in_words
 
-PICTURE = 360  # pixels of the square on which a region is drawn
+PICTURE = 180  # pixels of a photograph before and after
 THUMBNAIL = 112  # pixels of evidence
 SHOWN = 50  # corrections in the list, the latest
 COMPARED = 6  # photographs before and after
-
-_pictures: WeakKeyDictionary[Photograph, str] = WeakKeyDictionary()
 
 
 def correction_component() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
@@ -51,7 +48,7 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
         return {"record": "", "evidence": ""}
     path = visitor.explanation().path
     record = {
-        "photo": _picture(visitor.photo),
+        "photo": visitor.photo.url,
         "key": f"{visitor.photo.hash} {visitor.hierarchy.hash}",
         "answer": path.class_name,
         "steps": [_step(decision) for decision in path],
@@ -89,12 +86,6 @@ def _step(decision: Decision) -> dict[str, Any]:
         "chosen": decision.child_ids[decision.chosen],
         "children": [{"id": i, "name": n, "log_prob": p} for i, n, p in children],
     }
-
-
-def _picture(photo: Photograph) -> str:
-    if photo not in _pictures:
-        _pictures[photo] = jpeg_url(photo.frame, PICTURE)
-    return _pictures[photo]
 
 
 # ---- the history --------------------------------------------------------------------------------
@@ -143,17 +134,17 @@ def compared_record(visitor: Visitor, versions: ModelVersions) -> str:
     ancestors = lineage(model_hash(visitor.model), versions.store.model_versions())
     if len(ancestors) < 2:
         return ""
-    before = versions.by_hash(ancestors[1])
-    rows = []
-    for corrections, image in _photographs(visitor, versions)[:COMPARED]:
-        rows.append(
-            {
-                "photo": jpeg_url(visitor.model.preprocess.frame(image, PICTURE // 2)),
-                "said": [in_words(one, visitor.hierarchy) for one in corrections],
-                "before": _answer(before, image, corrections),
-                "after": _answer(visitor.model, image, corrections),
-            }
-        )
+    parent = versions.of_hash(ancestors[1])
+    before = versions.load(parent.id if parent else 0)
+    rows = [
+        {
+            "photo": jpeg_url(visitor.model.preprocess.frame(image, PICTURE)),
+            "said": [in_words(one, visitor.hierarchy) for one in corrections],
+            "before": _answer(before, image, corrections),
+            "after": _answer(visitor.model, image, corrections),
+        }
+        for corrections, image in _photographs(visitor, versions)[:COMPARED]
+    ]
     return dump(rows)
 
 
@@ -192,14 +183,13 @@ def _answer(model: NBDT, image: Image.Image, corrections: Sequence[Correction]) 
 def _requested(
     model: NBDT, image: Image.Image, path: Path, correction: Correction
 ) -> dict[str, Any] | None:
-    if correction.kind == "label" and correction.label in model.hierarchy.classes:
+    if correction.label in model.hierarchy.classes:
         index = model.hierarchy.classes.index(correction.label)
         share = explain(model, image, classes=[index])[0].path.probability
         return {"name": correction.label, "at": "", "probability": share}
     for decision in path:
-        if correction.kind == "step" and decision.node_id == correction.node:
-            if correction.child not in decision.child_ids:
-                continue
+        is_meant = correction.kind == "step" and decision.node_id == correction.node
+        if is_meant and correction.child in decision.child_ids:
             position = decision.child_ids.index(correction.child)
             share = math.exp(decision.log_probs[position])
             return {"name": decision.children[position], "at": decision.node, "probability": share}

@@ -41,7 +41,9 @@ Sent = Mapping[str, Any]
 
 def list_saved(store: Store | None, visitor: Visitor, _: Sent) -> Props:
     """List the saved versions for this model."""
-    return {"saved": dump(_saved(store, visitor))}
+    versions = store.history(model_hash(visitor.model)).versions(MOST_SAVED) if store else []
+    listed = [{"id": one.number, "label": one.why, "time": one.when} for one in reversed(versions)]
+    return {"saved": dump({"keeps": store is not None, "versions": listed})}
 
 
 def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
@@ -154,12 +156,6 @@ def short_hash(hierarchy: Hierarchy) -> str:
 
 
 # ---- versions ----------------------------------------------------------------------------------------
-
-
-def _saved(store: Store | None, visitor: Visitor) -> dict[str, Any]:
-    versions = store.history(model_hash(visitor.model)).versions(MOST_SAVED) if store else []
-    listed = [{"id": one.number, "label": one.why, "time": one.when} for one in reversed(versions)]
-    return {"keeps": store is not None, "versions": listed}
 
 
 def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierarchy, str]:
