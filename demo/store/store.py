@@ -133,8 +133,9 @@ class Store:
         with writing(self._engine) as session:
             query = delete(SavedCorrection).where(SavedCorrection.id.in_(ids))
             query = query.where(owned_by(SavedCorrection, visitor))
-            query = query.returning(SavedCorrection.id, SavedCorrection.photograph)
-            gone = session.execute(query).all()
+            gone = session.execute(
+                query.returning(SavedCorrection.id, SavedCorrection.photograph)
+            ).all()
             whose = "" if visitor is None else " of yours"
             _check_deleted(ids, [row.id for row in gone], f"correction{whose} with the number")
             photographs = {row.photograph for row in gone} - {None}
