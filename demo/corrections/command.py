@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 from ..store.url import STORE_HELP, StoreError
 
 if TYPE_CHECKING:
+    from ..store import Store
     from ..store.schema import ModelVersion
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -47,17 +48,16 @@ def list_command(
         saved_corrections = opened.corrections(visitor=visitor)
         location = opened.location
     for saved in saved_corrections:
-        if as_json:
-            record = json.loads(saved.correction.to_json())
-            rest = {"photograph": saved.photograph, "learned_by": saved.learned_by}
-            typer.echo(json.dumps({"id": saved.id, "visitor": saved.visitor, **rest, **record}))
-            continue
+        names = ("id", "visitor", "photograph", "learned_by")
+        record = {name: getattr(saved, name) for name in names}
         learned = f", applied to model {saved.learned_by[-1]}" if saved.learned_by else ""
         kept = f", photograph {saved.photograph}" if saved.photograph else ""
-        typer.echo(
+        line = (
             f"{saved.id}  {saved.correction.time}  {_statement(saved.correction)}"
             f"{kept}{learned}, visitor {saved.visitor[:8]}"
         )
+        record |= json.loads(saved.correction.to_json())
+        typer.echo(json.dumps(record) if as_json else line)
     typer.echo(
         f"{counted(len(saved_corrections), 'correction')} in {escape_terminal(location)}", err=True
     )
@@ -249,12 +249,10 @@ def delete_photos(
         typer.echo(f"deleted: {opened.delete_photographs(numbers or None):,} photographs")
 
 
-@contextmanager
-def _opened(place: str | None) -> Iterator[Any]:
+def _opened(place: str | None) -> closing[Store]:
     from ..store import Store
 
-    with closing(Store.open(place)) as store:
-        yield store
+    return closing(Store.open(place))
 
 
 def _statement(correction: Correction) -> str:

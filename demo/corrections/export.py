@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,27 +46,17 @@ def export(
         StoreError: the store cannot be read. OSError: a file cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    paths = _write_copies(store, saved, photos)
-    missing = {
-        item.correction.image
-        for item in saved
-        if item.correction.image not in paths and not item.correction.reference
+    copies = {item.correction.image: item.photograph for item in saved if item.photograph}
+    paths = {
+        image: _write(photos, image, store.photograph_bytes(copy)) for image, copy in copies.items()
     }
+    without = {item.correction.image for item in saved if not item.correction.reference}
+    missing = without - paths.keys()
     if missing and search:
         paths |= _write_matches(missing, search, photos)
     written = {item.id: _with_path(item.correction, paths, out.parent) for item in saved}
     write_corrections(written.values(), out, append=False)
     return written
-
-
-def _write_copies(store: Store, saved: Iterable[SavedCorrection], photos: Path) -> dict[str, Path]:
-    """Write each kept photograph once; return the paths by hash."""
-    paths: dict[str, Path] = {}
-    for item in saved:
-        image = item.correction.image
-        if item.photograph is not None and image not in paths:
-            paths[image] = _write(photos, image, store.photograph_bytes(item.photograph))
-    return paths
 
 
 def _write_matches(missing: set[str], search: Sequence[str], photos: Path) -> dict[str, Path]:

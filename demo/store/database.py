@@ -186,8 +186,9 @@ def _upgrade(connection: Connection, name: str) -> None:
     options = {"version_table": VERSION_TABLE}
     current = MigrationContext.configure(connection, opts=options).get_current_revision()
     if current is not None and current not in revisions:
+        release = connection.scalar(select(AboutRow.value).where(AboutRow.key == "release"))
         raise StoreError(
-            f"The store {name!r} was written by nbdt-vision {_release(connection)}, whose schema "
+            f"The store {name!r} was written by nbdt-vision {release}, whose schema "
             f"{current!r} this release, {nbdt.__version__}, does not know; upgrade nbdt-vision."
         )
     if current is None and (tables := inspect(connection).get_table_names()):
@@ -204,14 +205,6 @@ def _upgrade(connection: Connection, name: str) -> None:
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             session.merge(AboutRow(key="release", value=nbdt.__version__))
             session.commit()
-
-
-def _release(connection: Connection) -> str:
-    """Return the release that last changed the schema, as far as the store records it."""
-    if not inspect(connection).has_table(AboutRow.__tablename__):
-        return "of a later version"
-    release = connection.scalar(select(AboutRow.value).where(AboutRow.key == "release"))
-    return release or "of a later version"
 
 
 def _reason(error: SQLAlchemyError) -> str:
