@@ -19,6 +19,7 @@ from ..photographs import examples, knows, opened
 from ..ui.component import component, dump
 from ..visitor import Photograph, Visitor
 
+SMALL = 0.75  # of the network's input: below, enlarging matters
 LISTED = 200  # class names that are listed; the tree's search finds all
 
 
@@ -69,7 +70,7 @@ def _example_hashes() -> dict[str, str]:
 
 def _small(model: NBDT, photo: Photograph) -> str | None:
     (width, height), side = photo.image.size, model.preprocess.size
-    if min(width, height) >= side:
+    if min(width, height) >= SMALL * side:
         return None
     return (
         f"This picture is small: {width:,} × {height:,} pixels, fewer than the {side:,} × {side:,} "
