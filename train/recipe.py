@@ -297,7 +297,7 @@ def _typed(key: str, value: object, kind: str) -> object:
 
 def _read(name: str | os.PathLike[str]) -> str:
     shipped = str(name) in available()
-    path = files("nbdt.train") / "recipes" / f"{name}.toml" if shipped else Path(name)
+    path: Any = files("nbdt.train") / "recipes" / f"{name}.toml" if shipped else Path(name)
     if not path.is_file():
         raise NBDTError(
             f"There is no recipe {os.fspath(name)!r}; shipped: {', '.join(available())}."

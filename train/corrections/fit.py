@@ -18,7 +18,6 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..data.dataset import Images, PlainBatches, normalise
 from ..fit.measure import flat_logits
-from ..frozen.features import features_of
 from .examples import CorrectionBatch, Target, encode
 from .loss import CorrectionLoss, decision_divergence
 
@@ -75,23 +74,6 @@ class CorrectionSettings:
         return RATES[self.learn] if self.learning_rate is None else self.learning_rate
 
 
-def fit_model(
-    model: NBDT,
-    batch: CorrectionBatch,
-    data: Images,
-    settings: CorrectionSettings,
-    *,
-    progress: Progress = no_progress,
-) -> None:
-    """Move a model in evaluation mode, in place, while images of `data` are replayed."""
-    if settings.learn == "all":
-        _fit_network(model, batch, data, settings, progress)
-        return
-    replayed = features_of(model, data, progress)
-    linear = model.head.linear
-    fit_head(linear, model.hierarchy, model.rule, batch, replayed, settings, progress=progress)
-
-
 def fit_head(  # noqa: PLR0917
     linear: nn.Linear,
     hierarchy: Hierarchy,
@@ -125,13 +107,14 @@ def fit_head(  # noqa: PLR0917
             linear.bias.add_(offsets())
 
 
-def _fit_network(
+def fit_network(
     model: NBDT,
     batch: CorrectionBatch,
     data: Images,
     settings: CorrectionSettings,
     progress: Progress,
 ) -> None:
+    """Train a whole network in evaluation mode, in place, while images of `data` are replayed."""
     device, linear, seen = batch.inputs.device, model.head.linear, model.preprocess
     objective = _Objective(model.hierarchy, model.rule, batch.targets, settings).to(device)
     old = flat_logits(model, data).to(device)

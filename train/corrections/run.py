@@ -33,7 +33,7 @@ from ..frozen.features import features_of
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples
 from .examples import CorrectionBatch, LeftOut, Opened, Target
-from .fit import CorrectionSettings, fit_model
+from .fit import CorrectionSettings, fit_head, fit_network
 from .loss import CorrectionLoss
 
 SHARE = 0.1  # of each class, held out of collections smaller than the recipe expects
@@ -106,9 +106,12 @@ def fit_corrections(
     batch = examples.correction_batch(model, opened)
     loss = CorrectionLoss(model.hierarchy, model.rule, batch.targets).to(batch.features.device)
     loss_before, met_before = _score(loss, model.head, batch)
-    fit_model(fitted, batch, data, settings, progress=progress)
     if settings.learn == "all":
+        fit_network(fitted, batch, data, settings, progress)
         batch = examples.correction_batch(fitted, opened, batch.targets)
+    else:
+        last, replayed = fitted.head.linear, features_of(fitted, data, progress)
+        fit_head(last, model.hierarchy, model.rule, batch, replayed, settings, progress=progress)
     loss_after, met_after = _score(loss, fitted.head, batch)
     applied = tuple(target.correction for target in batch.targets)
     return CorrectionFit(fitted, applied, left_out, loss_before, loss_after, met_before, met_after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,9 @@ def random_view(recipe: Recipe, preprocessing: Preprocessing) -> View:
     size, mean = preprocessing.size, [round(255 * value) for value in preprocessing.mean]
     if recipe.augment == "crop":
         scale, kind = (recipe.crop_share_min, 1.0), preprocessing.interpolation
-        steps = [RandomResizedCropAndInterpolation(size, scale=scale, interpolation=kind)]
+        steps: list[Any] = [
+            RandomResizedCropAndInterpolation(size, scale=scale, interpolation=kind)
+        ]
     else:
         shift = v2.RandomCrop(size, recipe.crop_padding_pixels, padding_mode="reflect")
         steps = [preprocessing.frame, shift]

@@ -79,10 +79,12 @@ class TreeSupervised(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Give each rank its own images of each batch, and batch norms those of all ranks."""
-        for part in (self.batches, self.held_out):
-            if part is not None:
-                part.share(self.global_rank, self.trainer.world_size)
-        if self.recipe.sync_norms and self.trainer.world_size > 1:
+        rank, ranks = self.global_rank, self.trainer.world_size
+        if self.batches:
+            self.batches.share(rank, ranks)
+        if self.held_out:
+            self.held_out.share(rank, ranks)
+        if self.recipe.sync_norms and ranks > 1:
             self.network = convert_sync_batchnorm(self.network)
 
     # ---- training -------------------------------------------------------------------------------
