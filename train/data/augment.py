@@ -83,7 +83,7 @@ def flips_alternate(recipe: Recipe) -> bool:
     return recipe.flip and not more
 
 
-def _auto_augment(recipe: Recipe, mean: list[int]) -> Callable[[Image.Image], Image.Image]:
+def _auto_augment(recipe: Recipe, mean: list[int]) -> Any:
     from timm.data import auto_augment as timm
 
     kinds = {"rand": timm.rand_augment_transform, "augmix": timm.augment_and_mix_transform}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -233,7 +233,7 @@ class PlainBatches:
 
 
 def _loader(
-    views: Dataset[Batch], keys: Sequence[Sequence[Any]], workers: int, *, persistent: bool = False
+    views: Dataset[Batch], keys: Iterable[Any], workers: int, *, persistent: bool = False
 ) -> DataLoader[Batch]:
     return DataLoader(
         views,
