@@ -88,17 +88,19 @@ def _tree(reference: str, explanation: Explanation) -> RichTree:
     answer = headline(path, stop)
     head = (f"{escape_terminal(reference)}\n", (answer.title, "bold"), f": {answer.text}")
     root = branch = RichTree(Text.assemble(*head))
-    branch = branch.add(Text(path.decisions[0].node))
-    for depth, decision in enumerate(path):
+    stops = [
+        "   the answer stops here" if stop and stop.depth == d else "" for d in range(len(path))
+    ]
+    branch = branch.add(Text.assemble(path.decisions[0].node, (stops[0], "yellow")))
+    for depth, decision in enumerate(path, start=1):
         runner_up = decision.runner_up
-        chance = math.exp(decision.log_probs[runner_up])
-        dimmed = f"   not {decision.children[runner_up]} {as_percent(chance)}"
+        second = as_percent(math.exp(decision.log_probs[runner_up]))
+        dimmed = f"   not {decision.children[runner_up]} {second}"
         if not decision.is_likeliest:
             dimmed = f"   {remark(decision)}"
-        committed = stop is None or depth < stop.depth
+        committed = stop is None or depth <= stop.depth
         name = (decision.children[decision.chosen], "bold green" if committed else "dim")
-        if stop is not None and depth == stop.depth:
-            branch.label = Text.assemble(branch.label, ("   the answer stops here", "yellow"))
-        step = Text.assemble(name, f" {as_percent(decision.probability)}", (dimmed, "dim"))
-        branch = branch.add(step)
+        chance = f" {as_percent(decision.probability)}"
+        mark = (stops[depth] if depth < len(path) else "", "yellow")
+        branch = branch.add(Text.assemble(name, chance, (dimmed, "dim"), mark))
     return root
