@@ -304,7 +304,7 @@ def _read(name: str | os.PathLike[str]) -> str:
             f"{nearest(str(name), available())} A path to a TOML file works too."
         )
     try:
-        return path.read_text(encoding="utf-8")
+        return str(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise NBDTError(f"{os.fspath(name)!r} is not TOML: {error}.") from None
 
