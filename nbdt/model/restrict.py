@@ -35,10 +35,12 @@ def restricted(
     allowed = allowed_classes(hierarchy, names)
     linear, tree = _rows_of(head.linear, allowed), pruned(hierarchy, allowed)
     removed = sorted(set(range(hierarchy.num_classes)).difference(allowed))
-    gone = _rows_of(head.linear, removed)
-    rows = {REMOVED_WEIGHT: gone.weight.detach()}
-    if gone.bias is not None:
-        rows[REMOVED_BIAS] = gone.bias.detach()
+    rows: dict[str, Tensor] = {}
+    if removed:
+        gone = _rows_of(head.linear, removed)
+        rows = {REMOVED_WEIGHT: gone.weight.detach()}
+        if gone.bias is not None:
+            rows[REMOVED_BIAS] = gone.bias.detach()
     for name, values in rows.items():  # a model that was restricted before
         rows[name] = torch.cat([reference[name], values]) if name in reference else values
     return (

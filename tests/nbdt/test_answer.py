@@ -132,7 +132,7 @@ def test_answers_say_what_they_are():
         assert on_path[answer.depth] == answer.node
         chance = math.exp(sum(d.log_probs[d.chosen] for d in path.decisions[: answer.depth]))
         assert answer.probability == pytest.approx(chance)
-        assert answer.to_dict()["node"] == answer.node
+        assert answer.to_dict()["answer"]["node"] == answer.node
         assert answer.name in answer._repr_html_()
     for plain in (answers(rules, z[:50], None), answers(rules, z[:50], calibration, None)):
         assert all(a.is_leaf and a.accuracy is None and a.depth == len(a.path) for a in plain)
