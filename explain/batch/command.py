@@ -45,6 +45,8 @@ def explain_batch(options: ExplainOptions) -> None:
             typer.echo("stopped; the same command continues from here", err=True)
             raise typer.Exit(INTERRUPTED) from None
     typer.echo(_summary(done), err=as_json)
+    if options.promise:
+        typer.echo(options.promise, err=as_json)
     if options.pages and not done.missing_parts:
         typer.echo(f"overview: {escape_terminal(done.folder)}/{OVERVIEW}", err=as_json)
     if done.failed:

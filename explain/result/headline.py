@@ -125,5 +125,7 @@ def _last(answer: Rung, groups: list[Rung]) -> str:
     if not groups:
         return "not very sure"
     name = groups[-1].name
+    if article(name) and " or " in name:
+        return "which one is less sure"
     kind = {"": "kind of ", "a": "", "an": ""}.get(article(name), f"{article(name)} ")
     return f"which {kind}{say(name)} is less sure"

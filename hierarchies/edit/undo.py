@@ -76,7 +76,7 @@ class EditStack:
         return stack.push(group(stack.hierarchy, ids, name))
 
     def undo(self) -> EditStack:
-        """Without the last edit and those that prepared it: exactly the hierarchy of before.
+        """Return the stack without the last edit and those that prepared it.
 
         Raises:
             EditError: nothing to undo.
@@ -90,7 +90,7 @@ class EditStack:
         return stack
 
     def redo(self) -> EditStack:
-        """With the edit that was undone last.
+        """Return the stack with the edit that was undone last.
 
         Raises:
             EditError: nothing to redo.
