@@ -65,6 +65,7 @@ class Measurement:
     """
 
     def __init__(self, rules: DecisionRules, logits: Tensor, labels: Tensor) -> None:
+        self.tree = rules.hierarchy
         parts = [PathMasses(rules, part) for part in logits.split(CHUNK)]
         self.masses = parts[0]
         for name in ("leaves", "nodes", "log_mass", "information"):
@@ -73,9 +74,14 @@ class Measurement:
         self.known = torch.cat([familiarity(part) for part in logits.split(CHUNK)])
         self.critical = self.masses.critical.gather(1, self.depth[:, None])[:, 0]
 
-    def calibration(self, chosen: Tensor) -> Calibration:
-        """Return what some of the photographs, (images,) bool, say about answers."""
-        return Calibration(self.critical[chosen].sort().values, self.known[chosen].sort().values)
+    def calibration(self, chosen: Tensor, group: Tensor | None = None) -> Calibration:
+        """Return what some photographs, (images,) bool, say about answers; `group` as in `Calibration`."""
+        values = self.critical[chosen], self.known[chosen], self.masses.leaves[chosen]
+        return Calibration.from_images(*values, self.tree, group)
+
+    def stop(self, calibration: Calibration, target: float) -> Tensor:
+        """Return the depth of each answer at a target, (images,)."""
+        return self.masses.stop(calibration.thresholds(target, self.masses.leaves))
 
     def quality(self, plan: Plan, target: float) -> AnswerQuality:
         """Return how good the answers are at a target, on average over the plan's calibrations."""
@@ -83,7 +89,7 @@ class Measurement:
         for parts in plan.repeats:
             stops = torch.zeros_like(self.depth)
             for calibration, mask in parts:
-                stops[mask] = self.masses.stop(calibration.threshold(target))[mask]
+                stops[mask] = self.stop(calibration, target)[mask]
             rows.append(answer_quality(self.masses, stops, self.depth))
         return AnswerQuality(*torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist())
 
@@ -112,9 +118,10 @@ def plan_of(
         shared = int(same.sum())
         rest = torch.ones(len(reference["labels"]), dtype=torch.bool)
         rest[where[same]] = False
-        if int(rest.sum()) >= LEAST:
-            logits, labels = reference["logits"][rest].float(), reference["labels"][rest].long()
-            calibration = Calibration.from_logits(result.rules, logits, labels)
+        held = {name: reference[name][rest] for name in ("logits", "labels")}
+        group = {"group": reference["group"]} if "group" in reference else {}
+        calibration = Calibration.from_reference(result.rules, held | group)
+        if calibration:
             whole = torch.ones(images, dtype=torch.bool)
             return Plan(OWN, shared, [[(calibration, whole)]])
     if images < 2 * LEAST:

@@ -18,6 +18,7 @@ from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
+from nbdt.tree.hierarchy import Hierarchy
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
 from .answers import TARGETS, Measurement, target_record
@@ -25,6 +26,7 @@ from .comparison import rules_of
 from .logits import Logits, class_logits
 
 FOLDS = 5
+SIDES = ("others", "in the group")
 PROMISE = (
     "This share is promised on average over photographs like these, taken in the same way. It is not "
     "promised for each class, for each group, or for photographs of another kind."
@@ -65,7 +67,7 @@ def fitted_temperature(rules: DecisionRules, logits: Tensor, labels: Tensor) -> 
     return math.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded").x)
 
 
-def calibrate(model: NBDT, photographs: Logits) -> dict[str, Any]:
+def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dict[str, Any]:
     """Set a model's temperature and reference set from labelled photographs, in place.
 
     The temperature goes into the last layer. The photographs must not be ones that the model was
@@ -74,12 +76,14 @@ def calibrate(model: NBDT, photographs: Logits) -> dict[str, Any]:
     Args:
         model: its backbone stays as it is.
         photographs: their logits under this model; a label below 0 is a group (see `class_logits`).
+        group: an inner node by id or name: photographs whose most probable class is under it have
+            thresholds of their own, and so have the others (see `Calibration`).
 
     Returns:
         What was measured, as plain data for JSON; also kept as ``model.provenance["calibration"]``.
 
     Raises:
-        NBDTError: fewer than 20 photographs.
+        NBDTError: fewer than 20 photographs, also on either side of the group, or no such group.
     """
     count = len(photographs.labels)
     if count < LEAST:
@@ -88,25 +92,31 @@ def calibrate(model: NBDT, photographs: Logits) -> dict[str, Any]:
             f"{FEW} the result is of some use, from 2,000 it is good."
         )
     rules = rules_of(model.hierarchy, model.rule)
+    members = None if group is None else classes_of_group(model.hierarchy, group)
     exact = photographs.labels >= 0
     labels = likeliest_under(model, photographs)
     temperature = fitted_temperature(rules, photographs.logits[exact], labels[exact])
     scaled = photographs.logits / temperature
-    calibration = Calibration.from_logits(rules, scaled, labels)
-    measured = cross_conformal(rules, photographs.logits, labels, exact)
+    calibration = Calibration.from_logits(rules, scaled, labels, members)
+    measured = cross_conformal(rules, photographs.logits, labels, exact, members)
     facts = {
         "images": count,
         "classes": len(labels[exact].unique()),
         "labelled_with_groups": int((~exact).sum()),
         "temperature": temperature,
         "targets": [
-            target_record(target, quality, count, calibration)
-            for target, quality in measured.items()
+            {**target_record(target, quality, count, calibration), "parts": shares}
+            for target, (quality, shares) in measured.items()
         ],
     }
+    if members is not None:
+        others, inside = map(len, calibration.parts)
+        facts["group"] = {"name": calibration.group_name, "images": inside, "others": others}
     model.head.scale_logits(1 / temperature)
     kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
     model.reference = {"logits": scaled.half(), "labels": labels.to(kind)}
+    if members is not None:
+        model.reference["group"] = members
     model.provenance["calibration"] = facts
     return facts
 
@@ -124,29 +134,58 @@ def likeliest_under(model: NBDT, photographs: Logits) -> Tensor:
     return labels
 
 
+def classes_of_group(tree: Hierarchy, group: str) -> Tensor:
+    """Return which classes are under an inner node given by id or name, (classes,) bool.
+
+    Raises:
+        NBDTError: there is no such group, or all classes are under it.
+    """
+    node = tree.index(group)
+    members = torch.zeros(tree.num_classes, dtype=torch.bool)
+    members[list(tree.classes_under(node))] = True
+    if not tree.children[node] or members.all():
+        what = "the root, which has all classes under it" if node == 0 else "a class"
+        raise NBDTError(f"Expected a group of some classes, got {group!r}: it is {what}.")
+    return members
+
+
 def cross_conformal(
-    rules: DecisionRules, logits: Tensor, labels: Tensor, exact: Tensor
-) -> dict[float, AnswerQuality]:
+    rules: DecisionRules, logits: Tensor, labels: Tensor, exact: Tensor, group: Tensor | None = None
+) -> dict[float, tuple[AnswerQuality, list[float]]]:
     """Return how good answers are by target, each fifth calibrated by the other photographs.
 
     Temperature and thresholds both come from the other four fifths (Vovk, Cross-conformal predictors,
     2015).
+
+    Returns:
+        By target: the quality, and with a group the share of right answers among the others and in it.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     fold = torch.empty_like(order)
     fold[order] = torch.arange(len(labels)) % FOLDS
     sums = {target: torch.zeros(5, dtype=torch.float64) for target in TARGETS}
+    right = {target: torch.zeros(len(labels)) for target in TARGETS}
+    leaves = torch.zeros_like(labels)
     for part in range(FOLDS):
         here, there = fold == part, (fold != part) & exact
         temperature = fitted_temperature(rules, logits[there], labels[there])
         others = Measurement(rules, logits[~here] / temperature, labels[~here])
-        calibration = others.calibration(torch.ones(len(others.depth), dtype=torch.bool))
+        calibration = others.calibration(torch.ones(len(others.depth), dtype=torch.bool), group)
         tested = Measurement(rules, logits[here] / temperature, labels[here])
+        leaves[here] = tested.masses.leaves
         for target in TARGETS:
-            stops = tested.masses.stop(calibration.threshold(target))
+            stops = tested.stop(calibration, target)
             quality = answer_quality(tested.masses, stops, tested.depth)
             sums[target] += torch.tensor(quality, dtype=torch.float64) * int(here.sum())
-    return {t: AnswerQuality(*(row / len(labels)).tolist()) for t, row in sums.items()}
+            right[target][here] = (stops <= tested.depth).float()
+    sides = [] if group is None else [~group[leaves], group[leaves]]
+    return {
+        target: (
+            AnswerQuality(*(row / len(labels)).tolist()),
+            [float(right[target][side].mean()) for side in sides],
+        )
+        for target, row in sums.items()
+    }
 
 
 @app.command(name="calibrate")
@@ -157,6 +196,10 @@ def calibrate_command(
         Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the calibrated model.")],
+    group: Annotated[
+        str | None,
+        typer.Option(help="A group of the tree that gets thresholds of its own, as do the others."),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
 ) -> None:
@@ -166,7 +209,7 @@ def calibrate_command(
     if torch.cuda.is_available():
         loaded.to("cuda")
     photographs = class_logits(loaded, data, split=split, groups=True, progress=tracked)
-    facts = {**calibrate(loaded, photographs), "data": str(data)}
+    facts = {**calibrate(loaded, photographs, group), "data": str(data)}
     loaded.provenance["calibration"] = facts
     loaded.save(out)
     show(facts)
@@ -186,6 +229,11 @@ def show(facts: dict[str, Any]) -> None:
     )
     if groups := facts["labelled_with_groups"]:
         typer.echo(f"{groups:,} of them have a group as their label; any class in it is right.")
+    if group := facts.get("group"):
+        typer.echo(
+            f"thresholds of their own for {group['images']:,} photographs whose most probable class "
+            f"is in the group {group['name']}, and for the {group['others']:,} others."
+        )
     typer.echo("right answers to new photographs like these:")
     for row in facts["targets"]:
         low, high = row["interval"]
@@ -193,6 +241,9 @@ def show(facts: dict[str, Any]) -> None:
             f"  asked for {row['target']:.0%}: expect {row['target']:.1%} ± {row['spread']:.1%}; "
             f"measured here {row['right']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
             f"{row['information']:.0%} of the information, {row['classes']:.0%} classes"
+            + "".join(
+                f"; {side} {share:.1%}" for side, share in zip(SIDES, row["parts"], strict=False)
+            )
         )
     typer.echo(f"± is one standard deviation for {images:,} photographs. {PROMISE}")
     if images < FEW:

@@ -132,9 +132,12 @@ class PathMasses:
             result = torch.maximum(result, best.amax(dim=1))
         return result
 
-    def stop(self, threshold: float) -> Tensor:
-        """Return the depth of each answer, (batch,) int64, for a value of λ."""
-        return (self.critical <= threshold).int().argmax(dim=1)
+    def stop(self, threshold: float | Tensor) -> Tensor:
+        """Return the depth of each answer, (batch,) int64, for one λ or for one an image, (batch,)."""
+        limit = (
+            torch.as_tensor(threshold, dtype=torch.float64).to(self.critical.device).reshape(-1, 1)
+        )
+        return (self.critical <= limit).int().argmax(dim=1)
 
     def true_depth(self, labels: Tensor, rules: DecisionRules) -> Tensor:
         """Return how deep each path is right, (batch,) int64, for (batch,) class indices."""
@@ -158,23 +161,42 @@ def information(tree: Hierarchy) -> Tensor:
 class Calibration:
     """What held-out images say about the answers of one head.
 
+    With a group, images whose most probable class is in it have a threshold of their own, and so have
+    the others: the guarantee then holds for each of these two parts (Mondrian conformal prediction:
+    Vovk et al., 2005, section 4.5).
+
     Attributes:
         critical: (images,) sorted: the smallest λ at which each image's answer contains its label.
         known: (images,) sorted: the familiarity of each; see `nbdt.decide.unknown`.
+        group: (classes,) bool: those in the group; None without one.
+        parts: `critical` of the images outside the group and of those inside, sorted.
+        group_name: what the group is called.
     """
 
     critical: Tensor
     known: Tensor
+    group: Tensor | None = None
+    parts: tuple[Tensor, ...] = ()
+    group_name: str = ""
 
     @classmethod
-    def from_logits(cls, rules: DecisionRules, logits: Tensor, labels: Tensor) -> Calibration:
+    def from_logits(
+        cls, rules: DecisionRules, logits: Tensor, labels: Tensor, group: Tensor | None = None
+    ) -> Calibration:
         """Compute it from (images, classes) logits and (images,) class indices.
 
         The images must not be ones that the network was trained on: thresholds from them promise
         too much (91.4 % where 95 % was asked for, with ImageNet).
 
+        Args:
+            rules: with its hierarchy.
+            logits: (images, classes).
+            labels: (images,) class indices.
+            group: (classes,) bool, the classes of a group with a threshold of its own.
+
         Raises:
-            NBDTError: fewer than 20 images, or logits that are not finite.
+            NBDTError: fewer than 20 images, also inside or outside the group, or logits that are not
+                finite.
         """
         if len(labels) < LEAST:
             raise NBDTError(
@@ -182,8 +204,33 @@ class Calibration:
             )
         masses = PathMasses(rules, logits)
         depth = masses.true_depth(labels, rules)
-        critical = masses.critical.gather(1, depth[:, None])[:, 0].sort().values
-        return cls(critical, familiarity(logits).sort().values)
+        critical = masses.critical.gather(1, depth[:, None])[:, 0]
+        made = cls.from_images(critical, familiarity(logits), masses.leaves, rules.hierarchy, group)
+        counts = [len(part) for part in made.parts]
+        if counts and min(counts) < LEAST:
+            raise NBDTError(
+                f"Expected at least {LEAST} calibration images on either side of the group "
+                f"{made.group_name!r}, got {counts[1]} whose most probable class is in it and "
+                f"{counts[0]} others. Add images, or choose another group."
+            )
+        return made
+
+    @classmethod
+    def from_images(
+        cls,
+        critical: Tensor,
+        known: Tensor,
+        leaves: Tensor,
+        tree: Hierarchy,
+        group: Tensor | None,
+    ) -> Calibration:
+        """Sort (images,) critical values and familiarities, by group where (classes,) has one."""
+        ordered = critical.sort().values, known.sort().values
+        if group is None:
+            return cls(*ordered)
+        inside = group.to(leaves.device)[leaves]
+        parts = tuple(critical[side].sort().values for side in (~inside, inside))
+        return cls(*ordered, group, parts, _group_name(tree, group))
 
     @classmethod
     def from_reference(
@@ -194,7 +241,11 @@ class Calibration:
         if logits is None or labels is None or len(labels) < LEAST:
             return None
         device = rules.hierarchy_hash.device
-        return cls.from_logits(rules, logits.float().to(device), labels.long().to(device))
+        logits, labels = logits.float().to(device), labels.long().to(device)
+        try:
+            return cls.from_logits(rules, logits, labels, reference.get("group"))
+        except NBDTError:  # too few on one side, under another tree or without some classes
+            return cls.from_logits(rules, logits, labels)
 
     def __len__(self) -> int:
         return len(self.critical)
@@ -202,22 +253,33 @@ class Calibration:
     def threshold(self, accuracy: float) -> float:
         """Return the λ at which new images' labels are under their answers with this probability.
 
-        Infinity, so that all answers are the root, where there are too few images for a target.
+        That is for all images together, whatever the group; see `thresholds`. Infinity, so that all
+        answers are the root, where there are too few images for a target.
 
         Raises:
             NBDTError: a target that is not between 0 and 1.
         """
-        check_target(accuracy)
-        rank = math.ceil((len(self) + 1) * accuracy)
-        return float(self.critical[rank - 1]) if rank <= len(self) else math.inf
+        return _order_statistic(self.critical, check_target(accuracy))
 
-    def spread(self, accuracy: float) -> float:
+    def thresholds(self, accuracy: float, leaves: Tensor) -> Tensor:
+        """Return the λ of each image, (batch,), from its most probable class, (batch,).
+
+        Raises:
+            NBDTError: a target that is not between 0 and 1.
+        """
+        if self.group is None:
+            return leaves.new_full(leaves.shape, self.threshold(accuracy), dtype=torch.float64)
+        values = [_order_statistic(part, check_target(accuracy)) for part in self.parts]
+        inside = self.group.to(leaves.device)[leaves].long()
+        return torch.tensor(values, dtype=torch.float64, device=leaves.device)[inside]
+
+    def spread(self, accuracy: float, images: int | None = None) -> float:
         """Return the standard deviation, over sets of as many images, of the accuracy that results.
 
         The accuracy under one calibration set follows a beta distribution (Vovk, Conditional validity
-        of inductive conformal predictors, 2012).
+        of inductive conformal predictors, 2012). `images` is the size of a part, if not of all.
         """
-        count = len(self) + 1
+        count = (len(self) if images is None else images) + 1
         missed = math.floor(count * (1 - check_target(accuracy)))
         return math.sqrt((count - missed) * missed / (count**2 * (count + 1)))
 
@@ -225,6 +287,20 @@ class Calibration:
         """Return whether each image is unlike what the model knows, (batch, classes) to (batch,)."""
         known = self.known.to(logits.device)
         return rarity(familiarity(logits), known) <= FALSE_ALARMS
+
+
+def _order_statistic(critical: Tensor, accuracy: float) -> float:
+    rank = math.ceil((len(critical) + 1) * accuracy)
+    return float(critical[rank - 1]) if rank <= len(critical) else math.inf
+
+
+def _group_name(tree: Hierarchy, group: Tensor) -> str:
+    """Return the name of the node whose classes these are; an edited tree may have none."""
+    classes = sorted(group.nonzero()[:, 0].tolist())
+    for node in tree.inner_nodes:
+        if len(tree.spans[node]) == len(classes) and sorted(tree.classes_under(node)) == classes:
+            return tree.names[node]
+    return f"{len(classes)} classes such as {tree.classes[classes[0]]}"
 
 
 def promise(calibration: Calibration | None, accuracy: float | None) -> str:
@@ -236,10 +312,20 @@ def promise(calibration: Calibration | None, accuracy: float | None) -> str:
             "This model is not calibrated, so its answers are always classes and nothing is promised: "
             "run nbdt calibrate on labelled photographs."
         )
+    share = as_percent(accuracy, 1 if accuracy > 0.99 else 0)
+    sizes = [len(part) for part in calibration.parts] or [len(calibration)]
+    spread = [as_percent(calibration.spread(accuracy, size)) for size in sizes]
+    over = f"photographs like the {len(calibration):,} of the calibration"
+    if calibration.parts:
+        return (
+            f"{share} of such answers are right, on average over {over}: both among those whose most "
+            f"probable class is in the group {calibration.group_name} (± {spread[1]}, {sizes[1]:,} "
+            f"photographs) and among the others (± {spread[0]}, {sizes[0]:,}); not for each class, nor "
+            "for other kinds of photographs."
+        )
     return (
-        f"{as_percent(accuracy, 1 if accuracy > 0.99 else 0)} of such answers are right (± "
-        f"{as_percent(calibration.spread(accuracy))}), on average over photographs like the "
-        f"{len(calibration):,} of the calibration; not for each class, nor for other kinds of photographs."
+        f"{share} of such answers are right (± {spread[0]}), on average over {over}; "
+        "not for each class, nor for other kinds of photographs."
     )
 
 
@@ -271,8 +357,9 @@ def answers(
     with torch.inference_mode():
         masses = PathMasses(rules, logits)
         target = None if calibration is None else accuracy
-        threshold = calibration.threshold(target) if calibration and target else -math.inf
-        depths = masses.stop(threshold)
+        depths = masses.stop(
+            calibration.thresholds(target, masses.leaves) if calibration and target else -math.inf
+        )
         unknown = calibration.unknown(logits).tolist() if calibration else [None] * len(logits)
         nodes = masses.nodes.gather(1, depths[:, None])[:, 0].tolist()
         chances = masses.log_mass.exp().gather(1, depths[:, None])[:, 0].tolist()

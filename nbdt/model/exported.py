@@ -124,7 +124,7 @@ def _logsumexp(values: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 class ExportedAnswer(nn.Module):
-    """From log-probabilities to the node of each answer: `nbdt.decide.answer` at one threshold.
+    """From log-probabilities to the node of each answer: `nbdt.decide.answer` at one target.
 
     Args:
         hierarchy: of the model.
@@ -134,12 +134,15 @@ class ExportedAnswer(nn.Module):
 
     nodes: Tensor
     information: Tensor
+    thresholds: Tensor
 
     def __init__(self, hierarchy: Hierarchy, calibration: Calibration, accuracy: float) -> None:
         super().__init__()
         self.register_buffer("nodes", path_table(hierarchy))
         self.register_buffer("information", information(hierarchy).float())
-        self.threshold = max(-ALWAYS_ROOT, min(ALWAYS_ROOT, calibration.threshold(accuracy)))
+        of_class = calibration.thresholds(accuracy, torch.arange(hierarchy.num_classes))
+        limits = of_class.clamp(-ALWAYS_ROOT, ALWAYS_ROOT).float()
+        self.register_buffer("thresholds", limits)
         rank = math.floor(FALSE_ALARMS * (len(calibration) + 1))
         self.least = float(calibration.known[rank - 1]) if rank else -math.inf
 
@@ -153,13 +156,14 @@ class ExportedAnswer(nn.Module):
             log_probs: (batch, classes) leaf log-probabilities.
             decisions: (batch, nodes) log-probability of each node among its siblings.
         """
-        path = self.nodes[log_probs.argmax(dim=1)]
+        leaves = log_probs.argmax(dim=1)
+        path = self.nodes[leaves]
         steps = decisions.gather(1, path)
         repeated = torch.cat(
             [torch.zeros_like(path[:, :1]), (path[:, 1:] == path[:, :-1]).long()], 1
         )
         mass = (steps * (1 - repeated)).cumsum(dim=1).exp()
-        scores = (self.information[path] + self.threshold) * mass
+        scores = (self.information[path] + self.thresholds[leaves, None]) * mass
         depth = scores.argmax(dim=1, keepdim=True)
         unknown = familiarity(logits) < self.least
         return path.gather(1, depth)[:, 0], mass.gather(1, depth)[:, 0], unknown

@@ -163,7 +163,9 @@ def _restricted_reference(
     place[list(allowed)] = torch.arange(len(allowed))
     kept = place[labels] >= 0
     columns = logits[kept][:, list(allowed)]
+    group = reference.get("group")
     return {
+        **({} if group is None else {"group": group[list(allowed)]}),
         "logits": columns.contiguous(),
         "labels": place[labels[kept]].to(reference["labels"].dtype),
     }

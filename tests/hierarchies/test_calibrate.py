@@ -14,6 +14,7 @@ from nbdt.hierarchies.measure.calibrate import (
     PROMISE,
     app,
     calibrate,
+    classes_of_group,
     cross_conformal,
     fitted_temperature,
 )
@@ -81,8 +82,23 @@ def test_cross_conformal_coverage_is_what_was_asked_for():
     z, labels = drawn(tree, 3000, seed=5, temperature=2.0)
     found = cross_conformal(rules, z, labels, labels >= 0)
     for target in TARGETS:
-        assert found[target].right == pytest.approx(target, abs=0.01)
-    assert found[0.9].information > found[0.99].information
+        assert found[target][0].right == pytest.approx(target, abs=0.01)
+    assert found[0.9][0].information > found[0.99][0].information
+
+
+def test_each_side_of_a_group_has_the_coverage_that_was_asked_for():
+    tree = oracle.random_tree(30, seed=4, arity=(2, 5))
+    rules = DecisionRules(tree, rule="marginal")
+    z, labels = drawn(tree, 3000, seed=5)
+    group = classes_of_group(tree, tree.ids[tree.children[0][0]])
+    noisy = group[labels]  # in the group most labels are wrong
+    draw = torch.Generator().manual_seed(6)
+    wrong = torch.randint(0, 30, (3000,), generator=draw)
+    labels[noisy] = torch.where(torch.rand(3000, generator=draw) < 0.5, wrong, labels)[noisy]
+    one, two = (cross_conformal(rules, z, labels, labels >= 0, g) for g in (None, group))
+    assert one[0.9][1] == []
+    for target in (0.9, 0.95):
+        assert two[target][1] == pytest.approx([target, target], abs=0.02)
 
 
 # ---- a model ----
@@ -142,6 +158,42 @@ def test_twenty_photographs_are_enough(model):
     facts = calibrate(model, Logits(("a",) * 20, labels, z, ()))
     assert model.answer(torch.zeros(1, 3, 8, 8), 0.99)[0].node == TREE.ids[0]
     assert facts["targets"][-1]["root"] == 1  # what 20 photographs can promise at 99 %
+
+
+def test_a_group_has_thresholds_of_its_own_which_are_saved(model, tmp_path):
+    z, labels = drawn(TREE, 300, seed=9)
+    labels[z.argmax(1) >= 3] = 0  # among vehicles and wolves many answers are wrong
+    facts = calibrate(model, Logits(("a",) * 300, labels, z, ()), "animal")
+    assert facts["group"]["name"] == "animal"
+    assert facts["group"]["images"] + facts["group"]["others"] == 300
+    model.save(tmp_path / "m")
+    loaded = NBDT.load(tmp_path / "m").calibration
+    assert loaded.group_name == "animal"
+    leaves = torch.tensor([0, 2])
+    limits = loaded.thresholds(0.8, leaves)
+    assert limits[0] != limits[1]
+    assert torch.equal(limits, model.calibration.thresholds(0.8, leaves))
+    part = model.restrict(["animal", "bus"]).calibration
+    assert part.group.tolist() == [True, True, False, True]
+    flat = Hierarchy.from_nested({"things": CLASSES[:3], "rest": CLASSES[3:]}, CLASSES)
+    assert model.with_hierarchy(flat).calibration.group_name == "3 classes such as cat"
+
+
+@pytest.mark.parametrize("name", ["wolf pack", "cat", TREE.ids[0]])
+def test_what_is_no_group_of_some_classes_is_refused(name):
+    with pytest.raises(NBDTError, match="no node|it is a class|it is the root"):
+        classes_of_group(TREE, name)
+
+
+def test_a_side_with_few_photographs_is_refused_and_nothing_changes(model):
+    z, labels = drawn(TREE, 100, seed=7)
+    z[:85, 2:4] -= 30  # no vehicle is likely but in fifteen photographs
+    z[85:, 2] += 30
+    before = model.head.linear.weight.clone()
+    with pytest.raises(NBDTError, match="either side of the group 'vehicle', got 15 .* 85 others"):
+        calibrate(model, Logits(("a",) * 100, labels, z, ()), "vehicle")
+    assert torch.equal(model.head.linear.weight, before)
+    assert not model.reference
 
 
 def test_few_photographs_are_refused(model):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.decide import answer as module
-from nbdt.decide.answer import Calibration, PathMasses, answers, information
+from nbdt.decide.answer import Calibration, PathMasses, answers, information, promise
 from nbdt.decide.unknown import familiarity, rarity
 from tests import oracle
 
@@ -117,6 +117,40 @@ def test_the_threshold_is_the_order_statistic_of_split_conformal_prediction():
     assert calibration.threshold(0.9) == 18  # ⌈20 · 0.9⌉
     assert calibration.threshold(0.95) == 19
     assert calibration.threshold(0.951) == math.inf
+
+
+@pytest.mark.parametrize("rule", oracle.RULES)
+def test_images_in_a_group_and_the_others_have_thresholds_of_their_own(rule):
+    tree = oracle.random_tree(16, seed=3, arity=(2, 4))
+    rules = DecisionRules(tree, rule=rule)
+    z = 3 * torch.randn(200, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    labels = z.softmax(1).multinomial(1, generator=torch.Generator().manual_seed(0))[:, 0]
+    group = torch.arange(tree.num_classes) % 2 == 0
+    found = Calibration.from_logits(rules, z, labels, group)
+    leaves = [int(np.argmax(oracle.leaf_log_probs(tree, row[None], rule))) for row in z.numpy()]
+    for side in (True, False):
+        rows = [row for row, leaf in enumerate(leaves) if bool(group[leaf]) == side]
+        alone = Calibration.from_logits(rules, z[rows], labels[rows])
+        own = torch.tensor([leaves[rows[0]]])
+        assert found.thresholds(0.9, own).tolist() == [alone.threshold(0.9)]
+    given = answers(rules, z, found, 0.9)
+    limits = found.thresholds(0.9, torch.tensor(leaves)).tolist()
+    for row, answer in enumerate(given):
+        alone = PathMasses(rules, z[row : row + 1]).stop(limits[row])
+        assert answer.depth == min(int(alone), len(answer.path))
+    said = promise(found, 0.9)
+    assert found.group_name in said
+    assert all(f"{len(part):,}" in said for part in found.parts)
+
+
+def test_a_group_with_too_few_images_on_one_side_is_refused_or_left_out():
+    rules = DecisionRules(oracle.zoo(), rule="marginal")
+    z, labels = 9 * torch.eye(10).repeat(5, 1), torch.arange(10).repeat(5)
+    group = torch.arange(10) < 3  # 15 images
+    with pytest.raises(NBDTError, match="either side .* got 15 .* 35 others"):
+        Calibration.from_logits(rules, z, labels, group)
+    reference = {"logits": z, "labels": labels, "group": group}
+    assert Calibration.from_reference(rules, reference).group is None
 
 
 def test_answers_say_what_they_are():

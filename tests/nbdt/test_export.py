@@ -12,7 +12,7 @@ from PIL import Image
 
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.__main__ import main
-from nbdt.decide.answer import answers
+from nbdt.decide.answer import Calibration, answers
 from nbdt.decide.maps import log_odds_coefficients, node_maps
 from nbdt.model.export import ExportedModel, export
 from nbdt.model.exported import ExportedAnswer, ExportedTree
@@ -209,9 +209,14 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("accuracy", [0.9, 0.95, 0.99, 0.99999])
-def test_exported_answers_are_the_models(cifar10, accuracy):
-    rules, calibration = cifar10.head.rules, cifar10.calibration
-    logits = cifar10.reference["logits"][:600].float()
+@pytest.mark.parametrize("with_group", [False, True])
+def test_exported_answers_are_the_models(cifar10, accuracy, with_group):
+    rules, reference = cifar10.head.rules, cifar10.reference
+    group = torch.arange(10) % 2 == 0 if with_group else None
+    calibration = Calibration.from_logits(
+        rules, reference["logits"].float(), reference["labels"].long(), group
+    )
+    logits = reference["logits"][:600].float()
     log_probs, decisions = rules(logits), rules.log_probs(logits).float()
     node, chance, unknown = ExportedAnswer(cifar10.hierarchy, calibration, accuracy)(
         logits, log_probs, decisions
