@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nbdt.decide.answer import LEAST, Calibration, PathMasses
+from nbdt.decide.answer import LEAST, Calibration
 from nbdt.decide.head import DecisionRules
 from nbdt.decide.likeliest import REORDERED, distance_at, reordered
 from nbdt.decide.selective import (
@@ -23,6 +23,7 @@ from nbdt.decide.selective import (
     share_interval,
     stopping_rules,
 )
+from nbdt.decide.stopping import PathMasses
 from nbdt.decide.unknown import FALSE_ALARMS, familiarity, rarity
 
 from .comparison import CHUNK, TreeResult

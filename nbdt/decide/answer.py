@@ -17,7 +17,6 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,12 +26,11 @@ from ..errors import NBDTError
 from ..tree.hierarchy import Hierarchy
 from .head import DecisionRules
 from .paths import Path, as_percent
-from .rules import check_finite
+from .stopping import PathMasses
 from .unknown import FALSE_ALARMS, familiarity, rarity
 
 DEFAULT_ACCURACY = 0.95  # the target where none is given
 LEAST = 20  # calibration images; a threshold from fewer is refused
-BLOCK = 2**22  # values of one comparison of nodes; bounds the memory on deep trees
 FEW = 100  # calibration images; a threshold from fewer comes with a warning
 
 
@@ -74,87 +72,6 @@ class Answer:
 
     def _repr_html_(self) -> str:
         return f"<b>{html.escape(str(self))}</b><br>{self.path._repr_html_()}"
-
-
-class PathMasses:
-    """Nodes and probabilities on the path to each image's most probable leaf.
-
-    Args:
-        rules: with its hierarchy.
-        logits: (batch, classes).
-
-    Attributes:
-        leaves: (batch,) class index of the most probable leaf.
-        nodes: (batch, depth + 1) node indices from the root down; a shorter path repeats its leaf.
-        log_mass: (batch, depth + 1) natural log-probability of each, float64.
-        information: (batch, depth + 1) from 0 (root) to 1 (leaf).
-
-    Raises:
-        NBDTError: another shape, or logits that are not finite.
-    """
-
-    def __init__(self, rules: DecisionRules, logits: Tensor) -> None:
-        tree = rules.hierarchy
-        check_finite(logits)
-        log_probs = rules(logits.double())
-        self.leaves = log_probs.argmax(dim=1)
-        self.nodes = path_table(tree).to(logits.device)[self.leaves]
-        # Leaves under a node are neighbours, so a node's probability is a difference of two sums.
-        order, bounds = (
-            torch.tensor(tree.leaf_order),
-            torch.tensor([[s.start, s.stop] for s in tree.spans]),
-        )
-        sums = log_probs.exp()[:, order.to(logits.device)].cumsum(dim=1)
-        sums = torch.nn.functional.pad(sums, (1, 0))
-        low, high = bounds.to(logits.device)[self.nodes].unbind(dim=2)
-        mass = (sums.gather(1, high) - sums.gather(1, low)).clamp(1e-300, 1.0)
-        mass[:, 0] = 1.0
-        self.log_mass = mass.cummin(dim=1).values.log()
-        self.information = information(tree).to(logits.device)[self.nodes]
-
-    @cached_property
-    def critical(self) -> Tensor:
-        """Smallest λ at which the answer is at a depth or above it, (batch, depth + 1).
-
-        It falls with depth, and is −∞ at the leaf.
-        """
-        mass = self.log_mass.exp()
-        value = self.information * mass
-        size = mass.shape[1]
-        depths = torch.arange(size, device=mass.device)
-        result = torch.full_like(mass, -math.inf)
-        for lower in depths.split(max(1, BLOCK // max(1, mass.numel()))):
-            gain = value[:, lower, None] - value[:, None, :]
-            price = mass[:, None, :] - mass[:, lower, None]
-            # From which λ on each upper node is preferred to each lower one.
-            beats = torch.where(price > 0, gain / price, torch.where(gain > 0, math.inf, -math.inf))
-            best = beats.cummin(dim=2).values.masked_fill(depths >= lower[:, None], -math.inf)
-            result = torch.maximum(result, best.amax(dim=1))
-        return result
-
-    def stop(self, threshold: float | Tensor) -> Tensor:
-        """Return the depth of each answer, (batch,) int64, for one λ or for one an image, (batch,)."""
-        limit = (
-            torch.as_tensor(threshold, dtype=torch.float64).to(self.critical.device).reshape(-1, 1)
-        )
-        return (self.critical <= limit).int().argmax(dim=1)
-
-    def true_depth(self, labels: Tensor, rules: DecisionRules) -> Tensor:
-        """Return how deep each path is right, (batch,) int64, for (batch,) class indices."""
-        there = path_table(rules.hierarchy).to(labels.device)[labels]
-        return (there == self.nodes).int().cumprod(dim=1).sum(dim=1) - 1
-
-
-def path_table(tree: Hierarchy) -> Tensor:
-    """Return the nodes from the root to each class, (classes, depth + 1); short paths repeat the leaf."""
-    routes = [tree.path_of_class(index) for index in range(tree.num_classes)]
-    return torch.tensor([[*r, *[r[-1]] * (tree.depth + 1 - len(r))] for r in routes])
-
-
-def information(tree: Hierarchy) -> Tensor:
-    """Return ``1 − ln|L(j)| / ln C`` of each node, (nodes,) float64."""
-    counts = torch.tensor([len(span) for span in tree.spans], dtype=torch.float64)
-    return 1 - counts.log() / math.log(tree.num_classes)
 
 
 @dataclass(frozen=True)

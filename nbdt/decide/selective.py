@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..errors import NBDTError
 from ..tree.hierarchy import Hierarchy
-from .answer import PathMasses
 from .metrics import calibration_error
+from .stopping import PathMasses
 
 FIXED = 0.65  # probability of a group at which SpeciesNet answers with it
 RULES = ("information", "climb", "top-down", "fixed 0.65", "class or nothing")

@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..decide.answer import Calibration, information, path_table
+from ..decide.answer import Calibration
 from ..decide.rules import check_rule
+from ..decide.stopping import information, path_table
 from ..decide.unknown import FALSE_ALARMS, familiarity
 from ..tree.hierarchy import Hierarchy
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
-from nbdt.decide import answer as module
-from nbdt.decide.answer import Calibration, PathMasses, answers, information, promise
+from nbdt.decide import stopping as module
+from nbdt.decide.answer import Calibration, answers, promise
+from nbdt.decide.stopping import PathMasses, information
 from nbdt.decide.unknown import familiarity, rarity
 from tests import oracle
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from nbdt import DecisionRules, NBDTError
-from nbdt.decide.answer import PathMasses
 from nbdt.decide.likeliest import distance_at, reordered
 from nbdt.decide.metrics import distance_table
 from nbdt.decide.selective import (
@@ -27,6 +26,7 @@ from nbdt.decide.selective import (
     stopping_rules,
     swept,
 )
+from nbdt.decide.stopping import PathMasses
 from tests import oracle
 
 FEW = settings(max_examples=25)
