@@ -279,13 +279,13 @@ def _jiang_conrath(synsets: Sequence[int | None], net: WordNet) -> FloatArray:
     """
     places = np.array([place for place, synset in enumerate(synsets) if synset is not None])
     known = np.array([synset for synset in synsets if synset is not None])
-    pairs = net.closure(known)
+    rows, ancestors = net.closure(known)
     content = net.information_content
     content_of = np.full(len(synsets), np.nan)
     content_of[places] = content[known]
     # By ascending content, so that the most informative shared ancestor is written last.
-    order = np.lexsort((pairs.synset, content[pairs.synset]))
-    place, ancestor = places[pairs.row[order]], pairs.synset[order]
+    order = np.lexsort((ancestors, content[ancestors]))
+    place, ancestor = places[rows[order]], ancestors[order]
     members, above = _grouped(ancestor, place), _grouped(place, ancestor)
     distances = np.empty(len(synsets) * (len(synsets) - 1) // 2)
     start, shared = 0, np.zeros(len(synsets))

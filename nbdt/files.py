@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ LONGEST_STEM = 150  # bytes of a derived file name, before its endings
 
 # What reading a damaged or malicious .npz can raise.
 NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile,
-              zlib.error)  # fmt: skip
+              zlib.error, lzma.LZMAError)  # fmt: skip
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:

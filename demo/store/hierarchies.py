@@ -1,4 +1,4 @@
-"""The backend of a history of hierarchies in a store: one row a version."""
+"""A history of hierarchies in a store: one row a version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, undefer
 
-from nbdt.hierarchies.edit.history import Version
+from nbdt.hierarchies.edit.history import History, Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
@@ -17,38 +17,34 @@ from .database import Limits, at_most, check_room, reading, writing
 from .schema import HierarchyRow
 
 
-class Rows:
-    """The backend of `Store.history`."""
+class StoredHistory(History):
+    """What `Store.history` returns: the versions of the hierarchies of one model."""
 
     where = "this store"
 
     def __init__(self, engine: Engine, model: str, limits: Limits) -> None:
         self._engine, self._model, self._limits = engine, model, limits
 
-    def numbers(self) -> list[int]:
-        """The ids of the model's rows."""
+    def _numbers(self) -> list[int]:
         query = select(HierarchyRow.id).where(HierarchyRow.model == self._model)
         with reading(self._engine) as session:
             return list(session.scalars(query.order_by(HierarchyRow.id)))
 
-    def headers(self, numbers: Sequence[int]) -> Iterator[object]:
-        """What is recorded in each row."""
+    def _headers(self, numbers: Sequence[int]) -> Iterator[object]:
         query = select(HierarchyRow).where(HierarchyRow.id.in_(numbers))
         query = query.order_by(HierarchyRow.id).options(undefer(HierarchyRow.edits))
         with reading(self._engine) as session:
             return iter([_header(row) for row in session.scalars(query)])
 
-    def hierarchy(self, number: int) -> Hierarchy:
-        """The hierarchy in a row."""
+    def _hierarchy(self, number: int) -> Hierarchy:
         query = select(HierarchyRow.content).where(HierarchyRow.id == number)
         with reading(self._engine) as session:
             return Hierarchy.from_json(session.scalar(query) or "")
 
-    def name(self, number: int) -> str:
-        """Its id."""
+    def _name(self, number: int) -> str:
         return f"The saved hierarchy {number}"
 
-    def add(self, version: Version, hierarchy: Hierarchy) -> Version:
+    def _add(self, version: Version, hierarchy: Hierarchy) -> Version:
         """Write a row: the next version of its name.
 
         Raises:

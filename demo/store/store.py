@@ -23,7 +23,7 @@ from .database import (
     reading,
     writing,
 )
-from .hierarchies import Rows
+from .hierarchies import StoredHistory
 from .photographs import encoded, keep_photograph
 from .schema import (
     HierarchyRow,
@@ -210,7 +210,7 @@ class Store:
         `History.save` takes the visitor as `who` and as `why` the name that they give; each name
         has versions of its own. It raises StoreError where the store's limits are reached.
         """
-        return History(Rows(self._engine, model, self.limits))
+        return StoredHistory(self._engine, model, self.limits)
 
     def mark_evidence(
         self, evidence: str, reference: str, *, visitor: str, bad: bool = True, why: str = ""

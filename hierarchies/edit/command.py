@@ -71,7 +71,7 @@ def keep_edit(
     same = [version.number for version in versions if version.hash == before.hash]
     if versions and not same:
         raise HistoryError(
-            f"The tree to be changed is no version in {history.backend.where}; name the folder "
+            f"The tree to be changed is no version in {history.where}; name the folder "
             "itself to change its latest version, or another folder."
         )
     parent = same[-1] if same else history.save(before, who=who, why="before the edits").number

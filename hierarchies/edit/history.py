@@ -1,8 +1,4 @@
-"""Every version of a hierarchy, with who saved it, when and why.
-
-`History` holds the rules; a backend keeps the versions: a folder here, a database in the demo's
-store.
-"""
+"""Every version of a hierarchy, with who saved it, when and why."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
@@ -41,13 +37,13 @@ class Version:
 
     Attributes:
         number: unique in its history; later versions have higher numbers.
-        parent: number of the version that it was made from; None for the first, and where the
-            backend does not record it.
+        parent: number of the version that it was made from; None for the first, and where it
+            is not recorded.
         who: the person, as given.
         when: the time of saving, UTC, as "2026-11-21T02:13:25Z".
         why: the reason, as given; a store numbers it: "birds, version 2".
         hash: `Hierarchy.hash` of the hierarchy.
-        classes: a digest of the class names in order; None where the backend does not record it.
+        classes: a digest of the class names in order; None where it is not recorded.
         edits: the edits between the parent and this version, where they are known.
     """
 
@@ -84,44 +80,31 @@ class Version:
             raise HistoryError(f"The version is damaged: {type(error).__name__} {error}") from None
 
 
-class Backend(Protocol):
-    """Where a history keeps its versions, each under a number that no other version gets."""
-
-    where: str
-    """What messages call it."""
-
-    def numbers(self) -> list[int]:
-        """Return the numbers of all versions, in order."""
-
-    def headers(self, numbers: Sequence[int]) -> Iterator[object]:
-        """Yield `Version.to_dict` of each, or the HistoryError that says why it cannot be read."""
-
-    def hierarchy(self, number: int) -> Hierarchy:
-        """Return the hierarchy of a version. Raises HierarchyError: it is damaged."""
-
-    def add(self, version: Version, hierarchy: Hierarchy) -> Version:
-        """Keep a version durably under the next number; returns it with that number."""
-
-    def name(self, number: int) -> str:
-        """Return what messages call a version."""
-
-
 class History:
     """The versions of a hierarchy over the same classes; every save is a new version.
 
-    Any number of processes may save and read at the same time.
+    Any number of processes may save and read at the same time. Each version is a hierarchy file with
+    a "history" line, ``000001.json``, ``000002.json``, …, so `Hierarchy.load` reads it too. No file is
+    ever overwritten or deleted. A number is claimed by creating its file, which the system lets one
+    process do, and the file is filled by a rename. A process that is killed in between leaves an empty
+    file: its number is skipped, its version was never saved.
+
+    A subclass keeps versions elsewhere if it replaces all methods below "where versions are".
 
     Args:
-        where: a folder, which the first save creates, or another backend.
+        folder: the first save creates it.
 
     Raises:
         HistoryError: the folder is a file.
     """
 
-    def __init__(self, where: str | os.PathLike[str] | Backend) -> None:
-        if isinstance(where, str | os.PathLike):
-            where = Folder(Path(where))
-        self.backend: Backend = where
+    where: str  # what messages call the history
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.where = repr(os.fspath(folder))
+        if self.folder.exists() and not self.folder.is_dir():
+            raise HistoryError(f"{self.where} is a file; a history is a folder.")
 
     def save(
         self,
@@ -152,7 +135,7 @@ class History:
         classes = hashlib.sha256(json.dumps(hierarchy.classes).encode()).hexdigest()
         if basis is not None and basis.classes not in (None, classes):
             raise HistoryError(
-                f"Version {basis.number} in {self.backend.where} has other classes, or another "
+                f"Version {basis.number} in {self.where} has other classes, or another "
                 "order of them; a history is that of one model: start another folder."
             )
         if edits and edits[-1].after != hierarchy.hash:
@@ -160,16 +143,16 @@ class History:
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         above = basis.number if basis else None
         version = Version(0, above, who, when, why, hierarchy.hash, classes, tuple(edits))
-        return self.backend.add(version, hierarchy)
+        return self._add(version, hierarchy)
 
     def versions(self, newest: int | None = None) -> list[Version]:
         """All versions, or the newest ones, oldest first.
 
         A damaged version is left out with a warning that names it.
         """
-        numbers = self.backend.numbers()[-newest if newest else 0 :]
+        numbers = self._numbers()[-newest if newest else 0 :]
         versions = []
-        for number, header in zip(numbers, self.backend.headers(numbers), strict=True):
+        for number, header in zip(numbers, self._headers(numbers), strict=True):
             try:
                 versions.append(self._version(number, header))
             except HistoryError as error:
@@ -182,7 +165,7 @@ class History:
         Raises:
             HistoryError: it is damaged.
         """
-        numbers = self.backend.numbers()
+        numbers = self._numbers()
         return self.version(numbers[-1]) if numbers else None
 
     def version(self, number: int) -> Version:
@@ -191,11 +174,11 @@ class History:
             raise HistoryError(
                 f"Expected a version number from 1 to {MAX_NUMBER:,}, got {short(number)}."
             )
-        numbers = self.backend.numbers()
+        numbers = self._numbers()
         if number not in numbers:
             known = f"it has {numbers[0]} to {numbers[-1]}" if numbers else "it has none yet"
-            raise HistoryError(f"There is no version {number} in {self.backend.where}; {known}.")
-        return self._version(number, next(iter(self.backend.headers([number]))))
+            raise HistoryError(f"There is no version {number} in {self.where}; {known}.")
+        return self._version(number, next(iter(self._headers([number]))))
 
     def load(self, number: int | None = None) -> Hierarchy:
         """The hierarchy of one version, by default the latest.
@@ -205,20 +188,20 @@ class History:
         """
         version = self.latest() if number is None else self.version(number)
         if version is None:
-            raise HistoryError(f"{self.backend.where} has no versions yet.")
+            raise HistoryError(f"{self.where} has no versions yet.")
         try:
-            hierarchy = self.backend.hierarchy(version.number)
+            hierarchy = self._hierarchy(version.number)
         except HierarchyError as error:
             raise HistoryError(str(error)) from None
         if hierarchy.hash != version.hash:
             raise HistoryError(
-                f"{self.backend.name(version.number)} was altered: its hierarchy has the hash "
+                f"{self._name(version.number)} was altered: its hierarchy has the hash "
                 f"{hierarchy.hash[:12]}, not {version.hash[:12]}."
             )
         return hierarchy
 
     def _version(self, number: int, header: object) -> Version:
-        name = self.backend.name(number)
+        name = self._name(number)
         try:
             if isinstance(header, HistoryError):
                 raise header
@@ -232,44 +215,31 @@ class History:
     def _basis(self, parent: int | None) -> Version | None:
         if parent is not None:
             return self.version(parent)
-        for number in reversed(self.backend.numbers()):
+        for number in reversed(self._numbers()):
             with suppress(HistoryError):  # a damaged version must not end the history
                 return self.version(number)
         return None
 
+    # ---- where versions are -----------------------------------------------------------------
 
-class Folder:
-    """The backend of a folder: one file a version, ``000001.json``, ``000002.json``, ….
-
-    A hierarchy file with a "history" line, so `Hierarchy.load` reads it too. No file is ever
-    overwritten or deleted. A number is claimed by creating its file, which the system lets one
-    process do, and the file is filled by a rename. A process that is killed in between leaves an
-    empty file: its number is skipped, its version was never saved.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.where = folder, repr(os.fspath(folder))
-        if folder.exists() and not folder.is_dir():
-            raise HistoryError(f"{self.where} is a file; a history is a folder.")
-
-    def numbers(self) -> list[int]:
-        """In order; an empty file is a number that was claimed and is not filled (yet)."""
+    def _numbers(self) -> list[int]:
+        """Return the numbers of all versions, in order; an empty file was claimed and not filled."""
         return sorted(int(entry.name[:6]) for entry in self._files() if _is_filled(entry))
 
-    def headers(self, numbers: Sequence[int]) -> Iterator[object]:
-        """The "history" line of each file."""
+    def _headers(self, numbers: Sequence[int]) -> Iterator[object]:
+        """Yield `Version.to_dict` of each, or the HistoryError that says why it cannot be read."""
         return map(_read_header, map(self._path, numbers))
 
-    def hierarchy(self, number: int) -> Hierarchy:
-        """The hierarchy in a file."""
+    def _hierarchy(self, number: int) -> Hierarchy:
+        """Return the hierarchy of a version. Raises HierarchyError: it is damaged."""
         return Hierarchy.load(self._path(number))
 
-    def name(self, number: int) -> str:
-        """The path of its file."""
+    def _name(self, number: int) -> str:
+        """Return what messages call a version."""
         return repr(os.fspath(self._path(number)))
 
-    def add(self, version: Version, hierarchy: Hierarchy) -> Version:
-        """Write a file. Raises OSError: the folder cannot be written."""
+    def _add(self, version: Version, hierarchy: Hierarchy) -> Version:
+        """Keep a version durably under the next number; returns it with that number."""
         self.folder.mkdir(parents=True, exist_ok=True)
         version = replace(version, number=self._claim())
         path = self._path(version.number)

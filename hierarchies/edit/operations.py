@@ -248,30 +248,24 @@ def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, 
     return _FUNCTIONS[request.kind](hierarchy, *arguments, **named)
 
 
-def apply(hierarchy: Hierarchy, record: Edit, *, exact: bool = True) -> tuple[Hierarchy, Edit]:
-    """Make a recorded edit again.
-
-    Args:
-        hierarchy: the tree that the edit was made on; with ``exact=False`` any tree that has
-            nodes of these ids.
-        record: the edit.
-        exact: refuse another tree, and a result other than the recorded one.
+def apply(hierarchy: Hierarchy, record: Edit) -> tuple[Hierarchy, Edit]:
+    """Make a recorded edit again, on the tree that it was made on.
 
     Raises:
-        EditError: the edit cannot be made on this tree, or, if `exact`, hashes differ.
+        EditError: this is another tree, or the result is not the recorded one.
     """
-    if exact and hierarchy.hash != record.before:
+    if hierarchy.hash != record.before:
         raise EditError(
             f"This edit ({record.summary}) was made on the hierarchy {record.before[:12]}, not on "
-            f"this one, {hierarchy.hash[:12]}; pass exact=False to make it here all the same."
+            f"this one, {hierarchy.hash[:12]}."
         )
-    result = make(hierarchy, record)
-    if exact and result[0].hash != record.after:
+    result, made = make(hierarchy, record)
+    if result.hash != record.after:
         raise EditError(
-            f"This edit ({record.summary}) gives the hierarchy {result[0].hash[:12]}, while its "
+            f"This edit ({record.summary}) gives the hierarchy {result.hash[:12]}, while its "
             f"record says {record.after[:12]}; the record was altered."
         )
-    return result[0], replace(result[1], part_of=record.part_of)
+    return result, replace(made, part_of=record.part_of)
 
 
 _FUNCTIONS: dict[str, Callable[..., tuple[Hierarchy, Edit]]] = {

@@ -157,9 +157,9 @@ def _underknown_ending(
     """Return the modifier's senses below the head or, if there are none, the head's own."""
     modifier = _as_lemma("_".join(modifiers), wordnet)
     named = [candidate for candidate in modifier if _is_named(candidate, wordnet)]
-    closure = wordnet.closure([candidate.synset for candidate in named])
-    under = np.isin(closure.synset, [candidate.synset for candidate in head])
-    rows = np.unique(closure.row[under]).tolist()
+    row, ancestor = wordnet.closure([candidate.synset for candidate in named])
+    under = np.isin(ancestor, [candidate.synset for candidate in head])
+    rows = np.unique(row[under]).tolist()
     if rows:
         return tuple(replace(named[row], match="compound") for row in rows)
     known = modifier or all(_as_lemma(word, wordnet) for word in modifiers)
@@ -189,11 +189,11 @@ def _nearest_to(
 ) -> tuple[Candidate, ...]:
     """Return the candidates that share the most specific ancestor with a sense of the hint."""
     content = wordnet.information_content
-    shared = np.unique(wordnet.closure([candidate.synset for candidate in hint]).synset)
-    closure = wordnet.closure([candidate.synset for candidate in options])
-    common = np.isin(closure.synset, shared)
+    _, shared = wordnet.closure([candidate.synset for candidate in hint])
+    row, ancestor = wordnet.closure([candidate.synset for candidate in options])
+    common = np.isin(ancestor, shared)
     nearness = np.zeros(len(options))
-    np.maximum.at(nearness, closure.row[common], content[closure.synset[common]])
+    np.maximum.at(nearness, row[common], content[ancestor[common]])
     best = nearness.max()
     return tuple(
         candidate

@@ -130,12 +130,12 @@ def _classes_by_concept(
 ) -> dict[int, list[tuple[int, int]]]:
     """Return (depth-first position, leaf) of the classes below each useful concept, ascending."""
     known = [index for index, synset in enumerate(synsets) if synset is not None]
-    pairs = net.closure([synset for synset in synsets if synset is not None])
+    rows, ancestors = net.closure([synset for synset in synsets if synset is not None])
     vague = [sense for word in VAGUE for sense in net.senses(word) if net.name(sense) == word]
-    useful = net.information_content[pairs.synset] >= MIN_CONTENT
-    useful &= ~np.isin(pairs.synset, vague)
+    useful = net.information_content[ancestors] >= MIN_CONTENT
+    useful &= ~np.isin(ancestors, vague)
     by_concept: dict[int, list[tuple[int, int]]] = {}
-    for row, concept in zip(pairs.row[useful].tolist(), pairs.synset[useful].tolist(), strict=True):
+    for row, concept in zip(rows[useful].tolist(), ancestors[useful].tolist(), strict=True):
         leaf = hierarchy.leaf_nodes[known[row]]
         by_concept.setdefault(concept, []).append((hierarchy.spans[leaf].start, leaf))
     return {concept: sorted(leaves) for concept, leaves in by_concept.items()}
@@ -167,12 +167,11 @@ def familiarity(synset: int) -> int:
 def hypernyms_of(synsets: Iterable[int]) -> dict[int, frozenset[int]]:
     """Return the strict ancestors of each synset."""
     unique = np.array(sorted(set(synsets)), dtype=np.int64)
-    pairs = wordnet().closure(unique)
-    starts = np.searchsorted(pairs.row, np.arange(1, len(unique)))
-    rows = np.split(pairs.synset, starts) if len(unique) else []
+    row, ancestor = wordnet().closure(unique)
+    parts = np.split(ancestor, np.searchsorted(row, np.arange(1, len(unique))))
     return {
-        synset: frozenset(row.tolist()) - {synset}
-        for synset, row in zip(unique.tolist(), rows, strict=True)
+        synset: frozenset(part.tolist()) - {synset}
+        for synset, part in zip(unique.tolist(), parts, strict=False)
     }
 
 

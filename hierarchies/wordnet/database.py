@@ -6,9 +6,7 @@ A synset is addressed by its *index*, 0 to 82,114 in ascending order of offset, 
 is an .npz of columns; `tools/build_wordnet.py` writes it and describes them.
 """
 
-import lzma
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdt.errors import NBDTError
+from nbdt.files import NPZ_ERRORS
 
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 FILE_NAME, LICENSE_NAME = "wordnet-3.0-nouns.npz", "WORDNET-LICENSE.txt"
@@ -59,19 +58,6 @@ class Relation:
 
     def __getitem__(self, synset: int) -> IntArray:
         return self.target[self.start[synset] : self.start[synset + 1]]
-
-
-@dataclass(frozen=True, eq=False)
-class Closure:
-    """Synsets and all their ancestors, as pairs sorted by row.
-
-    Attributes:
-        row: (pairs,) position in the list of synsets that was asked about.
-        synset: (pairs,) an ancestor's index, or the synset itself.
-    """
-
-    row: IndexArray
-    synset: IndexArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +153,28 @@ class WordNet:
         """Return the id of an index, such as "n02084071"."""
         return f"n{self.offsets[index]:08d}"
 
-    def closure(self, synsets: Sequence[int] | IndexArray) -> Closure:
-        """Pair each synset with itself and all its ancestors, through kinds and instances."""
-        return _closure(self.parents, np.asarray(synsets, dtype=np.int64), self.num_synsets)
+    def closure(self, synsets: Sequence[int] | IndexArray) -> tuple[IndexArray, IndexArray]:
+        """Pair each synset with itself and all its ancestors, through kinds and instances.
+
+        Returns:
+            row, synset: (pairs,) position in `synsets`, ascending, and index of the ancestor.
+        """
+        synset, parents = np.asarray(synsets, dtype=np.int64), self.parents
+        row = np.arange(len(synset))
+        reached = [row * self.num_synsets + synset]
+        while row.size:
+            count = (parents.start[synset + 1] - parents.start[synset]).astype(np.int64)
+            row = np.repeat(row, count)
+            # Position within each run: a count that restarts at every run's first entry.
+            within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+            synset = parents.target[np.repeat(parents.start[synset], count) + within].astype(int)
+            reached.append(row * self.num_synsets + synset)
+        # Several paths may lead up to one synset.
+        return np.divmod(np.unique(np.concatenate(reached)), self.num_synsets)
 
     def ancestors(self, index: int) -> tuple[int, ...]:
         """Return all ancestors in ascending order of index, without the synset itself."""
-        return tuple(int(other) for other in self.closure([index]).synset if other != index)
+        return tuple(int(other) for other in self.closure([index])[1] if other != index)
 
     @cached_property
     def information_content(self) -> FloatArray:
@@ -222,14 +223,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
     try:
         with path.open("rb") as file, np.load(file) as columns:
             return {name: columns[name] for name in names}
-    except (
-        OSError,
-        EOFError,
-        LookupError,
-        ValueError,
-        zipfile.BadZipFile,
-        lzma.LZMAError,
-    ) as error:
+    except NPZ_ERRORS as error:
         raise WordNetDataError(
             f"Cannot read {path}: it is missing or damaged ({error!r}); reinstall nbdt."
         ) from error
@@ -250,21 +244,6 @@ def _frozen(array: npt.NDArray[Any]) -> IntArray:
 def _starts(counts: npt.NDArray[Any]) -> IntArray:
     """Return where each row begins, and the total."""
     return _frozen(np.concatenate([[0], np.cumsum(counts)]))
-
-
-def _closure(parents: Relation, synsets: IndexArray, size: int) -> Closure:
-    row, synset = np.arange(len(synsets)), synsets
-    reached = [row * size + synset]
-    while row.size:
-        count = (parents.start[synset + 1] - parents.start[synset]).astype(np.int64)
-        row = np.repeat(row, count)
-        # Position within each run: a count that restarts at every run's first entry.
-        within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        synset = parents.target[np.repeat(parents.start[synset], count) + within].astype(np.int64)
-        reached.append(row * size + synset)
-    # Several paths may lead up to one synset.
-    pairs = np.unique(np.concatenate(reached))
-    return Closure(*np.divmod(pairs, size))
 
 
 # ---- words ----------------------------------------------------------------------

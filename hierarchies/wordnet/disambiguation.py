@@ -15,7 +15,6 @@ depend on the order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,31 +44,6 @@ STEPS = 40
 TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True, eq=False)
-class CandidateTable:
-    """All candidates of all names in one column, with their ancestors as sparse pairs.
-
-    Attributes:
-        name: (candidates,) ascending, the name of each candidate.
-        prior: (candidates,) log-weight without the other names.
-        candidate: (pairs,) the candidate of each (candidate, ancestor) pair.
-        ancestor: (pairs,) number of the ancestor, from 0.
-        own: (pairs,) number of the (name, ancestor) pair, from 0.
-        itself: (candidates,) the pair of each candidate with its own synset.
-        weight: (pairs,) 1 / (size(ancestor) + spread / names).
-        background: density of every sense before any heat.
-    """
-
-    name: IndexArray
-    prior: FloatArray
-    candidate: IndexArray
-    ancestor: IndexArray
-    own: IndexArray
-    itself: IndexArray
-    weight: FloatArray
-    background: float
-
-
 def choose(
     names: Sequence[str], candidates: Sequence[Sequence[Candidate]], wordnet: WordNet
 ) -> list[FloatArray]:
@@ -78,11 +52,11 @@ def choose(
     The probabilities are not calibrated: they show which sense fits better, not how often such a
     choice is right.
     """
-    table = _table(names, candidates, wordnet)
-    share = _softmax(table.prior, table.name)
+    agreement = _Agreement(names, candidates, wordnet)
+    share = _softmax(agreement.prior, agreement.name)
     for _ in range(STEPS):
         # Half a step at a time: two names that depend on each other could oscillate indefinitely.
-        step = 0.5 * (_update(table, share) - share)
+        step = 0.5 * (agreement.update(share) - share)
         share = share + step
         if np.abs(step).max() < TOLERANCE:
             break
@@ -90,50 +64,47 @@ def choose(
     return np.split(share, ends[:-1])
 
 
-def _table(
-    names: Sequence[str], candidates: Sequence[Sequence[Candidate]], wordnet: WordNet
-) -> CandidateTable:
-    synset = np.array([candidate.synset for row in candidates for candidate in row])
-    name = np.repeat(np.arange(len(names)), [len(row) for row in candidates])
-    closure = wordnet.closure(synset)
-    ancestors, ancestor = np.unique(closure.synset, return_inverse=True)
-    pair = name[closure.row] * len(ancestors) + ancestor
-    size = wordnet.hyponym_counts[closure.synset] + 1
-    return CandidateTable(
-        name,
-        _prior(names, candidates, wordnet),
-        closure.row,
-        ancestor,
-        np.unique(pair, return_inverse=True)[1],
-        np.flatnonzero(closure.synset == synset[closure.row]),
-        np.reciprocal(size + SPREAD / len(names), dtype=np.float64),
-        BACKGROUND * len(names) / wordnet.num_synsets,
-    )
+class _Agreement:
+    """All candidates of all names in one column, with their ancestors as sparse pairs."""
 
+    def __init__(
+        self, names: Sequence[str], candidates: Sequence[Sequence[Candidate]], wordnet: WordNet
+    ) -> None:
+        synset = np.array([candidate.synset for row in candidates for candidate in row])
+        self.name = np.repeat(np.arange(len(names)), [len(row) for row in candidates])
+        self.prior = _prior(names, candidates, wordnet)  # log-weight without the other names
+        # Of each (candidate, ancestor) pair: the two, and the number of the (name, ancestor) pair.
+        self.candidate, above = wordnet.closure(synset)
+        ancestors, self.ancestor = np.unique(above, return_inverse=True)
+        pair = self.name[self.candidate] * len(ancestors) + self.ancestor
+        self.own = np.unique(pair, return_inverse=True)[1]
+        self.itself = np.flatnonzero(above == synset[self.candidate])  # a candidate's own synset
+        size = wordnet.hyponym_counts[above] + 1
+        self.weight = np.reciprocal(size + SPREAD / len(names), dtype=np.float64)
+        self.background = BACKGROUND * len(names) / wordnet.num_synsets
 
-def _update(table: CandidateTable, share: FloatArray) -> FloatArray:
-    """Return new probabilities, given the present ones of all names."""
-    mass = share[table.candidate]
-    heat = np.bincount(table.ancestor, mass)[table.ancestor]
-    others = heat - np.bincount(table.own, mass)[table.own]
-    # Rounding can give a slightly negative number if no other name is near.
-    fit = np.bincount(table.candidate, np.maximum(others, 0.0) * table.weight, len(table.name))
-    score = table.prior + np.log(fit + table.background) - NESTED_COST * _nested(table, share)
-    return _softmax(score, table.name)
+    def update(self, share: FloatArray) -> FloatArray:
+        """Return new probabilities, given the present ones of all names."""
+        mass = share[self.candidate]
+        heat = np.bincount(self.ancestor, mass)[self.ancestor]
+        others = heat - np.bincount(self.own, mass)[self.own]
+        # Rounding can give a slightly negative number if no other name is near.
+        fit = np.bincount(self.candidate, np.maximum(others, 0.0) * self.weight, len(self.name))
+        score = self.prior + np.log(fit + self.background) - NESTED_COST * self._nested(share)
+        return _softmax(score, self.name)
 
+    def _nested(self, share: FloatArray) -> FloatArray:
+        """Return the expected number of other names whose sense is a proper ancestor (candidates,).
 
-def _nested(table: CandidateTable, share: FloatArray) -> FloatArray:
-    """Return the expected number of other names whose sense is a proper ancestor (candidates,).
-
-    Classes exclude one another: beside a class "car", "bus" is hardly the bus that is a kind of car.
-    """
-    itself = table.itself
-    named = np.bincount(table.ancestor[itself], share, table.ancestor.max() + 1)
-    named_by_own = np.bincount(table.own[itself], share, table.own.max() + 1)
-    others = named[table.ancestor] - named_by_own[table.own]
-    others[itself] = 0.0
-    total: FloatArray = np.bincount(table.candidate, others).astype(np.float64)
-    return total
+        Classes exclude one another: beside a class "car", "bus" is hardly the bus that is a kind of
+        car.
+        """
+        named = np.bincount(self.ancestor[self.itself], share, self.ancestor.max() + 1)
+        named_by_own = np.bincount(self.own[self.itself], share, self.own.max() + 1)
+        others = named[self.ancestor] - named_by_own[self.own]
+        others[self.itself] = 0.0
+        total: FloatArray = np.bincount(self.candidate, others).astype(np.float64)
+        return total
 
 
 def _softmax(score: FloatArray, name: IndexArray) -> FloatArray:

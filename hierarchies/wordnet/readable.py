@@ -160,9 +160,9 @@ class _Divider:
         known = [(index, s) for index in group.classes if (s := self.synsets[index]) is not None]
         if not known:
             return None
-        pairs = self.net.closure([synset for _, synset in known])
+        rows, ancestors = self.net.closure([synset for _, synset in known])
         covers = defaultdict[int, list[int]](list)
-        for row, synset in zip(pairs.row.tolist(), pairs.synset.tolist(), strict=True):
+        for row, synset in zip(rows.tolist(), ancestors.tolist(), strict=True):
             covers[synset].append(known[row][0])
         used = {group.name, *(other.name for other in group.groups), *self.names}
         concepts = [

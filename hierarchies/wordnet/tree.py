@@ -72,8 +72,7 @@ def from_wordnet(
 
 def chosen_parents(synsets: Sequence[int], net: WordNet) -> dict[int, int]:
     """Return one parent for every synset from the given ones to the root, by the rules above."""
-    closure = net.closure(sorted(set(synsets)))
-    below = np.bincount(closure.synset, minlength=net.num_synsets)
+    below = np.bincount(net.closure(sorted(set(synsets)))[1], minlength=net.num_synsets)
     content = net.information_content
 
     def rank(option: int) -> tuple[int, float, float, int]:

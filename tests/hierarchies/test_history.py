@@ -51,7 +51,7 @@ def test_when_is_now_in_utc(history, tree):
 
 def test_a_version_is_a_hierarchy_file(history, tree):
     save(history, tree)
-    assert Hierarchy.load(history.backend.folder / "000001.json") == tree
+    assert Hierarchy.load(history.folder / "000001.json") == tree
 
 
 OLD_VERSION = """{"format": "nbdt-hierarchy", "version": 1,
@@ -79,8 +79,8 @@ def test_a_folder_of_the_first_release_is_read_and_continued(history, tree):
     )
     classes = "b3e8ab3995b295dfdb4b807e4043e9e0f750d30dbb564319dda01828eb95d330"
     text = OLD_VERSION.replace("HASH", tree.hash).replace("EDIT", edits)
-    history.backend.folder.mkdir()
-    path = history.backend.folder / "000001.json"
+    history.folder.mkdir()
+    path = history.folder / "000001.json"
     path.write_text(text.replace("CLASSES", classes))
     assert history.load() == tree
     (record,) = history.latest().edits
@@ -91,7 +91,7 @@ def test_a_folder_of_the_first_release_is_read_and_continued(history, tree):
 def test_nothing_is_created_before_the_first_save(history):
     assert history.versions() == []
     assert history.latest() is None
-    assert not history.backend.folder.exists()
+    assert not history.folder.exists()
     with pytest.raises(HistoryError, match="has no versions yet"):
         history.load()
 
@@ -140,7 +140,7 @@ def test_edits_must_lead_to_the_tree(history, tree):
 def test_unusable_words_are_refused(history, tree, who, why, message):
     with pytest.raises(HistoryError, match=message):
         history.save(tree, who=who, why=why)
-    assert not history.backend.folder.exists()
+    assert not history.folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_file_is_no_history(tmp_path):
 
 
 def alter(history, number, change):
-    path = history.backend.folder / f"{number:06d}.json"
+    path = history.folder / f"{number:06d}.json"
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_latest_version_does_not_end_the_history(history, tree):
 def test_other_files_in_the_folder_do_not_matter(history, tree):
     save(history, tree)
     for name in ("notes.txt", "000007.json.bak", ".000002.json.x1", "1.json", "0000010.json"):
-        (history.backend.folder / name).write_text("x")
+        (history.folder / name).write_text("x")
     assert save(history, tree).number == 2
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_leaves_no_trace(history, tree, monkeypatch):
         patch.setattr("nbdt.hierarchies.edit.history.write_atomic", full)
         with pytest.raises(OSError, match="No space left"):
             save(history, tree)
-    assert [path.name for path in history.backend.folder.iterdir()] == ["000001.json"]
+    assert [path.name for path in history.folder.iterdir()] == ["000001.json"]
     assert save(history, tree).number == 2
 
 
@@ -281,7 +281,7 @@ def close(child):
 
 
 def test_concurrent_savers_lose_nothing(history, tree):
-    children = [start(SAVER, history.backend.folder, f"saver {n}", 25) for n in range(3)]
+    children = [start(SAVER, history.folder, f"saver {n}", 25) for n in range(3)]
     for child in children:
         go(child)
     numbers = [int(line) for child in children for line in child.stdout]
@@ -300,8 +300,8 @@ def test_concurrent_savers_lose_nothing(history, tree):
 def test_kill_9_loses_no_saved_version(history, tree):
     saved = set()
     for round_ in range(4):
-        child = start(SAVER, history.backend.folder, f"round {round_}", 10_000)
-        other = start(SAVER, history.backend.folder, f"other {round_}", 5)
+        child = start(SAVER, history.folder, f"round {round_}", 10_000)
+        other = start(SAVER, history.folder, f"other {round_}", 5)
         go(child)
         go(other)
         lines = [child.stdout.readline() for _ in range(3 + round_)]
@@ -327,10 +327,10 @@ KILLED_AT_WRITING = KILLED_AT_RENAME.replace("replace", "fsync")
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_saver_killed_halfway_leaves_a_number_that_is_skipped(history, tree, code):
     first = save(history, tree)
-    child = start(code, history.backend.folder, "Ada", 1)
+    child = start(code, history.folder, "Ada", 1)
     go(child)
     assert close(child) == -signal.SIGKILL
-    assert (history.backend.folder / "000002.json").stat().st_size == 0
+    assert (history.folder / "000002.json").stat().st_size == 0
     assert history.versions() == [first]
     assert history.latest() == first
     with pytest.raises(HistoryError):

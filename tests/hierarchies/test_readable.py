@@ -70,8 +70,8 @@ def birds(count):
     """The first kinds of bird in WordNet that have no kinds below them."""
     net = wordnet()
     ends = np.flatnonzero(net.hyponym_counts == 0)
-    closure = net.closure(ends)
-    kinds = ends[closure.row[closure.synset == net.senses("bird")[0]]][:count].tolist()
+    row, ancestor = net.closure(ends)
+    kinds = ends[row[ancestor == net.senses("bird")[0]]][:count].tolist()
     return [f"{net.name(kind)} {kind}" for kind in kinds], [net.wnid(kind) for kind in kinds]
 
 
