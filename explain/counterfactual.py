@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 
 from nbdt.decide.paths import Decision, Path
-from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
 from .result.explanation import Counterfactual
@@ -39,10 +38,7 @@ Outcome = tuple[float, float, str]  # margin, log-odds of the chosen child, the 
 
 
 def counterfactuals(
-    model: NBDT,
-    image: Tensor,
-    path: Path,
-    maps: Sequence[NDArray[np.float32]],
+    model: NBDT, image: Tensor, path: Path, maps: Sequence[NDArray[np.float32]]
 ) -> tuple[Counterfactual, ...]:
     """Return for each decision of a path the small set of regions whose blurring flips it.
 
@@ -54,12 +50,7 @@ def counterfactuals(
         path: the image's path, from `explain` or `model.paths`.
         maps: one per decision, (rows, columns) of any resolution, positive where the picture
             supports the chosen child.
-
-    Raises:
-        NBDTError: a model in training mode; an image of another shape or not finite; maps that
-            are not one a decision, not two-dimensional or not finite; a path of another tree.
     """
-    _check(model, image, path, maps)
     image = image.to(model.device)
     with torch.inference_mode():
         logits = model.logits(image[None]).float()
@@ -223,32 +214,6 @@ class _Trial:
         colours = self.pictures([cells])[0].cpu() * std + mean
         pixels = (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         return Image.fromarray(pixels.contiguous().numpy())
-
-
-def _check(model: NBDT, image: Tensor, path: Path, maps: Sequence[NDArray[np.float32]]) -> None:
-    model.check_evaluating()
-    if image.ndim != 3 or len(image) != 3:
-        raise NBDTError(
-            f"Expected one image of shape (3, height, width), got {tuple(image.shape)}; pass what "
-            "model.preprocess returns."
-        )
-    if not bool(torch.isfinite(image).all()):
-        raise NBDTError("The image holds values that are not finite; check how it was prepared.")
-    if len(maps) != len(path):
-        raise NBDTError(f"Expected {len(path)} maps, one a decision of the path, got {len(maps)}.")
-    for values in maps:
-        if values.ndim != 2 or not values.size or not np.isfinite(values).all():
-            raise NBDTError(
-                "Expected maps of shape (rows, columns) with finite values, got one of shape "
-                f"{values.shape}."
-            )
-    known = set(model.hierarchy.ids)
-    strange = [child for decision in path for child in decision.child_ids if child not in known]
-    if strange:
-        raise NBDTError(
-            f"The path has the node {strange[0]!r}, which the model's hierarchy has not: it is "
-            "another model's path."
-        )
 
 
 # ---- blur ---------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
 
 from nbdt.errors import NBDTError
@@ -37,7 +36,7 @@ from .writer import PartQueue, PartResult, PartWriter, count_failed
 if TYPE_CHECKING:
     from ..evidence.index import EvidenceIndex
 
-Record: TypeAlias = dict[str, Any]  # one row, as columns
+Record: TypeAlias = dict[str, Any]
 
 QUIET = {  # no telemetry, no outside request; only fatal errors in the log
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -112,19 +111,19 @@ def explain_parts(
         with _one_by_one(ray):
             results = (  # lists are files of this node, so they are read here
                 ray.data.from_items([0], override_num_blocks=1)
-                .map_batches(
-                    list_parts, fn_kwargs={"batch": batch}, batch_size=1, num_cpus=LISTING_CPUS,
+                .flat_map(
+                    list_parts, fn_kwargs={"batch": batch}, num_cpus=LISTING_CPUS,
                     label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
                 )
-                .map_batches(
-                    Worker, fn_constructor_args=(batch, ray.put(_saved(model))), batch_size=1,
+                .map(
+                    Worker, fn_constructor_args=(batch, ray.put(_saved(model))),
                     compute=ActorPoolStrategy(size=count), **share,
                 )
             )  # fmt: skip
             for row in results.iter_rows():
-                if row["error"]:
-                    raise NBDTError(row["error"])
-                yield PartResult(row["part"], row["images"], row["failed"], row["made"])
+                if error := row.pop("error"):
+                    raise NBDTError(error)
+                yield PartResult(**row)
     except ray.exceptions.RayError as error:
         raise NBDTError(f"The cluster gave up: {error}") from error
 
@@ -210,23 +209,14 @@ def _cluster_batch(
 
 @dataclass(frozen=True)
 class ClusterBatch:
-    """What every process of the cluster knows of the batch.
+    """What every process of the cluster knows of the batch."""
 
-    Attributes:
-        options: without the evidence, which each process reads from the folder `evidence`.
-        storage: the batch's folder.
-        identity: from `BatchOptions.identity`.
-        start: the folder that relative paths start from.
-        shard: as in `explain_all`.
-        verify: as in `explain_all`.
-    """
-
-    options: BatchOptions
-    storage: Storage
-    identity: Mapping[str, Any]
-    start: str
+    options: BatchOptions  # without the evidence, which each process reads from a folder
+    storage: Storage  # the batch's folder
+    identity: Mapping[str, Any]  # from `BatchOptions.identity`
+    start: str  # the folder that relative paths start from
     evidence: Path | None
-    shard: tuple[int, int]
+    shard: tuple[int, int]  # this and the next as in `explain_all`
     verify: bool
 
     def enter(self) -> None:
@@ -242,17 +232,17 @@ class ClusterBatch:
 
 def list_parts(_: Record, batch: ClusterBatch) -> Iterator[Record]:
     """Yield the inputs of each part of this share, and an empty part after the last."""
-    (number, shards), part = batch.shard, 0
+    (number, shards), part, problem = batch.shard, 0, ""
     try:
         batch.enter()
         inputs = iter_inputs(batch.identity["inputs"], batch.options.column)
         for members in parts_of(inputs, batch.options.part_size):
             if part % shards == number - 1:
-                yield _row(part=part, inputs=members, error="")
+                yield {"part": part, "inputs": members, "error": ""}
             part += 1
-        yield _row(part=part, inputs=[], error="")
     except (NBDTError, OSError) as error:
-        yield _row(part=part, inputs=[], error=str(error))
+        problem = str(error)
+    yield {"part": part, "inputs": [], "error": problem}
 
 
 class Worker:
@@ -288,15 +278,15 @@ class Worker:
 
     def __call__(self, row: Record) -> Record:
         """Write one part, unless it is empty, and return its result."""
-        part, inputs = int(row["part"][0]), list(row["inputs"][0])
-        error = str(row["error"][0]) or self.error
+        part, inputs, error = row["part"], row["inputs"], row["error"] or self.error
         failed, made = 0, False
         if inputs and not error:
             try:
                 failed, made = self._write(part, inputs)
             except (NBDTError, OSError) as failure:
                 error = str(failure)
-        return _row(part=part, images=len(inputs), failed=failed, made=made, error=error)
+        done = PartResult(part, len(inputs), failed, made)
+        return {**vars(done), "error": error}
 
     def _write(self, part: int, inputs: Sequence[ImageSource]) -> tuple[int, bool]:
         """Return how many images failed, and whether the part was made now."""
@@ -305,15 +295,6 @@ class Worker:
             return folder.facts(part)["failed"], False
         folder.forget(part)
         return count_failed(self.writer.write(part, self.decoder(inputs))), True
-
-
-def _row(**values: Any) -> Record:
-    """Return columns of one row; a list stays one object."""
-    columns = {}
-    for name, value in values.items():
-        columns[name] = np.empty(1, object if isinstance(value, list) else np.array(value).dtype)
-        columns[name][0] = value
-    return columns
 
 
 def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:

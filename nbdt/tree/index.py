@@ -36,35 +36,22 @@ class Run(NamedTuple):
 
 
 class TreeIndex(nn.Module):
-    """The index tensors of one hierarchy. They move with the module and are never saved.
+    """The index tensors of one hierarchy. They move with the module and are never saved."""
 
-    Attributes:
-        runs: the edges by size of their sibling group.
-        node_of_edge: (edges,) node index of each edge row.
-        edge_of_node: (nodes,) edge row of each node; the root's is one past the last.
-        group_of_edge: (edges,) the sibling group that an edge belongs to.
-        parent_edge: (edges + 1,) the edge above each; the root's row is its own.
-        group_below: (edges + 1,) the group that decides below an edge, -1 below a leaf.
-        group_start, group_size: (groups,) first edge row of a group, and its number of edges.
-        sizes: (edges, 1) number of leaves below each edge.
-        levels: ``[low, high)`` node indices of each level below the root.
-        family: (nodes,) rank of a node's parent among the parents of its level.
-        class_of_node: (nodes,) class index, -1 for inner nodes.
-        leaf_nodes: (classes,) node index of each class.
-    """
-
-    node_of_edge: Tensor
-    edge_of_node: Tensor
-    group_of_edge: Tensor
-    group_below: Tensor
-    parent_edge: Tensor
-    group_start: Tensor
-    group_size: Tensor
-    sizes: Tensor
-    family: Tensor
-    class_of_node: Tensor
-    leaf_nodes: Tensor
-    child_edges: Tensor
+    runs: list[Run]  # the edges by size of their sibling group
+    levels: list[tuple[int, int]]  # ``[low, high)`` node indices of each level below the root
+    node_of_edge: Tensor  # (edges,) node index of each edge row
+    edge_of_node: Tensor  # (nodes,) edge row of each node; the root's is one past the last
+    group_of_edge: Tensor  # (edges,) the sibling group that an edge belongs to
+    group_below: Tensor  # (edges + 1,) the group that decides below an edge, -1 below a leaf
+    parent_edge: Tensor  # (edges + 1,) the edge above each; the root's row is its own
+    group_start: Tensor  # (groups,) first edge row of a group
+    group_size: Tensor  # (groups,) number of edges of a group
+    sizes: Tensor  # (edges, 1) number of leaves below each edge
+    family: Tensor  # (nodes,) rank of a node's parent among the parents of its level
+    class_of_node: Tensor  # (nodes,) class index, -1 for inner nodes
+    leaf_nodes: Tensor  # (classes,) node index of each class
+    child_edges: Tensor  # (edges + 1, arity) the edges below an edge; empty for wide trees
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
+from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.counterfactual import (
     BLUR,
@@ -313,39 +313,3 @@ def test_cells_that_touch_by_a_side_are_one_region():
     assert found[0].bounds == (0, 0, 2, 2)
     assert Region(((2, 3),), (4, 6)).box == (0.5, 0.5, 4 / 6, 0.75)
     assert connected([], (4, 6)) == ()
-
-
-# ---- bad input ---------------------------------------------------------------------------------
-
-
-def other_path():
-    tree = Hierarchy.from_paths(["x/a", "x/b", "y/c", "y/d"])
-    return NBDTHead(2, tree, rule="marginal").paths(torch.zeros(1, 2))[0]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image": torch.zeros(1, 3, 32, 32)}, r"shape \(3, height, width\), got \(1, 3, 32, 32\)"),
-        ({"image": torch.full((3, 32, 32), torch.nan)}, "not finite"),
-        ({"maps": []}, "Expected 2 maps, one a decision of the path, got 0"),
-        ({"maps": [np.zeros((2, 2, 2))] * 2}, r"\(rows, columns\).*\(2, 2, 2\)"),
-        ({"maps": [np.full((2, 2), np.inf)] * 2}, "finite values"),
-        ({"maps": [np.zeros((0, 2))] * 2}, r"\(0, 2\)"),
-        ({"path": other_path()}, "'x/', which the model's hierarchy has not"),
-    ],
-)
-def test_bad_input_is_refused(change, message):
-    model, image = striped_model(), striped_image([(2, 5)])
-    given = {"image": image, "path": model.paths(image[None])[0]}
-    given["maps"] = [np.ones((8, 8), dtype=np.float32)] * 2
-    with pytest.raises(NBDTError, match=message):
-        counterfactuals(model, **{**given, **change})
-
-
-def test_training_mode_is_refused():
-    model, image = striped_model(), striped_image([(2, 5)])
-    path = model.paths(image[None])[0]
-    maps = [np.ones((8, 8), dtype=np.float32)] * 2
-    with pytest.raises(NBDTError, match=r"call model\.eval\(\)"):
-        counterfactuals(model.train(), image, path, maps)
