@@ -10,21 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    create_engine,
-    event,
-    func,
-    inspect,
-    select,
-    true,
-)
+from sqlalchemy import func, select, true
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -58,7 +49,7 @@ class Limits:
     text: int = 2_000  # characters of a note
 
 
-def open_engine(text: str) -> Engine:
+def open_engine(text: str) -> sa.Engine:
     """Connect to a store; create it, or bring its schema up to date, under a lock.
 
     Raises:
@@ -68,16 +59,16 @@ def open_engine(text: str) -> Engine:
     name = url.render_as_string(hide_password=True)
     if url.drivername == "sqlite":
         _create_private(Path(str(url.database)))
-        engine = create_engine(url, connect_args={"timeout": PATIENCE})
+        engine = sa.create_engine(url, connect_args={"timeout": PATIENCE})
     else:
         try:
-            engine = create_engine(url, pool_pre_ping=True)
+            engine = sa.create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError:
             raise StoreError(
                 "PostgreSQL needs its driver; install it with: pip install 'nbdt-vision[postgres]'"
             ) from None
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
+    sa.event.listen(engine, "connect", _prepare)
+    sa.event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
             _upgrade(connection, name)
@@ -91,7 +82,7 @@ def open_engine(text: str) -> Engine:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Session]:
+def writing(engine: sa.Engine) -> Iterator[Session]:
     """Yield a session that commits durably when the block ends, or changes nothing.
 
     Raises:
@@ -105,7 +96,7 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Session]:
+def reading(engine: sa.Engine) -> Iterator[Session]:
     """Yield a session that sees one state of the database and does not block writers."""
     try:
         with Session(engine.execution_options(**_READS), expire_on_commit=False) as session:
@@ -158,7 +149,7 @@ def _write_ahead(cursor: Any) -> None:
             return
 
 
-def _begin(connection: Connection) -> None:
+def _begin(connection: sa.Connection) -> None:
     """Queue writers from their first statement on, so that none fails later."""
     reads = connection.get_execution_options().get("nbdt_reads")
     if connection.dialect.name == "sqlite":
@@ -167,7 +158,7 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 
 
-def migration_config(connection: Connection | None = None) -> Config:
+def migration_config(connection: sa.Connection | None = None) -> Config:
     """Return Alembic's configuration; `migrations/env.py` takes the connection from it."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -178,7 +169,7 @@ def migration_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def _upgrade(connection: Connection, name: str) -> None:
+def _upgrade(connection: sa.Connection, name: str) -> None:
     """Create the tables of a new store from the metadata; take an older one through the steps."""
     config = migration_config(connection)
     scripts = ScriptDirectory.from_config(config)
@@ -191,7 +182,7 @@ def _upgrade(connection: Connection, name: str) -> None:
             f"The store {name!r} was written by nbdt-vision {release}, whose schema "
             f"{current!r} this release, {nbdt.__version__}, does not know; upgrade nbdt-vision."
         )
-    if current is None and (tables := inspect(connection).get_table_names()):
+    if current is None and (tables := sa.inspect(connection).get_table_names()):
         raise StoreError(
             f"The database {name!r} holds other tables ({', '.join(sorted(tables)[:3])}); name "
             "one for corrections alone."
@@ -264,6 +255,6 @@ def check_texts(*texts: str | None) -> None:
             )
 
 
-def owned_by(table: Any, visitor: str | None) -> ColumnElement[bool]:
+def owned_by(table: Any, visitor: str | None) -> sa.ColumnElement[bool]:
     """Return the condition that a row is this visitor's; None stands for all visitors."""
     return true() if visitor is None else table.visitor == visitor

@@ -8,26 +8,9 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Dialect,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    MetaData,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    select,
-)
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    MappedAsDataclass,
-    composite,
-    mapped_column,
-    relationship,
-)
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.orm import Mapped, mapped_column
 
 from nbdt.correction import Correction
 
@@ -47,48 +30,49 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class JsonText(TypeDecorator[Any]):
+class JsonText(sa.TypeDecorator[Any]):
     """A value that is kept as JSON text."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
         """Return what is stored."""
         return None if value is None else json.dumps(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
         """Return what was stored."""
         return None if value is None else json.loads(value)
 
 
-class Table(DeclarativeBase):
+class Table(orm.DeclarativeBase):
     """The base of all tables."""
 
-    metadata = MetaData(naming_convention=_NAMES)
+    metadata = sa.MetaData(naming_convention=_NAMES)
+    type_annotation_map = {str: sa.Text}  # noqa: RUF012  as SQLAlchemy writes it
 
 
 class AboutRow(Table):
     """Facts about the database itself, such as the release that last changed the schema."""
 
     __tablename__ = "about"
-    key: Mapped[str] = mapped_column(Text, primary_key=True)
-    value: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
 
 
 class PhotographRow(Table):
     """A photograph that its owner agreed to keep: pixels alone, without loss."""
 
     __tablename__ = "photograph"
-    __table_args__ = (UniqueConstraint("visitor", "hash"), _NUMBERS_ONCE)
+    __table_args__ = (sa.UniqueConstraint("visitor", "hash"), _NUMBERS_ONCE)
     id: Mapped[int] = mapped_column(primary_key=True)
-    visitor: Mapped[str] = mapped_column(Text)
-    hash: Mapped[str] = mapped_column(Text, index=True)
+    visitor: Mapped[str]
+    hash: Mapped[str] = mapped_column(index=True)
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
-    time: Mapped[str] = mapped_column(Text, default=now)
-    data: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    time: Mapped[str] = mapped_column(default=now)
+    data: Mapped[bytes] = mapped_column(sa.LargeBinary, deferred=True)
 
 
 class SavedCorrection(Table):
@@ -102,25 +86,25 @@ class SavedCorrection(Table):
     __tablename__ = "correction"
     __table_args__ = (_NUMBERS_ONCE,)
     id: Mapped[int] = mapped_column(primary_key=True)
-    visitor: Mapped[str] = mapped_column(Text, index=True)
-    kind: Mapped[str] = mapped_column(Text)
-    image: Mapped[str] = mapped_column(Text, index=True)
-    reference: Mapped[str] = mapped_column(Text)
-    node: Mapped[str | None] = mapped_column(Text)
-    child: Mapped[str | None] = mapped_column(Text)
-    label: Mapped[str | None] = mapped_column(Text)
+    visitor: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    image: Mapped[str] = mapped_column(index=True)
+    reference: Mapped[str]
+    node: Mapped[str | None]
+    child: Mapped[str | None]
+    label: Mapped[str | None]
     region: Mapped[list[float] | None] = mapped_column(JsonText)
-    model: Mapped[str | None] = mapped_column(Text, index=True)
-    hierarchy: Mapped[str | None] = mapped_column(Text)
-    time: Mapped[str] = mapped_column(Text)
-    note: Mapped[str] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(index=True)
+    hierarchy: Mapped[str | None]
+    time: Mapped[str]
+    note: Mapped[str]
     photograph: Mapped[int | None] = mapped_column(
-        "photograph_id", ForeignKey("photograph.id", ondelete="SET NULL"), index=True
+        "photograph_id", sa.ForeignKey("photograph.id", ondelete="SET NULL"), index=True
     )
-    correction: Mapped[Correction] = composite(
+    correction: Mapped[Correction] = orm.composite(
         Correction, *(field.name for field in fields(Correction))
     )
-    _learned: Mapped[list[LearnedRow]] = relationship(
+    _learned: Mapped[list[LearnedRow]] = orm.relationship(
         order_by="LearnedRow.model_id", lazy="selectin", viewonly=True
     )
 
@@ -134,16 +118,16 @@ class HierarchyRow(Table):
     """One saved version of a hierarchy."""
 
     __tablename__ = "hierarchy"
-    __table_args__ = (UniqueConstraint("model", "name", "version"), _NUMBERS_ONCE)
+    __table_args__ = (sa.UniqueConstraint("model", "name", "version"), _NUMBERS_ONCE)
     id: Mapped[int] = mapped_column(primary_key=True)
-    visitor: Mapped[str] = mapped_column(Text, index=True)
-    model: Mapped[str] = mapped_column(Text)
-    name: Mapped[str] = mapped_column(Text)
+    visitor: Mapped[str] = mapped_column(index=True)
+    model: Mapped[str]
+    name: Mapped[str]
     version: Mapped[int]
-    hash: Mapped[str] = mapped_column(Text)
-    time: Mapped[str] = mapped_column(Text)
-    content: Mapped[str] = mapped_column(Text, deferred=True)  # `Hierarchy.to_json`
-    edits: Mapped[str] = mapped_column(Text, deferred=True)  # records of the edits, a JSON list
+    hash: Mapped[str]
+    time: Mapped[str]
+    content: Mapped[str] = mapped_column(deferred=True)  # `Hierarchy.to_json`
+    edits: Mapped[str] = mapped_column(deferred=True)  # records of the edits, a JSON list
 
 
 class MarkRow(Table):
@@ -151,19 +135,19 @@ class MarkRow(Table):
 
     __tablename__ = "evidence_mark"
     __table_args__ = (
-        Index("ix_evidence_mark_evidence_visitor", "evidence", "visitor"),
+        sa.Index("ix_evidence_mark_evidence_visitor", "evidence", "visitor"),
         _NUMBERS_ONCE,
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    visitor: Mapped[str] = mapped_column(Text)
-    evidence: Mapped[str] = mapped_column(Text)  # `marks.evidence_hash` of the index
-    reference: Mapped[str] = mapped_column(Text)
+    visitor: Mapped[str]
+    evidence: Mapped[str]  # `marks.evidence_hash` of the index
+    reference: Mapped[str]
     bad: Mapped[bool]
-    why: Mapped[str] = mapped_column(Text)
-    time: Mapped[str] = mapped_column(Text, default=now)
+    why: Mapped[str]
+    time: Mapped[str] = mapped_column(default=now)
 
 
-class ModelVersion(MappedAsDataclass, Table):
+class ModelVersion(orm.MappedAsDataclass, Table):
     """A model that was trained with corrections.
 
     Attributes:
@@ -180,13 +164,13 @@ class ModelVersion(MappedAsDataclass, Table):
     __tablename__ = "model_version"
     __table_args__ = (_NUMBERS_ONCE,)
     id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    folder: Mapped[str] = mapped_column(Text)
-    hash: Mapped[str] = mapped_column(Text, unique=True)
-    parent: Mapped[str] = mapped_column(Text, index=True)
+    folder: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    parent: Mapped[str] = mapped_column(index=True)
     learned: Mapped[int]
     left_out: Mapped[int]
     accuracy: Mapped[Mapping[str, Mapping[str, float]]] = mapped_column(JsonText)
-    time: Mapped[str] = mapped_column(Text, init=False, insert_default=now)
+    time: Mapped[str] = mapped_column(init=False, insert_default=now)
 
 
 class LearnedRow(Table):
@@ -194,10 +178,10 @@ class LearnedRow(Table):
 
     __tablename__ = "learned"
     model_id: Mapped[int] = mapped_column(
-        ForeignKey("model_version.id", ondelete="CASCADE"), primary_key=True
+        sa.ForeignKey("model_version.id", ondelete="CASCADE"), primary_key=True
     )
     correction_id: Mapped[int] = mapped_column(
-        ForeignKey("correction.id", ondelete="CASCADE"), primary_key=True, index=True
+        sa.ForeignKey("correction.id", ondelete="CASCADE"), primary_key=True, index=True
     )
 
 
@@ -220,7 +204,7 @@ class Pending:
         """Return whether a correction is applied to the model."""
         return not self.lineage.isdisjoint(saved.learned_by)
 
-    def condition(self) -> ColumnElement[bool]:
+    def condition(self) -> sa.ColumnElement[bool]:
         """Return the SQL condition of the corrections that wait."""
-        applied = select(LearnedRow.correction_id).where(LearnedRow.model_id.in_(self.lineage))
+        applied = sa.select(LearnedRow.correction_id).where(LearnedRow.model_id.in_(self.lineage))
         return SavedCorrection.model.in_(self.family) & SavedCorrection.id.not_in(applied)
