@@ -76,12 +76,7 @@ class PhotographRow(Table):
 
 
 class SavedCorrection(Table):
-    """A correction with its number, which is never given again, and the visitor who made it.
-
-    Attributes:
-        correction: the columns from `kind` to `note`, as one record.
-        photograph: id of the kept copy, None without one.
-    """
+    """A correction with its number, which is never given again, and the visitor who made it."""
 
     __tablename__ = "correction"
     __table_args__ = (_NUMBERS_ONCE,)
@@ -98,10 +93,10 @@ class SavedCorrection(Table):
     hierarchy: Mapped[str | None]
     time: Mapped[str]
     note: Mapped[str]
-    photograph: Mapped[int | None] = mapped_column(
+    photograph: Mapped[int | None] = mapped_column(  # the kept copy
         "photograph_id", sa.ForeignKey("photograph.id", ondelete="SET NULL"), index=True
     )
-    correction: Mapped[Correction] = orm.composite(
+    correction: Mapped[Correction] = orm.composite(  # the columns from `kind` to `note`
         Correction, *(field.name for field in fields(Correction))
     )
     _learned: Mapped[list[LearnedRow]] = orm.relationship(
@@ -148,27 +143,17 @@ class MarkRow(Table):
 
 
 class ModelVersion(orm.MappedAsDataclass, Table):
-    """A model that was trained with corrections.
-
-    Attributes:
-        id: its number.
-        folder: the saved model.
-        hash: its `model_hash`.
-        parent: that of the model that was corrected.
-        learned: number of corrections that it was trained with.
-        left_out: number of corrections that could not be used.
-        accuracy: "before" and "after", each "flat", "soft" and "hard", on held-out images.
-        time: when it was recorded.
-    """
+    """A model that was trained with corrections."""
 
     __tablename__ = "model_version"
     __table_args__ = (_NUMBERS_ONCE,)
     id: Mapped[int] = mapped_column(primary_key=True, init=False)
     folder: Mapped[str]
-    hash: Mapped[str] = mapped_column(unique=True)
-    parent: Mapped[str] = mapped_column(index=True)
-    learned: Mapped[int]
-    left_out: Mapped[int]
+    hash: Mapped[str] = mapped_column(unique=True)  # its `model_hash`
+    parent: Mapped[str] = mapped_column(index=True)  # that of the model that was corrected
+    learned: Mapped[int]  # number of corrections that it was trained with
+    left_out: Mapped[int]  # number of corrections that could not be used
+    # "before" and "after", each "flat", "soft" and "hard", on held-out images
     accuracy: Mapped[Mapping[str, Mapping[str, float]]] = mapped_column(JsonText)
     time: Mapped[str] = mapped_column(init=False, insert_default=now)
 
@@ -191,14 +176,10 @@ class Pending:
 
     A correction is applied to a model if the model, or a version that it descends from, learned from
     it. It waits if it was made on a model of the same family and is not applied.
-
-    Attributes:
-        family: `model_hash` of each model of the family.
-        lineage: ids of the versions that the model descends from, its own included.
     """
 
-    family: frozenset[str]
-    lineage: frozenset[int]
+    family: frozenset[str]  # `model_hash` of each model of the family
+    lineage: frozenset[int]  # ids of the versions that the model descends from, its own included
 
     def is_applied(self, saved: SavedCorrection) -> bool:
         """Return whether a correction is applied to the model."""

@@ -31,21 +31,13 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Rankings:
-    """The order of regions in every map of a batch.
+    """The order of regions in every map of a batch."""
 
-    Attributes:
-        image: (rankings,) index of each ranking's image.
-        ranks: (rankings, cells) 0 for the first cell; cells are counted row by row.
-        of_decision: (decisions,) index of each decision's ranking; equal maps share one.
-        node: (decisions,) the chosen child of each decision.
-        grid: cells down and across.
-    """
-
-    image: Tensor
-    ranks: Tensor
-    of_decision: Tensor
-    node: Tensor
-    grid: Grid
+    image: Tensor  # (rankings,) index of each ranking's image
+    ranks: Tensor  # (rankings, cells) 0 for the first cell; cells are counted row by row
+    of_decision: Tensor  # (decisions,) index of each decision's ranking; equal maps share one
+    node: Tensor  # (decisions,) the chosen child of each decision
+    grid: Grid  # cells down and across
 
 
 def ranked(maps: Maps, nodes: Nodes, grid: Grid, rng: np.random.Generator) -> Rankings:

@@ -22,18 +22,12 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images and its 95 % interval, by the bootstrap over images.
+    """A mean over images and its 95 % interval, by the bootstrap over images."""
 
-    Attributes:
-        mean: NaN if no image has a value.
-        low, high: NaN if fewer than `FEWEST` images have one.
-        images: the number of images with a value.
-    """
-
-    mean: float
-    low: float
+    mean: float  # NaN if no image has a value
+    low: float  # NaN if fewer than `FEWEST` images have one
     high: float
-    images: int
+    images: int  # the number of images with a value
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with None for NaN."""
@@ -77,17 +71,13 @@ def per_image(values: Values, counts: NDArray[np.int64]) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class MethodAudit:
-    """The measures of one method.
+    """The measures of one method."""
 
-    Attributes:
-        method: its name.
-        values: one value an image by the name of the measure; NaN where it does not apply.
-        curves: mean probabilities over decisions, by "deletion blur" and so on, at equal steps from
-            no region to all regions.
-    """
-
-    method: str
+    method: str  # its name
+    # one value an image by the name of the measure; NaN where it does not apply
     values: Mapping[str, Values]
+    # mean probabilities over decisions, by "deletion blur" and so on, at equal steps from no region
+    # to all regions
     curves: Mapping[str, Values]
 
     @cached_property
@@ -106,17 +96,11 @@ class MethodAudit:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """How far explanations can be trusted: every method's measures, and what they show.
+    """How far explanations can be trusted: every method's measures, and what they show."""
 
-    Attributes:
-        methods: by name, in the order requested.
-        made: model, hierarchy, images, decisions, grid, settings, seed, versions.
-        findings: merits and failures of each method, in sentences.
-    """
-
-    methods: Mapping[str, MethodAudit]
-    made: Mapping[str, Any]
-    findings: Sequence[str]
+    methods: Mapping[str, MethodAudit]  # by name, in the order requested
+    made: Mapping[str, Any]  # model, hierarchy, images, decisions, grid, settings, seed, versions
+    findings: Sequence[str]  # merits and failures of each method, in sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def audit(
         NBDTError: a model in training mode, images of another shape, or an unknown method.
     """
     names = _checked_methods(model, images, methods)
-    audited = _Audited.of(model, images, checked, np.random.default_rng(seed))
+    audited = _Audited(model, images, checked, np.random.default_rng(seed))
     measured: dict[str, defaultdict[str, list[Values]]] = {m: defaultdict(list) for m in names}
     first_maps: dict[str, Maps] = {method: [] for method in names}
     starts = range(0, len(images), CHUNK)
@@ -74,31 +73,18 @@ def audit(
     return Audit(results, _made(audited, seed), findings(results))
 
 
-@dataclass(frozen=True, eq=False)
 class _Audited:
     """The images under audit and the model's answers."""
 
-    model: NBDT
-    images: Tensor
-    nodes: list[list[int]]
-    log_odds: Values
-    spread: Values
-    grid: perturbation.Grid
-    checked: int
-    rng: np.random.Generator
-
-    @classmethod
-    def of(cls, model: NBDT, images: Tensor, checked: int, rng: np.random.Generator) -> _Audited:
-        tree = model.hierarchy
+    def __init__(self, model: NBDT, images: Tensor, checked: int, rng: np.random.Generator) -> None:
+        self.model, self.images, self.rng = model, images, rng
         with torch.inference_mode():
-            parts = images.split(CHUNK)
-            paths = [path for part in parts for path in model.paths(part)]
-        nodes = [tree.path_of_class(path.class_index)[1:] for path in paths]
-        log_odds = measured_log_odds(model, images).double().numpy()
-        grid = _grid(method_maps(model, images[:1], nodes[:1], "grad-cam"))
-        count = min(checked, len(images))
-        spread = perturbation.spreads(log_odds)
-        return cls(model, images, nodes, log_odds, spread, grid, count, rng)
+            paths = [path for part in images.split(CHUNK) for path in model.paths(part)]
+        self.nodes = [model.hierarchy.path_of_class(path.class_index)[1:] for path in paths]
+        self.log_odds: Values = measured_log_odds(model, images).double().numpy()
+        self.spread = perturbation.spreads(self.log_odds)
+        self.grid = _grid(method_maps(model, images[:1], self.nodes[:1], "grad-cam"))
+        self.checked = min(checked, len(images))
 
 
 def _grid(maps: Maps) -> perturbation.Grid:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -30,27 +30,17 @@ AHEAD = 64  # images decoded before the model asks for them
 MOST_WORKERS = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decoded:
-    """One image ready for the model, or the reason why it is not.
+    """One image ready for the model, or the reason why it is not."""
 
-    Attributes:
-        reference: as given.
-        sha256: hash of the file's bytes; None if they could not be read.
-        bytes: their number.
-        modified_ns: the file's time from `ImageSource.state`, taken before the bytes were read.
-        pixels: (height, width, 3) uint8, what the network sees.
-        photo: the same square, larger, for people; only if asked for.
-        error: one line; pixels and photo are then None.
-    """
-
-    reference: str
-    sha256: str | None = None
-    bytes: int | None = None
-    modified_ns: int | None = None
-    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
-    photo: Image.Image | None = field(default=None, repr=False)
-    error: str | None = None
+    reference: str  # as given
+    sha256: str | None = None  # of the file's bytes; None if they could not be read
+    bytes: int | None = None  # their number
+    modified_ns: int | None = None  # from `ImageSource.state`, before the bytes were read
+    pixels: NDArray[np.uint8] | None = None  # (height, width, 3), what the network sees
+    photo: Image.Image | None = None  # the same square, larger, for people; only if asked for
+    error: str | None = None  # one line; pixels and photo are then None
 
 
 Decoder: TypeAlias = Callable[[Iterable[ImageSource]], Iterator[Decoded]]

@@ -33,20 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """The result of a run.
+    """The result of a run."""
 
-    Attributes:
-        folder: path or URI of the batch; see `nbdt.explain.batch.folder`.
-        images: number of images in this run's share of the inputs.
-        failed: number of images that could not be explained; their rows give the reason.
-        repeated: number of images that were done before and not done again.
-        missing_parts: number of parts of other shards that are not done; 0 once there is a manifest.
-    """
-
-    folder: str
-    images: int
-    failed: int
-    repeated: int
+    folder: str  # path or URI of the batch; see `nbdt.explain.batch.folder`
+    images: int  # number of images in this run's share of the inputs
+    failed: int  # number of images that could not be explained; their rows give the reason
+    repeated: int  # number of images that were done before and not done again
+    # number of parts of other shards that are not done; 0 once there is a manifest
     missing_parts: int
 
 

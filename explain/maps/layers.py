@@ -32,22 +32,14 @@ QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A batch's last feature map, and the weight of each of its channels for any score.
+    """A batch's last feature map, and the weight of each of its channels for any score."""
 
-    Attributes:
-        name: module path inside the backbone, or "forward_features" for its output.
-        method: how the gradient was computed, for a person to read.
-        features: (batch, features), what the head takes.
-        activations: (batch, channels, height, width).
-        channel_weights: (batch, queries, features) gradients of scores with respect to `features`,
-            to (batch, queries, channels): their gradients with respect to `activations`, averaged
-            over positions.
-    """
-
-    name: str
-    method: str
-    features: Tensor
-    activations: Tensor
+    name: str  # module path inside the backbone, or "forward_features" for its output
+    method: str  # how the gradient was computed, for a person to read
+    features: Tensor  # (batch, features), what the head takes
+    activations: Tensor  # (batch, channels, height, width)
+    # (batch, queries, features) gradients of scores with respect to `features`, to (batch, queries,
+    # channels): their gradients with respect to `activations`, averaged over positions.
     channel_weights: Callable[[Tensor], Tensor]
 
     def maps(self, vectors: Tensor) -> Tensor:

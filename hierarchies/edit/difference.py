@@ -21,23 +21,17 @@ class DiffError(NBDTError):
 
 @dataclass(frozen=True)
 class Change:
-    """One difference; prints as a sentence.
+    """One difference; prints as a sentence."""
 
-    Attributes:
-        kind: "moved", "added", "removed", "renamed", "wnid" (another WordNet id) or "order" (of
-            the classes).
-        node: id of the node, in the old tree if it was removed, else in the new one.
-        before: id of the old parent if moved, of the group around it if removed; the old name or
-            WordNet id if that changed.
-        after: the same in the new tree.
-        words: the sentence.
-    """
-
+    # "moved", "added", "removed", "renamed", "wnid" (another WordNet id) or "order" (of the
+    # classes)
     kind: str
-    node: str
+    node: str  # id of the node, in the old tree if it was removed, else in the new one
+    # id of the old parent if moved, of the group around it if removed; the old name or WordNet id
+    # if that changed
     before: str | None
-    after: str | None
-    words: str
+    after: str | None  # the same in the new tree
+    words: str  # the sentence
 
     def __str__(self) -> str:
         return self.words
@@ -48,18 +42,13 @@ class Difference:
     """All differences between two hierarchies; false if there are none, prints a line each.
 
     Ids of inner nodes alone are no difference.
-
-    Attributes:
-        before: hash of the old hierarchy.
-        after: hash of the new one.
-        changes: by kind: order, removed, added, moved, renamed, wnid.
-        decisions: ids of the new tree's inner nodes whose decision can differ from every decision
-            of the old tree. All others give the same probabilities, under either rule.
     """
 
-    before: str
-    after: str
-    changes: tuple[Change, ...]
+    before: str  # hash of the old hierarchy
+    after: str  # hash of the new one
+    changes: tuple[Change, ...]  # by kind: order, removed, added, moved, renamed, wnid
+    # ids of the new tree's inner nodes whose decision can differ from every decision of the old
+    # tree. All others give the same probabilities, under either rule.
     decisions: tuple[str, ...]
 
     def __bool__(self) -> bool:

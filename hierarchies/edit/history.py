@@ -33,27 +33,17 @@ class HistoryError(NBDTError):
 
 @dataclass(frozen=True)
 class Version:
-    """The record of one saved hierarchy.
+    """The record of one saved hierarchy."""
 
-    Attributes:
-        number: unique in its history; later versions have higher numbers.
-        parent: number of the version that it was made from; None for the first, and where it
-            is not recorded.
-        who: the person, as given.
-        when: the time of saving, UTC, as "2026-11-21T02:13:25Z".
-        why: the reason, as given; a store numbers it: "birds, version 2".
-        hash: `Hierarchy.hash` of the hierarchy.
-        classes: a digest of the class names in order; None where it is not recorded.
-        edits: the edits between the parent and this version, where they are known.
-    """
-
-    number: int
+    number: int  # unique in its history; later versions have higher numbers
+    # number of the version that it was made from; None for the first, and where it is not recorded
     parent: int | None
-    who: str
-    when: str
-    why: str
-    hash: str
-    classes: str | None
+    who: str  # the person, as given
+    when: str  # the time of saving, UTC, as "2026-11-21T02:13:25Z"
+    why: str  # the reason, as given; a store numbers it: "birds, version 2"
+    hash: str  # `Hierarchy.hash` of the hierarchy
+    classes: str | None  # a digest of the class names in order; None where it is not recorded
+    # the edits between the parent and this version, where they are known
     edits: tuple[Edit, ...] = ()
 
     def __str__(self) -> str:

@@ -22,19 +22,12 @@ class EditError(NBDTError):
 
 
 class EditKind(NamedTuple):
-    """What one kind of edit takes.
+    """What one kind of edit takes."""
 
-    Attributes:
-        nodes: a word for each node that is an argument of its own.
-        members: fewest nodes of the list that follows them; 0 if there is none.
-        to: whether it takes the group that the node goes to.
-        name: whether a name is "required", "optional" or "none".
-    """
-
-    nodes: tuple[str, ...]
-    members: int = 0
-    to: bool = False
-    name: str = "none"
+    nodes: tuple[str, ...]  # a word for each node that is an argument of its own
+    members: int = 0  # fewest nodes of the list that follows them; 0 if there is none
+    to: bool = False  # whether it takes the group that the node goes to
+    name: str = "none"  # whether a name is "required", "optional" or "none"
 
     @property
     def least(self) -> int:
@@ -82,18 +75,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Consequences:
-    """What an edit can change in a model that answers by `rule`; prints as a sentence.
-
-    Attributes:
-        explanation: the decisions that a path shows, or their names.
-        hard_answer: the class that the greedy descent reaches.
-        soft_answer: the leaf probabilities, and so the class with the highest one.
-    """
+    """What an edit can change in a model that answers by `rule`; prints as a sentence."""
 
     rule: str
-    explanation: bool
-    hard_answer: bool
-    soft_answer: bool
+    explanation: bool  # the decisions that a path shows, or their names
+    hard_answer: bool  # the class that the greedy descent reaches
+    soft_answer: bool  # the leaf probabilities, and so the class with the highest one
 
     def __str__(self) -> str:
         if not self.hard_answer:
@@ -110,33 +97,21 @@ class Consequences:
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit as data; `edit.apply` makes it again.
+    """One edit as data; `edit.apply` makes it again."""
 
-    Attributes:
-        kind: one of `KINDS`.
-        nodes: ids of the nodes that it was made on, in the order of the function's arguments.
-        to: id of the group that a `move` ends in.
-        name: the new name, of a `group`, `rename`, `merge` or `split`.
-        wnid: WordNet id that goes with `name`.
-        created: id of the group that a `group` or `split` made.
-        removed: ids of the groups that are gone, collapsed ones included.
-        summary: the edit in words, with the names at that time.
-        before: hash of the hierarchy that it was made on.
-        after: hash of the result.
-        part_of: "group" if this edit only prepares a grouping, which is the next edit: both are
-            undone together. None for an edit of its own.
-    """
-
-    kind: str
+    kind: str  # one of `KINDS`
+    # ids of the nodes that it was made on, in the order of the function's arguments
     nodes: tuple[str, ...]
-    summary: str
-    before: str
-    after: str
-    to: str | None = None
-    name: str | None = None
-    wnid: str | None = None
-    created: str | None = None
-    removed: tuple[str, ...] = ()
+    summary: str  # the edit in words, with the names at that time
+    before: str  # hash of the hierarchy that it was made on
+    after: str  # hash of the result
+    to: str | None = None  # id of the group that a `move` ends in
+    name: str | None = None  # the new name, of a `group`, `rename`, `merge` or `split`
+    wnid: str | None = None  # WordNet id that goes with `name`
+    created: str | None = None  # id of the group that a `group` or `split` made
+    removed: tuple[str, ...] = ()  # ids of the groups that are gone, collapsed ones included
+    # "group" if this edit only prepares a grouping, which is the next edit: both are undone
+    # together. None for an edit of its own.
     part_of: str | None = None
 
     def __str__(self) -> str:

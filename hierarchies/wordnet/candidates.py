@@ -45,22 +45,13 @@ _SUGGESTED_NAMES = 20
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sense that a name could have.
-
-    Attributes:
-        synset: index.
-        lemma: the WordNet lemma that was found.
-        rank: 0 for the lemma's most frequent sense.
-        tag_share: this sense's share of the lemma's tagged uses in SemCor, smoothed; in (0, 1].
-        match: how the name led here: as the "word" itself, as another "form" of it (a plural,
-            another spelling), as a "compound" under its head, as its "head" alone.
-    """
+    """A sense that a name could have."""
 
     synset: int
-    lemma: str
-    rank: int
-    tag_share: float
-    match: Match
+    lemma: str  # the WordNet lemma that was found
+    rank: int  # 0 for the lemma's most frequent sense
+    tag_share: float  # of the lemma's tagged uses in SemCor, smoothed; in (0, 1]
+    match: Match  # how the name led here, see `SenseChoice`
 
 
 def candidates(name: str, wordnet: WordNet) -> tuple[Candidate, ...]:

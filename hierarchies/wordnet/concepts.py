@@ -33,21 +33,13 @@ FAMILIARITY = 0.03
 
 @dataclass(frozen=True)
 class Concept:
-    """A synset as the meaning of one inner node.
-
-    Attributes:
-        synset: its index.
-        precision: share of the node's leaves that are kinds of it.
-        recall: share of its classes that are under the node.
-        fit: harmonic mean of precision and recall.
-        appeal: which of equally fitting concepts reads better: specific and familiar ones.
-    """
+    """A synset as the meaning of one inner node."""
 
     synset: int
-    precision: float
-    recall: float
-    fit: float
-    appeal: float
+    precision: float  # share of the node's leaves that are kinds of it
+    recall: float  # share of its classes that are under the node
+    fit: float  # harmonic mean of precision and recall
+    appeal: float  # which of equally fitting concepts reads better: specific and familiar ones
 
     @property
     def names(self) -> bool:

@@ -46,41 +46,26 @@ class UnknownSynsetError(NBDTError):
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """Directed edges between synsets in compressed rows.
+    """Directed edges between synsets: those of synset `i` are `target[start[i]:start[i + 1]]`."""
 
-    Attributes:
-        start: (synsets + 1,) int32; the targets of synset `i` are `target[start[i]:start[i + 1]]`.
-        target: (edges,) int32, synset indices.
-    """
-
-    start: IntArray
-    target: IntArray
+    start: IntArray  # (synsets + 1,) int32
+    target: IntArray  # (edges,) int32, synset indices
 
     def __getitem__(self, synset: int) -> IntArray:
         return self.target[self.start[synset] : self.start[synset + 1]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lexicon:
-    """Words by synset and senses by lemma, both in compressed rows.
+    """Words by synset and senses by lemma, both in compressed rows."""
 
-    Attributes:
-        word: (words,) as WordNet writes them ("domestic_dog"), synset by synset, best first.
-        word_start: (synsets + 1,) where the words of each synset begin.
-        sense: (senses,) synset indices, lemma by lemma, most frequent first.
-        tag_count: (senses,) how often SemCor's annotators chose that sense of that lemma.
-        sense_start: (lemmas + 1,) where the senses of each lemma begin.
-        lemma_number: lemma (lower case, underscores) to its row in `sense_start`.
-        plurals: irregular plural to its singulars ("mice" to "mouse").
-    """
-
-    word: Sequence[str] = field(repr=False)
-    word_start: IntArray = field(repr=False)
-    sense: IntArray = field(repr=False)
-    tag_count: IntArray = field(repr=False)
-    sense_start: IntArray = field(repr=False)
-    lemma_number: Mapping[str, int] = field(repr=False)
-    plurals: Mapping[str, tuple[str, ...]] = field(repr=False)
+    word: Sequence[str]  # as WordNet writes them ("domestic_dog"), synset by synset, best first
+    word_start: IntArray  # (synsets + 1,) where the words of each synset begin
+    sense: IntArray  # (senses,) synset indices, lemma by lemma, most frequent first
+    tag_count: IntArray  # (senses,) how often SemCor's annotators chose that sense of that lemma
+    sense_start: IntArray  # (lemmas + 1,) where the senses of each lemma begin
+    lemma_number: Mapping[str, int]  # lemma (lower case, underscores) to its row in `sense_start`
+    plurals: Mapping[str, tuple[str, ...]]  # irregular plural to its singulars
 
     def words(self, synset: int) -> Sequence[str]:
         """Return a synset's words, most usual first."""
@@ -97,21 +82,13 @@ class Lexicon:
 
 @dataclass(frozen=True, eq=False)
 class WordNet:
-    """The noun hierarchy. All arrays are read-only and have one entry for each synset.
+    """The noun hierarchy. All arrays are read-only, int32, with one entry for each synset."""
 
-    Attributes:
-        offsets: (synsets,) int32, ascending: the digits of the wnids.
-        lexicographer: (synsets,) int32, the lexicographer file: 5 animal, 6 artifact, 20 plant, ...
-        individual: (synsets,) 1 for an individual such as Paris, 0 for a kind.
-        parents: hypernyms, dog to canine; then what an individual is one of, Paris to capital.
-        hyponym_counts: (synsets,) distinct kinds below each synset; individuals do not count.
-    """
-
-    offsets: IntArray
-    lexicographer: IntArray
-    individual: IntArray
-    parents: Relation
-    hyponym_counts: IntArray
+    offsets: IntArray  # ascending: the digits of the wnids
+    lexicographer: IntArray  # the lexicographer file: 5 animal, 6 artifact, 20 plant, ...
+    individual: IntArray  # 1 for an individual such as Paris, 0 for a kind
+    parents: Relation  # hypernyms, dog to canine; then what an individual is one of
+    hyponym_counts: IntArray  # distinct kinds below each synset; individuals do not count
     path: Path = field(repr=False)
 
     @classmethod

@@ -31,19 +31,14 @@ SHOWN = 20  # names in a message
 
 @dataclass(frozen=True)
 class KnownSenses:
-    """The senses of the class names that WordNet knows. Printable.
+    """The senses of the class names that WordNet knows. Printable."""
 
-    Attributes:
-        names: (classes,) as given.
-        wnids: (classes,) id of the chosen sense; None where the name is unknown.
-        groups: (classes,) name of the everyday group, None if none covers the sense.
-        choices: the chosen senses of the known names, in class order.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # (classes,) as given
+    # (classes,) id of the chosen sense; None where the name is unknown
     wnids: tuple[str | None, ...]
+    # (classes,) name of the everyday group, None if none covers the sense
     groups: tuple[str | None, ...]
-    choices: tuple[SenseChoice, ...]
+    choices: tuple[SenseChoice, ...]  # the chosen senses of the known names, in class order
 
     @property
     def unknown(self) -> tuple[str, ...]:

@@ -51,19 +51,12 @@ class OverrideError(NBDTError):
 
 @dataclass(frozen=True)
 class SenseCandidate:
-    """A sense that was considered.
+    """A sense that was considered."""
 
-    Attributes:
-        wnid: its id.
-        name: its first word ("crane").
-        kind: its direct hypernym ("wading bird"); "" for the root.
-        share: the model's probability, in [0, 1]; a name's shares sum to 1. Not calibrated.
-    """
-
-    wnid: str
-    name: str
-    kind: str
-    share: float
+    wnid: str  # its id
+    name: str  # its first word ("crane")
+    kind: str  # its direct hypernym ("wading bird"); "" for the root
+    share: float  # the model's probability, in [0, 1]; a name's shares sum to 1. Not calibrated.
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}) {self.wnid} {self.share:.2f}"
@@ -71,25 +64,18 @@ class SenseCandidate:
 
 @dataclass(frozen=True)
 class SenseChoice:
-    """The sense chosen for one class name.
+    """The sense chosen for one class name."""
 
-    Attributes:
-        given: the name as it was given.
-        label: the class name: as given, or qualified ("crane (bird)") where repeated.
-        chosen: the sense.
-        rejected: the other candidates, best first.
-        match: how the name was found: as a "word", another "form" of one (plural, spelling), a
-            "compound" under its head ("maple tree"), by its "head" alone ("aquarium fish" as a
-            fish), or by an "override".
-        margin: share of the chosen sense minus that of the best rejected one; 1 without any.
-            For classes that share a name, senses chosen for the others do not count.
-    """
-
-    given: str
-    label: str
-    chosen: SenseCandidate
-    rejected: tuple[SenseCandidate, ...]
+    given: str  # the name as it was given
+    label: str  # the class name: as given, or qualified ("crane (bird)") where repeated
+    chosen: SenseCandidate  # the sense
+    rejected: tuple[SenseCandidate, ...]  # the other candidates, best first
+    # how the name was found: as a "word", another "form" of one (plural, spelling), a "compound"
+    # under its head ("maple tree"), by its "head" alone ("aquarium fish" as a fish), or by an
+    # "override"
     match: Match
+    # share of the chosen sense minus that of the best rejected one; 1 without any. For classes that
+    # share a name, senses chosen for the others do not count.
     margin: float
 
     @property

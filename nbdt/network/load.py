@@ -125,18 +125,11 @@ def import_timm() -> types.ModuleType:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A parsed name.
+    """A parsed name."""
 
-    Attributes:
-        name: timm's name, such as ``resnet101.a1h_in1k``; the part after the dot names pretrained
-            weights.
-        network: keyword arguments of ``timm.create_model``.
-        inputs: entries that replace those of timm's configuration of the input.
-    """
-
-    name: str
-    network: Mapping[str, Any]
-    inputs: Mapping[str, Any]
+    name: str  # timm's, as in resnet101.a1h_in1k: the part after the dot names pretrained weights
+    network: Mapping[str, Any]  # keyword arguments of ``timm.create_model``
+    inputs: Mapping[str, Any]  # what replaces entries of timm's configuration of the input
 
 
 def parse_architecture(text: str) -> Architecture:
