@@ -33,27 +33,16 @@ UNCHANGED_PLURALS = ("fish", "sheep", "deer", "craft", "s", "works", "people", "
 
 @dataclass(frozen=True)
 class NodeName:
-    """The name of one inner node, and how well it fits.
+    """The name of one inner node, and how well it fits."""
 
-    Attributes:
-        node: the node's id.
-        label: the readable name, unique in the hierarchy.
-        wnid: the concept's WordNet id; None if no concept fits.
-        name: the concept's word ("dog"); None if no concept fits.
-        precision: share of the node's leaves that are kinds of the concept.
-        recall: share of the concept's classes that are under the node.
-        fit: harmonic mean of precision and recall; 0 if no concept fits.
-        named: whether precision and recall are both sufficient.
-    """
-
-    node: str
-    label: str
-    wnid: str | None
-    name: str | None
-    precision: float
-    recall: float
-    fit: float
-    named: bool
+    node: str  # the node's id
+    label: str  # the readable name, unique in the hierarchy
+    wnid: str | None  # the concept's WordNet id; None if no concept fits
+    name: str | None  # the concept's word ("dog"); None if no concept fits
+    precision: float  # share of the node's leaves that are kinds of the concept
+    recall: float  # share of the concept's classes that are under the node
+    fit: float  # harmonic mean of precision and recall; 0 if no concept fits
+    named: bool  # whether precision and recall are both sufficient
 
 
 @dataclass(frozen=True)

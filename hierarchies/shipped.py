@@ -16,25 +16,15 @@ INDEX = "trees.json"
 
 @dataclass(frozen=True)
 class ShippedTree:
-    """The provenance of a hierarchy in this package.
+    """The provenance of a hierarchy in this package."""
 
-    Attributes:
-        name: the name for `load`.
-        title: one line for people.
-        classes: the number of classes.
-        source: what the hierarchy was made from.
-        licence: licence of the source, as stated there.
-        command: rebuilds the hierarchy.
-        hash: hash of the hierarchy.
-    """
-
-    name: str
-    title: str
-    classes: int
-    source: str
-    licence: str
-    command: str
-    hash: str
+    name: str  # the name for `load`
+    title: str  # one line for people
+    classes: int  # the number of classes
+    source: str  # what the hierarchy was made from
+    licence: str  # licence of the source, as stated there
+    command: str  # rebuilds the hierarchy
+    hash: str  # hash of the hierarchy
 
     def __str__(self) -> str:
         return f"{self.name}: {self.title}"

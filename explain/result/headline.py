@@ -32,17 +32,11 @@ class Rung:
 
 @dataclass(frozen=True)
 class Headline:
-    """An answer in everyday words; prints as one line.
+    """An answer in everyday words; prints as one line."""
 
-    Attributes:
-        level: "sure", "probable", "doubtful" or "unsure": the answer's, see `LEVELS`.
-        title: the class or group with its probability, or "not sure", or "unknown".
-        text: how sure the groups above it are.
-    """
-
-    level: str
-    title: str
-    text: str
+    level: str  # "sure", "probable", "doubtful" or "unsure": the answer's, see `LEVELS`
+    title: str  # the class or group with its probability, or "not sure", or "unknown"
+    text: str  # how sure the groups above it are
 
     def __str__(self) -> str:
         return f"{self.title}: {self.text}"

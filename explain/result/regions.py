@@ -15,15 +15,10 @@ Cell = tuple[int, int]  # row and column
 
 @dataclass(frozen=True)
 class Region:
-    """Cells of a grid that touch each other by a side.
+    """Cells of a grid that touch each other by a side."""
 
-    Attributes:
-        cells: (row, column) of each, in reading order.
-        grid: rows and columns of the whole grid.
-    """
-
-    cells: tuple[Cell, ...]
-    grid: tuple[int, int]
+    cells: tuple[Cell, ...]  # (row, column) of each, in reading order
+    grid: tuple[int, int]  # rows and columns of the whole grid
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:

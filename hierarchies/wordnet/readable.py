@@ -57,10 +57,10 @@ def readable(
     rows = None if weights is None else np.asarray(weights, dtype=np.float64)
     if wnids is None:
         wnids = known_senses(names, overrides).wnids
-    if len(names) != len(wnids) or (rows is not None and len(rows) != len(names)):
-        counts = f"{len(names)} names, {len(wnids)} ids"
-        shape = "" if rows is None else f" and weights of shape {rows.shape}"
-        raise NBDTError(f"Expected one id and one row of weights a class, got {counts}{shape}.")
+    if rows is not None and len(rows) != len(names):
+        raise NBDTError(
+            f"Expected one row of weights for each of {len(names)} classes, got {rows.shape}."
+        )
     divider = _Divider(names, class_synsets(names, wnids), _centred(rows), wordnet())
     root = divider.curated()
     divider.divide(root)

@@ -19,15 +19,11 @@ from collections.abc import Mapping, Sequence
 import networkx as nx
 import numpy as np
 
-from nbdt.errors import NBDTError, listed
+from nbdt.errors import NBDTError
 from nbdt.tree.hierarchy import Hierarchy
 
 from .database import WordNet, wordnet
 from .senses import senses
-
-
-class WordNetTreeError(NBDTError):
-    """Ids and names that cannot form a hierarchy."""
 
 
 def from_wnids(wnids: Sequence[str], names: Sequence[str] | None = None) -> Hierarchy:
@@ -40,20 +36,15 @@ def from_wnids(wnids: Sequence[str], names: Sequence[str] | None = None) -> Hier
 
     Raises:
         UnknownSynsetError: an id that WordNet 3.0 lacks.
-        WordNetTreeError: unequal lengths or a name given twice.
-        HierarchyError: fewer than two classes.
+        HierarchyError: fewer than two classes, or a name given twice.
+        NBDTError: unequal lengths.
     """
     net = wordnet()
     synsets = [net.index(wnid) for wnid in wnids]
     labels = _default_names(synsets, net) if names is None else list(names)
     if len(labels) != len(synsets):
-        raise WordNetTreeError(
+        raise NBDTError(
             f"Expected one name for each of {len(synsets)} ids, got {len(labels)} names."
-        )
-    repeated = sorted(label for label, times in Counter(labels).items() if times > 1)
-    if repeated:
-        raise WordNetTreeError(
-            f"Class {listed(repeated)} is named twice; give each class a different name."
         )
     return Hierarchy.from_networkx(_graph(synsets, labels, net), labels, collapse=True)
 

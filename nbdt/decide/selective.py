@@ -96,15 +96,10 @@ def swept(critical: Tensor, values: Tensor, weights: Tensor | None = None) -> Te
 
 
 class RiskCurve(NamedTuple):
-    """What a stopping rule loses as it answers with less.
+    """What a stopping rule loses as it answers with less."""
 
-    Attributes:
-        information: (…, points) mean information of the answers, falling to 0.
-        error: (…, points) share of wrong answers.
-    """
-
-    information: Tensor
-    error: Tensor
+    information: Tensor  # (…, points) mean information of the answers, falling to 0
+    error: Tensor  # (…, points) share of wrong answers
 
     @property
     def area(self) -> Tensor:
@@ -174,17 +169,11 @@ def share_interval(count: int, images: int, confidence: float = 0.95) -> tuple[f
 
 
 class AnswerQuality(NamedTuple):
-    """How good answers at given depths are.
+    """How good answers at given depths are."""
 
-    Attributes:
-        right: share whose label is the answer or under it; the root always is.
-        information: mean information of the answers.
-        classes, groups, root: shares of answers of each kind.
-    """
-
-    right: float
-    information: float
-    classes: float
+    right: float  # share whose label is the answer or under it; the root always is
+    information: float  # mean information of the answers
+    classes: float  # this and the next two: shares of answers of each kind
     groups: float
     root: float
 
@@ -199,21 +188,13 @@ def answer_quality(masses: PathMasses, stops: Tensor, depth: Tensor) -> AnswerQu
 
 
 class LevelQuality(NamedTuple):
-    """Probabilities of the nodes at one depth of the tree.
+    """Probabilities of the nodes at one depth of the tree."""
 
-    Attributes:
-        depth: 1 for the children of the root.
-        images: those whose path has a node there.
-        probability: mean probability of that node.
-        right: share of them with the label under it.
-        calibration_error: as in `nbdt.decide.metrics`.
-    """
-
-    depth: int
-    images: int
-    probability: float
-    right: float
-    calibration_error: float
+    depth: int  # 1 for the children of the root
+    images: int  # those whose path has a node there
+    probability: float  # mean probability of that node
+    right: float  # share of them with the label under it
+    calibration_error: float  # as in `nbdt.decide.metrics`
 
 
 def calibration_by_level(masses: PathMasses, depth: Tensor, tree: Hierarchy) -> list[LevelQuality]:

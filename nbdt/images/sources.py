@@ -41,21 +41,16 @@ def _no_bytes() -> bytes:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One image that can be opened, now or later, any number of times, in any thread or process.
+    """One image that can be opened, now or later, any number of times, in any thread or process."""
 
-    Attributes:
-        reference: where the image is, for people: a path, a URI or ``archive.tar!member``.
-        label: the name of its class, if known.
-        open: returns the image; raises `ImageError`.
-        read: returns the bytes that `open` decodes, under the same checks; raises `ImageError`,
-            also where a source was made by hand without it.
-        file: the path or URI of the file that holds the image, if there is one.
-    """
-
-    reference: str
-    label: str | None
+    reference: str  # where the image is, for people: a path, a URI or ``archive.tar!member``
+    label: str | None  # the name of its class, if known
+    # returns the image; raises `ImageError`
     open: Callable[[], Image.Image] = field(repr=False, compare=False)
+    # returns the bytes that `open` decodes, under the same checks; raises `ImageError`, also where
+    # a source was made by hand without it
     read: Callable[[], bytes] = field(default=_no_bytes, repr=False, compare=False)
+    # the path or URI of the file that holds the image, if there is one
     file: str = field(default="", repr=False, compare=False)
 
     @property

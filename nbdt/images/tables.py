@@ -30,19 +30,12 @@ _Rows: TypeAlias = Callable[[Sequence[str]], Iterator[tuple[int, Sequence[Any]]]
 
 
 class Row(NamedTuple):
-    """A row of a table.
+    """A row of a table."""
 
-    Attributes:
-        number: the line of a CSV file, or the row of a Parquet file, from 1.
-        path: the cell of the path; anything, if the table is wrong.
-        label: the cell of the label; empty if there is none.
-        split: the name of the split in lower case; None without such a column.
-    """
-
-    number: int
-    path: Any
-    label: str = ""
-    split: str | None = None
+    number: int  # the line of a CSV file, or the row of a Parquet file, from 1
+    path: Any  # the cell of the path; anything, if the table is wrong
+    label: str = ""  # the cell of the label; empty if there is none
+    split: str | None = None  # the name of the split in lower case; None without such a column
 
 
 def is_table(name: str) -> bool:

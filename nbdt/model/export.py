@@ -48,17 +48,11 @@ ONNX_LIMIT = 2**31  # bytes of one protobuf message
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` wrote.
+    """What `export` wrote."""
 
-    Attributes:
-        path: the file.
-        outputs: their names, in order.
-        why_no_maps: the reason, for a person to read; empty where there are maps.
-    """
-
-    path: Path
-    outputs: tuple[str, ...]
-    why_no_maps: str
+    path: Path  # the file
+    outputs: tuple[str, ...]  # their names, in order
+    why_no_maps: str  # the reason, for a person to read; empty where there are maps
 
 
 def export(

@@ -37,24 +37,16 @@ ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, CARD, PICTURE)
 
 @dataclass(frozen=True)
 class SavedModel:
-    """The contents of a checked folder.
+    """The contents of a checked folder."""
 
-    Attributes:
-        root: the folder.
-        config: its config.json.
-        hierarchy: the tree; its hash is the one in the config.
-        preprocessing: what turns a photograph into the input.
-        temperature: divides the logits of the installed weights, which the model then has; None if
-            it has weights of its own.
-        shapes: the shapes of its own weights, by name.
-    """
-
-    root: Path
-    config: dict[str, Any]
-    hierarchy: Hierarchy
-    preprocessing: Preprocessing
+    root: Path  # the folder
+    config: dict[str, Any]  # its config.json
+    hierarchy: Hierarchy  # the tree; its hash is the one in the config
+    preprocessing: Preprocessing  # what turns a photograph into the input
+    # divides the logits of the installed weights, which the model then has; None if it has weights
+    # of its own
     temperature: float | None
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]  # the shapes of its own weights, by name
 
     def weights(self) -> dict[str, Tensor]:
         """Read the tensors of model.safetensors."""

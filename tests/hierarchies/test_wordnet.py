@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbdt import NBDTError
 from nbdt.hierarchies.wordnet.database import (
     CORE_COLUMNS,
     DATA_FOLDER,
@@ -25,7 +26,7 @@ from nbdt.hierarchies.wordnet.database import (
     read_columns,
     wordnet,
 )
-from nbdt.hierarchies.wordnet.tree import WordNetTreeError, chosen_parents, from_wnids
+from nbdt.hierarchies.wordnet.tree import chosen_parents, from_wnids
 from nbdt.tree.nodes import HierarchyError
 from tests.maintainer_scripts import script
 
@@ -269,8 +270,8 @@ def test_a_class_may_be_called_by_the_id_of_an_inner_node():
 @pytest.mark.parametrize(
     ("wnids", "names", "error", "message"),
     [
-        (["n02012849", "n02008041"], ["crane"], WordNetTreeError, "each of 2 ids, got 1 names"),
-        (["n02012849", "n02008041"], ["a", "a"], WordNetTreeError, "'a' is named twice"),
+        (["n02012849", "n02008041"], ["crane"], NBDTError, "each of 2 ids, got 1 names"),
+        (["n02012849", "n02008041"], ["a", "a"], HierarchyError, "Duplicate class 'a'"),
         (["n02012849", "crane"], None, UnknownSynsetError, "got 'crane'"),
         (["n02012849"], None, HierarchyError, "two or more classes"),
         ([], None, HierarchyError, "two or more classes"),
