@@ -90,15 +90,3 @@ def node_maps(features: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
     height, width = features.shape[-2:]
     vectors = coefficients.to(weight.dtype) @ weight
     return torch.einsum("bqd,bdhw->bqhw", vectors, features.to(weight.dtype)) / (height * width)
-
-
-def offsets(bias: Tensor | None, coefficients: Tensor) -> Tensor:
-    """Return the part of a score that no position explains, ``Σ c·b``: (batch, queries)."""
-    if bias is None:
-        return coefficients.new_zeros(coefficients.shape[:-1])
-    return coefficients @ bias.to(coefficients.dtype)
-
-
-def entropies(coefficients: Tensor) -> Tensor:
-    """Return ``H(c) = −Σ c log c`` of `marginal` score coefficients, in nats: (batch, queries)."""
-    return -torch.xlogy(coefficients, coefficients).sum(dim=-1)

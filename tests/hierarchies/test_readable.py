@@ -172,7 +172,7 @@ def test_everyday_names_are_those_of_people():
 @pytest.mark.parametrize(
     ("names", "wnids", "weights", "facts"),
     [
-        (["a"], ["n02084071", "n02121620"], None, ("1 names", "2 ids")),
+        (["a"], ["n02084071", "n02121620"], None, ("1 classes", "got 2")),
         (["a", "b"], ["n02084071", "n02121620"], np.ones((3, 2)), ("(3, 2)",)),
         (["a", "b"], ["n02084071", "x"], None, ("'x'",)),
         (["a", "a"], ["n02084071", "n02121620"], None, ("'a'",)),
