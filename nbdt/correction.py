@@ -44,7 +44,7 @@ class Correction:
     """One statement of a person about one photograph.
 
     - ``step``: "at *node* this should have gone to *child*";
-    - ``label``: "this is a *label*";
+    - ``label``: "this is a *label*", a class, or a group where nobody knows which of its classes;
     - ``region``: "at *node*, what is in *region* is irrelevant"; with `child`, for the decision
       for that child, else for whichever child the model chooses there.
 
@@ -56,7 +56,7 @@ class Correction:
         reference: where the photograph was: a path, or ``archive.tar!member``.
         node: id of an inner node.
         child: id of one of its children.
-        label: name of a class.
+        label: id of a node: a class's is its name.
         region: left, top, right and bottom as fractions (0 to 1) of the square that the network
             saw, `Preprocessing.frame`.
         model: `model_hash` of the model that answered.

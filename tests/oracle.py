@@ -277,8 +277,18 @@ def entropy(h, z, node):
 # Tree supervision with weights, a class and a decision at a time.
 
 
+def set_loss(h, z, node):
+    """−log of the flat softmax's mass under a node, for one image's logits (classes,)."""
+    z = np.asarray(z, dtype=np.float64)
+    return float(log_sum_exp(z[None])[0] - log_sum_exp(z[None, classes_below(h)[node]])[0])
+
+
 def weighted_tree_loss(h, z, target, rule, *, beta=1.0, omega=1.0, alpha=0.0, **weights):
-    """`tree_loss` with `class_weights`, `node_weights` (by node index) and flat `smoothing`."""
+    """`tree_loss` with `class_weights`, `node_weights` (by node index) and flat `smoothing`.
+
+    Distributions may be over nodes: a group's label counts as the mean of its classes, is not
+    smoothed, and teaches no decision below it.
+    """
     per_class = weights.get("class_weights", np.ones(h.num_classes))
     per_node, smoothing = weights.get("node_weights", {}), weights.get("smoothing", 0.0)
     steps, tall, ways = decisions(h, z, rule), heights(h), paths(h)
@@ -287,6 +297,16 @@ def weighted_tree_loss(h, z, target, rule, *, beta=1.0, omega=1.0, alpha=0.0, **
     total = norm = 0.0
     for image in range(len(z)):
         mass = np.eye(h.num_classes)[target[image]] if np.ndim(target) == 1 else target[image]
+        if len(mass) == h.num_nodes:
+            for node in h.inner_nodes:
+                weight = mass[node] * np.mean([per_class[c] for c in classes_below(h)[node]])
+                total += weight * beta * set_loss(h, z[image], node)
+                for step in h.path_to(node)[1:]:
+                    importance = math.exp(-alpha * tall[step] / tall[0])
+                    importance *= per_node.get(above[step], 1.0)
+                    total += weight * omega * importance * -steps[image, step]
+                norm += weight
+            mass = mass[list(h.leaf_nodes)]
         for c in range(h.num_classes):
             smoothed = (1 - smoothing) * mass[c] + smoothing * mass.sum() / h.num_classes
             total += per_class[c] * smoothed * beta * -flat[image, c]
@@ -505,15 +525,13 @@ def sibling_log_probs(h, rule, z):
 
 
 def correction_loss(h, rule, z, said):
-    """What one correction costs: ("step", child node) or ("label", class index)."""
+    """What one correction costs: ("step", child node) or ("label", node of a class or group)."""
     log_probs = sibling_log_probs(h, rule, z)
     kind, index = said
     if kind == "step":
         return -log_probs[index]
-    path = -sum(log_probs[node] for node in h.path_of_class(index))
-    if rule == "marginal":
-        return path
-    return path + log_sum_exp(np.asarray(z)[None])[0] - z[index]
+    path = -sum(log_probs[node] for node in h.path_to(index))
+    return path if rule == "marginal" else path + set_loss(h, z, index)
 
 
 def decision_divergence(h, rule, before, after, trust):

@@ -15,6 +15,7 @@ from nbdt.decide.rules import (
     decide,
     edge_scores,
     full_precision,
+    mass_nll,
     path_nll,
 )
 from nbdt.errors import NBDTError, nearest
@@ -98,8 +99,10 @@ class TreeSupervisionLoss(nn.Module):
 
         Args:
             logits: (batch, classes), flat.
-            target: (batch,) class indices, or (batch, classes) distributions; the weight of a
-                decision is then the target mass below its child.
+            target: (batch,) class indices; (batch, classes) distributions, where the weight of a
+                decision is the target mass below its child; or (batch, nodes) distributions, in which
+                a group is "one of these classes": it costs ``−log`` of the probability mass under
+                it, weighs as the mean of its classes, and is not smoothed.
 
         Raises:
             NBDTError: logits or target of another shape.
@@ -107,15 +110,39 @@ class TreeSupervisionLoss(nn.Module):
         """
         with full_precision(logits):
             logits = check_logits(logits, self.tree)
+            if target.shape == (len(logits), self.tree.num_nodes):
+                return self._node_loss(logits, target)
             if target.shape not in (logits.shape, logits.shape[:1]):
                 raise NBDTError(
-                    f"Expected targets of shape ({len(logits)},) or {tuple(logits.shape)}, got "
-                    f"{tuple(target.shape)}."
+                    f"Expected targets of shape ({len(logits)},), {tuple(logits.shape)} or "
+                    f"({len(logits)}, {self.tree.num_nodes}), got {tuple(target.shape)}."
                 )
             loss = self.beta * self._flat_term(logits, target)
             if self.omega:
                 loss = loss + self.omega * self._path_term(logits, target)
             return loss
+
+    def _node_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of distributions over nodes, one row for each node with a share."""
+        row, node = target.nonzero(as_tuple=True)
+        share, logits, tree = target[row, node].to(logits.dtype), logits[row], self.tree
+        weights = self.class_weights
+        weights = torch.ones(tree.num_classes, device=logits.device) if weights is None else weights
+        weights = weights.to(logits.dtype)
+        of_edge = tree.node_sums(weights[:, None])[:, 0] / tree.sizes[:, 0]
+        weight = torch.cat([of_edge, weights.mean()[None]])[tree.edge_of_node[node]]
+        flat = weight * mass_nll(logits, node, tree)
+        if self.label_smoothing:
+            smoothing = self.label_smoothing * (tree.class_of_node[node] >= 0)
+            spread = -(logits.log_softmax(dim=1) * weights).mean(dim=1)
+            flat = (1 - smoothing) * flat + smoothing * spread
+        loss = self.beta * flat
+        if self.omega:
+            values, image, edge = path_nll(logits, node, tree, self.rule)
+            values = values * self.edge_weights.to(values.dtype)[edge]
+            path = torch.zeros_like(weight).index_add(0, image, values)
+            loss = loss + self.omega * weight * path
+        return share.dot(loss) / share.dot(weight)
 
     def _flat_term(self, logits: Tensor, target: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
@@ -145,7 +172,7 @@ class TreeSupervisionLoss(nn.Module):
         return -(weighted * log_probs).sum() / count
 
     def _index_path_term(self, logits: Tensor, target: Tensor) -> Tensor:
-        values, image, edge = path_nll(logits, target, self.tree, self.rule)
+        values, image, edge = path_nll(logits, self.tree.leaf_nodes[target], self.tree, self.rule)
         weights = self.edge_weights.to(values.dtype)[edge]
         if self.class_weights is None:
             return values.dot(weights) / len(target)

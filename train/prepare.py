@@ -113,6 +113,8 @@ def _announce(
         f"train on, {choices}{count[TEST]:,} for the test"
         + (f"; {' and '.join(drawn)} drawn from the training images." if drawn else ".")
     )
+    if groups := int((images[TRAIN].labels < 0).sum()):
+        say(f"{groups:,} of the images to train on have a group as their label: any class in it.")
     for scanned in scans.values():
         say_left_out(say, scanned.split.name, scanned.failed)
 

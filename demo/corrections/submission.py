@@ -16,7 +16,6 @@ import gradio as gr
 from PIL import Image
 
 from nbdt.correction import Correction, CorrectionError
-from nbdt.errors import nearest
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
@@ -94,11 +93,12 @@ def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy
 
 def _with_node_ids(given: dict[str, Any], hierarchy: Hierarchy) -> dict[str, Any]:
     """Replace nodes by their ids; check that they exist and that the child is below the node."""
-    if "label" in given and given["label"] not in hierarchy.classes:
-        label = str(given["label"])[:80]
-        hint = nearest(label, hierarchy.classes)
-        raise CorrectionError(f"There is no class {label!r}.{hint} Choose one of the model's.")
     checked = dict(given)
+    if "label" in given:
+        label = _node(given["label"], hierarchy)
+        if label == 0:
+            raise CorrectionError(f"{hierarchy.names[0]!r} is the root: everything is under it.")
+        checked["label"] = hierarchy.ids[label]
     if "node" in given:
         node = _node(given["node"], hierarchy)
         if not hierarchy.children[node]:
@@ -124,9 +124,9 @@ def _node(value: object, hierarchy: Hierarchy) -> int:
 
 def in_words(correction: Correction, hierarchy: Hierarchy) -> str:
     """Return one correction as a sentence, with the hierarchy's present names."""
-    if correction.kind == "label":
-        return f"This is: {correction.label}"
     names = dict(zip(hierarchy.ids, hierarchy.names, strict=True))
+    if correction.kind == "label":
+        return f"This is: {names.get(str(correction.label), correction.label)}"
     node = names.get(str(correction.node), correction.node)
     if correction.kind == "step":
         child = names.get(str(correction.child), correction.child)

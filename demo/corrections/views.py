@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+import torch
 from PIL import Image
 
 from nbdt.correction import Correction
@@ -54,7 +55,8 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
         "steps": [_step(decision) for decision in path],
         "has_evidence": visitor.index is not None,
     }
-    classes = dump(list(visitor.hierarchy.classes))
+    tree = visitor.hierarchy
+    classes = dump([*tree.classes, *(tree.names[node] for node in tree.inner_nodes[1:])])
     return {"record": dump(record), "classes": classes, "evidence": ""}
 
 
@@ -183,10 +185,13 @@ def _answer(model: NBDT, image: Image.Image, corrections: Sequence[Correction]) 
 def _requested(
     model: NBDT, image: Image.Image, path: Path, correction: Correction
 ) -> dict[str, Any] | None:
-    if correction.label in model.hierarchy.classes:
-        index = model.hierarchy.classes.index(correction.label)
-        share = explain(model, image, classes=[index])[0].path.probability
-        return {"name": correction.label, "at": "", "probability": share}
+    tree = model.hierarchy
+    if correction.label in tree.ids:
+        node = tree.index(correction.label)
+        with torch.inference_mode():
+            chances = model(model.preprocess(image)[None].to(model.device))[0].exp()
+        share = float(chances[tree.classes_under(node)].sum())
+        return {"name": tree.names[node], "at": "", "probability": share}
     for decision in path:
         is_meant = correction.kind == "step" and decision.node_id == correction.node
         if is_meant and correction.child in decision.child_ids:

@@ -183,7 +183,7 @@ const labelFields = (record) => {
     option.value = name;
     list.append(option);
   });
-  return [labelled('div', 'This is', label, 'One of the classes that the model knows.'), list];
+  return [labelled('div', 'This is', label, 'A class or, if you are not sure which, a group such as those in the path.'), list];
 };
 
 const evidenceFields = () => {

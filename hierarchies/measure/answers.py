@@ -25,8 +25,10 @@ from nbdt.decide.selective import (
 )
 from nbdt.decide.stopping import PathMasses
 from nbdt.decide.unknown import FALSE_ALARMS, familiarity, rarity
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.labels import classes_below, label_nodes, likeliest_under
 
-from .comparison import CHUNK, TreeResult
+from .comparison import CHUNK, TreeResult, measure, rules_of
 
 REPEATS = 100  # of splitting photographs into two halves, each of which calibrates the other
 TARGETS = (0.9, 0.95, 0.99)
@@ -185,6 +187,43 @@ def answer_record(
         ]
     if unknown is not None:
         record["unknown"] = _unknown(measurement, plan, unknown)
+    return record
+
+
+def group_record(
+    logits: Tensor, labels: Tensor, tree: Hierarchy, rule: str, reference: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Measure answers to photographs that have a group as their label, as plain data for JSON.
+
+    A class is right if it is in the group. An answer that stops above a class is right if it is in the
+    group, is the group, or is above it: it does not contradict the label.
+
+    Args:
+        logits: (images, classes).
+        labels: (images,) below 0: see `nbdt.tree.labels`.
+        tree: whose groups these are.
+        rule: of the model.
+        reference: the model's.
+    """
+    below = classes_below(tree)[label_nodes(tree)[labels]]
+    likeliest = likeliest_under(rules_of(tree, rule)(logits), labels, tree)
+    result = measure(logits, likeliest, tree, rule)
+    measurement = Measurement(result.rules, logits, likeliest)
+    plan = plan_of(result, measurement, reference)
+    record: dict[str, Any] = {"images": len(labels), "targets": []}
+    for kind, answer in (
+        ("flat", logits.argmax(dim=1)),
+        ("soft", result.soft),
+        ("hard", result.hard),
+    ):
+        record[kind] = float(below.gather(1, answer[:, None]).double().mean())
+    if plan:
+        calibration, _ = plan.repeats[0][0]
+        record["calibration"] = {"source": plan.source, "images": len(calibration)}
+        record["targets"] = [
+            target_record(target, measurement.quality(plan, target), len(labels), calibration)
+            for target in TARGETS
+        ]
     return record
 
 

@@ -19,6 +19,7 @@ from nbdt.files import check_new
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.labels import classes_below, likeliest_under
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
 from .answers import TARGETS, Measurement, target_record
@@ -94,7 +95,7 @@ def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dic
     rules = rules_of(model.hierarchy, model.rule)
     members = None if group is None else classes_of_group(model.hierarchy, group)
     exact = photographs.labels >= 0
-    labels = likeliest_under(model, photographs)
+    labels = likeliest_under(photographs.logits, photographs.labels, model.hierarchy)
     temperature = fitted_temperature(rules, photographs.logits[exact], labels[exact])
     scaled = photographs.logits / temperature
     calibration = Calibration.from_logits(rules, scaled, labels, members)
@@ -121,19 +122,6 @@ def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dic
     return facts
 
 
-def likeliest_under(model: NBDT, photographs: Logits) -> Tensor:
-    """Return labels with each group replaced by the likeliest class under it.
-
-    An answer inside the group, or above it, then counts as right: it does not contradict the label.
-    """
-    tree, labels = model.hierarchy, photographs.labels.clone()
-    for row in (labels < 0).nonzero()[:, 0].tolist():
-        span = tree.spans[-1 - int(labels[row])]
-        below = torch.tensor(tree.leaf_order[span.start : span.stop])
-        labels[row] = below[photographs.logits[row, below].argmax()]
-    return labels
-
-
 def classes_of_group(tree: Hierarchy, group: str) -> Tensor:
     """Return which classes are under an inner node given by id or name, (classes,) bool.
 
@@ -141,8 +129,7 @@ def classes_of_group(tree: Hierarchy, group: str) -> Tensor:
         NBDTError: there is no such group, or all classes are under it.
     """
     node = tree.index(group)
-    members = torch.zeros(tree.num_classes, dtype=torch.bool)
-    members[list(tree.classes_under(node))] = True
+    members = classes_below(tree)[node]
     if not tree.children[node] or members.all():
         what = "the root, which has all classes under it" if node == 0 else "a class"
         raise NBDTError(f"Expected a group of some classes, got {group!r}: it is {what}.")
@@ -208,7 +195,7 @@ def calibrate_command(
     loaded = open_model(model, weights)
     if torch.cuda.is_available():
         loaded.to("cuda")
-    photographs = class_logits(loaded, data, split=split, groups=True, progress=tracked)
+    photographs = class_logits(loaded, data, split=split, progress=tracked)
     facts = {**calibrate(loaded, photographs, group), "data": str(data)}
     loaded.provenance["calibration"] = facts
     loaded.save(out)

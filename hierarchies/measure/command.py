@@ -19,7 +19,7 @@ from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, find, open_model
-from .answers import answer_record
+from .answers import answer_record, group_record
 from .comparison import Comparison, TreeResult, compare, measure, quality
 from .effect import Reference
 from .logits import Logits, class_logits, unlabelled_logits
@@ -66,26 +66,46 @@ def evaluate_command(
     if torch.cuda.is_available():
         loaded.to("cuda")
     out.mkdir(parents=True, exist_ok=True)
-    photographs = class_logits(loaded, data, split=split, cache=out, progress=tracked)
+    labelled = class_logits(
+        loaded, data, split=split, hierarchy=hierarchies[0], cache=out, progress=tracked
+    )
+    exact = labelled.labels >= 0
+    photographs, grouped = labelled.pick(exact), labelled.pick(~exact)
     strange = unlabelled_logits(loaded, unknown, cache=out, progress=tracked) if unknown else None
-    before, *others = (
-        measure(photographs.logits, photographs.labels, tree, loaded.rule) for tree in hierarchies
-    )
-    comparison = compare(before, *others) if others else None
-    facts = {"model": model, "data": str(data), "rule": loaded.rule}
-    record = _record(facts, photographs, before, comparison)
-    record["answers"] = answer_record(
-        before,
-        loaded.reference,
-        accuracy=accuracy,
-        better_mistakes=better_mistakes,
-        unknown=strange.logits if strange else None,
-    )
-    text = json.dumps(record, indent=1, ensure_ascii=True) + "\n"
-    write_atomic(out / "evaluation.json", text)
-    write_atomic(out / "evaluation.png", picture(record, before, comparison))
+    record: dict[str, Any] = {
+        "format": "nbdt-evaluation",
+        "version": 1,
+        "model": model,
+        "data": str(data),
+        "rule": loaded.rule,
+        "images": len(photographs.files),
+        "failed": list(labelled.failed),
+        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+    }
+    if len(grouped.files):
+        given = grouped.logits, grouped.labels, hierarchies[0], loaded.rule
+        record["groups"] = group_record(*given, loaded.reference)
+    before = comparison = None
+    if len(photographs.files):
+        before, *others = (
+            measure(photographs.logits, photographs.labels, tree, loaded.rule)
+            for tree in hierarchies
+        )
+        comparison = compare(before, *others) if others else None
+        record |= _class_record(photographs, before, comparison)
+        record["answers"] = answer_record(
+            before,
+            loaded.reference,
+            accuracy=accuracy,
+            better_mistakes=better_mistakes,
+            unknown=strange.logits if strange else None,
+        )
+        write_atomic(out / "evaluation.png", picture(record, before, comparison))
+    write_atomic(out / "evaluation.json", json.dumps(record, indent=1, ensure_ascii=True) + "\n")
     show(record, before, comparison)
-    typer.echo(f"written: {out / 'evaluation.json'}, {out / 'evaluation.png'}")
+    typer.echo(
+        f"written: {out / 'evaluation.json'}" + (f", {out / 'evaluation.png'}" if before else "")
+    )
     failed = [*photographs.failed, *(strange.failed if strange else ())]
     for message in failed:
         typer.echo(f"error: {message}", err=True)
@@ -101,19 +121,14 @@ def _hierarchy(name: str | None, own: Hierarchy) -> Hierarchy:
     return hierarchy
 
 
-def _record(
-    facts: dict[str, Any], photographs: Logits, before: TreeResult, comparison: Comparison | None
+def _class_record(
+    photographs: Logits, before: TreeResult, comparison: Comparison | None
 ) -> dict[str, Any]:
+    """Return plain data for JSON about photographs that have a class as their label."""
     logits, labels = photographs.logits, photographs.labels
     record = {
-        "format": "nbdt-evaluation",
-        "version": 1,
-        **facts,
         "flat": share_right(logits.argmax(dim=1), labels),
-        "images": len(labels),
         "classes_without_images": before.hierarchy.num_classes - len(labels.unique()),
-        "failed": list(photographs.failed),
-        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
         "before": tree_record(before),
     }
     if comparison:

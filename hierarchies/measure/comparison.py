@@ -16,6 +16,7 @@ from nbdt.decide.metrics import accuracy, calibration_error, hierarchical_distan
 from nbdt.errors import NBDTError
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.labels import classes_below
 
 from ..edit.difference import match_nodes
 
@@ -137,7 +138,7 @@ def measure(logits: Tensor, labels: Tensor | None, hierarchy: Hierarchy, rule: s
 def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, NodeResult]:
     hierarchy = rules.hierarchy
     parent = torch.tensor(hierarchy.parents[1:])
-    on_path = _on_path(hierarchy)[:, 1:]
+    on_path = classes_below(hierarchy).t()[:, 1:]
     # Rows: images, right decisions, log-probability of the right child; columns: the children.
     sums = torch.zeros(3, len(parent), dtype=torch.float64)
     for part, target in zip(logits.split(CHUNK), labels.split(CHUNK), strict=True):
@@ -157,14 +158,6 @@ def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, No
         for node in hierarchy.inner_nodes
         if images[node]
     }
-
-
-def _on_path(hierarchy: Hierarchy) -> Tensor:
-    """(classes, nodes): whether a node is on the path to a class."""
-    place = torch.tensor(hierarchy.leaf_order).argsort()[:, None]
-    first = torch.tensor([span.start for span in hierarchy.spans])
-    end = torch.tensor([span.stop for span in hierarchy.spans])
-    return (first <= place) & (place < end)
 
 
 # ---- before and after -------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from nbdt.model.fingerprint import embedding_hash, weights_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 from nbdt.tree.class_names import count_labelled, labels_by_name, normalised_name
+from nbdt.tree.hierarchy import Hierarchy
 
 BATCH = 32
 UNLABELLED = "no labels"
@@ -34,15 +36,23 @@ class Logits:
 
     Attributes:
         files: (count) where each photograph came from.
-        labels: (count,) int64, its class; −1 − node for a group; −1 without labels.
+        labels: (count,) int64, as in `nbdt.tree.labels`; −1 without labels.
         logits: (count, classes), float32.
         failed: one message for each photograph that could not be read.
+        names: (count) the text of each label.
     """
 
     files: tuple[str, ...]
     labels: Tensor
     logits: Tensor
     failed: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    def pick(self, chosen: Tensor) -> Logits:
+        """Return those of some photographs, (count) bool."""
+        rows = chosen.nonzero()[:, 0].tolist()
+        files, names = (tuple(column[row] for row in rows) for column in (self.files, self.names))
+        return Logits(files, self.labels[chosen], self.logits[chosen], self.failed, names)
 
 
 def class_logits(
@@ -50,38 +60,41 @@ def class_logits(
     data: str | os.PathLike[str],
     *,
     split: str | None = None,
-    groups: bool = False,
+    hierarchy: Hierarchy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> Logits:
     """Compute the logits of every photograph in a folder of class folders, or in a tar archive.
 
-    A photograph's class is its folder's name, or the WordNet id that its file name starts with
-    where it is in no folder. It may be the class's name, in any case and with spaces or
-    underscores, or its WordNet id.
+    A photograph's label is its folder's name, or the WordNet id that its file name starts with
+    where it is in no folder. It may be the name of a class or group, in any case and with spaces or
+    underscores, or its id: see `labels_by_name`.
 
     Args:
         model: in evaluation mode.
         data: as `nbdt.images.dataset.iter_images` reads it.
         split: the folder of splits inside, "test" for instance.
-        groups: whether a label may also be a group of the hierarchy.
+        hierarchy: whose groups labels may be; by default the model's.
         cache: a folder where logits are kept, by model and by the data's names, sizes and times
             of change.
         progress: of the photographs.
 
     Raises:
-        NBDTError: labels that are no classes of the model, no readable photograph, or unreadable
+        NBDTError: labels that are no class or group, no readable photograph, or unreadable
             data.
     """
-    tree = model.hierarchy
-    places = labels_by_name(tree, groups)
+    tree = hierarchy or model.hierarchy
+    places = labels_by_name(tree)
+    checked = partial(count_labelled, hierarchy=tree, data=os.fspath(data), groups=True)
 
     def compute() -> Logits:
-        labels = (source.class_label for source in iter_images(data, split))
-        count = count_labelled(labels, tree, os.fspath(data), groups)
-        return _compute(model, progress(iter_images(data, split), count, "photographs"), places)
+        count = checked(source.class_label for source in iter_images(data, split))
+        return _compute(model, progress(iter_images(data, split), count, "photographs"))
 
-    return _kept(_key(model, data, [split, tree.hash if groups else None]), cache, compute)
+    found = _kept(_key(model, data, [split]), cache, compute)
+    checked(found.names)  # they may have been kept under another tree
+    labels = torch.tensor([places[normalised_name(name)] for name in found.names])
+    return replace(found, labels=labels)
 
 
 def unlabelled_logits(
@@ -102,7 +115,7 @@ def unlabelled_logits(
     """
 
     def compute() -> Logits:
-        return _compute(model, progress(iter_inputs([data]), None, "other photographs"), None)
+        return _compute(model, progress(iter_inputs([data]), None, "other photographs"))
 
     return _kept(_key(model, data, [None, UNLABELLED]), cache, compute)
 
@@ -119,9 +132,9 @@ def _kept(key: str, cache: str | os.PathLike[str] | None, compute: Callable[[], 
     return measured
 
 
-def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int] | None) -> Logits:
+def _compute(model: NBDT, sources: Iterable[ImageSource]) -> Logits:
     files: list[str] = []
-    labels: list[int] = []
+    names: list[str] = []
     failed: list[str] = []
     parts: list[Tensor] = []
     inputs = ((source, model.preprocess(image)) for source, image in opened(sources, failed))
@@ -131,20 +144,19 @@ def _compute(model: NBDT, sources: Iterable[ImageSource], places: dict[str, int]
             logits = model.logits(images.to(model.device)).float().cpu()
         parts.append(logits.clone())
         files += [source.reference for source, _ in batch]
-        labels += [
-            places[normalised_name(source.class_label)] if places else -1 for source, _ in batch
-        ]
+        names += [source.class_label for source, _ in batch]
     if not parts:
         first = failed[0] if failed else "there is none"
         raise NBDTError(f"None of the photographs can be read; the first: {first}")
-    return Logits(tuple(files), torch.tensor(labels), torch.cat(parts), tuple(failed))
+    logits, none = torch.cat(parts), torch.full((len(files),), -1)
+    return Logits(tuple(files), none, logits, tuple(failed), tuple(names))
 
 
 # ---- kept on the disk -------------------------------------------------------------------------
 
 
-def _key(model: NBDT, data: str | os.PathLike[str], how: list[str | None]) -> str:
-    """Return a digest of what determines logits and labels: the hierarchy only where groups do."""
+def _key(model: NBDT, data: str | os.PathLike[str], how: Sequence[str | None]) -> str:
+    """Return a digest of what determines logits and labels."""
     tree = model.hierarchy
     wnids = tree.class_wnids
     facts = [embedding_hash(model), weights_hash(model.head.linear), tree.classes, wnids, how]
@@ -154,14 +166,14 @@ def _key(model: NBDT, data: str | os.PathLike[str], how: list[str | None]) -> st
     return digest.hexdigest()
 
 
-def _traces(data: Path, how: list[str | None]) -> Iterator[str]:
+def _traces(data: Path, how: Sequence[str | None]) -> Iterator[str]:
     """Yield name, size and time of change of each file: reading the content takes minutes."""
     paths = [data]
     if data.is_dir():
         walked = os.walk(data, followlinks=True)
         paths = [Path(folder, name) for folder, _, names in walked for name in names]
     elif is_table(data.name):
-        sources = iter_images(data, how[0]) if how[1] != UNLABELLED else iter_inputs([data])
+        sources = iter_inputs([data]) if UNLABELLED in how else iter_images(data, how[0])
         paths += [Path(source.file) for source in sources if source.file]
     for path in sorted(paths):
         if path.is_file():
@@ -176,9 +188,11 @@ def _read(path: Path, key: str) -> Logits | None:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
-        if facts["key"] == key and len(facts["files"]) == len(logits) == len(labels):
-            return Logits(tuple(facts["files"]), labels, logits, tuple(facts["failed"]))
+            logits = file.get_tensor("logits")
+        files, names = tuple(facts["files"]), tuple(facts["names"])
+        if facts["key"] == key and len(files) == len(logits) == len(names):
+            none = torch.full((len(files),), -1)
+            return Logits(files, none, logits, tuple(facts["failed"]), names)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # it is computed and written again
     return None
@@ -186,6 +200,6 @@ def _read(path: Path, key: str) -> Logits | None:
 
 def _write(path: Path, key: str, measured: Logits) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = json.dumps({"key": key, "files": measured.files, "failed": measured.failed})
-    tensors = {"logits": measured.logits, "labels": measured.labels}
-    write_atomic(path, save(tensors, metadata={"facts": facts}))
+    texts = {name: getattr(measured, name) for name in ("files", "failed", "names")}
+    facts = json.dumps({"key": key, **texts})
+    write_atomic(path, save({"logits": measured.logits}, metadata={"facts": facts}))

@@ -23,15 +23,19 @@ SHOWN = 8
 # ---- in the terminal ----------------------------------------------------------------------------
 
 
-def show(record: dict[str, Any], before: TreeResult, comparison: Comparison | None) -> None:
+def show(record: dict[str, Any], before: TreeResult | None, comparison: Comparison | None) -> None:
     """Print the most important of an evaluation.
 
     Args:
         record: the whole evaluation as plain data.
-        before: the measured tree.
+        before: the measured tree; None where no photograph has a class as its label.
         comparison: with another tree, if there is one.
     """
     console = Console(highlight=False, emoji=False)
+    if "groups" in record:
+        console.print(_group_table(record["groups"]))
+    if before is None:
+        return
     console.print(_accuracy_table(record))
     if missing := record["classes_without_images"]:
         console.print(
@@ -64,6 +68,8 @@ def _table(title: str, *columns: str) -> Table:
 
 def _accuracy_table(record: dict[str, Any]) -> Table:
     before, images = record["before"]["quality"], f"{record['images']:,} photographs"
+    if "groups" in record:
+        images += " that have a class as their label"
     if "after" not in record:
         columns = ("right", "distance", "of mistakes", "calibration error")
         table = _table(f"answers on {images}", "", *columns)
@@ -82,6 +88,20 @@ def _accuracy_table(record: dict[str, Any]) -> Table:
     for kind, values in record["after"]["quality"].items():
         old, new = before[kind]["accuracy"], values["accuracy"]
         table.add_row(kind, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
+    return table
+
+
+def _group_table(groups: dict[str, Any]) -> Table:
+    title = f"answers on {groups['images']:,} photographs that have a group as their label"
+    table = _table(title, "", "right", "information")
+    for kind in ("flat", "soft", "hard"):
+        table.add_row(kind, f"{groups[kind]:.2%}", "")
+    for row in groups["targets"]:
+        right, kept = f"{row['right']:.2%}", f"{row['information']:.1%}"
+        table.add_row(f"asked for {100 * row['target']:g} %", right, kept)
+    table.caption = (
+        "right: in the group; for an answer that stops above a class also at or above it"
+    )
     return table
 
 

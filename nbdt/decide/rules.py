@@ -221,7 +221,7 @@ def _table_step(ranking: Tensor, tree: TreeIndex) -> Callable[..., Tensor]:
 
 
 def path_nll(
-    logits: Tensor, target: Tensor, tree: TreeIndex, rule: str
+    logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``−log p(child | parent)`` of each decision on the path to the target, per image.
 
@@ -229,17 +229,31 @@ def path_nll(
 
     Args:
         logits: (batch, classes), float32 or float64.
-        target: (batch,) class indices.
+        nodes: (batch,) node indices, the targets.
 
     Returns:
-        values: (decisions,) for all images together, image by image, leaf first.
+        values: (decisions,) for all images together, image by image, the deepest first.
         image: (decisions,) the image that each belongs to.
         edge: (decisions,) the edge that each one belongs to.
     """
-    image, chosen = tree.target_paths(target)
+    image, chosen = tree.target_paths(nodes)
     scores = edge_scores(logits, tree, rule)
     values = _PathNLL.apply(scores, image, chosen, tree)  # type: ignore[no-untyped-call]
     return values, image, chosen
+
+
+def mass_nll(logits: Tensor, nodes: Tensor, tree: TreeIndex) -> Tensor:
+    """Return ``−log`` of the flat softmax's probability of all classes under a node, (batch,).
+
+    Its gradient is the softmax, less the softmax among the classes under the node; 0 for the root.
+
+    Args:
+        logits: (batch, classes), float32 or float64.
+        nodes: (batch,) node indices.
+    """
+    total = logits.logsumexp(dim=1)
+    scores = torch.cat([edge_scores(logits, tree, "marginal"), total[None]])
+    return total - scores.gather(0, tree.edge_of_node[nodes][None])[0]
 
 
 class _PathNLL(torch.autograd.Function):

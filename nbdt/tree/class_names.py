@@ -29,20 +29,19 @@ def class_of_name(hierarchy: Hierarchy) -> dict[str, int]:
     return indices
 
 
-def labels_by_name(hierarchy: Hierarchy, groups: bool = False) -> dict[str, int]:
-    """Return class indices by normalised name and WordNet id; −1 − node for groups, if wanted.
+def labels_by_name(hierarchy: Hierarchy) -> dict[str, int]:
+    """Return labels (see `nbdt.tree.labels`) by normalised name of a class or group, and by id.
 
-    A name that several groups share is left out, and a class's name is never a group's.
+    A group is also called "unknown" and its name. A name that several groups share is left out, and a
+    class's name is never a group's.
     """
-    classes = class_of_name(hierarchy)
-    if not groups:
-        return classes
     names = Counter(normalised_name(hierarchy.names[node]) for node in hierarchy.inner_nodes)
     found: dict[str, int] = {}
     for node in hierarchy.inner_nodes:
         name, key = normalised_name(hierarchy.names[node]), normalised_name(hierarchy.ids[node])
-        found |= {key: -1 - node} | ({name: -1 - node} if names[name] == 1 else {})
-    return found | classes
+        called = (name, f"unknown {name}", f"unknown-{name}") if names[name] == 1 else ()
+        found |= dict.fromkeys((key, *called), -1 - node)
+    return found | class_of_name(hierarchy)
 
 
 def count_labelled(
@@ -59,7 +58,8 @@ def count_labelled(
     Raises:
         NBDTError: names the labels that are no class, with the model's classes.
     """
-    times, places = Counter(labels), labels_by_name(hierarchy, groups)
+    times = Counter(labels)
+    places = labels_by_name(hierarchy) if groups else class_of_name(hierarchy)
     unknown = sorted(label for label in times if normalised_name(label) not in places)
     if unknown:
         raise NBDTError(

@@ -120,10 +120,9 @@ class TreeIndex(nn.Module):
             family[low:high] = np.unique(parents[low:high], return_inverse=True)[1]
         self._add("family", family)
 
-    def target_paths(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The edges from each target class, (batch,), up to the root, and their images."""
-        current = self.edge_of_node[self.leaf_nodes[target]]
-        steps = [current]
+    def target_paths(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The edges from each target node, (batch,), up to the root, and their images."""
+        steps = [self.edge_of_node[nodes]]
         for _ in range(self.depth - 1):
             steps.append(self.parent_edge.index_select(0, steps[-1]))
         edges = torch.stack(steps, dim=1)

@@ -75,8 +75,9 @@ def test_a_statement_becomes_a_correction_with_what_the_server_knows(cifar10, se
         ({"kind": "evil"}, "Unknown kind of correction 'evil'; there are step, label, region"),
         ({"kind": ["step"]}, "Unknown kind of correction"),
         ({"kind": "label"}, "needs 'label'"),
-        ({"kind": "label", "label": "cst"}, "no class 'cst'. Did you mean 'cat'"),
-        ({"kind": "label", "label": {"a": 1}}, "no class"),
+        ({"kind": "label", "label": "cst"}, "no node 'cst'. Did you mean 'cat'"),
+        ({"kind": "label", "label": "ROOT"}, "is the root: everything is under it"),
+        ({"kind": "label", "label": {"a": 1}}, "Expected the id of a node"),
         ({"kind": "label", "label": "cat", "node": "ROOT"}, "has no 'node'"),
         ({"kind": "step", "node": "nowhere", "child": "cat"}, "There is no node 'nowhere'"),
         ({"kind": "step", "node": 7, "child": "cat"}, "Expected the id of a node, got 7"),
@@ -384,18 +385,24 @@ def test_saved_versions_have_the_time_of_where_the_visitor_is(server, visit):
 
 
 @pytest.mark.browser
-def test_a_label_must_be_one_that_the_model_knows(server, visit):
-    url, store = server
+def test_a_label_must_be_one_that_the_model_knows(server, visit, cifar10):
+    (url, store), tree = server, cifar10.hierarchy
     tab = opened(visit, url)
     tab.check("input[name=nbdt-correct-kind][value=label]")
     tab.fill("#nbdt-correct-this-is", "doge")
     tab.click(".nbdt-correct-send")
-    assert "There is no class 'doge'. Did you mean 'dog'" in answered(tab)
-    tab.fill("#nbdt-correct-this-is", "dog")
-    tab.click(".nbdt-correct-send")
-    tab.wait_for_selector(".nbdt-correct-status[data-tone='done']")
-    (saved,) = store.corrections(ids=[number_of(answered(tab))])
-    assert saved.correction.label == "dog"
+    assert "There is no node 'doge'. Did you mean 'dog'" in answered(tab)
+    group = tree.inner_nodes[1]
+    for name, node in (("dog", "dog"), (tree.names[group], tree.ids[group])):
+        tab.wait_for_selector(f"datalist option[value='{name}']", state="attached")
+        tab.fill("#nbdt-correct-this-is", name)
+        tab.click(".nbdt-correct-send")
+        tab.wait_for_selector(".nbdt-correct-status[data-tone='done']")
+        (saved,) = store.corrections(ids=[number_of(answered(tab))])
+        assert saved.correction.label == node
+        assert in_words(saved.correction, tree) == f"This is: {name}"
+        tab.wait_for_selector(f"text=This is: {name}")
+        tab.fill("#nbdt-correct-this-is", "")
 
 
 @pytest.mark.browser

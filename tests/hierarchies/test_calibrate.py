@@ -126,9 +126,9 @@ def data(tmp_path):
 
 
 def test_a_calibrated_model_has_the_photographs_as_its_reference_set(model, data):
-    photographs = class_logits(model, data, groups=True)
+    photographs = class_logits(model, data)
     facts = calibrate(model, photographs)
-    again = class_logits(model, data, groups=True)
+    again = class_logits(model, data)
     torch.testing.assert_close(
         model.reference["logits"].float(), again.logits, rtol=2e-3, atol=2e-3
     )

@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 import tarfile
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,11 +16,12 @@ from typer.testing import CliRunner
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.measure import logits as logits_module
-from nbdt.hierarchies.measure.answers import answer_record
+from nbdt.hierarchies.measure.answers import Measurement, answer_record, group_record
 from nbdt.hierarchies.measure.command import app, comparison_record, tree_record
 from nbdt.hierarchies.measure.comparison import VERDICTS, compare, measure, quality
 from nbdt.hierarchies.measure.logits import class_logits, unlabelled_logits
 from nbdt.hierarchies.measure.report import hardest, picture
+from nbdt.tree.labels import likeliest_under
 from tests import oracle
 
 CLASSES = ["cat", "dog", "car", "bus", "grey_wolf"]
@@ -410,6 +413,68 @@ def test_the_command_measures_one_tree(model, data, tmp_path):
     assert [*record["before"]["quality"]] == ["flat", "soft", "hard"]
     assert "after" not in record
     assert "most mistakes" in found.stdout
+
+
+def test_groups_as_labels_are_measured_beside_classes(model, data, tmp_path):
+    for number in range(45):
+        photograph(data / "unknown-canine" / f"{number}.png", 500 + number)
+    model.save(tmp_path / "model")
+    out = tmp_path / "out"
+    found = invoke(tmp_path / "model", "--data", data, "--out", out)
+    assert found.exit_code == 0, found.output
+    assert "8 photographs that have a class" in found.stdout
+    assert "45 photographs that have a group" in found.stdout
+    record = json.loads((out / "evaluation.json").read_text())
+    photographs = class_logits(model, data)
+    rows = photographs.labels < 0
+    logits, names = photographs.logits[rows], OLD.classes
+    inside = [names.index("dog"), names.index("grey_wolf")]
+    rules = DecisionRules(OLD, rule="marginal")
+    answers = {
+        "flat": logits.argmax(1),
+        "soft": rules(logits).argmax(1),
+        "hard": rules.hard(logits),
+    }
+    for kind, answer in answers.items():
+        right = [value in inside for value in answer.tolist()]
+        assert record["groups"][kind] == pytest.approx(sum(right) / 45)
+    assert record["images"] == 8
+    assert [row["target"] for row in record["groups"]["targets"]] == [0.9, 0.95, 0.99]
+    for name in ("cat", "Dog", "CAR", "Grey Wolf"):
+        shutil.rmtree(data / name)
+    only = invoke(tmp_path / "model", "--data", data, "--out", tmp_path / "only")
+    assert only.exit_code == 0, only.output
+    again = json.loads((tmp_path / "only" / "evaluation.json").read_text())
+    assert again["groups"] == record["groups"]
+    assert again["images"] == 0
+    renamed = Hierarchy.from_nested(
+        {"animal": ["cat", "dog", "grey_wolf"], "b": ["car", "bus"]}, CLASSES
+    )
+    renamed.save(tmp_path / "new.json")  # without this group
+    other = invoke(
+        tmp_path / "model", "--data", data, "--hierarchy", tmp_path / "new.json", "--out", out
+    )
+    assert "'unknown-canine'" in str(other.exception)
+
+
+def test_what_contradicts_a_group_is_wrong():
+    tree = oracle.random_tree(12, seed=3, arity=(2, 3))
+    rng = np.random.default_rng(5)
+    logits = torch.tensor(rng.normal(size=(80, 12)) * 3).float()
+    nodes = rng.choice([node for node in tree.inner_nodes if node], size=80)
+    found = group_record(logits, torch.tensor(-1 - nodes), tree, "marginal", {})
+    rules = DecisionRules(tree, rule="marginal")
+    likeliest = likeliest_under(logits, torch.tensor(-1 - nodes), tree)
+    measured = Measurement(rules, logits, likeliest)
+    for level in (-0.2, 0.3, 1.0):
+        stops = measured.masses.stop(level)
+        for row, depth in enumerate(stops.tolist()):
+            answer = int(measured.masses.nodes[row, depth])
+            label = int(nodes[row])
+            agrees = label in tree.path_to(answer) or answer in tree.path_to(label)
+            assert bool(stops[row] <= measured.depth[row]) == agrees
+    for row in found["targets"]:
+        assert row["right"] == pytest.approx(row["target"], abs=0.06)
 
 
 def test_the_command_measures_answers_and_unknown_things(model, data, tmp_path):

@@ -64,13 +64,15 @@ def test_what_has_no_place_is_reported_and_not_guessed():
         Correction("label", IMAGE, label="heron"),
     ]
     targets, left_out = find_targets(records, ZOO)
-    assert [target.class_index for target in targets] == [ZOO.classes.index("heron")]
+    assert [target.label for target in targets] == [ZOO.index("heron")]
     reasons = {item.correction: item.reason for item in left_out}
     assert "no node with the id 'gone'" in reasons[records[0]]
     assert "no node with the id 'gone'" in reasons[records[1]]
     assert "'saw' is a leaf: it decides nothing" in reasons[records[2]]
     assert "is not under" in reasons[records[3]]
-    assert reasons[records[4]] == "there is no class 'heorn'. Did you mean 'heron'?"
+    assert reasons[records[4]] == (
+        "there is no node with the id 'heorn' in this hierarchy. Did you mean 'heron'?"
+    )
 
 
 def test_of_two_statements_about_one_decision_the_latest_counts():
@@ -101,10 +103,10 @@ def test_the_losses_equal_their_definitions(rule, seed, size):
     for row in range(6):
         node = int(rng.choice(inner))
         child = int(rng.choice(ZOO.children[node]))
-        leaf = int(rng.integers(ZOO.num_classes))
+        label = int(rng.integers(1, ZOO.num_nodes))
         if row % 2:
-            record = Correction("label", f"{row:064x}", label=ZOO.classes[leaf])
-            said.append(("label", leaf))
+            record = Correction("label", f"{row:064x}", label=ZOO.ids[label])
+            said.append(("label", label))
         else:
             record = Correction("step", f"{row:064x}", node=ZOO.ids[node], child=ZOO.ids[child])
             said.append(("step", child))
@@ -266,6 +268,23 @@ def test_labels_are_learnt_too(model, data, photos, tmp_path):
     assert found.met_before < 0.5 < found.met_after
 
 
+def test_a_group_is_learnt_without_a_word_on_its_classes(model, data, photos, tmp_path):
+    pink = saved(tmp_path, photos["pink"][:10])
+    cold = TREE.ids[TREE.index("cold")]
+    records = [Correction("label", label=cold, **facts) for facts in pink]
+    settings = CorrectionSettings(strength=1.0, trust=0.1, steps=60)
+    found = fit_corrections(model, records, data, settings, open_photos=opener(tmp_path))
+    assert found.loss_after < 0.8 * found.loss_before
+    images = torch.stack([model.preprocess(image) for image in photos["pink"]])
+    before, after = (m(images).log_softmax(1) for m in (model, found.model))
+    for group in (TREE.classes_under(TREE.index("cold")), TREE.classes_under(TREE.index("warm"))):
+        old, new = (chances[:, group].log_softmax(1) for chances in (before, after))
+        torch.testing.assert_close(old, new, atol=1e-3, rtol=0)  # no decision inside moved
+    root = Correction("label", IMAGE, label=TREE.ids[0])
+    (left,) = find_targets([root], TREE)[1]
+    assert "is the root" in left.reason
+
+
 def test_an_irrelevant_region_loses_its_mass(model, data, photos, tmp_path):
     (facts,) = saved(tmp_path, photos["red"][:1])
     record = Correction("region", node=TREE.ids[0], region=(0.0, 0.0, 0.5, 1.0), **facts)
@@ -336,7 +355,7 @@ def test_the_command_ends_in_a_model(model, photos, tmp_path):
     ]  # fmt: skip
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
-    assert "1 × there is no class 'mauve'" in done.stderr
+    assert "1 × there is no node with the id 'mauve'" in done.stderr
     assert "10 corrections" in done.stdout
     new = NBDT.load(tmp_path / "new" / "model")
     facts = new.provenance["corrected"]

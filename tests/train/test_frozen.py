@@ -19,7 +19,7 @@ from nbdt.explain import EvidenceIndex
 from nbdt.train import train
 from nbdt.train.fit.picture import confusion, main_groups
 from nbdt.train.frozen import features as kept
-from nbdt.train.frozen.classifier import fit_linear, folds
+from nbdt.train.frozen.classifier import _fit_sets, fit_linear, folds
 from nbdt.train.recipe import Recipe, load_recipe
 from tests.conftest import DATA
 from tests.train.test_train import COLOURS, folder  # noqa: F401 - a fixture
@@ -74,6 +74,37 @@ def test_the_fit_is_as_good_as_scikit_learns(counts):
     theirs = search.score(drawn.numpy(), test.numpy())
     assert ours >= theirs - 0.03
     assert fitted.logits.shape == (len(labels), len(counts))
+
+
+def test_images_of_a_group_teach_the_border_between_groups():
+    features, labels, centres = blobs([3] * 6, spread=2.5)
+    draw = torch.Generator().manual_seed(4)
+    more = torch.arange(6).repeat_interleave(100)
+    group_of = more // 3  # two groups of three classes
+    extra = centres[more] + 2.5 * torch.randn(600, 40, generator=draw)
+    allowed = torch.arange(6)[None] // 3 == group_of[:, None]
+    test = torch.arange(6).repeat_interleave(200)
+    drawn = centres[test] + 2.5 * torch.randn(1200, 40, generator=draw)
+
+    def right(fitted):
+        answers = (drawn @ fitted.weight.T + fitted.bias).argmax(1)
+        return float((answers // 3 == test // 3).float().mean())
+
+    alone, taught = fit_linear(features, labels), fit_linear(features, labels, (extra, allowed))
+    assert right(taught) > right(alone) + 0.02
+    torch.testing.assert_close(alone.logits, taught.logits, atol=0.05, rtol=0)
+
+
+def test_sets_of_one_class_give_the_fit_of_classes():
+    features, labels, _ = blobs([20] * 4, spread=2.0)
+    rows = (features - features.mean(0)).double().numpy()
+    model = LogisticRegression(C=0.3, max_iter=2000, tol=1e-7).fit(rows, labels.numpy())
+    zero = np.zeros((4, 40)), np.zeros(4)
+    weight, bias = _fit_sets(zero, rows, np.eye(4, dtype=bool)[labels.numpy()], 0.3)
+    np.testing.assert_allclose(weight, model.coef_, atol=0.01)
+    np.testing.assert_allclose(
+        bias - bias.mean(), model.intercept_ - model.intercept_.mean(), atol=0.01
+    )
 
 
 def test_left_out_logits_say_how_sure_one_may_be():

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from nbdt import DecisionRules, Hierarchy, NBDTError, attach, flat
@@ -186,9 +188,54 @@ def test_weights_equal_the_reference(rule, options):
     named = options.get("node_weights", {})
     reference["node_weights"] = {h.names.index(name): value for name, value in named.items()}
     loss = TreeSupervisionLoss(h, rule=rule, **options)
-    for target in (index, distribution, F.one_hot(index, h.num_classes).double()):
+    nodes = torch.tensor(np.random.default_rng(2).dirichlet(np.full(h.num_nodes, 0.3), len(z)))
+    for target in (index, distribution, F.one_hot(index, h.num_classes).double(), nodes):
         expected = oracle.weighted_tree_loss(h, z.numpy(), target.numpy(), rule, **reference)
         assert loss(z, target).item() == pytest.approx(expected, rel=1e-6)
+
+
+# ---- groups as labels ----
+
+
+def one_hot(nodes, h):
+    return F.one_hot(torch.tensor(nodes), h.num_nodes).double()
+
+
+@given(oracle.trees(), st.integers(0, 10**6), st.sampled_from(["representative", "marginal"]))
+def test_a_group_is_the_set_of_its_classes(h, seed, rule):
+    rng = np.random.default_rng(seed)
+    z = torch.tensor(rng.normal(size=(3, h.num_classes)) * 4, requires_grad=True)
+    nodes = rng.integers(h.num_nodes, size=3)
+    alpha = 0.5 if rule == "marginal" else 0.0
+    loss = TreeSupervisionLoss(h, rule=rule, alpha=alpha)
+    leaves = torch.tensor(rng.integers(h.num_classes, size=3))
+    leaf_nodes = torch.tensor(h.leaf_nodes)[leaves].tolist()
+    same = loss(z, one_hot(leaf_nodes, h))
+    assert float(same.detach()) == pytest.approx(float(loss(z, leaves).detach()), rel=1e-9)
+    assert float(loss(z, one_hot([0, 0, 0], h)).detach()) == pytest.approx(0, abs=1e-12)
+    flat = TreeSupervisionLoss(h, rule="representative", omega=0.0)
+    found = flat(z, one_hot(nodes, h))
+    values = [oracle.set_loss(h, row, node) for row, node in zip(z.detach(), nodes, strict=True)]
+    assert float(found.detach()) == pytest.approx(np.mean(values), rel=1e-9, abs=1e-12)
+    (slope,) = torch.autograd.grad(found, z)
+    for row, node in enumerate(nodes):
+        inside = torch.full((h.num_classes,), -torch.inf, dtype=torch.float64)
+        below = h.classes_under(int(node))
+        inside[below] = z.detach()[row, below]
+        expected = (z.detach()[row].softmax(0) - inside.softmax(0)) / 3
+        torch.testing.assert_close(slope[row], expected, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["representative", "marginal"])
+def test_gradients_of_group_labels(rule):
+    h = oracle.zoo()
+    z, _, _ = sample(h)
+    nodes = torch.tensor(np.random.default_rng(2).dirichlet(np.full(h.num_nodes, 0.3), len(z)))
+    loss = TreeSupervisionLoss(h, rule=rule, alpha=0.5, label_smoothing=0.1)
+    assert gradcheck(lambda logits: loss(logits, nodes), z.requires_grad_())
+    wide = (1e4 * z.detach()).float().requires_grad_()
+    loss(wide, nodes.float()).backward()
+    assert wide.grad.isfinite().all()
 
 
 def test_class_weights_and_smoothing_are_those_of_torch():
@@ -360,7 +407,9 @@ def test_a_name_that_several_nodes_have_is_refused():
 @pytest.mark.parametrize("shape", [(2, 4), (3, 5), (2,), (4,), (3, 1), (1, 3, 4), ()])
 def test_targets_of_another_shape_are_refused(shape):
     loss = TreeSupervisionLoss(oracle.family(), rule="representative")
-    with pytest.raises(NBDTError, match=r"Expected targets of shape \(3,\) or \(3, 4\), got \("):
+    with pytest.raises(
+        NBDTError, match=r"Expected targets of shape \(3,\), \(3, 4\) or \(3, 7\), got \("
+    ):
         loss(torch.zeros(3, 4), torch.zeros(shape))
 
 

@@ -148,6 +148,34 @@ def test_a_given_hierarchy_is_the_models_and_gives_the_order(folder, tmp_path):
     assert all(named.hierarchy.class_wnids)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": "marginal", "tree_from": 0.0},
+        {"mixup_alpha": 0.2, "label_smoothing": 0.1, "balance_classes": True},
+        {"augment": "crop", "freeze_backbone": True, "rule": "marginal"},
+    ],
+    ids=["flat", "mixed", "frozen"],
+)
+def test_folders_may_be_named_after_groups(folder, tmp_path, changes, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    (data / "train" / "unknown-warm").mkdir()
+    for index in range(4, 10):
+        shutil.move(data / "train" / "red" / f"{index}.png", data / "train" / "unknown-warm")
+    shutil.copytree(data / "test" / "red", data / "test" / "Warm")
+    recipe = dataclasses.replace(RECIPE, classes=(), **{"epochs": 2, **changes})
+    said = []
+    model = train(recipe, data, tmp_path / "run", hierarchy=TREE, say=said.append)
+    assert any("6 of the images to train on have a group as their label" in line for line in said)
+    assert any("12 for the test" in line for line in said)  # of the folder "Warm" none is right
+    assert (model.reference["labels"] >= 0).all()
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    with pytest.raises(NBDTError, match="unknown class 'unknown-warm'"):
+        train(dataclasses.replace(recipe, classes=tuple(COLOURS)), data, tmp_path / "other")
+
+
 def test_a_run_stops_when_nothing_gets_better_and_keeps_the_best(folder, tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=12, early_stop_epochs=2, tree_from=0.0)
     rows = []

@@ -38,19 +38,17 @@ class Target:
         node: index of the inner node that it is about; the root for a label.
         child: index of the right child (step), or of the one whose map counts (region); None for a
             label, and where a region is about whichever child the model chooses.
-        class_index: the right class (label).
+        label: index of the right class's or group's node.
     """
 
     correction: Correction
     node: int
     child: int | None = None
-    class_index: int | None = None
+    label: int | None = None
 
     def nodes(self, hierarchy: Hierarchy) -> list[int]:
         """Return the indices of the inner nodes whose decision it is about."""
-        if self.class_index is None:
-            return [self.node]
-        return hierarchy.path_of_class(self.class_index)[:-1]
+        return [self.node] if self.label is None else hierarchy.path_to(self.label)[:-1]
 
 
 @dataclass(frozen=True)
@@ -105,10 +103,10 @@ class _NoPlaceError(Exception):
 
 def _target(correction: Correction, hierarchy: Hierarchy) -> Target:
     if correction.label is not None:
-        if correction.label not in hierarchy.classes:
-            hint = nearest(correction.label, hierarchy.classes)
-            raise _NoPlaceError(f"there is no class {correction.label!r}.{hint}")
-        return Target(correction, 0, class_index=hierarchy.classes.index(correction.label))
+        label = _index_of(correction.label, hierarchy)
+        if label == 0:
+            raise _NoPlaceError(f"{correction.label!r} is the root: everything is under it")
+        return Target(correction, 0, label=label)
     node = _index_of(str(correction.node), hierarchy)
     if not hierarchy.children[node]:
         raise _NoPlaceError(f"{correction.node!r} is a leaf: it decides nothing")
@@ -123,7 +121,8 @@ def _target(correction: Correction, hierarchy: Hierarchy) -> Target:
 
 def _index_of(node_id: str, hierarchy: Hierarchy) -> int:
     if node_id not in hierarchy.ids:
-        raise _NoPlaceError(f"there is no node with the id {node_id!r} in this hierarchy")
+        hint = nearest(node_id, hierarchy.classes)
+        raise _NoPlaceError(f"there is no node with the id {node_id!r} in this hierarchy.{hint}")
     return hierarchy.ids.index(node_id)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nbdt.decide.maps import log_odds_coefficients, node_maps
-from nbdt.decide.rules import decide, edge_scores, full_precision
+from nbdt.decide.rules import decide, edge_scores, full_precision, mass_nll
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.index import TreeIndex
 
@@ -21,8 +20,8 @@ class CorrectionLoss(nn.Module):
 
     - step: ``−log p(child | parent)`` in that one sibling group; the rest of the tree feels it only
       through the class logits that they share;
-    - label: ``−log p(y)``, the sum along the path, and under `representative` the flat
-      cross-entropy too, as in `TreeSupervisionLoss`;
+    - label: ``−log p(y)`` of a class or group, the sum along its path, and under `representative`
+      that of the flat softmax too, as in `TreeSupervisionLoss`;
     - region: the share of the decision's map inside the region, ``Σ_region |m| / Σ |m|`` with
       ``m`` the closed-form map of the decision's log-odds (`nbdt.decide.maps`). Right for the right reasons
       (Ross et al., IJCAI 2017) penalises squared input gradients instead. The share has no scale, so
@@ -49,7 +48,7 @@ class CorrectionLoss(nn.Module):
         nodes = torch.tensor([t.child or 0 for t in targets])
         self.register_buffer("nodes", nodes, False)
         self.register_buffer("edges", self.tree.edge_of_node[nodes], False)
-        self.register_buffer("labels", torch.tensor([t.class_index or 0 for t in targets]), False)
+        self.register_buffer("labels", torch.tensor([t.label or 0 for t in targets]), False)
 
     def forward(
         self,
@@ -90,11 +89,11 @@ class CorrectionLoss(nn.Module):
         if not len(rows):
             return losses
         labels = self.labels[rows]
-        paths = self.tree.path_sums(log_probs[:, rows]).t()
-        costs = -paths.gather(1, labels[:, None]).squeeze(1)
+        image, edges = self.tree.target_paths(labels)
+        losses = losses.index_add(0, rows[image], -log_probs[edges, rows[image]])
         if self.rule == "representative":
-            costs = costs + F.cross_entropy(logits[rows], labels, reduction="none")
-        return losses.index_add(0, rows, costs)
+            losses = losses.index_add(0, rows, mass_nll(logits[rows], labels, self.tree))
+        return losses
 
 
 def region_shares(  # noqa: PLR0917

@@ -51,7 +51,8 @@ class CorrectionFit:
         left_out: the others, and why.
         loss_before, loss_after: the applied corrections' mean loss.
         met_before, met_after: share of the applied step and label corrections that the likeliest
-            child of the node, or the most probable class, follows; NaN if there are none.
+            child of the node, or the most probable class, follows; NaN if there are none. A class
+            follows a group that it is in.
     """
 
     model: NBDT
@@ -128,8 +129,8 @@ def _score(loss: CorrectionLoss, head: NBDTHead, batch: CorrectionBatch) -> tupl
     for row, answer, target in zip(log_probs, answers, batch.targets, strict=True):
         if target.correction.kind == "step":
             met.append(examples.chosen_child(row, head.hierarchy, target.node) == target.child)
-        elif target.correction.kind == "label":
-            met.append(answer == target.class_index)
+        elif target.label is not None:
+            met.append(answer in head.hierarchy.classes_under(target.label))
     return value, sum(met) / len(met) if met else math.nan
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nbdt.errors import NBDTError, listed, nearest
-from nbdt.tree.class_names import class_of_name, normalised_name
+from nbdt.tree.class_names import class_of_name, labels_by_name, normalised_name
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
@@ -19,11 +19,13 @@ class ClassOrder:
         names: of the classes.
         wnids: WordNet ids, where known.
         origin: the source of the order, for messages.
+        hierarchy: of these classes, if it is known: its groups may be labels, too.
     """
 
     names: tuple[str, ...]
     wnids: tuple[str | None, ...]
     origin: str
+    hierarchy: Hierarchy | None = None
 
     @property
     def known_wnids(self) -> tuple[str | None, ...] | None:
@@ -31,7 +33,9 @@ class ClassOrder:
         return self.wnids if any(self.wnids) else None
 
     def places(self) -> dict[str, int]:
-        """Return class indices by plain name and WordNet id; a key of two classes is left out."""
+        """Return labels by plain name and WordNet id; a key of two classes is left out."""
+        if self.hierarchy:
+            return labels_by_name(self.hierarchy)
         nodes = [Node("/", None, "root")]
         nodes += [Node(n, "/", n, w) for n, w in zip(self.names, self.wnids, strict=True)]
         return class_of_name(Hierarchy(tuple(nodes), self.names))
@@ -51,7 +55,7 @@ def class_order(
         if given and list(given) != list(hierarchy.classes):
             _refuse_contradiction(given, hierarchy)
         wnids = hierarchy.class_wnids
-        return ClassOrder(hierarchy.classes, wnids, "the hierarchy")
+        return ClassOrder(hierarchy.classes, wnids, "the hierarchy", hierarchy)
     if given:
         return ClassOrder(tuple(given), (None,) * len(given), "the recipe")
     distinct = sorted(set(labels))
@@ -99,6 +103,6 @@ def _refuse_contradiction(given: Sequence[str], hierarchy: Hierarchy) -> None:
 
 
 def class_indices(labels: Iterable[str], order: ClassOrder) -> list[int | None]:
-    """Return the class of each label; None for a label that is no class."""
+    """Return each label as a number (see `nbdt.tree.labels`); None for what is no class or group."""
     places = order.places()
     return [places.get(normalised_name(label)) for label in labels]

@@ -31,7 +31,10 @@ PLAIN_PIXELS = 16 * 256 * 256  # of such a batch: the memory of larger ones goes
 
 
 class Labelled(NamedTuple):
-    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory."""
+    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory.
+
+    A label is a class index, or a group below 0: see `nbdt.tree.labels`.
+    """
 
     images: Tensor
     labels: Tensor
@@ -83,12 +86,12 @@ def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
     """Return `data` without some images of every class, and these images, drawn with `seed`.
 
     An `amount` below 1 is a share of each class, rounded up; another is a number of images of each. At
-    least `KEPT` images of each class stay.
+    least `KEPT` images of each class stay, and all that have a group as their label.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.labels), generator=generator)
     held = torch.zeros(len(order), dtype=torch.bool)
-    for label in data.labels.unique():
+    for label in data.labels[data.labels >= 0].unique():
         members = order[data.labels[order] == label]
         count = min(held_out_count(len(members), amount), len(members) - KEPT)
         held[members[: max(0, count)]] = True

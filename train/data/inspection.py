@@ -152,7 +152,9 @@ def in_parallel(
 def inspect(
     scans: Mapping[str, Scan], recipe: Recipe, given: ClassOrder | None
 ) -> tuple[ClassOrder, dict[str, Images]]:
-    """Return the classes in order, and the images of each split with their class indices.
+    """Return the classes in order, and the images of each split with their labels.
+
+    Images that have a group as their label can only be trained on: other splits leave them out.
 
     Args:
         scans: by split, "train" among them.
@@ -180,7 +182,10 @@ def inspect(
             f"The data cannot be trained on as it is ({counts} images; "
             f"{len(order.names)} classes, from {order.origin}):\n{lines}"
         )
-    return order, {name: _images(scanned, indices[name]) for name, scanned in scans.items()}
+    images = {name: _images(scanned, indices[name]) for name, scanned in scans.items()}
+    for name in images.keys() - {TRAIN}:
+        images[name] = images[name].pick(images[name].labels >= 0)
+    return order, images
 
 
 def _count(names: Sequence[str], what: str = "") -> str:
@@ -214,7 +219,8 @@ def _unknown(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
     labels = sorted(unknown)
     return (
         f"{scanned.split.origin}: {unknown.total():,} images of {_count(labels, 'unknown ')} "
-        f"{listed(labels)}.{nearest(labels[0], order.names)} Rename or remove the folders; the classes are "
+        f"{listed(labels)}.{nearest(labels[0], order.names)} Rename or remove the folders; the classes "
+        f"{'(or groups of the hierarchy) ' if order.hierarchy else ''}are "
         f"{listed(order.names)}."
     )
 
@@ -250,7 +256,7 @@ def _too_few(
         if name not in scans
     ]
     short = []
-    for index, count in sorted(Counter(i for i in indices if i is not None).items()):
+    for index, count in sorted(Counter(i for i in indices if i is not None and i >= 0).items()):
         needed = sum(held_out_count(count, amount) for amount in amounts)
         needed = KEPT - 1 if recipe.freeze_backbone else needed
         if count <= needed:

@@ -18,6 +18,7 @@ from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.labels import label_nodes
 
 from ..data.augment import add_noise, mix_pairs, seed_all, shrink
 from ..data.class_order import ClassOrder
@@ -40,7 +41,10 @@ class TreeSupervised(lightning.LightningModule):
         hierarchy: used from the start; None induces one from the classifier's weights when tree
             supervision begins.
         class_weights: (classes,) how much an image of each class counts.
+        has_groups: whether labels may be groups of the hierarchy (see `nbdt.tree.labels`).
     """
+
+    label_nodes: Tensor | None
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class TreeSupervised(lightning.LightningModule):
         hierarchy: Hierarchy | None = None,
         *,
         class_weights: Tensor | None = None,
+        has_groups: bool = False,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -66,6 +71,9 @@ class TreeSupervised(lightning.LightningModule):
         self.accuracy = nn.ModuleDict(
             {kind: MulticlassAccuracy(count, average="micro") for kind in ("flat", "soft", "hard")}
         )
+        nodes = label_nodes(cast(Hierarchy, hierarchy)) if has_groups else None
+        self.register_buffer("label_nodes", nodes, persistent=False)
+        self.flat_loss = self._supervision("representative", omega=0.0) if has_groups else None
         self.tree_loss: TreeSupervisionLoss | None = None
         self.rules: DecisionRules | None = None
         self.batches: TrainingBatches | None = None
@@ -115,7 +123,12 @@ class TreeSupervised(lightning.LightningModule):
         if self._progress() < recipe.early_until:
             images = shrink(images, recipe.early_size)
         inputs = self._inputs(add_noise(images, recipe.noise))
-        inputs, target = mix_pairs(inputs, target, recipe, len(self.order.names))
+        outputs = len(self.order.names)
+        if self.label_nodes is not None:
+            target, outputs = self.label_nodes[target], cast(Hierarchy, self.hierarchy).num_nodes
+        inputs, target = mix_pairs(inputs, target, recipe, outputs)
+        if self.label_nodes is not None and target.ndim == 1:
+            target = F.one_hot(target, outputs).float()
         logits = self.network(inputs)
         if self.rules is None and self._progress() >= recipe.tree_from:
             self._start_tree_supervision()
@@ -126,6 +139,8 @@ class TreeSupervised(lightning.LightningModule):
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         recipe = self.recipe
+        if self.tree_loss is None and self.flat_loss is not None:
+            return cast(Tensor, self.flat_loss(logits, target))
         if self.tree_loss is None:
             weights = cast(Tensor | None, self.class_weights)
             return F.cross_entropy(logits, target, weights, label_smoothing=recipe.label_smoothing)
@@ -155,19 +170,22 @@ class TreeSupervised(lightning.LightningModule):
         recipe = self.recipe
         if self.hierarchy is None:
             self.induce_hierarchy()
-        hierarchy = cast(Hierarchy, self.hierarchy)
-        self.rules = DecisionRules(hierarchy, rule=recipe.rule).to(self.device)
+        self.rules = DecisionRules(cast(Hierarchy, self.hierarchy), rule=recipe.rule).to(
+            self.device
+        )
         self.tree_loss = None
         if recipe.rule == "representative" or recipe.alpha:
-            self.tree_loss = TreeSupervisionLoss(
-                hierarchy,
-                rule=recipe.rule,
-                beta=recipe.beta,
-                omega=recipe.omega,
-                alpha=recipe.alpha,
-                class_weights=cast(Tensor | None, self.class_weights),
-                label_smoothing=recipe.label_smoothing,
-            ).to(self.device)
+            weights = {"beta": recipe.beta, "omega": recipe.omega, "alpha": recipe.alpha}
+            self.tree_loss = self._supervision(recipe.rule, **weights).to(self.device)
+
+    def _supervision(self, rule: str, **weights: float) -> TreeSupervisionLoss:
+        return TreeSupervisionLoss(
+            cast(Hierarchy, self.hierarchy),
+            rule=rule,
+            class_weights=cast(Tensor | None, self.class_weights),
+            label_smoothing=self.recipe.label_smoothing,
+            **weights,
+        )
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Take a step of the optimiser and of the moving average."""

@@ -32,13 +32,14 @@ def fit_network(
     Raises:
         NBDTError: the run diverged or was stopped, or a device was lost.
     """
-    weights, recipe = None, run.recipe
+    weights, recipe, labels = None, run.recipe, run.images[TRAIN].labels
     if recipe.balance_classes:
-        counts = torch.bincount(run.images[TRAIN].labels, minlength=len(run.order.names))
+        counts = torch.bincount(labels[labels >= 0], minlength=len(run.order.names))
         weights = counts.float().mean() / counts
     module = TreeSupervised(
-        run.network, recipe, run.preprocessing, run.order, run.hierarchy, class_weights=weights
-    )
+        run.network, recipe, run.preprocessing, run.order, run.hierarchy,
+        class_weights=weights, has_groups=bool((labels < 0).any()),
+    )  # fmt: skip
     if run.hierarchy is None and run.knows_classes:
         module.induce_hierarchy()
 

@@ -47,7 +47,12 @@ class LinearFit:
 
 
 def fit_linear(
-    features: Tensor, labels: Tensor, *, seed: int = 0, progress: Progress = no_progress
+    features: Tensor,
+    labels: Tensor,
+    groups: tuple[Tensor, Tensor] | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> LinearFit:
     """Fit multinomial logistic regression with a penalty on the squared weights.
 
@@ -59,6 +64,8 @@ def fit_linear(
     Args:
         features: (images, features).
         labels: (images,) class indices from 0; at least two images of each class.
+        groups: more images, of which only a group is known: their features (count, features), and
+            the classes that each may have, (count, classes) bool. They take part in the last fit.
         seed: of the division into folds.
         progress: of the fits.
     """
@@ -66,6 +73,7 @@ def fit_linear(
 
     mean = features.mean(dim=0)
     rows, classes = (features - mean).numpy(), labels.numpy()
+    more = rows[:0] if groups is None else (groups[0] - mean).numpy()
     fold = folds(classes, seed)
     few = _spread(fold, classes, CHOOSING)
     count, is_all = int(fold.max()) + 1, len(few) == len(rows)
@@ -73,8 +81,9 @@ def fit_linear(
     done = iter(progress(range(fits), fits, "fits"))
     # More threads than one wait for each other where other work is going on.
     with threadpool_limits(1 if len(rows) < CHOOSING else None):
-        basis = np.linalg.qr(rows.T)[0]  # the weights are in the space of the rows
-        rows = rows @ basis
+        # The weights are in the space of the rows.
+        basis = np.linalg.qr(np.concatenate([rows, more]).T)[0]
+        rows, more = rows @ basis, more @ basis
         tried = _left_out(rows[few], classes[few], fold[few], STRENGTHS, done)
         best = int(np.argmin([_loss(logits, classes[few]) for logits in tried]))
         strength, logits = STRENGTHS[best], tried[best]
@@ -82,9 +91,13 @@ def fit_linear(
             (logits,) = _left_out(rows, classes, fold, [strength], done)
         model = _model(strength)
         _fit(model, rows, classes, done)
+        weight, bias = _linear(model)
+        if groups is not None:
+            allowed = np.concatenate([np.eye(len(bias), dtype=bool)[classes], groups[1].numpy()])
+            every = np.concatenate([rows, more])
+            weight, bias = _fit_sets((weight, bias), every, allowed, strength)
     next(done, None)  # the bar is complete
     factor = _scaling(logits, classes)
-    weight, bias = _linear(model)
     scaled = [
         torch.from_numpy(values * factor).float() for values in (weight @ basis.T, bias, logits)
     ]
@@ -157,6 +170,36 @@ def _linear(model: LogisticRegression) -> tuple[Array, Array]:
     if len(weight) == 1:  # of two classes, the second's against the first's
         return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return weight, bias
+
+
+def _fit_sets(
+    start: tuple[Array, Array], rows: Array, allowed: Array, strength: float
+) -> tuple[Array, Array]:
+    """Return weight and bias of a fit to sets of classes, from those of a fit to single classes.
+
+    Each image costs ``−log`` of the probability of the classes that it may have, (images, classes)
+    bool. The slope is the softmax, less the softmax among these. The penalty is scikit-learn's.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp, softmax
+
+    inputs = np.column_stack([rows, np.ones(len(rows))])
+    shape = (len(start[1]), inputs.shape[1])
+    penalty = np.append(np.full(rows.shape[1], 1 / (strength * len(rows))), 0)  # none on the bias
+
+    def cost(flat: Array) -> tuple[float, Array]:
+        weights = flat.reshape(shape)
+        logits = inputs @ weights.T
+        inside = np.where(allowed, logits, -np.inf)
+        loss = np.mean(logsumexp(logits, axis=1) - logsumexp(inside, axis=1))
+        slope = (softmax(logits, axis=1) - softmax(inside, axis=1)).T @ inputs / len(rows)
+        loss += (penalty * weights**2).sum() / 2
+        return float(loss), (slope + penalty * weights).ravel()
+
+    flat = np.column_stack(start).ravel()
+    options = {"maxiter": 500, "gtol": 1e-4}
+    found = minimize(cost, flat, jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
+    return found[:, :-1], found[:, -1]
 
 
 def _loss(logits: Array, labels: Array) -> float:

@@ -13,6 +13,7 @@ from nbdt.hierarchies.measure.comparison import measure, quality
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.labels import classes_below, label_nodes
 
 from ..data.dataset import KEPT, Streamed, worker_count
 from ..data.inspection import say_left_out, unreadable
@@ -41,7 +42,14 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     store = FeatureStore(cache_folder(), network, run.preprocessing)
     found = {name: _features(run, name, store, progress, say) for name in (TRAIN, TEST)}
     features, labels, references = found[TRAIN]
-    fitted = fit_linear(features, labels, seed=run.recipe.seed, progress=progress)
+    exact, grouped = labels >= 0, labels < -1  # the root, -1, says nothing
+    groups = None
+    if grouped.any():
+        tree = cast(Hierarchy, run.hierarchy)
+        groups = features[grouped], classes_below(tree)[label_nodes(tree)[labels[grouped]]]
+    features, labels = features[exact], labels[exact]
+    references = [name for name, kept in zip(references, exact.tolist(), strict=True) if kept]
+    fitted = fit_linear(features, labels, groups, seed=run.recipe.seed, progress=progress)
     hierarchy = run.hierarchy or cast(TreePlan, run.plan).make(fitted.weight)
     hierarchy = cast(Hierarchy, hierarchy)  # it has weights to make one from
     describe(hierarchy, say)
@@ -80,7 +88,7 @@ def _features(
     say_left_out(say, name, [*failed.values()])
     readable = torch.tensor([index not in failed for index in range(len(data.labels))])
     labels = data.labels[readable]
-    counts = torch.bincount(labels, minlength=len(run.order.names)).tolist()
+    counts = torch.bincount(labels[labels >= 0], minlength=len(run.order.names)).tolist()
     few = [label for label, count in zip(run.order.names, counts, strict=True) if count < KEPT]
     if few and name == TRAIN:
         raise NBDTError(
@@ -113,6 +121,7 @@ def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
 def leave_evidence(run: Prepared, model: NBDT, progress: Progress) -> None:
     """Write the evidence index of a model whose network was trained."""
     data = cast(Streamed, run.images[TRAIN])
+    data = data.pick(data.labels >= 0)
     references = [source.reference for source in data.sources]
     features = features_of(model, data, progress)
     write_index(run.folder.evidence, model, features, data.labels, references, run.data)
