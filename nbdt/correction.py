@@ -44,7 +44,7 @@ class Correction:
     """One statement of a person about one photograph.
 
     - ``step``: "at *node* this should have gone to *child*";
-    - ``label``: "this is a *label*", a class, or a group where nobody knows which of its classes;
+    - ``label``: "this is a *label*", a class, or a group where the class is not known;
     - ``region``: "at *node*, what is in *region* is irrelevant"; with `child`, for the decision
       for that child, else for whichever child the model chooses there.
 

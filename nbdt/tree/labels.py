@@ -1,4 +1,4 @@
-"""Labels of images: a node of the hierarchy, a leaf or, where nobody knows more, a group.
+"""Labels of images: a node of the hierarchy, a leaf or, where the class is not known, a group.
 
 In tensors a label is one number: a class index, or −1 − node for a group. −1 is the root: no label.
 """
