@@ -14,6 +14,7 @@ import nbdt
 from nbdt.decide.answer import check_target
 from nbdt.decide.metrics import accuracy as share_right
 from nbdt.files import write_atomic
+from nbdt.model.model import NBDT
 from nbdt.progress import tracked
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
@@ -69,44 +70,20 @@ def evaluate_command(
     labelled = class_logits(
         loaded, data, split=split, hierarchy=hierarchies[0], cache=out, progress=tracked
     )
-    exact = labelled.labels >= 0
-    photographs, grouped = labelled.pick(exact), labelled.pick(~exact)
     strange = unlabelled_logits(loaded, unknown, cache=out, progress=tracked) if unknown else None
-    record: dict[str, Any] = {
-        "format": "nbdt-evaluation",
-        "version": 1,
-        "model": model,
-        "data": str(data),
-        "rule": loaded.rule,
-        "images": len(photographs.files),
-        "failed": list(labelled.failed),
-        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
-    }
-    if len(grouped.files):
-        given = grouped.logits, grouped.labels, hierarchies[0], loaded.rule
-        record["groups"] = group_record(*given, loaded.reference)
-    before = comparison = None
-    if len(photographs.files):
-        before, *others = (
-            measure(photographs.logits, photographs.labels, tree, loaded.rule)
-            for tree in hierarchies
-        )
-        comparison = compare(before, *others) if others else None
-        record |= _class_record(photographs, before, comparison)
-        record["answers"] = answer_record(
-            before,
-            loaded.reference,
-            accuracy=accuracy,
-            better_mistakes=better_mistakes,
-            unknown=strange.logits if strange else None,
-        )
-        write_atomic(out / "evaluation.png", picture(record, before, comparison))
+    record, before, comparison = _measured(
+        loaded, labelled, hierarchies, accuracy=accuracy, better_mistakes=better_mistakes,
+        unknown=strange.logits if strange else None,
+    )  # fmt: skip
+    record = {"format": "nbdt-evaluation", "version": 1, "model": model, "data": str(data)} | record
     write_atomic(out / "evaluation.json", json.dumps(record, indent=1, ensure_ascii=True) + "\n")
+    if before:
+        write_atomic(out / "evaluation.png", picture(record, before, comparison))
     show(record, before, comparison)
     typer.echo(
         f"written: {out / 'evaluation.json'}" + (f", {out / 'evaluation.png'}" if before else "")
     )
-    failed = [*photographs.failed, *(strange.failed if strange else ())]
+    failed = [*labelled.failed, *(strange.failed if strange else ())]
     for message in failed:
         typer.echo(f"error: {message}", err=True)
     if failed:
@@ -121,20 +98,39 @@ def _hierarchy(name: str | None, own: Hierarchy) -> Hierarchy:
     return hierarchy
 
 
-def _class_record(
-    photographs: Logits, before: TreeResult, comparison: Comparison | None
-) -> dict[str, Any]:
-    """Return plain data for JSON about photographs that have a class as their label."""
+def _measured(
+    model: NBDT, labelled: Logits, trees: Sequence[Hierarchy], **options: Any
+) -> tuple[dict[str, Any], TreeResult | None, Comparison | None]:
+    """Return plain data for JSON; results where some photographs have a class as their label.
+
+    Labels are classes and groups of the first tree; `options` are those of `answer_record`.
+    """
+    exact = labelled.labels >= 0
+    photographs, grouped = labelled.pick(exact), labelled.pick(~exact)
     logits, labels = photographs.logits, photographs.labels
-    record = {
+    record: dict[str, Any] = {
+        "rule": model.rule,
+        "images": len(labels),
+        "failed": list(labelled.failed),
+        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+    }
+    if len(grouped.labels):
+        given = grouped.logits, grouped.labels, trees[0], model.rule
+        record["groups"] = group_record(*given, model.reference)
+    if not len(labels):
+        return record, None, None
+    before, *others = (measure(logits, labels, tree, model.rule) for tree in trees)
+    comparison = compare(before, *others) if others else None
+    record |= {
         "flat": share_right(logits.argmax(dim=1), labels),
         "classes_without_images": before.hierarchy.num_classes - len(labels.unique()),
         "before": tree_record(before),
+        "answers": answer_record(before, model.reference, **options),
     }
     if comparison:
         record["after"] = tree_record(comparison.after)
         record["changes"] = comparison_record(comparison, photographs.files)
-    return record
+    return record, before, comparison
 
 
 def tree_record(result: TreeResult) -> dict[str, Any]:
