@@ -28,12 +28,12 @@ from .photographs import (
     upload_folder,
 )
 from .ui.component import component
-from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, payload, refused
+from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, payload, refusing
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
 from .views.tree import draw as draw_tree
 from .views.tree import path_record, synonyms, tree_record, tree_view
-from .visitor import Visitor
+from .visitor import Visitor, text_list
 
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex
@@ -47,6 +47,7 @@ TOP = (
     "with a path, from the general to the particular. At every fork you see how sure it was, and "
     "which part of the photograph decided.</p></header>"
 )
+REPORTED = ("answer", "promise", "removed_probability")  # by the API, beside the path
 NETWORK: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network"}
 
 
@@ -116,7 +117,7 @@ def _layout(first: Visitor, source: str) -> tuple[gr.Image, gr.HTML, gr.HTML, di
             answer = answer_view(first.model)
             tree = tree_view()
             # The hierarchy comes with the page: no second request.
-            path = path_record(first.stack, first.model.rule, None)
+            path = path_record(first)
             words = synonyms(first.hierarchy)
             tree.props |= {"tree": tree_record(first.hierarchy), "path": path, "synonyms": words}
             node = node_view()
@@ -141,29 +142,25 @@ def _wire_photograph(
 
     def show(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
         visitor.arrived = True
-        try:
-            if path:
-                visitor.show(opened(path))
-            else:
-                visitor.photo = None
-            return visitor, *context.redraw(visitor)
-        except NBDTError as error:
-            raise refused(error) from None
+        if path:
+            visitor.show(opened(path))
+        else:
+            visitor.photo = None
+        return visitor, *context.redraw(visitor)
 
+    @refusing
     def pick(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
         example = examples().get(str(payload(event).get("name")))
         if example is None:
-            raise refused("There is no such example; choose one of those on the page.")
+            raise NBDTError("There is no such example; choose one of those on the page.")
         return str(example), *show(visitor, str(example))
 
+    @refusing
     def change(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
         """Show an upload; an example that was picked is shown already."""
-        try:
-            current = visitor.photo.hash if visitor.photo else None
-            if path and picture_hash(opened(path)) == current:
-                return visitor, *(gr.skip() for _ in context.outputs)
-        except NBDTError as error:
-            raise refused(error) from None
+        current = visitor.photo.hash if visitor.photo else None
+        if path and picture_hash(opened(path)) == current:
+            return visitor, *(gr.skip() for _ in context.outputs)
         return show(visitor, path)
 
     # Not `input`: it fires again, with the old file, when a photograph is removed.
@@ -179,15 +176,13 @@ def _wire_photograph(
 
 
 def _wire_nodes(context: PageContext, node: gr.HTML) -> None:
+    @refusing
     def select(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
         note: dict[str, Any] = {"text": "" if visitor.arrived else FORGOTTEN}
         if not visitor.arrived:
             return gr.skip(), gr.HTML(**note)
-        try:
-            visitor.select(payload(event).get("id", ""))
-            return draw_node(visitor, photo=False), gr.HTML(**note)
-        except NBDTError as error:
-            raise refused(error) from None
+        visitor.select(payload(event).get("id", ""))
+        return draw_node(visitor, photo=False), gr.HTML(**note)
 
     def close(visitor: Visitor) -> gr.HTML:
         visitor.selected = None
@@ -202,25 +197,28 @@ def _wire_nodes(context: PageContext, node: gr.HTML) -> None:
 
 
 def _explain_api(model: NBDT) -> None:
-    """Offer ``/explain``: it takes one image and returns the path as JSON and a picture a decision."""
+    """Offer ``/explain``: it takes one image and returns the answer as JSON and a picture a decision."""
     with gr.Row(visible=False):
         image, record, pictures = photograph("image"), gr.JSON(), gr.Gallery(format="png")
-        go = gr.Button()
+        names, go = gr.JSON(label="only"), gr.Button()
 
-    def explain_image(image: str) -> tuple[dict[str, Any], list[tuple[Image.Image, str]]]:
+    @refusing
+    def explain_image(
+        image: str, only: Any = None
+    ) -> tuple[dict[str, Any], list[tuple[Image.Image, str]]]:
+        """Explain one image, with the classes and groups of the list `only`, by default with all."""
         if not image:
-            raise refused("Send one image.")
-        try:
-            explanation = explain(model, opened(image))[0]
-        except NBDTError as error:
-            raise refused(error) from None
+            raise NBDTError("Send one image.")
+        asked = model if only is None else model.restrict(text_list(only))
+        explanation = explain(asked, opened(image))[0]
+        facts = {key: explanation.made.get(key) for key in REPORTED}
         captions = [decision.children[decision.chosen] for decision in explanation.path]
         pairs = zip(overlays(explanation), captions, strict=True)
-        return explanation.path.to_dict(), list(pairs)
+        return {**explanation.path.to_dict(), **facts}, list(pairs)
 
     go.click(
         explain_image,
-        image,
+        [image, names],
         [record, pictures],
         api_name="explain",
         concurrency_id="network",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,9 @@ from nbdt.explain.maps.node_maps import class_maps, node_maps
 from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
+from nbdt.model.restrict import allowed_classes, pruned
 from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import short
 
 from .ui.component import jpeg_url
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 1024  # pixels of the longer side of a photograph: 3 MB a visitor
 RECENT = 20  # photographs that a visitor's edits are tried on
 FRAME = 512  # pixels of the square that the page shows
+MAX_NAME = 200  # characters of a name that a visitor sends
 THUMBNAIL = 512  # pixels of the longer side of earlier photographs, which bounds the memory
 
 Map = NDArray[np.float32]
@@ -119,6 +121,7 @@ class Visitor:
         photo: the last upload.
         recent: their last photographs, the newest first, `photo` included.
         selected: id of the node that they clicked.
+        only: indices of the classes that can occur, in order; None if all can.
         arrived: whether they opened the page or showed a photograph since this state was created;
             see `demo.ui.events.for_arrived`.
         id: their `demo.corrections.submission.visitor_id`.
@@ -131,10 +134,11 @@ class Visitor:
         self.photo: Photograph | None = None
         self.recent: deque[Photograph] = deque(maxlen=RECENT)
         self.selected: str | None = None
+        self.only: tuple[int, ...] | None = None
         self.arrived = False
         self.id = ""
-        self._explanations: dict[tuple[str, str], Explanation] = {}
-        self._current: NBDT | None = None
+        self._explanations: dict[tuple[object, ...], Explanation] = {}
+        self._current: tuple[object, NBDT] | None = None
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Visitor:
         """Gradio copies a state's first value for each visitor: return a new visitor's state."""
@@ -146,14 +150,41 @@ class Visitor:
         return self.stack.hierarchy
 
     def current_model(self) -> NBDT:
-        """Return the model with the visitor's hierarchy; it shares all weights with `model`.
+        """Return the model with the visitor's hierarchy and of the classes that they allow.
+
+        It shares the backbone with `model`.
 
         Raises:
             NBDTError: the hierarchy is not over the model's classes, in its order.
         """
-        if self._current is None or self._current.hierarchy != self.hierarchy:
-            self._current = self.model.with_hierarchy(self.hierarchy)
-        return self._current
+        key = self.hierarchy.hash, self.only
+        if self._current is None or self._current[0] != key:
+            model = self.model.with_hierarchy(self.hierarchy)
+            if self.only is not None:
+                model = model.restrict([self.hierarchy.classes[index] for index in self.only])
+            self._current = key, model
+        return self._current[1]
+
+    def allow(self, names: object) -> None:
+        """Answer only with some classes from now on.
+
+        Args:
+            names: a list of ids or names of classes and groups; None allows all classes.
+
+        Raises:
+            NBDTError: another form, or names that `allowed_classes` refuses; then nothing changes.
+        """
+        self.only = (
+            None if names is None else tuple(allowed_classes(self.hierarchy, text_list(names)))
+        )
+
+    def possible(self, hierarchy: Hierarchy) -> Hierarchy:
+        """Return a tree over the model's classes without those that cannot occur."""
+        return hierarchy if self.only is None else _pruned(hierarchy, self.only)
+
+    def logits(self, photo: Photograph) -> Tensor:
+        """Return the flat logits of the classes that can occur, (classes,)."""
+        return photo.logits if self.only is None else photo.logits[list(self.only)]
 
     def show(self, image: Image.Image) -> Photograph:
         """Show another photograph."""
@@ -169,6 +200,8 @@ class Visitor:
         """Use another version of the model, with its own hierarchy, for all photographs."""
         if self.index is not None and not _fits(self.index, model):
             self.index = None
+        if model.hierarchy.classes != self.model.hierarchy.classes:
+            self.only = None
         self.model, self.stack = model, EditStack(model.hierarchy)
         self._current, self.selected = None, None
         self.recent = deque((photo.seen_by(model) for photo in self.recent), RECENT)
@@ -186,7 +219,7 @@ class Visitor:
             NBDTError: there is no photograph yet.
         """
         photo, layer = self._photo()
-        key = (photo.hash, self.hierarchy.hash)
+        key = photo.hash, self.hierarchy.hash, self.only
         if key not in self._explanations:
             model = self.current_model()
             (explanation,) = explain_layer(model, layer, [photo.frame], evidence=self.index)
@@ -202,30 +235,20 @@ class Visitor:
         """Return any node's decision and map for the photograph.
 
         Raises:
-            NBDTError: there is no photograph yet, or no node of that id.
+            NBDTError: there is no photograph yet, or no node of that id among what can occur.
         """
         model, (photo, layer) = self.current_model(), self._photo()
         hierarchy = model.hierarchy
         index = _index(hierarchy, node_id)
-        rows = model.head.rules.log_probs(photo.logits[None])[0].tolist()
-        chosen = index or max(hierarchy.children[0], key=rows.__getitem__)
-        parent = hierarchy.parents[chosen]
-        siblings = hierarchy.children[parent]
-        span = slice(siblings.start, siblings.stop)
-        decision = Decision(
-            node=hierarchy.names[parent],
-            node_id=hierarchy.ids[parent],
-            children=hierarchy.names[span],
-            child_ids=hierarchy.ids[span],
-            log_probs=tuple(rows[span]),
-            chosen=chosen - siblings.start,
-        )
+        rules = model.head.rules
+        rows = rules.log_probs(self.logits(photo)[None])[0]
+        chosen = index or max(hierarchy.children[0], key=rows.tolist().__getitem__)
         map_id = hierarchy.ids[chosen]
         taken = {d.child_ids[d.chosen] for d in self.explanation().path}
         return NodeView(
             id=node_id,
-            decision=decision,
-            probability=math.exp(sum(rows[n] for n in hierarchy.path_to(index))),
+            decision=rules.decision(rows, hierarchy.parents[chosen], chosen),
+            probability=float(rows[hierarchy.path_to(index)].sum().exp()),
             map=node_maps(model, layer, [map_id])[0][map_id],
             depth=hierarchy.depths[index],
             taken=index == 0 or node_id in taken,
@@ -235,7 +258,7 @@ class Visitor:
         """Return plain Grad-CAM of the answer's flat logit, which uses no hierarchy."""
         _, layer = self._photo()
         index = self.explanation().path.class_index
-        values: Map = class_maps(self.model, layer, [index])[0]
+        values: Map = class_maps(self.current_model(), layer, [index])[0]
         return values
 
     def _photo(self) -> tuple[Photograph, Layer]:
@@ -246,6 +269,18 @@ class Visitor:
 
 def _fits(index: EvidenceIndex, model: NBDT) -> bool:
     return bool(index.manifest["embedding_hash"] == embedding_hash(model))
+
+
+def text_list(names: object) -> list[str]:
+    """Return a list of names that a browser or a program sent. Raises NBDTError for anything else."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise NBDTError(f"Expected a list of names of classes or groups, got {short(names)}.")
+    return [name[:MAX_NAME] for name in names]
+
+
+@lru_cache(maxsize=32)
+def _pruned(hierarchy: Hierarchy, only: tuple[int, ...]) -> Hierarchy:
+    return pruned(hierarchy, only)
 
 
 def _index(hierarchy: Hierarchy, node_id: str) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import nbdt
-from nbdt.decide.answer import DEFAULT_ACCURACY, answers
+from nbdt.decide.answer import DEFAULT_ACCURACY, answers, promise
 from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
@@ -284,8 +284,9 @@ def answers_made(
 
     The first two have a "class" and its "probability": the most probable class, and the one that the
     likeliest child at every step leads to. The third has the fields of `Answer` but its path; it
-    is left out without `paths`, which are those to the most probable class. For a restricted model
-    there is the "removed_probability" of the classes that it lacks.
+    and the "promise" of its accuracy are left out without `paths`, which are those to the most
+    probable class. For a restricted model there is the "removed_probability" of the classes that
+    it lacks.
     """
     rules, names = model.head.rules, model.hierarchy.classes
     logits = head_logits(model, features)
@@ -305,7 +306,11 @@ def answers_made(
     if paths is None:
         return [*rows]
     given = answers(rules, logits, model.calibration, accuracy, paths)
-    return [{**row, "answer": answer.facts} for row, answer in zip(rows, given, strict=True)]
+    text = promise(model.calibration, accuracy)
+    return [
+        {**row, "answer": answer.facts, "promise": text}
+        for row, answer in zip(rows, given, strict=True)
+    ]
 
 
 def _made(model: NBDT, method: str, layer: str) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from ..ui.events import (
     for_arrived,
     mark_arrived,
     payload,
-    refused,
+    refusing,
     sequence_number,
 )
 from ..visitor import Visitor
@@ -267,6 +267,7 @@ def correction_api(model: NBDT, store: Store) -> None:
         image = photograph("image")
         sent, saved, go = gr.JSON(label="correction"), gr.JSON(label="saved"), gr.Button()
 
+    @refusing
     def correct(image: str | None, correction: Any, request: gr.Request) -> dict[str, Any]:
         """Save one correction.
 
@@ -276,16 +277,13 @@ def correction_api(model: NBDT, store: Store) -> None:
                 perhaps a `note`; with `"keep": true` a copy of the photograph is kept.
             request: the request.
         """
-        try:
-            if not image:
-                raise NBDTError("Send one image, and the correction as JSON.")
-            photo = opened(image)
-            checked = parse_correction(correction, picture_hash(photo), model, model.hierarchy)
-            keep = isinstance(correction, Mapping) and correction.get("keep") is True
-            visitor = visitor_id(None, request)
-            number = save_once(store, checked, visitor=visitor, photo=photo if keep else None)
-        except NBDTError as error:
-            raise refused(error) from None
+        if not image:
+            raise NBDTError("Send one image, and the correction as JSON.")
+        photo = opened(image)
+        checked = parse_correction(correction, picture_hash(photo), model, model.hierarchy)
+        keep = isinstance(correction, Mapping) and correction.get("keep") is True
+        visitor = visitor_id(None, request)
+        number = save_once(store, checked, visitor=visitor, photo=photo if keep else None)
         return {"id": number, "image": checked.image, "photograph_kept": keep}
 
     go.click(correct, [image, sent], saved, api_name="correct")

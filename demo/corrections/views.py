@@ -15,6 +15,7 @@ from nbdt.decide.paths import Decision, Path
 from nbdt.explain import explain
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
+from nbdt.tree.hierarchy import Hierarchy
 
 from ..store.marks import bad_references
 from ..store.schema import ModelVersion, Pending, SavedCorrection
@@ -52,7 +53,7 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
         "photo": visitor.photo.url,
         "key": f"{visitor.photo.hash} {visitor.hierarchy.hash}",
         "answer": path.class_name,
-        "steps": [_step(decision) for decision in path],
+        "steps": [_step(decision, visitor.hierarchy) for decision in path],
         "has_evidence": visitor.index is not None,
     }
     tree = visitor.hierarchy
@@ -80,12 +81,18 @@ def evidence_record(visitor: Visitor) -> str:
     return dump(list(shown.values()))
 
 
-def _step(decision: Decision) -> dict[str, Any]:
-    children = zip(decision.child_ids, decision.children, decision.log_probs, strict=True)
+def _step(decision: Decision, hierarchy: Hierarchy) -> dict[str, Any]:
+    # Where only some classes are allowed, a child may be further down in the whole hierarchy.
+    depth = hierarchy.depths[hierarchy.index(decision.node_id)] + 1
+    ids = [
+        hierarchy.ids[hierarchy.path_to(hierarchy.index(child))[depth]]
+        for child in decision.child_ids
+    ]
+    children = zip(ids, decision.children, decision.log_probs, strict=True)
     return {
         "id": decision.node_id,
         "name": decision.node,
-        "chosen": decision.child_ids[decision.chosen],
+        "chosen": ids[decision.chosen],
         "children": [{"id": i, "name": n, "log_prob": p} for i, n, p in children],
     }
 

@@ -19,7 +19,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
 from ..ui.component import component, dump
-from ..ui.events import QUICK, PageContext, for_arrived, payload, refused, sequence_number
+from ..ui.events import QUICK, PageContext, for_arrived, payload, refusing, sequence_number
 from ..visitor import Visitor
 from . import versions
 from .edits import edited, in_words, suggest
@@ -58,11 +58,12 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
     records = stack.last_edits
     if now is own or now.hash == own.hash:
         return {"edited": False, "hash": short_hash(now)}
-    reference, problem = _reference(model)
-    recent = [photo.logits for photo in visitor.recent]
+    reference, problem = _reference(model if visitor.only is None else visitor.current_model())
+    recent = [visitor.logits(photo) for photo in visitor.recent]
 
     def measured(since: Hierarchy) -> dict[str, Any]:
-        record = effect(since, now, model.rule, recent, reference)
+        trees = visitor.possible(since), visitor.possible(now)
+        record = effect(*trees, model.rule, recent, reference)
         return record if visitor.photo else {**record, "before": None, "after": None}
 
     return {
@@ -115,6 +116,7 @@ def edit_panel(context: PageContext, view: gr.HTML) -> None:
     panel, outputs = EditPanel(context, view), [context.visitor, *context.outputs]
     tree, visitor = context.tree, context.visitor
     tree.tree_edit(for_arrived(panel.change, tree, "reply", outputs), visitor, outputs, **QUICK)
+    tree.tree_only(for_arrived(panel.allow, tree, "reply", outputs), visitor, outputs, **QUICK)
     tree.name_wanted(for_arrived(offer_names, tree, "reply", [tree]), visitor, tree, **QUICK)
     for name in versions.ACTIONS:
         act = for_arrived(panel.act(name), view, "status", outputs)
@@ -130,17 +132,24 @@ class EditPanel:
 
     def change(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
         """Make an edit that the tree sends."""
-        sent, before = payload(event), visitor.stack
-        seq = sequence_number(sent)
+        return self._tree_changed(visitor, payload(event), _edit)
+
+    def allow(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
+        """Answer only with the classes that are ticked in the tree, or with all again."""
+        return self._tree_changed(visitor, payload(event), _allow)
+
+    def _tree_changed(
+        self, visitor: Visitor, sent: dict[str, Any], act: Callable[[Visitor, dict[str, Any]], str]
+    ) -> tuple[Any, ...]:
+        """Do what the tree sends and redraw; the line below the tree says what happened."""
+        before, reply = (visitor.stack, visitor.only), {"seq": sequence_number(sent)}
         try:
-            visitor.stack = edited(visitor.stack, sent)
-            text, now = _done(sent.get("kind"), visitor.stack), short_hash(visitor.hierarchy)
-            reply = {"seq": seq, "ok": True, "text": text, "hash": now}
-            return self._redrawn(visitor, {self.context.tree: {"reply": dump(reply)}})
+            done = {"ok": True, "text": act(visitor, sent), "hash": short_hash(visitor.hierarchy)}
+            return self._redrawn(visitor, {self.context.tree: {"reply": dump(reply | done)}})
         except NBDTError as error:
-            visitor.stack = before
-            reply = {"seq": seq, "ok": False, "text": str(error)}
-            return self._only(self.context.tree, {"reply": dump(reply)})
+            visitor.stack, visitor.only = before
+            refusal = {"ok": False, "text": str(error)}
+            return self._only(self.context.tree, {"reply": dump(reply | refusal)})
 
     def act(self, name: str) -> Callable[..., tuple[Any, ...]]:
         """Return the handler of one of the panel's buttons."""
@@ -184,8 +193,17 @@ def offer_names(visitor: Visitor, event: gr.EventData) -> gr.HTML:
     return gr.HTML(names=dump({"seq": sent.get("seq"), "names": names}))
 
 
-def _done(kind: object, stack: EditStack) -> str:
-    """Report what happened, for the line below the tree."""
+def _allow(visitor: Visitor, sent: dict[str, Any]) -> str:
+    visitor.allow(sent.get("names"))
+    classes = len(visitor.hierarchy.classes)
+    if visitor.only is None:
+        return f"All {classes:,} classes are allowed again."
+    return f"It now answers only with {len(visitor.only):,} of {classes:,} classes."
+
+
+def _edit(visitor: Visitor, sent: dict[str, Any]) -> str:
+    visitor.stack = stack = edited(visitor.stack, sent)
+    kind = sent.get("kind")
     if kind == "undo":
         return f"Undone. It was: {in_words(stack.next_edits)}"
     if kind == "reset":
@@ -204,11 +222,9 @@ def edit_api(model: NBDT) -> None:
         result, report = gr.Textbox(label="result"), gr.JSON(label="report")
         go = gr.Button()
 
+    @refusing
     def edit_hierarchy(hierarchy: str, edits: str) -> tuple[str, dict[str, Any]]:
-        try:
-            return edited_by_program(model, hierarchy, edits)
-        except NBDTError as error:
-            raise refused(error) from None
+        return edited_by_program(model, hierarchy, edits)
 
     go.click(edit_hierarchy, [hierarchy, edits], [result, report], api_name="edit")
 

@@ -2,10 +2,11 @@
 
 const root = element.querySelector('.nbdt-answer');
 
-const crumb = (step, kind) => {
+const crumb = (step, kind, more) => {
   const item = make('li', kind);
   item.append(make('span', 'nbdt-crumb', step.name));
   if (step.probability !== undefined) item.append(make('span', 'nbdt-crumb-share', percent(step.probability)));
+  if (kind === 'nbdt-last' && more) item.append(make('span', 'nbdt-crumb-share', '· the answer stops here'));
   if (step.remark) item.append(make('span', 'nbdt-crumb-share', `(${step.remark})`));
   return item;
 };
@@ -14,7 +15,7 @@ const trail = (steps, stop) => {
   const kind = (i) => (i === stop ? 'nbdt-last' : i > stop ? 'nbdt-beyond' : '');
   const list = make('ol', 'nbdt-trail');
   list.setAttribute('aria-label', 'The path, from general to particular');
-  list.append(...steps.map((step, i) => crumb(step, kind(i))));
+  list.append(...steps.map((step, i) => crumb(step, kind(i), i < steps.length - 1)));
   return list;
 };
 
@@ -39,6 +40,7 @@ const answered = (record) => {
     trail(record.trail, record.stop),
   ];
   if (record.promise) parts.push(make('p', 'nbdt-promise', record.promise));
+  if (record.left_out) parts.push(make('p', 'nbdt-left-out', record.left_out));
   parts.push(...record.cautions.map((text) => make('p', 'nbdt-caution', text)));
   parts.push(known(record));
   return parts;

@@ -88,6 +88,25 @@ const flat = (record) => {
   return item;
 };
 
+const side = (record, { name, probability, map }) => {
+  const figure = make('figure');
+  const label = `The photograph, coloured by what supports and opposes ${name}`;
+  figure.append(layered(record.photo, map, record.stop.scale, label), make('figcaption', '', `${name}, ${percent(probability)}`));
+  return figure;
+};
+
+const stopped = (record) => {
+  const sides = make('div', 'nbdt-stop-sides');
+  sides.append(...record.stop.sides.map((one) => side(record, one)));
+  return [
+    make('p', 'nbdt-eyebrow', 'Where the answer stops'),
+    make('h3', 'nbdt-question', record.stop.question),
+    make('p', 'nbdt-words', record.stop.text),
+    sides,
+    make('p', 'nbdt-small', 'What supports each of the two is red, what opposes it blue; one scale for both. The map of that step below shows where they differ.'),
+  ];
+};
+
 const heading = make('header', 'nbdt-strip-head');
 const title = make('div');
 const words = make('p', 'nbdt-lead');
@@ -97,13 +116,16 @@ const list = make('ol', 'nbdt-cards');
 list.tabIndex = 0;
 list.setAttribute('aria-label', 'The decisions, one after another');
 const foot = make('footer', 'nbdt-strip-foot');
-root.append(heading, list, foot);
+const stop = make('section', 'nbdt-stop');
+root.append(heading, stop, list, foot);
 
 const draw = () => {
   const record = parsed(props.record);
   root.hidden = !record;
   if (!record) return;
   words.textContent = record.words;
+  stop.hidden = !record.stop;
+  stop.replaceChildren(...(record.stop ? stopped(record) : []));
   list.replaceChildren(...record.steps.map((step, i) => card(record, step, i + 1)), flat(record));
   foot.replaceChildren(legend(record));
   if (record.hint) foot.append(make('p', 'nbdt-hint', record.hint));

@@ -19,6 +19,7 @@ list.addEventListener('click', (event) => {
     focusOn(i);
     return;
   }
+  if (ticking) return tick(i);
   setOpen(i, true);
   select(i);
 });
@@ -94,6 +95,7 @@ const receive = () => {
   const keep = changed && newTree();
   const old = lit;
   newPath();
+  newAllowed();
   const before = new Set(old ? old.path : []);
   if (changed || (lit ? lit.path : []).some((i) => isGroup(i) && !before.has(i))) {
     chooseLayout();
@@ -111,7 +113,11 @@ const receive = () => {
 };
 
 watch(['tree', 'path'], receive);
-watch('reply', () => answered(props.reply));
+watch('reply', () => {
+  const reply = parsed(props.reply);
+  if (reply && reply.ok && reply.seq === onlySent && ticking) setTicking(false);
+  answered(props.reply);
+});
 watch('names', () => {
   const reply = parsed(props.names);
   if (reply) offerNames(reply);

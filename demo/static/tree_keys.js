@@ -38,7 +38,7 @@ const keys = {
     else if (i > 0) focusOn(tree.parents[i]);
   },
   Enter: (i) => select(i),
-  ' ': (i) => select(i),
+  ' ': (i) => (ticking ? tick(i) : select(i)),
   F2: (i) => isGroup(i) && askEdit('rename', i),
   '*': (i) => tree.children[tree.parents[i]]?.forEach((sibling) => setOpen(sibling, true)),
   ContextMenu: (i) => openMenu(i, rowOf(i).getBoundingClientRect()),

@@ -29,7 +29,9 @@ const row = (i) => {
   const fill = make('i');
   bar.append(fill);
   const number = make('span', 'nbdt-tree-share');
-  made.append(twist, nameOf(i), size, bar, number);
+  const check = make('span', 'nbdt-tree-check');
+  check.setAttribute('aria-hidden', 'true');
+  made.append(twist, check, nameOf(i), size, bar, number);
   made.title = trail(i) ? tree.names[i] + '  (' + trail(i) + ')' : tree.names[i];
   return { row: made, fill, number };
 };
@@ -87,6 +89,7 @@ const decorate = (i) => {
   own.classList.toggle('selected', selected);
   number.textContent = isWeighed(i) ? percent(share(i)) : '';
   fill.style.width = isWeighed(i) ? 100 * share(i) + '%' : '0';
+  decorateTick(i, made);
   moreButton(i, own, selected);
 };
 

@@ -70,6 +70,19 @@ def refused(error: NBDTError | str) -> gr.Error:
     return gr.Error(html.escape(str(error), quote=False), print_exception=False)
 
 
+def refusing(handle: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a handler's `NBDTError` into `refused`, for the page and the API."""
+
+    @wraps(handle)
+    def checked(*values: Any) -> Any:
+        try:
+            return handle(*values)
+        except NBDTError as error:
+            raise refused(error) from None
+
+    return checked
+
+
 def payload(event: gr.EventData) -> dict[str, Any]:
     """Return what the browser sent with an event; empty if it was anything but an object."""
     data = getattr(event, "_data", None)

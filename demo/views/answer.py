@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 
 from nbdt.correction import picture_hash
-from nbdt.decide.answer import promise
-from nbdt.decide.paths import Path
+from nbdt.decide.paths import Path, percent
 from nbdt.explain.result.headline import headline
 from nbdt.explain.result.words import remark
 from nbdt.model.model import NBDT
@@ -34,14 +33,14 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
         return gr.HTML(record=dump(_knowledge(visitor.model)))
     explanation = visitor.explanation()
     path, answer = explanation.path, explanation.answer
-    accuracy = answer.accuracy if answer else None
     record = {
         **_knowledge(visitor.model),
         **asdict(headline(path, answer)),
         "trail": _trail(path),
         "stop": answer.depth if answer else len(path),
-        "promise": promise(visitor.current_model().calibration, accuracy),
+        "promise": explanation.promise,
         "cautions": _cautions(visitor.model, visitor.photo),
+        "left_out": _left_out(visitor),
     }
     return gr.HTML(record=dump(record))
 
@@ -75,6 +74,20 @@ def _small(model: NBDT, photo: Photograph) -> str | None:
     return (
         f"This picture is small: {width:,} × {height:,} pixels, fewer than the {side:,} × {side:,} "
         "that the network looks at. It is enlarged, and detail that it lacks cannot count."
+    )
+
+
+def _left_out(visitor: Visitor) -> str:
+    """Return what the classes had that cannot occur, and the likeliest one."""
+    text, only, photo = visitor.explanation().left_out, visitor.only, visitor.photo
+    if only is None or photo is None or not text:
+        return text
+    classes, chances = visitor.hierarchy.classes, photo.logits.softmax(dim=0)
+    chances[list(only)] = 0
+    best = int(chances.argmax())
+    return (
+        f"Only {len(only):,} of {len(classes):,} classes can occur. {text} The likeliest of them: "
+        f"{classes[best]}, {percent(float(chances[best]))}."
     )
 
 

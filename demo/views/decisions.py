@@ -13,6 +13,7 @@ from nbdt.decide.paths import Decision, percent
 from nbdt.explain import Explanation
 from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
 from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
+from nbdt.explain.result.stop import stop
 from nbdt.explain.result.words import remark, say
 
 from ..ui.component import component, dump, map_record, neighbour_url
@@ -26,6 +27,9 @@ HINT = (
     "nbdt evidence build {source} --data TRAIN --thumbnails, then nbdt demo --model {source} "
     "--evidence evidence"
 )
+
+UNSEEN = "Show it a photograph to see how this is decided."
+IMPOSSIBLE = "Nothing is decided here: with the classes that you allow, at most one thing below it can occur."
 
 
 def strip_view() -> gr.HTML:
@@ -51,6 +55,7 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
         "resolution": f"{width} × {height}",
         "steps": [_step(explanation, number) for number in range(len(explanation.path))],
         "flat": _flat(explanation, visitor.class_map()),
+        "stop": _stop(explanation),
         "hint": "" if visitor.index is not None else HINT.format(source=source),
     }
     return gr.HTML(record=dump(record))
@@ -87,6 +92,23 @@ def _step(explanation: Explanation, number: int) -> dict[str, Any]:
     if explanation.evidence:
         record["evidence"] = _evidence(explanation.evidence[number])
     return record
+
+
+def _stop(explanation: Explanation) -> dict[str, Any] | None:
+    """The decision at which the answer stops, with the maps of its two children."""
+    found = stop(explanation)
+    if found is None:
+        return None
+    sides = zip(found.names, found.shares, found.maps, strict=True)
+    return {
+        "question": question(explanation.path.decisions[found.depth]),
+        "text": found.text,
+        "scale": found.scale,
+        "sides": [
+            {"name": name, "probability": share, "map": map_record(values)}
+            for name, share, values in sides
+        ],
+    }
 
 
 def _child(decision: Decision, position: int) -> dict[str, Any]:
@@ -136,13 +158,12 @@ def draw_node(visitor: Visitor, *, photo: bool = True) -> gr.HTML:
         photo: send the photograph too; a browser that shows a card has it already.
     """
     chosen = visitor.selected if visitor.selected in visitor.hierarchy.ids else None
-    if visitor.photo is None:
-        return gr.HTML(record=dump(_unseen(visitor, chosen)) if chosen else "", photo="")
-    pictures: dict[str, Any] = {"photo": visitor.photo.url} if photo else {}
-    return gr.HTML(record=dump(_record(visitor, chosen)) if chosen else "", **pictures)
+    pictures = {"photo": visitor.photo.url if visitor.photo else ""}
+    shown = pictures if photo or visitor.photo is None else {}
+    return gr.HTML(record=dump(_record(visitor, chosen)) if chosen else "", **shown)
 
 
-def _unseen(visitor: Visitor, node_id: str) -> dict[str, Any]:
+def _unseen(visitor: Visitor, node_id: str, sentence: str) -> dict[str, Any]:
     hierarchy = visitor.hierarchy
     index = hierarchy.index(node_id)
     parent = hierarchy.names[hierarchy.parents[index]] if index else ""
@@ -150,11 +171,15 @@ def _unseen(visitor: Visitor, node_id: str) -> dict[str, Any]:
         "id": node_id,
         "name": hierarchy.names[index],
         "eyebrow": f"Below {parent}" if parent else "The first question",
-        "sentence": "Show it a photograph to see how this is decided.",
+        "sentence": sentence,
     }
 
 
 def _record(visitor: Visitor, node_id: str) -> dict[str, Any]:
+    if visitor.photo is None:
+        return _unseen(visitor, node_id, UNSEEN)
+    if node_id not in visitor.current_model().hierarchy.ids:
+        return _unseen(visitor, node_id, IMPOSSIBLE)
     node = visitor.node(node_id)
     name = visitor.hierarchy.names[visitor.hierarchy.index(node.id)]
     return {

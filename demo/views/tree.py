@@ -1,20 +1,19 @@
 """The interactive tree: a static template, data as JSON text, and what comes back as events.
 
-Events: ``node_select {id, seq}``, ``tree_edit {kind, nodes, to, name, seq}`` and ``name_wanted
-{nodes, seq}``. Anyone can send anything under these names, so the listener checks it.
+Events: ``node_select {id, seq}``, ``tree_edit {kind, nodes, to, name, seq}``, ``tree_only
+{names, seq}`` and ``name_wanted {nodes, seq}``. Anyone can send anything under these names, so the listener checks it.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 from torch import Tensor
 
 from nbdt.hierarchies.edit.record import KINDS
-from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.hierarchies.measure.comparison import rules_of
 from nbdt.hierarchies.wordnet.database import UnknownSynsetError, wordnet
 from nbdt.tree.hierarchy import Hierarchy
@@ -35,6 +34,7 @@ SCRIPTS = (
     "tree_dialog.js",
     "tree_menu.js",
     "tree_drag.js",
+    "tree_only.js",
     "tree_keys.js",
     "tree.js",
 )
@@ -58,9 +58,7 @@ def tree_view() -> gr.HTML:
 
 def draw(visitor: Visitor) -> gr.HTML:
     """The visitor's tree and what lights up in it."""
-    logits = visitor.photo.logits if visitor.photo else None
-    lit = path_record(visitor.stack, visitor.model.rule, logits, visitor.selected)
-    return gr.HTML(tree=tree_record(visitor.hierarchy), path=lit)
+    return gr.HTML(tree=tree_record(visitor.hierarchy), path=path_record(visitor))
 
 
 @lru_cache(maxsize=32)
@@ -87,44 +85,54 @@ def synonyms(hierarchy: Hierarchy) -> str:
     return dump({name: words for name, words in found.items() if words})
 
 
-def path_record(
-    stack: EditStack, rule: str, logits: Tensor | None, selected: str | None = None
-) -> str:
-    """What a photograph lights up in the tree.
-
-    Args:
-        stack: the hierarchy with its edits.
-        rule: the model's.
-        logits: (classes,) flat logits of the photograph, None without one.
-        selected: id of the node that the visitor clicked.
+def path_record(visitor: Visitor) -> str:
+    """What a visitor's photograph lights up in the tree.
 
     Returns:
-        JSON text with ``p``, the probability of every node among its siblings; ``path``, node
+        JSON text with ``only``, the indices of the classes that can occur, None for all; ``p``, the probability of every node among its siblings; ``path``, node
         indices from the root to the class; ``ghost``, ids of the path before the last edit if that
         led to another class; ``undo`` and ``redo``, in words what they would do.
     """
-    hierarchy = stack.hierarchy
+    stack, hierarchy, only = visitor.stack, visitor.hierarchy, visitor.only
     record: dict[str, Any] = {
         "hash": hierarchy.hash[:16],
-        "selected": selected,
+        "selected": visitor.selected,
+        "only": None if only is None else [hierarchy.leaf_nodes[index] for index in only],
         "undo": in_words(stack.last_edits),
         "redo": in_words(stack.next_edits),
     }
-    if logits is not None:
-        rules = rules_of(hierarchy, rule)
-        shares = rules.log_probs(logits[None])[0].exp().tolist()
-        answer = int(rules(logits[None]).argmax())
-        record["p"] = [float(f"{share:.4g}") for share in shares]
+    if visitor.photo is not None:
+        logits = visitor.logits(visitor.photo)[None]
+        answer = _class(visitor, hierarchy, logits)
+        record["p"] = [float(f"{share:.4g}") for share in _shares(visitor, logits)]
         record["path"] = hierarchy.path_of_class(answer)
-        record["ghost"] = _ghost(stack, rule, logits, answer)
+        before = stack.before_last if stack.past else hierarchy
+        was = _class(visitor, before, logits)  # before the last edit
+        ghost = before.path_of_class(was) if was != answer else []
+        record["ghost"] = [before.ids[node] for node in ghost]
     return dump(record)
 
 
-def _ghost(stack: EditStack, rule: str, logits: Tensor, answer: int) -> list[str]:
-    """Ids of the path before the last edit, if it led to another class."""
-    if not stack.past:
-        return []
-    before = stack.before_last
-    was = int(rules_of(before, rule)(logits[None]).argmax())
-    path = before.path_of_class(was) if was != answer else []
-    return [before.ids[node] for node in path]
+def _class(visitor: Visitor, hierarchy: Hierarchy, logits: Tensor) -> int:
+    """Index of the most probable of the classes that can occur, under one of their trees."""
+    rules = rules_of(visitor.possible(hierarchy), visitor.model.rule)
+    answer = int(rules(logits).argmax())
+    return answer if visitor.only is None else visitor.only[answer]
+
+
+def _shares(visitor: Visitor, logits: Tensor) -> list[float]:
+    """The probability of every node among its siblings; 0 for what cannot occur."""
+    hierarchy, possible = visitor.hierarchy, visitor.possible(visitor.hierarchy)
+    rows = rules_of(possible, visitor.model.rule).log_probs(logits)[0].exp().tolist()
+    if visitor.only is None:
+        return cast(list[float], rows)
+    known, shares = dict(zip(possible.ids, rows, strict=True)), [0.0] * hierarchy.num_nodes
+    kept = {node for index in visitor.only for node in hierarchy.path_of_class(index)}
+    for node in sorted(kept, reverse=True):  # children before parents
+        below = kept.intersection(hierarchy.children[node])
+        if len(below) == 1:  # the smaller tree has the child in the place of its group
+            child = below.pop()
+            shares[node], shares[child] = shares[child], 1.0
+        else:
+            shares[node] = known[hierarchy.ids[node]]
+    return shares

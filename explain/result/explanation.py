@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.decide.answer import Answer
-from nbdt.decide.paths import Path
+from nbdt.decide.paths import Path, percent
 
 from .regions import Region, upsampled
 
@@ -159,6 +159,20 @@ class Explanation:
         """Where the model's answer stops on the path; None if another path was asked for."""
         facts = self.made.get("answer")
         return Answer(path=self.path, **facts) if facts else None
+
+    @property
+    def promise(self) -> str:
+        """What the accuracy of the answer promises; empty where nothing is."""
+        return str(self.made.get("promise", ""))
+
+    @property
+    def left_out(self) -> str:
+        """What the classes that a restricted model lacks had; empty for any other model."""
+        removed = self.made.get("removed_probability")
+        if removed is None:
+            return ""
+        doubt = " This photograph may show one of them." if removed > 0.5 else ""
+        return f"The classes that cannot occur here would have had {percent(removed)}.{doubt}"
 
     @property
     def constants(self) -> tuple[float, ...]:

@@ -13,14 +13,15 @@ from xml.etree.ElementTree import Element, tostring
 
 from PIL import Image
 
-from nbdt.decide.paths import Decision, Path, as_percent, percent
+from nbdt.decide.paths import Decision, as_percent, percent
 from nbdt.images.image import ImageError
 
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import place
 from .headline import headline
-from .pictures import data_url, overlays
+from .pictures import data_url, drawn, overlays
 from .regions import Region
+from .stop import stop
 from .words import count, remark, say, with_article, words
 
 Content = Element | str | None
@@ -42,7 +43,7 @@ def to_html(explanation: Explanation) -> str:
     body = element(
         "main",
         _answer(explanation),
-        _path(path),
+        _path(explanation),
         *(_decision(explanation, index, tile) for index, tile in enumerate(overlays(explanation))),
         _made(explanation),
     )
@@ -86,6 +87,8 @@ def _answer(explanation: Explanation) -> Element:
     text = element("div", element("h1", _name(answer.title)))
     text.append(element("p", answer.text, class_="soft sure"))
     text.append(element("p", words(explanation), class_="words"))
+    for note in filter(None, (explanation.left_out, explanation.promise)):
+        text.append(element("p", note, class_="soft small"))
     if photo is None:
         return element("header", text, class_="card answer bare")
     alt = "The photograph, as much of it as the model saw"
@@ -93,8 +96,9 @@ def _answer(explanation: Explanation) -> Element:
     return element("header", image, text, class_="card answer")
 
 
-def _path(path: Path) -> Element:
-    steps = element("ol", class_="path")
+def _path(explanation: Explanation) -> Element:
+    path, answer, steps = explanation.path, explanation.answer, element("ol", class_="path")
+    end = answer.depth if answer else len(path)
     for number, decision in enumerate(path, start=1):
         chosen, rival = decision.chosen, decision.runner_up
         link = element("a", _name(decision.children[chosen]), href=f"#decision-{number}")
@@ -103,12 +107,40 @@ def _path(path: Path) -> Element:
         if not decision.is_likeliest:
             rather = element("p", remark(decision))
         rather.set("class", "soft small")
-        steps.append(
-            element("li", element("div", *_bar(link, decision, chosen), rather, class_="chosen"))
-        )
+        shown = element("div", *_bar(link, decision, chosen), rather, class_="chosen")
+        steps.append(element("li", shown, class_="beyond" if number > end else "step"))
+        if number == end < len(path):
+            shown.append(_stops())
     start = element("p", "From ", _name(path.decisions[0].node), " down; each step is a decision.")
+    if not end:
+        start.append(_stops())
     start.set("class", "soft small")
     return element("section", element("h2", "The path"), start, steps, class_="card")
+
+
+def _stops() -> Element:
+    return element("strong", " The answer stops here.", class_="small")
+
+
+def _left_open(explanation: Explanation, index: int) -> Iterable[Element]:
+    """How close the decision was at which the answer stops, with both children's maps."""
+    found = stop(explanation)
+    if found is None or found.depth != index:
+        return
+    yield element("p", found.text, class_="aside")
+    columns = [
+        element(
+            "figure",
+            element("img", src=data_url(tile), alt=f"Heat map of what supports {say(name)}"),
+            element("figcaption", _name(name), " ", as_percent(share, unit=" %")),
+            class_="map",
+        )
+        for name, share, tile in zip(
+            found.names, found.shares, drawn(explanation, found.maps, found.scale), strict=False
+        )
+    ]
+    if columns:
+        yield element("div", *columns, class_="evidence")
 
 
 def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Element:
@@ -120,6 +152,7 @@ def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Elemen
     facts.extend(_change(c, decision) for c in explanation.counterfactuals if c.decision == index)
     parts = element("div", _map(explanation, index, tile), facts, class_="parts")
     section = element("section", title, parts, class_="card decision", id=f"decision-{index + 1}")
+    section.extend(_left_open(explanation, index))
     if index < len(explanation.evidence):
         section.append(_evidence(explanation.evidence[index], decision))
     return section
@@ -244,7 +277,8 @@ def _made(explanation: Explanation) -> Element:
     )
     facts = element("dl", class_="made")
     baselines = {found.baseline for found in explanation.counterfactuals}
-    for key, value in [*_flat(explanation.made), *(("blurred with", b) for b in sorted(baselines))]:
+    made = {key: value for key, value in explanation.made.items() if key != "promise"}
+    for key, value in [*_flat(made), *(("blurred with", b) for b in sorted(baselines))]:
         facts.extend([element("dt", key), element("dd", value)])
     note_ = element("p", note, class_="soft small")
     return element("footer", element("h2", "How this was made"), note_, facts, class_="card")

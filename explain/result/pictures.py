@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +41,21 @@ def heat(values: NDArray[np.float32], scale: float, side: int) -> Image.Image:
 
 def overlays(explanation: Explanation, side: int = TILE) -> list[Image.Image]:
     """Return for each decision its map over the photograph, or on grey; `side` pixels square."""
+    return drawn(explanation, explanation.maps, explanation.scale, side)
+
+
+def drawn(
+    explanation: Explanation, maps: Iterable[NDArray[np.float32]], scale: float, side: int = TILE
+) -> list[Image.Image]:
+    """Return (height, width) maps over the photograph, with one colour scale, as `overlays` does."""
     ground = Image.new("RGB", (side, side), "#e4e6e9")
     if explanation.photo is not None:  # grey and paler, it leaves the colours to the map
         grey, white = _photo(explanation, side).convert("L"), Image.new("RGB", ground.size, "white")
         ground = Image.blend(grey.convert("RGB"), white, 0.25)
     shown = []
-    for values in explanation.maps:
+    for values in maps:
         tile = ground.convert("RGBA")
-        tile.alpha_composite(heat(values, explanation.scale, side))
+        tile.alpha_composite(heat(values, scale, side))
         shown.append(tile.convert("RGB"))
     return shown
 

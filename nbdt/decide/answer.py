@@ -47,6 +47,9 @@ class Answer:
         depth: how many of these decisions the answer takes.
         unknown: whether the image is unlike all that the model knows; None without calibration.
         accuracy: the guaranteed share of answers that are right; None if none is guaranteed.
+        needed: the least probability of the path's child, at the decision where an answer stops above
+            a class, with which it would have gone on; above 1 where that decision alone cannot
+            change it. None for a class, and where only the root is allowed.
     """
 
     node: str
@@ -57,6 +60,7 @@ class Answer:
     depth: int
     unknown: bool | None = None
     accuracy: float | None = None
+    needed: float | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -274,15 +278,16 @@ def answers(
     with torch.inference_mode():
         masses = PathMasses(rules, logits)
         target = None if calibration is None else accuracy
-        depths = masses.stop(
-            calibration.thresholds(target, masses.leaves) if calibration and target else -math.inf
-        )
+        leaves, certain = masses.leaves, masses.log_mass.new_full((len(logits),), -math.inf)
+        threshold = calibration.thresholds(target, leaves) if calibration and target else certain
+        depths = masses.stop(threshold)
         unknown = calibration.unknown(logits).tolist() if calibration else [None] * len(logits)
         nodes = masses.nodes.gather(1, depths[:, None])[:, 0].tolist()
+        needed = masses.needed(depths, threshold).tolist()
         chances = masses.log_mass.exp().gather(1, depths[:, None])[:, 0].tolist()
         paths = rules.paths(logits, masses.leaves) if paths is None else paths
     tree = rules.hierarchy
-    rows = zip(nodes, chances, paths, depths.tolist(), unknown, strict=True)
+    rows = zip(nodes, chances, paths, depths.tolist(), unknown, needed, strict=True)
     return [
         Answer(
             node=tree.ids[node],
@@ -293,6 +298,7 @@ def answers(
             depth=min(depth, len(path)),
             unknown=flag,
             accuracy=target,
+            needed=share if tree.children[node] and math.isfinite(share) else None,
         )
-        for node, chance, path, depth, flag in rows
+        for node, chance, path, depth, flag, share in rows
     ]

@@ -120,12 +120,13 @@ class DecisionRules(nn.Module):
             )
         nodes = self.hierarchy.path_of_class(class_index)
         decisions = tuple(
-            self._decision(log_probs, parent, child) for parent, child in pairwise(nodes)
+            self.decision(log_probs, parent, child) for parent, child in pairwise(nodes)
         )
         total = float(sum(log_probs[node] for node in nodes))
         return Path(decisions, self.hierarchy.classes[class_index], class_index, total)
 
-    def _decision(self, log_probs: Any, parent: int, child: int) -> Decision:
+    def decision(self, log_probs: Any, parent: int, child: int) -> Decision:
+        """Return one decision of (nodes,) log-probabilities among siblings, with that child chosen."""
         tree = self.hierarchy
         children = tree.children[parent]
         span = slice(children.start, children.stop)

@@ -78,6 +78,19 @@ class PathMasses:
         )
         return (self.critical <= limit).int().argmax(dim=1)
 
+    def needed(self, depths: Tensor, threshold: Tensor) -> Tensor:
+        """Return `Answer.needed` for answers at these depths, (batch,); NaN where it is None.
+
+        The probabilities of all nodes below the decision are in proportion to the child's.
+        """
+        mass, at = self.log_mass.exp(), depths[:, None]
+        value = (self.information + threshold[:, None]) * mass
+        places = torch.arange(mass.shape[1], device=mass.device)
+        best = value.masked_fill(places <= at, -math.inf).amax(dim=1)
+        child = mass.gather(1, (at + 1).clamp(max=len(places) - 1)) / mass.gather(1, at)
+        found = (child * value.gather(1, at))[:, 0] / best
+        return found.where(best > 0, math.nan)
+
     def true_depth(self, labels: Tensor, rules: DecisionRules) -> Tensor:
         """Return how deep each path is right, (batch,) int64, for (batch,) class indices."""
         there = path_table(rules.hierarchy).to(labels.device)[labels]

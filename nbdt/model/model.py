@@ -188,7 +188,8 @@ class NBDT(nn.Module):
         """
         head, reference, removed = restricted(self.head, self.reference, names)
         model = self._with_head(head, reference)
-        model.provenance = {**self.provenance, "removed_classes": removed}
+        gone = [*self.provenance.get("removed_classes", []), *removed]
+        model.provenance = {**self.provenance, "removed_classes": gone}
         return model
 
     def _with_head(self, head: NBDTHead, reference: dict[str, Tensor]) -> NBDT:

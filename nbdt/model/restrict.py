@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -86,22 +87,18 @@ def allowed_classes(hierarchy: Hierarchy, names: Sequence[str]) -> list[int]:
         NBDTError: an unknown or repeated name, none, or names that leave one class or all classes.
     """
     nodes = _nodes_by_name(hierarchy)
-    keys = [normalised_name(name) for name in names]
-    unknown = [name for name, key in zip(names, keys, strict=True) if key not in nodes]
+    meant = [nodes.get(name, nodes.get(normalised_name(name), [])) for name in names]
+    unknown = [name for name, found in zip(names, meant, strict=True) if not found]
     if unknown:
         every = [*hierarchy.classes, *(hierarchy.names[node] for node in hierarchy.inner_nodes)]
         near = "".join(nearest(name, every) for name in unknown[:3])
         raise NBDTError(f"No class and no group is named {listed(unknown)}.{near}")
-    repeated = [key for key, times in Counter(keys).items() if times > 1]
+    times = Counter(map(tuple, meant))
+    repeated = {normalised_name(n) for n, m in zip(names, meant, strict=True) if times[(*m,)] > 1}
     if repeated:
-        raise NBDTError(f"Named twice among the allowed classes: {listed(repeated)}.")
+        raise NBDTError(f"Named twice among the allowed classes: {listed(sorted(repeated))}.")
     allowed = sorted(
-        {
-            hierarchy.leaf_order[place]
-            for key in keys
-            for node in nodes[key]
-            for place in hierarchy.spans[node]
-        }
+        {hierarchy.leaf_order[place] for node in chain(*meant) for place in hierarchy.spans[node]}
     )
     if len(allowed) < 2:
         raise NBDTError(
@@ -177,6 +174,7 @@ def _nodes_by_name(hierarchy: Hierarchy) -> dict[str, list[int]]:
     for node in hierarchy.inner_nodes:
         for key in {normalised_name(hierarchy.names[node]), normalised_name(hierarchy.ids[node])}:
             nodes.setdefault(key, []).append(node)
-    for key, index in class_of_name(hierarchy).items():
+    exact = {name: index for index, name in enumerate(hierarchy.classes)}
+    for key, index in (exact | class_of_name(hierarchy)).items():
         nodes[key] = [hierarchy.leaf_nodes[index]]
     return nodes

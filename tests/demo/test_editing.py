@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.demo.editing import versions
@@ -13,7 +14,7 @@ from nbdt.demo.editing.edits import MAX_UNDO, edited, in_words, read_request, su
 from nbdt.demo.editing.panel import draw_edits, edited_by_program, effect_record
 from nbdt.demo.store import Store
 from nbdt.demo.views.tree import path_record, tree_record
-from nbdt.demo.visitor import Visitor
+from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import EditError, EditStack
@@ -113,7 +114,9 @@ def test_a_hostile_name_that_can_be_read_stays_text(name):
     stack = edited(EditStack(ANIMALS), {"kind": "rename", "nodes": ["bird"], "name": name})
     assert name in stack.hierarchy.names
     assert name in json.loads(tree_record(stack.hierarchy))["names"]
-    assert name in json.loads(path_record(stack, "marginal", None))["undo"]
+    visitor = Visitor(tiny_model(ANIMALS))
+    visitor.stack = stack
+    assert name in json.loads(path_record(visitor))["undo"]
 
 
 # ---- the stack ---------------------------------------------------------------------------------
@@ -358,8 +361,13 @@ def test_what_can_change_is_said_without_the_names_of_rules(rule, kind, words):
 
 
 def test_what_lights_up_is_the_path_and_every_nodes_probability():
+    visitor = Visitor(tiny_model(ANIMALS, "marginal"))
     logits, _ = labelled_logits(ANIMALS, 1)
-    record = json.loads(path_record(EditStack(ANIMALS), "marginal", logits[0], "bird"))
+    visitor.photo, visitor.selected = (
+        Photograph(Image.new("RGB", (8, 8)), "", None, logits[0], None),
+        "bird",
+    )
+    record = json.loads(path_record(visitor))
     rules = DecisionRules(ANIMALS, rule="marginal")
     path = rules.paths(logits)[0]
     taken = [ANIMALS.ids[node] for node in record["path"]]

@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import html
 import io
 import itertools
 import json
+import math
 import os
 import re
 from dataclasses import replace
@@ -20,6 +22,7 @@ from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Ex
 from nbdt.explain.result.files import THUMBNAIL, VERSION, load, save
 from nbdt.explain.result.html import to_html
 from nbdt.explain.result.regions import Region
+from nbdt.explain.result.stop import stop
 from nbdt.images.image import ImageError, refusal, refuse
 
 HOSTILE = (
@@ -440,10 +443,48 @@ def test_all_of_the_explanation_is_on_the_page(visit):
     assert bars == pytest.approx([d.probability for d in explanation.path], abs=0.01)
 
 
+def stopped_at(depth, **made):
+    explanation = example()
+    decision = explanation.path.decisions[depth]
+    facts = {"node": decision.node_id, "name": decision.node, "probability": 0.97, "is_leaf": False,
+             "depth": depth, "unknown": False, "accuracy": 0.95, "needed": 0.61}  # fmt: skip
+    return replace(explanation, made={"answer": facts, **made})
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_the_page_marks_where_the_answer_stops_and_what_is_promised(depth):
+    text = "95% of such answers are right, on average over photographs like these"
+    explanation = stopped_at(depth, promise=text, removed_probability=0.7)
+    page = to_html(explanation)
+    assert page.count("The answer stops here.") == 1
+    assert page.count(text) == 1
+    assert "cannot occur here would have had 70 %" in page
+    found = stop(explanation)
+    assert found.text in html.unescape(page)
+    assert "With 61 %" in found.text
+    for name, share in zip(found.names, found.shares, strict=True):
+        assert f"Heat map of what supports {name}" in page
+        assert share in [math.exp(value) for value in explanation.path.decisions[depth].log_probs]
+    sides = [explanation.child_maps[depth][list(explanation.path.decisions[depth].children).index(n)]
+             for n in found.names]  # fmt: skip
+    assert found.scale == max(np.abs(side).max() for side in sides)
+    plain = to_html(replace(explanation, made={}))
+    assert "stops here" not in plain
+
+
+def test_an_answer_that_more_would_not_help_says_so():
+    explanation = stopped_at(1)
+    never = replace(explanation, made={"answer": {**explanation.made["answer"], "needed": 1.3}})
+    assert "Even 100 %" in stop(never).text
+    bare = replace(explanation, child_maps=())
+    assert stop(bare).maps == ()
+    assert "Heat map of what supports" in to_html(bare)
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_can_be_read_by_eye_ear_and_keyboard(visit, scheme):
-    tab = visit(example(), width=360, color_scheme=scheme)
+    tab = visit(stopped_at(1, promise="95%"), width=360, color_scheme=scheme)
     alts = tab.eval_on_selector_all("img", "images => images.map(i => i.alt)")
     assert all(len(alt) > 10 for alt in alts)
     levels = tab.eval_on_selector_all("h1,h2,h3", "all => all.map(h => Number(h.tagName[1]))")

@@ -41,6 +41,24 @@ def test_an_answer_has_the_largest_score_on_the_path(case, threshold):
         np.testing.assert_allclose(masses.log_mass[row].exp()[: len(nodes)], chances, rtol=1e-6)
 
 
+@given(cases(), st.sampled_from(LEVELS[2:]), st.floats(0.8, 1.2))
+def test_with_the_needed_share_the_answer_goes_on(case, threshold, factor):
+    """Checked by giving the child that share, at the expense of its siblings."""
+    rules, z = case
+    tree, masses = rules.hierarchy, PathMasses(rules, torch.tensor(z))
+    stops = masses.stop(threshold)
+    needed = masses.needed(stops, torch.full((len(z),), threshold, dtype=torch.float64))
+    for row, depth in enumerate(stops.tolist()):
+        nodes, chances = oracle.path_masses(tree, rules.rule, z[row])
+        share = factor * float(needed[row])
+        if depth + 1 >= len(nodes) or not 0 < share < 1 or abs(factor - 1) < 1e-6:
+            continue
+        grown = [*chances[: depth + 1], *(c / chances[depth + 1] for c in chances[depth + 1 :])]
+        grown[depth + 1 :] = [chances[depth] * share * c for c in grown[depth + 1 :]]
+        scores = oracle.stopping_scores(tree, nodes, grown, threshold)
+        assert (max(scores[depth + 1 :]) > scores[depth]) == (factor > 1)
+
+
 @given(cases(), st.integers(0, 10**6))
 def test_the_critical_value_is_where_the_label_comes_under_the_answer(case, seed):
     rules, z = case

@@ -66,6 +66,7 @@ def test_order_and_hash_do_not_depend_on_the_order_of_names():
     [
         (["herron", "cat"], "herron.*heron"),
         (["cat", "CAT "], "twice.*cat"),
+        (["m", "m", "n"], "twice.*m"),
         (["cat"], "at least two allowed classes, got 1"),
         ([], "at least two allowed classes, got 0"),
     ],
@@ -106,6 +107,38 @@ def test_the_reference_set_is_restricted_with_the_model(cifar10, tmp_path):
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(again(images), part(images))
     assert again.answer(images)[0].accuracy == 0.95
+
+
+def test_a_model_that_is_restricted_twice_knows_all_that_is_gone(cifar10):
+    once = cifar10.restrict(["vehicle", "cat", "dog"])
+    twice = once.restrict(["cat", "ship", "truck"])
+    gone = set(cifar10.hierarchy.classes) - {"cat", "ship", "truck"}
+    assert set(twice.provenance["removed_classes"]) == gone
+    assert len(twice.reference["removed.weight"]) == len(gone)
+
+
+def test_classes_whose_names_differ_in_case_alone_can_be_allowed():
+    from nbdt import Hierarchy
+
+    tree = Hierarchy.from_paths(["all/Polish", "all/polish", "all/wax"])
+    allowed = allowed_classes(tree, ["Polish", "wax"])
+    assert [tree.classes[index] for index in allowed] == ["Polish", "wax"]
+
+
+def test_a_restricted_model_in_onnx_runtime(cifar10, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    from nbdt.model.export import export
+
+    part = cifar10.restrict(["vehicle", "cat", "dog"])
+    written = export(part, tmp_path / "part.onnx", format="onnx", accuracy=0.95)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    session = runtime.InferenceSession(str(tmp_path / "part.onnx"))
+    assert {"log_probs", "answer"} < {*written.outputs}
+    log_probs, nodes = session.run(["log_probs", "answer"], {"images": images.numpy()})
+    with torch.inference_mode():
+        expected, answers = part(images), part.answer(images)
+    torch.testing.assert_close(torch.tensor(log_probs), expected, atol=1e-4, rtol=1e-4)
+    assert [part.hierarchy.ids[index] for index in nodes] == [a.node for a in answers]
 
 
 def test_the_models_answers_are_those_of_its_head(cifar10):
