@@ -196,6 +196,8 @@ def _refuse_unknown(page: gr.Blocks) -> None:
     async def checked(body: Any, *args: Any, **options: Any) -> Any:
         if body.fn_index is not None and body.fn_index not in page.fns:
             return False, "There is no event of that number.", "error"
+        if body.fn_index is not None:  # a program need not send what may be left out
+            body.data += [None] * (len(page.fns[body.fn_index].inputs) - len(body.data))
         return await push(body, *args, **options)
 
     page._queue.push = checked  # type: ignore[method-assign]  # noqa: SLF001

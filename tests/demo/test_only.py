@@ -198,6 +198,7 @@ def test_a_visitor_ticks_what_can_occur_and_allows_everything_again(visit, page)
     tab.keyboard.press("Space")
     assert "4 ticked" in count.inner_text()
     tab.locator(".nbdt-tree-search").fill("")
+    tab.wait_for_function("document.querySelectorAll('.nbdt-tree .class').length === 10")
     states = tab.eval_on_selector_all(
         ".nbdt-tree [aria-checked]", "all => all.map(e => e.getAttribute('aria-checked'))"
     )
