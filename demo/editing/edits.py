@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from nbdt.hierarchies.edit.draft import find_all
+from nbdt.hierarchies.edit.draft import Draft
 from nbdt.hierarchies.edit.operations import make
 from nbdt.hierarchies.edit.record import (
     KINDS,
@@ -102,7 +102,7 @@ def suggest(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[str]:
     Raises:
         EditError: an unknown or ambiguous node.
     """
-    places = find_all(hierarchy, nodes)
+    places = Draft(hierarchy).find_all(nodes)
     taken = {*hierarchy.names, *hierarchy.ids}
     words = islice((word for word in _concepts(hierarchy, places) if word not in taken), MAX_NAMES)
     joined = " and ".join(hierarchy.names[place].partition(",")[0] for place in places[:2])

@@ -12,7 +12,7 @@ from nbdt.errors import NBDTError, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from .draft import label, labels, located
+from .draft import Named
 
 
 class DiffError(NBDTError):
@@ -124,11 +124,11 @@ def _match(old: _Side, new: _Side) -> dict[int, int]:
     return partner
 
 
-class _Side:
+class _Side(Named):
     """One of two hierarchies to compare."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
-        self.hierarchy = hierarchy
+        super().__init__(hierarchy)
         self.leaf_sets = _leaf_sets(hierarchy)
 
     def keys(self) -> Iterator[Sequence[object]]:
@@ -175,11 +175,11 @@ def _unmatched(side: _Side, matched: Collection[int], kind: str) -> Iterator[Cha
             continue
         around = tree.ids[tree.parents[node]]
         ends: tuple[str | None, str | None] = (around, None)
-        words = f"removed {located(tree, node)}"
+        words = f"removed {side.located(node)}"
         if kind == "added":
-            ends, place = (None, around), label(tree, tree.parents[node])
-            holds = labels(tree, tree.children[node])
-            words = f"added {label(tree, node)} in {place}, holding {holds}"
+            ends, place = (None, around), side.label(tree.parents[node])
+            holds = side.labels(tree.children[node])
+            words = f"added {side.label(node)} in {place}, holding {holds}"
         yield Change(kind, tree.ids[node], *ends, words)
 
 
@@ -192,7 +192,7 @@ def _moved(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change]:
         if there is None or partner[old_anchor[node]] == new_anchor[there]:
             continue
         left, entered = before.parents[node], after.parents[there]
-        words = f"moved {located(before, node)} to {label(after, entered)}"
+        words = f"moved {old.located(node)} to {new.label(entered)}"
         yield Change("moved", after.ids[there], before.ids[left], after.ids[entered], words)
 
 
@@ -209,9 +209,9 @@ def _renamed(old: _Side, new: _Side, partner: dict[int, int]) -> Iterator[Change
     for node, there in sorted(partner.items()):
         one, two = old.hierarchy.nodes[node], new.hierarchy.nodes[there]
         if one.name != two.name:
-            words = f"renamed {label(old.hierarchy, node)} to {short(two.name)}"
+            words = f"renamed {old.label(node)} to {short(two.name)}"
             yield Change("renamed", two.id, one.name, two.name, words)
         if one.wnid != two.wnid:
             ends = f"from {one.wnid or 'none'} to {two.wnid or 'none'}"
-            words = f"changed the WordNet id of {label(new.hierarchy, there)} {ends}"
+            words = f"changed the WordNet id of {new.label(there)} {ends}"
             yield Change("wnid", two.id, one.wnid, two.wnid, words)

@@ -13,111 +13,99 @@ from ..naming import relist_leaves
 from .record import Edit, EditError
 
 
-def label(hierarchy: Hierarchy, node: int) -> str:
-    """Return the node's name in quotes; with its id where another node has the same name."""
-    name = hierarchy.names[node]
-    repeated = hierarchy.names.count(name) > 1
-    return f"{short(name)} ({short(hierarchy.ids[node])})" if repeated else short(name)
-
-
-def labels(hierarchy: Hierarchy, nodes: Sequence[int], limit: int = 5) -> str:
-    """Return ``'cat', 'dog' and 3 more``."""
-    rest = f" and {len(nodes) - limit} more" if len(nodes) > limit else ""
-    return ", ".join(label(hierarchy, node) for node in nodes[:limit]) + rest
-
-
-def located(hierarchy: Hierarchy, node: int) -> str:
-    """Return ``'owl' from 'bird'``; not for the root."""
-    return f"{label(hierarchy, node)} from {label(hierarchy, hierarchy.parents[node])}"
-
-
-# ---- finding and refusing -------------------------------------------------------------------
-
-
-def find(hierarchy: Hierarchy, node: str) -> int:
-    """Return the index of the node with this id or unambiguous name. Raises EditError."""
-    if not isinstance(node, str) or len(node) > MAX_NAME:
-        raise EditError(f"Expected the id or the name of a node, got {short(node)}.")
-    try:
-        return hierarchy.index(node)
-    except HierarchyError as error:
-        raise EditError(str(error)) from None
-
-
-def find_all(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[int]:
-    """Return indices in tree order, which is independent of the order given. Raises EditError."""
-    if isinstance(nodes, str) or not isinstance(nodes, Iterable):
-        raise EditError(f"Expected a list of nodes, got {short(nodes)}.")
-    indices = [find(hierarchy, node) for node in nodes]
-    repeated = sorted(node for node, times in Counter(indices).items() if times > 1)
-    if repeated:
-        raise EditError(f"{labels(hierarchy, repeated)} is named twice; name each node once.")
-    return sorted(indices)
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that no group can have. Raises EditError."""
-    try:
-        check_word(name, "The new name")
-    except HierarchyError as error:
-        raise EditError(str(error)) from None
-
-
-def need_group(hierarchy: Hierarchy, node: int, remedy: str) -> None:
-    """Refuse a class where a group is needed. Raises EditError."""
-    if not hierarchy.children[node]:
-        raise EditError(f"{label(hierarchy, node)} is a class, which holds no others; {remedy}.")
-
-
-def refuse_root(hierarchy: Hierarchy, node: int, done: str, remedy: str = "") -> None:
-    """Refuse the root where a node with a parent is needed. Raises EditError."""
-    if node == 0:
-        advice = remedy or "choose a node inside it"
-        raise EditError(
-            f"{label(hierarchy, node)} is the root, which holds every class, and cannot be {done}; "
-            f"{advice}."
-        )
-
-
-def refuse_nested(hierarchy: Hierarchy, one: int, two: int, done: str) -> None:
-    """Refuse two nodes if one holds the other. Raises EditError."""
-    if one == two:
-        raise EditError(f"{label(hierarchy, one)} cannot be {done} with itself; name two nodes.")
-    for outer, inner in ((one, two), (two, one)):
-        if outer in hierarchy.path_to(inner):
-            raise EditError(
-                f"{label(hierarchy, outer)} holds {label(hierarchy, inner)}, so the two cannot be "
-                f"{done}; choose two nodes so that neither is inside the other."
-            )
-
-
-def shared_parent(hierarchy: Hierarchy, nodes: Sequence[int]) -> int:
-    """Return the group that directly holds all `nodes`. Raises EditError."""
-    for node in nodes:
-        refuse_root(hierarchy, node, "put into a group")
-    parents: dict[int, int] = {}
-    for node in nodes:
-        parents.setdefault(hierarchy.parents[node], node)
-    if len(parents) > 1:
-        shown = ", ".join(located(hierarchy, node) for node in list(parents.values())[:3])
-        raise EditError(
-            f"The nodes are in {len(parents)} different groups ({shown}{', …' * (len(parents) > 3)}"
-            "); move them into one first."
-        )
-    return next(iter(parents))
-
-
-# ---- the tree during an edit -----------------------------------------------------------------
-
-
-class Draft:
-    """The nodes of a hierarchy while an edit changes them; `finish` validates the result."""
+class Named:
+    """A hierarchy, and what messages call its nodes."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
+
+    def label(self, node: int) -> str:
+        """Return the node's name in quotes; with its id where another node has the same name."""
+        name = self.hierarchy.names[node]
+        repeated = self.hierarchy.names.count(name) > 1
+        return f"{short(name)} ({short(self.hierarchy.ids[node])})" if repeated else short(name)
+
+    def labels(self, nodes: Sequence[int], limit: int = 5) -> str:
+        """Return ``'cat', 'dog' and 3 more``."""
+        rest = f" and {len(nodes) - limit} more" if len(nodes) > limit else ""
+        return ", ".join(self.label(node) for node in nodes[:limit]) + rest
+
+    def located(self, node: int) -> str:
+        """Return ``'owl' from 'bird'``; not for the root."""
+        return f"{self.label(node)} from {self.label(self.hierarchy.parents[node])}"
+
+
+class Draft(Named):
+    """The nodes of a hierarchy while an edit changes them; `finish` validates the result."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        super().__init__(hierarchy)
         self.nodes = {node.id: node for node in hierarchy.nodes}
         self.removed: list[str] = []
         self.remarks: list[str] = []
+
+    # ---- finding and refusing ---------------------------------------------------------------
+
+    def find(self, node: str) -> int:
+        """Return the index of the node with this id or unambiguous name. Raises EditError."""
+        if not isinstance(node, str) or len(node) > MAX_NAME:
+            raise EditError(f"Expected the id or the name of a node, got {short(node)}.")
+        try:
+            return self.hierarchy.index(node)
+        except HierarchyError as error:
+            raise EditError(str(error)) from None
+
+    def find_all(self, nodes: Sequence[str]) -> list[int]:
+        """Return indices in tree order, which is independent of the order given. Raises EditError."""
+        if isinstance(nodes, str) or not isinstance(nodes, Iterable):
+            raise EditError(f"Expected a list of nodes, got {short(nodes)}.")
+        indices = [self.find(node) for node in nodes]
+        repeated = sorted(node for node, times in Counter(indices).items() if times > 1)
+        if repeated:
+            raise EditError(f"{self.labels(repeated)} is named twice; name each node once.")
+        return sorted(indices)
+
+    def need_group(self, node: int, remedy: str) -> None:
+        """Refuse a class where a group is needed. Raises EditError."""
+        if not self.hierarchy.children[node]:
+            raise EditError(f"{self.label(node)} is a class, which holds no others; {remedy}.")
+
+    def refuse_root(self, node: int, done: str, remedy: str = "") -> None:
+        """Refuse the root where a node with a parent is needed. Raises EditError."""
+        if node == 0:
+            advice = remedy or "choose a node inside it"
+            raise EditError(
+                f"{self.label(node)} is the root, which holds every class, and cannot be {done}; "
+                f"{advice}."
+            )
+
+    def refuse_nested(self, one: int, two: int, done: str) -> None:
+        """Refuse two nodes if one holds the other. Raises EditError."""
+        if one == two:
+            raise EditError(f"{self.label(one)} cannot be {done} with itself; name two nodes.")
+        for outer, inner in ((one, two), (two, one)):
+            if outer in self.hierarchy.path_to(inner):
+                raise EditError(
+                    f"{self.label(outer)} holds {self.label(inner)}, so the two cannot be "
+                    f"{done}; choose two nodes so that neither is inside the other."
+                )
+
+    def shared_parent(self, nodes: Sequence[int]) -> int:
+        """Return the group that directly holds all `nodes`. Raises EditError."""
+        for node in nodes:
+            self.refuse_root(node, "put into a group")
+        parents: dict[int, int] = {}
+        for node in nodes:
+            parents.setdefault(self.hierarchy.parents[node], node)
+        if len(parents) > 1:
+            shown = ", ".join(self.located(node) for node in list(parents.values())[:3])
+            raise EditError(
+                f"The nodes are in {len(parents)} different groups ({shown}{', …' * (len(parents) > 3)}"
+                "); move them into one first."
+            )
+        return next(iter(parents))
+
+    # ---- changing ---------------------------------------------------------------------------
 
     def children(self, node: str) -> list[str]:
         """Return the ids of the children as they are now."""
@@ -205,3 +193,11 @@ class Draft:
 def _held(hierarchy: Hierarchy, node: int) -> list[str]:
     """The classes below a node, in class order."""
     return [hierarchy.classes[index] for index in sorted(hierarchy.classes_under(node))]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no group can have. Raises EditError."""
+    try:
+        check_word(name, "The new name")
+    except HierarchyError as error:
+        raise EditError(str(error)) from None

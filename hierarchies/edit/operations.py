@@ -21,19 +21,7 @@ from typing import Any
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from .draft import (
-    Draft,
-    check_name,
-    find,
-    find_all,
-    label,
-    labels,
-    located,
-    need_group,
-    refuse_nested,
-    refuse_root,
-    shared_parent,
-)
+from .draft import Draft, check_name
 from .record import KINDS, Edit, EditError, EditRequest, check_complete
 
 
@@ -44,21 +32,21 @@ def move(hierarchy: Hierarchy, node: str, to: str) -> tuple[Hierarchy, Edit]:
         EditError: an unknown or ambiguous node, the root, `to` being a class, being inside `node`,
             or holding it already.
     """
-    what, into = find(hierarchy, node), find(hierarchy, to)
-    refuse_root(hierarchy, what, "moved")
+    draft = Draft(hierarchy)
+    what, into = draft.find(node), draft.find(to)
+    draft.refuse_root(what, "moved")
     if what in hierarchy.path_to(into):
         raise EditError(
-            f"{label(hierarchy, what)} cannot be moved into {label(hierarchy, into)}, which "
+            f"{draft.label(what)} cannot be moved into {draft.label(into)}, which "
             f"{'is itself' if into == what else 'is inside it'}; choose a group outside it."
         )
-    need_group(hierarchy, into, "group the two to put them together")
+    draft.need_group(into, "group the two to put them together")
     parent = hierarchy.parents[what]
     if parent == into:
-        raise EditError(f"{label(hierarchy, what)} is in {label(hierarchy, into)} already.")
-    draft = Draft(hierarchy)
+        raise EditError(f"{draft.label(what)} is in {draft.label(into)} already.")
     draft.put(hierarchy.ids[what], hierarchy.ids[into])
     draft.collapse(hierarchy.ids[parent])
-    text = f"moved {located(hierarchy, what)} to {label(hierarchy, into)}"
+    text = f"moved {draft.located(what)} to {draft.label(into)}"
     return draft.finish("move", [what], text, to=hierarchy.ids[into])
 
 
@@ -71,19 +59,19 @@ def group(
         EditError: an unknown or ambiguous node, fewer than two, nodes from different groups, all
             the children of their group, or a name that cannot be one.
     """
-    members = find_all(hierarchy, nodes)
+    draft = Draft(hierarchy)
+    members = draft.find_all(nodes)
     if len(members) < 2:
         raise EditError(f"A new group needs two or more nodes, got {len(members)}.")
     check_name(name)
-    parent = shared_parent(hierarchy, members)
+    parent = draft.shared_parent(members)
     if len(members) == len(hierarchy.children[parent]):
         raise EditError(
-            f"{labels(hierarchy, members)} are all that {label(hierarchy, parent)} holds, so a "
-            f"group of them would be its only child; rename {label(hierarchy, parent)} instead."
+            f"{draft.labels(members)} are all that {draft.label(parent)} holds, so a "
+            f"group of them would be its only child; rename {draft.label(parent)} instead."
         )
-    draft = Draft(hierarchy)
     created = draft.create(name, wnid, hierarchy.ids[parent], members)
-    text = f"grouped {labels(hierarchy, members)} as {short(name)} in {label(hierarchy, parent)}"
+    text = f"grouped {draft.labels(members)} as {short(name)} in {draft.label(parent)}"
     return draft.finish("group", members, text, name=name, wnid=wnid, created=created)
 
 
@@ -93,14 +81,14 @@ def ungroup(hierarchy: Hierarchy, node: str) -> tuple[Hierarchy, Edit]:
     Raises:
         EditError: an unknown or ambiguous node, a class, or the root.
     """
-    what = find(hierarchy, node)
-    need_group(hierarchy, what, "only a group can be ungrouped")
-    refuse_root(hierarchy, what, "ungrouped")
     draft = Draft(hierarchy)
+    what = draft.find(node)
+    draft.need_group(what, "only a group can be ungrouped")
+    draft.refuse_root(what, "ungrouped")
     draft.dissolve(hierarchy.ids[what])
-    parent = label(hierarchy, hierarchy.parents[what])
-    members = labels(hierarchy, hierarchy.children[what])
-    text = f"ungrouped {label(hierarchy, what)}: {members} went to {parent}"
+    parent = draft.label(hierarchy.parents[what])
+    members = draft.labels(hierarchy.children[what])
+    text = f"ungrouped {draft.label(what)}: {members} went to {parent}"
     return draft.finish("ungroup", [what], text)
 
 
@@ -113,17 +101,17 @@ def rename(
         EditError: an unknown or ambiguous node, a class, the name that it has, or a name that
             cannot be one.
     """
-    what = find(hierarchy, node)
+    draft = Draft(hierarchy)
+    what = draft.find(node)
     if not hierarchy.children[what]:
         raise EditError(
-            f"{label(hierarchy, what)} is a class, and its name is the model's; rename a group."
+            f"{draft.label(what)} is a class, and its name is the model's; rename a group."
         )
     check_name(name)
     if hierarchy.names[what] == name and wnid in (None, hierarchy.nodes[what].wnid):
-        raise EditError(f"{label(hierarchy, what)} has that name already.")
-    draft = Draft(hierarchy)
+        raise EditError(f"{draft.label(what)} has that name already.")
     draft.name(hierarchy.ids[what], name, wnid)
-    text = f"renamed {label(hierarchy, what)} to {short(name)}"
+    text = f"renamed {draft.label(what)} to {short(name)}"
     return draft.finish("rename", [what], text, name=name, wnid=wnid)
 
 
@@ -134,28 +122,23 @@ def swap(hierarchy: Hierarchy, node: str, other: str) -> tuple[Hierarchy, Edit]:
         EditError: an unknown or ambiguous node, one inside the other, or siblings, whose order
             means nothing.
     """
-    one, two = find(hierarchy, node), find(hierarchy, other)
-    refuse_nested(hierarchy, one, two, "swapped")
+    draft = Draft(hierarchy)
+    one, two = draft.find(node), draft.find(other)
+    draft.refuse_nested(one, two, "swapped")
     above, below = hierarchy.parents[one], hierarchy.parents[two]
     if above == below:
         raise EditError(
-            f"{label(hierarchy, one)} and {label(hierarchy, two)} are both in "
-            f"{label(hierarchy, above)}, where order means nothing: a swap would change nothing."
+            f"{draft.label(one)} and {draft.label(two)} are both in "
+            f"{draft.label(above)}, where order means nothing: a swap would change nothing."
         )
-    draft = Draft(hierarchy)
     draft.put(hierarchy.ids[one], hierarchy.ids[below])
     draft.put(hierarchy.ids[two], hierarchy.ids[above])
-    text = f"swapped {located(hierarchy, one)} with {located(hierarchy, two)}"
+    text = f"swapped {draft.located(one)} with {draft.located(two)}"
     return draft.finish("swap", [one, two], text)
 
 
 def merge(
-    hierarchy: Hierarchy,
-    node: str,
-    other: str,
-    name: str | None = None,
-    *,
-    wnid: str | None = None,
+    hierarchy: Hierarchy, node: str, other: str, name: str | None = None, *, wnid: str | None = None
 ) -> tuple[Hierarchy, Edit]:
     """Make two groups one: `node` takes what `other` holds, and `name` if given.
 
@@ -166,15 +149,15 @@ def merge(
         EditError: an unknown or ambiguous node, a class, one inside the other, or a name that
             cannot be one.
     """
-    one, two = find(hierarchy, node), find(hierarchy, other)
-    refuse_nested(hierarchy, one, two, "merged")
+    draft = Draft(hierarchy)
+    one, two = draft.find(node), draft.find(other)
+    draft.refuse_nested(one, two, "merged")
     for what in (one, two):
-        need_group(hierarchy, what, "move it into the group instead")
+        draft.need_group(what, "move it into the group instead")
     if name is not None:
         check_name(name)
     elif wnid is not None:
         raise EditError(f"A WordNet id, here {short(wnid)}, goes with a name; give both.")
-    draft = Draft(hierarchy)
     ids, around = hierarchy.ids, hierarchy.parents[two]
     if {*hierarchy.children[around]} == {one, two}:
         result = ids[around]
@@ -187,17 +170,12 @@ def merge(
     if name is not None:
         draft.name(result, name, wnid)
     shown = short(hierarchy.names[hierarchy.index(result)] if name is None else name)
-    text = f"merged {label(hierarchy, one)} and {label(hierarchy, two)} as {shown}"
+    text = f"merged {draft.label(one)} and {draft.label(two)} as {shown}"
     return draft.finish("merge", [one, two], text, name=name, wnid=wnid)
 
 
 def split(
-    hierarchy: Hierarchy,
-    node: str,
-    members: Sequence[str],
-    name: str,
-    *,
-    wnid: str | None = None,
+    hierarchy: Hierarchy, node: str, members: Sequence[str], name: str, *, wnid: str | None = None
 ) -> tuple[Hierarchy, Edit]:
     """Take some children out of a group, into a new group beside it.
 
@@ -205,14 +183,15 @@ def split(
         EditError: an unknown or ambiguous node, a class, the root, fewer than two members, members
             that are not children of `node`, all of its children, or a name that cannot be one.
     """
-    what, taken = find(hierarchy, node), find_all(hierarchy, members)
-    need_group(hierarchy, what, "only a group can be split")
-    refuse_root(hierarchy, what, "split", "group some of its children instead")
+    draft = Draft(hierarchy)
+    what, taken = draft.find(node), draft.find_all(members)
+    draft.need_group(what, "only a group can be split")
+    draft.refuse_root(what, "split", "group some of its children instead")
     strangers = [member for member in taken if member not in hierarchy.children[what]]
     if strangers:
         raise EditError(
-            f"{labels(hierarchy, strangers)} cannot be split off {label(hierarchy, what)}, whose "
-            f"children are {labels(hierarchy, hierarchy.children[what])}."
+            f"{draft.labels(strangers)} cannot be split off {draft.label(what)}, whose "
+            f"children are {draft.labels(hierarchy.children[what])}."
         )
     if len(taken) < 2:
         raise EditError(
@@ -220,14 +199,13 @@ def split(
         )
     if len(taken) == len(hierarchy.children[what]):
         raise EditError(
-            f"Splitting {labels(hierarchy, taken)} off {label(hierarchy, what)} would take its "
+            f"Splitting {draft.labels(taken)} off {draft.label(what)} would take its "
             "last child away; leave it some, or rename it."
         )
     check_name(name)
-    draft = Draft(hierarchy)
     created = draft.create(name, wnid, hierarchy.ids[hierarchy.parents[what]], taken)
     draft.collapse(hierarchy.ids[what])
-    text = f"split {labels(hierarchy, taken)} off {label(hierarchy, what)} as {short(name)}"
+    text = f"split {draft.labels(taken)} off {draft.label(what)} as {short(name)}"
     return draft.finish("split", [what, *taken], text, name=name, wnid=wnid, created=created)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from nbdt.tree.hierarchy import Hierarchy
 
-from .draft import find
+from .draft import Draft
 from .operations import group, move
 from .record import Edit, EditError
 
@@ -64,7 +64,7 @@ class EditStack:
             EditError: as `operations.move` and `operations.group`.
         """
         hierarchy, stack = self.hierarchy, self
-        places = [find(hierarchy, node) for node in nodes]
+        places = [*map(Draft(hierarchy).find, nodes)]
         ids = [hierarchy.ids[place] for place in places]
         around = hierarchy.parents[places[-1]] if places else -1
         for place, node in zip(places, ids, strict=True):
