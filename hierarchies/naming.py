@@ -207,12 +207,7 @@ def _short(name: str) -> str:
 
 
 class _Labels:
-    """Labels that no other node and no class has.
-
-    Attributes:
-        labels: label of each node.
-        concept: the concept that each node's label is or begins with.
-    """
+    """Labels that no other node and no class has."""
 
     def __init__(
         self,
@@ -220,16 +215,13 @@ class _Labels:
         synsets: Sequence[int | None],
         fitting: Mapping[int, Sequence[Concept]],
     ) -> None:
-        self.hierarchy = hierarchy
-        self.fitting = fitting
-        self.net = wordnet()
+        self.hierarchy, self.fitting, self.net = hierarchy, fitting, wordnet()
         self.labels: dict[int, str] = {}
-        self.concept: dict[int, Concept | None] = {}
+        self.concept: dict[int, Concept | None] = {}  # which each label is or begins with
         self._used = set(hierarchy.classes)
         known = {synset for synset in synsets if synset is not None}
-        self._above = concepts.hypernyms_of(
-            known | {c.synset for row in fitting.values() for c in row}
-        )
+        known |= {concept.synset for row in fitting.values() for concept in row}
+        self._above = concepts.hypernyms_of(known)
         self._synsets = synsets
         # Better known first, then in class order.
         self._rank = [

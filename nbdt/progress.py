@@ -38,29 +38,19 @@ def say_nothing(_text: str) -> None:
 
 def progress(what: str) -> Bar:
     """Return a bar on stderr with count, items per second and time left; it vanishes at the end."""
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        SpinnerColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
     from rich.text import Text
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class Rate(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
             return Text(f"{task.speed:,.1f}/s" if task.speed else "")
 
     columns = (
-        SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(),
-        TimeElapsedColumn(), TimeRemainingColumn(),
+        bars.SpinnerColumn(), bars.TextColumn(what), bars.BarColumn(), bars.MofNCompleteColumn(),
+        Rate(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
     )  # fmt: skip
-    return Bar(*columns, console=Console(stderr=True), transient=True)
+    return bars.Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def tracked(items: Iterable[Item], count: int | None, what: str = "images") -> Iterator[Item]:
@@ -88,18 +78,12 @@ class ProgressEvent:
 
     - ``{"event": "progress", "text": "training images", "done": 120, "count": 400}``;
     - ``{"event": "message", "text": …}`` and ``{"event": "error", "text": …}``, for people.
-
-    Attributes:
-        event: "progress", "message" or "error".
-        text: a noun for the items, or the message.
-        done: how many items were taken.
-        count: of how many; None if unknown.
     """
 
-    event: str
-    text: str
-    done: int = 0
-    count: int | None = None
+    event: str  # "progress", "message" or "error"
+    text: str  # a noun for the items, or the message
+    done: int = 0  # how many items were taken
+    count: int | None = None  # of how many; None if unknown
 
     def __str__(self) -> str:
         if self.event != "progress":

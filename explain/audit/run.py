@@ -63,14 +63,14 @@ def audit(
         part = slice(low, low + CHUNK)
         for method in names:
             maps = method_maps(model, images[part], audited.nodes[part], method, audited.rng)
-            for name, values in _measure(audited, part, method, maps):
+            for name, values in audited.measure(part, method, maps):
                 measured[method][name].append(values)
             first_maps[method] += maps[: max(0, audited.checked - low)]
-    again = _repeat(audited, first_maps, seed, progress)
+    again = audited.repeat(first_maps, seed, progress)
     results = {
-        method: _summarised(method, measured[method], again[method], audited) for method in names
+        method: audited.summarise(method, measured[method], again[method]) for method in names
     }
-    return Audit(results, _made(audited, seed), findings(results))
+    return Audit(results, audited.made(seed), findings(results))
 
 
 class _Audited:
@@ -85,6 +85,80 @@ class _Audited:
         self.spread = perturbation.spreads(self.log_odds)
         self.grid = _grid(method_maps(model, images[:1], self.nodes[:1], "grad-cam"))
         self.checked = min(checked, len(images))
+
+    def measure(self, part: slice, method: str, maps: Maps) -> Iterator[tuple[str, Values]]:
+        """Yield the measures of some images' maps by name: a value or a curve for each decision."""
+        model, images, nodes = self.model, self.images[part], self.nodes[part]
+        order = perturbation.ranked(maps, nodes, self.grid, self.rng)
+        for baseline in perturbation.BASELINES:
+            pair = perturbation.curves(model, images, order, baseline, STEPS)
+            for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
+                yield f"{kind} {baseline}", curve
+            after = perturbation.without_top(model, images, order, baseline, perturbation.TOP)
+            before, spread = self.log_odds[part], self.spread
+            specific = perturbation.specificity(before, after, nodes, spread)
+            yield f"specificity path_share {baseline}", specific
+        errors = sanity.completeness_error(model, images, nodes, maps, method)
+        if errors is not None:
+            yield "completeness error", errors
+
+    def repeat(
+        self, first_maps: Mapping[str, Maps], seed: int, progress: Progress
+    ) -> dict[str, dict[str, Values]]:
+        """Compare maps with those under noise and with random weights: a value for each decision."""
+        images, nodes = self.images[: self.checked], self.nodes[: self.checked]
+        values: dict[str, dict[str, Values]] = {method: {} for method in first_maps}
+        for _ in progress(range(sanity.SAMPLES), sanity.SAMPLES, "times noise"):
+            changed = sanity.noisy(self.model, images, self.rng)
+            for method, before in first_maps.items():
+                after = method_maps(self.model, changed, nodes, method, self.rng)
+                worst = values[method].get("max sensitivity", np.array(0.0))
+                values[method]["max sensitivity"] = np.maximum(
+                    worst, sanity.sensitivity(before, after)
+                )
+        changes = sanity.randomised(self.model, seed=seed)
+        for stage, model in progress(changes, sanity.STAGES, "models with random weights"):
+            for method, before in first_maps.items():
+                after = method_maps(model, images, nodes, method, self.rng)
+                signed, absolute = sanity.correlations(before, after).T
+                values[method][SIGNED + stage] = signed
+                values[method][ABSOLUTE + stage] = absolute
+        return values
+
+    def summarise(
+        self, method: str, parts: Mapping[str, list[Values]], again: Mapping[str, Values]
+    ) -> MethodAudit:
+        """Return the measures of a method: means over images, and areas and means of curves."""
+        counts = np.array([len(path) for path in self.nodes])
+        values, mean_curves = {}, {}
+        for name, pieces in parts.items():
+            measured = np.concatenate(pieces)
+            if measured.ndim == 2:
+                points = [per_image(point, counts).mean() for point in measured.T]
+                mean_curves[name] = np.array(points)
+                measured = perturbation.area(measured)
+            values[name] = per_image(measured, counts)
+        values |= {name: per_image(v, counts[: self.checked]) for name, v in again.items()}
+        return MethodAudit(method, values, mean_curves)
+
+    def made(self, seed: int) -> Mapping[str, Any]:
+        """Return what was audited, and how."""
+        return {
+            "model": model_hash(self.model),
+            "architecture": self.model.architecture,
+            "rule": self.model.rule,
+            "hierarchy": self.model.hierarchy.hash,
+            "images": len(self.images),
+            "decisions": sum(map(len, self.nodes)),
+            "checked_images": self.checked,
+            "regions": list(self.grid),
+            "steps": STEPS,
+            "top_share": perturbation.TOP,
+            "noise_radius": sanity.RADIUS,
+            "noise_samples": sanity.SAMPLES,
+            "seed": seed,
+            "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+        }
 
 
 def _grid(maps: Maps) -> perturbation.Grid:
@@ -106,79 +180,3 @@ def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str]) -> Seq
     if not [method for method in methods if method not in CONTROLS]:
         raise NBDTError("Name at least one method that is no control, such as 'grad-cam'.")
     return list(dict.fromkeys([*methods, *CONTROLS]))
-
-
-def _measure(
-    audited: _Audited, part: slice, method: str, maps: Maps
-) -> Iterator[tuple[str, Values]]:
-    """Yield the measures of some images' maps by name: a value or a curve for each decision."""
-    model, images, nodes = audited.model, audited.images[part], audited.nodes[part]
-    order = perturbation.ranked(maps, nodes, audited.grid, audited.rng)
-    for baseline in perturbation.BASELINES:
-        pair = perturbation.curves(model, images, order, baseline, STEPS)
-        for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
-            yield f"{kind} {baseline}", curve
-        after = perturbation.without_top(model, images, order, baseline, perturbation.TOP)
-        before, spread = audited.log_odds[part], audited.spread
-        specific = perturbation.specificity(before, after, nodes, spread)
-        yield f"specificity path_share {baseline}", specific
-    errors = sanity.completeness_error(model, images, nodes, maps, method)
-    if errors is not None:
-        yield "completeness error", errors
-
-
-def _repeat(
-    audited: _Audited, first_maps: Mapping[str, Maps], seed: int, progress: Progress
-) -> dict[str, dict[str, Values]]:
-    """Compare maps with those under noise and with random weights: a value for each decision."""
-    images, nodes = audited.images[: audited.checked], audited.nodes[: audited.checked]
-    values: dict[str, dict[str, Values]] = {method: {} for method in first_maps}
-    for _ in progress(range(sanity.SAMPLES), sanity.SAMPLES, "times noise"):
-        changed = sanity.noisy(audited.model, images, audited.rng)
-        for method, before in first_maps.items():
-            after = method_maps(audited.model, changed, nodes, method, audited.rng)
-            worst = values[method].get("max sensitivity", np.array(0.0))
-            values[method]["max sensitivity"] = np.maximum(worst, sanity.sensitivity(before, after))
-    changes = sanity.randomised(audited.model, seed=seed)
-    for stage, model in progress(changes, sanity.STAGES, "models with random weights"):
-        for method, before in first_maps.items():
-            after = method_maps(model, images, nodes, method, audited.rng)
-            signed, absolute = sanity.correlations(before, after).T
-            values[method][SIGNED + stage] = signed
-            values[method][ABSOLUTE + stage] = absolute
-    return values
-
-
-def _summarised(
-    method: str, parts: Mapping[str, list[Values]], again: Mapping[str, Values], audited: _Audited
-) -> MethodAudit:
-    counts = np.array([len(path) for path in audited.nodes])
-    values, mean_curves = {}, {}
-    for name, pieces in parts.items():
-        measured = np.concatenate(pieces)
-        if measured.ndim == 2:
-            points = [per_image(point, counts).mean() for point in measured.T]
-            mean_curves[name] = np.array(points)
-            measured = perturbation.area(measured)
-        values[name] = per_image(measured, counts)
-    values |= {name: per_image(v, counts[: audited.checked]) for name, v in again.items()}
-    return MethodAudit(method, values, mean_curves)
-
-
-def _made(audited: _Audited, seed: int) -> Mapping[str, Any]:
-    return {
-        "model": model_hash(audited.model),
-        "architecture": audited.model.architecture,
-        "rule": audited.model.rule,
-        "hierarchy": audited.model.hierarchy.hash,
-        "images": len(audited.images),
-        "decisions": sum(map(len, audited.nodes)),
-        "checked_images": audited.checked,
-        "regions": list(audited.grid),
-        "steps": STEPS,
-        "top_share": perturbation.TOP,
-        "noise_radius": sanity.RADIUS,
-        "noise_samples": sanity.SAMPLES,
-        "seed": seed,
-        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
-    }

@@ -79,40 +79,31 @@ class DecisionEvidence:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """The change that flips one decision.
+    """The change that flips one decision."""
 
-    Attributes:
-        decision: its position on the path.
-        margin: log-probability of the most probable class below the chosen child minus that of the
-            most probable one below its siblings, in nats.
-        runner_up_path: the path to that other class.
-        regions: what was blurred, the largest first; empty if nothing flips it. None of their
-            cells can be left out.
-        flipped: whether the model's path on the blurred picture still reaches this decision and
-            takes another child.
-        becomes: the name of the child that it takes then; None if nothing flips it.
-        log_odds: of the chosen child, before and after; equal if nothing flips it.
-        share: part of the picture that was blurred, from 0 to 1.
-        searched: the largest share that was tried; 0 where the model's path does not go this way.
-        passes: forward passes that the search took, counted in blurred pictures.
-        baseline: what replaced the regions.
-        picture: what the model saw in the end, at the size of its input.
-        overtaken: whether a try changed an earlier decision, so that the model did not reach this
-            one and its outcome is unknown.
-    """
-
-    decision: int
+    decision: int  # its position on the path
+    # log-probability of the most probable class below the chosen child minus that of the most
+    # probable one below its siblings, in nats
     margin: float
-    runner_up_path: Path
+    runner_up_path: Path  # the path to that other class
+    # what was blurred, the largest first; empty if nothing flips it. None of their cells can be
+    # left out.
     regions: tuple[Region, ...]
+    # whether the model's path on the blurred picture still reaches this decision and takes another
+    # child
     flipped: bool
-    becomes: str | None
+    becomes: str | None  # the name of the child that it takes then; None if nothing flips it
+    # of the chosen child, before and after; equal if nothing flips it
     log_odds: tuple[float, float]
-    share: float
+    share: float  # part of the picture that was blurred, from 0 to 1
+    # the largest share that was tried; 0 where the model's path does not go this way
     searched: float
-    passes: int
-    baseline: str
+    passes: int  # forward passes that the search took, counted in blurred pictures
+    baseline: str  # what replaced the regions
+    # what the model saw in the end, at the size of its input
     picture: Image.Image | None = field(default=None, repr=False, compare=False)
+    # whether a try changed an earlier decision, so that the model did not reach this one and its
+    # outcome is unknown
     overtaken: bool = False
 
 

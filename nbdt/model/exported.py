@@ -22,18 +22,12 @@ ALWAYS_ROOT = 1e9  # stands for an infinite threshold, which would give NaN for 
 
 
 class ExportedTree(nn.Module):
-    """Scores, decisions and maps of all nodes, in columns as in `Hierarchy.nodes`.
+    """Scores, decisions and maps of all nodes, in columns as in `Hierarchy.nodes`."""
 
-    Attributes:
-        pair_class, pair_node: (pairs,) every class with every node above it, the leaf included.
-        sizes: (nodes,) number of classes under each node.
-        parents: (nodes,) the root's is itself.
-    """
-
-    pair_class: Tensor
-    pair_node: Tensor
-    sizes: Tensor
-    parents: Tensor
+    pair_class: Tensor  # (pairs,) every class with every node above it, the leaf included
+    pair_node: Tensor  # (pairs,) that node
+    sizes: Tensor  # (nodes,) number of classes under each node
+    parents: Tensor  # (nodes,) the root's is itself
 
     def __init__(self, hierarchy: Hierarchy, rule: str) -> None:
         super().__init__()
