@@ -227,7 +227,7 @@ def main() -> None:
         for name, file in sets.items():
             model = NBDT.load(name)
             split = "val" if name == "imagenet" else "test"
-            found = class_logits(model, args.data / file, split=split, cache=args.cache)
+            found = class_logits(model, args.data / file, split=split)
             print(f"{name}, {len(found.labels):,} images")
             for part in (coverage, areas, record):
                 part(model, found.logits, found.labels)

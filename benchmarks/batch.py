@@ -39,10 +39,11 @@ import torch
 from nbdt import NBDT, Hierarchy, storage
 from nbdt.explain.batch import explain_all
 from nbdt.explain.batch import writer as batch_writer
-from nbdt.explain.batch.compute import computing, resolve_precision, to_device
+from nbdt.explain.batch.compute import computing, resolve_precision
 from nbdt.explain.batch.decode import decode
 from nbdt.explain.batch.options import BATCH_SIZE
 from nbdt.images.dataset import iter_inputs
+from nbdt.network.encoder import to_device
 
 CLASSES, DEPTH = 1000, 10
 SIZE = (500, 375)

@@ -43,7 +43,7 @@ from nbdt.images.sources import iter_class_folders
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import timm_preprocessing
 from nbdt.train.data.class_order import class_order
-from nbdt.train.data.dataset import Labelled, Streamed, TrainingBatches, normalise
+from nbdt.train.data.dataset import Images, TrainingBatches, normalise
 from nbdt.train.fit.module import TreeSupervised
 from nbdt.train.recipe import Recipe, load_recipe
 
@@ -100,11 +100,11 @@ def recipe_of(quick: bool) -> Recipe:
     return load_recipe("cifar10-resnet18", [*plain, *changes, "erase_probability=0.0"])
 
 
-def bare(recipe: Recipe, data: Labelled, turns: Turns) -> None:
+def bare(recipe: Recipe, data: Images, turns: Turns) -> None:
     network = create_timm(recipe.architecture, 10).to(memory_format=torch.channels_last)
     shown = timm_preprocessing(network)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=5e-4)
-    pixels, labels = data.images[: recipe.batch_size], data.labels[: recipe.batch_size]
+    pixels, labels = data.pixels[: recipe.batch_size], data.labels[: recipe.batch_size]
     for _ in range(turns.rounds):
         turns.wait("bare")
         loss = F.cross_entropy(network(normalise(pixels, shown.mean, shown.std)), labels)
@@ -114,7 +114,7 @@ def bare(recipe: Recipe, data: Labelled, turns: Turns) -> None:
         turns.done("bare")
 
 
-def ours(recipe: Recipe, data: Labelled, turns: Turns, name: str) -> None:
+def ours(recipe: Recipe, data: Images, turns: Turns, name: str) -> None:
     mine = dataclasses.replace(recipe, tree_from=0.0 if name == "tree" else 1.0, epochs=1)
     network = create_timm(mine.architecture, 10)
     module = TreeSupervised(network, mine, timm_preprocessing(network), class_order(CLASSES), TREE)
@@ -131,7 +131,7 @@ def steps(recipe: Recipe, rounds: int) -> dict[str, float]:
     """Seconds of the fastest step of each loop."""
     count = recipe.batch_size * (rounds + 1)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
-    data = Labelled(images, torch.arange(count) % 10)
+    data = Images(torch.arange(count) % 10, pixels=images)
     turns = Turns(["bare", "flat", "tree"], rounds)
     jobs = [threading.Thread(target=bare, args=(recipe, data, turns))]
     jobs += [
@@ -158,7 +158,7 @@ def loading(photographs: int) -> tuple[float, float]:
         recipe = load_recipe("photos", ["batch_size=32", f"workers={os.cpu_count() or 1}"])
         shown = timm_preprocessing(create_timm("resnet18", 10))
         batches = TrainingBatches(
-            Streamed(sources, torch.zeros(photographs, dtype=torch.int64)), recipe, shown
+            Images(torch.zeros(photographs, dtype=torch.int64), sources), recipe, shown
         )
         stream = iter(batches)
         next(stream)

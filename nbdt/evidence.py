@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 from . import __version__
 from .errors import NBDTError
 from .files import check_record, new_folder, write_atomic
+from .model.features import Features
 from .model.fingerprint import embedding_hash
 from .model.model import NBDT
 
@@ -46,46 +46,6 @@ Column = NDArray[Any]
 
 class EvidenceError(NBDTError):
     """An evidence index that cannot be built, read or used with this model."""
-
-
-class ColumnWriter:
-    """Writes growing columns to files in `folder`.
-
-    Attributes:
-        shapes: of the columns so far, by name.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._files: dict[str, BinaryIO] = {}
-
-    def append(self, name: str, rows: Column) -> None:
-        """Add rows (count, …) to a column; all but the first axis as in its other rows."""
-        rows = np.ascontiguousarray(rows, dtype=DTYPES[name])
-        before = self.shapes.get(name, (0,))[0]
-        self.shapes[name] = (before + len(rows), *rows.shape[1:])
-        if name not in self._files:
-            self._files[name] = (self.folder / f"{name}.npy").open("wb")
-            self._write_header(name)
-        self._files[name].write(rows.data)
-
-    def append_blob(self, name: str, ends: str, items: Sequence[bytes]) -> None:
-        """Add byte strings to the column `name`, and their ends to the column `ends`."""
-        start = self.shapes.get(name, (0,))[0]
-        self.append(name, np.frombuffer(b"".join(items), dtype=np.uint8))
-        self.append(ends, start + np.cumsum([len(item) for item in items]))
-
-    def _write_header(self, name: str) -> None:
-        header = {"descr": DTYPES[name], "fortran_order": False, "shape": self.shapes[name]}
-        np.lib.format.write_array_header_1_0(self._files[name], header)
-
-    def close(self) -> None:
-        """Complete and close the files."""
-        for name, file in self._files.items():
-            file.seek(0)  # numpy pads a header so that its first axis may grow in place
-            self._write_header(name)
-            file.close()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -166,7 +126,7 @@ def _check_ends(path: Path, ends: Column, size: int) -> None:
 
 
 def blob(items: Column, ends: Column, row: int) -> bytes:
-    """Return byte string `row` that `ColumnWriter.append_blob` wrote."""
+    """Return byte string `row` that `_blobs` joined."""
     return items[ends[row - 1] if row else 0 : ends[row]].tobytes()
 
 
@@ -178,35 +138,58 @@ def _damaged(path: Path, what: str) -> EvidenceError:
 # ---- written ---------------------------------------------------------------------------------
 
 
-def write_index(  # noqa: PLR0917
-    folder: Path,
+@dataclass(frozen=True)
+class Index:
+    """What an evidence index consists of."""
+
+    columns: dict[str, Column]  # arrays by name, with the types of `DTYPES`
+    manifest: dict[str, Any]  # what they are of
+    failed: Sequence[str] = ()  # messages of images that could not be read
+
+
+def make_index(
     model: NBDT,
-    features: Tensor,
+    found: Features,
     labels: Tensor,
-    references: Sequence[str],
-    data: str,
-) -> None:
-    """Write the index of images whose features are known, as `EvidenceIndex.build` would.
+    data: str | None,
+    folder: Path | None,
+) -> Index:
+    """Make the index of images whose embeddings are known.
 
     Args:
-        folder: must not exist; it is written atomically.
-        model: whose backbone gave the features.
-        features: (images, features).
+        model: whose backbone gave the embeddings.
+        found: the embeddings; thumbnails are what was `seen`.
         labels: (images,) class indices.
-        references: of the images, as the data names them.
-        data: the folder or archive that they are in.
+        data: the folder or archive that the images are in, if they are in one.
+        folder: must not exist; it is written atomically. None keeps the index in memory.
 
     Raises:
-        EvidenceError: features that are not finite.
+        EvidenceError: no image, or embeddings that are not finite.
         NBDTError: the folder exists.
     """
+    if not found.sources:
+        count, first = len(found.failed), found.failed[0] if found.failed else "there is none"
+        raise EvidenceError(f"None of the {count} images can be read; the first: {first}")
+    references = [_relative(source.reference, data) for source in found.sources]
+    names = [name.encode(errors="surrogateescape") for name in references]
+    columns = {"embeddings": unit_embeddings(found.values), "labels": labels.numpy()}
+    columns["references"], columns["reference_ends"] = _blobs(names)
+    if any(found.seen):
+        columns["thumbnails"], columns["thumbnail_ends"] = _blobs(found.seen)
+    columns = {name: column.astype(DTYPES[name]) for name, column in columns.items()}
+    manifest = _manifest(model, columns, len(found.failed), data and os.path.abspath(data))
+    if folder is None:
+        return Index(columns, manifest, found.failed)
     with new_folder(folder) as aside:
-        with closing(ColumnWriter(aside)) as writer:
-            writer.append("embeddings", unit_embeddings(features))
-            writer.append("labels", labels.numpy())
-            writer.append_blob("references", "reference_ends", encoded(references, data))
-        facts = manifest_of(model, writer.shapes, 0, os.path.abspath(data))
-        write_atomic(aside / MANIFEST, json.dumps(facts, indent=1) + "\n")
+        for name, column in columns.items():
+            np.save(aside / f"{name}.npy", column, allow_pickle=False)
+        write_atomic(aside / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return Index(read_columns(folder, manifest), manifest, found.failed)
+
+
+def _blobs(items: Sequence[bytes]) -> tuple[Column, Column]:
+    """Join byte strings; return the bytes and where each string ends."""
+    return np.frombuffer(b"".join(items), np.uint8), np.cumsum([len(item) for item in items])
 
 
 def unit_embeddings(pooled: Tensor) -> Column:
@@ -215,11 +198,6 @@ def unit_embeddings(pooled: Tensor) -> Column:
     if not np.isfinite(units).all():
         raise EvidenceError("The model gives features that are not finite numbers.")
     return units
-
-
-def encoded(references: Iterable[str], root: str | None) -> list[bytes]:
-    """Return references as bytes, relative to the data that they are in."""
-    return [_relative(text, root).encode(errors="surrogateescape") for text in references]
 
 
 def _relative(reference: str, root: str | None) -> str:
@@ -231,10 +209,9 @@ def _relative(reference: str, root: str | None) -> str:
     return Path(os.path.relpath(reference, root)).as_posix()
 
 
-def manifest_of(
-    model: NBDT, shapes: Mapping[str, Sequence[int]], failed: int, data: str | None
+def _manifest(
+    model: NBDT, columns: Mapping[str, Column], failed: int, data: str | None
 ) -> dict[str, Any]:
-    """Return what the manifest of an index says; `shapes` are those of its columns."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -242,11 +219,12 @@ def manifest_of(
         "architecture": model.architecture,
         "preprocessing": asdict(model.preprocess),
         "classes": list(model.hierarchy.classes),
-        "count": shapes["labels"][0],
+        "count": len(columns["labels"]),
         "failed": failed,
         "data": data,
         "columns": {
-            name: {"dtype": DTYPES[name], "shape": list(shape)} for name, shape in shapes.items()
+            name: {"dtype": DTYPES[name], "shape": list(column.shape)}
+            for name, column in columns.items()
         },
         "versions": {
             "nbdt": __version__,

@@ -162,3 +162,10 @@ def imagenet():
     from nbdt import NBDT
 
     return NBDT.load("imagenet")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Keep embeddings in a folder of this run; Matplotlib's fonts stay where they are."""
+    os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

@@ -16,7 +16,7 @@ from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
 
 from .data.class_order import ClassOrder, class_order
-from .data.dataset import Images, Labelled, hold_out, joined
+from .data.dataset import Images, hold_out
 from .data.inspection import Scan, inspect, say_left_out, scan
 from .data.splits import TEST, TRAIN, VALIDATION, find_splits
 from .fit.network import start_network, whiten, with_classes
@@ -78,7 +78,7 @@ def prepare(  # noqa: PLR0917
         if name not in images:
             images[TRAIN], images[name] = hold_out(images[TRAIN], amount, seed)
     if recipe.freeze_backbone and not choosing:  # cross-validation makes the choices
-        images[TRAIN] = joined(images[TRAIN], images.pop(VALIDATION))
+        images[TRAIN] = images[TRAIN].joined(images.pop(VALIDATION))
     _announce(say, scans, images, order)
     plan = None
     if not isinstance(hierarchy, Hierarchy):
@@ -123,8 +123,8 @@ def facts_of(run: Prepared, command: str) -> dict[str, Any]:
     """Return what the run depends on."""
     data = run.images[TRAIN]
     digest = hashlib.sha256(data.labels.numpy().tobytes())
-    if isinstance(data, Labelled):
-        digest = hashlib.sha256(data.images.numpy().tobytes())
+    if data.pixels is not None:
+        digest = hashlib.sha256(data.pixels.numpy().tobytes())
     else:
         for source in data.sources:
             digest.update(source.reference.encode(errors="surrogateescape"))

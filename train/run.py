@@ -16,7 +16,6 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say, no_progress, say_nothing
 from nbdt.tree.hierarchy import Hierarchy
 
-from .data.dataset import Streamed
 from .data.splits import TRAIN
 from .fit.measure import model_card
 from .fit.picture import summary_picture
@@ -127,7 +126,7 @@ def _run(
         model = fit_network(run, progress, report, say, is_first=is_first)
         if not is_first:
             return model
-        if leaving_evidence and isinstance(run.images[TRAIN], Streamed):
+        if leaving_evidence and run.images[TRAIN].pixels is None:
             leave_evidence(run, model, progress)
     minutes = round((time.monotonic() - started) / 60, 1)
     counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}

@@ -17,9 +17,10 @@ from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.images.dataset import iter_inputs
-from nbdt.images.image import AMPLE_SIDE
-from nbdt.images.sources import ImageSource, opened
+from nbdt.images.image import AMPLE_SIDE, ImageError
+from nbdt.images.sources import ImageSource, cores, read_each
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import to_device
 from nbdt.progress import tracked
 
 from .methods import check_method
@@ -50,9 +51,7 @@ def audit_command(
     names = [name.strip() for name in methods.split(",")]
     for name in names:
         check_method(name)
-    loaded = open_model(model, weights)
-    if torch.cuda.is_available():
-        loaded.to("cuda")
+    loaded = to_device(open_model(model, weights))
     batch, failed = _read(
         loaded, _drawn(iter_inputs([str(data)], max_side=AMPLE_SIDE), images, seed)
     )
@@ -78,8 +77,9 @@ def _drawn(sources: Iterable[ImageSource], count: int, seed: int) -> list[ImageS
 
 def _read(model: NBDT, sources: Iterable[ImageSource]) -> tuple[Tensor, list[str]]:
     """Read the images as one batch, with a message for each unreadable one."""
-    failed: list[str] = []
-    batch = [model.preprocess(image) for _, image in opened(sources, failed)]
+    read = [*read_each(lambda source: model.preprocess(source.open()), sources, cores())]
+    failed = [str(result) for _, result in read if isinstance(result, ImageError)]
+    batch = [result for _, result in read if not isinstance(result, ImageError)]
     if not batch:
         first = f" The first: {failed[0]}" if failed else ""
         raise NBDTError(f"Expected at least one readable image.{first}")

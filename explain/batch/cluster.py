@@ -25,10 +25,11 @@ from nbdt.images.dataset import iter_inputs, parts_of
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import best_device, to_device
 from nbdt.storage import Storage, is_uri
 
-from .compute import best_device, explaining, resolve_precision, to_device
-from .decode import decoding
+from .compute import explaining, resolve_precision
+from .decode import decoder
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
 from .writer import PartQueue, PartResult, PartWriter, count_failed
@@ -272,8 +273,7 @@ class Worker:
         share = ray.get_runtime_context().get_assigned_resources()
         threads = max(1, int(share.get("CPU", 1)))
         torch.set_num_threads(threads)
-        decoder = decoding(model.preprocess, threads, photo=folder.draws)
-        self.decoder = self.contexts.enter_context(decoder)
+        self.decoder = decoder(model.preprocess, threads, photo=folder.draws)
         self.writer = PartWriter(model, explainer, folder, options, lambda _: None)
 
     def __call__(self, row: Record) -> Record:

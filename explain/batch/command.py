@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import typer
 
 from nbdt.images.dataset import count_inputs
+from nbdt.network.encoder import to_device
 from nbdt.progress import escape_terminal, progress
 
 from ..options import ExplainOptions
-from .compute import to_device
 from .folder import OVERVIEW
 from .rows import FAILED, json_line
 from .run import Batch, explain_all

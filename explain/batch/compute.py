@@ -1,4 +1,4 @@
-"""How a batch is computed: the device, the precision, and no more work than its files need."""
+"""How a batch is computed: the precision, and no more work than its files need."""
 
 from __future__ import annotations
 
@@ -22,18 +22,6 @@ from ..result.explanation import Explanation
 from .options import AUTO, BFLOAT16, FLOAT32, BatchOptions
 
 Explainer: TypeAlias = Callable[[Tensor], Sequence[Explanation]]
-
-
-def best_device() -> torch.device:
-    """Return a GPU if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def to_device(model: NBDT) -> NBDT:
-    """Move the model itself to the best device, its weights channels-last."""
-    return model.to(device=best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

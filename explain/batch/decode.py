@@ -1,17 +1,12 @@
 """Decode files to the network's pixels in threads, some images ahead of the model.
 
-Pillow releases Python's lock while it decodes and resizes, so threads are enough;
-``benchmarks/batch.py`` compares them with processes.
+``benchmarks/batch.py`` compares threads with processes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -21,13 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
-from nbdt.images.sources import ImageSource
+from nbdt.images.sources import ImageSource, in_threads
 from nbdt.network.preprocessing import Preprocessing
 
 from ..attribution import PHOTO_SIDE
-
-AHEAD = 64  # images decoded before the model asks for them
-MOST_WORKERS = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +35,7 @@ class Decoded:
     error: str | None = None  # one line; pixels and photo are then None
 
 
-Decoder: TypeAlias = Callable[[Iterable[ImageSource]], Iterator[Decoded]]
+Decoder: TypeAlias = Callable[[Iterable[ImageSource]], Generator[Decoded]]
 
 
 def decode(source: ImageSource, preprocess: Preprocessing, *, photo: bool = False) -> Decoded:
@@ -64,37 +56,13 @@ def decode(source: ImageSource, preprocess: Preprocessing, *, photo: bool = Fals
     return result(pixels=pixels, photo=preprocess.frame(image, PHOTO_SIDE) if photo else None)
 
 
-def default_workers() -> int:
-    """Return the number of decoding threads: one for each core that this process may use."""
-    own = hasattr(os, "sched_getaffinity")
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1)
-
-
-@contextmanager
-def decoding(preprocess: Preprocessing, workers: int, *, photo: bool = False) -> Iterator[Decoder]:
-    """Give a function that decodes images in order, at most `AHEAD` early, in its own threads.
+def decoder(preprocess: Preprocessing, threads: int, *, photo: bool = False) -> Decoder:
+    """Return a function that decodes images in order, some ahead, in threads of its own.
 
     Args:
         preprocess: the model's.
-        workers: number of threads; 0 decodes in the caller's thread.
+        threads: their number; 0 decodes in the caller's thread.
         photo: whether to keep a photograph to draw on.
     """
     one = partial(decode, preprocess=preprocess, photo=photo)
-    if not workers:
-        yield partial(map, one)
-        return
-    pool = ThreadPoolExecutor(workers, "nbdt-decode")
-
-    def ahead(sources: Iterable[ImageSource]) -> Iterator[Decoded]:
-        waiting: deque[Future[Decoded]] = deque()
-        for source in sources:
-            waiting.append(pool.submit(one, source))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    try:
-        yield ahead
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return lambda sources: in_threads(one, sources, threads)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from nbdt.decide.answer import DEFAULT_ACCURACY
 from nbdt.errors import NBDTError, nearest
 from nbdt.images.dataset import iter_inputs
+from nbdt.images.sources import cores
 from nbdt.model.model import NBDT
 from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
 from .compute import explaining, resolve_precision
-from .decode import decoding, default_workers
+from .decode import decoder
 from .folder import OVERVIEW, BatchFolder
 from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
 from .overview import overview
@@ -72,7 +73,7 @@ def explain_all(
     file has changed. The result is that of one uninterrupted run, byte for byte on one machine.
 
     Args:
-        model: in evaluation mode, on the device to use; see `nbdt.explain.batch.compute.to_device`.
+        model: in evaluation mode, on the device to use; see `nbdt.network.encoder.to_device`.
         inputs: see `nbdt.images.dataset.iter_inputs`.
         out: the batch's folder, new or of the same batch: a path or a URI, such as s3://….
         maps: "npz" (raw), "png" (a picture an image) or "none" (a path needs no maps: faster).
@@ -129,9 +130,9 @@ def explain_all(
                     on_rows(folder.rows(result.part))
         else:
             writer = PartWriter(model, explainer, folder, options, queue.on_images)
-            threads = default_workers() if workers is None else workers
-            decoder = stack.enter_context(decoding(model.preprocess, threads, photo=folder.draws))
-            for rows in writer.write_all(queue, iter_inputs(inputs, column), decoder):
+            threads = cores() if workers is None else workers
+            decode = decoder(model.preprocess, threads, photo=folder.draws)
+            for rows in writer.write_all(queue, iter_inputs(inputs, column), decode):
                 on_rows(rows)
     missing = folder.finish(queue.count, identity)
     if pages and not missing and not folder.storage.exists(OVERVIEW):

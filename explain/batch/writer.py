@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -119,12 +120,12 @@ class PartWriter:
         self, queue: PartQueue, inputs: Iterator[ImageSource], decoder: Decoder
     ) -> Iterator[list[Row]]:
         """Yield the rows of each unfinished part; images are decoded ahead across parts."""
-        images = decoder(queue.unfinished(inputs))
-        for first in images:
-            part, size = queue.waiting.popleft()
-            rows = self.write(part, chain([first], islice(images, size - 1)))
-            queue.failed += count_failed(rows)
-            yield rows
+        with closing(decoder(queue.unfinished(inputs))) as images:
+            for first in images:
+                part, size = queue.waiting.popleft()
+                rows = self.write(part, chain([first], islice(images, size - 1)))
+                queue.failed += count_failed(rows)
+                yield rows
 
     def _explain(self, chunk: Sequence[Decoded]) -> list[Explanation | str]:
         good = [image for image in chunk if image.error is None]

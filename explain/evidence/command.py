@@ -20,6 +20,7 @@ from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import to_device
 from nbdt.progress import escape_terminal, tracked
 
 from ..attribution import explain
@@ -61,9 +62,7 @@ def build(
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
 ) -> None:
     """Store the embeddings of labelled images."""
-    loaded = open_model(model, weights)
-    if torch.cuda.is_available():
-        loaded.to("cuda")
+    loaded = to_device(open_model(model, weights))
     index = EvidenceIndex.build(
         loaded, data, out, split=split, thumbnails=thumbnails, progress=tracked
     )

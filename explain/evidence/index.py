@@ -22,6 +22,7 @@ from nbdt.errors import listed, nearest
 from nbdt.evidence import (
     Column,
     EvidenceError,
+    Index,
     blob,
     read_columns,
     read_manifest,
@@ -31,7 +32,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 
 from ..result.explanation import Neighbour
-from .build import BuiltIndex, Data, build
+from .build import Data, build
 from .marks import MARKS, Mark, Marks
 from .pictures import Originals
 from .search import NEIGHBOURS, ExactSearch, ModelEvidence, RowOrder, Rows, best_of, units
@@ -50,7 +51,7 @@ class EvidenceIndex:
     """
 
     def __init__(
-        self, built: BuiltIndex, folder: Path | None, *, data: str | os.PathLike[str] | None = None
+        self, built: Index, folder: Path | None, *, data: str | os.PathLike[str] | None = None
     ) -> None:
         self.manifest = built.manifest
         self.folder = folder
@@ -111,7 +112,7 @@ class EvidenceIndex:
         """
         root = Path(folder)
         manifest = read_manifest(root)
-        return cls(BuiltIndex(read_columns(root, manifest), manifest), root, data=data)
+        return cls(Index(read_columns(root, manifest), manifest), root, data=data)
 
     def __len__(self) -> int:
         return int(self.manifest["count"])

@@ -17,6 +17,7 @@ from nbdt.decide.selective import AnswerQuality, answer_quality
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import to_device
 from nbdt.progress import tracked
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import classes_below, likeliest_under
@@ -192,9 +193,7 @@ def calibrate_command(
 ) -> None:
     """Fit a model's probabilities and the thresholds of its answers to your own photographs."""
     check_new(out)
-    loaded = open_model(model, weights)
-    if torch.cuda.is_available():
-        loaded.to("cuda")
+    loaded = to_device(open_model(model, weights))
     photographs = class_logits(loaded, data, split=split, progress=tracked)
     facts = {**calibrate(loaded, photographs, group), "data": str(data)}
     loaded.provenance["calibration"] = facts

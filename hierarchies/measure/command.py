@@ -15,6 +15,7 @@ from nbdt.decide.answer import check_target
 from nbdt.decide.metrics import accuracy as share_right
 from nbdt.files import write_atomic
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import to_device
 from nbdt.progress import tracked
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
@@ -54,23 +55,19 @@ def evaluate_command(
     ] = False,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
-    out: Annotated[
-        Path, typer.Option(help="Where evaluation.json, its picture and the kept logits go.")
-    ] = Path("evaluation"),
+    out: Annotated[Path, typer.Option(help="Where evaluation.json and its picture go.")] = Path(
+        "evaluation"
+    ),
 ) -> None:
     """Measure a tree's answers on labelled photographs, or what another tree changes."""
     check_target(accuracy)
-    loaded = open_model(model, weights)
+    loaded = to_device(open_model(model, weights))
     Reference.of(loaded)  # refuses a damaged one
     names = [hierarchy, against] if against else [hierarchy]
     hierarchies = [_hierarchy(name, loaded.hierarchy) for name in names]
-    if torch.cuda.is_available():
-        loaded.to("cuda")
     out.mkdir(parents=True, exist_ok=True)
-    labelled = class_logits(
-        loaded, data, split=split, hierarchy=hierarchies[0], cache=out, progress=tracked
-    )
-    strange = unlabelled_logits(loaded, unknown, cache=out, progress=tracked) if unknown else None
+    labelled = class_logits(loaded, data, split=split, hierarchy=hierarchies[0], progress=tracked)
+    strange = unlabelled_logits(loaded, unknown, progress=tracked) if unknown else None
     record, before, comparison = _measured(
         loaded, labelled, hierarchies, accuracy=accuracy, better_mistakes=better_mistakes,
         unknown=strange.logits if strange else None,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 from PIL import Image
 
 from ..errors import NBDTError
 from ..storage import UNREADABLE, file_state, is_uri, list_folder, open_remote
 from .image import (
+    AMPLE_SIDE,
     MAX_BYTES,
     ImageError,
     StrPath,
@@ -29,8 +32,12 @@ from .image import (
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 NAMED = f"image files are those named {', '.join(EXTENSIONS)}"
 BATCH_FILE = "batch.json"  # identifies a folder that a batch wrote
+AHEAD = 64  # images read before they are asked for
+MOST_THREADS = 16
 
 Reader: TypeAlias = Callable[..., Image.Image]  # `open_image`, with limits of its own
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _WNID_FILE = re.compile(r"n[0-9]{8}(?![0-9])")
 
@@ -77,6 +84,18 @@ class ImageSource:
         """Return the hexadecimal digest of the bytes; raises as `read` does."""
         return hashlib.sha256(self.read()).hexdigest()
 
+    def content(self) -> tuple[bytes, Callable[[], Image.Image]]:
+        """Return the SHA-256 of the bytes, and what decodes them to at most `AMPLE_SIDE` pixels.
+
+        A source that was made by hand without `read` is opened instead. Raises ImageError.
+        """
+        if self.read is _no_bytes:
+            image = self.open()
+            return hashlib.sha256(image.tobytes()).digest(), lambda: image
+        data = self.read()
+        decode = partial(open_image, data, name=self.reference, max_side=AMPLE_SIDE)
+        return hashlib.sha256(data).digest(), decode
+
 
 def file_source(path: str, label: str | None = None, reader: Reader = open_image) -> ImageSource:
     """Return the source of an image file at a path or URI, whatever its name."""
@@ -108,15 +127,47 @@ def _decode(reader: Reader, read: Callable[[], bytes], name: str) -> Image.Image
     return reader(read(), name=name)
 
 
-def opened(
-    sources: Iterable[ImageSource], failed: list[str]
-) -> Iterator[tuple[ImageSource, Image.Image]]:
-    """Yield each source that can be opened with its image; add the errors of others to `failed`."""
-    for source in sources:
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Generator[Result]:
+    """Yield ``work(item)`` in order, from threads that are at most `AHEAD` items early.
+
+    Pillow releases Python's lock while it decodes and resizes, so threads are enough.
+    """
+    if threads < 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(threads, "nbdt-read")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_each(
+    work: Callable[[ImageSource], Result], sources: Iterable[ImageSource], threads: int
+) -> Generator[tuple[ImageSource, Result | ImageError]]:
+    """Yield each source, in order, with the result of `work` or the `ImageError` that it raised."""
+
+    def tried(source: ImageSource) -> tuple[ImageSource, Result | ImageError]:
         try:
-            yield source, source.open()
+            return source, work(source)
         except ImageError as error:
-            failed.append(str(error))
+            return source, error
+
+    return in_threads(tried, sources, threads)
+
+
+def cores() -> int:
+    """Return the number of reading threads: one for each core that this process may use."""
+    own = hasattr(os, "sched_getaffinity")
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1)
 
 
 def left_out(name: str, *, is_folder: bool = False) -> bool:

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..network.encoder import Encoder
+
 if TYPE_CHECKING:
     from .model import NBDT
 
@@ -23,7 +25,7 @@ def model_hash(model: NBDT) -> str:
     return _digest([*parts, model.hierarchy.hash, model.rule])
 
 
-def embedding_hash(model: NBDT) -> str:
+def embedding_hash(model: NBDT | Encoder) -> str:
     """Return the SHA-256 of what decides an embedding; an edited hierarchy does not change it."""
     settings = json.dumps(asdict(model.preprocess), sort_keys=True)
     return _digest([weights_hash(model.backbone), model.architecture, settings])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
-from ..errors import NBDTError, listed, nearest
+from ..errors import NBDTError
 from .hierarchy import Hierarchy
 
 
@@ -42,33 +41,6 @@ def labels_by_name(hierarchy: Hierarchy) -> dict[str, int]:
         called = (name, f"unknown {name}", f"unknown-{name}") if names[name] == 1 else ()
         found |= dict.fromkeys((key, *called), -1 - node)
     return found | class_of_name(hierarchy)
-
-
-def count_labelled(
-    labels: Iterable[str], hierarchy: Hierarchy, data: str, groups: bool = False
-) -> int:
-    """Count the images of a data set, each of which must have a class of the model as its label.
-
-    Args:
-        labels: of the images.
-        hierarchy: of the model.
-        data: what to call the data in the message.
-        groups: whether a label may also be a group.
-
-    Raises:
-        NBDTError: names the labels that are no class, with the model's classes.
-    """
-    times = Counter(labels)
-    places = labels_by_name(hierarchy) if groups else class_of_name(hierarchy)
-    unknown = sorted(label for label in times if normalised_name(label) not in places)
-    if unknown:
-        raise NBDTError(
-            f"{data!r} has {len(times)} labels; {len(unknown)} of them are not classes "
-            f"{'or groups ' if groups else ''}of the model: {listed(unknown)}.{nearest(unknown[0], hierarchy.classes)} The model's "
-            f"{hierarchy.num_classes} classes are {listed(hierarchy.classes)}; name the folders "
-            "like the classes, or by WordNet id."
-        )
-    return times.total()
 
 
 def check_same_classes(expected: Hierarchy, given: Hierarchy, name: str = "the hierarchy") -> None:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.evidence import EvidenceError, blob
 from nbdt.explain import EvidenceIndex
-from nbdt.explain.evidence import build as building
 from nbdt.explain.evidence import search as searching
 from nbdt.explain.evidence.command import app
 from nbdt.explain.evidence.index import vote_changes
@@ -688,8 +687,7 @@ def nbdt(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def test_the_commands_from_build_to_mark(saved, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "BATCH", 7)
+def test_the_commands_from_build_to_mark(saved, data, tmp_path):
     out = tmp_path / "index"
     result = nbdt("build", saved, "--data", data, "--out", out, "--thumbnails")
     assert result.exit_code == 3, result.output

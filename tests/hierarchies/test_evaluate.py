@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
-from nbdt.hierarchies.measure import logits as logits_module
 from nbdt.hierarchies.measure.answers import Measurement, answer_record, group_record
 from nbdt.hierarchies.measure.command import app, comparison_record, tree_record
 from nbdt.hierarchies.measure.comparison import VERDICTS, compare, measure, quality
 from nbdt.hierarchies.measure.logits import class_logits, unlabelled_logits
 from nbdt.hierarchies.measure.report import hardest, picture
+from nbdt.model import features
 from nbdt.tree.labels import likeliest_under
 from tests import oracle
 
@@ -257,20 +257,18 @@ def test_logits_are_the_models_own(model, data):
         assert torch.allclose(found.logits[index], expected, atol=1e-5)
 
 
-def test_a_second_look_computes_nothing(model, data, tmp_path, monkeypatch):
-    first = class_logits(model, data, cache=tmp_path / "out")
-
-    def refuse(*_):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(logits_module, "_compute", refuse)
-    again = class_logits(model, data, cache=tmp_path / "out")
+def test_a_second_look_computes_nothing(model, data, monkeypatch):
+    first = class_logits(model, data)
+    monkeypatch.setattr(features, "_pooled", lambda *_: pytest.fail("computed again"))
+    again = class_logits(model, data)
     assert again.files == first.files
     assert torch.equal(again.logits, first.logits)
     assert torch.equal(again.labels, first.labels)
-    # Another tree on the same weights is the point of keeping them.
+    # Another tree or last layer on the same network is the point of keeping embeddings.
     model.head.rules = DecisionRules(NEW, rule="representative")
-    assert torch.equal(class_logits(model, data, cache=tmp_path / "out").logits, first.logits)
+    assert torch.equal(class_logits(model, data).logits, first.logits)
+    model.head.scale_logits(2)
+    assert torch.allclose(class_logits(model, data).logits, 2 * first.logits)
 
 
 def test_a_table_gives_the_logits_of_its_photographs(model, data, tmp_path):
@@ -279,38 +277,15 @@ def test_a_table_gives_the_logits_of_its_photographs(model, data, tmp_path):
     lines = [f"{file.relative_to(tmp_path)},{file.parent.name}" for file in files]
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
     found, expected = (
-        class_logits(model, tmp_path / "t.csv", cache=tmp_path),
+        class_logits(model, tmp_path / "t.csv"),
         class_logits(model, data),
     )
     assert found.labels.tolist() == expected.labels.tolist()
     assert torch.equal(found.logits, expected.logits)
     photograph(files[0], 99)
-    again = class_logits(model, tmp_path / "t.csv", cache=tmp_path)
+    again = class_logits(model, tmp_path / "t.csv")
     assert not torch.equal(again.logits[0], found.logits[0])
     assert torch.equal(again.logits[1:], found.logits[1:])
-
-
-@pytest.mark.parametrize("what", ["weights", "data", "classes", "preprocessing", "damage"])
-def test_kept_logits_of_other_things_are_not_used(model, data, tmp_path, monkeypatch, what):
-    class_logits(model, data, cache=tmp_path)
-    kept = next(tmp_path.glob("logits-*.safetensors"))
-    if what == "weights":
-        model.head.linear.weight.data[0, 0] += 1
-    elif what == "data":
-        photograph(data / "cat" / "new.png", 99)
-    elif what == "classes":
-        order = ["dog", "cat", "car", "bus", "grey_wolf"]
-        model.head.rules = DecisionRules(Hierarchy(OLD.nodes, tuple(order)), rule="marginal")
-    elif what == "preprocessing":
-        from dataclasses import replace
-
-        model.preprocess = replace(model.preprocess, mean=(0.5, 0.5, 0.5))
-    else:
-        kept.write_bytes(kept.read_bytes()[:200])
-    compute, calls = logits_module._compute, []
-    monkeypatch.setattr(logits_module, "_compute", lambda *a: calls.append(1) or compute(*a))
-    class_logits(model, data, cache=tmp_path)
-    assert calls
 
 
 def test_labels_that_are_no_class_are_listed(model, data):
@@ -340,14 +315,14 @@ def test_files_named_by_wordnet_ids_need_no_folder(tmp_path):
 def test_photographs_of_other_things_need_no_labels(model, data, tmp_path):
     photograph(data / "tiger" / "x.png", 99)
     (data / "tiger" / "bad.png").write_bytes(b"no image")
-    found = unlabelled_logits(model, data, cache=tmp_path / "out")
+    found = unlabelled_logits(model, data)
     assert found.labels.tolist() == [-1] * 9
     assert "bad.png" in found.failed[0]
     place = [file.endswith("x.png") for file in found.files].index(True)
     alone = unlabelled_logits(model, data / "tiger" / "x.png")
     assert torch.allclose(found.logits[place], alone.logits[0], atol=1e-5)
     (tmp_path / "list.csv").write_text("path\n" + f"{data}/tiger/x.png\n")
-    listed = unlabelled_logits(model, tmp_path / "list.csv", cache=tmp_path / "out")
+    listed = unlabelled_logits(model, tmp_path / "list.csv")
     assert torch.equal(listed.logits, alone.logits)
     (tmp_path / "empty").mkdir()
     with pytest.raises(NBDTError):
@@ -391,7 +366,6 @@ def test_the_command_compares_two_trees(model, data, tmp_path):
     assert record["before"]["soft"] == record["after"]["soft"] == record["flat"]
     assert record["after"]["hierarchy"] == NEW.hash
     assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list(out.glob("logits-*.safetensors"))) == 1
     assert math.isclose(
         record["after"]["hard"] - record["before"]["hard"],
         (record["changes"]["verdicts"]["now right"] - record["changes"]["verdicts"]["now wrong"])

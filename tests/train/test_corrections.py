@@ -23,7 +23,7 @@ from nbdt.train.command import app
 from nbdt.train.corrections.examples import find_targets, open_photographs
 from nbdt.train.corrections.fit import CorrectionSettings
 from nbdt.train.corrections.loss import CorrectionLoss, decision_divergence, region_shares
-from nbdt.train.data.dataset import Labelled
+from nbdt.train.data.dataset import Images
 from nbdt.tree.index import TreeIndex
 from tests import oracle
 
@@ -190,7 +190,7 @@ def photos():
 def data(photos):
     pixels = [np.array(image) for images in photos.values() for image in images]
     labels = torch.arange(4).repeat_interleave(20)
-    return Labelled(torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), labels)
+    return Images(labels, pixels=torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2).contiguous())
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def model(data):
     made = NBDT.from_network(network, "small_convnet", tree, rule="marginal").eval()
     made.preprocess = dataclasses.replace(made.preprocess, size=16, crop_pct=1.0)
     inputs = (
-        data.images.float() / 255 - torch.tensor(made.preprocess.mean)[:, None, None]
+        data.pixels.float() / 255 - torch.tensor(made.preprocess.mean)[:, None, None]
     ) / torch.tensor(made.preprocess.std)[:, None, None]
     with torch.no_grad():
         features = made.features(inputs)
@@ -314,7 +314,7 @@ def test_photographs_that_are_gone_or_others_are_reported(model, data, photos, t
         assert part in reasons
     with pytest.raises(NBDTError, match=r"None of the corrections can be used:\n- 1 × "):
         fit_corrections(model, records[1:2], data, settings, open_photos=opener(tmp_path))
-    empty = Labelled(data.images[:0], data.labels[:0])
+    empty = data.pick(torch.arange(0))
     with pytest.raises(NBDTError, match="no images to replay"):
         fit_corrections(model, records, empty)
 

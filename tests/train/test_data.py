@@ -18,9 +18,8 @@ from nbdt.network.preprocessing import Preprocessing
 from nbdt.train.data.augment import random_view, seeded
 from nbdt.train.data.class_order import class_order
 from nbdt.train.data.dataset import (
-    Labelled,
+    Images,
     PlainBatches,
-    Streamed,
     TrainingBatches,
     hold_out,
 )
@@ -104,9 +103,8 @@ def test_splits_of_every_layout(layouts, name, augment):
     order, images = read(layouts / name, replace(RECIPE, augment=augment))
     assert order.names == ("blue", "green", "red")
     assert counts(images) == {"train": 15, "validation": 6, "test": 9}
-    kind = Labelled if augment == "shift" else Streamed
     for part in images.values():
-        assert isinstance(part, kind)
+        assert (part.pixels is not None) == (augment == "shift")
         colours(part, order)
 
 
@@ -137,7 +135,7 @@ def test_patterns_name_folders_and_archives(layouts, tmp_path):
 def test_more_than_fits_in_memory_is_streamed(layouts):
     small = replace(RECIPE, memory_gigabytes=1e-6)  # 1,000 bytes: five images
     order, images = read(layouts / "splits", small)
-    assert isinstance(images["train"], Streamed)
+    assert images["train"].pixels is None
     colours(images["train"], order)
     with pytest.raises(NBDTError, match="raise memory_gigabytes"):
         read(layouts / "a.tar.gz", small)
@@ -326,7 +324,7 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
 
 def test_large_images_are_measured_in_small_batches():
     for size, expected in ((8, 500), (224, 20), (448, 5)):
-        found = PlainBatches(Streamed([], torch.zeros(0)), replace(SEEN, size=size))
+        found = PlainBatches(Images(torch.zeros(0)), replace(SEEN, size=size))
         assert found.batch_size == expected
 
 
@@ -345,18 +343,18 @@ def test_an_image_that_vanishes_during_training_is_named(tmp_path):
 def test_held_out_images_are_balanced_disjoint_and_the_same_every_time(amount, expected):
     labels = torch.arange(3).repeat_interleave(10)
     images = torch.arange(30).view(30, 1, 1, 1).expand(30, 3, 2, 2).to(torch.uint8)
-    kept, out = hold_out(Labelled(images, labels), amount, seed=1)
+    kept, out = hold_out(Images(labels, pixels=images), amount, seed=1)
     assert torch.bincount(out.labels).tolist() == [expected] * 3
-    ids = [set(part.images[:, 0, 0, 0].tolist()) for part in (kept, out)]
+    ids = [set(part.pixels[:, 0, 0, 0].tolist()) for part in (kept, out)]
     assert len(ids[0] | ids[1]) == 30
     assert not ids[0] & ids[1]
-    streamed = hold_out(Streamed(list(range(30)), labels), amount, seed=1)
+    streamed = hold_out(Images(labels, list(range(30))), amount, seed=1)
     assert [set(part.sources) for part in streamed] == ids
 
 
 def test_two_images_of_a_class_are_never_held_out():
     labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2, 2])
-    kept, out = hold_out(Labelled(torch.zeros(10, 3, 2, 2), labels), 2, seed=0)
+    kept, out = hold_out(Images(labels, pixels=torch.zeros(10, 3, 2, 2)), 2, seed=0)
     assert torch.bincount(kept.labels).tolist() == [2, 2, 3]
     assert torch.bincount(out.labels).tolist() == [0, 1, 2]
 
@@ -367,7 +365,7 @@ def test_two_images_of_a_class_are_never_held_out():
 def random_images(count=22):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    return Labelled(images, torch.arange(count))
+    return Images(torch.arange(count), pixels=images)
 
 
 KINDS = {
@@ -468,7 +466,7 @@ def test_flips_alternate_so_that_views_repeat_less():
     for found in epochs(recipe, 4):
         images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         seen.append(dict(zip(labels.tolist(), images, strict=True)))
-    for label, image in enumerate(random_images().images):
+    for label, image in enumerate(random_images().pixels):
         for even, odd in zip(seen[::2], seen[1::2], strict=True):
             if label in even and label in odd:
                 assert {bool(torch.equal(view[label], image)) for view in (even, odd)} == {

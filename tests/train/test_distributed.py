@@ -17,7 +17,7 @@ from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import timm_preprocessing
 from nbdt.train.data.class_order import ClassOrder
-from nbdt.train.data.dataset import Labelled, PlainBatches, TrainingBatches
+from nbdt.train.data.dataset import Images, PlainBatches, TrainingBatches
 from nbdt.train.fit.checkpoints import read_checkpoint
 from nbdt.train.fit.module import TreeSupervised
 from nbdt.train.recipe import Recipe
@@ -121,7 +121,7 @@ def batches(strict=True, **changes):
     recipe = Recipe(**{**RECIPE, **changes})
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (37, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    data = Labelled(images, torch.arange(37))
+    data = Images(torch.arange(37), pixels=images)
     return TrainingBatches(data, recipe, timm_preprocessing(create_timm("test_efficientnet_gn", 3)))
 
 
@@ -169,7 +169,7 @@ def test_synchronised_norms_keep_their_activations_and_end_as_they_were():
 
 
 def test_held_out_images_are_looked_at_once_each():
-    data = Labelled(torch.zeros(11, 3, 2, 2, dtype=torch.uint8), torch.arange(11))
+    data = Images(torch.arange(11), pixels=torch.zeros(11, 3, 2, 2, dtype=torch.uint8))
     seen = []
     for rank in range(3):
         part = PlainBatches(data, timm_preprocessing(create_timm("test_efficientnet_gn", 3)))

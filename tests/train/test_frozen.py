@@ -16,9 +16,9 @@ from sklearn.model_selection import GridSearchCV
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.demo.command import evidence_beside
 from nbdt.explain import EvidenceIndex
+from nbdt.model import features as kept
 from nbdt.train import train
 from nbdt.train.fit.picture import confusion, main_groups
-from nbdt.train.frozen import features as kept
 from nbdt.train.frozen.classifier import _fit_sets, fit_linear, folds
 from nbdt.train.recipe import Recipe, load_recipe
 from tests.conftest import DATA
@@ -123,7 +123,7 @@ def test_left_out_logits_say_how_sure_one_may_be():
 
 def test_features_are_computed_once_for_each_image(folder, tmp_path, cache, monkeypatch):  # noqa: F811
     first = train(RECIPE, folder, tmp_path / "first")
-    assert len(list(cache.glob("*/*.safetensors"))) == 1  # the test images are among the others
+    assert len(list(cache.glob("*/*.npy"))) == 1  # the test images are among the others
     monkeypatch.setattr(kept, "_pooled", lambda *_: pytest.fail("computed again"))
     again = train(RECIPE, folder, tmp_path / "again")
     assert torch.equal(first.head.linear.weight, again.head.linear.weight)
@@ -137,7 +137,7 @@ def test_features_are_computed_once_for_each_image(folder, tmp_path, cache, monk
 
 def test_damaged_features_are_computed_again(folder, tmp_path, cache):  # noqa: F811
     first = train(RECIPE, folder, tmp_path / "first")
-    for path in cache.glob("*/*.safetensors"):
+    for path in cache.glob("*/*.npy"):
         path.write_bytes(path.read_bytes()[:-100])
     again = train(RECIPE, folder, tmp_path / "again")
     assert torch.equal(first.head.linear.weight, again.head.linear.weight)

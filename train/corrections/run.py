@@ -28,8 +28,7 @@ from ..data.class_order import class_order
 from ..data.dataset import Images, hold_out
 from ..data.inspection import inspect, scan
 from ..data.splits import TEST, TRAIN, find_splits
-from ..fit.measure import accuracies, model_card, rounded, set_reference
-from ..frozen.features import features_of
+from ..fit.measure import accuracies, features_of, model_card, rounded, set_reference
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples
 from .examples import CorrectionBatch, LeftOut, Opened, Target

@@ -7,9 +7,8 @@ own index, so the number of workers and a resumed run change nothing.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nbdt.errors import NBDTError
 from nbdt.images.image import ImageError
-from nbdt.images.sources import ImageSource
+from nbdt.images.sources import ImageSource, cores
 from nbdt.network.preprocessing import Preprocessing
 
 from ..recipe import AUTO, Recipe
@@ -30,37 +29,34 @@ PLAIN_BATCH = 500
 PLAIN_PIXELS = 16 * 256 * 256  # of such a batch: the memory of larger ones goes back to the system
 
 
-class Labelled(NamedTuple):
-    """`images` (count, 3, size, size) uint8 and `labels` (count,) int64, in memory.
+class Images(NamedTuple):
+    """Labelled images, in memory or decoded when they are needed.
 
     A label is a class index, or a group below 0: see `nbdt.tree.labels`.
     """
 
-    images: Tensor
-    labels: Tensor
+    labels: Tensor  # (count,) int64
+    sources: Sequence[ImageSource] = ()  # of images that are decoded when they are needed
+    pixels: Tensor | None = None  # (count, 3, size, size) uint8 of images in memory
 
-    def pick(self, index: Tensor) -> Labelled:
+    def pick(self, index: Tensor) -> Images:
         """Return the images that an index or mask (count,) selects."""
-        return Labelled(self.images[index], self.labels[index])
-
-    def open(self, index: int) -> Image.Image:
-        """Return one image."""
-        return Image.fromarray(self.images[index].permute(1, 2, 0).numpy())
-
-
-class Streamed(NamedTuple):
-    """Images that are decoded when they are needed, and `labels` (count,) int64."""
-
-    sources: Sequence[ImageSource]
-    labels: Tensor
-
-    def pick(self, index: Tensor) -> Streamed:
-        """Return the images that an index or mask (count,) selects."""
+        if self.pixels is not None:
+            return Images(self.labels[index], pixels=self.pixels[index])
         chosen = index.nonzero().flatten() if index.dtype == torch.bool else index
-        return Streamed([self.sources[i] for i in chosen.tolist()], self.labels[index])
+        return Images(self.labels[index], [self.sources[i] for i in chosen.tolist()])
+
+    def joined(self, other: Images) -> Images:
+        """Return these and other images, which are in memory if these are."""
+        labels = torch.cat([self.labels, other.labels])
+        if self.pixels is not None and other.pixels is not None:
+            return Images(labels, pixels=torch.cat([self.pixels, other.pixels]))
+        return Images(labels, [*self.sources, *other.sources])
 
     def open(self, index: int) -> Image.Image:
         """Return one image. Raises NBDTError if the file has become unreadable."""
+        if self.pixels is not None:
+            return Image.fromarray(self.pixels[index].permute(1, 2, 0).numpy())
         try:
             return self.sources[index].open()
         except ImageError as error:
@@ -70,16 +66,7 @@ class Streamed(NamedTuple):
             ) from None
 
 
-Images: TypeAlias = Labelled | Streamed
 KEPT = 2  # images of each class that are never held out: cross-validation needs two
-
-
-def joined(first: Images, second: Images) -> Images:
-    """Return the images of two data sets of the same kind."""
-    labels = torch.cat([first.labels, second.labels])
-    if isinstance(first, Labelled):
-        return Labelled(torch.cat([first.images, cast(Labelled, second).images]), labels)
-    return Streamed([*first.sources, *cast(Streamed, second).sources], labels)
 
 
 def hold_out(data: Images, amount: float, seed: int) -> tuple[Images, Images]:
@@ -107,8 +94,7 @@ def worker_count(recipe: Recipe) -> int:
     """Return how many processes read images."""
     if recipe.workers != AUTO:
         return recipe.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(12, max(0, (cores or 1) - 1))
+    return min(12, max(0, cores() - 1))
 
 
 # ---- one image ----------------------------------------------------------------------------------
@@ -227,10 +213,10 @@ class PlainBatches:
     def __iter__(self) -> Iterator[Batch]:
         chosen, size = self._chosen, self.batch_size
         batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        if isinstance(self.data, Labelled):
+        if self.data.pixels is not None:
             for batch in batches:
                 part = slice(batch.start, batch.stop, batch.step)
-                yield self.data.images[part], self.data.labels[part]
+                yield self.data.pixels[part], self.data.labels[part]
             return
         yield from _loader(Views(self.data, plain_view(self.preprocessing)), batches, self.workers)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -15,17 +14,15 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.images.image import ImageError
-from nbdt.images.sources import ImageSource
+from nbdt.images.sources import ImageSource, read_each
 from nbdt.progress import Progress, Say, counted, no_progress
 
 from ..recipe import Recipe
 from .class_order import ClassOrder, class_indices, class_order
-from .dataset import KEPT, Images, Labelled, Streamed, held_out_count, square, worker_count
+from .dataset import KEPT, Images, held_out_count, square, worker_count
 from .splits import TEST, TRAIN, VALIDATION, Split
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-AHEAD = 64  # images decoded in advance
-Result = TypeVar("Result")
 NAMED = 3  # unreadable images in a report
 
 
@@ -113,37 +110,13 @@ def _readable(
 ) -> Iterator[tuple[ImageSource, object]]:
     """Yield each readable source with the result of `work`; record labels and unreadable images."""
     scanned.classes.update(scanned.split.classes)
-    for source, result in in_parallel(sources, work, worker_count(recipe)):
+    for source, result in read_each(work, sources, worker_count(recipe)):
         scanned.classes.add(source.class_label)
         if isinstance(result, ImageError):
             scanned.failed.append(str(result))
         else:
             scanned.labels.append(source.class_label)
             yield source, result
-
-
-def in_parallel(
-    sources: Iterable[ImageSource], work: Callable[[ImageSource], Result], threads: int
-) -> Iterator[tuple[ImageSource, Result | ImageError]]:
-    """Yield each source, in order, with the result of `work` or the `ImageError` that it raised."""
-
-    def tried(source: ImageSource) -> tuple[ImageSource, Result | ImageError]:
-        try:
-            return source, work(source)
-        except ImageError as error:
-            return source, error
-
-    if threads < 1:
-        yield from map(tried, sources)
-        return
-    with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without the interpreter's lock
-        waiting = []
-        for source in sources:
-            waiting.append(pool.submit(tried, source))
-            if len(waiting) >= AHEAD:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
 
 
 # ---- report --------------------------------------------------------------------------------------
@@ -274,7 +247,7 @@ def _too_few(
 def _images(scanned: Scan, indices: list[int | None]) -> Images:
     labels: Tensor = torch.tensor(indices)
     if not scanned.in_memory:
-        return Streamed(scanned.sources, labels)
+        return Images(labels, scanned.sources)
     stacked = torch.from_numpy(np.stack(scanned.pixels)).permute(0, 3, 1, 2).contiguous()
     scanned.pixels.clear()
-    return Labelled(stacked, labels)
+    return Images(labels, pixels=stacked)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from nbdt.decide.head import DecisionRules
 from nbdt.decide.metrics import accuracy
+from nbdt.errors import NBDTError
+from nbdt.model.features import embed
 from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
@@ -43,6 +45,20 @@ def map_images(
         tracked = progress(batches, len(batches), "batches measured")
         parts = [function(normalise(images.to(device), mean, std)) for images, _ in tracked]
     return torch.cat(parts).clone()  # the copy can take part in gradients
+
+
+def features_of(model: NBDT, data: Images, progress: Progress) -> Tensor:
+    """Return a model's features of images, (count, features), on its device; files' are kept.
+
+    Raises:
+        NBDTError: an image that cannot be read.
+    """
+    if data.pixels is not None:
+        return map_images(model.features, data, model.preprocess, model.device)
+    found = embed(model, data.sources, what="features", progress=progress)
+    if found.failed:
+        raise NBDTError(f"{found.failed[0]} Repair it or remove it.")
+    return found.values.to(model.device)
 
 
 def flat_logits(

@@ -18,7 +18,7 @@ from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
 from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
-from ..data.dataset import Labelled, Streamed, normalise
+from ..data.dataset import Images, normalise
 from ..recipe import Recipe
 
 WHITENING_IMAGES = 5000
@@ -148,9 +148,7 @@ def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bo
     ]
 
 
-def whiten(
-    network: nn.Module, data: Labelled | Streamed, preprocessing: Preprocessing, floor: float
-) -> None:
+def whiten(network: nn.Module, data: Images, preprocessing: Preprocessing, floor: float) -> None:
     """Start the stem from the patches of the first training images.
 
     Raises:
@@ -158,7 +156,7 @@ def whiten(
     """
     if not hasattr(network, "whiten"):
         raise NBDTError("The recipe sets whiten, which only small_convnet can do.")
-    if isinstance(data, Streamed):
+    if data.pixels is None:
         raise NBDTError("whiten needs images in memory; raise memory_gigabytes.")
-    images = data.images[:WHITENING_IMAGES]
+    images = data.pixels[:WHITENING_IMAGES]
     cast(Any, network).whiten(normalise(images, preprocessing.mean, preprocessing.std), floor)

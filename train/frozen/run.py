@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError
-from nbdt.evidence import write_index
+from nbdt.evidence import make_index
 from nbdt.hierarchies.measure.comparison import measure, quality
+from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import Encoder, to_device
 from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import classes_below, label_nodes
 
-from ..data.dataset import KEPT, Streamed, worker_count
+from ..data.dataset import KEPT, worker_count
 from ..data.inspection import say_left_out, unreadable
 from ..data.splits import TEST, TRAIN
 from ..fit.measure import calibrate, rounded, set_reference
 from ..prepare import Prepared
 from ..tree import TreePlan, describe
 from .classifier import LinearFit, fit_linear
-from .features import FeatureStore, cache_folder, features_of, frozen_features
 
 
 def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
@@ -37,19 +38,17 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     network = cast(Any, run.network).eval()
     network.reset_classifier(0)
     rounded(network)  # to what is saved, so that a saved model has these features
-    if torch.cuda.is_available():
-        network.cuda()
-    store = FeatureStore(cache_folder(), network, run.preprocessing)
-    found = {name: _features(run, name, store, progress, say) for name in (TRAIN, TEST)}
-    features, labels, references = found[TRAIN]
+    encoder = Encoder(to_device(network), run.recipe.architecture, run.preprocessing)
+    found = {name: _features(run, name, encoder, progress, say) for name in (TRAIN, TEST)}
+    features, labels = found[TRAIN]
     exact, grouped = labels >= 0, labels < -1  # the root, -1, says nothing
     groups = None
     if grouped.any():
         tree = cast(Hierarchy, run.hierarchy)
-        groups = features[grouped], classes_below(tree)[label_nodes(tree)[labels[grouped]]]
-    features, labels = features[exact], labels[exact]
-    references = [name for name, kept in zip(references, exact.tolist(), strict=True) if kept]
-    fitted = fit_linear(features, labels, groups, seed=run.recipe.seed, progress=progress)
+        below = classes_below(tree)[label_nodes(tree)[labels[grouped]]]
+        groups = features.values[grouped], below
+    features, labels = features.pick(exact), labels[exact]
+    fitted = fit_linear(features.values, labels, groups, seed=run.recipe.seed, progress=progress)
     hierarchy = run.hierarchy or cast(TreePlan, run.plan).make(fitted.weight)
     hierarchy = cast(Hierarchy, hierarchy)  # it has weights to make one from
     describe(hierarchy, say)
@@ -62,40 +61,33 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     rounded(model)
     set_reference(model, logits, labels)
     accuracy = {"cross-validated": _figures(model, logits, labels)}
-    test, test_labels, _ = found[TEST]
-    if len(test):
+    test, test_labels = found[TEST]
+    if len(test_labels):
         with torch.inference_mode():
-            accuracy["test"] = _figures(model, model.head.logits(test), test_labels)
+            accuracy["test"] = _figures(model, model.head.logits(test.values), test_labels)
     model.provenance["accuracy"] = accuracy
-    write_index(run.folder.evidence, model, features, labels, references, run.data)
+    make_index(model, features, labels, run.data, run.folder.evidence)
     return model
 
 
 def _features(
-    run: Prepared, name: str, store: FeatureStore, progress: Progress, say: Say
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Return features, labels and references of a split's readable images."""
-    data = cast(Streamed, run.images[name])
-    if not len(data.labels):
-        return torch.zeros(0), data.labels, []
-    threads = worker_count(run.recipe)
-    features, failed = frozen_features(
-        run.network, data.sources, run.preprocessing, store,
-        what=f"features of {name} images", threads=threads, progress=progress,
-    )  # fmt: skip
-    if failed and not run.recipe.skip_corrupt:
-        raise NBDTError(unreadable(name, [*failed.values()], len(data.labels)))
-    say_left_out(say, name, [*failed.values()])
-    readable = torch.tensor([index not in failed for index in range(len(data.labels))])
-    labels = data.labels[readable]
+    run: Prepared, name: str, encoder: Encoder, progress: Progress, say: Say
+) -> tuple[Features, Tensor]:
+    """Return features and labels of a split's readable images."""
+    data = run.images[name]
+    threads, what = worker_count(run.recipe), f"features of {name} images"
+    found = embed(encoder, data.sources, threads=threads, what=what, progress=progress)
+    if found.failed and not run.recipe.skip_corrupt:
+        raise NBDTError(unreadable(name, found.failed, len(data.labels)))
+    say_left_out(say, name, found.failed)
+    labels = data.labels[list(found.places)]
     counts = torch.bincount(labels[labels >= 0], minlength=len(run.order.names)).tolist()
     few = [label for label, count in zip(run.order.names, counts, strict=True) if count < KEPT]
     if few and name == TRAIN:
         raise NBDTError(
             f"Fewer than {KEPT} readable images of {few}. Add images, or remove the class."
         )
-    kept = zip(data.sources, readable.tolist(), strict=True)
-    return features, labels, [source.reference for source, good in kept if good]
+    return found, labels
 
 
 def _model(run: Prepared, fitted: LinearFit, hierarchy: Hierarchy) -> NBDT:
@@ -120,8 +112,7 @@ def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 def leave_evidence(run: Prepared, model: NBDT, progress: Progress) -> None:
     """Write the evidence index of a model whose network was trained."""
-    data = cast(Streamed, run.images[TRAIN])
+    data = run.images[TRAIN]
     data = data.pick(data.labels >= 0)
-    references = [source.reference for source in data.sources]
-    features = features_of(model, data, progress)
-    write_index(run.folder.evidence, model, features, data.labels, references, run.data)
+    found = embed(model, data.sources, what="features", progress=progress)
+    make_index(model, found, data.labels[list(found.places)], run.data, run.folder.evidence)

@@ -1,0 +1,70 @@
+"""A data set whose labels are classes of a hierarchy."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..errors import NBDTError, listed, nearest
+from ..tree.class_names import class_of_name, labels_by_name, normalised_name
+from ..tree.hierarchy import Hierarchy
+from .dataset import iter_images
+from .sources import ImageSource
+
+Data: TypeAlias = "str | os.PathLike[str] | Sequence[ImageSource]"
+
+
+class LabelledImages:
+    """The images of a data set, which can be iterated any number of times, and their classes.
+
+    A label may be a class's name, in any case and with spaces or underscores, or its WordNet id.
+
+    Args:
+        data: as `nbdt.images.dataset.iter_images` reads it, or a sequence of sources.
+        hierarchy: its classes are the labels.
+        split: the folder of a split inside, "test" for instance.
+        groups: whether a label may also be a group of the hierarchy.
+
+    Raises:
+        NBDTError: names the labels that are no class, with the model's classes; or unreadable data.
+    """
+
+    def __init__(
+        self, data: Data, hierarchy: Hierarchy, split: str | None = None, *, groups: bool = False
+    ) -> None:
+        self.data, self.split = data, split
+        self._labels = (labels_by_name if groups else class_of_name)(hierarchy)
+        times = Counter(source.class_label for source in self)
+        unknown = sorted(label for label in times if normalised_name(label) not in self._labels)
+        if unknown:
+            raise NBDTError(
+                f"{self.name!r} has {len(times)} labels; {len(unknown)} of them are not classes "
+                f"{'or groups ' if groups else ''}of the model: {listed(unknown)}."
+                f"{nearest(unknown[0], hierarchy.classes)} The model's {hierarchy.num_classes} classes "
+                f"are {listed(hierarchy.classes)}; name the folders like the classes, or by WordNet id."
+            )
+        self._count = times.total()
+
+    @property
+    def name(self) -> str:
+        """What messages call the data."""
+        is_path = isinstance(self.data, str | os.PathLike)
+        return os.fspath(self.data) if is_path else "the data"
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[ImageSource]:
+        if isinstance(self.data, str | os.PathLike):
+            return iter_images(self.data, self.split)
+        return iter(self.data)
+
+    def labels(self, sources: Iterable[ImageSource]) -> Tensor:
+        """Return the label of each image, as in `nbdt.tree.labels`: (images,) int64."""
+        names = [normalised_name(source.class_label) for source in sources]
+        return torch.tensor([self._labels[name] for name in names], dtype=torch.int64)
