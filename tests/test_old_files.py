@@ -167,8 +167,8 @@ def test_a_hierarchys_own_format():
 def test_records_of_every_edit():
     facts = EXPECTED["edits"]
     lines = (FIXTURES / "hierarchies" / "edits.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [Edit.from_json(line) for line in lines]
-    assert [record.to_json() for record in records] == lines
+    records = [Edit.from_dict(json.loads(line)) for line in lines]
+    assert [json.dumps(record.to_dict(), ensure_ascii=False) for record in records] == lines
     assert [record.kind for record in records] == facts["kinds"]
     assert [record.summary for record in records] == facts["summaries"]
     stack = EditStack(Hierarchy.load(FIXTURES / "hierarchies" / "edits_begin.json"))

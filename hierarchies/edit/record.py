@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -130,10 +129,6 @@ class Edit:
         given = {key: value for key, value in asdict(self).items() if value not in (None, ())}
         return {key: [*item] if isinstance(item, tuple) else item for key, item in given.items()}
 
-    def to_json(self) -> str:
-        """`to_dict` on one line."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
-
     @classmethod
     def from_dict(cls, data: object) -> Edit:
         """Read what `to_dict` gave, of this release or an earlier one.
@@ -166,17 +161,6 @@ class Edit:
             )
         except HierarchyError as error:
             raise EditError(f"The record of an edit is damaged: {error}") from None
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Edit:
-        """Read what `to_json` gave. Raises EditError for anything else."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise EditError(
-                f"Expected the record of an edit as JSON, but it cannot be parsed ({short(str(error))})."
-            ) from None
-        return cls.from_dict(data)
 
 
 def consequences(records: Sequence[Edit], rule: str) -> Consequences:

@@ -21,24 +21,7 @@ DISTINCTIVE = 0.35  # information content of "bird"; less is too vague to tell s
 
 
 class UnknownNamesError(NBDTError):
-    """Names that WordNet's nouns do not have.
-
-    Attributes:
-        names: all of them, in the order given.
-        suggestions: for the first of them, similar nouns and the noun they end in.
-    """
-
-    def __init__(self, names: Sequence[str], suggestions: Mapping[str, tuple[str, ...]]) -> None:
-        self.names = tuple(names)
-        self.suggestions = dict(suggestions)
-        super().__init__(
-            f"WordNet has no noun for {len(self.names)} of the names: "
-            + ", ".join(
-                f"{name!r} (similar: {', '.join(similar)})" if similar else repr(name)
-                for name, similar in ((name, suggestions.get(name)) for name in names)
-            )
-            + ". Rename them, or give their meaning: overrides={name: wnid or another name}."
-        )
+    """Names that WordNet's nouns do not have."""
 
 
 class RepeatedNameError(NBDTError):
@@ -199,7 +182,15 @@ def _entries(names: Sequence[str], overrides: Mapping[str | int, str], net: Word
     }
     unknown = [name for name, row in by_name.items() if not row]
     if unknown:
-        raise UnknownNamesError(unknown, suggestions(unknown, net))
+        near = suggestions(unknown, net)
+        shown = [
+            f"{name!r} (similar: {', '.join(near[name])})" if near.get(name) else repr(name)
+            for name in unknown
+        ]
+        raise UnknownNamesError(
+            f"WordNet has no noun for {len(unknown)} of the names: {', '.join(shown)}. Rename them, "
+            "or give their meaning: overrides={name: wnid or another name}."
+        )
     entries = [
         Entry(lemma_key(names[place]), names[place], (place,), row)
         for place, row in replaced.items()

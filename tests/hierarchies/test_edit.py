@@ -270,7 +270,7 @@ def test_two_classes_leave_nothing_to_edit():
 
 def test_a_record_survives_json(zoo):
     for _, record in one_of_each(zoo):
-        assert Edit.from_json(record.to_json()) == record
+        assert Edit.from_dict(json.loads(json.dumps(record.to_dict()))) == record
         assert Edit.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
@@ -330,10 +330,10 @@ def test_a_hostile_record_is_refused(zoo, change, message):
         Edit.from_dict({**record.to_dict(), **change})
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "null", "{", "[" * 100_000, '{"kind": "move"}'])
-def test_a_hostile_text_is_no_record(text):
+@pytest.mark.parametrize("data", [None, [1], "move", {"kind": "move"}])
+def test_what_is_no_record_is_refused(data):
     with pytest.raises(EditError):
-        Edit.from_json(text)
+        Edit.from_dict(data)
 
 
 def test_an_incomplete_record_is_refused(zoo):
@@ -484,7 +484,7 @@ def check_invariants(before, after, record):
     }
     assert len(renamed) <= (record.kind in {"rename", "merge"})
     assert Hierarchy.from_json(after.to_json()) == after
-    assert Edit.from_json(record.to_json()) == record
+    assert Edit.from_dict(json.loads(json.dumps(record.to_dict()))) == record
     assert edit.apply(before, record) == (after, record)
 
 

@@ -307,8 +307,7 @@ def test_the_report_is_data_and_text():
 def test_unknown_names_are_all_listed_with_similar_words():
     with pytest.raises(UnknownNamesError, match="no noun for 3 of the names") as caught:
         senses(["elefant", "dog", "zebrra", "qqqq"])
-    assert caught.value.names == ("elefant", "zebrra", "qqqq")
-    assert caught.value.suggestions["elefant"][0] == "elephant"
+    assert "'elefant' (similar: elephant" in str(caught.value)
     assert "'zebrra' (similar: zebra), 'qqqq'. Rename them" in str(caught.value)
     with pytest.raises(UnknownNamesError, match=r"'striped xq17 cat' .similar: cat."):
         senses(["striped xq17 cat", "dog"])
