@@ -90,8 +90,7 @@ def explain_command(
         ),
     ] = None,
     verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Compare the hashes of all inputs of finished parts."),
+        bool, typer.Option("--verify", help="Compare the hashes of all inputs of finished parts.")
     ] = False,
     accuracy: Annotated[
         str,

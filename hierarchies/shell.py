@@ -19,8 +19,7 @@ from .show.picture import PICTURES, save_picture
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Out = Annotated[
-    Path | None,
-    typer.Option(help="Write the tree to .json, or a picture to .html, .png or .svg."),
+    Path | None, typer.Option(help="Write the tree to .json, or a picture to .html, .png or .svg.")
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing file.")]
 Depth = Annotated[int | None, typer.Option(min=1, help="Show this many levels below the root.")]

@@ -24,11 +24,7 @@ VERSION = 1
 MAX_LINE = 2**16  # characters
 APPLIED = "applied.jsonl"  # beside a corrected model: the corrections that it learned from
 MAX_TEXT = 4000  # characters of a reference or note
-KINDS = {
-    "step": ("node", "child"),
-    "label": ("label",),
-    "region": ("node", "region"),
-}
+KINDS = {"step": ("node", "child"), "label": ("label",), "region": ("node", "region")}
 _OPTIONAL = {"region": ("child",)}
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -138,12 +138,7 @@ class Calibration:
 
     @classmethod
     def from_images(
-        cls,
-        critical: Tensor,
-        known: Tensor,
-        leaves: Tensor,
-        tree: Hierarchy,
-        group: Tensor | None,
+        cls, critical: Tensor, known: Tensor, leaves: Tensor, tree: Hierarchy, group: Tensor | None
     ) -> Calibration:
         """Sort (images,) critical values and familiarities, by group where (classes,) has one."""
         ordered = critical.sort().values, known.sort().values
