@@ -115,12 +115,17 @@ def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dic
         others, inside = map(len, calibration.parts)
         facts["group"] = {"name": calibration.group_name, "images": inside, "others": others}
     model.head.scale_logits(1 / temperature)
-    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
-    model.reference = {"logits": scaled.half(), "labels": labels.to(kind)}
+    set_reference(model, scaled, labels)
     if members is not None:
         model.reference["group"] = members
     model.provenance["calibration"] = facts
     return facts
+
+
+def set_reference(model: NBDT, logits: Tensor, labels: Tensor) -> None:
+    """Keep logits (images, classes) and labels (images,) as the model's reference set."""
+    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
+    model.reference = {"logits": logits.half(), "labels": labels.to(kind)}
 
 
 def classes_of_group(tree: Hierarchy, group: str) -> Tensor:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nbdt.decide.head import DecisionRules
 from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
+from nbdt.hierarchies.measure.calibrate import fitted_temperature
+from nbdt.hierarchies.measure.comparison import measure, rules_of
 from nbdt.model.features import embed
 from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
@@ -20,9 +18,6 @@ from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import Progress, no_progress
 
 from ..data.dataset import Images, PlainBatches, normalise
-
-# Without it, a few images that are all answered rightly let the factor grow without end.
-BOUND = 4.0
 
 
 def map_images(
@@ -75,12 +70,8 @@ def flat_logits(
 
 def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return the shares of right answers "flat", "soft" and "hard", from logits on the CPU."""
-    rules = DecisionRules(model.hierarchy, rule=model.rule)
-    return {
-        "flat": accuracy(logits.argmax(dim=1), labels),
-        "soft": accuracy(rules(logits).argmax(dim=1), labels),
-        "hard": accuracy(rules.hard(logits), labels),
-    }
+    flat = accuracy(logits.argmax(dim=1), labels)
+    return {"flat": flat, **measure(logits, labels, model.hierarchy, model.rule).accuracy}
 
 
 @torch.no_grad()
@@ -91,39 +82,14 @@ def rounded(network: nn.Module) -> None:
             value.copy_(value.half())
 
 
-def set_reference(model: NBDT, logits: Tensor, labels: Tensor) -> None:
-    """Keep logits (images, classes) and labels (images,) as the model's reference set."""
-    kind = torch.int16 if model.hierarchy.num_classes < 2**15 else torch.int32
-    model.reference = {"logits": logits.half(), "labels": labels.to(kind)}
-
-
 def calibrate(model: NBDT, logits: Tensor, labels: Tensor) -> float:
-    """Scale the last layer so that held-out labels are as likely as possible.
+    """Scale the last layer by what `fitted_temperature` finds on held-out images; return the factor.
 
-    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), applied
-    to the tree's soft answer instead of the softmax; under `marginal` the two are the same. Flat
-    answers do not change. Hard answers do not change under `representative`; under `marginal` they
-    approach the flat ones as the factor grows.
-
-    Args:
-        model: its last layer is changed.
-        logits: (images, classes), what the last layer gave for held-out images.
-        labels: (images,) class indices.
-
-    Returns:
-        The factor, an inverse temperature from 1 / `BOUND` to `BOUND`.
+    Flat answers do not change, nor hard ones under `representative`.
     """
-    rules, logits = DecisionRules(model.hierarchy, rule=model.rule), logits.cpu().double()
-
-    def loss(log_factor: float) -> float:
-        with torch.no_grad():
-            return float(F.nll_loss(rules(logits * math.exp(log_factor)), labels))
-
-    limit = math.log(BOUND)
-    factor = math.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
-    with torch.no_grad():
-        for parameter in model.head.linear.parameters():
-            parameter.mul_(factor)
+    rules = rules_of(model.hierarchy, model.rule)
+    factor = 1 / fitted_temperature(rules, logits.cpu(), labels)
+    model.head.scale_logits(factor)
     return factor
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import torch
 
 from nbdt.errors import NBDTError
+from nbdt.hierarchies.measure.calibrate import set_reference
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say
 
@@ -17,7 +18,7 @@ from ..prepare import Prepared
 from ..recipe import Recipe
 from .checkpoints import read_checkpoint
 from .distributed import raise_if_lost
-from .measure import accuracies, calibrate, flat_logits, rounded, set_reference
+from .measure import accuracies, calibrate, flat_logits, rounded
 from .module import TreeSupervised
 from .trainer import make_trainer
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.evidence import make_index
+from nbdt.hierarchies.measure.calibrate import set_reference
 from nbdt.hierarchies.measure.comparison import measure, quality
 from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
@@ -20,7 +21,7 @@ from nbdt.tree.labels import classes_below, label_nodes
 from ..data.dataset import KEPT, worker_count
 from ..data.inspection import say_left_out, unreadable
 from ..data.splits import TEST, TRAIN
-from ..fit.measure import calibrate, rounded, set_reference
+from ..fit.measure import calibrate, rounded
 from ..prepare import Prepared
 from ..tree import TreePlan, describe
 from .classifier import LinearFit, fit_linear
