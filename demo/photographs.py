@@ -113,19 +113,12 @@ def _local(move: Any) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """A photograph to begin with.
+    """A photograph to begin with."""
 
-    Attributes:
-        name: what it shows.
-        wnid: WordNet's id of that.
-        credit: who made it, and the licence.
-        folder: where its file is.
-    """
-
-    name: str
-    wnid: str
-    credit: str
-    folder: Path = STATIC
+    name: str  # what it shows
+    wnid: str  # WordNet's id of that
+    credit: str  # who made it, and the licence
+    folder: Path = STATIC  # where its file is
 
     @property
     def path(self) -> Path:

@@ -43,22 +43,15 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A visitor's photograph, and what the network computed from it once.
+    """A visitor's photograph, and what the network computed from it once."""
 
-    Attributes:
-        image: upright and without metadata, as `open_image` returned it; a thumbnail for an earlier
-            photograph (`layer` is None).
-        hash: `nbdt.correction.picture_hash` of the full image.
-        frame: the square part of it that the network sees, `FRAME` pixels a side.
-        logits: (classes,) float32, the flat classifier's.
-        layer: the feature map and how the head uses it; None for an earlier photograph.
-    """
-
+    # upright and without metadata, as `open_image` returned it; a thumbnail for an earlier
+    # photograph (`layer` is None)
     image: Image.Image
-    hash: str
-    frame: Image.Image
-    logits: Tensor
-    layer: Layer | None
+    hash: str  # `nbdt.correction.picture_hash` of the full image
+    frame: Image.Image  # the square part of it that the network sees, `FRAME` pixels a side
+    logits: Tensor  # (classes,) float32, the flat classifier's
+    layer: Layer | None  # the feature map and how the head uses it; None for an earlier photograph
 
     @classmethod
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
@@ -89,54 +82,34 @@ class Photograph:
 
 @dataclass(frozen=True, eq=False)
 class NodeView:
-    """One node of the hierarchy, seen with one photograph.
+    """One node of the hierarchy, seen with one photograph."""
 
-    Attributes:
-        id: the node's id.
-        decision: that of its parent, with this node as `chosen`; for the root its own.
-        probability: of reaching the node from the root.
-        map: (height, width), of the log-odds of the node among its siblings; for the root, of the
-            child that it chooses.
-        depth: the number of steps from the root.
-        taken: whether the path goes through the node.
-    """
-
-    id: str
-    decision: Decision
-    probability: float
+    id: str  # the node's id
+    decision: Decision  # that of its parent, with this node as `chosen`; for the root its own
+    probability: float  # of reaching the node from the root
+    # (height, width), of the log-odds of the node among its siblings; for the root, of the child
+    # that it chooses
     map: Map
-    depth: int
-    taken: bool
+    depth: int  # the number of steps from the root
+    taken: bool  # whether the path goes through the node
 
 
 class Visitor:
     """What one visitor sees: a model, their own hierarchy, their photographs.
 
     Not a dataclass: of those Gradio copies every field at every event, the weights among them.
-
-    Attributes:
-        model: shared between visitors and never changed; a visitor may choose another version.
-        stack: their hierarchy with undo and redo.
-        index: training images, if there is an index.
-        photo: the last upload.
-        recent: their last photographs, the newest first, `photo` included.
-        selected: id of the node that they clicked.
-        only: indices of the classes that can occur, in order; None if all can.
-        arrived: whether they opened the page or showed a photograph since this state was created;
-            see `demo.ui.events.for_arrived`.
-        id: their `demo.corrections.submission.visitor_id`.
     """
 
     def __init__(self, model: NBDT, index: EvidenceIndex | None = None) -> None:
-        self.model = model
+        self.model = model  # shared and never changed; a visitor may choose another version
         self.stack = EditStack(model.hierarchy)
         self.index = index
         self.photo: Photograph | None = None
-        self.recent: deque[Photograph] = deque(maxlen=RECENT)
-        self.selected: str | None = None
-        self.only: tuple[int, ...] | None = None
-        self.arrived = False
-        self.id = ""
+        self.recent: deque[Photograph] = deque(maxlen=RECENT)  # newest first, `photo` included
+        self.selected: str | None = None  # id of the node that they clicked
+        self.only: tuple[int, ...] | None = None  # classes that can occur, in order; None: all
+        self.arrived = False  # see `demo.ui.events.for_arrived`
+        self.id = ""  # their `demo.corrections.submission.visitor_id`
         self._explanations: dict[tuple[object, ...], Explanation] = {}
         self._current: tuple[object, NBDT] | None = None
 
@@ -150,9 +123,7 @@ class Visitor:
         return self.stack.hierarchy
 
     def current_model(self) -> NBDT:
-        """Return the model with the visitor's hierarchy and of the classes that they allow.
-
-        It shares the backbone with `model`.
+        """Return the model with the visitor's hierarchy and classes; it shares the backbone.
 
         Raises:
             NBDTError: the hierarchy is not over the model's classes, in its order.

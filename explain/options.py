@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """One call of the command.
-
-    Attributes:
-        batch: the options that only a batch has, by the names of `explain_all`.
-    """
+    """One call of the command."""
 
     model: NBDT
     images: Sequence[str]
@@ -34,7 +30,7 @@ class ExplainOptions:
     counterfactuals: bool
     pages: bool
     as_json: bool
-    batch: Mapping[str, Any]
+    batch: Mapping[str, Any]  # the options that only a batch has, by the names of `explain_all`
 
     @property
     def suits_batch(self) -> bool:

@@ -125,15 +125,9 @@ def _run(command: Sequence[str]) -> Iterator[ProgressEvent]:
 
 
 def train_version(versions: ModelVersions, model: NBDT, data: Path) -> Iterator[str]:
-    """Train a version of the page's model with corrections; yield lines that say how far it is.
+    """Train a version of the page's model on its data with corrections; yield how far it is.
 
-    Args:
-        versions: those of the page's model; the new one is recorded in their store.
-        model: the version to train.
-        data: the images that it was trained on.
-
-    Raises:
-        NBDTError: the training failed.
+    The new one is recorded in the store of `versions`. Raises NBDTError where the training fails.
     """
     yield "Starting …"
     root = Path(default_url()).parent / "models"

@@ -52,13 +52,9 @@ _Act = Callable[[Visitor, dict[str, Any]], Any]  # takes the visitor and what th
 
 
 def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
-    """Place and wire the panel; without a store, one line that says how to turn it on.
+    """Place and wire the form; without a store, one line that says how to turn it on.
 
-    Args:
-        context: the page. With its `apply_data` every visitor who may use the page may train the
-            model.
-        form: from `correction_component`.
-        model: the model that the page was opened with.
+    With the context's `apply_data` every visitor who may use the page may train the model.
     """
     form.visible = context.store is not None
     cast(Any, form).render()  # it is a component of the page in either case
@@ -269,13 +265,10 @@ def correction_api(model: NBDT, store: Store) -> None:
 
     @refusing
     def correct(image: str | None, correction: Any, request: gr.Request) -> dict[str, Any]:
-        """Save one correction.
+        """Save one correction of a photograph.
 
-        Args:
-            image: the photograph.
-            correction: `kind`, and its fields: `node` and `child`, `node` and `region`, or `label`;
-                perhaps a `note`; with `"keep": true` a copy of the photograph is kept.
-            request: the request.
+        It has a `kind` and its fields: `node` and `child`, `node` and `region`, or `label`; perhaps a
+        `note`; with `"keep": true` a copy of the photograph is kept.
         """
         if not image:
             raise NBDTError("Send one image, and the correction as JSON.")

@@ -143,13 +143,8 @@ def save_once(
 ) -> int:
     """Save a correction durably and return its number.
 
-    A second click saves no second copy, which would count twice in training.
-
-    Args:
-        store: where.
-        correction: what the visitor submitted.
-        visitor: their `visitor_id`.
-        photo: a copy to keep, if the visitor agreed.
+    A second click saves no second copy, which would count twice in training. The photograph is kept
+    if the visitor, a `visitor_id`, agreed.
 
     Raises:
         StoreError: this visitor saved the same correction before, or the store refuses it.

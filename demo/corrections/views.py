@@ -112,11 +112,7 @@ def history_record(
 ) -> str:
     """Return the visitor's corrections and marks, the models on offer, and the untrained count.
 
-    Args:
-        visitor: their owner.
-        versions: those of the page's model.
-        evidence: `evidence_hash` of the page's index, if it has one.
-        may_apply: whether this visitor may train the model.
+    `evidence` is the `evidence_hash` of the page's index; who `may_apply` may train the model.
     """
     store = versions.store
     saved = store.corrections(visitor=visitor.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,12 +108,7 @@ def _reference(model: NBDT) -> tuple[Reference | None, str]:
 
 
 def edit_panel(context: PageContext, view: gr.HTML) -> None:
-    """Wire the tree's edits and the panel's buttons. Call it inside the page's Blocks.
-
-    Args:
-        context: with the tree and `view` among its parts.
-        view: what `edit_view` made.
-    """
+    """Wire the tree's edits and the buttons of `edit_view`; call it inside the page's Blocks."""
     panel, outputs = EditPanel(context, view), [context.visitor, *context.outputs]
     tree, visitor = context.tree, context.visitor
     tree.tree_edit(for_arrived(panel.change, tree, "reply", outputs), visitor, outputs, **QUICK)
@@ -185,11 +181,9 @@ class EditPanel:
 
 def offer_names(visitor: Visitor, event: gr.EventData) -> gr.HTML:
     """Suggest names for a group that the visitor is about to make."""
-    sent = payload(event)
-    try:
+    sent, names = payload(event), list[str]()
+    with suppress(NBDTError):
         names = suggest(visitor.hierarchy, sent.get("nodes") or [])
-    except NBDTError:
-        names = []
     return gr.HTML(names=dump({"seq": sent.get("seq"), "names": names}))
 
 

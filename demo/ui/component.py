@@ -25,13 +25,9 @@ STATIC = Path(__file__).parents[1] / "static"  # scripts, styles and photographs
 
 
 def component(name: str, *files: str, label: str | None = None, **props: Any) -> gr.HTML:
-    """Return a component that a script draws.
+    """Return a component that scripts draw from its `props`; page.js comes before its `files`.
 
-    Args:
-        name: the class of its element, after ``nbdt-``.
-        files: scripts in `static/`, in order; page.js comes first.
-        label: what a screen reader calls the region, if it is one.
-        props: its first data.
+    Its element has the class ``nbdt-`` and the name; a screen reader calls the region by its label.
     """
     about = f' aria-label="{label}"' if label else ""
     return gr.HTML(

@@ -35,24 +35,16 @@ FORGOTTEN = "The server has forgotten this page: its edits are gone. Show the ph
 
 @dataclass(frozen=True)
 class PageContext:
-    """What a panel needs to join the page.
+    """What a panel needs to join the page."""
 
-    Attributes:
-        page: the page itself, for what happens when it is opened.
-        store: corrections and saved hierarchies; None if nothing is to be kept.
-        visitor: a `Visitor`, on the server only.
-        tree: the interactive hierarchy.
-        note: one line for results and errors, read out by screen readers; its prop is `text`.
-        components: every output that shows the visitor's state, with the function that draws it.
-        apply_data: the training data for applying corrections; None where visitors may not.
-    """
-
-    page: gr.Blocks
-    store: Store | None
-    visitor: gr.State
-    tree: gr.HTML
-    note: gr.HTML
+    page: gr.Blocks  # the page itself, for what happens when it is opened
+    store: Store | None  # corrections and saved hierarchies; None if nothing is to be kept
+    visitor: gr.State  # a `Visitor`, on the server only
+    tree: gr.HTML  # the interactive hierarchy
+    note: gr.HTML  # one line for results and errors, read out by screen readers; its prop is `text`
+    # every output that shows the visitor's state, with the function that draws it
     components: tuple[Drawn, ...]
+    # the training data for applying corrections; None where visitors may not
     apply_data: Path | None = None
 
     @property
@@ -101,12 +93,7 @@ def for_arrived(
     """Let only visitors who arrived reach a handler; the others read `FORGOTTEN`.
 
     A visitor arrives by opening the page or by showing a photograph, which draws everything again.
-
-    Args:
-        handle: takes the visitor first, and returns values for `outputs`.
-        component: one of `outputs`, which shows the reply.
-        prop: the component's property for replies, which are JSON text.
-        outputs: those of the event.
+    The handler returns values for `outputs`; `component` is the one that shows replies, as `prop`.
     """
 
     @wraps(handle)

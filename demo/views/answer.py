@@ -47,11 +47,7 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
 
 def _cautions(model: NBDT, photo: Photograph) -> list[str]:
     """Return reasons why this answer may be worth less than it seems."""
-    cautions = (
-        _unknown_example(model, photo),
-        _small(model, photo),
-    )
-    return [text for text in cautions if text]
+    return [text for text in (_unknown_example(model, photo), _small(model, photo)) if text]
 
 
 def _unknown_example(model: NBDT, photo: Photograph) -> str | None:

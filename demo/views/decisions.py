@@ -38,12 +38,7 @@ def strip_view() -> gr.HTML:
 
 
 def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
-    """Draw the decisions for the visitor's photograph, under their hierarchy.
-
-    Args:
-        visitor: the visitor.
-        source: the model's name on the command line, for the hint on how to build evidence.
-    """
+    """Draw the decisions for the visitor's photograph; `source` is the model on the command line."""
     if visitor.photo is None:
         return gr.HTML(record=dump(None))
     explanation = visitor.explanation()
@@ -151,12 +146,7 @@ def node_view() -> gr.HTML:
 
 
 def draw_node(visitor: Visitor, *, photo: bool = True) -> gr.HTML:
-    """Draw the node that the visitor clicked, if there is one.
-
-    Args:
-        visitor: the visitor.
-        photo: send the photograph too; a browser that shows a card has it already.
-    """
+    """Draw the node that the visitor clicked; a browser that shows one needs no second `photo`."""
     chosen = visitor.selected if visitor.selected in visitor.hierarchy.ids else None
     pictures = {"photo": visitor.photo.url if visitor.photo else ""}
     shown = pictures if photo or visitor.photo is None else {}

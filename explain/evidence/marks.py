@@ -16,21 +16,13 @@ MAX_WHY = 2000  # characters of a mark's reason
 
 @dataclass(frozen=True)
 class Mark:
-    """A person's statement about one image of an index.
+    """A person's statement about one image of an index."""
 
-    Attributes:
-        reference: the image.
-        rows: its rows in the index; several if the data contains it several times.
-        bad: True excludes it, False includes it again.
-        why: the reason given.
-        when: UTC, ISO 8601.
-    """
-
-    reference: str
-    rows: tuple[int, ...]
-    bad: bool
-    why: str | None
-    when: str
+    reference: str  # the image
+    rows: tuple[int, ...]  # its rows in the index; several if the data contains it several times
+    bad: bool  # True excludes it, False includes it again
+    why: str | None  # the reason given
+    when: str  # UTC, ISO 8601
 
 
 class Marks:

@@ -31,6 +31,7 @@ POLICY = (
     "form-action 'none'"
 )
 STYLE = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+STOPS = " The answer stops here."
 MOST_CHILDREN = 5  # bars of one decision; the rest are summed
 
 
@@ -110,16 +111,12 @@ def _path(explanation: Explanation) -> Element:
         shown = element("div", *_bar(link, decision, chosen), rather, class_="chosen")
         steps.append(element("li", shown, class_="beyond" if number > end else "step"))
         if number == end < len(path):
-            shown.append(_stops())
+            shown.append(element("strong", STOPS, class_="small"))
     start = element("p", "From ", _name(path.decisions[0].node), " down; each step is a decision.")
     if not end:
-        start.append(_stops())
+        start.append(element("strong", STOPS))
     start.set("class", "soft small")
     return element("section", element("h2", "The path"), start, steps, class_="card")
-
-
-def _stops() -> Element:
-    return element("strong", " The answer stops here.", class_="small")
 
 
 def _left_open(explanation: Explanation, index: int) -> Iterable[Element]:
@@ -128,19 +125,12 @@ def _left_open(explanation: Explanation, index: int) -> Iterable[Element]:
     if found is None or found.depth != index:
         return
     yield element("p", found.text, class_="aside")
-    columns = [
-        element(
-            "figure",
-            element("img", src=data_url(tile), alt=f"Heat map of what supports {say(name)}"),
-            element("figcaption", _name(name), " ", as_percent(share, unit=" %")),
-            class_="map",
-        )
-        for name, share, tile in zip(
-            found.names, found.shares, drawn(explanation, found.maps, found.scale), strict=False
-        )
-    ]
-    if columns:
-        yield element("div", *columns, class_="evidence")
+    sides, tiles = element("div", class_="evidence"), drawn(explanation, found.maps, found.scale)
+    for name, share, tile in zip(found.names, found.shares, tiles, strict=False):
+        image = element("img", src=data_url(tile), alt=f"Heat map of what supports {say(name)}")
+        caption = element("figcaption", _name(name), " ", as_percent(share, unit=" %"))
+        sides.append(element("figure", image, caption, class_="map"))
+    yield sides
 
 
 def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Element:

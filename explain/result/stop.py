@@ -16,20 +16,13 @@ from .words import say
 
 @dataclass(frozen=True, eq=False)
 class Stop:
-    """The decision that an answer leaves open.
+    """The decision that an answer leaves open."""
 
-    Attributes:
-        depth: its position on the path.
-        text: how close it was, and what would have been needed to go on.
-        names: the chosen child and the best other one.
-        shares: their probabilities at this decision.
-        maps: what supports and opposes each, (height, width); empty for methods without such maps.
-    """
-
-    depth: int
-    text: str
-    names: tuple[str, str]
-    shares: tuple[float, float]
+    depth: int  # its position on the path
+    text: str  # how close it was, and what would have been needed to go on
+    names: tuple[str, str]  # the chosen child and the best other one
+    shares: tuple[float, float]  # their probabilities at this decision
+    # what supports and opposes each, (height, width); empty for methods without such maps
     maps: tuple[Map, ...]
 
     @property
