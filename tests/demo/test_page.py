@@ -226,7 +226,10 @@ def test_two_visitors_do_not_see_each_other(visit, page):
 
 def test_a_phone_scrolls_in_one_direction_only(visit, page):
     tab = visit(page, width=390, height=844)
-    pick(tab)
+    pick(tab, "raccoon")
+    tab.get_by_role("button", name="Only some classes").click()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.get_by_role("button", name="Only some classes").click()
     tab.get_by_label("Compare with plain Grad-CAM").check()
     tab.locator(".nbdt-tree-name", has_text=re.compile("^animal$")).first.click()
     tab.wait_for_selector(".nbdt-node h3")

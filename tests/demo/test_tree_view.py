@@ -555,6 +555,8 @@ def test_no_rule_of_accessibility_is_broken(small, visit, theme):
     tab = visit(small, theme=theme)
     drag(tab, "cat", "vehicle")
     said(tab, "Moved 'cat'")
+    tab.get_by_role("button", name="Only some classes").click()
+    node(tab, "bird").click()
     tab.locator(".nbdt-edit summary").click()
     node(tab, "dog").click()
     tab.evaluate(axe)
