@@ -13,16 +13,7 @@ from nbdt.correction import Correction
 from nbdt.hierarchies.edit.history import History
 from nbdt.images.image import open_image
 
-from .database import (
-    Limits,
-    at_most,
-    check_room,
-    check_texts,
-    open_engine,
-    owned_by,
-    reading,
-    writing,
-)
+from . import database as db
 from .hierarchies import StoredHistory
 from .photographs import encoded, keep_photograph
 from .schema import (
@@ -44,18 +35,18 @@ class Store:
     only what belongs to that visitor.
     """
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: db.Limits) -> None:
         self._engine = engine
         self.limits = limits
 
     @classmethod
-    def open(cls, url: str | None = None, *, limits: Limits | None = None) -> Self:
+    def open(cls, url: str | None = None, *, limits: db.Limits | None = None) -> Self:
         """Open a SQLite file (by default the user's own) or a PostgreSQL database; create it if new.
 
         Raises:
             StoreError: it cannot be reached, is something else, or a newer release wrote it.
         """
-        return cls(open_engine(url or default_url()), limits or Limits())
+        return cls(db.open_engine(url or default_url()), limits or db.Limits())
 
     @property
     def location(self) -> str:
@@ -77,9 +68,9 @@ class Store:
         Raises:
             StoreError: text that cannot be stored, another photograph, or a limit.
         """
-        check_texts(correction.note, correction.reference, correction.label, correction.node,
-                     correction.child, visitor)  # fmt: skip
-        at_most(len(correction.note), self.limits.text, "characters in a note")
+        db.check_texts(correction.note, correction.reference, correction.label, correction.node,
+                       correction.child, visitor)  # fmt: skip
+        db.at_most(len(correction.note), self.limits.text, "characters in a note")
         kept = None
         if photo is not None:
             data = encoded(photo, correction.image, self.limits.photograph_bytes)
@@ -88,8 +79,8 @@ class Store:
                 size=len(data), data=data,
             )  # fmt: skip
         allowed = self.limits.corrections_of_visitor, self.limits.corrections
-        with writing(self._engine) as session:
-            check_room(session, SavedCorrection, visitor, allowed, "corrections")
+        with db.writing(self._engine) as session:
+            db.check_room(session, SavedCorrection, visitor, allowed, "corrections")
             row = SavedCorrection(visitor=visitor, correction=correction)
             if kept is not None:
                 row.photograph = keep_photograph(session, kept, self.limits)
@@ -105,18 +96,18 @@ class Store:
         pending: Pending | None = None,
     ) -> list[SavedCorrection]:
         """Return corrections, oldest first: all, one visitor's, by number, or those that wait."""
-        query = select(SavedCorrection).where(owned_by(SavedCorrection, visitor))
+        query = select(SavedCorrection).where(db.owned_by(SavedCorrection, visitor))
         if ids is not None:
             query = query.where(SavedCorrection.id.in_(ids))
         if pending is not None:
             query = query.where(pending.condition())
-        with reading(self._engine) as session:
+        with db.reading(self._engine) as session:
             return list(session.scalars(query.order_by(SavedCorrection.id)))
 
     def count_pending(self, pending: Pending) -> int:
         """Return how many corrections wait for training."""
         query = select(func.count(SavedCorrection.id)).where(pending.condition())
-        with reading(self._engine) as session:
+        with db.reading(self._engine) as session:
             return session.scalar(query) or 0
 
     def delete_corrections(self, ids: Collection[int], *, visitor: str | None = None) -> None:
@@ -130,9 +121,9 @@ class Store:
             StoreError: a number that does not exist or belongs to another visitor; the message does not
                 tell which.
         """
-        with writing(self._engine) as session:
+        with db.writing(self._engine) as session:
             query = delete(SavedCorrection).where(SavedCorrection.id.in_(ids))
-            query = query.where(owned_by(SavedCorrection, visitor))
+            query = query.where(db.owned_by(SavedCorrection, visitor))
             gone = session.execute(
                 query.returning(SavedCorrection.id, SavedCorrection.photograph)
             ).all()
@@ -153,7 +144,7 @@ class Store:
 
         Hierarchies that they saved stay, since others may use them, but no longer name them.
         """
-        with writing(self._engine) as session:
+        with db.writing(self._engine) as session:
             gone = 0
             for table in (SavedCorrection, PhotographRow, MarkRow):
                 deleted = session.execute(
@@ -170,8 +161,8 @@ class Store:
     def photographs(self, *, visitor: str | None = None) -> Sequence[Row[Any]]:
         """Return the columns of `PhotographRow` but the data for each kept copy, oldest first."""
         columns = [column for column in PhotographRow.__table__.columns if column.key != "data"]
-        query = select(*columns).where(owned_by(PhotographRow, visitor))
-        with reading(self._engine) as session:
+        query = select(*columns).where(db.owned_by(PhotographRow, visitor))
+        with db.reading(self._engine) as session:
             return session.execute(query.order_by(PhotographRow.id)).all()
 
     def photograph(self, photograph: int, *, visitor: str | None = None) -> Image.Image:
@@ -182,8 +173,8 @@ class Store:
     def photograph_bytes(self, photograph: int, *, visitor: str | None = None) -> bytes:
         """Return a copy's file. Raises StoreError if it does not exist or is another visitor's."""
         query = select(PhotographRow.data).where(PhotographRow.id == photograph)
-        query = query.where(owned_by(PhotographRow, visitor))
-        with reading(self._engine) as session:
+        query = query.where(db.owned_by(PhotographRow, visitor))
+        with db.reading(self._engine) as session:
             data = session.scalar(query)
         if data is None:
             raise StoreError(f"There is no photograph {photograph}; it may have been deleted.")
@@ -194,7 +185,7 @@ class Store:
         query = delete(PhotographRow).returning(PhotographRow.id)
         if ids is not None:
             query = query.where(PhotographRow.id.in_(ids))
-        with writing(self._engine) as session:
+        with db.writing(self._engine) as session:
             gone = session.scalars(query).all()
             _check_deleted(ids or (), gone, "photograph")
             return len(gone)
@@ -224,10 +215,10 @@ class Store:
         Raises:
             StoreError: text that cannot be stored, or a limit.
         """
-        check_texts(reference, why, visitor)
-        at_most(len(why), self.limits.text, "characters in a note")
-        with writing(self._engine) as session:
-            check_room(session, MarkRow, visitor, (self.limits.marks_of_visitor, None), "marks")
+        db.check_texts(reference, why, visitor)
+        db.at_most(len(why), self.limits.text, "characters in a note")
+        with db.writing(self._engine) as session:
+            db.check_room(session, MarkRow, visitor, (self.limits.marks_of_visitor, None), "marks")
             row = MarkRow(visitor=visitor, evidence=evidence, reference=reference, bad=bad, why=why)
             session.add(row)
             session.flush()
@@ -237,10 +228,10 @@ class Store:
         self, evidence: str | None = None, *, visitor: str | None = None
     ) -> Sequence[Row[Any]]:
         """Return the columns of `MarkRow` for one index or all, one visitor or all; oldest first."""
-        query = select(*MarkRow.__table__.columns).where(owned_by(MarkRow, visitor))
+        query = select(*MarkRow.__table__.columns).where(db.owned_by(MarkRow, visitor))
         if evidence is not None:
             query = query.where(MarkRow.evidence == evidence)
-        with reading(self._engine) as session:
+        with db.reading(self._engine) as session:
             return session.execute(query.order_by(MarkRow.id)).all()
 
     # ---- models ---------------------------------------------------------------------------------
@@ -268,7 +259,7 @@ class Store:
         Raises:
             StoreError: the store has this model already.
         """
-        with writing(self._engine) as session:
+        with db.writing(self._engine) as session:
             if session.scalar(select(ModelVersion.id).where(ModelVersion.hash == model)):
                 raise StoreError(f"The model {model[:12]}… is in the store already.")
             numbers = set(learned)
@@ -287,7 +278,7 @@ class Store:
 
     def model_versions(self) -> list[ModelVersion]:
         """Return all, oldest first; `nbdt.demo.corrections.model_versions` relates them."""
-        with reading(self._engine) as session:
+        with db.reading(self._engine) as session:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id)))
 
 

@@ -46,6 +46,7 @@ QUIET = {  # no telemetry, no outside request; only fatal errors in the log
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+SHARED = "Nodes need the same files: name a disk that all share, or URIs, such as s3://…"
 LISTING_CPUS = 0  # listing waits for disks and needs no worker's CPU
 
 
@@ -225,10 +226,7 @@ class ClusterBatch:
         if os.path.isdir(self.start):
             os.chdir(self.start)
         elif not all(map(is_uri, self.identity["inputs"])):
-            raise NBDTError(
-                f"There is no folder {self.start!r}: start where all nodes share the disk, or name "
-                "inputs by URI, such as s3://…"
-            )
+            raise NBDTError(f"There is no folder {self.start!r}.")
 
 
 def list_parts(_: Record, batch: ClusterBatch) -> Iterator[Record]:
@@ -258,7 +256,7 @@ class Worker:
         try:
             self._start(stored)
         except (NBDTError, OSError) as error:
-            self.error = f"A worker on {platform.node()} cannot start: {error}"
+            self.error = f"A worker on {platform.node()} cannot start: {error} {SHARED}"
 
     def _start(self, stored: Any) -> None:
         import ray

@@ -65,31 +65,19 @@ class BatchFolder:
         Raises:
             NBDTError: the folder holds another batch (the message lists what differs), or no batch.
         """
-        record = _record(identity)
         if self.storage.exists(BATCH_FILE):
-            _check_same(self.storage, read_json(self.storage, BATCH_FILE), record)
-            return
+            return self.check(identity)
         taken = [name for name in (*KINDS, *self._claims) if self.storage.exists(name)]
         if taken:
             raise NBDTError(
                 f"{str(self.storage)!r} holds {taken[0]!r} but no {BATCH_FILE}: it is not a batch. Name a new "
                 "folder with --out."
             )
-        self.storage.write(BATCH_FILE, _text(record))
+        return self.storage.write(BATCH_FILE, _text(_record(identity)))
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Check that this node sees the batch: nodes may have other disks.
-
-        Raises:
-            NBDTError: the folder holds no batch, or another one.
-        """
-        try:
-            _check_same(self.storage, read_json(self.storage, BATCH_FILE), _record(identity))
-        except NBDTError as error:
-            raise NBDTError(
-                f"{error} All nodes must reach it: name a folder of a disk that they share, or a "
-                "URI, such as s3://…"
-            ) from None
+        """Raise NBDTError if the folder holds no batch, or another one."""
+        _check_same(self.storage, read_json(self.storage, BATCH_FILE), _record(identity))
 
     @property
     def _claims(self) -> tuple[str, ...]:
