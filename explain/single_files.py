@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
@@ -15,7 +16,7 @@ from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.images.dataset import iter_inputs
-from nbdt.images.image import AMPLE_SIDE, ImageError
+from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource
 from nbdt.progress import escape_terminal
 
@@ -31,22 +32,40 @@ def explain_files(options: ExplainOptions) -> None:
     """Show each image; report failures at once, and by exit status 3 in the end."""
     out = Path(options.out or "")
     out.mkdir(parents=True, exist_ok=True)
-    failed, taken = 0, set[str]()
-    for source in iter_inputs(options.images, max_side=AMPLE_SIDE):
-        try:
-            explanation = explain(
-                options.model, source.open(), method=options.method, accuracy=options.accuracy,
-                evidence=options.evidence, counterfactuals=options.counterfactuals,
-            )[0]  # fmt: skip
-            name = free_name(source.reference, taken, ".nbdt")
-            target = _write(explanation, out, name, pages=options.pages)
-        except (ImageError, NBDTError) as error:
-            failed += 1
-            _report_failure(source, error, as_json=options.as_json)
-            continue
+    taken = set[str]()
+
+    def show(source: ImageSource) -> None:
+        explanation = explain(
+            options.model, source.open(), method=options.method, accuracy=options.accuracy,
+            evidence=options.evidence, counterfactuals=options.counterfactuals,
+        )[0]  # fmt: skip
+        name = free_name(source.reference, taken, ".nbdt")
+        target = _write(explanation, out, name, pages=options.pages)
         _report(source, explanation, target, as_json=options.as_json)
-    if options.promise and not options.as_json:
-        typer.echo(options.promise)
+
+    promise = "" if options.as_json else options.promise
+    show_each(options.images, show, as_json=options.as_json, last=promise)
+
+
+def show_each(
+    images: Sequence[str], show: Callable[[ImageSource], None], *, as_json: bool, last: str = ""
+) -> None:
+    """Show each image, then the text `last`; failures are reported at once.
+
+    Raises:
+        typer.Exit: with status 3, in the end, if some images failed.
+    """
+    failed = False
+    for source in iter_inputs(images, max_side=AMPLE_SIDE):
+        try:
+            show(source)
+        except NBDTError as error:
+            failed = True
+            if as_json:
+                typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
+            typer.echo(f"error: {error}", err=True)
+    if last:
+        typer.echo(last)
     if failed:
         raise typer.Exit(3)
 
@@ -74,12 +93,6 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     console.print(
         Text(f"{'page' if target.suffix == '.html' else 'picture'}: {target}", style="dim")
     )
-
-
-def _report_failure(source: ImageSource, error: Exception, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
-    typer.echo(f"error: {error}", err=True)
 
 
 def _tree(reference: str, explanation: Explanation) -> RichTree:

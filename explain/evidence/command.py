@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,7 @@ from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
-from nbdt.images.dataset import iter_inputs
-from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
+from nbdt.images.image import open_image
 from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
@@ -26,6 +26,7 @@ from nbdt.progress import escape_terminal, tracked
 from ..attribution import explain
 from ..result.explanation import DecisionEvidence, Neighbour
 from ..result.pictures import png
+from ..single_files import show_each
 from .build import forward
 from .index import AMONG, EvidenceIndex, vote_changes
 from .pictures import linked, sheet
@@ -114,21 +115,13 @@ def show(
     loaded = open_model(model, weights)
     near = EvidenceIndex.load(index, data=data).for_model(loaded)
     out.mkdir(parents=True, exist_ok=True)
-    failed, taken = 0, set[str]()
-    for source in iter_inputs(images, max_side=AMPLE_SIDE):
-        try:
-            _show_one(near, source, k, out, taken, as_json=as_json)
-        except (ImageError, NBDTError) as error:
-            failed += 1
-            if as_json:
-                typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
-            typer.echo(f"error: {error}", err=True)
-    if failed:
-        raise typer.Exit(3)
+    taken = set[str]()
+    show_one = partial(_show_one, near, k=k, out=out, taken=taken, as_json=as_json)
+    show_each(images, show_one, as_json=as_json)
 
 
 def _show_one(
-    near: ModelEvidence, source: ImageSource, k: int, out: Path, taken: set[str], *, as_json: bool
+    near: ModelEvidence, source: ImageSource, *, k: int, out: Path, taken: set[str], as_json: bool
 ) -> None:
     image = source.open()
     feature_map, features, path = _query(near.model, image)

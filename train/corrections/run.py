@@ -29,7 +29,7 @@ from ..data.class_order import class_order
 from ..data.dataset import Images, hold_out
 from ..data.inspection import inspect, scan
 from ..data.splits import TEST, TRAIN, find_splits
-from ..fit.measure import accuracies, features_of, model_card, rounded
+from ..fit.measure import accuracies, features_of, flat_logits, model_card, rounded
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples
 from .examples import CorrectionBatch, LeftOut, Opened, Target
@@ -244,7 +244,6 @@ def _images(
 
 def _measured(model: NBDT, test: Images, progress: Progress) -> dict[str, float]:
     """Measure a model on test images, whose logits become its reference set."""
-    with torch.no_grad():
-        logits = model.head.logits(features_of(model, test, progress)).float().cpu()
+    logits = flat_logits(model, test, progress)
     set_reference(model, logits, test.labels)
     return accuracies(model, logits, test.labels)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -14,58 +12,35 @@ from nbdt.hierarchies.measure.comparison import measure, rules_of
 from nbdt.model.features import embed
 from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
-from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import Progress, no_progress
 
 from ..data.dataset import Images, PlainBatches, normalise
 
 
-def map_images(
-    function: Callable[[Tensor], Tensor],
-    data: Images,
-    preprocessing: Preprocessing,
-    device: torch.device | str,
-    *,
-    workers: int = 0,
-    progress: Progress = no_progress,
-) -> Tensor:
-    """Apply `function` to all images in normalised batches on `device`, without gradients.
-
-    Returns:
-        Its rows, (images, …).
-    """
-    mean, std = preprocessing.mean, preprocessing.std
-    with torch.inference_mode():
-        batches = PlainBatches(data, preprocessing, workers)
-        tracked = progress(batches, len(batches), "batches measured")
-        parts = [function(normalise(images.to(device), mean, std)) for images, _ in tracked]
-    return torch.cat(parts).clone()  # the copy can take part in gradients
-
-
-def features_of(model: NBDT, data: Images, progress: Progress) -> Tensor:
+def features_of(model: NBDT, data: Images, progress: Progress = no_progress) -> Tensor:
     """Return a model's features of images, (count, features), on its device; files' are kept.
 
     Raises:
         NBDTError: an image that cannot be read.
     """
-    if data.pixels is not None:
-        return map_images(model.features, data, model.preprocess, model.device)
-    found = embed(model, data.sources, what="features", progress=progress)
-    if found.failed:
-        raise NBDTError(f"{found.failed[0]} Repair it or remove it.")
-    return found.values.to(model.device)
+    if data.pixels is None:
+        found = embed(model, data.sources, what="features", progress=progress)
+        if found.failed:
+            raise NBDTError(f"{found.failed[0]} Repair it or remove it.")
+        return found.values.to(model.device)
+    seen, batches = model.preprocess, PlainBatches(data, model.preprocess)
+    with torch.inference_mode():
+        parts = [
+            model.features(normalise(images.to(model.device), seen.mean, seen.std))
+            for images, _ in progress(batches, len(batches), "batches measured")
+        ]
+    return torch.cat(parts).clone()  # the copy can take part in gradients
 
 
-def flat_logits(
-    model: NBDT, data: Images, workers: int = 0, progress: Progress = no_progress
-) -> Tensor:
+@torch.no_grad()
+def flat_logits(model: NBDT, data: Images, progress: Progress = no_progress) -> Tensor:
     """Return the class logits of all images, without a tree: (count, classes) float32, on the CPU."""
-
-    def logits(images: Tensor) -> Tensor:
-        return model.logits(images).float().cpu()
-
-    seen, device = model.preprocess, model.device
-    return map_images(logits, data, seen, device, workers=workers, progress=progress)
+    return model.head.logits(features_of(model, data, progress)).float().cpu()
 
 
 def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:

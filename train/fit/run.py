@@ -9,6 +9,7 @@ import torch
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.measure.calibrate import set_reference
 from nbdt.model.model import NBDT
+from nbdt.network.encoder import to_device
 from nbdt.progress import Progress, Say
 
 from ..data.dataset import Images, PlainBatches, TrainingBatches, worker_count
@@ -87,16 +88,15 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
 
 
 def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe, progress: Progress) -> None:
-    held_out, test, workers = images[VALIDATION], images[TEST], worker_count(recipe)
-    if torch.cuda.is_available():
-        model.cuda()
+    held_out, test = images[VALIDATION], images[TEST]
+    to_device(model)
     if recipe.calibrate:
-        logits = flat_logits(model, held_out, workers, progress)
+        logits = flat_logits(model, held_out, progress)
         model.provenance["logits_scaled_by"] = calibrate(model, logits, held_out.labels)
     rounded(model)
-    logits = flat_logits(model, held_out, workers, progress)
+    logits = flat_logits(model, held_out, progress)
     set_reference(model, logits, held_out.labels)
     on_held_out = accuracies(model, logits, held_out.labels)
-    on_test = accuracies(model, flat_logits(model, test, workers, progress), test.labels)
+    on_test = accuracies(model, flat_logits(model, test, progress), test.labels)
     model.provenance["accuracy"] = {"held_out": on_held_out, "test": on_test}
     model.cpu()
