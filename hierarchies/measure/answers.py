@@ -107,6 +107,19 @@ def shared_rows(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return ((logits - near).abs() <= SAME * (1 + near.abs())).all(dim=1), nearest
 
 
+def without(reference: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
+    """Return a reference set without the photographs of (images, classes) logits.
+
+    What is left of a set that is measured in two parts is unlike either.
+    """
+    if not len(logits) or not len(reference.get("labels", ())):
+        return dict(reference)
+    same, where = shared_rows(logits, reference["logits"])
+    kept = torch.ones(len(reference["labels"]), dtype=torch.bool)
+    kept[where[same]] = False
+    return {**reference, **{name: reference[name][kept] for name in ("logits", "labels")}}
+
+
 def plan_of(
     result: TreeResult, measurement: Measurement, reference: Mapping[str, Tensor]
 ) -> Plan | None:

@@ -21,7 +21,7 @@ from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, find, open_model
-from .answers import answer_record, group_record
+from .answers import answer_record, group_record, without
 from .comparison import Comparison, TreeResult, compare, measure, quality
 from .effect import Reference
 from .logits import Logits, class_logits, unlabelled_logits
@@ -113,7 +113,7 @@ def _measured(
     }
     if len(grouped.labels):
         given = grouped.logits, grouped.labels, trees[0], model.rule
-        record["groups"] = group_record(*given, model.reference)
+        record["groups"] = group_record(*given, without(model.reference, logits))
     if not len(labels):
         return record, None, None
     before, *others = (measure(logits, labels, tree, model.rule) for tree in trees)
@@ -122,7 +122,7 @@ def _measured(
         "flat": share_right(logits.argmax(dim=1), labels),
         "classes_without_images": before.hierarchy.num_classes - len(labels.unique()),
         "before": tree_record(before),
-        "answers": answer_record(before, model.reference, **options),
+        "answers": answer_record(before, without(model.reference, grouped.logits), **options),
     }
     if comparison:
         record["after"] = tree_record(comparison.after)

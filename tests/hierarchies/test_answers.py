@@ -18,6 +18,7 @@ from nbdt.hierarchies.measure.answers import (
     halves,
     plan_of,
     shared_rows,
+    without,
 )
 from nbdt.hierarchies.measure.comparison import measure
 from tests import oracle
@@ -138,3 +139,13 @@ def test_the_record_is_plain_data_and_its_parts_are_right(monkeypatch):
     assert found["auroc"] == pytest.approx(auroc(familiarity(z), familiarity(unknown)))
     assert found["flagged"] > found["false_alarms"]
     assert found["false_alarms"] == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_reference_set_without_some_photographs_has_the_others():
+    logits = torch.randn(30, 6, generator=torch.Generator().manual_seed(3))
+    reference = {"logits": logits.half(), "labels": torch.arange(30) % 6}
+    left = without(reference, logits[4:9])
+    others = [row for row in range(30) if not 4 <= row < 9]
+    assert torch.equal(left["logits"], reference["logits"][others])
+    assert torch.equal(left["labels"], reference["labels"][others])
+    assert without({}, logits) == {}
