@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from nbdt.errors import NBDTError, listed, nearest
@@ -19,7 +20,7 @@ from nbdt.progress import Progress, Say, counted, no_progress
 
 from ..recipe import Recipe
 from .class_order import ClassOrder, class_indices, class_order
-from .dataset import KEPT, Images, held_out_count, square, worker_count
+from .dataset import KEPT, Images, held_out_count, worker_count
 from .splits import TEST, TRAIN, VALIDATION, Split
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -75,7 +76,7 @@ def _read(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan 
     scanned = Scan(split, in_memory=True)
 
     def opened(source: ImageSource) -> Pixels:
-        return square(source.open(), recipe.image_size)
+        return np.array(ImageOps.fit(source.open(), (recipe.image_size, recipe.image_size)))
 
     for _, pixels in _readable(scanned, sources, opened, recipe):
         scanned.pixels.append(cast(Pixels, pixels))
