@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -74,9 +75,6 @@ def embed(
         threads: that read images; by default one a core.
         what: a noun for the images.
         progress: of the images.
-
-    Raises:
-        OSError: embeddings cannot be written.
     """
     store = FeatureStore(cache_folder() / embedding_hash(model)[:32] if keep else None)
     device = next(model.backbone.parameters()).device
@@ -176,16 +174,19 @@ class FeatureStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is new. Raises OSError if the folder cannot be written."""
-        if not self._new or not self.folder:
-            return
+        """Write what is new; a folder that cannot be written costs only time."""
+        if self._new and self.folder:
+            with suppress(OSError):
+                self._write(self.folder)
+            self._new.clear()
+
+    def _write(self, folder: Path) -> None:
         keys = np.frombuffer(b"".join(self._new), np.uint8).reshape(-1, 32)
         values = np.stack([self.rows[key] for key in self._new])
         table = np.empty(len(keys), [("key", "u1", 32), ("row", "<f4", values.shape[1:])])
         table["key"], table["row"] = keys, values
         stream = io.BytesIO()
         np.save(stream, table, allow_pickle=False)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(keys).hexdigest()[:32]
-        write_atomic(self.folder / f"{name}.npy", stream.getvalue())
-        self._new.clear()
+        write_atomic(folder / f"{name}.npy", stream.getvalue())

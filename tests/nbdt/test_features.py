@@ -135,6 +135,13 @@ def test_nothing_is_written_where_nothing_is_to_be_kept(model, data, cache):
     assert not cache.exists()
 
 
+def test_a_folder_that_cannot_be_written_costs_only_time(model, data, cache):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file is where the folder should be")
+    first, again = (embed(model, iter_images(data)).values for _ in range(2))
+    assert torch.equal(first, again)
+
+
 def test_look_sees_each_image_kept_or_not(model, data):
     for _ in range(2):
         found = embed(model, iter_images(data), look=lambda image: image.size)
