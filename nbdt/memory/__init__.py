@@ -1,0 +1,1 @@
+"""Labelled photographs whose embeddings take part in the decisions."""

@@ -1,0 +1,245 @@
+"""The convex fit of a last layer: logistic regression with a penalty on the squared weights.
+
+At its optimum the weights are a sum over the images (Yeh et al., "Representer Point Selection",
+NeurIPS 2018): ``weight = strength · Σ_i a_i (x_i − center)ᵀ``, where ``a_i`` is minus the gradient of
+image i's loss by its logits. `nbdt.memory.attribution` shows this sum, so the fit goes on until it
+holds. Newton's method takes ten steps; L-BFGS stops at a hundred times the error and takes ten times
+as long (`benchmarks/memory.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import NBDTError
+
+TOLERANCE = 1e-4  # of the gradient's length, in lengths of the penalty's
+STEPS = 60  # of Newton's method
+PRODUCTS = 80  # with the Hessian, in one step
+NEGLIGIBLE = 1e-7  # variance of a direction, in the largest variance
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What the images show.
+
+    Attributes:
+        labels: (images,) class indices; −1 − g where the label is group g of `groups`.
+        groups: (groups, classes) bool, the classes under each group; one of them is right.
+        weights: (images,) how much each image counts.
+    """
+
+    labels: Tensor
+    groups: Tensor
+    weights: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Targets:
+        return Targets(self.labels[rows], self.groups, self.weights[rows])
+
+    @property
+    def exact(self) -> Tensor:
+        """(images,) bool, where the label is a class."""
+        return self.labels >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A fitted last layer.
+
+    Attributes:
+        weight: (classes, features) float32, of the features minus `center`.
+        bias: (classes,) float32, the logits at the center.
+        center: (features,) float32.
+        strength: the inverse weight of the penalty, scikit-learn's C.
+        error: the gradient's length at the end, in lengths of the penalty's.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    center: Tensor
+    strength: float
+    error: float
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return logits (images, classes) of features (images, features)."""
+        return (features - self.center) @ self.weight.T + self.bias
+
+
+class Design:
+    """The features of the images in their principal directions, which every fit on them shares.
+
+    Args:
+        features: (images, features).
+        center: (features,) subtracted from them; by default their mean.
+    """
+
+    def __init__(self, features: Tensor, center: Tensor | None = None) -> None:
+        features = features.float()
+        self.center = features.mean(dim=0) if center is None else center
+        centred = features - self.center
+        variances, directions = torch.linalg.eigh(centred.T @ centred)
+        kept = variances > NEGLIGIBLE * variances[-1].clamp(min=1e-30)
+        self.directions = directions[:, kept]
+        self.variances = variances[kept] / len(features)
+        self.rows = centred @ self.directions
+
+    def fit(
+        self, targets: Targets, strength: float, *, start: LinearFit | None = None,
+        among: Tensor | None = None, tolerance: float = TOLERANCE,
+    ) -> LinearFit:  # fmt: skip
+        """Fit a last layer.
+
+        Args:
+            targets: of the images.
+            strength: the inverse weight of the penalty.
+            start: a fit to begin at, such as the one before a label changed.
+            among: (images,) bool, the images that take part; by default all.
+            tolerance: where to stop.
+
+        Raises:
+            NBDTError: a class that no image shows: its logit would fall without end.
+        """
+        rows = self.rows
+        if among is not None:
+            rows, targets = rows[among], targets[among]
+        check_every_class(targets)
+        count = targets.groups.shape[1]
+        weight, bias = rows.new_zeros(count, rows.shape[1]), rows.new_zeros(count)
+        if start is not None:
+            weight = start.weight @ self.directions
+            bias = start.bias + start.weight @ (self.center - start.center)
+        problem = _Problem(rows, targets, 1 / strength, self.variances)
+        weight, bias, error = _newton(problem, weight, bias, tolerance)
+        return LinearFit(weight @ self.directions.T, bias, self.center, strength, error)
+
+
+def check_every_class(targets: Targets) -> None:
+    """Raise NBDTError unless every class has an image."""
+    counts = torch.bincount(targets.labels[targets.exact], minlength=targets.groups.shape[1])
+    if (empty := (counts == 0).nonzero()[:, 0]).numel():
+        raise NBDTError(
+            f"{len(empty)} classes have no image to fit them on, the first with index "
+            f"{int(empty[0])}. Add images of them, or leave these classes out."
+        )
+
+
+def coefficients(logits: Tensor, targets: Targets) -> Tensor:
+    """Return minus the gradient of each image's loss by its logits, (images, classes).
+
+    The loss is −log of the probability of the label; of a group, the sum over its classes. The
+    coefficient is then the softmax within the label minus the softmax.
+    """
+    return targets.weights[:, None] * (_within(logits, targets) - logits.softmax(dim=1))
+
+
+def loss(logits: Tensor, targets: Tensor | Targets) -> Tensor:
+    """Return −log of the probability of each label, (images,), without the images' weights."""
+    if isinstance(targets, Tensor):
+        return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    inside = logits.gather(1, targets.labels.clamp(min=0)[:, None])[:, 0]
+    if not targets.exact.all():
+        some = ~targets.exact
+        inside[some] = _hidden(logits[some], targets[some]).logsumexp(dim=1)
+    return logits.logsumexp(dim=1) - inside
+
+
+def _within(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the softmax among the classes of each label."""
+    inside = torch.zeros_like(logits)
+    inside.scatter_(1, targets.labels.clamp(min=0)[:, None], 1.0)
+    if not targets.exact.all():
+        some = ~targets.exact
+        inside[some] = _hidden(logits[some], targets[some]).softmax(dim=1)
+    return inside
+
+
+def _hidden(logits: Tensor, targets: Targets) -> Tensor:
+    """Return logits with −inf outside each label, which is a group."""
+    return logits.masked_fill(~targets.groups[-1 - targets.labels], -torch.inf)
+
+
+class _Problem:
+    """The function that a fit minimises, on rows (images, directions)."""
+
+    def __init__(self, rows: Tensor, targets: Targets, penalty: float, variances: Tensor) -> None:
+        self.rows, self.targets, self.penalty, self.variances = rows, targets, penalty, variances
+        self.mass = targets.weights.sum()
+
+    def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, Tensor]:
+        """Return the value, its gradients by weight and bias, and the probabilities."""
+        logits = self.rows @ weight.T + bias
+        losses = loss(logits, self.targets).double() @ self.targets.weights.double()
+        value = losses + self.penalty / 2 * weight.double().square().sum()
+        pull = coefficients(logits, self.targets)
+        by_weight = self.penalty * weight - pull.T @ self.rows
+        return float(value), by_weight, -pull.sum(dim=0), logits.softmax(dim=1)
+
+    def product(self, chances: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply the Hessian with a direction; of group labels its positive part only."""
+        change = self.rows @ weight.T + bias
+        change -= (chances * change).sum(dim=1, keepdim=True)
+        change *= chances * self.targets.weights[:, None]
+        return change.T @ self.rows + self.penalty * weight, change.sum(dim=0)
+
+    def step(
+        self, chances: Tensor, by_weight: Tensor, by_bias: Tensor, size: float, enough: float
+    ) -> list[Tensor]:
+        """Solve for Newton's step by conjugate gradients, until the gradient would be `enough`.
+
+        They are preconditioned by the Hessian of independent classes and images: its directions are
+        the principal ones.
+        """
+        spread = (self.targets.weights @ (chances * (1 - chances)) / self.mass).clamp(min=1e-7)
+        mass = spread * self.mass
+        scales = 1 / (mass[:, None] * self.variances + self.penalty), 1 / mass
+        step = [torch.zeros_like(by_weight), torch.zeros_like(by_bias)]
+        rest = [-by_weight, -by_bias]
+        scaled = [r * s for r, s in zip(rest, scales, strict=True)]
+        way, now = [*scaled], _dot(rest, scaled)
+        goal = min(0.25, max(1e-3, size)) ** 2 * now  # exact steps pay off only near the optimum
+        for _ in range(PRODUCTS):
+            curved = self.product(chances, way[0], way[1])
+            curvature = _dot(way, curved)
+            if not curvature > 0:  # rounding, where all images are answered with certainty
+                break
+            length = now / curvature
+            step = [a + length * b for a, b in zip(step, way, strict=True)]
+            rest = [a - length * b for a, b in zip(rest, curved, strict=True)]
+            scaled = [r * s for r, s in zip(rest, scales, strict=True)]
+            before, now = now, _dot(rest, scaled)
+            if now <= goal or float(rest[0].norm()) <= enough:
+                break
+            way = [a + now / before * b for a, b in zip(scaled, way, strict=True)]
+        return step
+
+
+def _newton(
+    problem: _Problem, weight: Tensor, bias: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, float]:
+    """Return weight, bias and error at the optimum, by Newton's method with halved steps."""
+    value, by_weight, by_bias, chances = problem.value(weight, bias)
+    for _ in range(STEPS):
+        # At zero weights there is no penalty yet to compare with.
+        penalty = float(problem.penalty * weight.norm())
+        size = float(by_weight.norm()) / max(penalty, 1e-30)
+        if size < tolerance:
+            break
+        enough = tolerance * penalty / 3
+        step = problem.step(chances, by_weight, by_bias, size, enough)
+        slope, length = _dot([by_weight, by_bias], step), 1.0
+        while True:
+            tried = weight + length * step[0], bias + length * step[1]
+            new, *others = problem.value(*tried)
+            # Rounding hides differences of a millionth.
+            if new <= value + 1e-4 * length * slope + 1e-6 * abs(value) or length < 1e-3:
+                break
+            length /= 2
+        (weight, bias), value, (by_weight, by_bias, chances) = tried, new, others
+    return weight, bias, size
+
+
+def _dot(left: list[Tensor] | tuple[Tensor, ...], right: list[Tensor] | tuple[Tensor, ...]) -> float:
+    return sum(float((a * b).sum()) for a, b in zip(left, right, strict=True))

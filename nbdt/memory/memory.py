@@ -1,0 +1,252 @@
+"""`Memory`: labelled photographs that a model's last layer is fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from ..decide.head import DecisionRules
+from ..errors import NBDTError, listed, nearest
+from ..images.image import ImageError
+from ..images.sources import ImageSource
+from ..progress import Progress, no_progress
+from ..tree.class_names import labels_by_name, normalised_name
+from ..tree.hierarchy import Hierarchy
+from .heads import Heads
+from .refit import Examples, FittedHead, examples_of, fit_head
+from .table import Features, Rows, Table, Version
+
+MAX_WHY = 2000  # characters of a reason
+BATCH = 16
+
+Photograph: TypeAlias = Image.Image | ImageSource
+Embed: TypeAlias = Callable[[Sequence[Image.Image]], Features]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `Memory.add` did.
+
+    Attributes:
+        ids: of the new rows.
+        failed: one line for each photograph that was not added.
+    """
+
+    ids: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+
+class Memory:
+    """Labelled photographs as embeddings; each change is a version. `NBDT.memory` opens one.
+
+    Args:
+        table: where they are kept.
+        hierarchy: whose nodes are the labels.
+        embed: makes features (images, features) of photographs.
+        shown: makes the small picture that is kept of a photograph.
+    """
+
+    def __init__(
+        self, table: Table, hierarchy: Hierarchy, embed: Embed,
+        shown: Callable[[Image.Image], bytes],
+    ) -> None:  # fmt: skip
+        self.table = table
+        self.hierarchy = hierarchy
+        self._embed = embed
+        self._shown = shown
+        self.heads = Heads(table.place)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        rows = self.rows
+        return (
+            f"Memory({int(rows.active.sum()):,} photographs, {int((~rows.active).sum()):,} struck "
+            f"out, version {rows.version}, at {self.table.place!r})"
+        )
+
+    @property
+    def rows(self) -> Rows:
+        """All rows of the newest version."""
+        return self.table.rows()
+
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return self.table.version
+
+    def versions(self) -> list[Version]:
+        """List the states that `restore` can bring back."""
+        return self.table.versions()
+
+    # ---- changed ------------------------------------------------------------------------
+
+    def add(
+        self,
+        images: Iterable[Photograph],
+        label: str | None = None,
+        *,
+        by: str = "",
+        why: str = "",
+        pictures: bool = False,
+        progress: Progress = no_progress,
+        count: int | None = None,
+    ) -> Added:
+        """Add labelled photographs; call `NBDT.refit` afterwards.
+
+        A photograph that cannot be read, or that is there already, is left out and listed; the
+        others are added together, or none of them.
+
+        Args:
+            images: photographs, or `ImageSource`s, such as `nbdt.images` lists.
+            label: a class or a group, by name, id or WordNet id; by default each source's own.
+            by: who adds them.
+            why: the reason.
+            pictures: keep small pictures, so that they can be shown without the originals.
+            progress: of the photographs.
+            count: of photographs, for the progress.
+
+        Raises:
+            NBDTError: a label that is no node of the hierarchy, a reason that is too long, or a
+                memory that cannot be written.
+        """
+        check_why(why)
+        named = None if label is None else self.node_of(label)
+        rows, failed = self.rows, list[str]()
+        records, features, waiting = list[dict[str, Any]](), list[Features](), list[Image.Image]()
+        seen = {key: rows.labels[place] for key, place in rows.places.items()}
+        for image in progress(iter(images), count, "photographs"):
+            try:
+                record, picture = self._record(image, named, seen)
+            except (ImageError, NBDTError) as error:
+                failed.append(str(error))
+                continue
+            seen[record["id"]] = record["label"]
+            extra = {"by": by, "why": why, "active": True}
+            extra["picture"] = self._shown(picture) if pictures else None
+            records.append(record | extra)
+            waiting.append(picture)
+            if len(waiting) == BATCH:
+                features.append(self._embed(waiting))
+                waiting = []
+        if waiting:
+            features.append(self._embed(waiting))
+        if records:
+            self.table.add(records, np.concatenate(features))
+        return Added(tuple(record["id"] for record in records), tuple(failed))
+
+    def _record(
+        self, image: Photograph, named: str | None, seen: dict[str, str]
+    ) -> tuple[dict[str, Any], Image.Image]:
+        """Return id, label and reference of a photograph, and the picture.
+
+        Raises:
+            ImageError: it cannot be read.
+            NBDTError: it is there already, or its label is no node.
+        """
+        if isinstance(image, ImageSource):
+            label = named or self.node_of(image.class_label)
+            key, reference, picture = image.sha256(), image.reference, image.open()
+        else:
+            if named is None:
+                raise NBDTError("A photograph without a label; pass label=, a class or a group.")
+            label, picture = named, image
+            pixels = picture.convert("RGB")
+            key = hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
+            reference = str(getattr(image, "filename", "") or f"photograph {key[:12]}")
+        if key in seen:
+            other = f" as {seen[key]!r}; relabel that row" if seen[key] != label else ""
+            raise NBDTError(f"{reference!r} is in the memory already{other}.")
+        return {"id": key, "label": label, "reference": reference}, picture
+
+    def strike(self, row: str | Sequence[str], why: str, *, by: str = "") -> None:
+        """Strike photographs out: they take no part in the fit, and can be taken back.
+
+        Args:
+            row: id (or its beginning) or reference; or several.
+            why: the reason.
+            by: who says so.
+
+        Raises:
+            NBDTError: no such row, or no reason.
+        """
+        if not why.strip():
+            raise NBDTError("Say why the photograph is struck out (why=).")
+        self._set(row, {"active": False, "why": why, "by": by})
+
+    def take_back(self, row: str | Sequence[str], why: str = "", *, by: str = "") -> None:
+        """Let photographs that were struck out count again. Raises as `strike`."""
+        self._set(row, {"active": True, "why": why, "by": by})
+
+    def relabel(self, row: str | Sequence[str], node: str, why: str = "", *, by: str = "") -> None:
+        """Give photographs another label: a class, or a group. Raises as `strike` and `add`."""
+        self._set(row, {"label": self.node_of(node), "active": True, "why": why, "by": by})
+
+    def restore(self, version: int) -> None:
+        """Make the rows of an earlier version the newest ones. Raises NBDTError: no such version."""
+        self.table.restore(version)
+
+    def _set(self, row: str | Sequence[str], values: dict[str, Any]) -> None:
+        check_why(values["why"])
+        rows = self.rows
+        named = [row] if isinstance(row, str) else row
+        self.table.update([rows.ids[rows.place(one)] for one in named], values)
+
+    def node_of(self, label: str) -> str:
+        """Return the id of the node with this name, id or WordNet id.
+
+        Raises:
+            NBDTError: there is none.
+        """
+        if label in self.hierarchy.ids:
+            return label
+        found = labels_by_name(self.hierarchy, groups=True).get(normalised_name(label))
+        if found is None:
+            raise NBDTError(
+                f"{label!r} is neither a class nor a group of the model."
+                f"{nearest(label, {*self.hierarchy.names})} Its classes are "
+                f"{listed(self.hierarchy.classes)}."
+            )
+        return self.hierarchy.ids[-1 - found if found < 0 else self.hierarchy.leaf_nodes[found]]
+
+    # ---- fitted -------------------------------------------------------------------------
+
+    def examples(self, rules: DecisionRules) -> Examples:
+        """Return the active rows as a fit takes them; raises as `examples_of`."""
+        return examples_of(self.rows, rules)
+
+    def fit(
+        self, rules: DecisionRules, start: FittedHead | None, *, choose: bool = False,
+        progress: Progress = no_progress,
+    ) -> FittedHead:  # fmt: skip
+        """Return the last layer of the active rows: the one that was kept, or a new fit.
+
+        The same rows give the same weights, to the bit, while their head is kept.
+
+        Args:
+            rules: of the model.
+            start: a head to begin at.
+            choose: choose the penalty again.
+            progress: of the fits.
+
+        Raises:
+            NBDTError: as `examples`.
+        """
+        examples = self.examples(rules)
+        kept = None if choose else self.heads.get(examples.key)
+        if kept is None:
+            kept = fit_head(examples, rules, start, choose=choose, progress=progress)
+            self.heads.put(kept)
+        return kept
+
+
+def check_why(why: str) -> None:
+    """Raise NBDTError if a reason is too long."""
+    if len(why) > MAX_WHY:
+        raise NBDTError(f"Expected a reason of at most {MAX_WHY:,} characters, got {len(why):,}.")

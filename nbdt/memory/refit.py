@@ -1,0 +1,210 @@
+"""A last layer fitted on the rows of a memory, and kept with it by what it was fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..decide.head import DecisionRules
+from ..errors import NBDTError, listed
+from ..progress import Progress, no_progress
+from ..tree.hierarchy import Hierarchy
+from .fit import Design, LinearFit, Targets
+from .tuning import Tuned, folds, left_out, scaling, tune
+
+if TYPE_CHECKING:
+    from .table import Rows
+
+LEAST = 2  # photographs of a class: one to fit on while the other is left out
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A last layer that was fitted on rows of a memory.
+
+    Attributes:
+        key: SHA-256 of what it was fitted on.
+        fit: before the factor.
+        factor: what the logits are multiplied by, so that probabilities are right.
+        logits: (rows, classes) float16 of the rows, each from a fit without it, with the factor.
+        labels: (rows,) class indices; −1 − node for groups.
+        fold_fits: where the next cross-validation starts; empty after loading.
+    """
+
+    key: str
+    fit: LinearFit
+    factor: float
+    logits: Tensor
+    labels: Tensor
+    fold_fits: tuple[LinearFit, ...] = field(default=(), repr=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """(classes, features) of the last layer."""
+        return self.fit.weight * self.factor
+
+    @property
+    def bias(self) -> Tensor:
+        """(classes,) of the last layer."""
+        return (self.fit.bias - self.fit.weight @ self.fit.center) * self.factor
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """What calibrates answers: logits and labels of the rows whose label is a class."""
+        exact = self.labels >= 0
+        kind = torch.int16 if self.logits.shape[1] < 2**15 else torch.int32
+        return {"logits": self.logits[exact], "labels": self.labels[exact].to(kind)}
+
+    def to_bytes(self) -> bytes:
+        """Return the head as a safetensors file."""
+        tensors = {"weight": self.fit.weight, "bias": self.fit.bias, "center": self.fit.center,
+                   "logits": self.logits, "labels": self.labels}  # fmt: skip
+        scalars = {"key": self.key, "factor": repr(self.factor), "error": repr(self.fit.error),
+                   "strength": repr(self.fit.strength)}  # fmt: skip
+        return save({name: value.contiguous() for name, value in tensors.items()}, scalars)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> FittedHead:
+        """Read what `to_bytes` returned."""
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        facts = json.loads(data[8 : 8 + size])["__metadata__"]
+        fit = LinearFit(
+            tensors["weight"], tensors["bias"], tensors["center"], float(facts["strength"]),
+            float(facts["error"]),
+        )  # fmt: skip
+        return cls(facts["key"], fit, float(facts["factor"]), tensors["logits"], tensors["labels"])
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The active rows of a memory as a fit takes them.
+
+    Attributes:
+        places: of the rows, among all rows of the memory.
+        features: (active rows, features) float32.
+        targets: their labels; each class weighs alike.
+        labels: (active rows,) class indices; −1 − node for groups.
+        fold: (active rows,) of each in cross-validation.
+        key: SHA-256 of what a fit depends on.
+    """
+
+    places: Tensor
+    features: Tensor
+    targets: Targets
+    labels: Tensor
+    fold: Tensor
+    key: str
+
+
+def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
+    """Return the active rows of a memory as a fit takes them.
+
+    Raises:
+        NBDTError: a label that is no node of the hierarchy, or a class with fewer than two rows.
+    """
+    hierarchy = rules.hierarchy
+    active = torch.from_numpy(rows.active)
+    every = torch.tensor(labels_of(rows.labels, hierarchy), dtype=torch.int64)
+    labels = every[active]
+    counts = torch.bincount(labels[labels >= 0], minlength=hierarchy.num_classes).tolist()
+    if few := [name for name, n in zip(hierarchy.classes, counts, strict=True) if n < LEAST]:
+        raise NBDTError(
+            f"{len(few)} classes have fewer than {LEAST} photographs in the memory: {listed(few)}. "
+            "Add photographs of them."
+        )
+    places = active.nonzero()[:, 0]
+    features = torch.from_numpy(rows.features[rows.active]).float()
+    key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules)
+    targets = _targets(labels, hierarchy)
+    return Examples(places, features, targets, labels, folds(every, active), key)
+
+
+def _key(rows: list[tuple[str, str]], rules: DecisionRules) -> str:
+    """Return a digest of rows and of what else a fit depends on.
+
+    Under `marginal` that is the classes, and the classes of the groups that are labels: the fit
+    stays when the tree is edited.
+    """
+    hierarchy = rules.hierarchy
+    under = {
+        label: sorted(hierarchy.classes_under(hierarchy.index(label)))
+        for label in {label for _, label in rows} - {*hierarchy.classes}
+    }
+    tree = [] if rules.rule == "marginal" else [hierarchy.hash]
+    facts = [rules.rule, tree, hierarchy.classes, sorted(under.items()), rows]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def labels_of(ids: Sequence[str], hierarchy: Hierarchy) -> list[int]:
+    """Return the class index of each id, −1 − node for a group. Raises NBDTError: no such node."""
+    known = {key: node for node, key in enumerate(hierarchy.ids)}
+    if unknown := Counter(key for key in ids if key not in known):
+        raise NBDTError(
+            f"{unknown.total()} photographs of the memory have labels that are no node of the "
+            f"hierarchy: {listed(unknown)}. Relabel them, or use the hierarchy they were made for."
+        )
+    classes = hierarchy.class_indices
+    return [classes[node] if classes[node] >= 0 else -1 - node for node in map(known.get, ids)]  # type: ignore[index, operator]
+
+
+def _targets(labels: Tensor, hierarchy: Hierarchy) -> Targets:
+    """Return targets in which each class weighs alike, and a group's photographs one each."""
+    exact = labels >= 0
+    counts = torch.bincount(labels[exact], minlength=hierarchy.num_classes).float()
+    weights = torch.ones(len(labels))
+    weights[exact] = (counts.mean() / counts)[labels[exact]]
+    nodes, place = (-1 - labels[~exact]).unique(return_inverse=True)
+    groups = torch.zeros(len(nodes), hierarchy.num_classes, dtype=torch.bool)
+    for row, node in enumerate(nodes.tolist()):
+        groups[row, hierarchy.classes_under(node)] = True
+    numbered = labels.clone()
+    numbered[~exact] = -1 - place
+    return Targets(numbered, groups, weights)
+
+
+def fit_head(
+    examples: Examples, rules: DecisionRules, start: FittedHead | None = None, *,
+    choose: bool = True, progress: Progress = no_progress,
+) -> FittedHead:  # fmt: skip
+    """Fit a last layer on the rows of a memory, and cross-validate it.
+
+    Args:
+        examples: the rows.
+        rules: how logits become the tree's probabilities, which the factor makes right.
+        start: a head to begin at.
+        choose: whether to choose the penalty again; otherwise it is that of `start`.
+        progress: of the fits.
+    """
+    # The center stays where it was: a change of one row then leaves the others' part as it was.
+    design = Design(examples.features, None if start is None else start.fit.center)
+    targets, fold = examples.targets, examples.fold
+    if start is None or choose:
+        tuned = tune(design, targets, fold, progress=progress)
+    else:
+        starts = start.fold_fits or (start.fit,) * (int(fold.max()) + 1)
+        tuned = left_out(design, targets, fold, start.fit.strength, starts)
+    first = start.fit if start is not None else tuned.fold_fits[0]
+    fit = design.fit(targets, tuned.strength, start=first)
+    return _headed(examples, rules, fit, tuned)
+
+
+def _headed(examples: Examples, rules: DecisionRules, fit: LinearFit, tuned: Tuned) -> FittedHead:
+    factor = tuned.factor
+    if rules.rule != "marginal":  # otherwise the tree's answer is the softmax
+        factor = scaling(tuned.logits, examples.targets, rules)
+    logits = (tuned.logits * factor).half()
+    return FittedHead(examples.key, fit, factor, logits, examples.labels, tuned.fold_fits)
+
+
+def facts_of(head: FittedHead) -> dict[str, Any]:
+    """Return what a saved model says about its fit."""
+    return {"key": head.key, "penalty_inverse": head.fit.strength, "logits_scaled_by": head.factor}
