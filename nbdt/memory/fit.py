@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..errors import NBDTError
 
-TOLERANCE = 1e-4  # of the gradient's length, in lengths of the penalty's
+TOLERANCE = 1e-5  # of the gradient's length, in lengths of the penalty's
 STEPS = 60  # of Newton's method
 PRODUCTS = 80  # with the Hessian, in one step
 NEGLIGIBLE = 1e-7  # variance of a direction, in the largest variance
+COVERED = 1e-5  # share of a row's squared length that may be outside a basis
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,23 +69,48 @@ class LinearFit:
         return (features - self.center) @ self.weight.T + self.bias
 
 
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """The principal directions of features, in which a fit is well conditioned.
+
+    Attributes:
+        center: (features,) subtracted from features.
+        directions: (features, directions), of unit length.
+        variances: (directions,) mean squares along them.
+    """
+
+    center: Tensor
+    directions: Tensor
+    variances: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, center: Tensor | None = None) -> Basis:
+        """Compute the basis of features (images, features), by default around their mean."""
+        center = features.mean(dim=0) if center is None else center
+        centred = features - center
+        variances, directions = torch.linalg.eigh(centred.T @ centred)
+        kept = variances > NEGLIGIBLE * variances[-1].clamp(min=1e-30)
+        return cls(center, directions[:, kept], variances[kept] / len(features))
+
+
 class Design:
-    """The features of the images in their principal directions, which every fit on them shares.
+    """The features of images in a basis, which every fit on them shares.
 
     Args:
         features: (images, features).
-        center: (features,) subtracted from them; by default their mean.
+        known: a basis of features that are nearly the same, which is used again if it covers them.
     """
 
-    def __init__(self, features: Tensor, center: Tensor | None = None) -> None:
+    def __init__(self, features: Tensor, known: Basis | None = None) -> None:
         features = features.float()
-        self.center = features.mean(dim=0) if center is None else center
-        centred = features - self.center
-        variances, directions = torch.linalg.eigh(centred.T @ centred)
-        kept = variances > NEGLIGIBLE * variances[-1].clamp(min=1e-30)
-        self.directions = directions[:, kept]
-        self.variances = variances[kept] / len(features)
-        self.rows = centred @ self.directions
+        if known is not None:
+            centred = features - known.center
+            self.basis, self.rows = known, centred @ known.directions
+            outside = centred.square().sum(dim=1) - self.rows.square().sum(dim=1)
+            if bool((outside < COVERED * centred.square().sum(dim=1)).all()):
+                return
+        self.basis = Basis.of(features, None if known is None else known.center)
+        self.rows = (features - self.basis.center) @ self.basis.directions
 
     def fit(
         self, targets: Targets, strength: float, *, start: LinearFit | None = None,
@@ -109,11 +135,13 @@ class Design:
         count = targets.groups.shape[1]
         weight, bias = rows.new_zeros(count, rows.shape[1]), rows.new_zeros(count)
         if start is not None:
-            weight = start.weight @ self.directions
-            bias = start.bias + start.weight @ (self.center - start.center)
-        problem = _Problem(rows, targets, 1 / strength, self.variances)
+            known = len(start.weight)  # classes that were added since begin at zero
+            weight[:known] = start.weight @ self.basis.directions
+            bias[:known] = start.bias + start.weight @ (self.basis.center - start.center)
+        problem = _Problem(rows, targets, 1 / strength, self.basis.variances)
         weight, bias, error = _newton(problem, weight, bias, tolerance)
-        return LinearFit(weight @ self.directions.T, bias, self.center, strength, error)
+        weight = weight @ self.basis.directions.T
+        return LinearFit(weight, bias, self.basis.center, strength, error)
 
 
 def check_every_class(targets: Targets) -> None:

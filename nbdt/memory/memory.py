@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ..decide.head import DecisionRules
 from ..errors import NBDTError, listed, nearest
-from ..images.image import ImageError
 from ..images.sources import ImageSource
 from ..progress import Progress, no_progress
 from ..tree.class_names import labels_by_name, normalised_name
@@ -22,10 +22,9 @@ from .refit import Examples, FittedHead, examples_of, fit_head
 from .table import Features, Rows, Table, Version
 
 MAX_WHY = 2000  # characters of a reason
-BATCH = 16
 
 Photograph: TypeAlias = Image.Image | ImageSource
-Embed: TypeAlias = Callable[[Sequence[Image.Image]], Features]
+Embed: TypeAlias = Callable[..., Any]  # `nbdt.model.features.embed` for a model
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Memory:
     Args:
         table: where they are kept.
         hierarchy: whose nodes are the labels.
-        embed: makes features (images, features) of photographs.
+        embed: makes the features of photographs.
         shown: makes the small picture that is kept of a photograph.
     """
 
@@ -89,14 +88,13 @@ class Memory:
 
     def add(
         self,
-        images: Iterable[Photograph],
+        images: Sequence[Photograph],
         label: str | None = None,
         *,
         by: str = "",
         why: str = "",
         pictures: bool = False,
         progress: Progress = no_progress,
-        count: int | None = None,
     ) -> Added:
         """Add labelled photographs; call `NBDT.refit` afterwards.
 
@@ -110,7 +108,6 @@ class Memory:
             why: the reason.
             pictures: keep small pictures, so that they can be shown without the originals.
             progress: of the photographs.
-            count: of photographs, for the progress.
 
         Raises:
             NBDTError: a label that is no node of the hierarchy, a reason that is too long, or a
@@ -118,52 +115,36 @@ class Memory:
         """
         check_why(why)
         named = None if label is None else self.node_of(label)
-        rows, failed = self.rows, list[str]()
-        records, features, waiting = list[dict[str, Any]](), list[Features](), list[Image.Image]()
-        seen = {key: rows.labels[place] for key, place in rows.places.items()}
-        for image in progress(iter(images), count, "photographs"):
+        labels, sources, failed = list[str](), list[ImageSource](), list[str]()
+        for image in images:
             try:
-                record, picture = self._record(image, named, seen)
-            except (ImageError, NBDTError) as error:
-                failed.append(str(error))
+                source = as_source(image)
+                labels.append(named or self.node_of(source.class_label))
+                sources.append(source)
+            except NBDTError as error:
+                failed.append(f"{source.reference!r}: {error}")
+        found = self._embed(
+            sources, look=self._shown if pictures else None, progress=progress,
+            keep=all(isinstance(image, ImageSource) for image in images),
+        )  # fmt: skip
+        records, kept = list[dict[str, Any]](), list[int]()
+        seen = {key: self.rows.labels[place] for key, place in self.rows.places.items()}
+        for row, (source, place) in enumerate(zip(found.sources, found.places, strict=True)):
+            key, own = found.keys[row].hex(), labels[place]
+            if key in seen:
+                other = f" as {seen[key]!r}; relabel that row" if seen[key] != own else ""
+                failed.append(f"{source.reference!r} is in the memory already{other}.")
                 continue
-            seen[record["id"]] = record["label"]
-            extra = {"by": by, "why": why, "active": True}
-            extra["picture"] = self._shown(picture) if pictures else None
-            records.append(record | extra)
-            waiting.append(picture)
-            if len(waiting) == BATCH:
-                features.append(self._embed(waiting))
-                waiting = []
-        if waiting:
-            features.append(self._embed(waiting))
+            seen[key] = own
+            kept.append(row)
+            records.append(
+                {"id": key, "label": own, "reference": source.reference, "by": by, "why": why,
+                 "active": True, "picture": found.seen[row]}
+            )  # fmt: skip
         if records:
-            self.table.add(records, np.concatenate(features))
+            self.table.add(records, finite(found.values[kept]))
+        failed += found.failed
         return Added(tuple(record["id"] for record in records), tuple(failed))
-
-    def _record(
-        self, image: Photograph, named: str | None, seen: dict[str, str]
-    ) -> tuple[dict[str, Any], Image.Image]:
-        """Return id, label and reference of a photograph, and the picture.
-
-        Raises:
-            ImageError: it cannot be read.
-            NBDTError: it is there already, or its label is no node.
-        """
-        if isinstance(image, ImageSource):
-            label = named or self.node_of(image.class_label)
-            key, reference, picture = image.sha256(), image.reference, image.open()
-        else:
-            if named is None:
-                raise NBDTError("A photograph without a label; pass label=, a class or a group.")
-            label, picture = named, image
-            pixels = picture.convert("RGB")
-            key = hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
-            reference = str(getattr(image, "filename", "") or f"photograph {key[:12]}")
-        if key in seen:
-            other = f" as {seen[key]!r}; relabel that row" if seen[key] != label else ""
-            raise NBDTError(f"{reference!r} is in the memory already{other}.")
-        return {"id": key, "label": label, "reference": reference}, picture
 
     def strike(self, row: str | Sequence[str], why: str, *, by: str = "") -> None:
         """Strike photographs out: they take no part in the fit, and can be taken back.
@@ -244,6 +225,24 @@ class Memory:
             kept = fit_head(examples, rules, start, choose=choose, progress=progress)
             self.heads.put(kept)
         return kept
+
+
+def as_source(image: Photograph) -> ImageSource:
+    """Return a photograph as a source; a PIL image is known by its pixels."""
+    if isinstance(image, ImageSource):
+        return image
+    pixels = image.convert("RGB")
+    named = str(getattr(image, "filename", "") or "")
+    reference = named or f"photograph {hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}"
+    return ImageSource(reference, None, lambda: pixels)
+
+
+def finite(values: Tensor) -> Features:
+    """Return features as float16. Raises NBDTError where they are not finite numbers."""
+    half: Features = values.half().numpy()
+    if not np.isfinite(half).all():
+        raise NBDTError("The model gives features that are not finite numbers in half precision.")
+    return half
 
 
 def check_why(why: str) -> None:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load, save
@@ -17,8 +17,8 @@ from ..decide.head import DecisionRules
 from ..errors import NBDTError, listed
 from ..progress import Progress, no_progress
 from ..tree.hierarchy import Hierarchy
-from .fit import Design, LinearFit, Targets
-from .tuning import Tuned, folds, left_out, scaling, tune
+from .fit import Basis, Design, LinearFit, Targets
+from .tuning import folds, left_out, scaling, tune
 
 if TYPE_CHECKING:
     from .table import Rows
@@ -37,6 +37,7 @@ class FittedHead:
         logits: (rows, classes) float16 of the rows, each from a fit without it, with the factor.
         labels: (rows,) class indices; −1 − node for groups.
         fold_fits: where the next cross-validation starts; empty after loading.
+        basis: of the rows' features; None after loading.
     """
 
     key: str
@@ -45,6 +46,7 @@ class FittedHead:
     logits: Tensor
     labels: Tensor
     fold_fits: tuple[LinearFit, ...] = field(default=(), repr=False)
+    basis: Basis | None = field(default=None, repr=False)
 
     @property
     def weight(self) -> Tensor:
@@ -184,8 +186,7 @@ def fit_head(
         choose: whether to choose the penalty again; otherwise it is that of `start`.
         progress: of the fits.
     """
-    # The center stays where it was: a change of one row then leaves the others' part as it was.
-    design = Design(examples.features, None if start is None else start.fit.center)
+    design = Design(examples.features, None if start is None else start.basis)
     targets, fold = examples.targets, examples.fold
     if start is None or choose:
         tuned = tune(design, targets, fold, progress=progress)
@@ -194,17 +195,11 @@ def fit_head(
         tuned = left_out(design, targets, fold, start.fit.strength, starts)
     first = start.fit if start is not None else tuned.fold_fits[0]
     fit = design.fit(targets, tuned.strength, start=first)
-    return _headed(examples, rules, fit, tuned)
-
-
-def _headed(examples: Examples, rules: DecisionRules, fit: LinearFit, tuned: Tuned) -> FittedHead:
     factor = tuned.factor
     if rules.rule != "marginal":  # otherwise the tree's answer is the softmax
         factor = scaling(tuned.logits, examples.targets, rules)
     logits = (tuned.logits * factor).half()
-    return FittedHead(examples.key, fit, factor, logits, examples.labels, tuned.fold_fits)
+    return FittedHead(
+        examples.key, fit, factor, logits, examples.labels, tuned.fold_fits, design.basis
+    )
 
-
-def facts_of(head: FittedHead) -> dict[str, Any]:
-    """Return what a saved model says about its fit."""
-    return {"key": head.key, "penalty_inverse": head.fit.strength, "logits_scaled_by": head.factor}

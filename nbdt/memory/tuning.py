@@ -51,7 +51,7 @@ def tune(
         fold: (images,) the fold of each; see `folds`.
         progress: of the fits.
     """
-    scale = float(design.variances.sum())
+    scale = float(design.basis.variances.sum())
     few = _spread(fold, targets, CHOOSING)
     best: tuple[float, float, Tuned] | None = None
     fits: tuple[LinearFit, ...] = ()
@@ -87,7 +87,7 @@ def left_out(
         others = among & (fold != number)
         fit = design.fit(targets, strength, start=start, among=others, tolerance=ROUGHLY)
         here = fold == number
-        logits[here] = design.rows[here] @ (fit.weight @ design.directions).T + fit.bias
+        logits[here] = design.rows[here] @ (fit.weight @ design.basis.directions).T + fit.bias
         fits.append(fit)
     factor = scaling(logits[among], targets[among])
     return Tuned(strength, factor, logits, tuple(fits))

@@ -19,14 +19,11 @@ from torch import Tensor
 from ..files import write_atomic
 from ..images.image import ImageError
 from ..images.sources import ImageSource, cores, read_each
-from ..network.encoder import Encoder
 from ..progress import Progress, no_progress
-from .fingerprint import embedding_hash
+from .fingerprint import Embedder, embedding_hash
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from .model import NBDT
 
 ON_CPU, ON_GPU = 16, 64  # images in a batch; a CPU loses time with the memory of larger ones
 SHARD = 512  # embeddings in a file; an interrupted run loses fewer
@@ -42,20 +39,22 @@ class Features:
     values: Tensor  # (images, features) float32, on the CPU
     sources: Sequence[ImageSource]  # the images, in order
     places: Sequence[int]  # index of each among all images, the unreadable ones included
+    keys: Sequence[bytes]  # SHA-256 of each file
     seen: Sequence[Any]  # what `look` returned for each
     failed: Sequence[str]  # one message for each unreadable image
 
     def pick(self, chosen: Tensor) -> Features:
         """Return those of some images, (images,) bool."""
         rows = chosen.nonzero()[:, 0].tolist()
-        sources, places, seen = (
-            [column[row] for row in rows] for column in (self.sources, self.places, self.seen)
+        sources, places, keys, seen = (
+            [column[row] for row in rows]
+            for column in (self.sources, self.places, self.keys, self.seen)
         )
-        return Features(self.values[chosen], sources, places, seen, self.failed)
+        return Features(self.values[chosen], sources, places, keys, seen, self.failed)
 
 
 def embed(
-    model: NBDT | Encoder,
+    model: Embedder,
     images: Iterable[ImageSource],
     *,
     keep: bool = True,
@@ -116,13 +115,13 @@ def embed(
     finally:
         store.flush()
     if not found:
-        return Features(torch.zeros(0, 0), (), (), (), failed)
+        return Features(torch.zeros(0, 0), (), (), (), (), failed)
     sources, places, seen, keys = zip(*found, strict=True)
     values = torch.from_numpy(np.stack([store.rows[key] for key in keys]))
-    return Features(values, sources, places, seen, failed)
+    return Features(values, sources, places, keys, seen, failed)
 
 
-def _pooled(model: NBDT | Encoder, pixels: Pixels, device: torch.device) -> Row:
+def _pooled(model: Embedder, pixels: Pixels, device: torch.device) -> Row:
     """Return the embeddings, (images, features), of framed pixels (images, height, width, 3)."""
     backbone = cast(Any, model.backbone)
     with torch.inference_mode():

@@ -5,27 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ..network.encoder import Encoder
-
-if TYPE_CHECKING:
-    from .model import NBDT
+from ..decide.head import NBDTHead
+from ..network.preprocessing import Preprocessing
 
 _known: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
 
 
-def model_hash(model: NBDT) -> str:
+class Embedder(Protocol):
+    """The parts of a model, or of an `Encoder`, that make an embedding."""
+
+    @property
+    def backbone(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def architecture(self) -> str: ...  # noqa: D102
+    @property
+    def preprocess(self) -> Preprocessing: ...  # noqa: D102
+
+
+class Classifier(Embedder, Protocol):
+    """The parts of a model that decide an answer."""
+
+    @property
+    def head(self) -> NBDTHead: ...  # noqa: D102
+
+
+def model_hash(model: Classifier) -> str:
     """Return the SHA-256 of what decides an answer: weights, preprocessing, hierarchy, rule."""
     parts = [embedding_hash(model), weights_hash(model.head.linear)]
-    return _digest([*parts, model.hierarchy.hash, model.rule])
+    return _digest([*parts, model.head.hierarchy.hash, model.head.rule])
 
 
-def embedding_hash(model: NBDT | Encoder) -> str:
+def embedding_hash(model: Embedder) -> str:
     """Return the SHA-256 of what decides an embedding; an edited hierarchy does not change it."""
     settings = json.dumps(asdict(model.preprocess), sort_keys=True)
     return _digest([weights_hash(model.backbone), model.architecture, settings])

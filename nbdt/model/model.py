@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -20,10 +21,17 @@ from ..errors import NBDTError
 from ..files import new_folder
 from ..network.load import create_timm, shape_mismatch
 from ..network.preprocessing import Preprocessing, timm_preprocessing
+from ..progress import Progress, no_progress
+from ..storage import is_uri
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
 from . import hub, saved
+from .remember import FOLDER, open_memory
 from .restrict import restricted
+
+if TYPE_CHECKING:
+    from ..memory.memory import Memory
+    from ..memory.refit import FittedHead
 
 
 class NBDT(nn.Module):
@@ -47,6 +55,9 @@ class NBDT(nn.Module):
         self.preprocess = preprocessing
         self.provenance: dict[str, Any] = {}
         self.reference: dict[str, Tensor] = {}
+        self.memory_place: str | None = None
+        self._memory: Memory | None = None
+        self._fitted: FittedHead | None = None
         self._calibration: tuple[tuple[int, str], Calibration | None] | None = None
 
     @classmethod
@@ -195,7 +206,63 @@ class NBDT(nn.Module):
     def _with_head(self, head: NBDTHead, reference: dict[str, Tensor]) -> NBDT:
         model = NBDT(self.backbone, head, self.architecture, self.preprocess)
         model.reference = reference
+        if head.hierarchy.classes == self.hierarchy.classes:
+            model.memory_place, model._fitted = self.memory_place, self._fitted
+            model.provenance = dict(self.provenance)
         return model.train(self.training)
+
+    # ---- memory ---------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> Memory | None:
+        """The labelled photographs that the last layer is fitted on; None without any.
+
+        Raises:
+            NBDTError: a memory that cannot be opened, or of another network.
+        """
+        if self._memory is None and self.memory_place is not None:
+            self._memory = open_memory(self, self.memory_place)
+        return self._memory
+
+    @property
+    def fitted(self) -> FittedHead | None:
+        """The fit that the last layer came from; None if it came from elsewhere."""
+        key = self.provenance.get("memory", {}).get("key")
+        if self._fitted is None and self.memory is not None and key:
+            self._fitted = self.memory.heads.get(key)
+        return self._fitted
+
+    def refit(self, *, choose: bool = False, progress: Progress = no_progress) -> FittedHead:
+        """Fit the last layer on the memory's active photographs, and calibrate it.
+
+        The fit starts from the last weights. The same photographs give the same weights, to the bit.
+
+        Args:
+            choose: choose the penalty again, by cross-validation.
+            progress: of the fits.
+
+        Raises:
+            NBDTError: no memory, a label that is no node of the hierarchy, or a class with fewer
+                than two photographs.
+        """
+        if self.memory is None:
+            raise NBDTError("This model has no memory; make one with: nbdt memory build")
+        self.take_head(
+            self.memory.fit(self.head.rules, self.fitted, choose=choose, progress=progress)
+        )
+        return cast("FittedHead", self._fitted)
+
+    def take_head(self, fitted: FittedHead) -> None:
+        """Use the last layer of a fit, and its cross-validated logits as the reference set."""
+        with torch.no_grad():
+            self.head.linear.weight.copy_(fitted.weight)
+            self.head.linear.bias.copy_(fitted.bias)
+        self.reference, self._fitted = fitted.reference, fitted
+        self.provenance["memory"] = {
+            "key": fitted.key,
+            "penalty_inverse": fitted.fit.strength,
+            "logits_scaled_by": fitted.factor,
+        }
 
     # ---- on the disk ----------------------------------------------------------------------
 
@@ -226,6 +293,8 @@ class NBDT(nn.Module):
         self.hierarchy.save(folder / "hierarchy.json")
         if self.reference:
             save_file(self.reference, folder / saved.REFERENCE)
+        if self.memory_place is not None and not is_uri(self.memory_place):
+            shutil.copytree(self.memory_place, folder / FOLDER)
         if card:
             (folder / saved.CARD).write_text(card, encoding="utf-8")
         config = {
@@ -260,6 +329,8 @@ class NBDT(nn.Module):
         model.preprocess = found.preprocessing
         model.provenance = found.config.get("provenance", {})
         model.reference = found.reference()
+        if (found.root / FOLDER).is_dir():
+            model.memory_place = str(found.root / FOLDER)
         return model.eval()
 
     @classmethod

@@ -1,0 +1,99 @@
+"""Decisions as sums over the photographs that the last layer was fitted on.
+
+At the optimum of a fit ``W = factor · strength · Σ_i a_i (x_i − m)ᵀ`` (Yeh et al., "Representer Point
+Selection", NeurIPS 2018), so the log-odds of a child against its runner-up are, with coefficients
+``c`` of the difference of their scores in the class logits,
+
+    ``Σ_i factor · strength · (c · a_i) (x_i − m) · (x − m)  +  c · b  (+ H(chosen) − H(other))``.
+
+The entropies ``H`` of the softmax within each child are there under `marginal` only. A contribution
+is part of a sum; it is not what happens when the photograph is struck out, since a new fit makes up
+for it. Where we differ from the paper: the network below is fixed, and the targets are nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..decide.head import DecisionRules
+from ..decide.maps import score_coefficients
+from ..decide.rules import full_precision
+from ..errors import NBDTError
+from .fit import coefficients
+from .refit import Examples, FittedHead
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """The log-odds of decisions, chosen child against runner-up, as sums.
+
+    Attributes:
+        rows: (decisions, active rows) of each photograph.
+        bias: (decisions,) of the biases.
+        entropy: (decisions,) of the entropies within the two children; 0 under `representative`.
+        log_odds: (decisions,) of the model. They are the sum of the three, but for rounding and for
+            where the fit stopped.
+    """
+
+    rows: Tensor
+    bias: Tensor
+    entropy: Tensor
+    log_odds: Tensor
+
+
+class Attribution:
+    """Finds what each photograph of a memory contributed; made once for a fit.
+
+    Args:
+        fitted: the fit that the model's last layer comes from.
+        examples: what it was fitted on.
+        rules: of the model.
+
+    Raises:
+        NBDTError: the memory has changed since the fit.
+    """
+
+    def __init__(self, fitted: FittedHead, examples: Examples, rules: DecisionRules) -> None:
+        if fitted.key != examples.key:
+            raise NBDTError(
+                "The memory has changed since the last layer was fitted; fit it again: model.refit()."
+            )
+        self.fitted, self.examples, self.rules = fitted, examples, rules
+        fit = fitted.fit
+        self._centred = examples.features - fit.center
+        pull = coefficients(self._centred @ fit.weight.T + fit.bias, examples.targets)
+        self._pull = pull * (fitted.factor * fit.strength)  # (active rows, classes)
+
+    def contributions(
+        self, features: Tensor, pairs: Sequence[tuple[int, int]]
+    ) -> Contributions:
+        """Divide the log-odds of decisions of one image.
+
+        Args:
+            features: (features,) of the image.
+            pairs: for each decision the node indices of the chosen child and of the other.
+        """
+        fit, factor = self.fitted.fit, self.fitted.factor
+        centred = features.detach().float().cpu() - fit.center
+        logits = (centred @ fit.weight.T + fit.bias) * factor
+        with full_precision(logits):
+            nodes = torch.tensor(pairs).reshape(1, -1)
+            found = score_coefficients(logits[None], nodes, self.rules.tree, self.rules.rule)[0]
+        chosen, other = found[::2], found[1::2]
+        difference = (chosen - other).float()
+        nearness = self._centred @ centred
+        rows = (difference @ self._pull.T) * nearness
+        entropy = torch.zeros(len(pairs))
+        if self.rules.rule == "marginal":
+            entropy = (_entropy(chosen) - _entropy(other)).float()
+        bias = difference @ fit.bias * factor
+        return Contributions(rows, bias, entropy, difference @ logits + entropy)
+
+
+def _entropy(weights: Tensor) -> Tensor:
+    """Return the entropy of each row, in nats."""
+    return torch.special.entr(weights).sum(dim=-1)
