@@ -676,3 +676,30 @@ def area_under_roc(known, unknown):
     """Share of pairs in which the known one scores higher; ties count half."""
     wins = [(a > b) + (a == b) / 2 for a in known for b in unknown]
     return math.fsum(wins) / len(wins)
+
+
+# A last layer fitted on labelled features.
+
+
+def penalised_loss(weight, bias, features, labels, members, weights, strength):
+    """The function that a fit minimises, image by image, in float64.
+
+    `labels` are class indices, or −1 − g where any class of `members[g]` is right.
+    """
+    total = 0.0
+    for row, label, counts in zip(features, labels, weights, strict=True):
+        logits = [
+            sum(w * x for w, x in zip(line, row, strict=True)) + b
+            for line, b in zip(weight, bias, strict=True)
+        ]
+        top = max(logits)
+        powers = [math.exp(value - top) for value in logits]
+        right = [label] if label >= 0 else [c for c, is_in in enumerate(members[-1 - label]) if is_in]
+        total -= counts * math.log(sum(powers[c] for c in right) / sum(powers))
+    return total + sum(w * w for line in weight for w in line) / (2 * strength)
+
+
+def contribution(weight_of_pull, coefficients, row, query):
+    """One photograph's part of a decision's log-odds: a product of two sums, in float64."""
+    pull = sum(c * a for c, a in zip(coefficients, weight_of_pull, strict=True))
+    return pull * sum(x * q for x, q in zip(row, query, strict=True))

@@ -187,7 +187,7 @@ class Memory:
         """
         if label in self.hierarchy.ids:
             return label
-        found = labels_by_name(self.hierarchy, groups=True).get(normalised_name(label))
+        found = labels_by_name(self.hierarchy).get(normalised_name(label))
         if found is None:
             raise NBDTError(
                 f"{label!r} is neither a class nor a group of the model."

@@ -195,24 +195,22 @@ class Table:
         return self._rows
 
     def _read(self, version: int) -> Rows:
-        import pyarrow as pa
-
         found = _columns(self._table)
         order = np.argsort(found["id"].to_numpy(zero_copy_only=False).astype(str), kind="stable")
         ids = [found["id"][int(n)].as_py() for n in order]
         # Two processes that add one photograph at the same instant both leave a row.
         kept = [n for n, key in enumerate(ids) if n == 0 or ids[n - 1] != key]
         order = order[kept]
-        flat = found["features"].combine_chunks()
-        flat = flat if isinstance(flat, pa.FixedSizeListArray) else pa.concat_arrays(flat.chunks)
-        values = flat.flatten().to_numpy(zero_copy_only=False).reshape(len(found), -1)
+        width = found.schema.field("features").type.list_size
+        flat = [part.flatten().to_numpy() for part in found["features"].chunks]
+        values = np.concatenate([np.empty(0, np.float16), *flat]).reshape(len(found), width)
         text = {
             name: tuple(found[name][int(n)].as_py() or "" for n in order)
             for name in PLAIN if name != "active"
         }  # fmt: skip
         active = found["active"].to_numpy(zero_copy_only=False).astype(bool)[order]
         return Rows(
-            text["id"], values[order].astype(np.float16), text["label"], text["reference"],
+            text["id"], values[order], text["label"], text["reference"],
             text["by"], text["why"], active, text["added"], version,
         )  # fmt: skip
 
@@ -303,6 +301,6 @@ def reporting(place: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # LanceDB has no base error: OSError, ValueError, RuntimeError
         raise NBDTError(
-            f"The memory at {place!r} cannot be {what} ({type(error).__name__}: {error:.300}). "
+            f"The memory at {place!r} cannot be {what} ({type(error).__name__}: {str(error)[:300]}). "
             "Nothing was changed."
         ) from error

@@ -288,7 +288,11 @@ class NBDT(nn.Module):
             self._write(aside, dtype, card)
 
     def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
-        state = {name: saved.stored(value, dtype) for name, value in self.state_dict().items()}
+        linear = "head.linear."  # small, and the sum over its photographs needs its precision
+        state = {
+            name: saved.stored(value, None if name.startswith(linear) else dtype)
+            for name, value in self.state_dict().items()
+        }
         save_file(state, folder / saved.WEIGHTS)
         self.hierarchy.save(folder / "hierarchy.json")
         if self.reference:

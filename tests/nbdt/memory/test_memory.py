@@ -1,0 +1,270 @@
+"""A memory on the disk: added to, struck out, restored, shared by processes, killed, damaged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbdt import NBDT, Hierarchy
+from nbdt.errors import NBDTError
+from nbdt.images.image import ImageError
+from nbdt.images.sources import ImageSource, refused_source
+from nbdt.memory.table import Table
+from nbdt.model.remember import make_memory, open_memory
+
+TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
+COLOURS = {"red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (20, 180, 50)}
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return NBDT.from_timm("resnet10t", TREE, rule="marginal").eval().backbone
+
+
+@pytest.fixture
+def model(network):
+    torch.manual_seed(1)
+    made = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
+    made.backbone = network
+    return made
+
+
+def photograph(name, number):
+    draw = np.random.default_rng([number, *name.encode()])
+    pixels = np.array(COLOURS[name]) + draw.normal(0, 25, (40, 40, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def place(model, tmp_path):
+    model.memory_place = str(tmp_path / "memory")
+    memory = make_memory(model, model.memory_place)
+    for name in COLOURS:
+        memory.add([photograph(name, n) for n in range(5)], name, by="ann")
+    return model.memory_place
+
+
+def test_a_fit_a_change_and_an_undo(model, place):
+    first = model.refit()
+    weight = model.head.linear.weight.detach().clone()
+    batch = torch.stack([model.preprocess(photograph(name, 9)) for name in COLOURS])
+    with torch.inference_mode():
+        assert model.logits(batch).argmax(dim=1).tolist() == [0, 1, 2, 3]
+    memory, version = model.memory, model.memory.version
+    memory.strike(memory.rows.ids[3], "a hand in front", by="ben")
+    assert model.refit().key != first.key
+    assert not torch.equal(model.head.linear.weight, weight)
+    assert len(model.reference["labels"]) == 19
+    memory.restore(version)
+    model.refit()
+    assert torch.equal(model.head.linear.weight, weight)
+    assert model.memory.rows.active.all()
+
+
+def test_the_undo_of_another_process_has_the_same_weights(model, place, tmp_path):
+    model.refit()
+    model.save(tmp_path / "saved")
+    again = NBDT.load(tmp_path / "saved")
+    version = again.memory.version
+    again.memory.relabel(again.memory.rows.ids[0], "cold", "a trick of the light")
+    again.refit()
+    assert not torch.equal(again.head.linear.weight, model.head.linear.weight)
+    again.memory.restore(version)
+    again.refit()
+    assert torch.equal(again.head.linear.weight, model.head.linear.weight)
+    assert torch.equal(again.head.linear.bias, model.head.linear.bias)
+
+
+def test_saving_in_half_precision_keeps_the_last_layer(model, place, tmp_path):
+    model.refit()
+    model.save(tmp_path / "half", dtype=torch.float16)
+    again = NBDT.load(tmp_path / "half")
+    assert torch.equal(again.head.linear.weight, model.head.linear.weight)
+
+
+def test_rows_say_who_and_why(model, place):
+    memory = model.memory
+    row = memory.rows.ids[7]
+    memory.strike(row, "blurred", by="ben")
+    rows = memory.rows
+    assert (rows.by[7], rows.why[7], rows.active[7]) == ("ben", "blurred", False)
+    memory.take_back(row, by="cid")
+    assert memory.rows.active.all()
+    memory.relabel(row[:12], "warm")
+    assert memory.hierarchy.names[memory.hierarchy.index(memory.rows.labels[7])] == "warm"
+    assert [version.number for version in memory.versions()][-1] == memory.version
+
+
+def test_a_group_as_label_moves_its_classes(model, place):
+    model.refit()
+    odd = Image.new("RGB", (40, 40), (120, 110, 60))
+    batch = model.preprocess(odd)[None]
+    model.memory.add([odd], "warm")
+    with torch.inference_mode():
+        before = model(batch).exp()[0, :2].sum()
+        model.refit()
+        after = model(batch).exp()[0, :2].sum()
+    assert after > before or after > 0.99
+
+
+def test_bad_photographs_are_listed_and_the_others_are_added(model, place):
+    gone = refused_source("lost.jpg", ImageError("'lost.jpg' cannot be read"), label="red")
+    odd = ImageSource("odd.png", "purple", lambda: photograph("red", 50), lambda: b"odd")
+    good = ImageSource("good.png", "orange", lambda: photograph("orange", 51), lambda: b"good")
+    before = len(model.memory)
+    added = model.memory.add([gone, odd, good, good])
+    assert len(added.ids) == 1
+    assert len(model.memory) == before + 1
+    lost, label, twice = added.failed
+    assert "lost.jpg" in lost
+    assert "purple" in label
+    assert "already" in twice
+    (other,) = model.memory.add([good], "red").failed
+    assert "orange" in other
+
+
+def test_a_photograph_without_a_label_is_listed(model, place):
+    added = model.memory.add([photograph("red", 60)])
+    assert not added.ids
+    assert "label" in added.failed[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda memory: memory.strike("nowhere.jpg", "bad"),
+        lambda memory: memory.strike(memory.rows.ids[0], " "),
+        lambda memory: memory.strike(memory.rows.ids[0], "x" * 3000),
+        lambda memory: memory.relabel(memory.rows.ids[0], "purple"),
+        lambda memory: memory.restore(10_000),
+        lambda memory: memory.add([photograph("red", 70)], "reed"),
+    ],
+)
+def test_a_bad_change_changes_nothing(model, place, change):
+    version = model.memory.version
+    with pytest.raises(NBDTError):
+        change(model.memory)
+    assert model.memory.version == version
+
+
+def test_a_class_that_loses_its_photographs_is_named(model, place):
+    model.refit()
+    weight = model.head.linear.weight.detach().clone()
+    rows = model.memory.rows
+    model.memory.strike([k for k, label in zip(rows.ids, rows.labels) if label == "blue"], "all wrong")
+    with pytest.raises(NBDTError, match="blue"):
+        model.refit()
+    assert torch.equal(model.head.linear.weight, weight)
+
+
+def test_a_memory_of_another_network_is_refused(place):
+    other = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
+    with pytest.raises(NBDTError, match="another network"):
+        open_memory(other, place)
+
+
+def test_no_memory_and_no_folder_is_made(model, tmp_path):
+    with pytest.raises(NBDTError, match="no memory"):
+        open_memory(model, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    model.memory_place = None
+    assert model.memory is None
+    with pytest.raises(NBDTError, match="no memory"):
+        model.refit()
+
+
+def test_a_memory_that_exists_is_not_made_again(model, place):
+    with pytest.raises(NBDTError, match="already"):
+        make_memory(model, place)
+    assert len(open_memory(model, place)) == 20
+
+
+def test_a_damaged_memory_is_one_error(model, place):
+    for root, _, files in os.walk(place):
+        for name in files:
+            if name.endswith((".lance", ".manifest")):
+                path = os.path.join(root, name)
+                with open(path, "r+b") as file:
+                    file.truncate(os.path.getsize(path) // 3)
+    with pytest.raises(NBDTError, match="memory at"):
+        open_memory(model, place).rows
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    import lancedb
+
+    lancedb.connect(tmp_path).create_table("photographs", [{"id": "a"}])
+    with pytest.raises(NBDTError, match="not a memory"):
+        Table.open(str(tmp_path))
+
+
+def test_a_newer_memory_is_refused(tmp_path):
+    Table.create(str(tmp_path / "old"), 3, {})
+    table = Table.open(str(tmp_path / "old"))
+    facts = {**table.facts, "version": 99}
+    import lancedb
+
+    schema = table._table.schema.with_metadata({b"nbdt": json.dumps(facts).encode()})
+    lancedb.connect(tmp_path / "new").create_table("photographs", schema=schema)
+    with pytest.raises(NBDTError, match="99"):
+        Table.open(str(tmp_path / "new"))
+
+
+ADDING = """
+    import sys
+    import numpy as np
+    from nbdt.memory.table import Table
+    place, start, rows, width = sys.argv[1], *map(int, sys.argv[2:])
+    table = Table.open(place)
+    for n in range(start, start + 10):
+        records = [{"id": f"{n:032x}{k:032x}", "label": "red", "reference": "r", "active": True}
+                   for k in range(rows)]
+        table.add(records, np.ones((rows, width), np.float16))
+        print(n, flush=True)
+"""
+
+
+def adding(place, start, rows, width):
+    numbers = map(str, (start, rows, width))
+    command = [sys.executable, "-c", textwrap.dedent(ADDING), place, *numbers]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path):
+    place = str(tmp_path / "memory")
+    Table.create(place, 8, {})
+    workers = [adding(place, start, 1, 8) for start in (0, 5, 100)]
+    for worker in workers:
+        worker.communicate()
+        assert worker.returncode == 0
+    rows = Table.open(place).rows()
+    assert len(rows) == 25  # five were added twice
+    assert len(set(rows.ids)) == 25
+
+
+def test_a_process_killed_while_adding_leaves_whole_versions(tmp_path):
+    place = str(tmp_path / "memory")
+    Table.create(place, 2000, {})
+    with adding(place, 0, 100, 2000) as process:
+        acknowledged = [int(process.stdout.readline()) for _ in range(4)][-1]
+        process.send_signal(signal.SIGKILL)
+    rows = Table.open(place).rows()
+    assert len(rows) % 100 == 0
+    assert len(rows) >= 100 * (acknowledged + 1)
+    with adding(place, 50, 1, 2000) as process:  # no lock is left
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_pictures_are_kept_when_asked_for(model, place):
+    added = model.memory.add([photograph("green", 80)], "green", pictures=True)
+    data = model.memory.table.picture(added.ids[0])
+    assert data[:4] == b"RIFF"
