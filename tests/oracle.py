@@ -694,7 +694,9 @@ def penalised_loss(weight, bias, features, labels, members, weights, strength):
         ]
         top = max(logits)
         powers = [math.exp(value - top) for value in logits]
-        right = [label] if label >= 0 else [c for c, is_in in enumerate(members[-1 - label]) if is_in]
+        right = (
+            [label] if label >= 0 else [c for c, is_in in enumerate(members[-1 - label]) if is_in]
+        )
         total -= counts * math.log(sum(powers[c] for c in right) / sum(powers))
     return total + sum(w * w for line in weight for w in line) / (2 * strength)
 

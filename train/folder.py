@@ -41,6 +41,7 @@ class RunFolder:
         self.root = root
         self.model = root / "model"
         self.evidence = root / "evidence"
+        self.memory = root / ".memory"  # until it is part of the model
         self.picture = root / "summary.png"
         self.last = root / FOLDER / LAST
         self.best = root / FOLDER / BEST
@@ -104,7 +105,12 @@ class RunFolder:
         for pattern in (f"{FOLDER}/.*.ckpt.*", ".run.json.*", ".probe*"):
             for path in self.root.glob(pattern):
                 path.unlink(missing_ok=True)
-        for path in (*self.root.glob(".model.*"), *self.root.glob(".evidence.*"), self.evidence):
+        for path in (
+            *self.root.glob(".model.*"),
+            *self.root.glob(".evidence.*"),
+            self.evidence,
+            self.memory,
+        ):
             shutil.rmtree(path, ignore_errors=True)
 
 

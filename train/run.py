@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 
 from nbdt.files import write_atomic
 from nbdt.model.model import NBDT
+from nbdt.model.remember import FOLDER
 from nbdt.progress import Progress, Say, no_progress, say_nothing
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -127,10 +129,13 @@ def _run(
         if not is_first:
             return model
         if leaving_evidence and run.images[TRAIN].pixels is None:
-            leave_evidence(run, model, progress)
+            leave_evidence(run, model, progress, say)
     minutes = round((time.monotonic() - started) / 60, 1)
     counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}
     model.provenance |= facts | counts
     write_atomic(folder.picture, summary_picture(model))
     model.save(folder.model, dtype=torch.float16, card=model_card(model))
+    if model.memory_place is not None:
+        model.use_memory(folder.model / FOLDER)
+        shutil.rmtree(folder.memory, ignore_errors=True)
     return model

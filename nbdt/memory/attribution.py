@@ -68,9 +68,7 @@ class Attribution:
         pull = coefficients(self._centred @ fit.weight.T + fit.bias, examples.targets)
         self._pull = pull * (fitted.factor * fit.strength)  # (active rows, classes)
 
-    def contributions(
-        self, features: Tensor, pairs: Sequence[tuple[int, int]]
-    ) -> Contributions:
+    def contributions(self, features: Tensor, pairs: Sequence[tuple[int, int]]) -> Contributions:
         """Divide the log-odds of decisions of one image.
 
         Args:

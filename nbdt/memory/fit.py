@@ -196,31 +196,39 @@ class _Problem:
         self.rows, self.targets, self.penalty, self.variances = rows, targets, penalty, variances
         self.mass = targets.weights.sum()
 
-    def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, Tensor]:
-        """Return the value, its gradients by weight and bias, and the probabilities."""
+    def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, list[Tensor]]:
+        """Return the value, its gradients by weight and bias, and the probabilities.
+
+        These are of all classes and, where some labels are groups, of the classes within the label.
+        """
         logits = self.rows @ weight.T + bias
         losses = loss(logits, self.targets).double() @ self.targets.weights.double()
         value = losses + self.penalty / 2 * weight.double().square().sum()
-        pull = coefficients(logits, self.targets)
+        within, chances = _within(logits, self.targets), logits.softmax(dim=1)
+        pull = self.targets.weights[:, None] * (within - chances)
         by_weight = self.penalty * weight - pull.T @ self.rows
-        return float(value), by_weight, -pull.sum(dim=0), logits.softmax(dim=1)
+        found = [chances] if self.targets.exact.all() else [chances, within]
+        return float(value), by_weight, -pull.sum(dim=0), found
 
-    def product(self, chances: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply the Hessian with a direction; of group labels its positive part only."""
+    def product(self, chances: list[Tensor], weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply the Hessian with a direction."""
         change = self.rows @ weight.T + bias
-        change -= (chances * change).sum(dim=1, keepdim=True)
-        change *= chances * self.targets.weights[:, None]
-        return change.T @ self.rows + self.penalty * weight, change.sum(dim=0)
+        curved = _spread(chances[0], change)
+        for within in chances[1:]:
+            curved -= _spread(within, change)
+        curved *= self.targets.weights[:, None]
+        return curved.T @ self.rows + self.penalty * weight, curved.sum(dim=0)
 
     def step(
-        self, chances: Tensor, by_weight: Tensor, by_bias: Tensor, size: float, enough: float
+        self, chances: list[Tensor], by_weight: Tensor, by_bias: Tensor, size: float, enough: float
     ) -> list[Tensor]:
         """Solve for Newton's step by conjugate gradients, until the gradient would be `enough`.
 
         They are preconditioned by the Hessian of independent classes and images: its directions are
         the principal ones.
         """
-        spread = (self.targets.weights @ (chances * (1 - chances)) / self.mass).clamp(min=1e-7)
+        spread = self.targets.weights @ (chances[0] * (1 - chances[0])) / self.mass
+        spread = spread.clamp(min=1e-7)
         mass = spread * self.mass
         scales = 1 / (mass[:, None] * self.variances + self.penalty), 1 / mass
         step = [torch.zeros_like(by_weight), torch.zeros_like(by_bias)]
@@ -231,8 +239,8 @@ class _Problem:
         for _ in range(PRODUCTS):
             curved = self.product(chances, way[0], way[1])
             curvature = _dot(way, curved)
-            if not curvature > 0:  # rounding, where all images are answered with certainty
-                break
+            if not curvature > 0:  # rounding where all answers are certain; or groups
+                return step if step[0].any() else way
             length = now / curvature
             step = [a + length * b for a, b in zip(step, way, strict=True)]
             rest = [a - length * b for a, b in zip(rest, curved, strict=True)]
@@ -269,5 +277,12 @@ def _newton(
     return weight, bias, size
 
 
-def _dot(left: list[Tensor] | tuple[Tensor, ...], right: list[Tensor] | tuple[Tensor, ...]) -> float:
+def _spread(chances: Tensor, change: Tensor) -> Tensor:
+    """Multiply the covariance of each row's classes with a change of its logits."""
+    return chances * (change - (chances * change).sum(dim=1, keepdim=True))
+
+
+def _dot(
+    left: list[Tensor] | tuple[Tensor, ...], right: list[Tensor] | tuple[Tensor, ...]
+) -> float:
     return sum(float((a * b).sum()) for a, b in zip(left, right, strict=True))

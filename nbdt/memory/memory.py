@@ -14,17 +14,18 @@ from torch import Tensor
 from ..decide.head import DecisionRules
 from ..errors import NBDTError, listed, nearest
 from ..images.sources import ImageSource
+from ..model.features import Features
 from ..progress import Progress, no_progress
 from ..tree.class_names import labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 from .heads import Heads
 from .refit import Examples, FittedHead, examples_of, fit_head
-from .table import Features, Rows, Table, Version
+from .table import Halves, Rows, Table, Version
 
 MAX_WHY = 2000  # characters of a reason
 
 Photograph: TypeAlias = Image.Image | ImageSource
-Embed: TypeAlias = Callable[..., Any]  # `nbdt.model.features.embed` for a model
+Embed: TypeAlias = Callable[..., Features]  # `nbdt.model.features.embed` for a model
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Memory:
         for image in images:
             try:
                 source = as_source(image)
+                if named is None and source.label is None and "(" in source.class_label:
+                    raise NBDTError("expected a label; pass label=, a class or a group.")
                 labels.append(named or self.node_of(source.class_label))
                 sources.append(source)
             except NBDTError as error:
@@ -127,23 +130,38 @@ class Memory:
             sources, look=self._shown if pictures else None, progress=progress,
             keep=all(isinstance(image, ImageSource) for image in images),
         )  # fmt: skip
-        records, kept = list[dict[str, Any]](), list[int]()
-        seen = {key: self.rows.labels[place] for key, place in self.rows.places.items()}
-        for row, (source, place) in enumerate(zip(found.sources, found.places, strict=True)):
-            key, own = found.keys[row].hex(), labels[place]
+        added = self.insert(found, [labels[place] for place in found.places], by=by, why=why)
+        return Added(added.ids, (*failed, *added.failed, *found.failed))
+
+    def insert(
+        self, found: Features, labels: Sequence[str], *, by: str = "", why: str = ""
+    ) -> Added:
+        """Add photographs whose features are known, as `add` does.
+
+        Args:
+            found: their features; what was seen of each is its picture, or None.
+            labels: ids of nodes.
+            by: who adds them.
+            why: the reason.
+        """
+        rows = self.rows
+        seen = {key: rows.labels[place] for key, place in rows.places.items()}
+        records, kept, failed = list[dict[str, Any]](), list[int](), list[str]()
+        columns = zip(found.keys, found.sources, found.seen, labels, strict=True)
+        for row, (digest, source, picture, label) in enumerate(columns):
+            key = digest.hex()
             if key in seen:
-                other = f" as {seen[key]!r}; relabel that row" if seen[key] != own else ""
+                other = f" as {seen[key]!r}; relabel that row" if seen[key] != label else ""
                 failed.append(f"{source.reference!r} is in the memory already{other}.")
                 continue
-            seen[key] = own
+            seen[key] = label
             kept.append(row)
             records.append(
-                {"id": key, "label": own, "reference": source.reference, "by": by, "why": why,
-                 "active": True, "picture": found.seen[row]}
+                {"id": key, "label": label, "reference": source.reference, "by": by, "why": why,
+                 "active": True, "picture": picture}
             )  # fmt: skip
         if records:
             self.table.add(records, finite(found.values[kept]))
-        failed += found.failed
         return Added(tuple(record["id"] for record in records), tuple(failed))
 
     def strike(self, row: str | Sequence[str], why: str, *, by: str = "") -> None:
@@ -237,9 +255,9 @@ def as_source(image: Photograph) -> ImageSource:
     return ImageSource(reference, None, lambda: pixels)
 
 
-def finite(values: Tensor) -> Features:
+def finite(values: Tensor) -> Halves:
     """Return features as float16. Raises NBDTError where they are not finite numbers."""
-    half: Features = values.half().numpy()
+    half: Halves = values.half().numpy()
     if not np.isfinite(half).all():
         raise NBDTError("The model gives features that are not finite numbers in half precision.")
     return half

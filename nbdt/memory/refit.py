@@ -17,6 +17,7 @@ from ..decide.head import DecisionRules
 from ..errors import NBDTError, listed
 from ..progress import Progress, no_progress
 from ..tree.hierarchy import Hierarchy
+from ..tree.labels import classes_below
 from .fit import Basis, Design, LinearFit, Targets
 from .tuning import folds, left_out, scaling, tune
 
@@ -126,7 +127,7 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     places = active.nonzero()[:, 0]
     features = torch.from_numpy(rows.features[rows.active]).float()
     key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules)
-    targets = _targets(labels, hierarchy)
+    targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))
     return Examples(places, features, targets, labels, folds(every, active), key)
 
 
@@ -147,7 +148,7 @@ def _key(rows: list[tuple[str, str]], rules: DecisionRules) -> str:
 
 
 def labels_of(ids: Sequence[str], hierarchy: Hierarchy) -> list[int]:
-    """Return the class index of each id, −1 − node for a group. Raises NBDTError: no such node."""
+    """Return the label of each node id, see `nbdt.tree.labels`. Raises NBDTError: no such node."""
     known = {key: node for node, key in enumerate(hierarchy.ids)}
     if unknown := Counter(key for key in ids if key not in known):
         raise NBDTError(
@@ -155,19 +156,24 @@ def labels_of(ids: Sequence[str], hierarchy: Hierarchy) -> list[int]:
             f"hierarchy: {listed(unknown)}. Relabel them, or use the hierarchy they were made for."
         )
     classes = hierarchy.class_indices
-    return [classes[node] if classes[node] >= 0 else -1 - node for node in map(known.get, ids)]  # type: ignore[index, operator]
+    nodes = [known[key] for key in ids]
+    return [classes[node] if classes[node] >= 0 else -1 - node for node in nodes]
 
 
-def _targets(labels: Tensor, hierarchy: Hierarchy) -> Targets:
-    """Return targets in which each class weighs alike, and a group's photographs one each."""
+def balanced(labels: Tensor, count: int, below: Tensor | None = None) -> Targets:
+    """Return targets in which each class weighs alike, and an image with a group as much as the mean.
+
+    Args:
+        labels: (images,) class indices; −1 − node for groups.
+        count: of classes.
+        below: (nodes, classes) bool, the classes under each node; for groups.
+    """
     exact = labels >= 0
-    counts = torch.bincount(labels[exact], minlength=hierarchy.num_classes).float()
+    counts = torch.bincount(labels[exact], minlength=count).float()
     weights = torch.ones(len(labels))
     weights[exact] = (counts.mean() / counts)[labels[exact]]
     nodes, place = (-1 - labels[~exact]).unique(return_inverse=True)
-    groups = torch.zeros(len(nodes), hierarchy.num_classes, dtype=torch.bool)
-    for row, node in enumerate(nodes.tolist()):
-        groups[row, hierarchy.classes_under(node)] = True
+    groups = torch.zeros(0, count, dtype=torch.bool) if below is None else below[nodes]
     numbered = labels.clone()
     numbered[~exact] = -1 - place
     return Targets(numbered, groups, weights)
@@ -202,4 +208,3 @@ def fit_head(
     return FittedHead(
         examples.key, fit, factor, logits, examples.labels, tuned.fold_fits, design.basis
     )
-

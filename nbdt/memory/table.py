@@ -27,7 +27,7 @@ FACTS = b"nbdt"  # of the schema's metadata
 PLAIN = ("id", "label", "reference", "by", "why", "active", "added")
 PATIENCE = 60  # seconds that a writer waits for another
 
-Features = NDArray[np.float16]
+Halves = NDArray[np.float16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Rows:
     """
 
     ids: tuple[str, ...]
-    features: Features
+    features: Halves
     labels: tuple[str, ...]
     references: tuple[str, ...]
     by: tuple[str, ...]
@@ -175,7 +175,9 @@ class Table:
     def versions(self) -> list[Version]:
         """List the states that `restore` can bring back, oldest first."""
         return [
-            Version(int(item["version"]), item["timestamp"].astimezone(UTC).isoformat("T", "seconds"))
+            Version(
+                int(item["version"]), item["timestamp"].astimezone(UTC).isoformat("T", "seconds")
+            )
             for item in self._table.list_versions()
         ]
 
@@ -221,7 +223,7 @@ class Table:
 
     # ---- changed ------------------------------------------------------------------------
 
-    def add(self, records: Sequence[Mapping[str, Any]], features: Features) -> None:
+    def add(self, records: Sequence[Mapping[str, Any]], features: Halves) -> None:
         """Append rows, all or none. `records` have the plain columns and "picture"."""
         import pyarrow as pa
 

@@ -122,7 +122,9 @@ def _spread(fold: Tensor, targets: Targets, most: int) -> Tensor:
     for label in targets.labels.unique():
         members = (targets.labels == label).nonzero()[:, 0]
         # One of each fold in turn: the first two are in different folds.
-        turn = torch.cat([torch.arange(int((fold[members] == f).sum())) for f in fold[members].unique()])
+        turn = torch.cat(
+            [torch.arange(int((fold[members] == f).sum())) for f in fold[members].unique()]
+        )
         order = members[fold[members].argsort(stable=True)][turn.argsort(stable=True)]
         chosen[order[:share]] = True
     return chosen

@@ -224,6 +224,10 @@ class NBDT(nn.Module):
             self._memory = open_memory(self, self.memory_place)
         return self._memory
 
+    def use_memory(self, place: str | os.PathLike[str]) -> None:
+        """Take the memory at a folder or URI as this model's; it is opened when it is needed."""
+        self.memory_place, self._memory = os.fspath(place), None
+
     @property
     def fitted(self) -> FittedHead | None:
         """The fit that the last layer came from; None if it came from elsewhere."""
@@ -334,7 +338,7 @@ class NBDT(nn.Module):
         model.provenance = found.config.get("provenance", {})
         model.reference = found.reference()
         if (found.root / FOLDER).is_dir():
-            model.memory_place = str(found.root / FOLDER)
+            model.use_memory(found.root / FOLDER)
         return model.eval()
 
     @classmethod

@@ -1,17 +1,14 @@
-"""One's own photographs: features that are kept, a convex fit as good as scikit-learn's, a model."""
+"""One's own photographs: features that are kept, a fit, a model with its memory."""
 
 import dataclasses
 import json
 import shutil
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
 
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.demo.command import evidence_beside
@@ -19,7 +16,6 @@ from nbdt.explain import EvidenceIndex
 from nbdt.model import features as kept
 from nbdt.train import train
 from nbdt.train.fit.picture import confusion, main_groups
-from nbdt.train.frozen.classifier import _fit_sets, fit_linear, folds
 from nbdt.train.recipe import Recipe, load_recipe
 from tests.conftest import DATA
 from tests.train.test_train import COLOURS, folder  # noqa: F401 - a fixture
@@ -33,89 +29,6 @@ RECIPE = Recipe(
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "nbdt" / "features"
-
-
-def blobs(counts, spread=1.0, width=40, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    centres = torch.randn(len(counts), width, generator=generator)
-    noise = torch.randn(len(labels), width, generator=generator)
-    return centres[labels] + spread * noise + 3, labels, centres + 3
-
-
-# ---- the fit ----
-
-
-def test_every_fold_has_its_share_and_no_class_is_left_out_whole():
-    labels = np.array([0] * 2 + [1] * 30 + [2] * 7)
-    fold = folds(labels, seed=3)
-    assert np.bincount(fold).max() - np.bincount(fold).min() <= 1
-    for number in range(5):
-        assert set(labels[fold != number]) == {0, 1, 2}
-    assert folds(np.array([0, 0, 1, 1]), 0).max() == 1
-
-
-@pytest.mark.parametrize("counts", [[20] * 6, [2] * 6, [2, 30, 5], [9, 12]], ids=str)
-def test_the_fit_is_as_good_as_scikit_learns(counts):
-    features, labels, centres = blobs(counts, spread=1.5)
-    fitted = fit_linear(features, labels)
-    test = torch.arange(len(counts)).repeat_interleave(200)
-    drawn = centres[test] + 1.5 * torch.randn(
-        len(test), 40, generator=torch.Generator().manual_seed(9)
-    )
-    logits = drawn @ fitted.weight.T + fitted.bias
-    ours = (logits.argmax(1) == test).float().mean().item()
-    search = GridSearchCV(
-        LogisticRegression(max_iter=500), {"C": [0.03, 0.1, 0.3, 1, 3, 10]}, cv=min(5, *counts)
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The number of unique classes")
-        search.fit(features.numpy(), labels.numpy())
-    theirs = search.score(drawn.numpy(), test.numpy())
-    assert ours >= theirs - 0.03
-    assert fitted.logits.shape == (len(labels), len(counts))
-
-
-def test_images_of_a_group_teach_the_border_between_groups():
-    features, labels, centres = blobs([3] * 6, spread=2.5)
-    draw = torch.Generator().manual_seed(4)
-    more = torch.arange(6).repeat_interleave(100)
-    group_of = more // 3  # two groups of three classes
-    extra = centres[more] + 2.5 * torch.randn(600, 40, generator=draw)
-    allowed = torch.arange(6)[None] // 3 == group_of[:, None]
-    test = torch.arange(6).repeat_interleave(200)
-    drawn = centres[test] + 2.5 * torch.randn(1200, 40, generator=draw)
-
-    def right(fitted):
-        answers = (drawn @ fitted.weight.T + fitted.bias).argmax(1)
-        return float((answers // 3 == test // 3).float().mean())
-
-    alone, taught = fit_linear(features, labels), fit_linear(features, labels, (extra, allowed))
-    assert right(taught) > right(alone) + 0.02
-    torch.testing.assert_close(alone.logits, taught.logits, atol=0.05, rtol=0)
-
-
-def test_sets_of_one_class_give_the_fit_of_classes():
-    features, labels, _ = blobs([20] * 4, spread=2.0)
-    rows = (features - features.mean(0)).double().numpy()
-    model = LogisticRegression(C=0.3, max_iter=2000, tol=1e-7).fit(rows, labels.numpy())
-    zero = np.zeros((4, 40)), np.zeros(4)
-    weight, bias = _fit_sets(zero, rows, np.eye(4, dtype=bool)[labels.numpy()], 0.3)
-    np.testing.assert_allclose(weight, model.coef_, atol=0.01)
-    np.testing.assert_allclose(
-        bias - bias.mean(), model.intercept_ - model.intercept_.mean(), atol=0.01
-    )
-
-
-def test_left_out_logits_say_how_sure_one_may_be():
-    features, labels, _ = blobs([60] * 4, spread=2.0)
-    fitted = fit_linear(features, labels)
-    chances, answers = fitted.logits.softmax(1).max(1)
-    right = (answers == labels).float()
-    assert 0.5 < right.mean() < 0.98
-    assert float(chances.mean()) == pytest.approx(float(right.mean()), abs=0.04)
-    fit = (features @ fitted.weight.T + fitted.bias).argmax(1)
-    assert (fit == labels).float().mean() > right.mean()  # they are not the fit's own
 
 
 # ---- features ----
@@ -154,6 +67,9 @@ def test_a_frozen_run_ends_in_a_measured_model(folder, tmp_path):  # noqa: F811
     assert loaded.provenance["accuracy"]["test"]["soft"] >= 0.9
     assert set(loaded.provenance["accuracy"]) == {"cross-validated", "test"}
     assert loaded.reference["logits"].shape == (42, 3)
+    assert len(loaded.memory) == 42
+    assert loaded.fitted.key == loaded.memory.examples(loaded.head.rules).key
+    assert not (tmp_path / "run" / ".memory").exists()
     assert loaded.reference["logits"].dtype == torch.float16
     assert not (tmp_path / "run" / "checkpoints").exists()
     card = (tmp_path / "run" / "model" / "README.md").read_text()

@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
             for index in range(count):
                 image = Image.new("RGB", (20, 16), colour)
                 ImageDraw.Draw(image).rectangle((index % 9, 2, index % 9 + 4, 6), "white")
+                image.putpixel((19, 15 - index), (index, 0, 0))  # no two files are the same
                 image.save(root / split / name / f"{index}.png")
     return root
 

@@ -98,7 +98,7 @@ def _origin(model: NBDT) -> str:
 `{facts["command"]}`;
 measured on {held_out} of {size} pixels. If the data are those
 that the model was trained on, the same images were held out then."""
-    if "penalty_inverse" in facts:
+    if "memory" in facts:
         return f"""Fitted with `{facts["command"]}` in {facts["minutes"]:g} minutes on {facts["training_images"]:,}
 images of {size} pixels; the backbone was not trained. Figures on the training images are of fits without
 the image; the test images were used once."""

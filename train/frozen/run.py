@@ -9,22 +9,27 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.evidence import make_index
-from nbdt.hierarchies.measure.calibrate import set_reference
 from nbdt.hierarchies.measure.comparison import measure, quality
+from nbdt.memory.fit import Design
+from nbdt.memory.refit import balanced
+from nbdt.memory.tuning import ROUGHLY
 from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
+from nbdt.model.remember import make_memory
 from nbdt.network.encoder import Encoder, to_device
 from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.labels import classes_below, label_nodes
+from nbdt.tree.labels import label_nodes
 
 from ..data.dataset import KEPT, worker_count
 from ..data.inspection import say_left_out, unreadable
 from ..data.splits import TEST, TRAIN
-from ..fit.measure import calibrate, rounded
+from ..fit.measure import rounded
 from ..prepare import Prepared
 from ..tree import TreePlan, describe
-from .classifier import LinearFit, fit_linear
+
+NO_LABEL = -1  # the root
+MIDDLING = 10.0  # strength for features of mean squared length 1; the tree hardly depends on it
 
 
 def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
@@ -42,33 +47,47 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     encoder = Encoder(to_device(network), run.recipe.architecture, run.preprocessing)
     found = {name: _features(run, name, encoder, progress, say) for name in (TRAIN, TEST)}
     features, labels = found[TRAIN]
-    exact, grouped = labels >= 0, labels < -1  # the root, -1, says nothing
-    groups = None
-    if grouped.any():
-        tree = cast(Hierarchy, run.hierarchy)
-        below = classes_below(tree)[label_nodes(tree)[labels[grouped]]]
-        groups = features.values[grouped], below
-    features, labels = features.pick(exact), labels[exact]
-    fitted = fit_linear(features.values, labels, groups, seed=run.recipe.seed, progress=progress)
-    hierarchy = run.hierarchy or cast(TreePlan, run.plan).make(fitted.weight)
+    labelled = labels != NO_LABEL
+    features, labels = features.pick(labelled), labels[labelled]
+    exact = labels >= 0
+    hierarchy = run.hierarchy
+    if hierarchy is None:
+        hierarchy = cast(TreePlan, run.plan).make(_first_weight(features.values, labels))
     hierarchy = cast(Hierarchy, hierarchy)  # it has weights to make one from
     describe(hierarchy, say)
-    model = _model(run, fitted, hierarchy)
-    logits, factor = fitted.logits, fitted.factor
-    if run.recipe.rule != "marginal":  # under marginal the tree's answer is the softmax
-        more = calibrate(model, logits, labels)
-        logits, factor = logits * more, factor * more
-    model.provenance |= {"logits_scaled_by": factor, "penalty_inverse": fitted.strength}
-    rounded(model)
-    set_reference(model, logits, labels)
-    accuracy = {"cross-validated": _figures(model, logits, labels)}
+    model = _model(run, hierarchy)
+    remember(run, model, features, labels, say)
+    model.refit(progress=progress)
+    reference = model.reference
+    cross_validated = _figures(model, reference["logits"].float(), reference["labels"].long())
+    accuracy = {"cross-validated": cross_validated}
     test, test_labels = found[TEST]
     if len(test_labels):
         with torch.inference_mode():
             accuracy["test"] = _figures(model, model.head.logits(test.values), test_labels)
     model.provenance["accuracy"] = accuracy
-    make_index(model, features, labels, run.data, run.folder.evidence)
+    make_index(model, features.pick(exact), labels[exact], run.data, run.folder.evidence)
     return model
+
+
+def remember(run: Prepared, model: NBDT, features: Features, labels: Tensor, say: Say) -> None:
+    """Make the memory of a model from the features of labelled images."""
+    memory = make_memory(model, run.folder.memory)
+    ids = [model.hierarchy.ids[node] for node in label_nodes(model.hierarchy)[labels].tolist()]
+    added = memory.insert(features, ids, by="training")
+    model.use_memory(run.folder.memory)
+    if added.failed:
+        say(f"Left out, {len(added.failed):,} photographs, the first: {added.failed[0]}")
+
+
+def _first_weight(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the weights of a quick fit, for a tree to be made from."""
+    exact = labels >= 0
+    features, labels = features[exact], labels[exact]
+    design = Design(features)
+    targets = balanced(labels, int(labels.max()) + 1)
+    strength = MIDDLING / float(design.basis.variances.sum())
+    return design.fit(targets, strength, tolerance=ROUGHLY).weight
 
 
 def _features(
@@ -91,13 +110,9 @@ def _features(
     return found, labels
 
 
-def _model(run: Prepared, fitted: LinearFit, hierarchy: Hierarchy) -> NBDT:
+def _model(run: Prepared, hierarchy: Hierarchy) -> NBDT:
     network = cast(Any, run.network).cpu()
     network.reset_classifier(len(run.order.names))
-    linear = network.get_classifier()
-    with torch.no_grad():
-        linear.weight.copy_(fitted.weight)
-        linear.bias.copy_(fitted.bias)
     recipe = run.recipe
     model = NBDT.from_network(network, recipe.architecture, hierarchy, rule=recipe.rule)
     model.preprocess = run.preprocessing
@@ -111,9 +126,12 @@ def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     return shares | {"calibration error": found["soft"]["calibration_error"]}
 
 
-def leave_evidence(run: Prepared, model: NBDT, progress: Progress) -> None:
+def leave_evidence(run: Prepared, model: NBDT, progress: Progress, say: Say) -> None:
     """Write the evidence index of a model whose network was trained."""
     data = run.images[TRAIN]
-    data = data.pick(data.labels >= 0)
+    data = data.pick(data.labels != NO_LABEL)
     found = embed(model, data.sources, what="features", progress=progress)
-    make_index(model, found, data.labels[list(found.places)], run.data, run.folder.evidence)
+    labels = data.labels[list(found.places)]
+    remember(run, model, found, labels, say)
+    exact = labels >= 0
+    make_index(model, found.pick(exact), labels[exact], run.data, run.folder.evidence)

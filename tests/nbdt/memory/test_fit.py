@@ -1,20 +1,21 @@
 """The convex fit of a last layer: optimum, groups, starts, and the sum over its images."""
 
-import numpy as np
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbdt import DecisionRules
-from tests import oracle
 from nbdt.errors import NBDTError
 from nbdt.memory.attribution import Attribution
 from nbdt.memory.fit import Basis, Design, Targets, coefficients, loss
-from nbdt.memory.refit import examples_of, fit_head
+from nbdt.memory.refit import balanced, examples_of, fit_head
 from nbdt.memory.table import Rows
 from nbdt.memory.tuning import folds, left_out, tune
+from tests import oracle
 
 
 def drawn(seed, images=40, width=6, classes=4, groups=0):
@@ -31,7 +32,9 @@ def drawn(seed, images=40, width=6, classes=4, groups=0):
     return features, Targets(labels, members, weights)
 
 
-@given(seed=st.integers(0, 10_000), groups=st.integers(0, 8), strength=st.sampled_from([0.1, 1, 10]))
+@given(
+    seed=st.integers(0, 10_000), groups=st.integers(0, 8), strength=st.sampled_from([0.1, 1, 10])
+)
 @settings(deadline=None, max_examples=15)
 def test_the_reference_function_does_not_fall_in_any_direction(seed, groups, strength):
     features, targets = drawn(seed, groups=groups)
@@ -184,14 +187,18 @@ def test_contributions_add_up_to_the_log_odds(rule):
     query = torch.randn(12, generator=draw)
     logits = fitted.weight @ query + fitted.bias
     (path,) = rules.paths(logits[None])
-    pairs = [(tree.index(d.child_ids[d.chosen]), tree.index(d.child_ids[d.runner_up])) for d in path]
+    pairs = [
+        (tree.index(d.child_ids[d.chosen]), tree.index(d.child_ids[d.runner_up])) for d in path
+    ]
     found = attribution.contributions(query, pairs)
     log_odds = [d.log_probs[d.chosen] - d.log_probs[d.runner_up] for d in path]
     total = found.rows.sum(dim=1) + found.bias + found.entropy
     assert np.allclose(total, log_odds, rtol=1e-3, atol=1e-3)
     assert np.allclose(found.log_odds, log_odds, atol=1e-4)
-    self_made = fitted.fit.strength * fitted.factor * coefficients(
-        fitted.fit.logits(examples.features), examples.targets
+    self_made = (
+        fitted.fit.strength
+        * fitted.factor
+        * coefficients(fitted.fit.logits(examples.features), examples.targets)
     )
     difference = _difference(rules, logits, pairs[0])
     for row in (0, 17, 34):
@@ -229,3 +236,72 @@ def test_attribution_refuses_a_memory_that_changed():
     other = examples_of(rows_of(tree, features, labels[1:] + labels[:1]), rules)
     with pytest.raises(NBDTError, match="refit"):
         Attribution(fitted, other, rules)
+
+
+# ---- as a classifier ----
+
+
+def blobs(counts, spread=1.0, width=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    centres = torch.randn(len(counts), width, generator=generator)
+    noise = torch.randn(len(labels), width, generator=generator)
+    return centres[labels] + spread * noise + 3, labels, centres + 3
+
+
+def fitted_on(features, labels, count, below=None):
+    """A tuned fit, and its cross-validation."""
+    design, targets = Design(features), balanced(labels, count, below)
+    fold = folds(labels, torch.ones(len(labels), dtype=torch.bool))
+    tuned = tune(design, targets, fold)
+    return design.fit(targets, tuned.strength), tuned
+
+
+@pytest.mark.parametrize("counts", [[20] * 6, [2] * 6, [2, 30, 5], [9, 12]], ids=str)
+def test_the_fit_is_as_good_as_scikit_learns(counts):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    features, labels, centres = blobs(counts, spread=1.5)
+    fit, tuned = fitted_on(features, labels, len(counts))
+    test = torch.arange(len(counts)).repeat_interleave(200)
+    draw = torch.Generator().manual_seed(9)
+    drawn = centres[test] + 1.5 * torch.randn(len(test), 40, generator=draw)
+    ours = (fit.logits(drawn).argmax(1) == test).float().mean().item()
+    search = GridSearchCV(
+        LogisticRegression(max_iter=500), {"C": [0.03, 0.1, 0.3, 1, 3, 10]}, cv=min(5, *counts)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        search.fit(features.numpy(), labels.numpy())
+    assert ours >= search.score(drawn.numpy(), test.numpy()) - 0.03
+    assert tuned.logits.shape == (len(labels), len(counts))
+
+
+def test_images_of_a_group_teach_the_border_between_groups():
+    features, labels, centres = blobs([3] * 6, spread=2.5)
+    draw = torch.Generator().manual_seed(4)
+    more = torch.arange(6).repeat_interleave(100)
+    extra = centres[more] + 2.5 * torch.randn(600, 40, generator=draw)
+    test = torch.arange(6).repeat_interleave(200)
+    drawn = centres[test] + 2.5 * torch.randn(1200, 40, generator=draw)
+    below = torch.arange(6)[None] // 3 == torch.arange(2)[:, None]  # two groups of three classes
+
+    def right(fit):
+        return float((fit.logits(drawn).argmax(1) // 3 == test // 3).float().mean())
+
+    alone, _ = fitted_on(features, labels, 6)
+    both = torch.cat([labels, -1 - more // 3])
+    taught, _ = fitted_on(torch.cat([features, extra]), both, 6, below)
+    assert right(taught) > right(alone) + 0.02
+
+
+def test_left_out_logits_say_how_sure_one_may_be():
+    features, labels, _ = blobs([60] * 4, spread=2.0)
+    fit, tuned = fitted_on(features, labels, 4)
+    chances, answers = (tuned.logits * tuned.factor).softmax(1).max(1)
+    right = (answers == labels).float()
+    assert 0.5 < right.mean() < 0.98
+    assert float(chances.mean()) == pytest.approx(float(right.mean()), abs=0.04)
+    own = (fit.logits(features).argmax(1) == labels).float().mean()
+    assert own > right.mean()  # they are not the fit's own

@@ -20,7 +20,12 @@ from nbdt.memory.table import Table
 from nbdt.model.remember import make_memory, open_memory
 
 TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
-COLOURS = {"red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (20, 180, 50)}
+COLOURS = {
+    "red": (220, 30, 30),
+    "orange": (230, 140, 20),
+    "blue": (30, 40, 220),
+    "green": (20, 180, 50),
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def photograph(name, number):
 
 @pytest.fixture
 def place(model, tmp_path):
-    model.memory_place = str(tmp_path / "memory")
+    model.use_memory(tmp_path / "memory")
     memory = make_memory(model, model.memory_place)
     for name in COLOURS:
         memory.add([photograph(name, n) for n in range(5)], name, by="ann")
@@ -117,8 +122,8 @@ def test_a_group_as_label_moves_its_classes(model, place):
 
 def test_bad_photographs_are_listed_and_the_others_are_added(model, place):
     gone = refused_source("lost.jpg", ImageError("'lost.jpg' cannot be read"), label="red")
-    odd = ImageSource("odd.png", "purple", lambda: photograph("red", 50), lambda: b"odd")
-    good = ImageSource("good.png", "orange", lambda: photograph("orange", 51), lambda: b"good")
+    odd = ImageSource("odd.png", "purple", lambda: photograph("red", 50))
+    good = ImageSource("good.png", "orange", lambda: photograph("orange", 51))
     before = len(model.memory)
     added = model.memory.add([gone, odd, good, good])
     assert len(added.ids) == 1
@@ -159,7 +164,9 @@ def test_a_class_that_loses_its_photographs_is_named(model, place):
     model.refit()
     weight = model.head.linear.weight.detach().clone()
     rows = model.memory.rows
-    model.memory.strike([k for k, label in zip(rows.ids, rows.labels) if label == "blue"], "all wrong")
+    model.memory.strike(
+        [k for k, label in zip(rows.ids, rows.labels, strict=True) if label == "blue"], "all wrong"
+    )
     with pytest.raises(NBDTError, match="blue"):
         model.refit()
     assert torch.equal(model.head.linear.weight, weight)
@@ -195,7 +202,7 @@ def test_a_damaged_memory_is_one_error(model, place):
                 with open(path, "r+b") as file:
                     file.truncate(os.path.getsize(path) // 3)
     with pytest.raises(NBDTError, match="memory at"):
-        open_memory(model, place).rows
+        len(open_memory(model, place))
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):
