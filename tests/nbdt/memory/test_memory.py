@@ -128,7 +128,7 @@ def test_bad_photographs_are_listed_and_the_others_are_added(model, place):
     added = model.memory.add([gone, odd, good, good])
     assert len(added.ids) == 1
     assert len(model.memory) == before + 1
-    lost, label, twice = added.failed
+    label, twice, lost = added.failed
     assert "lost.jpg" in lost
     assert "purple" in label
     assert "already" in twice
