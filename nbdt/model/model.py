@@ -292,9 +292,10 @@ class NBDT(nn.Module):
             self._write(aside, dtype, card)
 
     def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
-        linear = "head.linear."  # small, and the sum over its photographs needs its precision
+        # The sum over the photographs of a memory needs the weights' precision.
+        exact = "head.linear." if "memory" in self.provenance else None
         state = {
-            name: saved.stored(value, None if name.startswith(linear) else dtype)
+            name: saved.stored(value, None if exact and name.startswith(exact) else dtype)
             for name, value in self.state_dict().items()
         }
         save_file(state, folder / saved.WEIGHTS)
