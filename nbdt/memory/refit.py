@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load, save
@@ -65,6 +65,12 @@ class FittedHead:
         exact = self.labels >= 0
         kind = torch.int16 if self.logits.shape[1] < 2**15 else torch.int32
         return {"logits": self.logits[exact], "labels": self.labels[exact].to(kind)}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a model says about its fit."""
+        strength = self.fit.strength
+        return {"key": self.key, "penalty_inverse": strength, "logits_scaled_by": self.factor}
 
     def to_bytes(self) -> bytes:
         """Return the head as a safetensors file."""

@@ -239,22 +239,16 @@ class NBDT(nn.Module):
     def refit(self, *, choose: bool = False, progress: Progress = no_progress) -> FittedHead:
         """Fit the last layer on the memory's active photographs, and calibrate it.
 
-        The fit starts from the last weights. The same photographs give the same weights, to the bit.
-
-        Args:
-            choose: choose the penalty again, by cross-validation.
-            progress: of the fits.
+        The same photographs give the same weights, to the bit. `choose`: choose the penalty again.
 
         Raises:
-            NBDTError: no memory, a label that is no node of the hierarchy, or a class with fewer
-                than two photographs.
+            NBDTError: no memory, or what `Memory.fit` raises.
         """
         if self.memory is None:
             raise NBDTError("This model has no memory; make one with: nbdt memory build")
-        self.take_head(
-            self.memory.fit(self.head.rules, self.fitted, choose=choose, progress=progress)
-        )
-        return cast("FittedHead", self._fitted)
+        found = self.memory.fit(self.head.rules, self.fitted, choose=choose, progress=progress)
+        self.take_head(found)
+        return found
 
     def take_head(self, fitted: FittedHead) -> None:
         """Use the last layer of a fit, and its cross-validated logits as the reference set."""
@@ -262,11 +256,7 @@ class NBDT(nn.Module):
             self.head.linear.weight.copy_(fitted.weight)
             self.head.linear.bias.copy_(fitted.bias)
         self.reference, self._fitted = fitted.reference, fitted
-        self.provenance["memory"] = {
-            "key": fitted.key,
-            "penalty_inverse": fitted.fit.strength,
-            "logits_scaled_by": fitted.factor,
-        }
+        self.provenance["memory"] = fitted.facts
 
     # ---- on the disk ----------------------------------------------------------------------
 
@@ -311,7 +301,10 @@ class NBDT(nn.Module):
             "version": saved.VERSION,
             "hierarchy_hash": self.hierarchy.hash,
             "sha256": saved.file_hashes(folder),
-            **self._facts(),
+            "architecture": self.architecture,
+            "rule": self.rule,
+            "preprocessing": asdict(self.preprocess),
+            "provenance": {"torch": torch.__version__, **self.provenance},
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
@@ -356,11 +349,3 @@ class NBDT(nn.Module):
             NBDTError: another option, no answer from the hub, or a model that `load` refuses.
         """
         return cls.load(hub.pull(str(pretrained_model_name_or_path), **options))
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "architecture": self.architecture,
-            "rule": self.rule,
-            "preprocessing": asdict(self.preprocess),
-            "provenance": {"torch": torch.__version__, **self.provenance},
-        }
