@@ -221,7 +221,7 @@ class Memory:
         return examples_of(self.rows, rules)
 
     def fit(
-        self, rules: DecisionRules, start: FittedHead | None, *, choose: bool = False,
+        self, rules: DecisionRules, start: FittedHead | None, choose: bool = False,
         progress: Progress = no_progress,
     ) -> FittedHead:  # fmt: skip
         """Return the last layer of the active rows: the one that was kept, or a new fit.

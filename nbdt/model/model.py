@@ -246,9 +246,8 @@ class NBDT(nn.Module):
         """
         if self.memory is None:
             raise NBDTError("This model has no memory; make one with: nbdt memory build")
-        found = self.memory.fit(self.head.rules, self.fitted, choose=choose, progress=progress)
-        self.take_head(found)
-        return found
+        self.take_head(self.memory.fit(self.head.rules, self.fitted, choose, progress))
+        return cast("FittedHead", self._fitted)
 
     def take_head(self, fitted: FittedHead) -> None:
         """Use the last layer of a fit, and its cross-validated logits as the reference set."""
