@@ -23,8 +23,8 @@ from ..decide.head import DecisionRules
 from ..decide.maps import score_coefficients
 from ..decide.rules import full_precision
 from ..errors import NBDTError
-from .fit import coefficients
 from .refit import Examples, FittedHead
+from .targets import coefficients
 
 
 @dataclass(frozen=True, eq=False)

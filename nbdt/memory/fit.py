@@ -15,35 +15,13 @@ import torch
 from torch import Tensor
 
 from ..errors import NBDTError
+from .targets import State, Targets
 
 TOLERANCE = 1e-5  # of the gradient's length, in lengths of the penalty's
 STEPS = 60  # of Newton's method
 PRODUCTS = 80  # with the Hessian, in one step
 NEGLIGIBLE = 1e-7  # variance of a direction, in the largest variance
 COVERED = 1e-5  # share of a row's squared length that may be outside a basis
-
-
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """What the images show.
-
-    Attributes:
-        labels: (images,) class indices; −1 − g where the label is group g of `groups`.
-        groups: (groups, classes) bool, the classes under each group; one of them is right.
-        weights: (images,) how much each image counts.
-    """
-
-    labels: Tensor
-    groups: Tensor
-    weights: Tensor
-
-    def __getitem__(self, rows: Tensor) -> Targets:
-        return Targets(self.labels[rows], self.groups, self.weights[rows])
-
-    @property
-    def exact(self) -> Tensor:
-        """(images,) bool, where the label is a class."""
-        return self.labels >= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,41 +132,6 @@ def check_every_class(targets: Targets) -> None:
         )
 
 
-def coefficients(logits: Tensor, targets: Targets) -> Tensor:
-    """Return minus the gradient of each image's loss by its logits, (images, classes).
-
-    The loss is −log of the probability of the label; of a group, the sum over its classes. The
-    coefficient is then the softmax within the label minus the softmax.
-    """
-    return targets.weights[:, None] * (_within(logits, targets) - logits.softmax(dim=1))
-
-
-def loss(logits: Tensor, targets: Tensor | Targets) -> Tensor:
-    """Return −log of the probability of each label, (images,), without the images' weights."""
-    if isinstance(targets, Tensor):
-        return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    inside = logits.gather(1, targets.labels.clamp(min=0)[:, None])[:, 0]
-    if not targets.exact.all():
-        some = ~targets.exact
-        inside[some] = _hidden(logits[some], targets[some]).logsumexp(dim=1)
-    return logits.logsumexp(dim=1) - inside
-
-
-def _within(logits: Tensor, targets: Targets) -> Tensor:
-    """Return the softmax among the classes of each label."""
-    inside = torch.zeros_like(logits)
-    inside.scatter_(1, targets.labels.clamp(min=0)[:, None], 1.0)
-    if not targets.exact.all():
-        some = ~targets.exact
-        inside[some] = _hidden(logits[some], targets[some]).softmax(dim=1)
-    return inside
-
-
-def _hidden(logits: Tensor, targets: Targets) -> Tensor:
-    """Return logits with −inf outside each label, which is a group."""
-    return logits.masked_fill(~targets.groups[-1 - targets.labels], -torch.inf)
-
-
 class _Problem:
     """The function that a fit minimises, on rows (images, directions)."""
 
@@ -196,39 +139,30 @@ class _Problem:
         self.rows, self.targets, self.penalty, self.variances = rows, targets, penalty, variances
         self.mass = targets.weights.sum()
 
-    def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, list[Tensor]]:
-        """Return the value, its gradients by weight and bias, and the probabilities.
-
-        These are of all classes and, where some labels are groups, of the classes within the label.
-        """
+    def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, list[State]]:
+        """Return the value, its gradients by weight and bias, and the states of the terms."""
         logits = self.rows @ weight.T + bias
-        losses = loss(logits, self.targets).double() @ self.targets.weights.double()
+        losses = self.targets.losses(logits).double() @ self.targets.weights.double()
         value = losses + self.penalty / 2 * weight.double().square().sum()
-        within, chances = _within(logits, self.targets), logits.softmax(dim=1)
-        pull = self.targets.weights[:, None] * (within - chances)
+        states = self.targets.states(logits)
+        pull = self.targets.pull(states)
         by_weight = self.penalty * weight - pull.T @ self.rows
-        found = [chances] if self.targets.exact.all() else [chances, within]
-        return float(value), by_weight, -pull.sum(dim=0), found
+        return float(value), by_weight, -pull.sum(dim=0), states
 
-    def product(self, chances: list[Tensor], weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def product(self, states: list[State], weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply the Hessian with a direction."""
-        change = self.rows @ weight.T + bias
-        curved = _spread(chances[0], change)
-        for within in chances[1:]:
-            curved -= _spread(within, change)
-        curved *= self.targets.weights[:, None]
+        curved = self.targets.curve(states, self.rows @ weight.T + bias)
         return curved.T @ self.rows + self.penalty * weight, curved.sum(dim=0)
 
     def step(
-        self, chances: list[Tensor], by_weight: Tensor, by_bias: Tensor, size: float, enough: float
+        self, states: list[State], by_weight: Tensor, by_bias: Tensor, size: float, enough: float
     ) -> list[Tensor]:
         """Solve for Newton's step by conjugate gradients, until the gradient would be `enough`.
 
         They are preconditioned by the Hessian of independent classes and images: its directions are
         the principal ones.
         """
-        spread = self.targets.weights @ (chances[0] * (1 - chances[0])) / self.mass
-        spread = spread.clamp(min=1e-7)
+        spread = (self.targets.spread(states) / self.mass).clamp(min=1e-7)
         mass = spread * self.mass
         scales = 1 / (mass[:, None] * self.variances + self.penalty), 1 / mass
         step = [torch.zeros_like(by_weight), torch.zeros_like(by_bias)]
@@ -237,7 +171,7 @@ class _Problem:
         way, now = [*scaled], _dot(rest, scaled)
         goal = min(0.25, max(1e-3, size)) ** 2 * now  # exact steps pay off only near the optimum
         for _ in range(PRODUCTS):
-            curved = self.product(chances, way[0], way[1])
+            curved = self.product(states, way[0], way[1])
             curvature = _dot(way, curved)
             if not curvature > 0:  # rounding where all answers are certain; or groups
                 return step if step[0].any() else way
@@ -256,7 +190,7 @@ def _newton(
     problem: _Problem, weight: Tensor, bias: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, float]:
     """Return weight, bias and error at the optimum, by Newton's method with halved steps."""
-    value, by_weight, by_bias, chances = problem.value(weight, bias)
+    value, by_weight, by_bias, states = problem.value(weight, bias)
     for _ in range(STEPS):
         # At zero weights there is no penalty yet to compare with.
         penalty = float(problem.penalty * weight.norm())
@@ -264,7 +198,7 @@ def _newton(
         if size < tolerance:
             break
         enough = tolerance * penalty / 3
-        step = problem.step(chances, by_weight, by_bias, size, enough)
+        step = problem.step(states, by_weight, by_bias, size, enough)
         slope, length = _dot([by_weight, by_bias], step), 1.0
         while True:
             tried = weight + length * step[0], bias + length * step[1]
@@ -273,13 +207,8 @@ def _newton(
             if new <= value + 1e-4 * length * slope + 1e-6 * abs(value) or length < 1e-3:
                 break
             length /= 2
-        (weight, bias), value, (by_weight, by_bias, chances) = tried, new, others
+        (weight, bias), value, (by_weight, by_bias, states) = tried, new, others
     return weight, bias, size
-
-
-def _spread(chances: Tensor, change: Tensor) -> Tensor:
-    """Multiply the covariance of each row's classes with a change of its logits."""
-    return chances * (change - (chances * change).sum(dim=1, keepdim=True))
 
 
 def _dot(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,8 @@ from ..errors import NBDTError, listed
 from ..progress import Progress, no_progress
 from ..tree.hierarchy import Hierarchy
 from ..tree.labels import classes_below
-from .fit import Basis, Design, LinearFit, Targets
+from .fit import Basis, Design, LinearFit
+from .targets import Targets, TreeTerm
 from .tuning import folds, left_out, scaling, tune
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     features = torch.from_numpy(rows.features[rows.active]).float()
     key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules)
     targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))
+    if rules.rule != "marginal":
+        targets = replace(targets, nodes=labels, tree=TreeTerm(rules))
     return Examples(places, features, targets, labels, folds(every, active), key)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..decide.head import DecisionRules
 from ..progress import Progress, no_progress
-from .fit import Design, LinearFit, Targets, loss
+from .fit import Design, LinearFit
+from .targets import Targets
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # for features of mean squared length 1
 FOLDS = 5
@@ -133,7 +134,7 @@ def _spread(fold: Tensor, targets: Targets, most: int) -> Tensor:
 def _mean_loss(tried: Tuned, targets: Targets, among: Tensor) -> float:
     """Return the loss of scaled logits, the mean over labels of their means."""
     some = targets[among]
-    losses = loss(tried.logits[among] * tried.factor, some)
+    losses = some.losses(tried.logits[among] * tried.factor)
     _, place = some.labels.unique(return_inverse=True)
     sums = torch.zeros(int(place.max()) + 1).index_add_(0, place, losses)
     return float((sums / torch.bincount(place)).mean())

@@ -1,6 +1,7 @@
 """The convex fit of a last layer: optimum, groups, starts, and the sum over its images."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from nbdt import DecisionRules
 from nbdt.errors import NBDTError
 from nbdt.memory.attribution import Attribution
-from nbdt.memory.fit import Basis, Design, Targets, coefficients, loss
+from nbdt.memory.fit import Basis, Design
 from nbdt.memory.refit import balanced, examples_of, fit_head
 from nbdt.memory.table import Rows
+from nbdt.memory.targets import Targets, TreeTerm, coefficients
 from nbdt.memory.tuning import folds, left_out, tune
+from nbdt.tree.labels import classes_below
 from tests import oracle
 
 
@@ -70,11 +73,11 @@ def test_a_group_of_all_classes_says_nothing_and_a_group_of_one_is_a_class():
     logits = torch.randn(5, 3, dtype=torch.float64)
     members = torch.tensor([[True] * 3, [False, True, False]])
     everything = Targets(torch.full((5,), -1), members, torch.ones(5))
-    assert torch.allclose(loss(logits, everything), torch.zeros(5, dtype=torch.float64))
+    assert torch.allclose(everything.losses(logits), torch.zeros(5, dtype=torch.float64))
     assert torch.allclose(coefficients(logits, everything), torch.zeros(5, 3, dtype=torch.float64))
     one = Targets(torch.full((5,), -2), members, torch.ones(5))
     same = Targets(torch.ones(5, dtype=torch.int64), members, torch.ones(5))
-    assert torch.allclose(loss(logits, one), loss(logits, same))
+    assert torch.allclose(one.losses(logits), same.losses(logits))
     assert torch.allclose(coefficients(logits, one), coefficients(logits, same))
 
 
@@ -83,8 +86,66 @@ def test_a_group_of_all_classes_says_nothing_and_a_group_of_one_is_a_class():
 def test_coefficients_are_minus_the_gradient(seed):
     features, targets = drawn(seed, groups=5)
     logits = features[:, :4].double().requires_grad_()
-    (loss(logits, targets) @ targets.weights.double()).backward()
+    (targets.losses(logits) @ targets.weights.double()).backward()
     assert torch.allclose(coefficients(logits, targets), -logits.grad, atol=1e-6)
+
+
+def with_tree(seed):
+    """Logits, and targets under a tree's loss with two group labels."""
+    tree = oracle.zoo()
+    rules = DecisionRules(tree, rule="representative")
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(tree.num_classes, (12,), generator=draw)
+    labels[:2] = -1 - torch.tensor(tree.inner_nodes[1:3])
+    targets = balanced(labels, tree.num_classes, classes_below(tree))
+    targets = replace(targets, nodes=labels, tree=TreeTerm(rules))
+    targets.tree.means = targets.tree.means.double()
+    targets = replace(targets, weights=targets.weights.double())
+    return rules, labels, targets, torch.randn(12, tree.num_classes, generator=draw).double()
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(deadline=None, max_examples=10)
+def test_the_tree_loss_is_the_path_and_its_derivatives_are_exact(seed):
+    rules, labels, targets, logits = with_tree(seed)
+    flat = replace(targets, tree=None)
+    probabilities = rules.log_probs(logits)
+    tree = rules.hierarchy
+    for row, label in enumerate(labels.tolist()):
+        node = tree.leaf_nodes[label] if label >= 0 else -1 - label
+        path = sum(float(probabilities[row, n]) for n in tree.path_to(node)[1:])
+        added = float(targets.losses(logits)[row] - flat.losses(logits)[row])
+        assert abs(added + path) < 1e-5
+
+    def value(z):
+        return targets.losses(z) @ targets.weights.double()
+
+    wide = logits.requires_grad_()
+    (slope,) = torch.autograd.grad(value(wide), wide)
+    assert torch.allclose(coefficients(logits, targets), -slope, atol=1e-5)
+    change = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed)).double()
+    _, curved = torch.autograd.functional.hvp(value, logits, change)
+    found = targets.curve(targets.states(logits), change)
+    assert torch.allclose(found, curved, atol=1e-5)
+
+
+def test_the_tree_loss_makes_representative_decisions_right():
+    tree = oracle.zoo()
+    draw = torch.Generator().manual_seed(2)
+    labels = torch.arange(tree.num_classes).repeat(8)
+    centers = torch.randn(tree.num_classes, 30, generator=draw)
+    features, test = (centers[labels] + torch.randn(len(labels), 30, generator=draw) for _ in "ab")
+    rules = DecisionRules(tree, rule="representative")
+    names = tuple(tree.classes[label] for label in labels)
+    examples = examples_of(rows_of(tree, features, names), rules)
+    fitted = fit_head(examples, rules)
+    design, flat = Design(examples.features), replace(examples.targets, tree=None)
+    without = design.fit(flat, fitted.fit.strength)
+    taught, untaught = (
+        float((rules(fit.logits(test)).argmax(dim=1) == labels).float().mean())
+        for fit in (fitted.fit, without)
+    )
+    assert taught > untaught + 0.1
 
 
 def test_the_start_and_the_basis_do_not_change_the_optimum():
