@@ -21,6 +21,11 @@ COMMANDS = {
         "Training images for and against each decision.",
         "",
     ),
+    "memory": (
+        "nbdt.explain.memory.command",
+        "Show and change the photographs that a model decides by.",
+        "",
+    ),
     "audit": ("nbdt.explain.audit.command", "Measure how far explanations can be trusted.", ""),
     "corrections": (
         "nbdt.demo.corrections.command",

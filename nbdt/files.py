@@ -66,7 +66,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield aside
         aside.chmod(0o777 & ~umask())
         for file in aside.iterdir():  # some writers make files that only their owner reads
-            file.chmod(0o666 & ~umask())
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~umask())
         aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

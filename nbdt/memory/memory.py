@@ -214,6 +214,11 @@ class Memory:
             )
         return self.hierarchy.ids[-1 - found if found < 0 else self.hierarchy.leaf_nodes[found]]
 
+    def name_of(self, node: str) -> str:
+        """Return the name of a node's id; the id itself where the hierarchy has no such node."""
+        ids = self.hierarchy.ids
+        return self.hierarchy.names[ids.index(node)] if node in ids else node
+
     # ---- fitted -------------------------------------------------------------------------
 
     def examples(self, rules: DecisionRules) -> Examples:

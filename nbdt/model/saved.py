@@ -32,6 +32,7 @@ WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
 TENSOR_FILES = (WEIGHTS, REFERENCE)
 CARD, PICTURE = "README.md", "path.png"
+UPDATE = ".refit"  # the folder of files that are to replace those of the same names
 ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, CARD, PICTURE)
 
 
@@ -66,6 +67,7 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
             link to elsewhere; or a model of a newer version.
     """
     root = _find(folder)
+    finish(root)
     _check_files(root)
     config = _read_config(root / "config.json")
     hierarchy = Hierarchy.load(root / "hierarchy.json")
@@ -82,6 +84,23 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
     shapes = {} if temperature else _read_shapes(root / WEIGHTS)
     _check_hashes(root, config.get("sha256", {}))
     return SavedModel(root, config, hierarchy, preprocessing, temperature, shapes)
+
+
+def finish(root: Path) -> None:
+    """Finish an update of the last layer that a killed process began; see `nbdt.model.update`."""
+    aside = root / UPDATE
+    if not aside.is_dir():
+        return
+    try:
+        for name in (*TENSOR_FILES, "config.json"):
+            if (aside / name).exists():
+                (aside / name).replace(root / name)
+        aside.rmdir()
+    except OSError as error:
+        raise NBDTError(
+            f"The update of {str(root)!r} was stopped and cannot be finished: {error}. Make the "
+            "folder writable and load the model again."
+        ) from None
 
 
 def bundled() -> list[str]:

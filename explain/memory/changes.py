@@ -1,0 +1,183 @@
+"""``nbdt memory add | strike | take-back | relabel | restore | refit``: what changes a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nbdt.errors import NBDTError
+from nbdt.images.dataset import iter_images, iter_inputs
+from nbdt.images.image import AMPLE_SIDE
+from nbdt.model.update import is_own_memory, save_head
+from nbdt.network.encoder import to_device
+from nbdt.progress import escape_terminal, tracked
+
+from .opening import By, Model, Place, Refit, Rows, Weights, Why, many, opened, report
+
+if TYPE_CHECKING:
+    from nbdt.memory.memory import Memory
+    from nbdt.model.model import NBDT
+
+
+def add(
+    model: Model,
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Photographs, or folders of them, with --label.")
+    ] = None,
+    *,
+    label: Annotated[str | None, typer.Option(help="Their class or group.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled photographs: class folders, an archive of them, or a table."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Keep small pictures, to show without the originals.")
+    ] = False,
+    why: Why = "",
+    by: By = "",
+    memory: Place = None,
+    weights: Weights = None,
+    refit: Refit = False,
+) -> None:
+    """Add labelled photographs; those that cannot be added are listed, a line each."""
+    if bool(images and label) == bool(data) or bool(images) != bool(label):
+        raise typer.BadParameter("give photographs and --label, or --data")
+    loaded, found = opened(model, memory, weights)
+    to_device(loaded)
+    sources = iter_images(data, split) if data else iter_inputs(images or (), max_side=AMPLE_SIDE)
+    added = found.add(
+        list(sources), label, by=by, why=why, pictures=pictures, progress=tracked
+    )  # fmt: skip
+    if added.ids:
+        changed(f"added: {many(len(added.ids))}", model, loaded, found, memory, refit=refit)
+    report(added.failed)
+
+
+def strike(
+    model: Model,
+    rows: Rows,
+    *,
+    why: Annotated[str, typer.Option(help="The reason, which is kept.")],
+    by: By = "",
+    memory: Place = None,
+    weights: Weights = None,
+    refit: Refit = False,
+) -> None:
+    """Strike photographs out: they take no part in the fit and are not shown as evidence."""
+    loaded, found = opened(model, memory, weights)
+    found.strike(rows, why, by=by)
+    changed(f"struck out: {_named(found, rows)}", model, loaded, found, memory, refit=refit)
+
+
+def take_back(
+    model: Model,
+    rows: Rows,
+    *,
+    why: Why = "",
+    by: By = "",
+    memory: Place = None,
+    weights: Weights = None,
+    refit: Refit = False,
+) -> None:
+    """Let photographs that were struck out count again."""
+    loaded, found = opened(model, memory, weights)
+    found.take_back(rows, why, by=by)
+    changed(f"taken back: {_named(found, rows)}", model, loaded, found, memory, refit=refit)
+
+
+def relabel(
+    model: Model,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="A class or a group.")],
+    rows: Rows,
+    *,
+    why: Why = "",
+    by: By = "",
+    memory: Place = None,
+    weights: Weights = None,
+    refit: Refit = False,
+) -> None:
+    """Give photographs another label."""
+    loaded, found = opened(model, memory, weights)
+    found.relabel(rows, label, why, by=by)
+    changed(f"relabelled: {_named(found, rows)}", model, loaded, found, memory, refit=refit)
+
+
+def restore(
+    model: Model,
+    version: Annotated[int, typer.Argument(help="As `nbdt memory versions` lists it.")],
+    *,
+    memory: Place = None,
+    weights: Weights = None,
+    refit: Refit = False,
+) -> None:
+    """Make the rows of an earlier version the newest ones."""
+    loaded, found = opened(model, memory, weights)
+    found.restore(version)
+    changed(f"restored: version {version}", model, loaded, found, memory, refit=refit)
+
+
+def refit(
+    model: Model,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for the model, instead of its own.")
+    ] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Choose the penalty again by cross-validation.")
+    ] = False,
+    memory: Place = None,
+    weights: Weights = None,
+) -> None:
+    """Fit the model's last layer on the active photographs, and write it into the model."""
+    loaded, _ = opened(model, memory, weights)
+    fit(model, loaded, memory, out=out, choose=choose)
+
+
+def changed(
+    what: str, source: str, model: NBDT, memory: Memory, place: str | None, *, refit: bool
+) -> None:
+    """Say what a change did; make it act, or say how."""
+    typer.echo(f"{what} (version {memory.version})")
+    if refit:
+        fit(source, model, place)
+        return
+    named = "" if place is None else f" --memory {place}"
+    typer.echo(f"It acts after: nbdt memory refit {source}{named}", err=True)
+
+
+def fit(
+    source: str, model: NBDT, place: str | None, *, out: Path | None = None, choose: bool = False
+) -> None:
+    """Fit a model's last layer on its memory and write it.
+
+    Raises:
+        NBDTError: a model that has no folder, or another memory than its own, without `out`.
+    """
+    if out is None and not is_own_memory(model, source):
+        raise NBDTError(
+            f"The last layer can be written only into the folder of a saved model with a memory of "
+            f"its own, not for {source!r} with {place!r}. Name a new folder: nbdt memory refit "
+            f"{source} --memory {place} --out NEW"
+        )
+    before = model.provenance.get("memory", {}).get("key")
+    fitted = model.refit(choose=choose, progress=tracked)
+    if out is not None:
+        model.save(out)
+    elif fitted.key != before or choose:
+        save_head(model, source)
+    written = out or source
+    typer.echo(f"fitted on {many(len(fitted.labels))}; written: {escape_terminal(str(written))}")
+
+
+def _named(memory: Memory, rows: Sequence[str]) -> str:
+    found = memory.rows
+    places = [found.place(row) for row in rows]
+    shown = ", ".join(
+        f"{found.references[n]} ({memory.name_of(found.labels[n])})" for n in places[:5]
+    )
+    more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
+    return escape_terminal(shown) + more

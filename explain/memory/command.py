@@ -1,0 +1,148 @@
+"""``nbdt memory``: make, list and change the labelled photographs that a model decides by."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nbdt.errors import NBDTError
+from nbdt.files import new_folder
+from nbdt.hierarchies.library import open_model
+from nbdt.images.dataset import iter_images
+from nbdt.model.remember import make_memory
+from nbdt.network.encoder import to_device
+from nbdt.progress import escape_terminal, tracked
+
+from . import changes
+from .opening import By, Json, Model, Place, Weights, many, opened, report
+
+if TYPE_CHECKING:
+    from nbdt.memory.table import Rows
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def memory() -> None:
+    """Labelled photographs: a model's last layer is fitted on them, and they are its evidence."""
+
+
+@app.command()
+def build(
+    model: Model,
+    *,
+    data: Annotated[
+        Path,
+        typer.Option(help="Labelled photographs: class folders, an archive of them, or a table."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="M", help="A new folder for the memory.")],
+    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures", "--thumbnails", help="Keep small pictures, to show without the originals."
+        ),
+    ] = False,
+    by: By = "",
+    weights: Weights = None,
+) -> None:
+    """Make a memory for any model; its last layer stays as it is."""
+    loaded = to_device(open_model(model, weights))
+    sources = list(iter_images(data, split))
+    with new_folder(out) as aside:
+        made = make_memory(loaded, aside)
+        added = made.add(sources, by=by, pictures=pictures, progress=tracked)
+        if not added.ids:
+            raise NBDTError(
+                f"None of {many(len(sources))} can be added; the first: {added.failed[0]}"
+            )
+    typer.echo(f"written: {out} ({many(len(added.ids))})")
+    report(added.failed)
+
+
+@app.command()
+def info(
+    model: Model, *, memory: Place = None, weights: Weights = None, as_json: Json = False
+) -> None:
+    """Show what a memory contains."""
+    _, found = opened(model, memory, weights)
+    rows = found.rows
+    counts = Counter(found.name_of(rows.labels[n]) for n in rows.active.nonzero()[0])
+    record = {
+        "place": found.table.place,
+        "photographs": int(rows.active.sum()),
+        "struck_out": int((~rows.active).sum()),
+        "version": rows.version,
+        "architecture": found.table.facts["architecture"],
+        "embedding_hash": found.table.facts["embedding_hash"],
+        "labels": dict(sorted(counts.items())),
+    }
+    if as_json:
+        typer.echo(json.dumps(record))
+        return
+    typer.echo(f"{record['place']}, version {record['version']}")
+    typer.echo(f"{many(len(rows) - record['struck_out'])}, {record['struck_out']:,} struck out")
+    typer.echo(
+        f"network: {record['architecture']}, embedding hash {record['embedding_hash'][:12]}…"
+    )
+    for label, count in record["labels"].items():
+        typer.echo(f"{count:7,}  {escape_terminal(label)}")
+
+
+@app.command("list")
+def list_rows(
+    model: Model,
+    *,
+    label: Annotated[str | None, typer.Option(help="Only those of a class or group.")] = None,
+    struck_out: Annotated[
+        bool, typer.Option("--struck-out", help="Only those that were struck out.")
+    ] = False,
+    memory: Place = None,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """List the photographs of a memory, a line each."""
+    _, found = opened(model, memory, weights)
+    rows, wanted = found.rows, None if label is None else found.node_of(label)
+    for n in range(len(rows)):
+        if wanted in (None, rows.labels[n]) and not (struck_out and rows.active[n]):
+            record = _record(rows, n, found.name_of(rows.labels[n]))
+            typer.echo(json.dumps(record) if as_json else _line(record))
+
+
+def _record(rows: Rows, n: int, label: str) -> dict[str, Any]:
+    return {
+        "id": rows.ids[n], "label": label, "reference": rows.references[n],
+        "active": bool(rows.active[n]), "added": rows.added[n], "by": rows.by[n],
+        "why": rows.why[n],
+    }  # fmt: skip
+
+
+def _line(record: dict[str, Any]) -> str:
+    state = "" if record["active"] else "  struck out"
+    said = ": ".join(filter(None, (record["by"], record["why"])))
+    line = f"{record['id'][:12]}  {record['label']}  {record['reference']}{state}"
+    return escape_terminal(f"{line}  {said}" if said else line)
+
+
+@app.command()
+def versions(model: Model, *, memory: Place = None, weights: Weights = None) -> None:
+    """List the states that `restore` can bring back, oldest first."""
+    _, found = opened(model, memory, weights)
+    for version in found.versions():
+        typer.echo(f"{version.number:6}  {version.when}")
+
+
+for name, command in (
+    ("add", changes.add),
+    ("strike", changes.strike),
+    ("take-back", changes.take_back),
+    ("relabel", changes.relabel),
+    ("restore", changes.restore),
+    ("refit", changes.refit),
+):
+    app.command(name)(command)

@@ -1,0 +1,64 @@
+"""What every command of ``nbdt memory`` shares: options, opening, and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nbdt.errors import NBDTError
+from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.progress import escape_terminal
+
+if TYPE_CHECKING:
+    from nbdt.memory.memory import Memory
+    from nbdt.model.model import NBDT
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Weights = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]
+Place = Annotated[
+    str | None, typer.Option("--memory", metavar="M", help="A memory, if not the model's own.")
+]
+Rows = Annotated[
+    list[str],
+    typer.Argument(metavar="ROW...", help="Ids or references, as `nbdt memory list` prints them."),
+]
+Why = Annotated[str, typer.Option(help="The reason.")]
+By = Annotated[str, typer.Option(help="Who says so.")]
+Refit = Annotated[bool, typer.Option("--refit", help="Fit the model's last layer at once.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+
+def opened(
+    source: str, place: str | None = None, weights: Path | None = None
+) -> tuple[NBDT, Memory]:
+    """Open a model and its memory, or the memory at a place.
+
+    Raises:
+        NBDTError: a model without a memory, or what opening either raises.
+    """
+    model = open_model(source, weights)
+    if place is not None:
+        model.use_memory(place)
+    if (memory := model.memory) is None:
+        raise NBDTError(
+            f"The model {source!r} has no memory of its own. Name one with --memory, or make one: "
+            f"nbdt memory build {source} --data D --out M"
+        )
+    return model, memory
+
+
+def report(failed: Sequence[str]) -> None:
+    """Print what failed, a line each, and exit with status 3 if anything did."""
+    for line in failed:
+        typer.echo(f"error: {escape_terminal(line)}", err=True)
+    if failed:
+        typer.echo(f"left out: {len(failed):,}", err=True)
+        raise typer.Exit(3)
+
+
+def many(count: int) -> str:
+    """Return a number of photographs in words."""
+    return f"{count:,} photograph{'' if count == 1 else 's'}"

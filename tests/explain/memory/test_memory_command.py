@@ -1,0 +1,230 @@
+"""``nbdt memory``: made, listed, changed, refitted, killed, and what it refuses."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from nbdt import NBDT, Hierarchy
+from nbdt.errors import NBDTError
+from nbdt.explain.memory.command import app
+from nbdt.model import saved as saved_files
+from nbdt.model import update
+from nbdt.model.remember import make_memory
+
+TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
+COLOURS = {
+    "red": (220, 30, 30),
+    "orange": (230, 140, 20),
+    "blue": (30, 40, 220),
+    "green": (20, 180, 50),
+}
+
+
+def photograph(name, number):
+    draw = np.random.default_rng([number, *name.encode()])
+    pixels = np.array(COLOURS[name]) + draw.normal(0, 25, (40, 40, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Class folders, five photographs each."""
+    root = tmp_path_factory.mktemp("data")
+    for name in COLOURS:
+        (root / name).mkdir()
+        for number in range(5):
+            photograph(name, number).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A saved model without a memory."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bare") / "model"
+    NBDT.from_timm("small_convnet", TREE, rule="marginal").eval().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(bare, data, tmp_path_factory):
+    """A model that was fitted on a memory of its own."""
+    root = tmp_path_factory.mktemp("built")
+    assert nbdt("build", bare, "--data", data, "--out", root / "m").exit_code == 0
+    done = nbdt("refit", bare, "--memory", root / "m", "--out", root / "model")
+    assert done.exit_code == 0, done.output
+    return root / "model"
+
+
+@pytest.fixture
+def folder(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "model")
+
+
+def nbdt(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def rows(folder):
+    return [json.loads(line) for line in nbdt("list", folder, "--json").stdout.splitlines()]
+
+
+def weight(folder):
+    return NBDT.load(folder).head.linear.weight.detach()
+
+
+def test_a_memory_of_any_model_is_built_and_described(bare, data, tmp_path):
+    mixed = shutil.copytree(data, tmp_path / "mixed")
+    (mixed / "red" / "broken.png").write_text("no image")
+    (mixed / "purple").mkdir()
+    photograph("red", 40).save(mixed / "purple" / "a.png")
+    shutil.copy(mixed / "red" / "0.png", mixed / "blue" / "again.png")
+    result = nbdt("build", bare, "--data", mixed, "--out", tmp_path / "m", "--pictures")
+    assert result.exit_code == 3
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 3
+    for word in ("broken.png", "purple", "already as 'blue'"):
+        assert sum(word in line for line in lines) == 1
+    record = json.loads(nbdt("info", bare, "--memory", tmp_path / "m", "--json").stdout)
+    assert record["photographs"] == 20
+    assert record["labels"] == {"blue": 6, "green": 5, "orange": 5, "red": 4}
+    again = nbdt("build", bare, "--data", data, "--out", tmp_path / "m")
+    assert "exists already" in str(again.exception)
+
+
+def test_no_folder_is_left_of_a_build_that_adds_nothing(bare, tmp_path):
+    (tmp_path / "data" / "red").mkdir(parents=True)
+    (tmp_path / "data" / "red" / "a.png").write_text("no image")
+    failed = nbdt("build", bare, "--data", tmp_path / "data", "--out", tmp_path / "m")
+    assert "None of 1 photograph" in str(failed.exception)
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_a_change_acts_after_the_refit_and_an_undo_is_exact(folder):
+    before = weight(folder)
+    row = next(row for row in rows(folder) if row["label"] == "red")
+    struck = nbdt("strike", folder, row["id"][:12], "--why", "a hand", "--by", "ann")
+    assert struck.exit_code == 0, struck.output
+    assert "red" in struck.stdout
+    assert f"nbdt memory refit {folder}" in struck.stderr
+    assert torch.equal(weight(folder), before)
+    assert nbdt("refit", folder).exit_code == 0
+    assert not torch.equal(weight(folder), before)
+    assert len(NBDT.load(folder).reference["labels"]) == 19
+    listed = nbdt("list", folder, "--struck-out").stdout
+    assert listed.count("\n") == 1
+    assert "ann: a hand" in listed
+    assert nbdt("take-back", folder, row["reference"], "--refit").exit_code == 0
+    assert torch.equal(weight(folder), before)
+    assert not list(folder.glob(".refit*"))
+
+
+def test_relabel_add_and_restore(folder, tmp_path):
+    before = weight(folder)
+    version = int(nbdt("versions", folder).stdout.splitlines()[-1].split()[0])
+    row = next(row for row in rows(folder) if row["label"] == "red")
+    assert nbdt("relabel", folder, "warm", row["id"]).exit_code == 0
+    assert "warm" in nbdt("list", folder, "--label", "warm").stdout
+    photograph("green", 77).save(tmp_path / "new.png")
+    (tmp_path / "bad.png").write_text("no image")
+    added = nbdt("add", folder, tmp_path / "new.png", tmp_path / "bad.png", "--label", "green",
+                 "--refit")  # fmt: skip
+    assert added.exit_code == 3
+    assert "bad.png" in added.stderr
+    assert len(rows(folder)) == 21
+    assert not torch.equal(weight(folder), before)
+    assert nbdt("restore", folder, version, "--refit").exit_code == 0
+    assert torch.equal(weight(folder), before)
+    assert len(rows(folder)) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("strike", "nowhere.png", "--why", "bad"), "nowhere.png"),
+        (("relabel", "purple", "red/0.png"), "purple"),
+        (("restore", "4000"), "4000"),
+    ],
+)
+def test_a_bad_change_is_one_error(folder, arguments, words):
+    before = rows(folder)
+    command, *rest = arguments
+    result = nbdt(command, folder, *rest)
+    assert isinstance(result.exception, NBDTError)
+    assert words in str(result.exception)
+    assert rows(folder) == before
+
+
+def test_a_model_without_a_memory_and_a_foreign_memory_are_refused(bare, folder, tmp_path):
+    assert "has no memory" in str(nbdt("list", bare).exception)
+    torch.manual_seed(3)
+    other = NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
+    make_memory(other, tmp_path / "other")
+    refused = nbdt("list", folder, "--memory", tmp_path / "other")
+    assert "another network" in str(refused.exception)
+    outside = nbdt("refit", bare, "--memory", folder / "memory")
+    assert "--out" in str(outside.exception)
+    assert nbdt("add", folder).exit_code == 2
+
+
+# ---- the weights on the disk ----
+
+
+def struck(folder):
+    assert nbdt("strike", folder, rows(folder)[0]["id"], "--why", "bad").exit_code == 0
+    model = NBDT.load(folder)
+    old = model.head.linear.weight.detach().clone()
+    model.refit()
+    return model, old
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_process_that_is_killed_leaves_a_model(folder, moment, monkeypatch):
+    model, old = struck(folder)
+    calls = []
+    replace = type(folder).replace
+
+    def dying(path, target):
+        calls.append(path)
+        if len(calls) > moment:
+            raise Killed
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "replace", dying)
+        if moment == 3:
+            patch.setattr(saved_files, "finish", lambda _: None)
+            update.save_head(model, folder)
+        else:
+            with pytest.raises(Killed):
+                update.save_head(model, folder)
+    again = NBDT.load(folder)
+    assert torch.equal(again.head.linear.weight, model.head.linear.weight)
+    assert not torch.equal(again.head.linear.weight, old)
+    assert torch.equal(again.reference["logits"], model.reference["logits"])
+    assert again.fitted.key == model.fitted.key
+    assert not list(folder.glob(".refit*"))
+
+
+def test_a_full_disk_leaves_the_old_model(folder, monkeypatch):
+    model, old = struck(folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "save_file", full)
+        with pytest.raises(NBDTError, match="No space left.*as it was"):
+            update.save_head(model, folder)
+    assert torch.equal(weight(folder), old)
+    assert not list(folder.glob(".refit*"))
