@@ -133,14 +133,17 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
         )
     places = active.nonzero()[:, 0]
     features = torch.from_numpy(rows.features[rows.active]).float()
-    key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules)
+    weights = torch.from_numpy(rows.weights[rows.active])
+    heavy = [(rows.ids[n], float(rows.weights[n])) for n in places[weights != 1].tolist()]
+    key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules, heavy)
     targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))
+    targets = replace(targets, weights=targets.weights * weights)
     if rules.rule != "marginal":
         targets = replace(targets, nodes=labels, tree=TreeTerm(rules))
     return Examples(places, features, targets, labels, folds(every, active), key)
 
 
-def _key(rows: list[tuple[str, str]], rules: DecisionRules) -> str:
+def _key(rows: list[tuple[str, str]], rules: DecisionRules, heavy: list[tuple[str, float]]) -> str:
     """Return a digest of rows and of what else a fit depends on.
 
     Under `marginal` that is the classes, and the classes of the groups that are labels: the fit
@@ -152,7 +155,7 @@ def _key(rows: list[tuple[str, str]], rules: DecisionRules) -> str:
         for label in {label for _, label in rows} - {*hierarchy.classes}
     }
     tree = [] if rules.rule == "marginal" else [hierarchy.hash]
-    facts = [rules.rule, tree, hierarchy.classes, sorted(under.items()), rows]
+    facts = [rules.rule, tree, hierarchy.classes, sorted(under.items()), rows, *heavy]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

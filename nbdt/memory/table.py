@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ class Rows:
         active: (rows,) bool; False where it was struck out.
         added: UTC, ISO 8601.
         version: of the table.
+        weights: (rows,) how much each counts, in times of the others of its label; by default 1.
     """
 
     ids: tuple[str, ...]
@@ -55,6 +56,11 @@ class Rows:
     active: NDArray[np.bool_]
     added: tuple[str, ...]
     version: int
+    weights: NDArray[np.float32] = field(default_factory=lambda: np.ones(0, np.float32))
+
+    def __post_init__(self) -> None:
+        if not len(self.weights):
+            object.__setattr__(self, "weights", np.ones(len(self.ids), np.float32))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,7 +126,7 @@ class Table:
         import pyarrow as pa
 
         text = {name: pa.string() for name in PLAIN}
-        fields = {**text, "active": pa.bool_(), "features": pa.list_(pa.float16(), width),
+        fields = {**text, "active": pa.bool_(), "weight": pa.float32(), "features": pa.list_(pa.float16(), width),
                   "picture": pa.binary()}  # fmt: skip
         record = {"format": FORMAT, "version": VERSION, **facts}
         schema = pa.schema([*fields.items()], metadata={FACTS: json.dumps(record).encode()})
@@ -211,9 +217,12 @@ class Table:
             for name in PLAIN if name != "active"
         }  # fmt: skip
         active = found["active"].to_numpy(zero_copy_only=False).astype(bool)[order]
+        weights = np.ones(len(found), np.float32)
+        if "weight" in found.schema.names:  # not in the first memories
+            weights = np.nan_to_num(found["weight"].to_numpy(), nan=1.0)
         return Rows(
             text["id"], values[order], text["label"], text["reference"],
-            text["by"], text["why"], active, text["added"], version,
+            text["by"], text["why"], active, text["added"], version, weights[order],
         )  # fmt: skip
 
     def picture(self, key: str) -> bytes | None:

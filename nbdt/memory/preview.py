@@ -1,0 +1,81 @@
+"""A memory's rows as they would be after changes that are not written, and the head fitted on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .refit import FittedHead
+from .table import Halves, Rows
+
+if TYPE_CHECKING:
+    from ..model.model import NBDT
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One change of a memory.
+
+    Attributes:
+        id: of a row, or of a new one.
+        label: id of the node that it shows, a class or a group; None strikes the row out.
+        features: (features,) of a new row; a row that is there keeps its own.
+        weight: how much the photograph counts; 1 as any other of its class.
+        reference: where a new photograph came from.
+        by: who says so.
+        why: the reason.
+    """
+
+    id: str
+    label: str | None = None
+    features: Halves | None = None
+    weight: float = 1.0
+    reference: str = ""
+    by: str = ""
+    why: str = ""
+
+
+def with_changes(rows: Rows, changes: Sequence[Change]) -> Rows:
+    """Return rows as they would be after changes; of several about one row the last counts.
+
+    New rows come last, so that the others stay in their folds of the cross-validation. A strike of
+    a row that is not there changes nothing.
+    """
+    last = {change.id: change for change in changes}
+    known = [change for key, change in last.items() if key in rows.places]
+    new = [
+        change for key, change in last.items()
+        if key not in rows.places and change.label is not None and change.features is not None
+    ]  # fmt: skip
+    labels, by, why = [*rows.labels], [*rows.by], [*rows.why]
+    active, weights = rows.active.copy(), rows.weights.copy()
+    for change in known:
+        place = rows.places[change.id]
+        labels[place] = change.label or labels[place]
+        active[place] = change.label is not None
+        by[place], why[place], weights[place] = change.by, change.why, change.weight
+    features = [np.asarray(change.features, np.float16) for change in new]
+    return Rows(
+        ids=(*rows.ids, *(change.id for change in new)),
+        features=np.concatenate([rows.features, *(values[None] for values in features)]),
+        labels=(*labels, *(change.label or "" for change in new)),
+        references=(*rows.references, *(change.reference for change in new)),
+        by=(*by, *(change.by for change in new)),
+        why=(*why, *(change.why for change in new)),
+        active=np.concatenate([active, np.ones(len(new), bool)]),
+        added=(*rows.added, *("" for _ in new)),
+        version=rows.version,
+        weights=np.concatenate([weights, np.array([c.weight for c in new], np.float32)]),
+    )
+
+
+def with_head(model: NBDT, fitted: FittedHead) -> NBDT:
+    """Return a model with another fit as its last layer; the network below is shared."""
+    other = model.with_hierarchy(model.hierarchy)
+    other.head = copy.deepcopy(model.head)
+    other.take_head(fitted)
+    return other
