@@ -27,31 +27,18 @@ from .tree import TreePlan, plan_tree
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What is fitted: a network, and labelled images.
+    """What is fitted: a network, and labelled images."""
 
-    Attributes:
-        recipe: with the architecture and the size of the network.
-        data: where the images are.
-        folder: of the run.
-        network: with one output a class.
-        knows_classes: whether its classifier was trained for these classes.
-        preprocessing: of the network.
-        order: of the classes.
-        hierarchy: None if it is made from the fitted classifier, by the plan.
-        plan: None if the hierarchy was given.
-        images: by split.
-    """
-
-    recipe: Recipe
-    data: str
-    folder: RunFolder
-    network: nn.Module
-    knows_classes: bool
-    preprocessing: Preprocessing
-    order: ClassOrder
-    hierarchy: Hierarchy | None
-    plan: TreePlan | None
-    images: dict[str, Images]
+    recipe: Recipe  # with the architecture and the size of the network
+    data: str  # where the images are
+    folder: RunFolder  # of the run
+    network: nn.Module  # with one output a class
+    knows_classes: bool  # whether its classifier was trained for these classes
+    preprocessing: Preprocessing  # of the network
+    order: ClassOrder  # of the classes
+    hierarchy: Hierarchy | None  # None if it is made from the fitted classifier, by the plan
+    plan: TreePlan | None  # None if the hierarchy was given
+    images: dict[str, Images]  # by split
 
 
 def prepare(  # noqa: PLR0917

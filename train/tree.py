@@ -26,19 +26,13 @@ DEEP = 8  # levels that a person can still follow
 
 @dataclass(frozen=True)
 class TreePlan:
-    """How the hierarchy is made.
+    """How the hierarchy is made."""
 
-    Attributes:
-        kind: "readable", "wordnet" or "induced".
-        names: of the classes, in order.
-        wnids: of the classes, None where WordNet has no noun; empty if they are not needed.
-        recipe: settings of an induced hierarchy.
-    """
-
-    kind: str
-    names: tuple[str, ...]
+    kind: str  # "readable", "wordnet" or "induced"
+    names: tuple[str, ...]  # of the classes, in order
+    # of the classes, None where WordNet has no noun; empty if they are not needed
     wnids: tuple[str | None, ...]
-    recipe: Recipe
+    recipe: Recipe  # settings of an induced hierarchy
 
     def make(self, weights: Tensor | None) -> Hierarchy | None:
         """Return the hierarchy; without weights (classes, features) None if it is induced."""

@@ -40,16 +40,12 @@ Parts = list[tuple[Calibration, Tensor]]
 
 
 class Plan(NamedTuple):
-    """Which photographs set the thresholds for which others.
+    """Which photographs set the thresholds for which others."""
 
-    Attributes:
-        source: `OWN` or `HALVES`.
-        shared: how many of the photographs the reference set holds; those never calibrate themselves.
-        repeats: calibrations, each with the photographs that it applies to, (images,) bool.
-    """
-
-    source: str
+    source: str  # `OWN` or `HALVES`
+    # how many of the photographs the reference set holds; those never calibrate themselves
     shared: int
+    # calibrations, each with the photographs that it applies to, (images,) bool
     repeats: list[Parts]
 
 

@@ -26,17 +26,11 @@ VERDICTS = ("now right", "now wrong", "still wrong", "other path", "other soft a
 
 
 class NodeResult(NamedTuple):
-    """How well one inner node decides, over the images with a class below it.
+    """How well one inner node decides, over the images with a class below it."""
 
-    Attributes:
-        images: their number.
-        accuracy: share of them that it sends to the right child.
-        log_prob: mean log-probability of the right child.
-    """
-
-    images: int
-    accuracy: float
-    log_prob: float
+    images: int  # their number
+    accuracy: float  # share of them that it sends to the right child
+    log_prob: float  # mean log-probability of the right child
 
     @property
     def mistakes(self) -> int:
@@ -52,22 +46,14 @@ def rules_of(hierarchy: Hierarchy, rule: str) -> DecisionRules:
 
 @dataclass(frozen=True, eq=False)
 class TreeResult:
-    """A hierarchy's answers on class logits.
+    """A hierarchy's answers on class logits."""
 
-    Attributes:
-        rules: the compiled hierarchy.
-        logits: (count, classes).
-        labels: (count,) the right classes; None where they are not known.
-        soft, hard: (count,) class indices: the likeliest leaf, and the greedy descent's.
-        probability: (count,) of the soft answer.
-    """
-
-    rules: DecisionRules
-    logits: Tensor
-    labels: Tensor | None
-    soft: Tensor
+    rules: DecisionRules  # the compiled hierarchy
+    logits: Tensor  # (count, classes)
+    labels: Tensor | None  # (count,) the right classes; None where they are not known
+    soft: Tensor  # (count,) class indices: the likeliest leaf, and the greedy descent's
     hard: Tensor
-    probability: Tensor
+    probability: Tensor  # (count,) of the soft answer
 
     @property
     def hierarchy(self) -> Hierarchy:
@@ -165,13 +151,9 @@ def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, No
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two hierarchies on the same images; `compare` makes it.
+    """Two hierarchies on the same images; `compare` makes it."""
 
-    Attributes:
-        before, after: their answers.
-    """
-
-    before: TreeResult
+    before: TreeResult  # their answers
     after: TreeResult
 
     @cached_property

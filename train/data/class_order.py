@@ -13,18 +13,12 @@ from nbdt.tree.nodes import Node
 
 @dataclass(frozen=True)
 class ClassOrder:
-    """The classes in output order.
+    """The classes in output order."""
 
-    Attributes:
-        names: of the classes.
-        wnids: WordNet ids, where known.
-        origin: the source of the order, for messages.
-        hierarchy: of these classes, if it is known: its groups may be labels, too.
-    """
-
-    names: tuple[str, ...]
-    wnids: tuple[str | None, ...]
-    origin: str
+    names: tuple[str, ...]  # of the classes
+    wnids: tuple[str | None, ...]  # WordNet ids, where known
+    origin: str  # the source of the order, for messages
+    # of these classes, if it is known: its groups may be labels, too
     hierarchy: Hierarchy | None = None
 
     @property

@@ -29,25 +29,19 @@ NAMED = 3  # unreadable images in a report
 
 @dataclass
 class Scan:
-    """The images of a split, their labels as the data writes them.
+    """The images of a split, their labels as the data writes them."""
 
-    Attributes:
-        split: the split.
-        sources: the readable images, unless they are kept in memory.
-        pixels: the readable images, (size, size, 3) each, if they are.
-        labels: one for each readable image.
-        failed: one message for each image that cannot be read.
-        classes: every label of the split, those of unreadable images and empty folders included.
-        in_memory: whether the images are kept in memory.
-    """
-
-    split: Split
+    split: Split  # the split
+    # the readable images, unless they are kept in memory
     sources: list[ImageSource] = field(default_factory=list)
+    # the readable images, (size, size, 3) each, if they are
     pixels: list[Pixels] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)  # one for each readable image
+    # one message for each image that cannot be read
     failed: list[str] = field(default_factory=list)
+    # every label of the split, those of unreadable images and empty folders included
     classes: set[str] = field(default_factory=set)
-    in_memory: bool = False
+    in_memory: bool = False  # whether the images are kept in memory
 
     @property
     def found(self) -> int:

@@ -42,21 +42,15 @@ SPELLINGS = {
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images that can be iterated any number of times.
+    """Labelled images that can be iterated any number of times."""
 
-    Attributes:
-        name: "train", "validation" or "test".
-        origin: what to call it in messages.
-        sources: iterates its images; `ImageSource.class_label` is their label.
-        classes: the labels that the data has, with or without images, where folders show them.
-        compressed: whether single images cannot be read without the ones before them.
-    """
-
-    name: str
-    origin: str
+    name: str  # "train", "validation" or "test"
+    origin: str  # what to call it in messages
+    # iterates its images; `ImageSource.class_label` is their label
     sources: Callable[[], Iterator[ImageSource]]
+    # the labels that the data has, with or without images, where folders show them
     classes: tuple[str, ...] = ()
-    compressed: bool = False
+    compressed: bool = False  # whether single images cannot be read without the ones before them
 
 
 def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split]:

@@ -26,22 +26,15 @@ WHITENING_IMAGES = 5000
 
 @dataclass(frozen=True)
 class Start:
-    """The network that a run starts from, before the classes of its data are known.
+    """The network that a run starts from, before the classes of its data are known."""
 
-    Attributes:
-        recipe: with the architecture and size of a saved model, and the network's own size where
-            it names none.
-        network: with the classifier of its weights.
-        preprocessing: of its input; small images ("shift") are used uncropped.
-        classes: of a saved model, in the order of its classifier; else empty.
-        has_weights: whether its weights are trained ones.
-    """
-
+    # with the architecture and size of a saved model, and the network's own size where it names
+    # none
     recipe: Recipe
-    network: nn.Module
-    preprocessing: Preprocessing
-    classes: tuple[str, ...] = ()
-    has_weights: bool = False
+    network: nn.Module  # with the classifier of its weights
+    preprocessing: Preprocessing  # of its input; small images ("shift") are used uncropped
+    classes: tuple[str, ...] = ()  # of a saved model, in the order of its classifier; else empty
+    has_weights: bool = False  # whether its weights are trained ones
 
 
 def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None) -> Start:
