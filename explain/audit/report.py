@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nbdt.files import new_folder
+from nbdt.hierarchies.show.picture import saved
 
 from ..result.html import document, element
 from ..result.pictures import data_url
@@ -183,9 +184,7 @@ def _section(table: Table) -> Element:
 
 
 def _figure(figure: Figure) -> Element:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    with Image.open(stream) as image:
+    with Image.open(io.BytesIO(saved(figure))) as image:
         return element("figure", element("img", src=data_url(image), alt="plot"), class_="card")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from rich.text import Text
 
 from nbdt.progress import escape_terminal
 
+from ..show.picture import saved
 from .comparison import Comparison, NodeChange, NodeResult, TreeResult
 
 BEFORE, AFTER = "#9aa5b1", "#2166ac"
@@ -206,11 +205,7 @@ def picture(record: dict[str, Any], before: TreeResult, comparison: Comparison |
     else:
         _accuracies(left, record["flat"], before, comparison.after)
         _changes(right, [*comparison.easier[:SHOWN], *reversed(comparison.harder[:SHOWN])])
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script the font lacks
-        figure.savefig(stream, format="png", dpi=100)
-    return stream.getvalue()
+    return saved(figure)
 
 
 def _curves(axes: Any, answers: dict[str, Any]) -> None:

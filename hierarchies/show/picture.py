@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
-import math
 import os
 import re
+import warnings
 from importlib.resources import files
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from nbdt.errors import NBDTError, listed
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import Hierarchy
 
-from .drawing import Drawing, Stroke, Word, draw, font
+from .drawing import Drawing, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_PIXELS = 120e6
+DPI = 72  # a pixel of a drawing is a point of its figure
 PICTURES = (".html", ".png", ".svg")
 _PLACEHOLDER = re.compile("@(POLICY|DATA|SCRIPT)@")
 
@@ -46,8 +48,8 @@ def save_picture(hierarchy: Hierarchy, path: str | os.PathLike[str], title: str 
         )
     if suffix == ".html":
         write_atomic(path, interactive_page(hierarchy, title))
-        return
-    write_atomic(path, (png if suffix == ".png" else svg)(draw(hierarchy, title)))
+    else:
+        write_atomic(path, rendered(draw(hierarchy, title), suffix[1:]))
 
 
 def interactive_page(hierarchy: Hierarchy, title: str = "") -> str:
@@ -89,68 +91,49 @@ def _data(hierarchy: Hierarchy, title: str) -> str:
 # ---- drawings -------------------------------------------------------------------------------
 
 
-def svg(drawing: Drawing) -> str:
-    """Return the drawing as SVG. Names are text; nothing is loaded."""
-    width, height = math.ceil(drawing.width), math.ceil(drawing.height)
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, Verdana, sans-serif" '
-        'dominant-baseline="central">'
-    )
-    lines = [
-        head,
-        '<rect width="100%" height="100%" fill="#ffffff"/>',
-        '<g fill="none" stroke-width="1.2">',
-        *(f'<path d="{_path(s)}" stroke="{s.colour}"/>' for s in drawing.strokes),
-        "</g>",
-        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" fill="{c}"/>' for x, y, r, c in drawing.dots),
-        *map(_svg_text, drawing.words),
-        "</svg>",
-    ]
-    return "\n".join(lines) + "\n"
+def rendered(drawing: Drawing, kind: str) -> bytes:
+    """Return the drawing as "png", at double resolution if it is small enough, or "svg".
 
-
-def _path(stroke: Stroke) -> str:
-    first, *rest = (f"{x:.1f} {y:.1f}" for x, y in stroke.points)
-    return f"M{first}{'C' if len(rest) == 3 else 'L'}{' '.join(rest)}"
-
-
-def _svg_text(word: Word) -> str:
-    bold = ' font-weight="bold"' if word.bold else ""
-    return (
-        f'<text x="{word.x:.1f}" y="{word.y:.1f}" font-size="{word.size}" fill="{word.colour}"{bold}>'
-        f"{html.escape(word.text)}</text>"
-    )
-
-
-def png(drawing: Drawing) -> bytes:
-    """Return the drawing as PNG, at double resolution if it is small enough.
+    In an SVG names are text; nothing is loaded.
 
     Raises:
-        NBDTError: the picture would have too many pixels.
+        NBDTError: as a PNG it would have too many pixels.
     """
-    from PIL import Image, ImageDraw
-    from scipy.interpolate import BPoly
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path as Curve
 
     area = drawing.width * drawing.height
-    if area > MAX_PIXELS:
+    if kind == "png" and area > MAX_PIXELS:
         raise NBDTError(
             f"As a PNG this tree would have {area / 1e6:,.0f} million pixels, more than "
             f"{MAX_PIXELS / 1e6:,.0f}; write .svg or .html instead."
         )
-    scale = 2 if 4 * area <= MAX_PIXELS else 1
-    size = (math.ceil(drawing.width * scale), math.ceil(drawing.height * scale))
-    image = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(image)
-    for stroke in drawing.strokes:
-        curve = BPoly(np.array(stroke.points)[:, None], [0, 1])  # Bernstein's form is Bézier's
-        points = (scale * curve(np.linspace(0, 1, 25))).ravel().tolist()
-        pen.line(points, fill=stroke.colour, width=scale, joint="curve")
-    for x, y, radius, colour in drawing.dots:
-        pen.circle((x * scale, y * scale), radius * scale, fill=colour)
+    figure = Figure((drawing.width / DPI, drawing.height / DPI), DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
+    axes.axis("off")
+    codes = {2: [Curve.MOVETO, Curve.LINETO], 4: [Curve.MOVETO, *3 * [Curve.CURVE4]]}
+    curves = [Curve(stroke.points, codes[len(stroke.points)]) for stroke in drawing.strokes]
+    colours = [stroke.colour for stroke in drawing.strokes]
+    axes.add_collection(PathCollection(curves, facecolors="none", edgecolors=colours))
+    x, y, radius, colour = zip(*drawing.dots, strict=True)
+    axes.scatter(x, y, [(2 * r) ** 2 for r in radius], colour, linewidths=0)
     for word in drawing.words:
-        letters = font(word.size * scale, word.bold)
-        pen.text((word.x * scale, word.y * scale), word.text, word.colour, letters, anchor="lm")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+        axes.text(
+            word.x, word.y, word.text, color=word.colour, size=word.size, va="center_baseline",
+            weight="bold" if word.bold else "normal", parse_math=False,
+        )  # fmt: skip
+    return saved(figure, kind, dpi=DPI * (2 if 4 * area <= MAX_PIXELS else 1))
+
+
+def saved(figure: Figure, kind: str = "png", dpi: float = 100) -> bytes:
+    """Return the file of a figure, the same bytes each time; text stays text in an "svg"."""
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "nbdt", "font.family": "DejaVu Sans"}
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script the font lacks
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(stream, format=kind, dpi=dpi, metadata=metadata)
+    return stream.getvalue()

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies.shipped import load
-from nbdt.hierarchies.show import LINES, print_tree, tree_lines
+from nbdt.hierarchies.show import LINES, print_tree
 from nbdt.hierarchies.show.drawing import Word, draw, hues
-from nbdt.hierarchies.show.picture import interactive_page, png, save_picture, svg
+from nbdt.hierarchies.show.picture import interactive_page, rendered, save_picture
 
 SMALL = Hierarchy.from_nested(
     {"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"], "ship": None}}
@@ -50,11 +50,16 @@ def shown(tree, **options):
     return stream.getvalue()
 
 
+def tree_lines(tree, **options):
+    """The lines of a tree, without the summary below it."""
+    return shown(tree, **options).splitlines()[:-1]
+
+
 # ---- the terminal -----------------------------------------------------------------------------
 
 
 def test_a_small_tree_is_shown_whole_and_as_str_shows_it():
-    lines = [re.sub(r" [\d,]+$", "", line.plain) for line in tree_lines(SMALL)]
+    lines = [re.sub(r" [\d,]+$", "", line) for line in tree_lines(SMALL)]
     assert lines == str(SMALL).split("\n")
 
 
@@ -69,14 +74,13 @@ def test_a_large_tree_is_cut_to_what_fits_and_says_so():
 
 
 def test_depth_is_the_number_of_levels_below_the_root():
-    assert [line.plain.split()[-1] for line in tree_lines(SMALL, depth=1)][1:] == ["dog", "ship"]
-    lines = [line.plain for line in tree_lines(SMALL, depth=1)]
+    lines = tree_lines(SMALL, depth=1)
     assert lines[1:] == ["├── animal 2: cat, dog", "└── vehicle 3: car, bus, ship"]
 
 
 def test_wide_groups_are_cut_and_counted():
     tree = Hierarchy.from_paths([f"all/class {n}" for n in range(500)])
-    lines = [line.plain for line in tree_lines(tree)]
+    lines = tree_lines(tree)
     assert len(lines) == 14
     assert lines[-1] == "└── and 488 more …"
 
@@ -106,7 +110,7 @@ def test_a_terminal_of_few_letters_shows_what_it_can():
     stream = io.TextIOWrapper(raw, encoding="ascii")
     print_tree(tree, console=Console(file=stream, width=60))
     stream.flush()
-    assert raw.getvalue().splitlines()[1:3] == [b"|-- ?cole", b"`-- ?"]
+    assert raw.getvalue().splitlines()[1:3] == [b"+-- ?cole", b"`-- ?"]
 
 
 # ---- drawings ----------------------------------------------------------------------------------
@@ -155,23 +159,20 @@ def test_branches_have_their_own_colours():
 
 def test_svg_holds_hostile_names_as_text():
     tree = Hierarchy.from_paths([["<b>&", name] for name in HOSTILE])
-    root = ET.fromstring(svg(draw(tree, title="<script>")))
+    root = ET.fromstring(rendered(draw(tree, title="<script>"), "svg"))
     space = "{http://www.w3.org/2000/svg}"
-    assert {e.tag.removeprefix(space) for e in root.iter()} == {
-        "svg",
-        "rect",
-        "g",
-        "path",
-        "circle",
-        "text",
-    }
+    drawn = {e.tag.removeprefix(space) for e in root.iter() if e.tag.startswith(space)}
+    parts = {"svg", "metadata", "defs", "style", "g", "path", "use", "clipPath", "rect", "text"}
+    assert {"path", "text"} < drawn <= parts
     assert {e.text for e in root.iter(f"{space}text")} == {"<script>", "<b>&", *HOSTILE}
+    links = [v for e in root.iter() for name, v in e.attrib.items() if name.endswith("href")]
+    assert all(link.startswith("#") for link in links)
 
 
 def test_png_is_a_picture_of_the_drawings_size():
     drawing = draw(SMALL)
-    image = Image.open(io.BytesIO(png(drawing)))
-    assert image.size == (-(-drawing.width * 2 // 1), drawing.height * 2)
+    image = Image.open(io.BytesIO(rendered(drawing, "png")))
+    assert image.size == (drawing.width * 2 // 1, drawing.height * 2)
     assert len(image.getcolors(2**20)) > 10
 
 
@@ -187,7 +188,7 @@ def test_too_large_a_picture_says_what_to_do():
     drawing = draw(SMALL)
     drawing.height = 1e6
     with pytest.raises(NBDTError, match="million pixels.*svg or .html"):
-        png(drawing)
+        rendered(drawing, "png")
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "html", "SVG"])
@@ -196,7 +197,7 @@ def test_the_suffix_says_what_is_written(tmp_path, suffix):
     save_picture(SMALL, target)
     start = target.read_bytes()[:15]
     assert start.startswith(
-        {"svg": b"<svg", "png": b"\x89PNG", "html": b"<!doctype html>"}[suffix.lower()]
+        {"svg": b"<?xml", "png": b"\x89PNG", "html": b"<!doctype html>"}[suffix.lower()]
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
-import warnings
 from collections import Counter
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nbdt.decide.head import DecisionRules
+from nbdt.hierarchies.show.picture import saved
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -55,11 +54,7 @@ def summary_picture(model: NBDT) -> bytes:
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_groups(left, hierarchy, nodes, confusion(hierarchy, nodes, answers, labels))
     _draw_pairs(right, hierarchy.classes, answers, labels)
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script the font lacks
-        figure.savefig(stream, format="png", dpi=100)
-    return stream.getvalue()
+    return saved(figure)
 
 
 def _draw_groups(axes: Any, hierarchy: Hierarchy, nodes: list[int], counts: Tensor) -> None:
