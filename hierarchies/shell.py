@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,18 @@ from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
 from . import formats
+from .library import MODEL_HELP, WEIGHTS_HELP
 from .show import print_tree
 from .show.picture import PICTURES, save_picture
 
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Weights = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]
+Data = Annotated[
+    Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
+]
+SplitName = Annotated[
+    str | None, typer.Option("--split", help="A folder of splits inside the data.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Out = Annotated[
     Path | None, typer.Option(help="Write the tree to .json, or a picture to .html, .png or .svg.")
@@ -27,6 +37,14 @@ Everything = Annotated[bool, typer.Option("--all", help="Show the whole tree.")]
 Classes = Annotated[
     str | None, typer.Option(help="Class names in order: a file with one a line, or a tree.")
 ]
+
+
+def exit_with(failed: Collection[str]) -> None:
+    """Print what failed, a line each, and exit with status 3; do nothing if nothing failed."""
+    for message in failed:
+        typer.echo(f"error: {message}", err=True)
+    if failed:
+        raise typer.Exit(3)
 
 
 def echo(data: object) -> None:

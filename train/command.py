@@ -18,6 +18,7 @@ from rich.table import Table
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL
+from nbdt.hierarchies.wordnet.command import meanings_of
 from nbdt.model.model import NBDT
 from nbdt.progress import JsonProgress, counted, tracked
 from nbdt.tree.hierarchy import Hierarchy
@@ -99,7 +100,7 @@ def train_command(
                 "--model and --progress belong to --corrections; a recipe has --weights"
             )
         _train(
-            str(recipe), data, out, hierarchy, _meanings(sense), weights, settings or [],
+            str(recipe), data, out, hierarchy, meanings_of(sense), weights, settings or [],
             resume=resume, finetune=finetune,
         )  # fmt: skip
         return
@@ -155,13 +156,6 @@ def _hierarchy(text: str | None) -> Hierarchy | str | None:
         raise NBDTError(
             f"{error} It may also be {', '.join(KINDS_OF_TREE)}: then it is made in this run."
         ) from None
-
-
-def _meanings(senses: list[str] | None) -> dict[str | int, str]:
-    pairs = [text.partition("=") for text in senses or ()]
-    if wrong := ["".join(pair) for pair in pairs if not all(pair)]:
-        raise typer.BadParameter(f"Expected --sense NAME=MEANING, got {wrong[0]!r}.")
-    return {name: meaning for name, _, meaning in pairs}
 
 
 def _report(rows: list[Row]) -> None:

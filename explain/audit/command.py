@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
-from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.library import open_model
+from nbdt.hierarchies.shell import Json, Model, Weights, exit_with
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.sources import ImageSource, cores, read_each
@@ -34,17 +35,17 @@ WIDTH = 140  # columns, if stdout is no terminal
 
 @app.command(name="audit")
 def audit_command(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: Model,
     *,
     data: Annotated[Path, typer.Option(help="A folder of images, or a tar archive of them.")],
     images: Annotated[int, typer.Option(min=1, help="Number of images, drawn with the seed.")] = 50,
     methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
     seed: Annotated[int, typer.Option(help="For the draw, controls, noise and weights.")] = 0,
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    weights: Weights = None,
     out: Annotated[Path, typer.Option(help="A new folder for audit.json and index.html.")] = Path(
         "audit"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a model's explanations against controls and other methods."""
     check_new(out)
@@ -58,10 +59,7 @@ def audit_command(
     result = audit(loaded, batch, methods=names, seed=seed, progress=tracked)
     save(result, out)
     _report(result, out, as_json=as_json)
-    for message in failed:
-        typer.echo(f"error: {message}", err=True)
-    if failed:
-        raise typer.Exit(3)
+    exit_with(failed)
 
 
 def _drawn(sources: Iterable[ImageSource], count: int, seed: int) -> list[ImageSource]:

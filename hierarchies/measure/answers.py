@@ -50,18 +50,7 @@ class Plan(NamedTuple):
 
 
 class Measurement:
-    """Answers to labelled photographs under every threshold.
-
-    Args:
-        rules: with its hierarchy.
-        logits: (images, classes).
-        labels: (images,) class indices.
-
-    Attributes:
-        masses: of the paths.
-        depth: (images,) of the deepest right node.
-        known: (images,) familiarity.
-    """
+    """Answers to photographs under every threshold, from (images, classes) logits and (images,) labels."""
 
     def __init__(self, rules: DecisionRules, logits: Tensor, labels: Tensor) -> None:
         self.tree = rules.hierarchy
@@ -69,8 +58,8 @@ class Measurement:
         self.masses = parts[0]
         for name in ("leaves", "nodes", "log_mass", "information"):
             setattr(self.masses, name, torch.cat([getattr(part, name) for part in parts]))
-        self.depth = self.masses.true_depth(labels, rules)
-        self.known = torch.cat([familiarity(part) for part in logits.split(CHUNK)])
+        self.depth = self.masses.true_depth(labels, rules)  # (images,) of the deepest right node
+        self.known = torch.cat([familiarity(part) for part in logits.split(CHUNK)])  # (images,)
         self.critical = self.masses.critical.gather(1, self.depth[:, None])[:, 0]
 
     def calibration(self, chosen: Tensor, group: Tensor | None = None) -> Calibration:
@@ -108,7 +97,7 @@ def without(reference: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor
 
     What is left of a set that is measured in two parts is unlike either.
     """
-    if not len(logits) or not len(reference.get("labels", ())):
+    if not len(logits) or "logits" not in reference or not len(reference.get("labels", ())):
         return dict(reference)
     same, where = shared_rows(logits, reference["logits"])
     kept = torch.ones(len(reference["labels"]), dtype=torch.bool)
@@ -124,18 +113,11 @@ def plan_of(
     The model's reference set does, without the photographs that are measured. Where too few remain,
     random halves of the photographs calibrate each other.
     """
-    images, shared = len(result.logits), 0
-    if {"logits", "labels"} <= reference.keys() and len(reference["labels"]):
-        same, where = shared_rows(result.logits, reference["logits"])
-        shared = int(same.sum())
-        rest = torch.ones(len(reference["labels"]), dtype=torch.bool)
-        rest[where[same]] = False
-        held = {name: reference[name][rest] for name in ("logits", "labels")}
-        group = {"group": reference["group"]} if "group" in reference else {}
-        calibration = Calibration.from_reference(result.rules, held | group)
-        if calibration:
-            whole = torch.ones(images, dtype=torch.bool)
-            return Plan(OWN, shared, [[(calibration, whole)]])
+    images, held = len(result.logits), without(reference, result.logits)
+    shared = len(reference.get("labels", ())) - len(held.get("labels", ()))
+    if calibration := Calibration.from_reference(result.rules, held):
+        whole = torch.ones(images, dtype=torch.bool)
+        return Plan(OWN, shared, [[(calibration, whole)]])
     if images < 2 * LEAST:
         return None
     return Plan(HALVES, shared, [halves(measurement, seed) for seed in range(REPEATS)])
@@ -209,10 +191,8 @@ def group_record(
 
     Args:
         logits: (images, classes).
-        labels: (images,) below 0: see `nbdt.tree.labels`.
-        tree: whose groups these are.
-        rule: of the model.
-        reference: the model's.
+        labels: (images,) below 0: see `nbdt.tree.labels`; groups of `tree`.
+        tree, rule, reference: the model's, or another tree over its classes.
     """
     below = classes_below(tree)[label_nodes(tree)[labels]]
     likeliest = likeliest_under(rules_of(tree, rule)(logits), labels, tree)
@@ -220,11 +200,8 @@ def group_record(
     measurement = Measurement(result.rules, logits, likeliest)
     plan = plan_of(result, measurement, reference)
     record: dict[str, Any] = {"images": len(labels), "targets": []}
-    for kind, answer in (
-        ("flat", logits.argmax(dim=1)),
-        ("soft", result.soft),
-        ("hard", result.hard),
-    ):
+    answers = {"flat": logits.argmax(dim=1), "soft": result.soft, "hard": result.hard}
+    for kind, answer in answers.items():
         record[kind] = float(below.gather(1, answer[:, None]).double().mean())
     if plan:
         calibration, _ = plan.repeats[0][0]

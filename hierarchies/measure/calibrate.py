@@ -22,7 +22,8 @@ from nbdt.progress import tracked
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import classes_below, likeliest_under
 
-from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
+from ..library import open_model
+from ..shell import Data, Model, SplitName, Weights, exit_with
 from .answers import TARGETS, Measurement, target_record
 from .comparison import rules_of
 from .logits import Logits, class_logits
@@ -46,12 +47,8 @@ def fitted_temperature(rules: DecisionRules, logits: Tensor, labels: Tensor) -> 
     et al., ICML 2017) gives 0.674 on ImageNet: a calibration error of 3.8 % instead of 2.0.
 
     Args:
-        rules: with its hierarchy.
-        logits: (images, classes).
+        logits: (images, classes); for fewer than 20 images the temperature is 1.
         labels: (images,) class indices.
-
-    Returns:
-        1 for fewer than 20 images.
     """
     from scipy.optimize import minimize_scalar
 
@@ -183,18 +180,16 @@ def cross_conformal(
 
 @app.command(name="calibrate")
 def calibrate_command(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: Model,
     *,
-    data: Annotated[
-        Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
-    ],
+    data: Data,
     out: Annotated[Path, typer.Option(help="A new folder for the calibrated model.")],
     group: Annotated[
         str | None,
         typer.Option(help="A group of the tree that gets thresholds of its own, as do the others."),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
+    weights: Weights = None,
+    split: SplitName = None,
 ) -> None:
     """Fit a model's probabilities and the thresholds of its answers to your own photographs."""
     check_new(out)
@@ -205,10 +200,7 @@ def calibrate_command(
     loaded.save(out)
     show(facts)
     typer.echo(f"written: {out}")
-    for message in photographs.failed:
-        typer.echo(f"error: {message}", err=True)
-    if photographs.failed:
-        raise typer.Exit(3)
+    exit_with(photographs.failed)
 
 
 def show(facts: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from nbdt.progress import tracked
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..library import MODEL_HELP, WEIGHTS_HELP, find, open_model
+from ..library import find, open_model
+from ..shell import Data, Model, SplitName, Weights, exit_with
 from .answers import answer_record, group_record, without
 from .comparison import Comparison, TreeResult, compare, measure, quality
 from .effect import Reference
@@ -32,11 +33,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command(name="evaluate")
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: Model,
     *,
-    data: Annotated[
-        Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
-    ],
+    data: Data,
     hierarchy: Annotated[
         str | None, typer.Option(help="A tree by name or file; by default the model's own.")
     ] = None,
@@ -53,8 +52,8 @@ def evaluate_command(
     better_mistakes: Annotated[
         bool, typer.Option("--better-mistakes", help="Also reorder the eight likeliest classes.")
     ] = False,
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
+    weights: Weights = None,
+    split: SplitName = None,
     out: Annotated[Path, typer.Option(help="Where evaluation.json and its picture go.")] = Path(
         "evaluation"
     ),
@@ -77,14 +76,9 @@ def evaluate_command(
     if before:
         write_atomic(out / "evaluation.png", picture(record, before, comparison))
     show(record, before, comparison)
-    typer.echo(
-        f"written: {out / 'evaluation.json'}" + (f", {out / 'evaluation.png'}" if before else "")
-    )
-    failed = [*labelled.failed, *(strange.failed if strange else ())]
-    for message in failed:
-        typer.echo(f"error: {message}", err=True)
-    if failed:
-        raise typer.Exit(3)
+    written = ["evaluation.json", *(["evaluation.png"] if before else [])]
+    typer.echo(f"written: {', '.join(str(out / name) for name in written)}")
+    exit_with([*labelled.failed, *(strange.failed if strange else ())])
 
 
 def _hierarchy(name: str | None, own: Hierarchy) -> Hierarchy:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from threading import Lock
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +14,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
-from .comparison import Comparison, TreeResult, compare, measure
+from .comparison import TreeResult, compare, measure
 
 MAX_VALUES = 2**21  # logits of the reference set that an edit is measured on, for the time it takes
 KEPT = 64  # hierarchies whose answers on the reference set are kept
@@ -31,10 +30,6 @@ class Reference:
         logits: (images, classes).
         labels: (images,) class indices.
 
-    Attributes:
-        images_all: number of photographs in the whole set.
-        logits, labels: those that are measured.
-
     Raises:
         NBDTError: other shapes, labels that are no classes, or values that are not finite.
     """
@@ -45,7 +40,7 @@ class Reference:
                 "The model's reference set is damaged: expected logits with one label each, got "
                 f"shapes {tuple(logits.shape)} and {tuple(labels.shape)}."
             )
-        self.images_all = len(labels)
+        self.images_all = len(labels)  # of the whole set; `logits` and `labels` are measured
         step = -(-logits.numel() // MAX_VALUES)
         self.logits = logits[::step].float()
         self.labels = labels[::step].long()
@@ -54,8 +49,7 @@ class Reference:
             raise NBDTError(
                 "The model's reference set is damaged: a label is no class, or a logit is not finite."
             )
-        self._results: OrderedDict[tuple[str, str], TreeResult] = OrderedDict()
-        self._lock = Lock()
+        self.measure = lru_cache(maxsize=KEPT)(self._measure)
 
     @classmethod
     def of(cls, model: NBDT) -> Reference | None:
@@ -66,19 +60,9 @@ class Reference:
             _REFERENCES[model] = cls(saved["logits"], saved["labels"]) if complete else None
         return _REFERENCES[model]
 
-    def measure(self, hierarchy: Hierarchy, rule: str) -> TreeResult:
-        """A hierarchy's answers on the set; those of the last few hierarchies are kept."""
-        key = hierarchy.hash, rule
-        with self._lock:
-            if key in self._results:
-                self._results.move_to_end(key)
-                return self._results[key]
-        result = measure(self.logits, self.labels, hierarchy, rule)
-        with self._lock:
-            self._results[key] = result
-            while len(self._results) > KEPT:
-                self._results.popitem(last=False)
-        return result
+    def _measure(self, hierarchy: Hierarchy, rule: str) -> TreeResult:
+        """Return a hierarchy's answers on the set; `measure` keeps those of the last few."""
+        return measure(self.logits, self.labels, hierarchy, rule)
 
 
 _REFERENCES: WeakKeyDictionary[NBDT, Reference | None] = WeakKeyDictionary()
@@ -94,9 +78,7 @@ def effect(
     """Compare a model's answers under two hierarchies over its classes.
 
     Args:
-        before: the one hierarchy.
-        after: the other.
-        rule: the model's.
+        before, after, rule: the hierarchies, and the model's rule.
         photographs: (classes,) flat logits of a visitor's last photographs, the current one first.
         reference: `Reference.of` the model.
 
@@ -131,9 +113,7 @@ def reference_effect(
     """
     if reference is None:
         return None
-    comparison: Comparison = compare(
-        reference.measure(before, rule), reference.measure(after, rule)
-    )
+    comparison = compare(*(reference.measure(tree, rule) for tree in (before, after)))
     return {
         "images": len(reference.labels),
         "images_all": reference.images_all,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +39,7 @@ def wordnet(
     from .senses import senses
     from .tree import from_wnids
 
-    report = senses(_class_list(names, classes)[0], _meanings(sense))
+    report = senses(_class_list(names, classes)[0], meanings_of(sense))
     hierarchy = from_wnids(report.wnids, report.labels)
     if as_json:
         echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": report.to_dict()["choices"]})
@@ -74,7 +74,7 @@ def readable(
     from .readable import readable as readable_hierarchy
 
     labels, wnids = _class_list(names, classes)
-    report = None if wnids and not sense else known_senses(labels, _meanings(sense))
+    report = None if wnids and not sense else known_senses(labels, meanings_of(sense))
     rows = None if weights is None else class_weights(weights, len(labels), tensor)
     hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids, rows)
     if as_json:
@@ -100,7 +100,8 @@ def _class_list(
     return [*names, *listed], None if names else wnids
 
 
-def _meanings(senses: Sequence[str] | None) -> Mapping[str | int, str]:
+def meanings_of(senses: Sequence[str] | None) -> dict[str | int, str]:
+    """Return the meanings that --sense options give. Raises typer.BadParameter."""
     pairs = [text.partition("=") for text in senses or ()]
     wrong = ["".join(pair) for pair in pairs if not all(pair)]
     if wrong:
