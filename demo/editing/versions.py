@@ -6,18 +6,16 @@ there is no address that another visitor could guess.
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from nbdt.errors import NBDTError, listed
+from nbdt.errors import listed
 from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.difference import diff
-from nbdt.hierarchies.formats import WRITERS, FormatError, read
+from nbdt.hierarchies.formats import WRITERS, FormatError, from_text
 from nbdt.model.fingerprint import model_hash
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
@@ -175,31 +173,19 @@ def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierar
 
 
 def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:
-    """Read the hierarchy in an uploaded text, in the model's class order.
+    """Read the hierarchy in an uploaded text, in the model's class order; leaves match by name.
 
     Raises:
         NBDTError: no hierarchy, or other classes than the model's; the message names those.
     """
-    suffix = Path(name).suffix.lower()
-    suffix = suffix if re.fullmatch(r"\.[a-z]{1,8}", suffix) else ".json"
-    with tempfile.TemporaryDirectory(prefix="nbdt-") as folder:
-        path = Path(folder) / f"hierarchy{suffix}"  # never the name that the visitor sent
-        path.write_text(text, encoding="utf-8", errors="replace")
-        try:
-            return _read(path, classes)
-        except NBDTError as error:
-            raise FormatError(str(error).removeprefix(f"{str(path)!r}: ")) from None
-
-
-def _read(path: Path, classes: Sequence[str]) -> Hierarchy:
-    """Match leaves and classes by name, or else as `formats.read` does."""
+    suffix = Path(name).suffix
     try:
-        hierarchy = read(path)
+        hierarchy = from_text(text, suffix)
     except FormatError:  # perhaps it lacks an order of classes, which the model has
-        return read(path, classes=classes)
+        return from_text(text, suffix, classes=classes)
     if {*hierarchy.classes} != {*classes}:
         with suppress(FormatError):
-            return read(path, classes=classes)
+            return from_text(text, suffix, classes=classes)
     return fitted(hierarchy, classes)
 
 

@@ -62,7 +62,6 @@ def read(
     the model, as happened to the original NBDT's TinyImageNet trees.
 
     Args:
-        path: the file.
         format: one of the formats; by default detected from the content.
         classes: the model's class names in order.
         wnids: for a graph, the ids of its leaves in class order, or the file that lists them. The
@@ -74,22 +73,40 @@ def read(
             a contradictory one; the message names the file, the value and the remedy.
         OSError: the file cannot be read.
     """
-    shown = os.fspath(path)
     try:
-        text = _read_text(path)
         order = read_lines(wnids) if isinstance(wnids, str | os.PathLike) else wnids
-        kind = _known(format, READERS, "read") if format else detect_format(text, Path(path).suffix)
+        text, suffix = _read_text(path), Path(path).suffix
+        return from_text(text, suffix, format, classes, order, collapse=collapse)
+    except FormatError as error:
+        raise FormatError(f"{os.fspath(path)!r}: {error}") from None
+
+
+def from_text(
+    text: str,
+    suffix: str = "",
+    format: str | None = None,  # noqa: A002
+    classes: Sequence[str] | None = None,
+    wnids: Sequence[str] | None = None,
+    *,
+    collapse: bool = False,
+) -> Hierarchy:
+    """Read a hierarchy from the text of a file with this suffix, as `read` does. Raises FormatError."""
+    if "\0" in text:
+        raise FormatError("This is not text: it contains zero bytes.")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        kind = _known(format, READERS, "read") if format else detect_format(text, suffix)
         _check_names(classes, "classes is a list of names")
-        _check_names(order, "wnids is a file or a list of ids")
-        if order is not None and kind not in {"original", "node-link"}:
-            raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
-        if order is not None:
-            nodes, names = readers.read_graph(text, classes, order)
-        else:
+        _check_names(wnids, "wnids is a file or a list of ids")
+        if wnids is None:
             nodes, names = READERS[kind](text, classes)
+        elif READERS[kind] is readers.read_graph:
+            nodes, names = readers.read_graph(text, classes, wnids)
+        else:
+            raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
         hierarchy = Hierarchy(tuple(collapse_chains(nodes) if collapse else nodes), tuple(names))
-    except (FormatError, HierarchyError) as error:
-        raise FormatError(f"{shown!r}: {error}") from None
+    except HierarchyError as error:
+        raise FormatError(str(error)) from None
     return readers.name_unnamed(hierarchy)
 
 
@@ -101,9 +118,8 @@ def write(
     """Write a hierarchy as "nbdt" or "node-link" JSON, atomically. Both keep everything.
 
     Args:
-        hierarchy: the hierarchy.
         path: the file; an existing one is replaced.
-        format: "nbdt" or "node-link"; by default "nbdt" for the suffix .json.
+        format: by default "nbdt" for the suffix .json.
 
     Raises:
         FormatError: an unknown format or suffix; nothing is written.
@@ -177,21 +193,18 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     if len(data) > MAX_BYTES:
         raise FormatError(f"The file has more than {MAX_BYTES:,} bytes; expected a hierarchy.")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(
             f"This is not UTF-8 text (byte {data[error.start]:#04x} at {error.start:,}); save it "
             "as UTF-8."
         ) from None
-    if "\0" in text:
-        raise FormatError("This is not text: it contains zero bytes.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """Return the lines of a text file that are not blank. Raises FormatError, OSError."""
     try:
-        lines = [line.strip() for line in _read_text(path).split("\n")]
+        lines = [line.strip() for line in _read_text(path).splitlines()]
     except FormatError as error:
         raise FormatError(f"{os.fspath(path)!r}: {error}") from None
     if not any(lines):
