@@ -59,10 +59,9 @@ def build(
     apply_data: Path | None = None,
     source: str = "MODEL",
 ) -> gr.Blocks:
-    """Return the page for one model.
+    """Return the page for one model, which is in evaluation mode.
 
     Args:
-        model: the model that answers, in evaluation mode.
         store: keeps corrections and saved hierarchies; without one nothing is kept.
         index: training photographs for both sides of each step.
         apply_data: the training data for applying corrections; None if visitors may not apply any.

@@ -130,8 +130,7 @@ def evidence_beside(model: NBDT, source: str) -> EvidenceIndex | None:
 def logins(text: str) -> list[tuple[str, str]]:
     """Return names and passwords from a file or, for one user, from the environment.
 
-    Raises:
-        NBDTError: a file without a login, a line of another form, or a user without a password.
+    Raises NBDTError: a file without a login, a line of another form, or a user without a password.
     """
     path = Path(text)
     if path.is_file():

@@ -47,12 +47,8 @@ class SafeHeaders:
     """Middleware that adds `HEADERS` to every response and refuses requests of other web sites.
 
     Gradio lets every site use a page that is not on localhost, and sends its login there. Programs
-    send no Origin header and do not need one.
-
-    Args:
-        app: an ASGI application.
-        host: the address that the server listens on.
-        public: names that the page is reached by through a proxy that hides them.
+    send no Origin header and do not need one. The server listens on `host`; `public` are names that the
+    page is reached by through a proxy that hides them.
     """
 
     def __init__(self, app: Any, host: str = "", public: Collection[str] = ()) -> None:
@@ -143,12 +139,9 @@ def launch(
     browser: bool = False,
     block: bool = True,
 ) -> Any:
-    """Serve the page; returns the result of Gradio's ``launch``.
+    """Serve the page; return the result of Gradio's ``launch``.
 
     Args:
-        page: from `build`.
-        host: address to listen on.
-        port: port to listen on.
         model: its name, for ``/health``.
         auth: names and passwords; without any, everyone who can reach the page may use it.
         public: names that the page is reached by through a proxy; see `SafeHeaders`.

@@ -125,8 +125,7 @@ class Visitor:
     def current_model(self) -> NBDT:
         """Return the model with the visitor's hierarchy and classes; it shares the backbone.
 
-        Raises:
-            NBDTError: the hierarchy is not over the model's classes, in its order.
+        Raises NBDTError: the hierarchy is not over the model's classes, in its order.
         """
         key = self.hierarchy.hash, self.only
         if self._current is None or self._current[0] != key:
@@ -137,10 +136,7 @@ class Visitor:
         return self._current[1]
 
     def allow(self, names: object) -> None:
-        """Answer only with some classes from now on.
-
-        Args:
-            names: a list of ids or names of classes and groups; None allows all classes.
+        """Answer only with some classes from now on, given as ids or names; None allows all classes.
 
         Raises:
             NBDTError: another form, or names that `allowed_classes` refuses; then nothing changes.
@@ -186,8 +182,7 @@ class Visitor:
     def explanation(self) -> Explanation:
         """Explain the photograph under the visitor's hierarchy, without another forward pass.
 
-        Raises:
-            NBDTError: there is no photograph yet.
+        Raises NBDTError: there is no photograph yet.
         """
         photo, layer = self._photo()
         key = photo.hash, self.hierarchy.hash, self.only
@@ -205,8 +200,7 @@ class Visitor:
     def node(self, node_id: str) -> NodeView:
         """Return any node's decision and map for the photograph.
 
-        Raises:
-            NBDTError: there is no photograph yet, or no node of that id among what can occur.
+        Raises NBDTError: there is no photograph yet, or no node of that id among what can occur.
         """
         model, (photo, layer) = self.current_model(), self._photo()
         hierarchy = model.hierarchy

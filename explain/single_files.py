@@ -52,8 +52,7 @@ def show_each(
 ) -> None:
     """Show each image, then the text `last`; failures are reported at once.
 
-    Raises:
-        typer.Exit: with status 3, in the end, if some images failed.
+    Raises typer.Exit: with status 3, in the end, if some images failed.
     """
     failed = False
     for source in iter_inputs(images, max_side=AMPLE_SIDE):

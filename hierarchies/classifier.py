@@ -135,10 +135,8 @@ def _check_classes(hierarchy: Hierarchy, labels: ClassLabels, architecture: str)
 def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
     """Return unique names, and ids, of a timm classifier's outputs; everyday names of ImageNet-1k.
 
-    Args:
-        num_classes: the number of outputs.
-        config: timm's configuration of the model. Its ``label_names`` and ``label_descriptions``
-            are used if there is one for each output.
+    The ``label_names`` and ``label_descriptions`` of timm's configuration of the model are used if there
+    is one for each output.
     """
     given = config.get("label_names")
     if given and len(given) == num_classes:

@@ -236,12 +236,8 @@ def class_distances(
     """Return distances, condensed as in SciPy: Euclidean at semantics 0, else ranks in [0, 1].
 
     The mixture is ``(1 − semantics) · rank(weights) + semantics · rank(WordNet)``. A pair with a
-    class that WordNet does not know keeps the rank of its weights.
-
-    Args:
-        units: (classes, features), rows of length 1.
-        synsets: (classes,) indices in WordNet, None if unknown.
-        semantics: share of WordNet, in [0, 1].
+    class that WordNet does not know, None in `synsets` (classes,), keeps the rank of its weights.
+    `units` are (classes, features), rows of length 1.
     """
     distances = _euclidean(units)
     if not semantics or sum(synset is not None for synset in synsets) < 2:

@@ -100,8 +100,7 @@ def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NB
 def class_list(source: str) -> tuple[list[str], Sequence[str | None] | None]:
     """Return class names in order, and their WordNet ids if known.
 
-    Args:
-        source: a text file with one name a line, or a hierarchy as in `find`.
+    `source` is a text file with one name a line, or a hierarchy as in `find`.
 
     Raises:
         NBDTError: neither of these, or an empty file.

@@ -158,12 +158,9 @@ def _row(node: str, label: str, concept: Concept | None) -> NodeName:
 
 
 def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None) -> str:
-    """Return a label that lists a node's leaves: ``"cat, dog + 3"``.
+    """Return a label that lists a node's leaves, at most `limit`: ``"cat, dog + 3"``.
 
-    Args:
-        classes: the leaves, or the first of them.
-        limit: how many to show.
-        total: the number of leaves, if `classes` are not all.
+    `classes` are the leaves, or the first of `total`.
     """
     total = len(classes) if total is None else total
     if limit == total - 1 <= len(classes) - 1:  # "+ 1" is as long as most names
@@ -173,17 +170,9 @@ def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None)
 
 
 def relist_leaves(label: str, before: Sequence[str], after: Sequence[str]) -> str | None:
-    """Update a label that lists a node's leaves after the leaves changed.
+    """Update a label that lists a node's leaves after the classes below it changed; None for others.
 
     A kind in front of the list stays only if no leaf was added: a new one may be of another kind.
-
-    Args:
-        label: the present label.
-        before: the classes below the node when the label was made.
-        after: the classes below it now.
-
-    Returns:
-        The new label; None for a label that lists no leaves.
     """
     listing = _LISTING.fullmatch(label)
     if listing is None:

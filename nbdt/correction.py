@@ -237,8 +237,7 @@ def write_corrections(
     Appending is one write, flushed to the disk, after cutting off a half line that a killed writer
     left. Replacing is atomic.
 
-    Raises:
-        OSError: the file cannot be written; what was in it is kept.
+    Raises OSError: the file cannot be written; what was in it is kept.
     """
     data = "".join(record.to_json() + "\n" for record in corrections).encode()
     if not append:

@@ -26,8 +26,7 @@ NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write `data` beside `path`, flush it to the disk, then rename it over `path`.
 
-    Raises:
-        OSError: the folder is missing, read-only or full; `path` is then as it was before.
+    Raises OSError: the folder is missing, read-only or full; `path` is then as it was before.
     """
     target = Path(path)
     content = data.encode() if isinstance(data, str) else data
@@ -78,9 +77,8 @@ def check_record(
 ) -> dict[str, Any]:
     """Return the JSON object of one of our files if its format and version are right.
 
-    Raises:
-        NBDTError: or `error`; no object, another "format", or a version that this release does not
-            read.
+    Raises NBDTError: or `error`; no object, another "format", or a version that this release does
+    not read.
     """
     if not isinstance(record, dict) or record.get("format") != form:
         raise error(f'{str(path)!r} is no JSON object with "format": "{form}".')

@@ -91,14 +91,9 @@ class LocalStorage:
 
 
 class RemoteStorage:
-    """The same for a folder of a pyarrow filesystem.
+    """The same for a folder, `root`, of a pyarrow filesystem; messages call it `name`.
 
     An object store shows a file once it is complete; elsewhere files are written beside and moved.
-
-    Args:
-        filesystem: of pyarrow.
-        root: the folder's path in it.
-        name: what to call it in messages.
     """
 
     def __init__(self, filesystem: FileSystem, root: str, name: str) -> None:
@@ -175,8 +170,7 @@ Storage: TypeAlias = LocalStorage | RemoteStorage
 def open_storage(where: str | os.PathLike[str] | Storage) -> Storage:
     """Return the folder of a path or URI.
 
-    Raises:
-        NBDTError: a URI of an unknown kind, or with a password in it.
+    Raises NBDTError: a URI of an unknown kind, or with a password in it.
     """
     if not isinstance(where, str | os.PathLike):
         return where
@@ -245,8 +239,7 @@ def _reach(uri: str) -> tuple[FileSystem, str]:
     ``s3://bucket/folder?endpoint_override=localhost:9000&scheme=http``. Credentials come from where
     the store's own tools look for them (environment, profile, the machine's role).
 
-    Raises:
-        NBDTError: as `open_storage` does; or the store cannot be reached.
+    Raises NBDTError: as `open_storage` does; or the store cannot be reached.
     """
     match = _URI.fullmatch(uri)
     scheme, authority, path, query = match.groups(default="") if match else ("", "", "", "")

@@ -21,8 +21,7 @@ def import_torchvision() -> None:
 
     Call this before importing anything that imports torchvision (timm, for one).
 
-    Raises:
-        ImportError, RuntimeError: torchvision is missing, or fails for another reason.
+    Raises ImportError, RuntimeError: torchvision is missing, or fails for another reason.
     """
     if "torchvision" in sys.modules:
         return

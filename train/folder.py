@@ -31,11 +31,7 @@ FREE = (
 
 
 class RunFolder:
-    """The files of one training run.
-
-    Args:
-        root: the folder.
-    """
+    """The files of one training run, in the folder `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,8 +46,7 @@ class RunFolder:
     def begin(self, *, resume: bool) -> bool:
         """Make the folder; return whether it holds a finished model already.
 
-        Raises:
-            NBDTError: it holds a run that is not to be resumed, or it cannot be written.
+        Raises NBDTError: it holds a run that is not to be resumed, or it cannot be written.
         """
         if self.model.exists():
             if resume:
@@ -71,8 +66,7 @@ class RunFolder:
     def check_same(self, facts: Mapping[str, Any]) -> None:
         """Record what a new run depends on; check that a resumed run still depends on the same.
 
-        Raises:
-            NBDTError: the recipe, the data or the hierarchy differs from that at the start.
+        Raises NBDTError: the recipe, the data or the hierarchy differs from that at the start.
         """
         if not self.last.exists():
             write_atomic(self.record, json.dumps(facts, indent=1) + "\n")
@@ -170,12 +164,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def check_space(folder: Path, weights: int) -> None:
     """Make an output folder; refuse one that cannot be written or has no space for checkpoints.
 
-    Args:
-        folder: the output folder.
-        weights: number of weights of the network.
-
-    Raises:
-        NBDTError: with the space needed and found.
+    `weights` is their number in the network. Raises NBDTError, with the space needed and found.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

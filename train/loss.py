@@ -220,8 +220,7 @@ def weight_at(schedule: str, progress: float, start: float, end: float) -> float
 
     "cosine" moves on half a cosine wave, slowest at both ends.
 
-    Raises:
-        NBDTError: there is no schedule of this name.
+    Raises NBDTError: there is no schedule of this name.
     """
     if schedule not in SCHEDULES:
         raise NBDTError(

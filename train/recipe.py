@@ -239,8 +239,7 @@ def available() -> list[str]:
 def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Return a shipped recipe by name, or a TOML file's, with ``key=value`` overrides.
 
-    Raises:
-        NBDTError: no such recipe, no TOML, an unknown key, or a value of the wrong type.
+    Raises NBDTError: no such recipe, no TOML, an unknown key, or a value of the wrong type.
     """
     return parse_recipe(_parse(_read(name), str(name)) | overridden(overrides))
 

@@ -57,10 +57,7 @@ def plan_tree(
         asked: "readable", "wordnet" or "induced"; None: everyday groups for a frozen backbone under
             "marginal", if WordNet knows most of the names and the recipe has no settings of an
             induced one.
-        order: of the classes, with WordNet ids where the data has them.
-        recipe: settings.
         meanings: of names, as for `nbdt.hierarchies.known_senses`.
-        say: called with the senses.
 
     Raises:
         NBDTError: WordNet knows fewer than two of the names, and one needs them.

@@ -36,15 +36,12 @@ _STEPS: dict[str, Callable[[EditStack], EditStack]] = {
 
 
 def edited(stack: EditStack, payload: object) -> EditStack:
-    """The stack after one edit, or after "undo", "redo" or "reset".
+    """Return the stack after one edit, or after "undo", "redo" or "reset".
 
-    Args:
-        stack: stays as it is.
-        payload: hostile until checked: ``kind``, and as that needs them ``nodes`` (ids or
-            unambiguous names), ``to`` and ``name``; anything else is ignored.
+    `payload` is hostile until checked: ``kind``, and as that needs them ``nodes`` (ids or unambiguous
+    names), ``to`` and ``name``; anything else is ignored.
 
-    Raises:
-        EditError: no such edit, or one that cannot be made on this tree; the message says why.
+    Raises EditError: no such edit, or one that cannot be made on this tree; the message says why.
     """
     request = read_request(payload)
     if request.kind in _STEPS:
@@ -95,12 +92,7 @@ def in_words(records: Sequence[Edit]) -> str:
 def suggest(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[str]:
     """Suggest names that no node has for a group of these nodes, the best first; never none.
 
-    Args:
-        hierarchy: the tree.
-        nodes: ids or unambiguous names.
-
-    Raises:
-        EditError: an unknown or ambiguous node.
+    Raises EditError: an unknown or ambiguous node.
     """
     places = Draft(hierarchy).find_all(nodes)
     taken = {*hierarchy.names, *hierarchy.ids}

@@ -227,7 +227,6 @@ def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dic
     """Return the edited hierarchy as JSON, and a report of the edits and what they change.
 
     Args:
-        model: whose classes and rule they are.
         hierarchy: what `Hierarchy.to_json` gives; "" for the model's own.
         edits: a JSON list of objects with ``kind``, ``nodes`` and, as the kind needs them, ``to``
             and ``name``.

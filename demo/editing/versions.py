@@ -175,8 +175,7 @@ def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierar
 def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:
     """Read the hierarchy in an uploaded text, in the model's class order; leaves match by name.
 
-    Raises:
-        NBDTError: no hierarchy, or other classes than the model's; the message names those.
+    Raises NBDTError: no hierarchy, or other classes than the model's; the message names those.
     """
     suffix = Path(name).suffix
     try:
@@ -192,8 +191,7 @@ def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:
 def fitted(hierarchy: Hierarchy, classes: Sequence[str]) -> Hierarchy:
     """Return the same tree in the model's class order; leaves are matched by name.
 
-    Raises:
-        FormatError: other classes than the model's; the message names them.
+    Raises FormatError: other classes than the model's; the message names them.
     """
     missing = sorted({*classes} - {*hierarchy.classes})
     extra = sorted({*hierarchy.classes} - {*classes})

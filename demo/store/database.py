@@ -223,14 +223,10 @@ def check_room(
     """Raise StoreError if there is no room for what a visitor adds to a table.
 
     Args:
-        session: the transaction that adds it.
-        table: where it is added.
-        visitor: who adds it.
         limits: that of one visitor, and that of all together; None for no limit.
-        what: what is counted.
+        what: what is counted, for the message; `instead` is what the visitor can do.
         size: the column or expression that is added up; without one rows are counted.
         more: the size of what is added.
-        instead: what the visitor can do.
     """
     used = func.count(table.id) if size is None else func.coalesce(func.sum(size), 0)
     whose = (f"{what} of one visitor", table.visitor == visitor), (f"{what} in this store", true())

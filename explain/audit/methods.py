@@ -34,11 +34,9 @@ def method_maps(
     """Return for every image one map, (height, width), for each decision of its path.
 
     Args:
-        model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
         nodes: for every image the nodes of a path, from below the root to a leaf.
-        method: one of `known_methods()`.
-        rng: for the "random" control.
+        method: one of `known_methods()`; `rng` is for the "random" control.
 
     Raises:
         NBDTError: an unknown method, or one that this network's layers do not allow.

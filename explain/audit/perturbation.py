@@ -89,17 +89,15 @@ def pixel_ranks(ranks: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 def curves(
     model: NBDT, images: Tensor, rankings: Rankings, baseline: str, steps: int
 ) -> tuple[Values, Values]:
-    """Return deletion and insertion curves of every decision.
+    """Return deletion and insertion curves of every decision, (decisions, steps + 1) each.
+
+    They are probabilities of the decision, from no region to all regions, in `steps` equal shares that
+    are hidden or shown one after the other.
 
     Args:
         images: (batch, 3, height, width), preprocessed.
         rankings: of their decisions.
         baseline: one of `BASELINES`.
-        steps: equal shares of the regions, hidden or shown one after the other.
-
-    Returns:
-        deletion, insertion: (decisions, steps + 1) probabilities of the decision, from no region to
-        all regions.
     """
     cells = rankings.ranks.shape[1]
     hidden = BASELINES[baseline](images)
@@ -127,11 +125,9 @@ def without_top(
 def composed(
     model: NBDT, top: Tensor, rest: Tensor, rankings: Rankings, counts: Sequence[int]
 ) -> Tensor:
-    """Return (rankings, counts, nodes) log-odds of images made of two others.
+    """Return (rankings, counts, nodes) log-odds of images made of two, (batch, 3, height, width) each.
 
-    Args:
-        top, rest: (batch, 3, height, width); the first `count` regions come from `top`, the others
-            from `rest`.
+    The first `count` regions come from `top`, the others from `rest`.
     """
     ranks = pixel_ranks(rankings.ranks, rankings.grid, (top.shape[-2], top.shape[-1]))
     pairs = torch.cartesian_prod(torch.arange(len(ranks)), torch.tensor(counts))

@@ -56,8 +56,7 @@ def connected(address: str | None) -> Iterator[Any]:
 
     A cluster that was started here ends with the block, and its logs are removed.
 
-    Raises:
-        NBDTError: Ray is not installed, or the cluster cannot be reached.
+    Raises NBDTError: Ray is not installed, or the cluster cannot be reached.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -101,9 +100,8 @@ def explain_parts(
 ) -> Iterator[PartResult]:
     """Yield the result of every part, in the order in which they are done.
 
-    Raises:
-        NBDTError: evidence that is only in memory; an error of any process about inputs, folder,
-            model or evidence; or a failure of Ray.
+    Raises NBDTError: evidence that is only in memory; an error of any process about inputs, folder,
+    model or evidence; or a failure of Ray.
     """
     from ray.data import ActorPoolStrategy
 
@@ -169,8 +167,7 @@ def workers_of(
 
     By default there is one for each GPU, or one for each node where there are none.
 
-    Raises:
-        NBDTError: a number below one, or a cluster without a node that could work.
+    Raises NBDTError: a number below one, or a cluster without a node that could work.
     """
     if workers is not None and workers < 1:
         raise NBDTError(f"workers: expected at least 1 with --engine ray, got {workers}.")

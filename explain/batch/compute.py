@@ -27,8 +27,7 @@ Explainer: TypeAlias = Callable[[Tensor], Sequence[Explanation]]
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Return 'float32' or 'bfloat16'; 'auto' is bfloat16 where the hardware multiplies in it.
 
-    Raises:
-        NBDTError: another word.
+    Raises NBDTError: another word.
     """
     if precision == AUTO:
         return BFLOAT16 if _has_bfloat16(device) else FLOAT32
@@ -78,8 +77,7 @@ def made_on(model: NBDT, precision: str) -> dict[str, Any]:
 def explaining(model: NBDT, options: BatchOptions) -> Iterator[Explainer]:
     """Give a function from a batch of images to what is stored of each, in the chosen precision.
 
-    Raises:
-        NBDTError: the network fails for every image, for example without positions to map.
+    Raises NBDTError: the network fails for every image, for example without positions to map.
     """
     explainer = _cheapest(model, options)
     with computing(model, options.precision):

@@ -57,12 +57,9 @@ def decode(source: ImageSource, preprocess: Preprocessing, *, photo: bool = Fals
 
 
 def decoder(preprocess: Preprocessing, threads: int, *, photo: bool = False) -> Decoder:
-    """Return a function that decodes images in order, some ahead, in threads of its own.
+    """Return a function that decodes images in order, some ahead, in threads; 0 threads: the caller's.
 
-    Args:
-        preprocess: the model's.
-        threads: their number; 0 decodes in the caller's thread.
-        photo: whether to keep a photograph to draw on.
+    With `photo` each keeps a photograph to draw on.
     """
     one = partial(decode, preprocess=preprocess, photo=photo)
     return lambda sources: in_threads(one, sources, threads)

@@ -48,9 +48,7 @@ _PART = re.compile(r"part-(\d{6,})(\.parquet|\.npz|)")
 class BatchFolder:
     """Reads and writes a batch's files atomically; the rows of a part come last.
 
-    Args:
-        where: the folder, which need not exist: a path, a URI or a `Storage`.
-        kinds: the kinds of files of a part, from `KINDS`.
+    The folder need not exist; `kinds` are those of a part's files, from `KINDS`.
     """
 
     def __init__(

@@ -32,8 +32,7 @@ DRAWN_PART_SIZE = 64  # where an image takes longer: pages, pictures, other meth
 class BatchOptions:
     """The options of a batch that decide what is in its files; see `explain_all` for each.
 
-    Raises:
-        NBDTError: an unknown choice, a size below 1, or evidence without pages.
+    Raises NBDTError: an unknown choice, a size below 1, or evidence without pages.
     """
 
     maps: str

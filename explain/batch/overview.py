@@ -32,9 +32,7 @@ STYLE = """
 def overview(folder: BatchFolder, count: int) -> str:
     """Return HTML that links to the page of each image, with its answer; it needs no network.
 
-    Args:
-        folder: of a batch with pages whose parts are all done.
-        count: number of parts.
+    All `count` parts of the batch are done, with pages.
     """
     explained = (row for row in _rows(folder, count) if row["status"] != FAILED)
     shown = heapq.nsmallest(MOST, explained, key=lambda row: (row["probability"], row["row"]))

@@ -54,14 +54,7 @@ def keep_edit(
 ) -> Version:
     """Save what one edit made as a version, by the user of this process.
 
-    An empty history begins with the tree before the edit.
-
-    Args:
-        history: where.
-        before: a version of it.
-        after: what the edit made of it.
-        record: the edit.
-        why: the reason; by default what the edit did, in words.
+    An empty history begins with the tree before the edit. The reason is by default what the edit did.
 
     Raises:
         HistoryError: `before` is none of the versions.

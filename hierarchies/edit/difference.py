@@ -95,17 +95,13 @@ def diff(before: Hierarchy, after: Hierarchy) -> Difference:
 
 
 def match_nodes(before: Hierarchy, after: Hierarchy) -> dict[int, int]:
-    """The node of `after` that is each node of `before`, by index, where there is one.
+    """Return the node of `after` that is each node of `before`, by index, where there is one.
 
     Leaves are matched by class, and the roots with each other. Inner nodes are matched by id and
     name, then by the classes below them, then by a name that no other node has, then by id alone:
     the first rule that finds a partner counts. So a group that an edit renamed, or that lost or
     gained classes, or both, is still the same group; without the last two rules it would be one
-    that vanished and one that is new, with nothing to compare.
-
-    Args:
-        before: a hierarchy.
-        after: one over the same classes, in any order.
+    that vanished and one that is new, with nothing to compare. The classes may be in any order.
     """
     return _match(_Side(before), _Side(after))
 

@@ -152,8 +152,7 @@ class Draft(Named):
     ) -> tuple[Hierarchy, Edit]:
         """Return the new hierarchy and its record with `fields`: to, name, wnid, created.
 
-        Raises:
-            EditError: the result would be no hierarchy.
+        Raises EditError: the result would be no hierarchy.
         """
         old = self.hierarchy
         try:

@@ -119,8 +119,7 @@ class Edit:
     def consequences(self, rule: str) -> Consequences:
         """What the edit can change under `rule`; a `rename` changes names under either.
 
-        Raises:
-            NBDTError: an unknown rule.
+        Raises NBDTError: an unknown rule.
         """
         return consequences([self], rule)
 
@@ -133,8 +132,7 @@ class Edit:
     def from_dict(cls, data: object) -> Edit:
         """Read what `to_dict` gave, of this release or an earlier one.
 
-        Raises:
-            EditError: anything else; a newer release's fields are named.
+        Raises EditError: anything else; a newer release's fields are named.
         """
         if not isinstance(data, Mapping):
             raise EditError(f"Expected the record of an edit, a JSON object, got {short(data)}.")

@@ -37,9 +37,8 @@ def class_names(
     The order comes from `wnids` (ids of the leaves), else from the file's class indices, else from
     `classes`, which must then name the leaves.
 
-    Raises:
-        FormatError: no order, ids or names that are not those of the leaves, or two contradictory
-            orders.
+    Raises FormatError: no order, ids or names that are not those of the leaves, or two
+    contradictory orders.
     """
     if wnids is not None:
         ordered = _by_ids(leaves, wnids)

@@ -28,8 +28,7 @@ Nodes = tuple[list[Node], list[str]]
 def parse(text: str) -> Any:
     """Parse JSON and refuse repeated keys, NaN and endless nesting.
 
-    Raises:
-        FormatError: the text is not such JSON; the message says where.
+    Raises FormatError: the text is not such JSON; the message says where.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -140,11 +140,10 @@ def answer_record(
     better_mistakes: bool = False,
     unknown: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Measure the answers of a tree, as plain data for JSON.
+    """Measure the answers of a tree on labelled photographs, as plain data for JSON.
 
     Args:
-        result: with labels.
-        reference: the model's; see `NBDT.reference`.
+        result: with labels; `reference` is the model's, see `NBDT.reference`.
         accuracy: a target beside 90, 95 and 99 %.
         better_mistakes: also measure lists in the order of `nbdt.decide.likeliest.reordered`.
         unknown: (images, classes) logits of photographs of other things.

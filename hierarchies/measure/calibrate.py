@@ -128,8 +128,7 @@ def set_reference(model: NBDT, logits: Tensor, labels: Tensor) -> None:
 def classes_of_group(tree: Hierarchy, group: str) -> Tensor:
     """Return which classes are under an inner node given by id or name, (classes,) bool.
 
-    Raises:
-        NBDTError: there is no such group, or all classes are under it.
+    Raises NBDTError: there is no such group, or all classes are under it.
     """
     node = tree.index(group)
     members = classes_below(tree)[node]

@@ -109,8 +109,7 @@ class NodeChange(NamedTuple):
 def measure(logits: Tensor, labels: Tensor | None, hierarchy: Hierarchy, rule: str) -> TreeResult:
     """A hierarchy's answers on class logits (count, classes), with labels (count,) if known.
 
-    Raises:
-        NBDTError: another number of classes, or logits that are not finite.
+    Raises NBDTError: another number of classes, or logits that are not finite.
     """
     rules = rules_of(hierarchy, rule)
     with torch.inference_mode():
@@ -243,8 +242,7 @@ def compare(before: TreeResult, after: TreeResult) -> Comparison:
 
     A path changed if it goes through other nodes, and nodes are the same as `match_nodes` says.
 
-    Raises:
-        NBDTError: the hierarchies have other classes, or another order of them.
+    Raises NBDTError: the hierarchies have other classes, or another order of them.
     """
     check_same_classes(before.hierarchy, after.hierarchy)
     return Comparison(before, after)

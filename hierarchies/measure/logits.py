@@ -41,17 +41,11 @@ def class_logits(
     hierarchy: Hierarchy | None = None,
     progress: Progress = no_progress,
 ) -> Logits:
-    """Compute the logits of every photograph of a labelled data set.
+    """Compute the logits of every photograph of a labelled data set, read as `LabelledImages` does.
 
-    Args:
-        model: in evaluation mode.
-        data, split: as in `LabelledImages`.
-        hierarchy: whose groups labels may be; by default the model's.
-        progress: of the photographs.
+    Labels may be groups of `hierarchy`, by default the model's.
 
-    Raises:
-        NBDTError: labels that are no class or group, no readable photograph, or unreadable
-            data.
+    Raises NBDTError: labels that are no class or group, no readable photograph, or unreadable data.
     """
     images = LabelledImages(data, hierarchy or model.hierarchy, split, groups=True)
     found = embed(model, images, progress=progress)
@@ -63,12 +57,7 @@ def unlabelled_logits(
 ) -> Logits:
     """Compute the logits of every photograph in a folder, an archive or a list, whatever it shows.
 
-    Args:
-        model, progress: as in `class_logits`.
-        data: as `nbdt.images.dataset.iter_inputs` reads it.
-
-    Raises:
-        NBDTError: no readable photograph, or unreadable data.
+    Raises NBDTError: no readable photograph, or unreadable data.
     """
     found = embed(model, iter_inputs([data]), what="other photographs", progress=progress)
     return _logits(model, found, torch.full((len(found.sources),), -1))

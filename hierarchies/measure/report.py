@@ -23,12 +23,10 @@ SHOWN = 8
 
 
 def show(record: dict[str, Any], before: TreeResult | None, comparison: Comparison | None) -> None:
-    """Print the most important of an evaluation.
+    """Print the most important of an evaluation, `record`.
 
-    Args:
-        record: the whole evaluation as plain data.
-        before: the measured tree; None where no photograph has a class as its label.
-        comparison: with another tree, if there is one.
+    `before` is the measured tree, None where no photograph has a class as its label; `comparison` is with
+    another tree, if there is one.
     """
     console = Console(highlight=False, emoji=False)
     if "groups" in record:

@@ -26,11 +26,8 @@ def print_tree(
 ) -> None:
     """Print the hierarchy in colours, in lines as wide as the terminal.
 
-    By default as many of its levels as fit in 80 lines: whole ones, so that siblings look alike.
-
     Args:
-        hierarchy: the hierarchy.
-        depth: levels shown below the root.
+        depth: levels shown below the root; by default whole ones, as many as fit in 80 lines.
         everything: show all of it, however long.
         console: where to print; the terminal by default.
     """

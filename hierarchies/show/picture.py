@@ -29,15 +29,10 @@ _PLACEHOLDER = re.compile("@(POLICY|DATA|SCRIPT)@")
 
 
 def save_picture(hierarchy: Hierarchy, path: str | os.PathLike[str], title: str = "") -> None:
-    """Write a drawing (.png, .svg) or an interactive page (.html), atomically.
-
-    Args:
-        hierarchy: the hierarchy.
-        path: the file; its suffix selects the kind of picture.
-        title: the heading.
+    """Write a drawing (.png, .svg) or an interactive page (.html), by the suffix, atomically.
 
     Raises:
-        NBDTError: another suffix.
+        NBDTError: another suffix, or a drawing of too many pixels.
         OSError: the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
@@ -96,8 +91,7 @@ def rendered(drawing: Drawing, kind: str) -> bytes:
 
     In an SVG names are text; nothing is loaded.
 
-    Raises:
-        NBDTError: as a PNG it would have too many pixels.
+    Raises NBDTError: as a PNG it would have too many pixels.
     """
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure

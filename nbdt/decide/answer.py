@@ -265,8 +265,7 @@ def answers(
 
     `paths` are those of the images, where they are known. Without calibration, or with accuracy None, the answers are classes.
 
-    Raises:
-        NBDTError: another shape, logits that are not finite, or a target outside 0 to 1.
+    Raises NBDTError: another shape, logits that are not finite, or a target outside 0 to 1.
     """
     if accuracy is not None:
         check_target(accuracy)

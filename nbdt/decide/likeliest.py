@@ -22,8 +22,6 @@ def reordered(log_probs: Tensor, hierarchy: Hierarchy, count: int = REORDERED) -
 
     Args:
         log_probs: (batch, classes) leaf log-probabilities.
-        hierarchy: of the classes.
-        count: how many classes take part; up to 2 changes nothing.
 
     Returns:
         (batch, classes) class indices.
@@ -53,9 +51,7 @@ def distance_at(order: Tensor, labels: Tensor, hierarchy: Hierarchy, count: int)
     whatever the label is.
 
     Args:
-        order: (batch, classes) class indices, as from `reordered`.
-        labels: (batch,) class indices.
-        hierarchy: of the classes.
+        order: (batch, classes) class indices, as from `reordered`; `labels` are (batch,).
         count: how many classes of each list; all if there are fewer.
     """
     table = distance_table(hierarchy).to(order.device)

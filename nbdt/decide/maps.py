@@ -20,15 +20,10 @@ from .rules import edge_scores
 
 
 def score_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Return derivatives of node scores with respect to the class logits.
+    """Return derivatives of node scores with respect to (batch, classes) logits, float32 or wider.
 
-    Args:
-        logits: (batch, classes), float32 or wider.
-        nodes: (batch, queries) node indices, none of them the root.
-
-    Returns:
-        (batch, queries, classes): the mean over the node's classes under `representative`, the
-        softmax within the node under `marginal`.
+    Under `representative` it is the mean over the node's classes, under `marginal` the softmax within the
+    node: (batch, queries, classes) for (batch, queries) node indices, none of them the root.
     """
     edges = tree.edge_of_node[nodes]
     weights = torch.nn.functional.one_hot(edges, len(tree.node_of_edge)).to(logits.dtype)
@@ -36,16 +31,9 @@ def score_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str
 
 
 def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Return derivatives of ``log p/(1 − p)`` of nodes among their siblings.
+    """Return derivatives of ``log p/(1 − p)`` of nodes among their siblings, shaped as above.
 
     ``c_j − Σ π_c c_c`` over the other siblings ``c``, with ``π`` the softmax of their scores.
-
-    Args:
-        logits: (batch, classes), float32 or wider.
-        nodes: (batch, queries) node indices, none of them the root.
-
-    Returns:
-        (batch, queries, classes).
     """
     edges = tree.edge_of_node[nodes]
     scores = edge_scores(logits, tree, rule).t()[:, None, :]  # (batch, 1, edges)
@@ -57,10 +45,9 @@ def log_odds_coefficients(logits: Tensor, nodes: Tensor, tree: TreeIndex, rule: 
 
 
 def _coefficients(weights: Tensor, logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Return class coefficients of ``Σ_e weights_e s_e``; any class has at most one such edge above.
+    """Return class coefficients of ``Σ_e weights_e s_e`` for (batch, queries, edges) weights.
 
-    Args:
-        weights: (batch, queries, edges).
+    Any class has at most one such edge above.
     """
     batch, queries, edges = weights.shape
     columns = weights.reshape(-1, edges).t().contiguous()  # (edges, batch · queries)

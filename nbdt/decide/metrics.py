@@ -14,8 +14,7 @@ from ..tree.hierarchy import Hierarchy
 def accuracy(predicted: Tensor, target: Tensor) -> float:
     """Return the share of equal entries of two (count,) index tensors.
 
-    Raises:
-        NBDTError: no entries, or other shapes.
+    Raises NBDTError: no entries, or other shapes.
     """
     _check_pair(predicted, target)
     return float((predicted == target).double().mean())
@@ -29,8 +28,7 @@ def hierarchical_distance(predicted: Tensor, target: Tensor, hierarchy: Hierarch
     (Bertinetto et al., Making Better Mistakes, CVPR 2020). The latter alone misleads: a model that
     gets the hard images right as well can only have worse mistakes left.
 
-    Raises:
-        NBDTError: no entries, other shapes, or an index that is no class of the hierarchy.
+    Raises NBDTError: no entries, other shapes, or an index that is no class of the hierarchy.
     """
     _check_pair(predicted, target)
     for index in (int(values) for pair in (predicted, target) for values in pair.aminmax()):

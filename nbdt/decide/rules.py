@@ -108,13 +108,9 @@ _SCORES: dict[str, Callable[[Tensor, TreeIndex], Tensor]] = {
 
 
 def edge_scores(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Return the score of every node but the root.
+    """Return the score of every node but the root, (edges, batch), rows as in `TreeIndex.node_of_edge`.
 
-    Args:
-        logits: (batch, classes), float32 or float64.
-
-    Returns:
-        (edges, batch), rows as in `TreeIndex.node_of_edge`.
+    The logits are (batch, classes), float32 or float64.
     """
     return _SCORES[rule](logits.t().contiguous(), tree)
 
@@ -132,16 +128,11 @@ def decide(scores: Tensor, tree: TreeIndex) -> Tensor:
 
 
 def leaf_log_probs(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    """Return the log-probability of each class: the sum over its path.
+    """Return the log-probability of each class, (batch, classes): the sum over its path.
 
     Under `marginal` the product of conditionals telescopes to the flat softmax, so the answer is
-    ``log_softmax(logits)`` itself. The result is a valid set of logits: its softmax is itself.
-
-    Args:
-        logits: (batch, classes). Half precision is computed, and returned, in float32.
-
-    Returns:
-        (batch, classes).
+    ``log_softmax(logits)`` itself. The result is a valid set of logits: its softmax is itself. Half
+    precision is computed, and returned, in float32.
     """
     if rule == "marginal":
         return logits.log_softmax(dim=1)
@@ -232,9 +223,7 @@ def path_nll(
         nodes: (batch,) node indices, the targets.
 
     Returns:
-        values: (decisions,) for all images together, image by image, the deepest first.
-        image: (decisions,) the image that each belongs to.
-        edge: (decisions,) the edge that each one belongs to.
+        values, and the image and the edge of each, (decisions,): image by image, the deepest first.
     """
     image, chosen = tree.target_paths(nodes)
     scores = edge_scores(logits, tree, rule)
@@ -245,11 +234,8 @@ def path_nll(
 def mass_nll(logits: Tensor, nodes: Tensor, tree: TreeIndex) -> Tensor:
     """Return ``−log`` of the flat softmax's probability of all classes under a node, (batch,).
 
-    Its gradient is the softmax, less the softmax among the classes under the node; 0 for the root.
-
-    Args:
-        logits: (batch, classes), float32 or float64.
-        nodes: (batch,) node indices.
+    Its gradient is the softmax, less the softmax among the classes under the node; 0 for the root. The
+    logits are (batch, classes), float32 or float64, the node indices (batch,).
     """
     total = logits.logsumexp(dim=1)
     scores = torch.cat([edge_scores(logits, tree, "marginal"), total[None]])

@@ -53,11 +53,9 @@ def stopping_rules(masses: PathMasses) -> dict[str, Tensor]:
 
 
 def right_nodes(depth: Tensor, size: int) -> Tensor:
-    """Return which nodes of each path are above the label, (images, size) bool.
+    """Return which of `size` nodes of each path are above the label, (images, size) bool.
 
-    Args:
-        depth: (images,) of the deepest one, as `PathMasses.true_depth` gives it.
-        size: nodes of each path.
+    `depth` is that of the deepest one, (images,), as `PathMasses.true_depth` gives it.
     """
     return torch.arange(size, device=depth.device) <= depth[:, None]
 
@@ -118,8 +116,7 @@ def risk_coverage(
 
     Args:
         critical: (images, depth + 1) of a stopping rule.
-        information: (images, depth + 1), as in `PathMasses`.
-        right: (images, depth + 1) from `right_nodes`.
+        information: (images, depth + 1), as in `PathMasses`; `right` is from `right_nodes`.
         weights: as in `swept`.
 
     Raises:
@@ -139,8 +136,7 @@ def average_precision(critical: Tensor, information: Tensor, depth: Tensor) -> f
     classification at multiple operating points, NeurIPS 2022).
 
     Args:
-        critical: (images, depth + 1) of a stopping rule.
-        information: (images, depth + 1), as in `PathMasses`.
+        critical, information: as in `risk_coverage`.
         depth: (images,) of the deepest right node, as `PathMasses.true_depth` gives it.
 
     Raises:
@@ -156,8 +152,7 @@ def average_precision(critical: Tensor, information: Tensor, depth: Tensor) -> f
 def share_interval(count: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the interval of a share of independent images (Wilson, 1927).
 
-    Raises:
-        NBDTError: no images, or a count outside 0 to `images`.
+    Raises NBDTError: no images, or a count outside 0 to `images`.
     """
     if not 0 <= count <= images or not images:
         raise NBDTError(f"Expected a count of 0 to {images} in at least one image, got {count}.")
@@ -221,13 +216,8 @@ def calibration_by_level(masses: PathMasses, depth: Tensor, tree: Hierarchy) -> 
 def auroc(known: Tensor, unknown: Tensor) -> float:
     """Return how often a known image scores higher than an unknown one; a tie counts half.
 
-    The area under the receiver operating characteristic (Hanley and McNeil, 1982).
-
-    Args:
-        known, unknown: (images,) scores, larger for what is known.
-
-    Raises:
-        NBDTError: no images on a side.
+    The area under the receiver operating characteristic (Hanley and McNeil, 1982) of (images,) scores.
+    Raises NBDTError: no images on a side.
     """
     if not len(known) or not len(unknown):
         raise NBDTError(f"Expected images on both sides, got {len(known)} and {len(unknown)}.")

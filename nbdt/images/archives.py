@@ -57,7 +57,6 @@ def iter_tar(
 
     Args:
         path: the archive's path or URI.
-        split: the folder of a split in it.
         max_member_bytes: refuse a larger member.
         limits: `max_pixels` and `max_side` of `open_image`.
 

@@ -116,8 +116,7 @@ def open_image(
 def read_file(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return a file's bytes, with the checks of `open_image` on the file.
 
-    Raises:
-        ImageError: missing, unreadable, not a regular file, empty or too large.
+    Raises ImageError: missing, unreadable, not a regular file, empty or too large.
     """
     name = _name_of(path)
     with _stream(path, name, max_bytes) as stream:

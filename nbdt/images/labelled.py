@@ -26,7 +26,6 @@ class LabelledImages:
 
     Args:
         data: as `nbdt.images.dataset.iter_images` reads it, or a sequence of sources.
-        hierarchy: its classes are the labels.
         split: the folder of a split inside, "test" for instance.
         groups: whether a label may also be a group of the hierarchy.
 

@@ -258,14 +258,10 @@ def iter_class_folders(
 ) -> Iterator[ImageSource]:
     """Yield the images `root[/split]/<class>/<file>`, sorted, labelled with the class folder.
 
-    Args:
-        root: the folder.
-        split: the folder of a split in it.
-        limits: `max_pixels` and `max_side` of `open_image`.
+    `limits` are `max_pixels` and `max_side` of `open_image`.
 
-    Raises:
-        ImageError: at once if the folder cannot be read or has no class folders; while iterating
-            if a class folder cannot be read, or at the end if there was no image at all.
+    Raises ImageError: at once if the folder cannot be read or has no class folders; while iterating
+    if a class folder cannot be read, or at the end if there was no image at all.
     """
     folder = os.path.join(os.fsdecode(root), split or "")
     entries = _entries(folder, follow=True)

@@ -44,15 +44,12 @@ def is_table(name: str) -> bool:
 
 
 def iter_rows(path: str, column: str | None = None, *, labelled: bool = False) -> Iterator[Row]:
-    """Yield the rows of a CSV or Parquet file.
+    """Yield the rows of a CSV or Parquet file at a path or URI.
 
-    Args:
-        path: the table's path or URI.
-        column: the column of paths; by default the first of `PATH_COLUMNS`, in any case.
-        labelled: read the columns of labels (required) and splits too.
+    The column of paths is by default the first of `PATH_COLUMNS`, in any case. `labelled` reads the
+    columns of labels (required) and splits too.
 
-    Raises:
-        NBDTError: while iterating: the file cannot be read, or lacks a column.
+    Raises NBDTError: while iterating: the file cannot be read, or lacks a column.
     """
     with _reading(path) as file:
         names, rows = (_parquet if path.lower().endswith(PARQUET) else _csv)(path, file)
@@ -86,13 +83,9 @@ def iter_labelled_table(
 ) -> Iterator[ImageSource]:
     """Yield the labelled images of a table, relative paths from the table's own folder.
 
-    Args:
-        path: the table.
-        split: only rows with this split, in any case.
-        limits: `max_pixels` and `max_side` of `open_image`.
+    Only rows with this split, in any case; `limits` are `max_pixels` and `max_side` of `open_image`.
 
-    Raises:
-        NBDTError: while iterating: as `iter_rows`, or a row without path or label, or no row.
+    Raises NBDTError: while iterating: as `iter_rows`, or a row without path or label, or no row.
     """
     reader, empty = partial(open_image, **limits), True
     for row in iter_rows(path, labelled=True):
@@ -106,8 +99,7 @@ def iter_labelled_table(
 def row_source(path: str, row: Row, reader: Reader = open_image) -> ImageSource:
     """Return the labelled image of a row, relative paths from the table's own folder.
 
-    Raises:
-        NBDTError: the row lacks the path or the label.
+    Raises NBDTError: the row lacks the path or the label.
     """
     if not isinstance(row.path, str) or not row.path.strip() or not row.label:
         got = f"{row.path!r} and {row.label!r}"
@@ -118,8 +110,7 @@ def row_source(path: str, row: Row, reader: Reader = open_image) -> ImageSource:
 def iter_list(path: str, reader: Reader = open_image) -> Iterator[ImageSource]:
     """Yield the images of a list: a path or URI a line, relative ones from the current folder.
 
-    Raises:
-        NBDTError: while iterating: the list cannot be read, or is no list.
+    Raises NBDTError: while iterating: the list cannot be read, or is no list.
     """
     with _reading(path) as file:
         start = file.read(3)

@@ -86,11 +86,8 @@ class ExportedTree(nn.Module):
         """Return the mean map of each node's siblings, by their probabilities among themselves.
 
         ``(Σ p·map − p_j map_j)/(1 − p_j)`` loses all digits as ``p_j`` nears 1; only one child can
-        exceed a half, so its siblings are averaged on their own.
-
-        Args:
-            maps: (batch, nodes − 1, height, width), without the root's.
-            scores: (batch, nodes − 1).
+        exceed a half, so its siblings are averaged on their own. The maps are (batch, nodes − 1, height,
+        width), the scores (batch, nodes − 1), without the root's.
         """
         parents = self.parents[1:]
 
@@ -119,13 +116,7 @@ def _logsumexp(values: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 class ExportedAnswer(nn.Module):
-    """From log-probabilities to the node of each answer: `nbdt.decide.answer` at one target.
-
-    Args:
-        hierarchy: of the model.
-        calibration: of the model under this hierarchy.
-        accuracy: the share of answers that are to be right.
-    """
+    """From log-probabilities to the node of each answer: `nbdt.decide.answer` at one target."""
 
     nodes: Tensor
     information: Tensor
@@ -146,10 +137,8 @@ class ExportedAnswer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return node, probability and whether the image is unknown, (batch,) each.
 
-        Args:
-            logits: (batch, classes).
-            log_probs: (batch, classes) leaf log-probabilities.
-            decisions: (batch, nodes) log-probability of each node among its siblings.
+        The logits and leaf log-probabilities are (batch, classes), the decisions (batch, nodes): the
+        log-probability of each node among its siblings.
         """
         leaves = log_probs.argmax(dim=1)
         path = self.nodes[leaves]

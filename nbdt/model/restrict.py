@@ -29,8 +29,7 @@ def restricted(
     The reference set also has the rows of the linear layer that are gone, for
     `removed_probability`.
 
-    Raises:
-        NBDTError: as for `allowed_classes`.
+    Raises NBDTError: as for `allowed_classes`.
     """
     hierarchy = head.hierarchy
     allowed = allowed_classes(hierarchy, names)
@@ -54,15 +53,10 @@ def restricted(
 def removed_probability(
     reference: Mapping[str, Tensor], features: Tensor, logits: Tensor
 ) -> Tensor | None:
-    """Return the flat classifier's probability of the classes that a restricted model lacks.
+    """Return the flat classifier's probability of the classes that a restricted model lacks, (batch,).
 
-    Args:
-        reference: of the model.
-        features: (batch, features).
-        logits: (batch, classes) of the classes that it has.
-
-    Returns:
-        (batch,), or None for a model that is not restricted.
+    None for a model that is not restricted. The features are (batch, features), the logits (batch,
+    classes) of the classes that it has.
     """
     weight = reference.get(REMOVED_WEIGHT)
     if weight is None:
@@ -79,9 +73,7 @@ def removed_probability(
 def allowed_classes(hierarchy: Hierarchy, names: Sequence[str]) -> list[int]:
     """Return the class indices, in order, of classes and groups that are named.
 
-    Args:
-        hierarchy: of the model.
-        names: of classes or groups, WordNet ids, or ids of nodes; case and underscores do not count.
+    Names are of classes or groups, WordNet ids, or ids of nodes; case and underscores do not count.
 
     Raises:
         NBDTError: an unknown or repeated name, none, or names that leave one class or all classes.
@@ -111,8 +103,7 @@ def allowed_classes(hierarchy: Hierarchy, names: Sequence[str]) -> list[int]:
 def read_names(given: str) -> list[str]:
     """Return names separated by commas, or the lines of a text file; "#" starts a comment.
 
-    Raises:
-        NBDTError: no names, or a file that is not UTF-8 text or has more than 16 MB.
+    Raises NBDTError: no names, or a file that is not UTF-8 text or has more than 16 MB.
     """
     path = Path(given)
     parts = given.split(",")

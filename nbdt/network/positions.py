@@ -20,13 +20,8 @@ def positions(backbone: nn.Module, values: Tensor, picture: Size) -> Tensor | No
     """Return features as (batch, channels, height, width), or None if they form no grid.
 
     Networks seldom document the order of their axes. Channels come first or last, whichever leaves
-    a grid of the picture's shape; tokens form a grid of that shape.
-
-    Args:
-        backbone: the network that made the features.
-        values: (batch, channels, height, width), (batch, height, width,
-            channels) or (batch, tokens, channels).
-        picture: height and width of the images, in pixels.
+    a grid of the picture's shape; tokens, (batch, tokens, channels), form a grid of that shape.
+    `picture` is in pixels.
     """
     shape = _patches(backbone, picture)
     if values.ndim == 4:

@@ -35,8 +35,7 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Read what `dataclasses.asdict` gave, from a file that may be damaged.
 
-        Raises:
-            ValueError: a value that is missing or not of its kind, or out of range.
+        Raises ValueError: a value that is missing or not of its kind, or out of range.
         """
         try:
             found = cls(

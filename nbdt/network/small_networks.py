@@ -72,10 +72,7 @@ class _Classifier(nn.Module):
 class SmallConvNet(_Classifier):
     """A stem of 2 × 2 patches, then six convolutions, two of which halve the resolution.
 
-    Args:
-        widths: channels of the stem and the three stages of two convolutions.
-        num_classes: outputs of the linear layer; 0 for none.
-        in_chans: channels of the image.
+    `widths` are the channels of the stem and of the three stages of two convolutions.
     """
 
     def __init__(
@@ -103,12 +100,10 @@ class SmallConvNet(_Classifier):
 
         The patches' first principal components are what any first layer has to find; given them, a
         short run spends its steps on the rest. The smallest components are of fine colour, which depends
-        on how a file was encoded: half of it is gone from a WebP of quality 95. A higher floor lets them
-        count for less.
+        on how a file was encoded: half of it is gone from a WebP of quality 95. A higher floor, which is
+        added to each component's variance, lets them count for less.
 
-        Args:
-            images: (batch, 3, height, width), preprocessed; a few thousand.
-            floor: added to each component's variance.
+        `images` are a few thousand, (batch, 3, height, width), preprocessed.
         """
         stem = cast(nn.Conv2d, self.stem[0])
         patches = F.unfold(images, stem.kernel_size, stride=stem.stride)

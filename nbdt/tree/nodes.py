@@ -46,8 +46,7 @@ def node_record(node: Node) -> dict[str, str | None]:
 def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node, ...]:
     """Check the nodes; return them breadth-first, siblings by their smallest class index.
 
-    Raises:
-        HierarchyError: not a tree whose leaves are exactly `classes`; see `Hierarchy`.
+    Raises HierarchyError: not a tree whose leaves are exactly `classes`; see `Hierarchy`.
     """
     _check_words(nodes, classes)
     children = _children_by_id(nodes)

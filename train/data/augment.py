@@ -51,8 +51,7 @@ def plain_view(preprocessing: Preprocessing) -> View:
 def random_view(recipe: Recipe, preprocessing: Preprocessing) -> View:
     """Return what turns an image into a random view of it, as `plain_view`; seed it with `seeded`.
 
-    Raises:
-        NBDTError: timm cannot read `auto_augment`.
+    Raises NBDTError: timm cannot read `auto_augment`.
     """
     import_torchvision()
     from timm.data.transforms import RandomResizedCropAndInterpolation

@@ -42,8 +42,7 @@ def class_order(
 
     Labels get WordNet's names if all of them are WordNet ids, as ImageNet's folders are.
 
-    Raises:
-        NBDTError: the hierarchy's classes are not those given, or there are fewer than two.
+    Raises NBDTError: the hierarchy's classes are not those given, or there are fewer than two.
     """
     if hierarchy is not None:
         if given and list(given) != list(hierarchy.classes):

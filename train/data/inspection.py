@@ -52,8 +52,7 @@ class Scan:
 def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan:
     """Read a split: into memory for "shift" if it fits, else only to check that it can be read.
 
-    Raises:
-        NBDTError: there are no images, or an archive must be unpacked first.
+    Raises NBDTError: there are no images, or an archive must be unpacked first.
     """
     try:
         sources = progress(split.sources(), None, f"reading {split.name} images")
@@ -122,15 +121,10 @@ def inspect(
 ) -> tuple[ClassOrder, dict[str, Images]]:
     """Return the classes in order, and the images of each split with their labels.
 
-    Images that have a group as their label can only be trained on: other splits leave them out.
+    Images that have a group as their label can only be trained on: other splits leave them out. Without
+    a `given` order the training labels, sorted, are the classes.
 
-    Args:
-        scans: by split, "train" among them.
-        recipe: how much is held out, and whether unreadable images are left out.
-        given: the hierarchy's or the recipe's order; None takes the training labels, sorted.
-
-    Raises:
-        NBDTError: one report of everything that is wrong, with counts and remedies.
+    Raises NBDTError: one report of everything that is wrong, with counts and remedies.
     """
     order = given or class_order(scans[TRAIN].classes)
     indices = {name: class_indices(scanned.labels, order) for name, scanned in scans.items()}

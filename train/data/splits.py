@@ -56,8 +56,7 @@ class Split:
 def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split]:
     """Return the splits that `data` has, by name; "train" always.
 
-    Raises:
-        NBDTError: `data` does not exist, or contains nothing readable.
+    Raises NBDTError: `data` does not exist, or contains nothing readable.
     """
     path = Path(data)
     if not path.exists():

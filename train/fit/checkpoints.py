@@ -72,8 +72,7 @@ class SafeCheckpointIO(CheckpointIO):
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the content of a checkpoint, its tensors on the CPU.
 
-    Raises:
-        NBDTError: the file is damaged or not a checkpoint.
+    Raises NBDTError: the file is damaged or not a checkpoint.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -20,8 +20,7 @@ from ..data.dataset import Images, PlainBatches, normalise
 def features_of(model: NBDT, data: Images, progress: Progress = no_progress) -> Tensor:
     """Return a model's features of images, (count, features), on its device; files' are kept.
 
-    Raises:
-        NBDTError: an image that cannot be read.
+    Raises NBDTError: an image that cannot be read.
     """
     if data.pixels is None:
         found = embed(model, data.sources, what="features", progress=progress)

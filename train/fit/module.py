@@ -34,10 +34,6 @@ class TreeSupervised(lightning.LightningModule):
     """A timm network trained on its flat logits and, later in the run, on its tree's decisions.
 
     Args:
-        network: with its linear classifier.
-        recipe: the run's settings.
-        preprocessing: mean and std of the network's input.
-        order: the classes.
         hierarchy: used from the start; None induces one from the classifier's weights when tree
             supervision begins.
         class_weights: (classes,) how much an image of each class counts.

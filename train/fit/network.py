@@ -40,13 +40,10 @@ class Start:
 def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None) -> Start:
     """Make the recipe's network, with its weights; images are not needed yet.
 
-    Args:
-        recipe: architecture, and whether it starts from pretrained weights.
-        weights: a local file instead of the Hugging Face hub, or the folder of a saved model.
+    `weights` is a local file instead of the Hugging Face hub, or the folder of a saved model.
 
-    Raises:
-        NBDTError: unknown architecture, no network for the hub, weights that do not fit, or a
-            classifier that is not one linear layer.
+    Raises NBDTError: unknown architecture, no network for the hub, weights that do not fit, or a
+    classifier that is not one linear layer.
     """
     if weights is not None and os.path.isdir(weights):
         start = _from_model(recipe, weights)
@@ -144,8 +141,7 @@ def _same_classes(network: nn.Module, trained_for: int, order: ClassOrder) -> bo
 def whiten(network: nn.Module, data: Images, preprocessing: Preprocessing, floor: float) -> None:
     """Start the stem from the patches of the first training images.
 
-    Raises:
-        NBDTError: the network has no such stem, or the images are not in memory.
+    Raises NBDTError: the network has no such stem, or the images are not in memory.
     """
     if not hasattr(network, "whiten"):
         raise NBDTError("The recipe sets whiten, which only small_convnet can do.")

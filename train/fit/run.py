@@ -31,8 +31,7 @@ def fit_network(
 
     Only the first of several processes measures the model.
 
-    Raises:
-        NBDTError: the run diverged or was stopped, or a device was lost.
+    Raises NBDTError: the run diverged or was stopped, or a device was lost.
     """
     weights, recipe, labels = None, run.recipe, run.images[TRAIN].labels
     if recipe.balance_classes:

@@ -68,8 +68,7 @@ def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
 def make_optimizer(trained: nn.Module, recipe: Recipe, *, on_cpu: bool) -> torch.optim.Optimizer:
     """Return timm's optimiser over the parameters of `trained`.
 
-    Raises:
-        NBDTError: timm has no optimiser of this name.
+    Raises NBDTError: timm has no optimiser of this name.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
@@ -122,12 +121,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) 
 
 
 class SaveLast(Checkpoint):
-    """Saves after each epoch, and at intervals of minutes or steps within one.
+    """Saves after each epoch, and at intervals of minutes or optimiser steps within one; 0 for none.
 
-    Args:
-        path: the file, replaced each time.
-        minutes: between saves within an epoch; 0 for none by time.
-        steps: of the optimiser between saves within an epoch; 0 for none by steps.
+    The file is replaced each time.
     """
 
     def __init__(self, path: Path, minutes: float, steps: int) -> None:
@@ -162,11 +158,7 @@ class SaveLast(Checkpoint):
 class KeepBest(Checkpoint):
     """Keeps the epoch with the best soft accuracy on held-out images; stops when none is better.
 
-    Epochs before tree supervision starts do not count.
-
-    Args:
-        path: the best epoch's checkpoint.
-        patience: epochs without a better one before training stops.
+    Epochs before tree supervision starts do not count; `patience` epochs without a better one stop.
     """
 
     def __init__(self, path: Path, patience: int) -> None:
