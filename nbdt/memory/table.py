@@ -253,6 +253,14 @@ class Table:
         with self.changing():
             self._table.update(where=f"id IN ({listed})", values=dict(values))
 
+    def update_each(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set the same columns of several rows to values of their own, all or none."""
+        import pyarrow as pa
+
+        records = pa.Table.from_pylist([{"id": key, **values} for key, values in changes.items()])
+        with self.changing():
+            self._table.merge_insert("id").when_matched_update_all().execute(records)
+
     def restore(self, version: int) -> None:
         """Make the rows of a version the newest ones. Raises NBDTError: no such version."""
         known = [item.number for item in self.versions()]
