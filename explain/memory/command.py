@@ -19,6 +19,7 @@ from nbdt.progress import escape_terminal, tracked
 
 from . import changes
 from .opening import By, Json, Model, Place, Weights, many, opened, report
+from .review import review
 
 if TYPE_CHECKING:
     from nbdt.memory.table import Rows
@@ -144,5 +145,6 @@ for name, command in (
     ("relabel", changes.relabel),
     ("restore", changes.restore),
     ("refit", changes.refit),
+    ("review", review),
 ):
     app.command(name)(command)

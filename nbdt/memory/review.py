@@ -159,7 +159,9 @@ class _Compared:
             found[row].append(f"the others say {name} ({share})")
         for row, copy in self.copies.items():
             place = int(self.examples.places[copy])
-            what = f"{self.rows.references[place]}, which is labelled {names[int(self.nodes[copy])]}"
+            what = (
+                f"{self.rows.references[place]}, which is labelled {names[int(self.nodes[copy])]}"
+            )
             found[row].append(f"nearly the same as {what}")
         for row in self._far():
             found[row].append(f"unlike the other photographs of {names[int(self.nodes[row])]}")
@@ -238,7 +240,9 @@ def _verdict(memory: Memory, record: Mapping[str, Any], text: str) -> Verdict:
     place = rows.place(str(record.get("id") or ""))
     then = str(record.get("label") or "")
     if then and memory.node_of(then) != rows.labels[place]:
-        raise NBDTError(f"its label is {rows.labels[place]!r} now, and was {then!r}; review it again")
+        raise NBDTError(
+            f"its label is {rows.labels[place]!r} now, and was {then!r}; review it again"
+        )
     word, _, target = text.partition(" ")
     kind = word.lower()
     if kind == "relabel" and target.strip():
