@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import NBDTError
 from .targets import State, Targets
 
-TOLERANCE = 1e-5  # of the gradient's length, in lengths of the penalty's
+TOLERANCE = 3e-5  # of the gradient's length, in lengths of the penalty's
 STEPS = 60  # of Newton's method
 PRODUCTS = 80  # with the Hessian, in one step
 NEGLIGIBLE = 1e-7  # variance of a direction, in the largest variance
@@ -110,16 +110,15 @@ class Design:
         if among is not None:
             rows, targets = rows[among], targets[among]
         check_every_class(targets)
-        count = targets.groups.shape[1]
+        basis, count = self.basis, targets.groups.shape[1]
         weight, bias = rows.new_zeros(count, rows.shape[1]), rows.new_zeros(count)
         if start is not None:
             known = len(start.weight)  # classes that were added since begin at zero
-            weight[:known] = start.weight @ self.basis.directions
-            bias[:known] = start.bias + start.weight @ (self.basis.center - start.center)
-        problem = _Problem(rows, targets, 1 / strength, self.basis.variances)
+            weight[:known] = start.weight @ basis.directions
+            bias[:known] = start.bias + start.weight @ (basis.center - start.center)
+        problem = _Problem(rows, targets, 1 / strength, basis.variances)
         weight, bias, error = _newton(problem, weight, bias, tolerance)
-        weight = weight @ self.basis.directions.T
-        return LinearFit(weight, bias, self.basis.center, strength, error)
+        return LinearFit(weight @ basis.directions.T, bias, basis.center, strength, error)
 
 
 def check_every_class(targets: Targets) -> None:
