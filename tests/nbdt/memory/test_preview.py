@@ -1,32 +1,14 @@
 """Changes of a memory that are not written."""
 
-import numpy as np
-import pytest
 import torch
 
 from nbdt.decide.head import DecisionRules
 from nbdt.memory.preview import Change, with_changes
 from nbdt.memory.refit import examples_of, fit_head
-from nbdt.memory.table import Rows
 from tests import oracle
 
 TREE = oracle.family()
 RULES = DecisionRules(TREE, rule="marginal")
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Rows of photographs, eight a class, and the middle of each class."""
-    draw = torch.Generator().manual_seed(0)
-    middles = 3 * torch.randn(TREE.num_classes, 12, generator=draw)
-    place = torch.arange(TREE.num_classes).repeat(8)
-    features = middles[place] + torch.randn(len(place), 12, generator=draw)
-    ids = tuple(f"{n:064x}" for n in range(len(place)))
-    text = ("",) * len(ids)
-    labels = tuple(TREE.classes[int(n)] for n in place)
-    active = np.ones(len(ids), bool)
-    rows = Rows(ids, features.half().numpy(), labels, ids, text, text, active, text, 1)
-    return rows, middles
 
 
 def test_rows_with_changes_are_those_that_would_be_written(drawn):

@@ -1,0 +1,183 @@
+"""A head that follows what people said about single photographs, without harm to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..decide.head import DecisionRules
+from ..decide.paths import as_percent
+from ..errors import NBDTError
+from .preview import Change, with_changes
+from .refit import Examples, FittedHead, examples_of, fit_head
+from .table import Rows
+
+HELD = 0.005  # share of the other photographs that may become wrong
+CHANCE = 2.0  # standard errors beyond it: a few photographs change sides in any new fit
+HEAVIEST = 64.0  # times that a corrected photograph counts at most
+SAME = 0.999  # cosine of features from which two photographs are the same
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """A head fitted on a memory's rows and on changes that are not written.
+
+    Attributes:
+        rows: the memory's, with the changes that act.
+        fitted: on these rows.
+        changes: those that act, with their weights.
+        aside: by id, why a change does not act.
+        others: photographs of the memory that no change is about.
+        changed: how many of them have another answer now, each by a fit without it.
+        gained: share of them that is right now, minus the share before.
+    """
+
+    rows: Rows
+    fitted: FittedHead
+    changes: tuple[Change, ...] = ()
+    aside: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+    changed: int = 0
+    gained: float = 0.0
+
+
+def fit_changes(
+    rows: Rows, changes: Sequence[Change], rules: DecisionRules, base: FittedHead
+) -> Corrected:
+    """Fit a head under which every changed photograph is right, and the others stay so.
+
+    A photograph that is still wrong counts 4, 16 … up to `HEAVIEST` times. A change
+    under which it stays wrong, or under which more of the others become wrong than `HELD` and
+    chance (McNemar's standard error) allow, is kept aside. Each change is then tried without those
+    that failed. The penalty stays that of `base`.
+
+    Args:
+        rows: of a memory.
+        changes: in the order in which they were made.
+        rules: of the model.
+        base: the head fitted on `rows`.
+    """
+    last = {change.id: change for change in changes}
+    start = _Base(rows, rules, base)
+    aside = {
+        earlier.id: "Something else was said about the same photograph later."
+        for earlier, later in combinations(last.values(), 2)
+        if _is_same(earlier, later) and earlier.label != later.label
+    }
+    kept = [change for key, change in last.items() if key not in aside]
+    return _admit(start, Corrected(rows, base, aside=aside), kept)
+
+
+def _is_same(one: Change, other: Change) -> bool:
+    """Return whether two new rows are one photograph."""
+    if one.features is None or other.features is None:
+        return False
+    left, right = one.features.astype(np.float32), other.features.astype(np.float32)
+    return bool(left @ right >= SAME * np.linalg.norm(left) * np.linalg.norm(right))
+
+
+def _admit(base: _Base, kept: Corrected, group: Sequence[Change]) -> Corrected:
+    """Return what acts with the changes of a group that can; halves of it where some cannot."""
+    if not group:
+        return kept
+    try:
+        return replace(base.fit([*kept.changes, *group], kept.fitted), aside=kept.aside)
+    except NBDTError as error:
+        if len(group) == 1:
+            return replace(kept, aside={**kept.aside, group[0].id: str(error)})
+    half = len(group) // 2
+    return _admit(base, _admit(base, kept, group[:half]), group[half:])
+
+
+class _Base:
+    """What the changes begin at."""
+
+    def __init__(self, rows: Rows, rules: DecisionRules, fitted: FittedHead) -> None:
+        self.rows, self.rules = rows, rules
+        self.examples = examples_of(rows, rules)
+        self.answers = self._answers(fitted.logits)
+        values = torch.from_numpy(rows.features).float()
+        self._unit = values / values.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+    def fit(self, changes: Sequence[Change], start: FittedHead) -> Corrected:
+        """Fit with all of the changes. Raises NBDTError: one of them cannot act."""
+        while True:
+            about = [*(same for change in changes for same in self._same(change)), *changes]
+            rows = with_changes(self.rows, about)
+            examples = examples_of(rows, self.rules)
+            start = fit_head(examples, self.rules, start, choose=False)
+            wrong = {change.id: said for change in changes if (said := self._wrong(change, start))}
+            if not wrong:
+                break
+            if any(change.weight >= HEAVIEST for change in changes if change.id in wrong):
+                raise NBDTError(
+                    f"The answer is still {next(iter(wrong.values()))!r} if this photograph counts "
+                    f"{HEAVIEST:.0f} times."
+                )
+            changes = [
+                replace(change, weight=4 * change.weight) if change.id in wrong else change
+                for change in changes
+            ]
+        others, changed, gained = self._held(rows, examples, start, {each.id for each in about})
+        return Corrected(rows, start, tuple(changes), {}, others, changed, gained)
+
+    def _same(self, change: Change) -> list[Change]:
+        """Return changes of the rows that are the same photograph under a label that it denies."""
+        if change.label is None or change.features is None:
+            return []
+        values = torch.from_numpy(np.asarray(change.features)).float()
+        near = self._unit @ (values / values.norm().clamp(min=1e-12)) >= SAME
+        tree = self.rules.hierarchy
+        under = tree.index(change.label)
+        return [
+            replace(change, id=self.rows.ids[n], features=None)
+            for n in near.nonzero()[:, 0].tolist()
+            if self.rows.active[n]
+            and under not in tree.path_to(tree.index(self.rows.labels[n]))
+        ]  # fmt: skip
+
+    def _wrong(self, change: Change, fitted: FittedHead) -> str:
+        """Return the class that a changed photograph is answered with, "" if that is right."""
+        if change.label is None:
+            return ""
+        features = change.features
+        if features is None:
+            features = self.rows.features[self.rows.places[change.id]]
+        logits = fitted.fit.logits(torch.from_numpy(features).float()[None]) * fitted.factor
+        answer = int(self._answers(logits)[0])
+        tree = self.rules.hierarchy
+        return (
+            "" if answer in tree.classes_under(tree.index(change.label)) else tree.classes[answer]
+        )
+
+    def _held(
+        self, rows: Rows, examples: Examples, fitted: FittedHead, about: set[str]
+    ) -> tuple[int, int, float]:
+        """Compare the answers of the other photographs. Raises NBDTError: too many became wrong."""
+        places = {rows.ids[n]: row for row, n in enumerate(examples.places.tolist())}
+        old = self.examples.places.tolist()
+        pairs = torch.tensor(
+            [(row, places[self.rows.ids[n]]) for row, n in enumerate(old)
+             if self.rows.ids[n] in places and self.rows.ids[n] not in about],
+            dtype=torch.int64,
+        ).reshape(-1, 2)  # fmt: skip
+        labels = self.examples.labels[pairs[:, 0]]
+        pairs, labels = pairs[labels >= 0], labels[labels >= 0]
+        before, after = self.answers[pairs[:, 0]], self._answers(fitted.logits)[pairs[:, 1]]
+        gains = (after == labels).int() - (before == labels).int()
+        count, net = len(pairs), int(gains.sum())
+        allowed = HELD * count + CHANCE * float(gains.abs().sum()) ** 0.5
+        if -net > allowed:
+            raise NBDTError(
+                f"With it {-net:,} more of {count:,} other photographs would be wrong; at most "
+                f"{as_percent(HELD)} may be, beyond chance."
+            )
+        return count, int((before != after).sum()), net / max(1, count)
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        return self.rules(logits.float()).argmax(dim=1)

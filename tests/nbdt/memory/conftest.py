@@ -1,0 +1,24 @@
+"""Rows of a memory whose classes lie apart."""
+
+import numpy as np
+import pytest
+import torch
+
+from nbdt.memory.table import Rows
+from tests import oracle
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Rows of photographs, eight a class, and the middle of each class."""
+    tree = oracle.family()
+    draw = torch.Generator().manual_seed(0)
+    middles = 3 * torch.randn(tree.num_classes, 12, generator=draw)
+    place = torch.arange(tree.num_classes).repeat(8)
+    features = middles[place] + torch.randn(len(place), 12, generator=draw)
+    ids = tuple(f"{n:064x}" for n in range(len(place)))
+    text = ("",) * len(ids)
+    labels = tuple(tree.classes[int(n)] for n in place)
+    active = np.ones(len(ids), bool)
+    rows = Rows(ids, features.half().numpy(), labels, ids, text, text, active, text, 1)
+    return rows, middles
