@@ -140,17 +140,19 @@ class _Problem:
 
     def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, list[State]]:
         """Return the value, its gradients by weight and bias, and the states of the terms."""
-        logits = self.rows @ weight.T + bias
-        losses = self.targets.losses(logits).double() @ self.targets.weights.double()
+        # Float32 would leave little of 1 − p where p is nearly 1, as in most of the images.
+        logits = (self.rows @ weight.T + bias).double()
+        losses = self.targets.losses(logits) @ self.targets.weights.double()
         value = losses + self.penalty / 2 * weight.double().square().sum()
         states = self.targets.states(logits)
-        pull = self.targets.pull(states)
+        pull = self.targets.pull(states).to(weight.dtype)
         by_weight = self.penalty * weight - pull.T @ self.rows
         return float(value), by_weight, -pull.sum(dim=0), states
 
     def product(self, states: list[State], weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply the Hessian with a direction."""
-        curved = self.targets.curve(states, self.rows @ weight.T + bias)
+        change = (self.rows @ weight.T + bias).double()
+        curved = self.targets.curve(states, change).to(weight.dtype)
         return curved.T @ self.rows + self.penalty * weight, curved.sum(dim=0)
 
     def step(
@@ -161,7 +163,7 @@ class _Problem:
         They are preconditioned by the Hessian of independent classes and images: its directions are
         the principal ones.
         """
-        spread = (self.targets.spread(states) / self.mass).clamp(min=1e-7)
+        spread = (self.targets.spread(states).float() / self.mass).clamp(min=1e-7)
         mass = spread * self.mass
         scales = 1 / (mass[:, None] * self.variances + self.penalty), 1 / mass
         step = [torch.zeros_like(by_weight), torch.zeros_like(by_bias)]

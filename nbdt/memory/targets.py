@@ -113,7 +113,8 @@ class Targets:
         """Return minus the gradient of each image's weighted loss by its logits."""
         pull = states[0].within - states[0].chances
         if self.tree is not None:
-            pull = pull + (states[1].within - states[1].chances) @ self.tree.means
+            missing = states[1].within - states[1].chances
+            pull = pull + missing @ self.tree.means.to(missing)
         return self.weights[:, None] * pull
 
     def curve(self, states: list[State], change: Tensor) -> Tensor:
@@ -123,17 +124,21 @@ class Targets:
             some = ~self.exact
             curved[some] -= _covariance(states[0].within[some], change[some])
         if self.tree is not None:
-            chances, scores = states[1].chances, change @ self.tree.means.T
+            means = self.tree.means.to(change)
+            chances, scores = states[1].chances, change @ means.T
             mean = self.tree.sums(chances * scores)[:, self.tree.group]
-            curved = curved + (chances * (scores - mean)) @ self.tree.means
+            curved = curved + (chances * (scores - mean)) @ means
         return self.weights[:, None] * curved
 
     def spread(self, states: list[State]) -> Tensor:
         """Return the curvature along each class's logit alone, (classes,), summed over images."""
-        found = self.weights @ (states[0].chances * (1 - states[0].chances))
+        chances = states[0].chances
+        weights = self.weights.to(chances)
+        found = weights @ (chances * (1 - chances))
         if self.tree is not None:
             chances = states[1].chances
-            found = found + (self.weights @ (chances * (1 - chances))) @ self.tree.means.square()
+            means = self.tree.means.to(chances)
+            found = found + (weights @ (chances * (1 - chances))) @ means.square()
         return found
 
     def _row(self, table: Tensor) -> Tensor:

@@ -162,6 +162,19 @@ def test_the_start_and_the_basis_do_not_change_the_optimum():
     assert again.basis is design.basis
 
 
+@pytest.mark.parametrize("rule", oracle.RULES)
+def test_a_fit_whose_images_are_almost_certain_comes_to_its_end(rule):
+    tree = oracle.family()
+    labels = tuple(tree.classes) * 8
+    place = torch.arange(4).repeat(8)
+    draw = torch.Generator().manual_seed(0)
+    features = 2 * torch.randn(4, 12, generator=draw)[place] + torch.randn(32, 12, generator=draw)
+    examples = examples_of(rows_of(tree, features, labels), DecisionRules(tree, rule=rule))
+    fit = Design(examples.features).fit(examples.targets, 60.0)
+    assert fit.error < 1e-4
+    assert float(fit.bias.mean().abs()) < 0.5
+
+
 def test_a_basis_that_misses_a_direction_is_made_again():
     flat = torch.randn(30, 6)
     flat[:, 3] = 0
