@@ -44,6 +44,11 @@ class Contributions:
     entropy: Tensor
     log_odds: Tensor
 
+    def row(self, decision: int) -> Contributions:
+        """Return those of one decision: (active rows,) and three scalars."""
+        parts = (self.rows, self.bias, self.entropy, self.log_odds)
+        return Contributions(*(part[decision] for part in parts))
+
 
 class Attribution:
     """Finds what each photograph of a memory contributed; made once for a fit.
@@ -65,8 +70,8 @@ class Attribution:
         self.fitted, self.examples, self.rules = fitted, examples, rules
         fit = fitted.fit
         self._centred = examples.features - fit.center
-        pull = coefficients(self._centred @ fit.weight.T + fit.bias, examples.targets)
-        self._pull = pull * (fitted.factor * fit.strength)  # (active rows, classes)
+        pull = coefficients(fit.logits(examples.features).double(), examples.targets)
+        self._pull = (pull * (fitted.factor * fit.strength)).float()  # (active rows, classes)
 
     def contributions(self, features: Tensor, pairs: Sequence[tuple[int, int]]) -> Contributions:
         """Divide the log-odds of decisions of one image.
@@ -80,7 +85,9 @@ class Attribution:
         logits = (centred @ fit.weight.T + fit.bias) * factor
         with full_precision(logits):
             nodes = torch.tensor(pairs).reshape(1, -1)
-            found = score_coefficients(logits[None], nodes, self.rules.tree, self.rules.rule)[0]
+            found = score_coefficients(
+                logits[None].double(), nodes, self.rules.tree, self.rules.rule
+            )[0]
         chosen, other = found[::2], found[1::2]
         difference = (chosen - other).float()
         nearness = self._centred @ centred

@@ -16,10 +16,11 @@ class Heads:
 
     Args:
         place: of the memory.
+        writes: whether new ones are written there, or kept in this process only.
     """
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, place: str, writes: bool = True) -> None:
+        self.place, self.writes = place, writes
         self._recent: dict[str, FittedHead] = {}
 
     def get(self, key: str) -> FittedHead | None:
@@ -37,6 +38,8 @@ class Heads:
         self._recent[head.key] = head
         while len(self._recent) > 3:
             self._recent.pop(next(iter(self._recent)))
+        if not self.writes:
+            return
         with reporting(self.place, "changed"), waiting(self.place):
             table = self._table()
             table.add([{"key": head.key, "when": now(), "data": head.to_bytes()}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..model.features import Features
 from ..progress import Progress, no_progress
 from ..tree.class_names import labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
+from .attribution import Attribution
 from .heads import Heads
 from .refit import Examples, FittedHead, examples_of, fit_head
 from .table import Halves, Rows, Table, Version
@@ -59,7 +61,9 @@ class Memory:
         self.hierarchy = hierarchy
         self._embed = embed
         self._shown = shown
-        self.heads = Heads(table.place)
+        self.heads = Heads(table.place, table.kept)
+        self._examples: tuple[Rows, DecisionRules, Examples] | None = None
+        self._attribution: Attribution | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,6 +88,16 @@ class Memory:
     def versions(self) -> list[Version]:
         """List the states that `restore` can bring back."""
         return self.table.versions()
+
+    def with_table(self, table: Table) -> Memory:
+        """Return the memory of the same network with other rows."""
+        return Memory(table, self.hierarchy, self._embed, self._shown)
+
+    def under(self, hierarchy: Hierarchy) -> Memory:
+        """Return the same memory with the labels of another hierarchy over the same classes."""
+        shared = copy.copy(self)
+        shared.hierarchy = hierarchy
+        return shared
 
     # ---- changed ------------------------------------------------------------------------
 
@@ -223,7 +237,26 @@ class Memory:
 
     def examples(self, rules: DecisionRules) -> Examples:
         """Return the active rows as a fit takes them; raises as `examples_of`."""
-        return examples_of(self.rows, rules)
+        rows, known = self.rows, self._examples
+        if known is None or known[0] is not rows or known[1] is not rules:
+            self._examples = known = rows, rules, examples_of(rows, rules)
+        return known[2]
+
+    def attribution(self, fitted: FittedHead, rules: DecisionRules) -> Attribution:
+        """Return what divides decisions among the active rows, made once for a fit.
+
+        Raises:
+            NBDTError: as `examples`, or the memory has changed since the fit.
+        """
+        examples = self.examples(rules)
+        known = self._attribution
+        if known is None or (known.fitted, known.examples, known.rules) != (
+            fitted,
+            examples,
+            rules,
+        ):
+            self._attribution = known = Attribution(fitted, examples, rules)
+        return known
 
     def fit(
         self, rules: DecisionRules, start: FittedHead | None, choose: bool = False,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import NBDTError
 from .refit import FittedHead
-from .table import Halves, Rows
+from .table import Halves, Rows, Table
 
 if TYPE_CHECKING:
     from ..model.model import NBDT
+    from .memory import Memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +76,51 @@ def with_changes(rows: Rows, changes: Sequence[Change]) -> Rows:
     )
 
 
-def with_head(model: NBDT, fitted: FittedHead) -> NBDT:
-    """Return a model with another fit as its last layer; the network below is shared."""
+class Preview(Table):
+    """The table of a memory with other rows, which are not written.
+
+    Args:
+        base: the table.
+        rows: in place of its own.
+    """
+
+    kept = False
+
+    def __init__(self, base: Table, rows: Rows) -> None:
+        super().__init__(base.place, base._table)  # noqa: SLF001 - to read pictures
+        self._preview = rows
+
+    @property
+    def version(self) -> int:
+        """The version that was changed."""
+        return self._preview.version
+
+    def rows(self, version: int | None = None) -> Rows:
+        """Return the changed rows."""
+        return self._preview
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Refuse to write."""
+        raise NBDTError("This is a preview of changes; make them in the memory itself.")
+        yield
+
+
+def preview(memory: Memory, changes: Sequence[Change]) -> Memory:
+    """Return a memory as it would be after changes: it can be fitted, and nothing is written."""
+    return memory.with_table(Preview(memory.table, with_changes(memory.rows, changes)))
+
+
+def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> NBDT:
+    """Return a model with another fit as its last layer; the network below is shared.
+
+    Args:
+        model: does not change.
+        fitted: the fit.
+        memory: what it was fitted on, from `preview`; by default the model's own.
+    """
     other = model.with_hierarchy(model.hierarchy)
     other.head = copy.deepcopy(model.head)
     other.take_head(fitted)
+    other._memory = model.memory if memory is None else memory  # noqa: SLF001
     return other

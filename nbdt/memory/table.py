@@ -111,6 +111,8 @@ class Table:
         table: opened by LanceDB.
     """
 
+    kept = True  # whether changes are written
+
     def __init__(self, place: str, table: Any) -> None:
         self.place = place
         self._table = table

@@ -208,6 +208,7 @@ class NBDT(nn.Module):
         model.reference = reference
         if head.hierarchy.classes == self.hierarchy.classes:
             model.memory_place, model._fitted = self.memory_place, self._fitted
+            model._memory = None if self._memory is None else self._memory.under(head.hierarchy)
             model.provenance = dict(self.provenance)
         return model.train(self.training)
 
@@ -240,9 +241,7 @@ class NBDT(nn.Module):
         """Fit the last layer on the memory's active photographs, and calibrate it.
 
         The same photographs give the same weights, to the bit. `choose`: choose the penalty again.
-
-        Raises:
-            NBDTError: no memory, or what `Memory.fit` raises.
+        Raises NBDTError: no memory, or what `Memory.fit` raises.
         """
         if self.memory is None:
             raise NBDTError("This model has no memory; make one with: nbdt memory build")
