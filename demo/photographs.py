@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nbdt.hierarchies.wordnet.concepts import hierarchy_synsets, hypernyms_of
+from nbdt.hierarchies.wordnet.concepts import hypernyms_of, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.images.image import open_image
 from nbdt.model.model import NBDT
@@ -171,7 +171,7 @@ def knows(model: NBDT, name: str) -> bool:
 def _known(hierarchy: Hierarchy) -> frozenset[str]:
     """Return the names of the examples that the classes cover, by WordNet's meaning of both."""
     net = wordnet()
-    classes = {synset for synset in hierarchy_synsets(hierarchy) if synset is not None}
+    classes = {*leaf_synsets(hierarchy.classes, hierarchy.class_wnids)} - {None}
     kinds_of = classes.union(*hypernyms_of(classes).values())
     meant = {example.name: net.index(example.wnid) for example in EXAMPLES}
     return frozenset(

@@ -99,7 +99,7 @@ def group_names(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None)
     Exported as `nbdt.hierarchies.names`.
     """
     synsets = (
-        concepts.hierarchy_synsets(hierarchy)
+        concepts.leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
         if wnids is None
         else concepts.class_synsets(hierarchy.classes, wnids)
     )

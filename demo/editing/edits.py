@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -19,7 +18,7 @@ from nbdt.hierarchies.edit.record import (
     check_kind,
 )
 from nbdt.hierarchies.edit.undo import EditStack
-from nbdt.hierarchies.wordnet.concepts import fitting_concepts, hierarchy_synsets
+from nbdt.hierarchies.wordnet.concepts import fitting_concepts, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import MAX_NAME, Node, short
@@ -108,7 +107,7 @@ def _concepts(hierarchy: Hierarchy, places: Sequence[int]) -> list[str]:
     if not 2 <= len(members) < hierarchy.num_classes:
         return []
     apart = _apart(hierarchy, frozenset(members))
-    synsets = _synsets(hierarchy.classes, hierarchy.class_wnids)
+    synsets = leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
     group = next(node for node in apart.inner_nodes if node)
     return [wordnet().name(concept.synset) for concept in fitting_concepts(apart, synsets)[group]]
 
@@ -123,13 +122,3 @@ def _apart(hierarchy: Hierarchy, members: frozenset[int]) -> Hierarchy:
         for index, name in enumerate(hierarchy.classes)
     ]
     return Hierarchy((Node(root, None, root), Node(group, root, group), *leaves), hierarchy.classes)
-
-
-@lru_cache(maxsize=8)
-def _synsets(classes: tuple[str, ...], wnids: tuple[str | None, ...]) -> tuple[int | None, ...]:
-    """The sense of each class, kept: for 1,000 names they take a second."""
-    root = "\N{SECTION SIGN}"
-    while root in classes:
-        root += root
-    leaves = (Node(name, root, name, wnid) for name, wnid in zip(classes, wnids, strict=True))
-    return tuple(hierarchy_synsets(Hierarchy((Node(root, None, root), *leaves), classes)))

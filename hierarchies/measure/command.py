@@ -85,7 +85,7 @@ def _hierarchy(name: str | None, own: Hierarchy) -> Hierarchy:
     if name is None:
         return own
     hierarchy = find(name)
-    check_same_classes(own, hierarchy, repr(name))
+    check_same_classes(own.classes, hierarchy.classes, repr(name))
     return hierarchy
 
 

@@ -244,7 +244,7 @@ def compare(before: TreeResult, after: TreeResult) -> Comparison:
 
     Raises NBDTError: the hierarchies have other classes, or another order of them.
     """
-    check_same_classes(before.hierarchy, after.hierarchy)
+    check_same_classes(before.hierarchy.classes, after.hierarchy.classes)
     return Comparison(before, after)
 
 

@@ -26,12 +26,12 @@ MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance betwee
 LINE, INDENT, GUTTER = 18, 14, 28  # of the index: between lines, levels and columns
 DEEPEST = 280  # pixels that all levels of the index may take
 LONGEST = 320  # pixels of a name; a longer one is cut
-TEXT, SOFT, GREY = "#1c1e21", "#5f656d", "#b9bec5"
+TEXT, SOFT = "#1c1e21", "#5f656d"
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """A straight line of two points, or a Bézier curve of four."""
+    """A Bézier curve of four points."""
 
     points: tuple[tuple[float, float], ...]
     colour: str
@@ -144,24 +144,13 @@ class _Index:
         left = float(MARGIN)
         self.drawing.height = self.top + LINE * (lines + 1) + MARGIN
         for first in range(0, len(order), lines):
-            left = GUTTER + self._column(order[first : first + lines + 1], lines, left)
+            left = GUTTER + self._column(order[first : first + lines], left)
 
-    def _column(self, part: Sequence[int], lines: int, left: float) -> float:
-        """Draw one column and return its right edge; a node beyond `lines` only continues guides."""
-        above = self.hierarchy.path_to(part[0])[:-1]
-        end = self._heading(above, left)
-        # Where the guide below each level begins; guides of the levels above begin at the top.
-        begun = {self.hierarchy.depths[node]: self.top + LINE for node in above}
-        for line, node in enumerate(part[:lines], start=1):
-            y = self.top + LINE * (line + 0.5)
-            self._guide(node, left, y, begun)
-            begun[self.hierarchy.depths[node]] = y + 6
-            end = max(end, self._entry(node, left, y))
-        for node in self.hierarchy.path_to(part[-1])[:-1] if len(part) > lines else ():
-            x = left + self.step * self.hierarchy.depths[node] + 4
-            bottom = self.top + LINE * (lines + 1)
-            start = begun[self.hierarchy.depths[node]]
-            self.drawing.strokes.append(Stroke(((x, start), (x, bottom)), GREY))
+    def _column(self, part: Sequence[int], left: float) -> float:
+        """Draw one column and return its right edge."""
+        end = self._heading(self.hierarchy.path_to(part[0])[:-1], left)
+        for line, node in enumerate(part, start=1):
+            end = max(end, self._entry(node, left, self.top + LINE * (line + 0.5)))
         return end
 
     def _heading(self, above: Sequence[int], left: float) -> float:
@@ -170,16 +159,6 @@ class _Index:
         text = "… " + " › ".join(self.hierarchy.names[node] for node in above[-2:])
         text = fitting(text, 11, bold=False, width=LONGEST)
         return self.drawing.write(Word(left, self.top + LINE / 2, text, SOFT, size=11))
-
-    def _guide(self, node: int, left: float, y: float, begun: dict[int, float]) -> None:
-        """Draw the guide from a node's parent down to its line and across."""
-        above = self.hierarchy.depths[node] - 1
-        if above >= 0:
-            x = left + self.step * above + 4
-            corner = (x, y)
-            self.drawing.strokes.append(Stroke(((x, begun[above]), corner), GREY))
-            self.drawing.strokes.append(Stroke((corner, (x + self.step - 4, y)), GREY))
-            begun[above] = y
 
     def _entry(self, node: int, left: float, y: float) -> float:
         """Draw a node's dot and name; return where the name ends."""

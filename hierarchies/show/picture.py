@@ -106,8 +106,8 @@ def rendered(drawing: Drawing, kind: str) -> bytes:
     figure = Figure((drawing.width / DPI, drawing.height / DPI), DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
     axes.axis("off")
-    codes = {2: [Curve.MOVETO, Curve.LINETO], 4: [Curve.MOVETO, *3 * [Curve.CURVE4]]}
-    curves = [Curve(stroke.points, codes[len(stroke.points)]) for stroke in drawing.strokes]
+    codes = [Curve.MOVETO, *3 * [Curve.CURVE4]]
+    curves = [Curve(stroke.points, codes) for stroke in drawing.strokes]
     colours = [stroke.colour for stroke in drawing.strokes]
     axes.add_collection(PathCollection(curves, facecolors="none", edgecolors=colours))
     x, y, radius, colour = zip(*drawing.dots, strict=True)

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 
@@ -70,15 +70,16 @@ def class_synsets(
     return [None if wnid is None else wordnet().index(wnid) for wnid in wnids]
 
 
-def hierarchy_synsets(hierarchy: Hierarchy) -> list[int | None]:
+@lru_cache(maxsize=8)
+def leaf_synsets(classes: tuple[str, ...], wnids: tuple[str | None, ...]) -> tuple[int | None, ...]:
     """Return the synset of each class: by its leaf's id if WordNet 3.0 has it, else by its name."""
-    known = [*map(wordnet().find, hierarchy.class_wnids)]
+    known = tuple(map(wordnet().find, wnids))
     if None not in known:
         return known
     meanings: dict[str | int, str] = {
         place: wordnet().wnid(synset) for place, synset in enumerate(known) if synset is not None
     }
-    return [*map(wordnet().find, known_senses(hierarchy.classes, meanings).wnids)]
+    return tuple(map(wordnet().find, known_senses(classes, meanings).wnids))
 
 
 def fitting_concepts(

@@ -181,7 +181,7 @@ class NBDT(nn.Module):
         Raises:
             NBDTError: other classes than the model's, or in another order.
         """
-        check_same_classes(self.hierarchy, hierarchy)
+        check_same_classes(self.hierarchy.classes, hierarchy.classes)
         head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
         return self._with_head(head, self.reference)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from ..errors import NBDTError
+from ..errors import NBDTError, listed
 from .hierarchy import Hierarchy
 
 
@@ -43,20 +44,21 @@ def labels_by_name(hierarchy: Hierarchy) -> dict[str, int]:
     return found | class_of_name(hierarchy)
 
 
-def check_same_classes(expected: Hierarchy, given: Hierarchy, name: str = "the hierarchy") -> None:
-    """Refuse a hierarchy with other classes, or in another order. Raises NBDTError."""
-    if given.classes == expected.classes:
+def check_same_classes(
+    expected: Sequence[str],
+    given: Sequence[str],
+    name: str = "the hierarchy",
+    whose: str = "the model's",
+    remedy: str = "Both need the same classes, in the same order.",
+) -> None:
+    """Refuse other classes than expected, or another order. Raises NBDTError."""
+    if [*given] == [*expected]:
         return
-    pairs = enumerate(zip(expected.classes, given.classes, strict=False))
+    pairs = enumerate(zip(expected, given, strict=False))
     index, (old, new) = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), (0, ("", "")))
-    if set(given.classes) == set(expected.classes):
-        difference = f"in another order: class {index} is {new!r} instead of {old!r}"
-    else:
-        difference = (
-            f"other classes ({given.num_classes}, not {expected.num_classes}), the first that "
-            f"differs: {new!r} instead of {old!r}"
-        )
-    raise NBDTError(
-        f"The classes of {name} are not the model's: {difference}. A hierarchy fits a model only "
-        "if it has the model's classes, in their order."
-    )
+    difference = f"in another order: class {index} is {new!r} instead of {old!r}"
+    if {*given} != {*expected}:
+        lacks = [name for name in expected if name not in {*given}]
+        more = [name for name in given if name not in {*expected}]
+        difference = f"it lacks {listed(lacks) or 'none'} and also has {listed(more) or 'none'}"
+    raise NBDTError(f"The classes of {name} are not {whose}: {difference}. {remedy}")

@@ -16,7 +16,7 @@ from nbdt.hierarchies.wordnet.concepts import (
     MIN_PRECISION,
     VAGUE,
     fitting_concepts,
-    hierarchy_synsets,
+    leaf_synsets,
 )
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.tree.nodes import Node
@@ -230,14 +230,7 @@ def test_a_few_unknown_classes_only_do_not_take_part():
 
 
 def test_ids_on_the_leaves_are_preferred_and_foreign_ones_ignored():
-    nodes = (
-        Node("r", None, "r"),
-        Node("x", "r", "x"),
-        Node("crane", "x", "crane", "n03126707"),
-        Node("bulldozer", "x", "bulldozer", None),
-        Node("heron", "r", "heron", "n99999999"),
-    )
-    synsets = hierarchy_synsets(Hierarchy(nodes, ("crane", "bulldozer", "heron")))
+    synsets = leaf_synsets(("crane", "bulldozer", "heron"), ("n03126707", None, "n99999999"))
     assert NET.wnid(synsets[0]) == "n03126707"  # the machine, though "crane" suits "heron" too
     assert [NET.name(synset) for synset in synsets[1:]] == ["bulldozer", "heron"]
 

@@ -71,21 +71,11 @@ def test_a_folder_that_was_uploaded_comes_back(model, saved, fake):
     assert not again.training
 
 
-@pytest.mark.parametrize(
-    "accuracy",
-    [
-        0.9,
-        [0.9],
-        {"test": 0.9},
-        {"test": {"flat": "high"}},
-        {"test": {"flat": float("nan")}},
-        {"a": {}},
-    ],
-)
-def test_figures_that_are_none_are_left_out_of_a_card(accuracy):
-    assert "No accuracy was measured" in figures({"accuracy": accuracy})
-    given = {"accuracy": {"test": {"flat": 0.5, "soft": None}, "other": accuracy}}
-    assert "| test | 50.00% |" in figures(given)
+def test_a_card_shows_each_kind_of_answer():
+    shares = {"flat": 0.5, "hard": 0.25}
+    card = figures({"accuracy": {"held out": shares, "test": dict(reversed(shares.items()))}})
+    assert "| images | flat | hard |" in card
+    assert "| test | 50.00% | 25.00% |" in card
 
 
 def test_from_pretrained_takes_folders_and_bundled_names(saved, fake):

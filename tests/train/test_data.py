@@ -212,7 +212,9 @@ def test_folders_may_be_spelt_otherwise_or_by_wordnet_id(tmp_path):
 
 def test_a_hierarchy_that_contradicts_the_recipe_is_refused():
     tree = Hierarchy.from_paths(["a/x", "a/y", "b"])
-    with pytest.raises(NBDTError, match="another order: class 0 is 'y' and 'x'.*classes=\\[\\]"):
+    with pytest.raises(
+        NBDTError, match="another order: class 0 is 'x' instead of 'y'.*classes=\\[\\]"
+    ):
         class_order((), ["y", "x", "b"], tree)
     with pytest.raises(NBDTError, match="lacks 'z' and also has 'b'"):
         class_order((), ["x", "y", "z"], tree)

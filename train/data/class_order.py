@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nbdt.errors import NBDTError, listed, nearest
-from nbdt.tree.class_names import class_of_name, labels_by_name, normalised_name
+from nbdt.errors import NBDTError, listed
+from nbdt.tree.class_names import (
+    check_same_classes,
+    class_of_name,
+    labels_by_name,
+    normalised_name,
+)
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
@@ -45,8 +50,10 @@ def class_order(
     Raises NBDTError: the hierarchy's classes are not those given, or there are fewer than two.
     """
     if hierarchy is not None:
-        if given and list(given) != list(hierarchy.classes):
-            _refuse_contradiction(given, hierarchy)
+        remedy = "Leave the recipe's classes out (--set classes=[]) to take the hierarchy's."
+        check_same_classes(
+            given or hierarchy.classes, hierarchy.classes, whose="the recipe's", remedy=remedy
+        )
         wnids = hierarchy.class_wnids
         return ClassOrder(hierarchy.classes, wnids, "the hierarchy", hierarchy)
     if given:
@@ -76,23 +83,6 @@ def _named(labels: Sequence[str]) -> ClassOrder:
         known = class_labels(len(labels), {"label_names": list(labels)})
         return ClassOrder(tuple(known.names), tuple(known.wnids), "the data's WordNet ids, sorted")
     return ClassOrder(tuple(labels), (None,) * len(labels), "the data's labels, sorted")
-
-
-def _refuse_contradiction(given: Sequence[str], hierarchy: Hierarchy) -> None:
-    missing = [name for name in given if name not in hierarchy.classes]
-    extra = [name for name in hierarchy.classes if name not in given]
-    if missing or extra:
-        raise NBDTError(
-            f"The hierarchy's classes are not the recipe's: the hierarchy lacks "
-            f"{listed(missing) or 'none'} and also has {listed(extra) or 'none'}."
-            f"{nearest(missing[0], hierarchy.classes) if missing else ''}"
-        )
-    place = next(i for i, name in enumerate(given) if name != hierarchy.classes[i])
-    raise NBDTError(
-        f"The recipe and the hierarchy have the same classes in another order: class {place} is "
-        f"{given[place]!r} and {hierarchy.classes[place]!r}. Leave the recipe's classes out "
-        "(--set classes=[]) to take the hierarchy's order."
-    )
 
 
 def class_indices(labels: Iterable[str], order: ClassOrder) -> list[int | None]:
