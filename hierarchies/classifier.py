@@ -8,7 +8,7 @@ classifier's.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +23,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from .induced import induce
 from .shipped import load
 from .wordnet.database import wordnet
-from .wordnet.senses import qualified_names
+from .wordnet.senses import distinct_names
 
 EVERYDAY = "imagenet1k-readable"
 
@@ -170,24 +170,8 @@ def _labelled(
         str(descriptions.get(label) or (net.name(net.index(wnid)) if wnid else label))
         for label, wnid in zip(labels, wnids, strict=True)
     ]
-    return ClassLabels(_unique([name.split(",")[0].strip() for name in names], wnids), wnids)
-
-
-def _unique(names: Sequence[str], wnids: Sequence[str | None]) -> list[str]:
-    """Make names differ by more than case: "crane (bird)", or numbered if ids are missing."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, name in enumerate(names):
-        places[name.casefold()].append(place)
-    unique, known = list(names), set(names)
-    for same in (row for row in places.values() if len(row) > 1):
-        ids = [wnid for place in same if (wnid := wnids[place])]
-        labels = [f"{names[place]} ({number})" for number, place in enumerate(same, start=1)]
-        if len(set(ids)) == len(same):
-            others = known.difference(names[place] for place in same)
-            labels = qualified_names(names[same[0]], ids, others, wordnet())
-        for place, label in zip(same, labels, strict=True):
-            unique[place] = names[place] + label[len(names[place]) :]  # keeps the name's case
+    unique = distinct_names([name.split(",")[0].strip() for name in names], wnids, net)
     if len(set(unique)) < len(unique):
         repeated = sorted(name for name, count in Counter(unique).items() if count > 1)
         raise NBDTError(f"The classifier has several classes called {listed(repeated)}.")
-    return unique
+    return ClassLabels(unique, wnids)

@@ -3,7 +3,6 @@
 The senses that fit together win: a crane beside a heron is a bird, beside a bulldozer a machine.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -157,9 +156,14 @@ def chosen(entries: Sequence[Entry], net: WordNet) -> dict[int, SenseChoice]:
     choices: dict[int, SenseChoice] = {}
     for entry, share in zip(entries, shares, strict=True):
         choices |= zip(entry.places, _choices(entry, share, net), strict=True)
-    places = sorted(choices)
-    labelled = _labelled([choices[place] for place in places], net)
-    return dict(zip(places, labelled, strict=True))
+    rows = dict(sorted(choices.items()))
+    labels = distinct_names(
+        [row.given for row in rows.values()], [row.wnid for row in rows.values()], net
+    )
+    return {
+        place: replace(row, label=label)
+        for (place, row), label in zip(rows.items(), labels, strict=True)
+    }
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -279,22 +283,24 @@ def _considered(candidate: Candidate, share: float, net: WordNet) -> SenseCandid
     return SenseCandidate(net.wnid(synset), net.name(synset), kind, float(share))
 
 
-def _labelled(choices: Sequence[SenseChoice], net: WordNet) -> tuple[SenseChoice, ...]:
-    """Qualify repeated names so that all differ."""
-    times = Counter(choice.given for choice in choices)
-    labels = [choice.given for choice in choices]
-    for name in sorted(name for name, count in times.items() if count > 1):
-        places = [place for place, choice in enumerate(choices) if choice.given == name]
-        others = {label for label in labels if label != name}
-        qualified = qualified_names(name, [choices[place].wnid for place in places], others, net)
-        for place, label in zip(places, qualified, strict=True):
-            labels[place] = label
-    return tuple(
-        replace(choice, label=label) for choice, label in zip(choices, labels, strict=True)
-    )
+def distinct_names(names: Sequence[str], wnids: Sequence[str | None], net: WordNet) -> list[str]:
+    """Make names differ by more than case: "crane (bird)", or numbered if ids are missing."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name.casefold(), []).append(place)
+    unique, known = list(names), set(names)
+    for same in (row for row in places.values() if len(row) > 1):
+        ids = [wnid for place in same if (wnid := wnids[place])]
+        labels = [f"{names[place]} ({number})" for number, place in enumerate(same, start=1)]
+        if len(set(ids)) == len(same):
+            others = known.difference(names[place] for place in same)
+            labels = _qualified(names[same[0]], ids, others, net)
+        for place, label in zip(same, labels, strict=True):
+            unique[place] = names[place] + label[len(names[place]) :]  # keeps the name's case
+    return unique
 
 
-def qualified_names(name: str, wnids: Sequence[str], others: set[str], net: WordNet) -> list[str]:
+def _qualified(name: str, wnids: Sequence[str], others: set[str], net: WordNet) -> list[str]:
     """Return the name with what sets each sense apart: "crane (bird)"; with ids if nothing does."""
     synsets = [net.index(wnid) for wnid in wnids]
     kinds = [_distinction(synset, synsets, net) for synset in synsets]
