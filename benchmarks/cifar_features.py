@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cifar_resnet  # noqa: F401  it registers its network on import
 import numpy as np
 import torch
 import torch.nn.functional as F

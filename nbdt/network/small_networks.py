@@ -1,9 +1,5 @@
 """Networks for 32-pixel images, registered with timm.
 
-`CifarResNet` is the network that CIFAR results are usually given for: three stages of 16, 32 and 64
-channels and shortcuts without weights (He et al., Deep Residual Learning, 2015, section 4.2, option A). Its
-layers have the names that published weights use.
-
 `SmallConvNet` is that of Jordan (94 % on CIFAR-10 in 3.29 seconds, 2024) with an 8 × 8 feature map and an
 average pool at its end, so that a node map has something to show. Convolutions start as the identity
 (Dirac), which lets a shallow network train at high learning rates from the first step; the stem may start
@@ -21,7 +17,6 @@ from timm.models._registry import generate_default_cfgs
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-CIFAR_WIDTHS = (16, 32, 64)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -35,41 +30,7 @@ class ConvNorm(nn.Sequential):
         super().__init__(convolution, *layers, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class _Classifier(nn.Module):
-    """What timm expects of a network: features, an average pool and a linear layer at the end."""
-
-    last = "fc"  # name of the linear layer
-
-    def __init__(self, num_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.num_features = self.head_hidden_size = num_features
-        self.num_classes = num_classes
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last linear layer."""
-        return cast(nn.Module, getattr(self, self.last))
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh linear layer with `num_classes` outputs at the end, or none for 0."""
-        self.num_classes = num_classes
-        linear = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.add_module(self.last, linear)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, features, height / 4, width / 4)."""
-        raise NotImplementedError
-
-    def forward_head(self, feature_map: Tensor, *, pre_logits: bool = False) -> Tensor:
-        """Average pool, then the linear layer unless `pre_logits`."""
-        pooled = F.adaptive_avg_pool2d(feature_map, 1).flatten(1)
-        return pooled if pre_logits else cast(Tensor, self.get_classifier()(pooled))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, classes) logits."""
-        return self.forward_head(self.forward_features(images))
-
-
-class SmallConvNet(_Classifier):
+class SmallConvNet(nn.Module):
     """A stem of 2 × 2 patches, then six convolutions, two of which halve the resolution.
 
     `widths` are the channels of the stem and of the three stages of two convolutions.
@@ -82,7 +43,8 @@ class SmallConvNet(_Classifier):
         in_chans: int = 3,
     ) -> None:
         stem, first, second, third = widths
-        super().__init__(third, num_classes)
+        super().__init__()
+        self.num_features = self.head_hidden_size = third
         patches = nn.Conv2d(in_chans, stem, 2, padding="same", padding_mode="replicate")
         self.stem = nn.Sequential(patches, nn.ReLU())
         self.stages = nn.Sequential(
@@ -119,48 +81,23 @@ class SmallConvNet(_Classifier):
         """(batch, 3, height, width) to (batch, features, height / 4, width / 4)."""
         return cast(Tensor, self.stages(self.stem(images)))
 
+    def forward_head(self, feature_map: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Average pool, then the linear layer unless `pre_logits`."""
+        pooled = F.adaptive_avg_pool2d(feature_map, 1).flatten(1)
+        return pooled if pre_logits else cast(Tensor, self.fc(pooled))
 
-class PaddedShortcut(nn.Module):
-    """Every second position, with zero channels on both sides."""
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, classes) logits."""
+        return self.forward_head(self.forward_features(images))
 
-    def __init__(self, added: int) -> None:
-        super().__init__()
-        self.added = added
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return self.fc
 
-    def forward(self, values: Tensor) -> Tensor:
-        """(batch, channels, height, width) to (batch, channels + added, height / 2, width / 2)."""
-        side = self.added // 2
-        return F.pad(values[:, :, ::2, ::2], (0, 0, 0, 0, side, side))
-
-
-class CifarResNet(_Classifier):
-    """A 3 × 3 stem, three stages of `blocks` basic blocks, average pool, a linear layer."""
-
-    last = "linear"
-
-    def __init__(self, blocks: int = 3, num_classes: int = 10, in_chans: int = 3) -> None:
-        super().__init__(CIFAR_WIDTHS[-1], num_classes)
-        self.conv1 = nn.Conv2d(in_chans, CIFAR_WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(CIFAR_WIDTHS[0])
-        self.layer1 = _stage(CIFAR_WIDTHS[0], CIFAR_WIDTHS[0], blocks)
-        self.layer2 = _stage(CIFAR_WIDTHS[0], CIFAR_WIDTHS[1], blocks)
-        self.layer3 = _stage(CIFAR_WIDTHS[1], CIFAR_WIDTHS[2], blocks)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-        self.reset_classifier(num_classes)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, 64, height / 4, width / 4)."""
-        values = F.relu(self.bn1(self.conv1(images)))
-        return cast(Tensor, self.layer3(self.layer2(self.layer1(values))))
-
-
-def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
-    stride = outputs // inputs
-    shortcut = PaddedShortcut(outputs - inputs) if stride > 1 else None
-    first = BasicBlock(inputs, outputs, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh linear layer with `num_classes` outputs at the end, or none for 0."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
 CIFAR_INPUT = {
@@ -176,18 +113,9 @@ CIFAR_INPUT = {
     "classifier": "fc",
 }
 _RESNET_INPUT = {**CIFAR_INPUT, "pool_size": (4, 4), "first_conv": "conv1"}
-_CIFAR_RESNET_INPUT = {
-    **CIFAR_INPUT,
-    "mean": (0.485, 0.456, 0.406),  # what the published weights were trained with
-    "std": (0.229, 0.224, 0.225),
-    "first_conv": "conv1",
-    "classifier": "linear",
-}
 default_cfgs = generate_default_cfgs(
     {
         "small_convnet.untrained": CIFAR_INPUT,
-        "resnet20_cifar.untrained": _CIFAR_RESNET_INPUT,
-        "resnet56_cifar.untrained": _CIFAR_RESNET_INPUT,
         "resnet18_32px.untrained": _RESNET_INPUT,
     }
 )
@@ -215,18 +143,6 @@ def resnet18_32px(pretrained: bool = False, **options: Any) -> SmallStemResNet:
     """ResNet-18 for 32-pixel images: 11.2 million weights with ten classes."""
     kind = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
     return _built(SmallStemResNet, "resnet18_32px", pretrained, kind)
-
-
-@register_model
-def resnet20_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-20 for CIFAR: 0.27 million weights with ten classes."""
-    return _built(CifarResNet, "resnet20_cifar", pretrained, {"blocks": 3, **options})
-
-
-@register_model
-def resnet56_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-56 for CIFAR: 0.85 million weights with ten classes."""
-    return _built(CifarResNet, "resnet56_cifar", pretrained, {"blocks": 9, **options})
 
 
 def _built(kind: type[_Network], name: str, pretrained: bool, options: dict[str, Any]) -> _Network:
