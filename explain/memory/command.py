@@ -17,7 +17,7 @@ from nbdt.model.remember import make_memory
 from nbdt.network.encoder import to_device
 from nbdt.progress import escape_terminal, tracked
 
-from . import changes
+from . import changes, grow
 from .opening import By, Json, Model, Place, Weights, many, opened, report
 from .review import review
 
@@ -146,5 +146,9 @@ for name, command in (
     ("restore", changes.restore),
     ("refit", changes.refit),
     ("review", review),
+    ("new-class", grow.new_class),
+    ("split", grow.split),
+    ("merge", grow.merge),
+    ("new-group", grow.new_group),
 ):
     app.command(name)(command)

@@ -1,0 +1,227 @@
+"""``nbdt memory new-class | split | merge | new-group``: a new model with other classes or groups."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+import typer
+
+from nbdt.errors import NBDTError
+from nbdt.files import check_new
+from nbdt.hierarchies.edit.operations import group
+from nbdt.images.dataset import iter_inputs
+from nbdt.images.image import AMPLE_SIDE
+from nbdt.memory.grow import Growth, add_class, grow, merge_classes, split_class
+from nbdt.memory.refit import LEAST
+from nbdt.model.features import embed
+from nbdt.network.encoder import to_device
+from nbdt.progress import escape_terminal, tracked
+
+from .opening import By, Model, Place, Weights, Why, many, opened, report
+from .places import ProposedPlace, propose_place
+
+if TYPE_CHECKING:
+    from nbdt.memory.memory import Memory
+    from nbdt.memory.refit import FittedHead
+    from nbdt.model.model import NBDT
+
+SHOWN = 8  # photographs of a part that a person confirms
+
+Out = Annotated[Path, typer.Option(metavar="NEW", help="A new folder for the new model.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Accept what is proposed, without a question.")]
+
+
+def new_class(
+    model: Model,
+    name: Annotated[str, typer.Argument(help="Of the class.")],
+    images: Annotated[list[str], typer.Argument(help="Its photographs, or folders; five will do.")],
+    *,
+    out: Out,
+    parent: Annotated[
+        str | None, typer.Option(help="The group that it joins; by default one is proposed.")
+    ] = None,
+    yes: Yes = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Keep small pictures.")] = False,
+    why: Why = "",
+    by: By = "",
+    memory: Place = None,
+    weights: Weights = None,
+) -> None:
+    """Make a model that also knows a class of which there are a few photographs."""
+    check_new(out)
+    loaded, known = opened(model, memory, weights)
+    to_device(loaded)
+    sources = list(iter_inputs(images, max_side=AMPLE_SIDE))
+    if parent is None:
+        add_class(loaded.hierarchy, name, loaded.hierarchy.ids[0])  # a name that is taken
+        found = embed(loaded, sources, progress=tracked)
+        if not found.sources:
+            raise NBDTError(f"None of {many(len(sources))} can be read: {found.failed[0]}")
+        place = propose_place(known, name, found.values)
+        _confirm(_proposal(loaded, name, place), yes)
+    else:
+        place = ProposedPlace(parent, "")
+    growth, failed = add_class(loaded.hierarchy, name, place.parent, place.wnid), list[str]()
+
+    def fill(memory: Memory) -> None:
+        added = memory.add(sources, name, by=by, why=why, pictures=pictures, progress=tracked)
+        failed.extend(added.failed)
+        if len(added.ids) < LEAST:
+            listed = "\n".join(["", *failed])
+            raise NBDTError(
+                f"A class needs {LEAST} photographs that are not in the memory yet, got "
+                f"{len(added.ids)}. Nothing was written.{listed}"
+            )
+
+    _write(loaded, growth, out, fill)
+    report(failed)
+
+
+def _proposal(model: NBDT, name: str, place: ProposedPlace) -> str:
+    tree = model.hierarchy
+    node = tree.index(place.parent)
+    beside = [tree.names[child] for child in tree.children[node]]
+    shown = ", ".join(beside[:SHOWN]) + (", …" if len(beside) > SHOWN else "")
+    return f"{name} joins the group {tree.names[node]} ({shown}): {place.reason}"
+
+
+def split(
+    model: Model,
+    name: Annotated[str, typer.Argument(metavar="CLASS", help="The class; it becomes a group.")],
+    one: Annotated[str, typer.Argument(help="The name of its first part.")],
+    two: Annotated[str, typer.Argument(help="The name of its second part.")],
+    *,
+    out: Out,
+    first: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROW",
+            help="A photograph of the first part, by id or reference; repeatable. Without any, two "
+            "parts are proposed by what the photographs look like.",
+        ),
+    ] = None,
+    yes: Yes = False,
+    by: By = "",
+    memory: Place = None,
+    weights: Weights = None,
+) -> None:
+    """Make a model in which one class is two, and its photographs are divided between them."""
+    check_new(out)
+    loaded, known = opened(model, memory, weights)
+    growth = split_class(loaded.hierarchy, name, (one, two))
+    rows, label = known.rows, loaded.hierarchy.ids[loaded.hierarchy.index(name)]
+    places = [n for n, of in enumerate(rows.labels) if of == label]
+    chosen = {rows.place(row) for row in first or ()}
+    if strange := sorted(rows.references[n] for n in chosen - {*places}):
+        raise NBDTError(f"These are not photographs of {name!r}: {', '.join(strange[:5])}.")
+    if not first:
+        chosen = _first_part(torch.from_numpy(rows.features[places]).float(), places)
+    parts = {n: one if n in chosen else two for n in places}
+    for part in (one, two):
+        named = [rows.references[n] for n in places if parts[n] == part]
+        more = ", …" if len(named) > SHOWN else ""
+        line = f"{part}: {many(len(named))}: {', '.join(named[:SHOWN])}{more}"
+        typer.echo(escape_terminal(line))
+    if not first:
+        _confirm(f"{name} is divided as listed", yes)
+    changes = {
+        rows.ids[n]: {"label": part, "by": by, "why": f"{name} was split"}
+        for n, part in parts.items()
+    }
+    _write(loaded, growth, out, lambda memory: memory.table.update_each(changes))
+
+
+def _first_part(features: torch.Tensor, places: list[int]) -> set[int]:
+    """Return the places of one of two clusters of photographs (2-means, the best of ten starts)."""
+    from sklearn.cluster import KMeans
+
+    if len(places) < 4:
+        raise NBDTError(f"Two classes need four photographs or more, got {len(places)}.")
+    unit = torch.nn.functional.normalize(features, dim=1).numpy()
+    cluster = KMeans(2, n_init=10, random_state=0).fit_predict(unit)
+    return {n for n, which in zip(places, cluster, strict=True) if which == cluster[0]}
+
+
+def merge(
+    model: Model,
+    one: Annotated[str, typer.Argument(metavar="CLASS", help="A class.")],
+    other: Annotated[str, typer.Argument(metavar="CLASS", help="Another.")],
+    *,
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="Of the result; by default the first's.")] = None,
+    memory: Place = None,
+    weights: Weights = None,
+) -> None:
+    """Make a model in which two classes are one, at the place of the first."""
+    check_new(out)
+    loaded, _ = opened(model, memory, weights)
+    _write(loaded, merge_classes(loaded.hierarchy, one, other, name), out)
+
+
+def new_group(
+    model: Model,
+    name: Annotated[str, typer.Argument(help="Of the group.")],
+    nodes: Annotated[list[str], typer.Argument(help="Children of one group, which it will hold.")],
+    *,
+    out: Out,
+    memory: Place = None,
+    weights: Weights = None,
+) -> None:
+    """Make a model in which some classes or groups are in a new group."""
+    check_new(out)
+    loaded, _ = opened(model, memory, weights)
+    hierarchy, edit = group(loaded.hierarchy, nodes, name)
+    typer.echo(escape_terminal(edit.summary))
+    _write(loaded, Growth(hierarchy, {one: (one,) for one in hierarchy.classes}), out)
+
+
+# ---- shared -------------------------------------------------------------------------------
+
+
+def _confirm(text: str, yes: bool) -> None:
+    shown = escape_terminal(text)
+    if yes:
+        typer.echo(shown)
+    else:
+        typer.confirm(f"{shown}. Is that right?", abort=True)
+
+
+def _write(
+    model: NBDT, growth: Growth, out: Path, fill: Callable[[Memory], Any] | None = None
+) -> None:
+    """Write the grown model, fitted on its memory after `fill`; nothing is written if that fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
+        grown = grow(model, growth, Path(aside, "memory"))
+        if grown.memory is not None and fill is not None:
+            fill(grown.memory)
+        fitted = grown.refit(choose=True, progress=tracked)
+        grown.save(out)
+    for line in _accuracies(model, grown, fitted):
+        typer.echo(escape_terminal(line))
+    typer.echo(f"written: {escape_terminal(str(out))}")
+
+
+def _accuracies(model: NBDT, grown: NBDT, fitted: FittedHead) -> list[str]:
+    """Return the cross-validated accuracy of old and new classes in words."""
+    old = {*model.hierarchy.classes}
+
+    def share(of: NBDT, head: FittedHead | None, wanted: set[str]) -> str:
+        if head is None:
+            return "unknown"
+        answers = of.head.rules(head.logits.float()).argmax(dim=1)
+        index = [n for n, name in enumerate(of.hierarchy.classes) if name in wanted]
+        rows = torch.isin(head.labels, torch.tensor(index))
+        return f"{100 * float((answers == head.labels)[rows].float().mean()):.1f} %"
+
+    kept, new = old & {*grown.hierarchy.classes}, {*grown.hierarchy.classes} - old
+    before, after = share(model, model.fitted, kept), share(grown, fitted, kept)
+    lines = [f"right among the photographs of other classes: {after} (before: {before})"]
+    lines += [
+        f"right among those of {name}: {share(grown, fitted, {name})}" for name in sorted(new)
+    ]
+    return [*lines, "Each photograph was answered by a fit without it."]
