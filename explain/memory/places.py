@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import listed
-from nbdt.hierarchies.wordnet.concepts import MIN_CONTENT, hierarchy_synsets
+from nbdt.hierarchies.wordnet.concepts import MIN_CONTENT, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.hierarchies.wordnet.known import known_senses
 from nbdt.memory.memory import Memory
@@ -47,7 +47,7 @@ def by_name(hierarchy: Hierarchy, name: str) -> ProposedPlace | None:
 
     Returns None where WordNet does not know the name, or only general concepts are shared.
     """
-    net, known = wordnet(), hierarchy_synsets(hierarchy)
+    net, known = wordnet(), leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
     meanings: dict[str | int, str] = {
         place: net.wnid(synset) for place, synset in enumerate(known) if synset is not None
     }

@@ -88,10 +88,17 @@ def effect_of(
         NBDTError: no such row or node, a class that has too few photographs left, or a memory that
             has changed since the fit.
     """
-    was = memory.attribution(fitted, rules).examples
     node = None if label is None else memory.node_of(label)
     ids = [memory.rows.ids[memory.rows.place(row)] for row in rows]
-    changed = preview(memory, [Change(key, node) for key in ids])
+    return effect_of_changes(memory, rules, fitted, [Change(key, node) for key in ids])
+
+
+def effect_of_changes(
+    memory: Memory, rules: DecisionRules, fitted: FittedHead, changes: Sequence[Change]
+) -> Effect:
+    """Find what changes of rows that are there do; see `effect_of`."""
+    was = memory.attribution(fitted, rules).examples
+    changed = preview(memory, changes)
     after = changed.fit(rules, fitted)
     now, then = memory.rows, changed.rows  # with the rows at the same places
     stays = torch.tensor([
