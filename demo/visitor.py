@@ -32,6 +32,8 @@ from .ui.component import jpeg_url
 if TYPE_CHECKING:
     from nbdt.explain import EvidenceIndex
 
+    from .corrections.own import OwnModel
+
 MAX_SIDE = 1024  # pixels of the longer side of a photograph: 3 MB a visitor
 RECENT = 20  # photographs that a visitor's edits are tried on
 FRAME = 512  # pixels of the square that the page shows
@@ -50,7 +52,7 @@ class Photograph:
     image: Image.Image
     hash: str  # `nbdt.correction.picture_hash` of the full image
     frame: Image.Image  # the square part of it that the network sees, `FRAME` pixels a side
-    logits: Tensor  # (classes,) float32, the flat classifier's
+    features: Tensor  # (features,) float32, the head's input
     layer: Layer | None  # the feature map and how the head uses it; None for an earlier photograph
 
     @classmethod
@@ -58,10 +60,9 @@ class Photograph:
         """Run the network: this photograph needs no other forward pass."""
         batch = model.preprocess(image)[None].to(model.device)
         layer = map_layer(model, batch)
-        with torch.no_grad():
-            logits = model.head.logits(layer.features).float()[0].cpu()
+        features = layer.features[0].detach().float().cpu()
         frame = model.preprocess.frame(image, FRAME)
-        return cls(image, picture_hash(image), frame, logits, layer)
+        return cls(image, picture_hash(image), frame, features, layer)
 
     @cached_property
     def url(self) -> str:
@@ -102,6 +103,7 @@ class Visitor:
 
     def __init__(self, model: NBDT, index: EvidenceIndex | None = None) -> None:
         self.model = model  # shared and never changed; a visitor may choose another version
+        self.own: OwnModel | None = None  # what answers where their corrections act
         self.stack = EditStack(model.hierarchy)
         self.index = index
         self.photo: Photograph | None = None
@@ -110,6 +112,7 @@ class Visitor:
         self.only: tuple[int, ...] | None = None  # classes that can occur, in order; None: all
         self.arrived = False  # see `demo.ui.events.for_arrived`
         self.id = ""  # their `demo.corrections.submission.visitor_id`
+        self.unheard: int | None = None  # number of a correction that does not act yet
         self._explanations: dict[tuple[object, ...], Explanation] = {}
         self._current: tuple[object, NBDT] | None = None
 
@@ -122,6 +125,16 @@ class Visitor:
         """The visitor's own hierarchy, with their edits."""
         return self.stack.hierarchy
 
+    @property
+    def answering(self) -> NBDT:
+        """The model with the visitor's corrections, under its own hierarchy."""
+        return self.model if self.own is None else self.own.model
+
+    def adapt(self, own: OwnModel | None) -> None:
+        """Answer with the visitor's corrections from now on; None: without."""
+        self.own, self._current = own, None
+        self.forget()
+
     def current_model(self) -> NBDT:
         """Return the model with the visitor's hierarchy and classes; it shares the backbone.
 
@@ -129,7 +142,7 @@ class Visitor:
         """
         key = self.hierarchy.hash, self.only
         if self._current is None or self._current[0] != key:
-            model = self.model.with_hierarchy(self.hierarchy)
+            model = self.answering.with_hierarchy(self.hierarchy)
             if self.only is not None:
                 model = model.restrict([self.hierarchy.classes[index] for index in self.only])
             self._current = key, model
@@ -149,9 +162,12 @@ class Visitor:
         """Return a tree over the model's classes without those that cannot occur."""
         return hierarchy if self.only is None else _pruned(hierarchy, self.only)
 
-    def logits(self, photo: Photograph) -> Tensor:
-        """Return the flat logits of the classes that can occur, (classes,)."""
-        return photo.logits if self.only is None else photo.logits[list(self.only)]
+    def logits(self, photo: Photograph, *, every: bool = False) -> Tensor:
+        """Return the flat logits of the classes that can occur, or of `every` class, (classes,)."""
+        head = self.answering.head
+        with torch.no_grad():
+            logits = head.logits(photo.features[None].to(head.weight)).float()[0].cpu()
+        return logits if self.only is None or every else logits[list(self.only)]
 
     def show(self, image: Image.Image) -> Photograph:
         """Show another photograph."""
@@ -169,7 +185,7 @@ class Visitor:
             self.index = None
         if model.hierarchy.classes != self.model.hierarchy.classes:
             self.only = None
-        self.model, self.stack = model, EditStack(model.hierarchy)
+        self.model, self.own, self.stack = model, None, EditStack(model.hierarchy)
         self._current, self.selected = None, None
         self.recent = deque((photo.seen_by(model) for photo in self.recent), RECENT)
         self.photo = self.recent[0] if self.recent else None

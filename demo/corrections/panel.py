@@ -32,6 +32,7 @@ from ..ui.events import (
 from ..visitor import Visitor
 from .apply import train_version
 from .model_versions import ModelVersions
+from .own import acts, now_says, own_model, seen_features
 from .submission import is_token, new_token, parse_correction, save_once, visitor_id
 from .views import (
     compared_record,
@@ -77,9 +78,14 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
         (form.mark, handlers.mark, everything),
     ):
         handle = for_arrived(handlers.identified(act), form, "reply", outputs)
-        event(handle, inputs, outputs, **QUICK)
+        saved = event(handle, inputs, outputs, **QUICK)
+        if act == handlers.correct and acts(model):
+            saved.then(
+                handlers.act, inputs, everything, show_progress="hidden",
+                api_visibility="private", concurrency_id="network",
+            )  # fmt: skip
     for event, act, outputs in (
-        (history.withdraw, handlers.withdraw, [visitor, history]),
+        (history.withdraw, handlers.withdraw, everything),
         (history.unmark, partial(handlers.mark, bad=False), everything),
         (history.refresh, handlers.refresh, [visitor, history]),
     ):
@@ -134,12 +140,26 @@ class _Handlers:
             correction = parse_correction(sent, photo.hash, visitor.model, visitor.hierarchy)
             keep = sent.get("keep") is True
             copy = photo.image if keep else None
-            number = save_once(self.store, correction, visitor=visitor.id, photo=copy)
+            seen = seen_features(visitor.model, photo)
+            number = save_once(self.store, correction, visitor=visitor.id, photo=copy, seen=seen)
         except NBDTError as error:
             return visitor, gr.HTML(reply=_reply(sent, str(error))), gr.skip()
         what = "The photograph is kept with it." if keep else "No photograph was kept."
+        if seen is not None:
+            visitor.unheard = number
         text = f"Thank you. Correction {number} is saved. {what}"
         return visitor, gr.HTML(reply=_reply(sent, text, done=True)), self._history(visitor)
+
+    def act(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
+        """Fit the visitor's own model with a correction that was just saved."""
+        number, visitor.unheard = visitor.unheard, None
+        if number is None:  # nothing was saved
+            return tuple(gr.skip() for _ in range(len(self.context.components) + 2))
+        self._identify(visitor, token, request)
+        text = self._adapt(visitor, number)
+        return self._redrawn(
+            visitor, _reply({}, f"Correction {number} is saved. {text}", done=True)
+        )
 
     def list_evidence(self, visitor: Visitor, _: dict[str, Any]) -> gr.HTML:
         """Return the training images to choose from."""
@@ -162,9 +182,8 @@ class _Handlers:
             self._update_evidence(visitor)
         except NBDTError as error:
             return self._redrawn(visitor, _reply(sent, str(error)))
-        text = (
-            f"Thank you. {reference} no longer counts as evidence for you. What is shown changed."
-        )
+        changed = self._adapt(visitor) if acts(visitor.model) else "What is shown changed."
+        text = f"Thank you. {reference} no longer counts as evidence for you. {changed}"
         return self._redrawn(visitor, _reply(sent, text, done=True) if bad else "")
 
     def withdraw(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
@@ -176,8 +195,8 @@ class _Handlers:
             self.store.delete_corrections([number], visitor=visitor.id)
             text = f"Correction {number} is deleted."
         except NBDTError as error:
-            text = str(error)
-        return visitor, self._history(visitor, text)
+            return self._redrawn(visitor, "", str(error))
+        return self._redrawn(visitor, "", f"{text} {self._adapt(visitor)}".strip())
 
     def refresh(self, visitor: Visitor, _: dict[str, Any]) -> tuple[Any, ...]:
         """Look for a new model."""
@@ -191,6 +210,7 @@ class _Handlers:
                 raise StoreError("There is no such version of this model.")
             visitor.use(self.versions.load(number))
             self._update_evidence(visitor)
+            self._adapt(visitor)
             compared = compared_record(visitor, self.versions)
         except NBDTError as error:
             return self._redrawn(visitor, "", str(error))
@@ -219,6 +239,21 @@ class _Handlers:
         if visitor.id != identity:
             visitor.id = identity
             self._update_evidence(visitor)
+            self._adapt(visitor)
+
+    def _adapt(self, visitor: Visitor, number: int | None = None) -> str:
+        """Let the visitor's corrections act for them; return what changed, or why `number` cannot."""
+        if not acts(visitor.model):
+            return ""
+        try:
+            visitor.adapt(own_model(visitor.model, self.store, visitor.id))
+            if visitor.own and number is not None:
+                (saved,) = self.store.corrections(ids=[number], visitor=visitor.id)
+                if reason := visitor.own.reason(saved):
+                    return f"It does not act, and is kept aside: {reason}"
+            return now_says(visitor)
+        except NBDTError as error:
+            return f"It does not act: {error}"
 
     def _update_evidence(self, visitor: Visitor) -> None:
         if self.index is None:

@@ -139,12 +139,17 @@ def in_words(correction: Correction, hierarchy: Hierarchy) -> str:
 
 
 def save_once(
-    store: Store, correction: Correction, *, visitor: str, photo: Image.Image | None
+    store: Store,
+    correction: Correction,
+    *,
+    visitor: str,
+    photo: Image.Image | None,
+    seen: tuple[str, bytes] | None = None,
 ) -> int:
     """Save a correction durably and return its number.
 
     A second click saves no second copy, which would count twice in training. The photograph is kept
-    if the visitor, a `visitor_id`, agreed.
+    if the visitor, a `visitor_id`, agreed; `seen` is what the network made of it.
 
     Raises:
         StoreError: this visitor saved the same correction before, or the store refuses it.
@@ -156,4 +161,4 @@ def save_once(
                 f"This is saved already, as correction {saved.id}. To change it, delete that one "
                 "first."
             )
-    return store.add_correction(correction, visitor=visitor, photo=photo)
+    return store.add_correction(correction, visitor=visitor, photo=photo, seen=seen)

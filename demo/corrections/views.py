@@ -22,6 +22,7 @@ from ..store.schema import ModelVersion, Pending, SavedCorrection
 from ..ui.component import component, dump, jpeg_url, neighbour_url
 from ..visitor import Visitor
 from .model_versions import ModelVersions, lineage, pending
+from .own import acts
 from .submission import in_words
 
 PICTURE = 180  # pixels of a photograph before and after
@@ -51,7 +52,8 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
     path = visitor.explanation().path
     record = {
         "photo": visitor.photo.url,
-        "key": f"{visitor.photo.hash} {visitor.hierarchy.hash}",
+        "key": f"{visitor.photo.hash} {visitor.hierarchy.hash} {_own_key(visitor)}",
+        "acts": acts(visitor.model),
         "answer": path.class_name,
         "steps": [_step(decision, visitor.hierarchy) for decision in path],
         "has_evidence": visitor.index is not None,
@@ -59,6 +61,10 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
     tree = visitor.hierarchy
     classes = dump([*tree.classes, *(tree.names[node] for node in tree.inner_nodes[1:])])
     return {"record": dump(record), "classes": classes, "evidence": ""}
+
+
+def _own_key(visitor: Visitor) -> str:
+    return visitor.own.corrected.fitted.key if visitor.own else ""
 
 
 def evidence_record(visitor: Visitor) -> str:
@@ -205,6 +211,7 @@ def _requested(
 
 
 def _correction(saved: SavedCorrection, visitor: Visitor, waits: Pending) -> dict[str, Any]:
+    own = visitor.own
     return {
         "id": saved.id,
         "text": in_words(saved.correction, visitor.hierarchy),
@@ -212,6 +219,8 @@ def _correction(saved: SavedCorrection, visitor: Visitor, waits: Pending) -> dic
         "time": saved.correction.time,
         "kept": saved.photograph is not None,
         "learned": waits.is_applied(saved),
+        "acts": own is not None and own.acts_on(saved),
+        "aside": own.reason(saved) if own else "",
     }
 
 

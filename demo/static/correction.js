@@ -271,6 +271,8 @@ const draw = () => {
   root.hidden = !record;
   if (!record) { key = ''; root.replaceChildren(); return; }
   if (record.key === key) return;
+  // After a correction that acts the same photograph is drawn again: what was said about it stays.
+  const said = status && record.key.split(' ')[0] === key.split(' ')[0] ? [status.textContent, status.dataset.tone] : null;
   key = record.key;
   kind = ''; step = 0; child = ''; reference = ''; box = { ...EMPTY }; marked = false;
   const form = make('form', 'nbdt-correct-form');
@@ -285,12 +287,14 @@ const draw = () => {
   words.append(
     make('span', 'nbdt-correct-title', 'Keep a copy of this photograph, so that the model can learn from it'),
     make('span', 'nbdt-correct-hint', 'Without place, time and camera data (EXIF); you can delete it ' +
-      'below. Unticked, only a fingerprint is kept, and the model can learn only where the photograph is found.'));
+      'below. Unticked, only a fingerprint is kept' + (record.acts ? ', with the numbers that the network made of it.' :
+      ', and the model can learn only where the photograph is found.')));
   consent.append(keep, words);
   send = make('button', 'nbdt-correct-send', 'Save the correction');
   send.type = 'submit';
   status = make('p', 'nbdt-correct-status');
   status.setAttribute('role', 'status');
+  if (said) announce(...said);
   const rest = make('div', 'nbdt-correct-rest');
   rest.append(labelled('div', 'Anything else? (optional)', note), consent, send);
   form.append(group('What is wrong?', ...kinds.map(([name, title, below]) => choice(
@@ -301,7 +305,8 @@ const draw = () => {
     }))), fields, rest, status);
   form.addEventListener('submit', (event) => { event.preventDefault(); submit(record); });
   root.replaceChildren(make('h2', '', 'Is something wrong?'),
-    make('p', 'nbdt-correct-lead', 'Show where. Your correction is kept, and the model can learn from it.'), form);
+    make('p', 'nbdt-correct-lead', record.acts ? 'Show where. Your correction is kept, and acts for you at once.' :
+      'Show where. Your correction is kept, and the model can learn from it.'), form);
   drawFields(record);
 };
 

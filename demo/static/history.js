@@ -21,10 +21,12 @@ const correction = (one) => {
   const item = make('li', 'nbdt-history-item'), words = make('div', 'nbdt-history-words');
   const facts = ['No. ' + one.id, when(one.time), one.kept ? 'photograph kept' : 'no photograph kept'];
   if (one.learned) facts.push('the model has learnt from it');
+  if (one.acts) facts.push('acts for you');
+  if (one.aside) facts.push('kept aside: ' + one.aside);
   words.append(make('p', 'nbdt-history-text', one.text));
   if (one.note) words.append(make('p', 'nbdt-history-note', one.note));
   words.append(make('p', 'nbdt-history-facts', facts.filter(Boolean).join(' · ')));
-  item.append(words, button('Delete', 'Delete correction ' + one.id,
+  item.append(words, button(one.acts ? 'Undo' : 'Delete', (one.acts ? 'Undo correction ' : 'Delete correction ') + one.id,
     () => trigger('withdraw', { id: one.id, seq: ++seq })));
   return item;
 };

@@ -96,6 +96,9 @@ class SavedCorrection(Table):
     photograph: Mapped[int | None] = mapped_column(  # the kept copy
         "photograph_id", sa.ForeignKey("photograph.id", ondelete="SET NULL"), index=True
     )
+    # what the network made of the photograph, float16, and the `embedding_hash` of that network
+    features: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    network: Mapped[str | None]
     correction: Mapped[Correction] = orm.composite(  # the columns from `kind` to `note`
         Correction, *(field.name for field in fields(Correction))
     )

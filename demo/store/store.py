@@ -61,9 +61,17 @@ class Store:
     # ---- corrections ----------------------------------------------------------------------------
 
     def add_correction(
-        self, correction: Correction, *, visitor: str, photo: Image.Image | None = None
+        self,
+        correction: Correction,
+        *,
+        visitor: str,
+        photo: Image.Image | None = None,
+        seen: tuple[str, bytes] | None = None,
     ) -> int:
         """Save a correction, and a copy of its photograph if given; returns its number.
+
+        `seen` is the `embedding_hash` of a network and the features that it made of the photograph,
+        float16.
 
         Raises:
             StoreError: text that cannot be stored, another photograph, or a limit.
@@ -81,7 +89,10 @@ class Store:
         allowed = self.limits.corrections_of_visitor, self.limits.corrections
         with db.writing(self._engine) as session:
             db.check_room(session, SavedCorrection, visitor, allowed, "corrections")
-            row = SavedCorrection(visitor=visitor, correction=correction)
+            network, features = seen or (None, None)
+            row = SavedCorrection(
+                visitor=visitor, correction=correction, network=network, features=features
+            )
             if kept is not None:
                 row.photograph = keep_photograph(session, kept, self.limits)
             session.add(row)

@@ -78,7 +78,7 @@ def _left_out(visitor: Visitor) -> str:
     text, only, photo = visitor.explanation().left_out, visitor.only, visitor.photo
     if only is None or photo is None or not text:
         return text
-    classes, chances = visitor.hierarchy.classes, photo.logits.softmax(dim=0)
+    classes, chances = visitor.hierarchy.classes, visitor.logits(photo, every=True).softmax(dim=0)
     chances[list(only)] = 0
     best = int(chances.argmax())
     return (

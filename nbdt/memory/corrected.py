@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..decide.head import DecisionRules
 from ..decide.paths import as_percent
 from ..errors import NBDTError
 from .preview import Change, with_changes
 from .refit import Examples, FittedHead, examples_of, fit_head
-from .table import Rows
+from .table import Halves, Rows
 
 HELD = 0.005  # share of the other photographs that may become wrong
 CHANCE = 2.0  # standard errors beyond it: a few photographs change sides in any new fit
 HEAVIEST = 64.0  # times that a corrected photograph counts at most
-SAME = 0.999  # cosine of features from which two photographs are the same
+SAME = 0.999  # cosine of centred features from which two photographs are the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +67,10 @@ def fit_changes(
     aside = {
         earlier.id: "Something else was said about the same photograph later."
         for earlier, later in combinations(last.values(), 2)
-        if _is_same(earlier, later) and earlier.label != later.label
+        if earlier.label != later.label and start.is_same(earlier, later)
     }
     kept = [change for key, change in last.items() if key not in aside]
     return _admit(start, Corrected(rows, base, aside=aside), kept)
-
-
-def _is_same(one: Change, other: Change) -> bool:
-    """Return whether two new rows are one photograph."""
-    if one.features is None or other.features is None:
-        return False
-    left, right = one.features.astype(np.float32), other.features.astype(np.float32)
-    return bool(left @ right >= SAME * np.linalg.norm(left) * np.linalg.norm(right))
 
 
 def _admit(base: _Base, kept: Corrected, group: Sequence[Change]) -> Corrected:
@@ -101,8 +93,8 @@ class _Base:
         self.rows, self.rules = rows, rules
         self.examples = examples_of(rows, rules)
         self.answers = self._answers(fitted.logits)
-        values = torch.from_numpy(rows.features).float()
-        self._unit = values / values.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        self._directions = normalize(torch.from_numpy(rows.features).float() - fitted.fit.center)
+        self._center = fitted.fit.center
 
     def fit(self, changes: Sequence[Change], start: FittedHead) -> Corrected:
         """Fit with all of the changes. Raises NBDTError: one of them cannot act."""
@@ -126,12 +118,20 @@ class _Base:
         others, changed, gained = self._held(rows, examples, start, {each.id for each in about})
         return Corrected(rows, start, tuple(changes), {}, others, changed, gained)
 
+    def is_same(self, one: Change, other: Change) -> bool:
+        """Return whether two new rows are one photograph."""
+        if one.features is None or other.features is None:
+            return False
+        return float(self._direction(one.features) @ self._direction(other.features)) >= SAME
+
+    def _direction(self, features: Halves) -> Tensor:
+        return normalize(torch.tensor(features).float() - self._center, dim=0)
+
     def _same(self, change: Change) -> list[Change]:
         """Return changes of the rows that are the same photograph under a label that it denies."""
         if change.label is None or change.features is None:
             return []
-        values = torch.from_numpy(np.asarray(change.features)).float()
-        near = self._unit @ (values / values.norm().clamp(min=1e-12)) >= SAME
+        near = self._directions @ self._direction(change.features) >= SAME
         tree = self.rules.hierarchy
         under = tree.index(change.label)
         return [
@@ -148,7 +148,7 @@ class _Base:
         features = change.features
         if features is None:
             features = self.rows.features[self.rows.places[change.id]]
-        logits = fitted.fit.logits(torch.from_numpy(features).float()[None]) * fitted.factor
+        logits = fitted.fit.logits(torch.tensor(features).float()[None]) * fitted.factor
         answer = int(self._answers(logits)[0])
         tree = self.rules.hierarchy
         return (

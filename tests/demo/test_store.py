@@ -232,9 +232,9 @@ def test_a_release_that_changes_the_schema_carries_everything_over(url, tmp_path
     store.close()
     later = tmp_path / "100%"
     shutil.copytree(database.MIGRATIONS, later)
-    (later / "versions" / "v2.py").write_text(
+    (later / "versions" / "v3.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = '2', '1', None, None\n"
+        "revision, down_revision, branch_labels, depends_on = '3', '2', None, None\n"
         "def upgrade():\n"
         "    with op.batch_alter_table('correction') as table:\n"
         "        table.add_column(sa.Column('mood', sa.Text(), server_default='calm'))\n"

@@ -76,7 +76,7 @@ def test_a_photograph_that_stays_wrong_counts_more(known):
 def test_what_harms_the_others_or_has_no_place_is_kept_aside(known):
     rows, rules, base, middles = known
     seen = photograph(middles, {0: 0.3, 1: 0.7})
-    wanted, unknown = Change("a" * 64, TREE.classes[0], seen), Change("b" * 64, "nothing", seen)
+    wanted, unknown = Change("a" * 64, TREE.classes[0], seen), Change("b" * 64, "nothing", -seen)
     done = fit_changes(rows, [wanted, unknown], rules, base)
     assert [change.id for change in done.changes] == [wanted.id]
     assert "nothing" in done.aside[unknown.id]

@@ -1,0 +1,157 @@
+"""Corrections that act at once: as photographs of the model's memory, for one visitor or for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from sqlalchemy import Row
+
+from nbdt.decide.paths import percent
+from nbdt.model.fingerprint import embedding_hash, model_hash
+from nbdt.model.model import NBDT
+from nbdt.progress import counted
+
+from ..store import Store
+from ..store.marks import bad_references
+from ..store.schema import SavedCorrection
+from ..visitor import Photograph, Visitor
+from .model_versions import pending
+
+if TYPE_CHECKING:
+    from nbdt.memory.corrected import Corrected
+    from nbdt.memory.memory import Memory
+    from nbdt.memory.preview import Change
+    from nbdt.memory.table import Rows
+    from nbdt.tree.hierarchy import Hierarchy
+
+SAID_BY = 8  # digits of a visitor's id that a row of the memory names
+
+
+@dataclass(frozen=True, eq=False)
+class OwnModel:
+    """A model with one visitor's corrections; the network below is the shared one."""
+
+    model: NBDT
+    corrected: Corrected
+
+    def reason(self, saved: SavedCorrection) -> str:
+        """Return why a correction does not act, "" if it does."""
+        return self.corrected.aside.get(saved.correction.image, "")
+
+    def acts_on(self, saved: SavedCorrection) -> bool:
+        """Return whether the answers follow a correction."""
+        return saved.correction.image in {change.id for change in self.corrected.changes}
+
+    @property
+    def words(self) -> str:
+        """What changed beside the photograph, as a sentence."""
+        found = self.corrected
+        heavy = max((change.weight for change in found.changes), default=1)
+        more = f" The photograph counts {heavy:.0f} times." if heavy > 1 else ""
+        return (
+            f"{found.changed:,} of {counted(found.others, 'other photograph')} changed.{more} This is "
+            "yours alone until the operator accepts it."
+        )
+
+
+def acts(model: NBDT) -> bool:
+    """Return whether corrections of a model act at once: its last layer is fitted on a memory."""
+    return model.memory is not None and model.fitted is not None
+
+
+def seen_features(model: NBDT, photo: Photograph) -> tuple[str, bytes] | None:
+    """Return what the store keeps of a photograph so that its correction can act; None if it cannot."""
+    if not acts(model):
+        return None
+    return embedding_hash(model), photo.features.half().numpy().tobytes()
+
+
+def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
+    """Return a model with the corrections and marks that a visitor made and nobody accepted yet.
+
+    Raises:
+        NBDTError: the memory or the store cannot be read.
+    """
+    if not visitor or not acts(model):
+        return None
+    waits = pending(model_hash(model), store.model_versions())
+    saved = store.corrections(visitor=visitor, pending=waits)
+    marks = store.marks(visitor=visitor)
+    if not saved and not marks:
+        return None
+    corrected = corrections_fitted(model, saved, marks)
+    if not corrected.changes and not corrected.aside:
+        return None
+    from nbdt.memory.preview import with_head
+
+    return OwnModel(with_head(model, corrected.fitted), corrected)
+
+
+def corrections_fitted(
+    model: NBDT, saved: Sequence[SavedCorrection], marks: Iterable[Row[Any]]
+) -> Corrected:
+    """Fit a model's last layer with corrections and marks, without writing them to its memory."""
+    from nbdt.memory.corrected import fit_changes
+
+    memory, rules = cast("Memory", model.memory), model.head.rules
+    changes = [*_struck(memory.rows, list(marks)), *_stated(saved, model)]
+    return fit_changes(memory.rows, changes, rules, memory.fit(rules, model.fitted))
+
+
+def _stated(saved: Sequence[SavedCorrection], model: NBDT) -> list[Change]:
+    """Return corrected photographs with their labels; of several about one the last counts.
+
+    An earlier one stays where the last says less: a group that it is in.
+    """
+    from nbdt.memory.preview import Change
+
+    tree, network = model.hierarchy, embedding_hash(model)
+    changes: dict[str, Change] = {}
+    for one in saved:
+        said = one.correction
+        label = said.label if said.kind == "label" else said.child
+        if said.kind == "region" or label is None or one.features is None:
+            continue
+        before = changes.get(said.image)
+        if one.network != network or (before and _says_less(label, before.label, tree)):
+            continue
+        features = np.frombuffer(one.features, np.float16)
+        by = f"visitor {one.visitor[:SAID_BY]}"
+        reference = said.reference or f"photograph {said.image[:12]}"
+        changes.pop(said.image, None)
+        changes[said.image] = Change(
+            said.image, label, features, reference=reference, by=by, why=said.note
+        )
+    return list(changes.values())
+
+
+def _says_less(label: str, before: str | None, tree: Hierarchy) -> bool:
+    if before not in tree.ids or label not in tree.ids:
+        return False
+    return tree.index(label) in tree.path_to(tree.index(before))[:-1]
+
+
+def _struck(rows: Rows, marks: Sequence[Row[Any]]) -> list[Change]:
+    """Return strikes of the rows that the last mark of anyone calls bad evidence."""
+    from nbdt.memory.preview import Change
+
+    said = {mark.reference: mark for mark in marks if mark.bad}
+    return [
+        Change(key, by=f"visitor {said[name].visitor[:SAID_BY]}", why=said[name].why or "marked as bad")
+        for name in bad_references(marks)
+        for key, reference in zip(rows.ids, rows.references, strict=True)
+        if name in (key, reference)
+    ]  # fmt: skip
+
+
+def now_says(visitor: Visitor) -> str:
+    """Return what the visitor's photograph is answered with now, and what else changed."""
+    if visitor.own is None:
+        return "The answers are the shared model's again."
+    if visitor.photo is None or visitor.photo.layer is None:
+        return visitor.own.words
+    path = visitor.explanation().path
+    return f"Now: {path.class_name} {percent(path.probability)}; {visitor.own.words}"

@@ -1,0 +1,220 @@
+"""Corrections that act at once: on the page in a real browser, after a kill, and for everybody."""
+
+import signal
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbdt import NBDT, Hierarchy
+from nbdt.correction import Correction, picture_hash
+from nbdt.demo.corrections.own import acts, own_model, seen_features
+from nbdt.demo.store import Store
+from nbdt.demo.visitor import Photograph, Visitor
+from nbdt.model.fingerprint import model_hash
+from nbdt.model.remember import make_memory
+from tests.demo.pages import running, served
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings(  # pandas 3, in Gradio
+        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
+    ),
+]
+
+TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
+COLOURS = {
+    "red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (20, 180, 50),
+}  # fmt: skip
+ANN, BOB = "a" * 64, "b" * 64
+
+
+def painted(colour, number):
+    draw = np.random.default_rng([number, *colour])
+    pixels = np.array(colour) + draw.normal(0, 25, (64, 64, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model whose last layer is fitted on its memory."""
+    place = tmp_path_factory.mktemp("own")
+    torch.manual_seed(0)
+    model = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
+    model.use_memory(place / "memory")
+    memory = make_memory(model, model.memory_place)
+    for name, colour in COLOURS.items():
+        memory.add([painted(colour, n) for n in range(8)], name, by="ann")
+    model.refit()
+    model.save(place / "model")
+    return place / "model"
+
+
+@pytest.fixture
+def model(folder):
+    return NBDT.load(folder)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A file with a colour between two classes."""
+    file = tmp_path / "purple.png"
+    painted((150, 30, 150), 1).save(file)
+    return file
+
+
+def answer(model, image):
+    with torch.inference_mode():
+        chances = model(model.preprocess(image)[None])[0]
+    return TREE.classes[int(chances.argmax())]
+
+
+def other(name):
+    return "green" if name != "green" else "red"
+
+
+def stated(store, model, image, visitor=ANN, **said):
+    kind = "label" if "label" in said else "step"
+    correction = Correction(kind, picture_hash(image), model=model_hash(model), **said)
+    seen = seen_features(model, Photograph.of(model, image))
+    return store.add_correction(correction, visitor=visitor, seen=seen)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with closing(Store.open(str(tmp_path / "kept.sqlite"))) as opened:
+        yield opened
+
+
+# ---- for one visitor --------------------------------------------------------------------------
+
+
+def test_a_label_acts_for_who_said_it_until_it_is_taken_back(model, store):
+    seen, alike = painted((150, 30, 150), 1), painted((150, 30, 150), 2)
+    before, weight = answer(model, seen), model.head.linear.weight.detach().clone()
+    number = stated(store, model, seen, label=other(before))
+    own = own_model(model, store, ANN)
+    assert answer(own.model, seen) == answer(own.model, alike) == other(before)
+    assert own_model(model, store, BOB) is None
+    assert torch.equal(model.head.linear.weight, weight)
+    assert len(model.memory.rows) == 32
+    assert own.model.fitted.key == own.corrected.fitted.key
+    store.delete_corrections([number], visitor=ANN)
+    assert own_model(model, store, ANN) is None
+
+
+def test_a_step_asks_for_the_group_and_a_later_group_keeps_the_class(model, store):
+    seen = painted((150, 30, 150), 1)
+    before = answer(model, seen)
+    side = "cold" if before in {"red", "orange"} else "warm"
+    node = TREE.ids[TREE.names.index(side)]
+    stated(store, model, seen, node=TREE.ids[0], child=node)
+    group = [TREE.classes[n] for n in TREE.classes_under(TREE.index(node))]
+    assert answer(own_model(model, store, ANN).model, seen) in group
+    name = "blue" if side == "cold" else "red"
+    stated(store, model, seen, label=name)
+    stated(store, model, seen, node=TREE.ids[0], child=node)
+    own = own_model(model, store, ANN)
+    assert [change.label for change in own.corrected.changes] == [name]
+    assert answer(own.model, seen) == name
+
+
+def test_a_mark_strikes_a_photograph_out_for_one_visitor(model, store):
+    rows = model.memory.rows
+    store.mark_evidence("e" * 64, rows.references[0], visitor=ANN, why="blurred")
+    own = own_model(model, store, ANN)
+    assert (~own.corrected.rows.active).nonzero()[0].tolist() == [0]
+    store.mark_evidence("e" * 64, rows.references[0], visitor=ANN, bad=False)
+    assert own_model(model, store, ANN) is None
+    assert model.memory.rows.active.all()
+
+
+def test_a_correction_of_another_network_or_without_features_waits(model, store, cifar10):
+    seen = painted((150, 30, 150), 1)
+    correction = Correction("label", picture_hash(seen), label="red", model=model_hash(model))
+    store.add_correction(correction, visitor=ANN)
+    store.add_correction(correction, visitor=ANN, seen=("f" * 64, b"\0\0"))
+    assert own_model(model, store, ANN) is None
+    assert not acts(cifar10)
+    assert seen_features(cifar10, Photograph.of(cifar10, seen)) is None
+
+
+def test_an_edited_tree_and_fewer_classes_keep_the_corrections(model, store):
+    seen = painted((150, 30, 150), 1)
+    wanted = other(answer(model, seen))
+    stated(store, model, seen, label=wanted)
+    visitor = Visitor(model)
+    visitor.show(seen)
+    visitor.adapt(own_model(model, store, ANN))
+    assert visitor.explanation().path.class_name == wanted
+    assert TREE.classes[int(visitor.logits(visitor.photo).argmax())] == wanted
+    visitor.allow([wanted, "orange"])
+    assert visitor.explanation().path.class_name == wanted
+    visitor.adapt(None)
+    visitor.allow(None)
+    assert visitor.explanation().path.class_name == answer(model, seen)
+
+
+# ---- the page ---------------------------------------------------------------------------------
+
+
+def shown(tab, photo):
+    tab.set_input_files("#nbdt-photo input[type=file]", photo)
+    tab.wait_for_selector(".nbdt-correct-form")
+
+
+def say(tab, label):
+    tab.check("input[name=nbdt-correct-kind][value=label]")
+    tab.fill("#nbdt-correct-this-is", label)
+    tab.click(".nbdt-correct-send")
+
+
+@pytest.mark.browser
+def test_the_page_says_what_changed_for_this_visitor_alone_and_undoes_it(
+    folder, model, tmp_path, visit, photo
+):
+    wanted = other(answer(model, Image.open(photo)))
+    with (
+        closing(Store.open(str(tmp_path / "kept.sqlite"))) as pages,
+        served(NBDT.load(folder), pages, model="own") as url,
+    ):
+        tab = visit(url)
+        shown(tab, photo)
+        say(tab, wanted)
+        tab.wait_for_selector(f".nbdt-correct-status:has-text('Now: {wanted}')")
+        text = tab.inner_text(".nbdt-correct-status")
+        assert "of 32 other photographs changed" in text
+        assert "yours alone until the operator accepts it" in text
+        tab.wait_for_selector("text=acts for you")
+        (number,) = [saved.id for saved in pages.corrections()]
+        guest = visit(url)
+        shown(guest, photo)
+        assert wanted not in guest.inner_text(".nbdt-answer")
+        tab.click(f"button[aria-label='Undo correction {number}']")
+        tab.wait_for_selector(f"text=Correction {number} is deleted. The answers are the shared")
+        assert wanted not in tab.inner_text(".nbdt-answer")
+
+
+@pytest.mark.browser
+def test_a_correction_that_was_acknowledged_acts_after_a_kill(
+    folder, model, tmp_path, visit, photo
+):
+    wanted = other(answer(model, Image.open(photo)))
+    options = ("--model", folder, "--store", tmp_path / "kept.sqlite")
+    with running(tmp_path, *options) as (url, process, _):
+        tab = visit(url)
+        shown(tab, photo)
+        say(tab, wanted)
+        tab.wait_for_selector("text=is saved.")
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        port = int(url.rsplit(":", 1)[1])
+        tab.seen.messages.clear()
+        with running(tmp_path, *options, port=port):
+            tab.goto(url)
+            tab.wait_for_selector("text=acts for you")
+            shown(tab, photo)
+            tab.wait_for_selector(f".nbdt-answer:has-text('{wanted}')")
+        tab.seen.messages.clear()
