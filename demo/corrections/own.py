@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,13 +11,13 @@ from sqlalchemy import Row
 from nbdt.decide.paths import percent
 from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import counted
 
 from ..store import Store
 from ..store.marks import bad_references
 from ..store.schema import SavedCorrection
 from ..visitor import Photograph, Visitor
 from .model_versions import pending
+from .own_model import OwnModel
 
 if TYPE_CHECKING:
     from nbdt.memory.corrected import Corrected
@@ -28,33 +27,6 @@ if TYPE_CHECKING:
     from nbdt.tree.hierarchy import Hierarchy
 
 SAID_BY = 8  # digits of a visitor's id that a row of the memory names
-
-
-@dataclass(frozen=True, eq=False)
-class OwnModel:
-    """A model with one visitor's corrections; the network below is the shared one."""
-
-    model: NBDT
-    corrected: Corrected
-
-    def reason(self, saved: SavedCorrection) -> str:
-        """Return why a correction does not act, "" if it does."""
-        return self.corrected.aside.get(saved.correction.image, "")
-
-    def acts_on(self, saved: SavedCorrection) -> bool:
-        """Return whether the answers follow a correction."""
-        return saved.correction.image in {change.id for change in self.corrected.changes}
-
-    @property
-    def words(self) -> str:
-        """What changed beside the photograph, as a sentence."""
-        found = self.corrected
-        heavy = max((change.weight for change in found.changes), default=1)
-        more = f" The photograph counts {heavy:.0f} times." if heavy > 1 else ""
-        return (
-            f"{found.changed:,} of {counted(found.others, 'other photograph')} changed.{more} This is "
-            "yours alone until the operator accepts it."
-        )
 
 
 def acts(model: NBDT) -> bool:
@@ -70,7 +42,7 @@ def seen_features(model: NBDT, photo: Photograph) -> tuple[str, bytes] | None:
 
 
 def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
-    """Return a model with the corrections and marks that a visitor made and nobody accepted yet.
+    """Return a model with the corrections and marks that a visitor made and that wait to be accepted.
 
     Raises:
         NBDTError: the memory or the store cannot be read.

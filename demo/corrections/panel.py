@@ -249,7 +249,7 @@ class _Handlers:
             visitor.adapt(own_model(visitor.model, self.store, visitor.id))
             if visitor.own and number is not None:
                 (saved,) = self.store.corrections(ids=[number], visitor=visitor.id)
-                if reason := visitor.own.reason(saved):
+                if reason := visitor.own.reason(saved.correction.image):
                     return f"It does not act, and is kept aside: {reason}"
             return now_says(visitor)
         except NBDTError as error:

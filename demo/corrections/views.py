@@ -219,8 +219,8 @@ def _correction(saved: SavedCorrection, visitor: Visitor, waits: Pending) -> dic
         "time": saved.correction.time,
         "kept": saved.photograph is not None,
         "learned": waits.is_applied(saved),
-        "acts": own is not None and own.acts_on(saved),
-        "aside": own.reason(saved) if own else "",
+        "acts": own is not None and own.acts_on(saved.correction.image),
+        "aside": own.reason(saved.correction.image) if own else "",
     }
 
 
