@@ -75,6 +75,9 @@ def demo_command(
             metavar="DIR", help="Let visitors apply corrections by training on this data."
         ),
     ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Open the review of the model's memory instead.")
+    ] = False,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
 ) -> None:
     """Open the page where a photograph is explained."""
@@ -84,6 +87,7 @@ def demo_command(
     from nbdt.explain import EvidenceIndex
 
     from .app import build
+    from .review.page import build_review
     from .server import check_port, launch
 
     port = port or _free_port(host)
@@ -95,7 +99,10 @@ def demo_command(
     # Stop as for Ctrl+C, which removes the uploads.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _share_cores()
-    page = build(loaded, store=opened, index=index, apply_data=apply_data, source=model)
+    page = (
+        build_review(loaded, model) if review
+        else build(loaded, store=opened, index=index, apply_data=apply_data, source=model)
+    )  # fmt: skip
     typer.echo(f"NBDT demo: http://{host}:{port} (stop with Ctrl+C)")
     public = public_host or ()
     launch(page, host, port, model=model, auth=users, public=public, browser=browser)

@@ -100,12 +100,12 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 def _record(memory: Memory, number: int, one: Suspect) -> dict[str, Any]:
     return {
         "rank": number, "id": one.id, "reference": one.reference,
-        "label": _named(memory, one.label), "probability": round(one.probability, 4),
-        "says": _named(memory, one.says), "why": "; ".join(one.reasons), "verdict": "",
+        "label": node_name(memory, one.label), "probability": round(one.probability, 4),
+        "says": node_name(memory, one.says), "why": "; ".join(one.reasons), "verdict": "",
     }  # fmt: skip
 
 
-def _named(memory: Memory, node: str) -> str:
+def node_name(memory: Memory, node: str) -> str:
     """Return the name of a node, or its id where another node has that name."""
     name = memory.name_of(node)
     return name if memory.node_of(name) == node else node

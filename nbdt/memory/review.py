@@ -19,6 +19,7 @@ from ..decide.paths import percent
 from ..errors import NBDTError, listed
 from ..tree.labels import classes_below, label_nodes
 from .attribution import Attribution
+from .preview import Change
 from .refit import Examples, FittedHead
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class _Compared:
         for row in self.disputed.tolist():
             name = names[self.rules.hierarchy.leaf_nodes[int(self.rival[row])]]
             share = percent(float(self.rival_share[row]))
-            found[row].append(f"the others say {name} ({share})")
+            found[row].append(f"the other photographs say {name} ({share})")
         for row, copy in self.copies.items():
             place = int(self.examples.places[copy])
             what = (
@@ -251,6 +252,15 @@ def _verdict(memory: Memory, record: Mapping[str, Any], text: str) -> Verdict:
         expected = listed(["keep", "strike", "relabel NODE", "unsure"])
         raise NBDTError(f"expected one of {expected} as the verdict, got {text[:60]!r}")
     return Verdict(rows.ids[place], cast(Kind, kind))
+
+
+def changes_of(memory: Memory, verdicts: Iterable[Verdict]) -> list[Change]:
+    """Return the changes that verdicts ask for, to see their effect (`nbdt.memory.effect`)."""
+    rows = memory.rows
+    return [
+        Change(one.id, one.to or None, weight=float(rows.weights[rows.place(one.id)]))
+        for one in verdicts if one.kind in {"strike", "relabel"}
+    ]  # fmt: skip
 
 
 def apply_verdicts(memory: Memory, verdicts: Iterable[Verdict], *, by: str = "") -> int:

@@ -18,14 +18,14 @@ def visit(browser):
     """Open a page as a new visitor; at the end no script may have failed or asked another host."""
     tabs = []
 
-    def open_page(url, *, theme="light", width=1440, height=1000, **options):
+    def open_page(url, *, theme="light", width=1440, height=1000, ready=".nbdt-example", **options):
         size = {"width": width, "height": height}
         context = browser.new_context(viewport=size, **options)
         tab = context.new_page()
         tab.seen = record(tab)
         tabs.append((tab, url))
         tab.goto(f"{url}/?__theme={theme}")
-        tab.wait_for_selector(".nbdt-example")  # the page is alive now
+        tab.wait_for_selector(ready)  # the page is alive now
         return tab
 
     yield open_page

@@ -18,8 +18,8 @@ HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{constructor}}"
 
 
 @contextmanager
-def served(model, /, store=None, index=None, port=None, **options):
-    """The address of the page, served from this process.
+def served(model, /, store=None, index=None, port=None, page=None, **options):
+    """The address of the page, or of what `page` returns, served from this process.
 
     Gradio makes an event loop for every lock and closes none of them; memory that is collected
     later, in any test, would warn of it.
@@ -32,7 +32,7 @@ def served(model, /, store=None, index=None, port=None, **options):
 
     port, uploads = port or free_port(), os.environ.get("GRADIO_TEMP_DIR")
     with patch.object(asyncio, "new_event_loop", remembered):
-        blocks = build(model, store=store, index=index)
+        blocks = page(model) if page else build(model, store=store, index=index)
         launch(blocks, "127.0.0.1", port, block=False, **options)
     try:
         yield f"http://127.0.0.1:{port}"

@@ -1,0 +1,1 @@
+"""The page on which a person goes through suspicious photographs of a memory."""

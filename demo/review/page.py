@@ -1,0 +1,147 @@
+"""The review page: suspicious photographs, what a person says of each, and what that would do."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import gradio as gr
+
+from nbdt.errors import NBDTError
+from nbdt.explain.memory.review import node_name, ranked_rows
+from nbdt.images.image import ImageError, open_image
+from nbdt.memory.effect import effect_of_changes
+from nbdt.memory.memory import Memory
+from nbdt.memory.preview import preview
+from nbdt.memory.review import Suspect, Verdict, apply_verdicts, changes_of, parse_verdicts
+from nbdt.model.model import NBDT
+from nbdt.model.update import is_own_memory, save_head
+
+from ..ui.component import component, dump, jpeg_url
+from ..ui.events import payload, sequence_number
+
+MOST = 60  # photographs on the page; the next come when these are written
+SIDE = 160  # pixels of a picture
+MAX_STORED = 1 << 20  # pixels of a kept one: ours have fewer, a memory may be another's
+TOP = (
+    '<header class="nbdt-top"><h1>Review the photographs</h1><p class="nbdt-lead">These photographs '
+    "probably have wrong labels, or mislead the model; the worst come first. Nothing is written "
+    "until you say so, and every change can be undone (nbdt memory restore).</p></header>"
+)
+NETWORK: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_id": "network",
+    "concurrency_limit": 1,
+}
+
+
+def build_review(model: NBDT, source: str) -> gr.Blocks:
+    """Return the page for a model with a memory.
+
+    Args:
+        model: is fitted again when decisions are written.
+        source: where it was loaded from; if that folder has the memory, the new fit is written there.
+
+    Raises:
+        NBDTError: a model without a memory.
+    """
+    if model.memory is None:
+        raise NBDTError(
+            f"The model {source!r} has no memory to review. Make one with: nbdt memory build"
+        )
+    handlers = _Handlers(model, model.memory, source)
+    with gr.Blocks(title="NBDT: review the photographs", analytics_enabled=False) as page:
+        gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
+        view = component("review", "review.js", label="Review", record="", effect="", reply="")
+        page.load(handlers.arrive, None, view, **NETWORK)
+        view.effect(handlers.effect, None, view, trigger_mode="always_last", **NETWORK)
+        view.write(handlers.write, None, view, trigger_mode="once", **NETWORK)
+    return cast(gr.Blocks, page)
+
+
+@dataclass(frozen=True, eq=False)
+class _Handlers:
+    """Handlers of the page's events; decisions are in the browser until they are written."""
+
+    model: NBDT
+    memory: Memory
+    source: str
+
+    def arrive(self) -> gr.HTML:
+        """Show the most suspicious photographs."""
+        return gr.HTML(record=dump(self._record()))
+
+    def effect(self, event: gr.EventData) -> gr.HTML:
+        """Say what the decisions so far would do."""
+        sent = payload(event)
+        try:
+            text = self._effect(self._verdicts(sent))
+        except NBDTError as error:
+            text = str(error)
+        return gr.HTML(effect=dump({"seq": sequence_number(sent), "text": text}))
+
+    def write(self, request: gr.Request, event: gr.EventData) -> gr.HTML:
+        """Write decisions to the memory, fit the last layer again, and show the next photographs."""
+        sent = payload(event)
+        try:
+            verdicts = self._verdicts(sent)
+            changed = preview(self.memory, changes_of(self.memory, verdicts))
+            changed.examples(self.model.head.rules)  # raises where a class would have too few
+            count = apply_verdicts(self.memory, verdicts, by=request.username or "")
+            self.model.refit()
+            if is_own_memory(self.model, self.source):
+                save_head(self.model, self.source)
+        except NBDTError as error:
+            return gr.HTML(reply=_reply(sent, str(error), done=False))
+        text = f"Written: {count:,} decisions, version {self.memory.version} of the memory."
+        reply = _reply(sent, text, done=True)
+        return gr.HTML(record=dump(self._record()), reply=reply, effect="")
+
+    def _verdicts(self, sent: dict[str, Any]) -> list[Verdict]:
+        given = sent.get("verdicts")
+        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given[:MOST]):
+            raise NBDTError("Expected a list of decisions.")
+        return parse_verdicts(self.memory, given[:MOST])
+
+    def _effect(self, verdicts: list[Verdict]) -> str:
+        changes = changes_of(self.memory, verdicts)
+        if not changes:
+            return ""
+        rules = self.model.head.rules
+        fitted = self.memory.fit(rules, self.model.fitted)
+        found = effect_of_changes(self.memory, rules, fitted, changes)
+        before, after = (f"{100 * share:.1f} %" for share in found.accuracy)
+        return (
+            f"Of the {found.photographs:,} photographs that stay as they are, {after} would be right "
+            f"({before} now), each answered by a fit without it; {len(found.changed):,} answers change."
+        )
+
+    def _record(self) -> dict[str, Any]:
+        memory, tree = self.memory, self.model.hierarchy
+        every = [one for one in ranked_rows(self.model, memory) if one.reasons]
+        return {
+            "key": f"{memory.table.place} {memory.version}",
+            "left": max(0, len(every) - MOST),
+            "rows": [self._row(one) for one in every[:MOST]],
+            "names": sorted({node_name(memory, key) for key in tree.ids[1:]}),
+        }
+
+    def _row(self, one: Suspect) -> dict[str, Any]:
+        return {
+            "id": one.id, "reference": one.reference, "label": node_name(self.memory, one.label),
+            "probability": one.probability, "says": node_name(self.memory, one.says),
+            "why": [*one.reasons], "picture": self._picture(one.id),
+        }  # fmt: skip
+
+    def _picture(self, key: str) -> str:
+        """Return the kept picture of a row; "" where none was kept."""
+        data = self.memory.table.picture(key)
+        with suppress(ImageError):
+            return "" if data is None else jpeg_url(open_image(data, max_pixels=MAX_STORED), SIDE)
+        return ""
+
+
+def _reply(sent: dict[str, Any], text: str, *, done: bool) -> str:
+    return dump({"seq": sequence_number(sent), "done": done, "text": text})
