@@ -90,7 +90,7 @@ const draw = () => {
   record = parsed(props.record);
   root.hidden = !record;
   if (!record) return;
-  // What nobody could tell is not written; it stays marked while this tab is open.
+  // A photograph that you cannot tell is not written; it stays marked while this tab is open.
   const unsure = Object.entries(verdicts).filter(([, verdict]) => verdict === 'unsure');
   verdicts = { ...Object.fromEntries(unsure), ...load() };
   const more = record.left ? ` ${record.left} more come after these.` : '';
