@@ -40,7 +40,7 @@ def _request(kind: str, words: Sequence[str], name: str | None) -> EditRequest:
     takes, nodes, to = KINDS[kind], [*words], None
     if takes.name == "none" and name is not None:
         raise EditError(f"{kind!r} takes no name, got {short(name)}.")
-    if takes.name_is_word and name is None and nodes:
+    if takes.name == "required" and not takes.members and name is None and nodes:
         name = nodes.pop()
     if takes.to and nodes:
         to = nodes.pop()

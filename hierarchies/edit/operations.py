@@ -216,10 +216,10 @@ def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, 
         EditError: an unknown kind, a part that is missing, or an edit that cannot be made.
     """
     check_complete(request)
-    kind, alone = KINDS[request.kind], len(KINDS[request.kind].nodes)
-    arguments: list[Any] = [*request.nodes[:alone]]
+    kind = KINDS[request.kind]
+    arguments: list[Any] = [*request.nodes[: kind.nodes]]
     if kind.members:
-        arguments.append(request.nodes[alone:])
+        arguments.append(request.nodes[kind.nodes :])
     if kind.to:
         arguments.append(request.to)
     named = {} if kind.name == "none" else {"name": request.name, "wnid": request.wnid}

@@ -23,7 +23,8 @@ class EditError(NBDTError):
 class EditKind(NamedTuple):
     """What one kind of edit takes."""
 
-    nodes: tuple[str, ...]  # a word for each node that is an argument of its own
+    usage: str  # its arguments on a command line
+    nodes: int  # how many nodes are arguments of their own
     members: int = 0  # fewest nodes of the list that follows them; 0 if there is none
     to: bool = False  # whether it takes the group that the node goes to
     name: str = "none"  # whether a name is "required", "optional" or "none"
@@ -31,29 +32,12 @@ class EditKind(NamedTuple):
     @property
     def least(self) -> int:
         """Fewest nodes."""
-        return len(self.nodes) + self.members
+        return self.nodes + self.members
 
     @property
     def most(self) -> int | None:
         """Most nodes; None where there is a list."""
-        return None if self.members else len(self.nodes)
-
-    @property
-    def name_is_word(self) -> bool:
-        """Whether on a command line the name is the last word instead of an option."""
-        return self.name == "required" and not self.members
-
-    @property
-    def usage(self) -> str:
-        """Its arguments on a command line."""
-        name = {"required": "--name NAME", "optional": "[--name NAME]"}.get(self.name, "")
-        words = [
-            *self.nodes,
-            "NODE NODE…" * bool(self.members),
-            "GROUP" * self.to,
-            "NAME" if self.name_is_word else name,
-        ]
-        return " ".join(filter(None, words))
+        return None if self.members else self.nodes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -61,13 +45,13 @@ class EditKind(NamedTuple):
 
 
 KINDS = {
-    "move": EditKind(("NODE",), to=True),
-    "group": EditKind((), members=2, name="required"),
-    "ungroup": EditKind(("GROUP",)),
-    "rename": EditKind(("GROUP",), name="required"),
-    "swap": EditKind(("NODE", "NODE")),
-    "merge": EditKind(("GROUP", "GROUP"), name="optional"),
-    "split": EditKind(("GROUP",), members=2, name="required"),
+    "move": EditKind("NODE GROUP", 1, to=True),
+    "group": EditKind("NODE NODE… --name NAME", 0, members=2, name="required"),
+    "ungroup": EditKind("GROUP", 1),
+    "rename": EditKind("GROUP NAME", 1, name="required"),
+    "swap": EditKind("NODE NODE", 2),
+    "merge": EditKind("GROUP GROUP [--name NAME]", 2, name="optional"),
+    "split": EditKind("GROUP NODE NODE… --name NAME", 1, members=2, name="required"),
 }
 """Every kind of edit: the function of this name in `operations`, and what it takes."""
 

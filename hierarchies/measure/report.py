@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nbdt.progress import escape_terminal
 
-from ..show.picture import saved
+from ..show.picture import bars, saved
 from .comparison import Comparison, NodeChange, NodeResult, TreeResult
 
 BEFORE, AFTER = "#9aa5b1", "#2166ac"
@@ -253,35 +253,24 @@ def _changes(axes: Any, changes: Sequence[NodeChange]) -> None:
         return
     gains = [change.gain for change in changes]
     colours = [EASIER if gain > 0 else HARDER for gain in gains]
-    bars = axes.barh(range(len(changes)), gains, color=colours)
-    axes.bar_label(bars, fmt="%+d", padding=3)
+    names = [change.name for change in changes]
+    bars(axes, names, gains, [f"{gain:+d}" for gain in gains], color=colours)
     axes.margins(x=0.15)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("mistakes avoided, in photographs")
-    _name_rows(axes, [change.name for change in changes])
 
 
 def _hardest(axes: Any, result: TreeResult) -> None:
     worst = hardest(result)[:SHOWN]
     names = [result.hierarchy.names[node] for node in worst]
-    shares = [100 * result.nodes[node].accuracy for node in worst]
-    bars = axes.barh(range(len(worst)), shares, color=AFTER)
-    images = [f"{result.nodes[node].accuracy:.1%} of {result.nodes[node].images}" for node in worst]
-    axes.bar_label(bars, images, padding=3)
+    rows = [result.nodes[node] for node in worst]
+    labels = [f"{row.accuracy:.1%} of {row.images}" for row in rows]
+    bars(axes, names, [100 * row.accuracy for row in rows], labels, color=AFTER)
     axes.set(xlim=(0, 125), xlabel="right decisions, %", title="decisions with the most mistakes")
-    _name_rows(axes, names)
 
 
 def hardest(result: TreeResult) -> list[int]:
     """Inner nodes with mistakes, those with the most first."""
     wrong = [node for node, values in result.nodes.items() if values.mistakes]
     return sorted(wrong, key=lambda node: -result.nodes[node].mistakes)
-
-
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    short = [name if len(name) <= 34 else name[:33] + "…" for name in names]
-    # A dollar sign in a name does not begin a formula.
-    axes.set_yticks(range(len(names)), short, parse_math=False)
-    axes.set_ylim(max(len(names), 5) - 0.5, -0.5)  # downwards; few rows stay thin
-    axes.spines[["top", "right"]].set_visible(False)

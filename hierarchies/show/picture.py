@@ -9,9 +9,10 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbdt.errors import NBDTError, listed
 from nbdt.files import write_atomic
@@ -20,9 +21,11 @@ from nbdt.tree.hierarchy import Hierarchy
 from .drawing import Drawing, draw
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_PIXELS = 120e6
+LONGEST = 34  # characters of a name beside a bar
 DPI = 72  # a pixel of a drawing is a point of its figure
 PICTURES = (".html", ".png", ".svg")
 _PLACEHOLDER = re.compile("@(POLICY|DATA|SCRIPT)@")
@@ -118,6 +121,23 @@ def rendered(drawing: Drawing, kind: str) -> bytes:
             weight="bold" if word.bold else "normal", parse_math=False,
         )  # fmt: skip
     return saved(figure, kind, dpi=DPI * (2 if 4 * area <= MAX_PIXELS else 1))
+
+
+def bars(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    labels: Sequence[object],
+    **options: Any,
+) -> None:
+    """Draw a named horizontal bar for each value, from the top down; `options` are those of ``barh``."""
+    drawn = axes.barh(range(len(names)), values, **options)
+    axes.bar_label(drawn, [str(label) for label in labels], padding=3)
+    short = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
+    # A dollar sign in a name does not begin a formula.
+    axes.set_yticks(range(len(names)), short, parse_math=False)
+    axes.set_ylim(max(len(names), 5) - 0.5, -0.5)  # few rows stay thin
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def saved(figure: Figure, kind: str = "png", dpi: float = 100) -> bytes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nbdt.decide.head import DecisionRules
-from nbdt.hierarchies.show.picture import saved
+from nbdt.hierarchies.show.picture import bars, saved
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -74,13 +74,10 @@ def _draw_pairs(axes: Any, classes: tuple[str, ...], answers: Tensor, labels: Te
     pairs = Counter((int(labels[index]), int(answers[index])) for index in wrong)
     shown = pairs.most_common(MOST_PAIRS)
     names = [f"{_short(classes[truth])} as {_short(classes[taken])}" for (truth, taken), _ in shown]
-    bars = axes.barh(range(len(shown)), [count for _, count in shown], color="#2166ac")
-    axes.bar_label(bars, padding=3)
-    axes.set_yticks(range(len(shown)), names, parse_math=False)
-    axes.set_ylim(MOST_PAIRS - 0.5, -0.5)
+    counts = [count for _, count in shown]
+    bars(axes, names, counts, counts, color="#2166ac")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"{len(wrong):,} of {len(labels):,} answered wrongly")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(name: str) -> str:
