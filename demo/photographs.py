@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nbdt.hierarchies.wordnet.concepts import hypernyms_of, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
@@ -184,7 +184,4 @@ def _known(hierarchy: Hierarchy) -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _thumbnail(path: Path) -> str:
     """Return the square middle of a photograph as a data URL."""
-    image = open_image(path)
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return jpeg_url(image.crop((left, top, left + side, top + side)), SIDE)
+    return jpeg_url(ImageOps.fit(open_image(path), (SIDE, SIDE)))

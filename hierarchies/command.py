@@ -22,6 +22,7 @@ from .edit.command import USAGE, keep_edit, make_edit
 from .edit.difference import diff
 from .edit.history import History
 from .formats.class_order import check_order
+from .show import print_tree
 from .wordnet.command import readable, wordnet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -47,8 +48,10 @@ def show(
     source: Source,
     *,
     out: shell.Out = None,
-    depth: shell.Depth = None,
-    everything: shell.Everything = False,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Show this many levels below the root.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show the whole tree.")] = False,
     as_json: shell.Json = False,
     overwrite: shell.Overwrite = False,
 ) -> None:
@@ -56,7 +59,9 @@ def show(
     hierarchy = library.find(source)
     if out is not None:
         return shell.save(hierarchy, out, overwrite=overwrite, title=library.title_of(source))
-    return shell.print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
+    if as_json:
+        return shell.echo(json.loads(hierarchy.to_json()))
+    return print_tree(hierarchy, depth=depth, everything=everything)
 
 
 @app.command(name="list")
@@ -100,8 +105,6 @@ def induce(
         float | None, typer.Option(help="From 0, weights alone, to 1, WordNet alone.")
     ] = None,
     out: shell.Out = None,
-    depth: shell.Depth = None,
-    everything: shell.Everything = False,
     as_json: shell.Json = False,
     overwrite: shell.Overwrite = False,
 ) -> None:
@@ -122,10 +125,7 @@ def induce(
         labels, wnids = library.class_list(classes)
         rows = class_weights(source, len(labels), tensor)
         hierarchy = induce_hierarchy(rows, labels, rule=rule or "marginal", wnids=wnids, **settings)
-    if out is None or as_json:
-        shell.print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=as_json)
-    if out is not None:
-        shell.save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+    shell.present(hierarchy, out, as_json=as_json, overwrite=overwrite)
 
 
 @app.command(help=f"Change a tree; the result goes to --out. {USAGE}.")

@@ -32,8 +32,6 @@ Out = Annotated[
     Path | None, typer.Option(help="Write the tree to .json, or a picture to .html, .png or .svg.")
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing file.")]
-Depth = Annotated[int | None, typer.Option(min=1, help="Show this many levels below the root.")]
-Everything = Annotated[bool, typer.Option("--all", help="Show the whole tree.")]
 Classes = Annotated[
     str | None, typer.Option(help="Class names in order: a file with one a line, or a tree.")
 ]
@@ -52,14 +50,24 @@ def echo(data: object) -> None:
     typer.echo(json.dumps(data, ensure_ascii=True, indent=1))
 
 
-def print_hierarchy(
-    hierarchy: Hierarchy, *, depth: int | None, everything: bool, as_json: bool
+def present(
+    hierarchy: Hierarchy,
+    out: Path | None,
+    *,
+    as_json: bool,
+    overwrite: bool,
+    senses: object = None,
+    note: str = "",
 ) -> None:
-    """Print a hierarchy as a tree or as JSON."""
+    """Print a new tree, with a note or as JSON with the senses of its classes; write it if asked."""
     if as_json:
-        echo(json.loads(hierarchy.to_json()))
+        tree = json.loads(hierarchy.to_json())
+        echo(tree if senses is None else {"hierarchy": tree, "senses": senses})
     else:
-        print_tree(hierarchy, depth=depth, everything=everything)
+        print_tree(hierarchy)
+        typer.echo(note, nl=bool(note))
+    if out is not None:
+        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
 
 
 def save(

@@ -58,7 +58,9 @@ def print_tree(
         f"depth {hierarchy.depth}"
     )
     if shown < hierarchy.num_nodes:
-        summary += "; not all is shown: --depth or --all show more, --out tree.html all of it"
+        summary += (
+            "; not all is shown: see --depth and --all of nbdt hierarchy show, or --out tree.html"
+        )
     console.print(Text(summary, style="dim"), soft_wrap=True)
 
 

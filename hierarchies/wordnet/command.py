@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import library
-from ..shell import Classes, Depth, Everything, Json, Out, Overwrite, echo, print_hierarchy, save
+from ..shell import Classes, Json, Out, Overwrite, present
 
 Names = Annotated[
     list[str] | None, typer.Argument(help="Class names, or a file with one name a line.")
@@ -29,8 +28,6 @@ def wordnet(
     classes: Classes = None,
     sense: Senses = None,
     out: Out = None,
-    depth: Depth = None,
-    everything: Everything = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -41,13 +38,10 @@ def wordnet(
 
     report = senses(_class_list(names, classes)[0], meanings_of(sense))
     hierarchy = from_wnids(report.wnids, report.labels)
-    if as_json:
-        echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": report.to_dict()["choices"]})
-    else:
-        print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=False)
-        typer.echo("\n".join(to_check(report.ambiguous)), nl=bool(report.ambiguous))
-    if out is not None:
-        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+    present(
+        hierarchy, out, as_json=as_json, overwrite=overwrite,
+        senses=report.to_dict()["choices"], note="\n".join(to_check(report.ambiguous)),
+    )  # fmt: skip
 
 
 def readable(
@@ -62,8 +56,6 @@ def readable(
         str | None, typer.Option(help="Name of the matrix of class weights in that file.")
     ] = None,
     out: Out = None,
-    depth: Depth = None,
-    everything: Everything = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -77,14 +69,8 @@ def readable(
     report = None if wnids and not sense else known_senses(labels, meanings_of(sense))
     rows = None if weights is None else class_weights(weights, len(labels), tensor)
     hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids, rows)
-    if as_json:
-        chosen = {} if report is None else report.to_dict()
-        echo({"hierarchy": json.loads(hierarchy.to_json()), "senses": chosen})
-    else:
-        print_hierarchy(hierarchy, depth=depth, everything=everything, as_json=False)
-        typer.echo("" if report is None else str(report), nl=report is not None)
-    if out is not None:
-        save(hierarchy, out, overwrite=overwrite, quiet=as_json)
+    chosen, note = ({}, "") if report is None else (report.to_dict(), str(report))
+    present(hierarchy, out, as_json=as_json, overwrite=overwrite, senses=chosen, note=note)
 
 
 def _class_list(
