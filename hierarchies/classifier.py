@@ -129,9 +129,6 @@ def _check_classes(hierarchy: Hierarchy, labels: ClassLabels, architecture: str)
             )
 
 
-# ---- names of the outputs -------------------------------------------------------------------
-
-
 def class_labels(num_classes: int, config: Mapping[str, Any]) -> ClassLabels:
     """Return unique names, and ids, of a timm classifier's outputs; everyday names of ImageNet-1k.
 

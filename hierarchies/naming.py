@@ -154,9 +154,6 @@ def _row(node: str, label: str, concept: Concept | None) -> NodeName:
     )
 
 
-# ---- labels --------------------------------------------------------------------
-
-
 def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None) -> str:
     """Return a label that lists a node's leaves, at most `limit`: ``"cat, dog + 3"``.
 

@@ -181,9 +181,6 @@ def _show(model: NBDT, out: Path) -> None:
     _say(f"Try it: nbdt demo --model {folder}")
 
 
-# ---- corrections ---------------------------------------------------------------------------------
-
-
 def _correct(  # noqa: PLR0917
     corrections: Path,
     model: Path | None,

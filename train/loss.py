@@ -205,9 +205,6 @@ def _decision_weights(hierarchy: Hierarchy, given: Mapping[str, float]) -> Tenso
     return weights
 
 
-# ---- schedules of the weights --------------------------------------------------------------------
-
-
 SCHEDULES: Mapping[str, Callable[[float], float]] = {  # share of the way at a progress from 0 to 1
     "constant": lambda _: 0.0,
     "linear": lambda progress: progress,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from nbdt.hierarchies.edit.draft import Draft
 from nbdt.hierarchies.edit.operations import make
@@ -64,7 +63,8 @@ def read_request(payload: object) -> EditRequest:
     if not isinstance(nodes, list | tuple) or len(nodes) > MAX_NODES:
         raise EditError(f"Expected 'nodes' to be at most {MAX_NODES:,} ids in a list.")
     words = tuple(_word(node, "nodes") for node in nodes)
-    to, name = (_optional(payload, key) for key in ("to", "name"))
+    given = {key: payload.get(key) for key in ("to", "name")}
+    to, name = (None if text is None else _word(text, key) for key, text in given.items())
     return EditRequest(str(kind), words, to, name.strip() if name else None)
 
 
@@ -74,18 +74,10 @@ def _word(value: object, field: str) -> str:
     return value
 
 
-def _optional(payload: Mapping[Any, Any], field: str) -> str | None:
-    value = payload.get(field)
-    return None if value is None else _word(value, field)
-
-
 def in_words(records: Sequence[Edit]) -> str:
     """The records of one edit as a sentence."""
     text = "; ".join(record.summary for record in records)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-# ---- names for a new group ------------------------------------------------------------------
 
 
 def suggest(hierarchy: Hierarchy, nodes: Sequence[str]) -> list[str]:

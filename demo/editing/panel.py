@@ -104,9 +104,6 @@ def _reference(model: NBDT) -> tuple[Reference | None, str]:
     return reference, "" if reference else missing
 
 
-# ---- events --------------------------------------------------------------------------------------
-
-
 def edit_panel(context: PageContext, view: gr.HTML) -> None:
     """Wire the tree's edits and the buttons of `edit_view`; call it inside the page's Blocks."""
     panel, outputs = EditPanel(context, view), [context.visitor, *context.outputs]

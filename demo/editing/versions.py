@@ -153,9 +153,6 @@ def short_hash(hierarchy: Hierarchy) -> str:
     return hierarchy.hash[:16]
 
 
-# ---- versions ----------------------------------------------------------------------------------------
-
-
 def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierarchy, str]:
     """Return the hierarchy that the browser names, and its name for people. Raises NBDTError."""
     if key == "own":
@@ -167,9 +164,6 @@ def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierar
     history = store.history(model_hash(visitor.model))  # another model's versions are not in it
     number: Any = key  # which `History` checks
     return history.load(number), history.version(number).why
-
-
-# ---- files ---------------------------------------------------------------------------------------------
 
 
 def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:

@@ -206,9 +206,6 @@ def _reason(error: SQLAlchemyError) -> str:
     return f"{line}; another program holds it." if busy else f"{line.rstrip('.')}."
 
 
-# ---- limits ------------------------------------------------------------------------------------
-
-
 def check_room(
     session: Session,
     table: Any,

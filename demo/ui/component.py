@@ -86,8 +86,6 @@ def map_record(values: NDArray[np.float32]) -> dict[str, Any]:
     return {"height": height, "width": width, "values": numbers}
 
 
-# ---- the theme ---------------------------------------------------------------------------------
-
 FONT = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
 # The page's colour, which static/page.css names for light and dark: the variables of Gradio that take it. A custom property follows the mode.

@@ -132,9 +132,6 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps({name: row.get(name) for name in SCHEMA.names})
 
 
-# ---- maps --------------------------------------------------------------------------------------
-
-
 def packed_maps(rows: Iterable[tuple[int, Sequence[NDArray[np.float32]]]]) -> bytes:
     """Return an .npz of ``maps`` (decisions of all rows, height, width), ``rows`` and ``ends``.
 

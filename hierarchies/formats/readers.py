@@ -56,18 +56,12 @@ def _refuse_constant(name: str) -> None:
     raise FormatError(f"{name} is not a JSON value; remove it.")
 
 
-# ---- our own --------------------------------------------------------------------------------
-
-
 def read_own(text: str, classes: Sequence[str] | None) -> Nodes:
     """Read what `Hierarchy.save` writes."""
     parse(text)  # refuses repeated keys; `from_json` would take the last one
     hierarchy = Hierarchy.from_json(text)
     check_order(hierarchy.classes, classes)
     return list(hierarchy.nodes), list(hierarchy.classes)
-
-
-# ---- node-link ------------------------------------------------------------------------------
 
 
 def read_graph(
@@ -197,9 +191,6 @@ def write_graph(hierarchy: Hierarchy) -> str:
     return json.dumps({**data, "links": data["edges"]}, ensure_ascii=False) + "\n"
 
 
-# ---- nested groups --------------------------------------------------------------------------
-
-
 def read_nested(text: str, classes: Sequence[str] | None) -> Nodes:
     """Read groups as in `Hierarchy.from_nested`, or ``{"name": …, "children": […]}``.
 
@@ -246,9 +237,6 @@ def _named_paths(root: dict[str, Any]) -> list[list[str]]:
         if not children:
             paths.append(path)
     return paths
-
-
-# ---- lines of text --------------------------------------------------------------------------
 
 
 def read_paths(text: str, classes: Sequence[str] | None) -> Nodes:
@@ -304,9 +292,6 @@ def _from_rows(rows: Sequence[Sequence[str]], classes: Sequence[str] | None) -> 
         raise FormatError("The file is empty; expected a line for each class.")
     nodes, order = nodes_from_paths(rows)
     return nodes, order if classes is None else list(classes)
-
-
-# ---- shared ---------------------------------------------------------------------------------
 
 
 def _shape(value: object) -> str:

@@ -166,11 +166,7 @@ def answer_record(
     if plan:
         first, _ = plan.repeats[0][0]
         images = len(measurement.depth)
-        record["calibration"] = {
-            "source": plan.source,
-            "images": len(first),
-            "shared": plan.shared,
-        }
+        record["calibration"] = {"source": plan.source, "images": len(first), "shared": plan.shared}
         record["targets"] = [
             target_record(target, measurement.quality(plan, target), images, first)
             for target in targets

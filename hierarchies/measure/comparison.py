@@ -145,9 +145,6 @@ def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, No
     }
 
 
-# ---- before and after -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Two hierarchies on the same images; `compare` makes it."""
@@ -246,9 +243,6 @@ def compare(before: TreeResult, after: TreeResult) -> Comparison:
     """
     check_same_classes(before.hierarchy.classes, after.hierarchy.classes)
     return Comparison(before, after)
-
-
-# ---- beyond the share of right answers ------------------------------------------------------------
 
 
 def quality(result: TreeResult) -> dict[str, dict[str, float]]:

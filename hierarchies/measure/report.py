@@ -19,8 +19,6 @@ CURVES = (AFTER, "#b35806", "#7b3294", "#1b7837", "#555555")
 EASIER, HARDER = "#2166ac", "#d6282d"  # distinct in all common colour blindness
 SHOWN = 8
 
-# ---- in the terminal ----------------------------------------------------------------------------
-
 
 def show(record: dict[str, Any], before: TreeResult | None, comparison: Comparison | None) -> None:
     """Print the most important of an evaluation, `record`.

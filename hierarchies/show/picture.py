@@ -86,9 +86,6 @@ def _data(hierarchy: Hierarchy, title: str) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-# ---- drawings -------------------------------------------------------------------------------
-
-
 def rendered(drawing: Drawing, kind: str) -> bytes:
     """Return the drawing as "png", at double resolution if it is small enough, or "svg".
 

@@ -95,11 +95,13 @@ class WordNet:
     def load(cls, path: Path) -> "WordNet":
         """Read the core of a data file. Raises WordNetDataError."""
         columns = read_columns(path, CORE_COLUMNS)
+        counts = columns["parent_count"]
+        source = np.repeat(np.arange(len(counts)), counts)
         return cls(
             _frozen(np.cumsum(columns["offset"])),
             _frozen(columns["lexicographer"]),
             _frozen(columns["individual"]),
-            _relation(columns["parent_count"], columns["parent_target"]),
+            Relation(_starts(counts), _frozen(columns["parent_target"] + source)),
             _frozen(columns["hyponyms"]),
             path,
         )
@@ -206,11 +208,6 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
         ) from error
 
 
-def _relation(counts: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Relation:
-    source = np.repeat(np.arange(len(counts)), counts)
-    return Relation(_starts(counts), _frozen(targets + source))
-
-
 def _frozen(array: npt.NDArray[Any]) -> IntArray:
     """Return an int32 array that is read-only, since all users of WordNet share it."""
     result = array.astype(np.int32)
@@ -221,9 +218,6 @@ def _frozen(array: npt.NDArray[Any]) -> IntArray:
 def _starts(counts: npt.NDArray[Any]) -> IntArray:
     """Return where each row begins, and the total."""
     return _frozen(np.concatenate([[0], np.cumsum(counts)]))
-
-
-# ---- words ----------------------------------------------------------------------
 
 
 def lemma_key(text: str) -> str:
@@ -240,6 +234,8 @@ def read_words(columns: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
     lemma = np.array(numbers, dtype=np.int64)
     chosen = _by_rank(lemma, synset, columns["rank"])
     counts = np.bincount(lemma[chosen], minlength=len(lemma_number))
+    lines = columns["plurals"].tobytes().decode("utf-8").split("\n")
+    plurals = (line.split(" ") for line in lines)
     return Lexicon(
         word,
         _starts(columns["word_count"]),
@@ -247,7 +243,7 @@ def read_words(columns: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
         _frozen(columns["tag_count"][chosen]),
         _starts(counts),
         lemma_number,
-        _plurals(columns["plurals"].tobytes().decode("utf-8")),
+        {row[0]: tuple(row[1:]) for row in plurals},
     )
 
 
@@ -258,8 +254,3 @@ def _by_rank(lemma: IndexArray, synset: IndexArray, rank: npt.NDArray[Any]) -> I
     same = (np.diff(lemma[order]) == 0) & (np.diff(synset[order]) == 0)
     chosen: IndexArray = order[np.concatenate([[True], ~same])]
     return chosen
-
-
-def _plurals(text: str) -> dict[str, tuple[str, ...]]:
-    rows = (line.split(" ") for line in text.split("\n"))
-    return {row[0]: tuple(row[1:]) for row in rows}

@@ -70,9 +70,6 @@ def check_finite(logits: Tensor) -> None:
         )
 
 
-# ---- node scores ---------------------------------------------------------------------------
-
-
 def _mean_scores(columns: Tensor, tree: TreeIndex) -> Tensor:
     return tree.node_sums(columns) / tree.sizes
 
@@ -124,9 +121,6 @@ def decide(scores: Tensor, tree: TreeIndex) -> Tensor:
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
-# ---- soft ----------------------------------------------------------------------------------
-
-
 def leaf_log_probs(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """Return the log-probability of each class, (batch, classes): the sum over its path.
 
@@ -136,12 +130,11 @@ def leaf_log_probs(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     """
     if rule == "marginal":
         return logits.log_softmax(dim=1)
-    runs = [_soft(part, tree, rule) for part in _chunks(logits, tree, CHUNK)]
+    runs = [
+        tree.path_sums(decide(edge_scores(part, tree, rule), tree)).t().contiguous()
+        for part in _chunks(logits, tree, CHUNK)
+    ]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
-
-
-def _soft(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
-    return tree.path_sums(decide(edge_scores(logits, tree, rule), tree)).t().contiguous()
 
 
 def _chunks(logits: Tensor, tree: TreeIndex, values: int) -> tuple[Tensor, ...]:
@@ -150,9 +143,6 @@ def _chunks(logits: Tensor, tree: TreeIndex, values: int) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling() or logits.shape[0] <= size or logits.is_cuda:
         return (logits,)
     return tuple(logits.split(size))
-
-
-# ---- hard ----------------------------------------------------------------------------------
 
 
 def hard_nodes(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
@@ -206,9 +196,6 @@ def _table_step(ranking: Tensor, tree: TreeIndex) -> Callable[..., Tensor]:
         return torch.where(group < 0, current, child)
 
     return step
-
-
-# ---- loss ----------------------------------------------------------------------------------
 
 
 def path_nll(

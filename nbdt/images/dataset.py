@@ -117,9 +117,6 @@ def parts_of(inputs: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield part
 
 
-# --- patterns ---
-
-
 def _is_pattern(text: str) -> bool:
     return glob.has_magic(text) and not is_uri(text) and not os.path.lexists(text)
 

@@ -163,9 +163,6 @@ def description(model: NBDT) -> dict[str, str]:
     }
 
 
-# ---- writers -------------------------------------------------------------------------------
-
-
 def _write_onnx(graph: ExportedModel, model: NBDT, path: Path) -> None:
     try:
         import onnx
@@ -228,8 +225,6 @@ def _example(model: NBDT) -> Tensor:
     weight = model.head.linear.weight
     return torch.zeros(2, 3, side, side, device=weight.device, dtype=weight.dtype)
 
-
-# ---- nbdt export --------------------------------------------------------------------------
 
 app = typer.Typer(add_completion=False)
 

@@ -120,9 +120,6 @@ def import_timm() -> types.ModuleType:
     return timm
 
 
-# ---- names ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Architecture:
     """A parsed name."""
@@ -199,9 +196,6 @@ _KINDS: Mapping[str, _Kind] = {
     "crop_pct": (float, lambda share: 0 < share <= 1, "a share above 0, at most 1"),
     "interpolation": (str, _INTERPOLATIONS.__contains__, " or ".join(map(repr, _INTERPOLATIONS))),
 }
-
-
-# ---- files of weights -------------------------------------------------------------------------
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

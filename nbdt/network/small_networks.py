@@ -114,10 +114,7 @@ CIFAR_INPUT = {
 }
 _RESNET_INPUT = {**CIFAR_INPUT, "pool_size": (4, 4), "first_conv": "conv1"}
 default_cfgs = generate_default_cfgs(
-    {
-        "small_convnet.untrained": CIFAR_INPUT,
-        "resnet18_32px.untrained": _RESNET_INPUT,
-    }
+    {"small_convnet.untrained": CIFAR_INPUT, "resnet18_32px.untrained": _RESNET_INPUT}
 )
 
 

@@ -97,9 +97,6 @@ def _auto_augment(recipe: Recipe, mean: list[int]) -> Any:
         ) from None
 
 
-# ---- whole batches -------------------------------------------------------------------------------
-
-
 def shrink(images: Tensor, side: int) -> Tensor:
     """Return images resized to `side` pixels; 0 leaves them as they are."""
     if not side:

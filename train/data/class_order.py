@@ -6,12 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nbdt.errors import NBDTError, listed
-from nbdt.tree.class_names import (
-    check_same_classes,
-    class_of_name,
-    labels_by_name,
-    normalised_name,
-)
+from nbdt.tree.class_names import check_same_classes, class_of_name, labels_by_name, normalised_name
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 

@@ -96,9 +96,6 @@ def worker_count(recipe: Recipe) -> int:
     return min(12, max(0, cores() - 1))
 
 
-# ---- one image ----------------------------------------------------------------------------------
-
-
 class Views(Dataset[Batch]):
     """Images as a view shows them, uint8 (3, size, size), with their labels."""
 
@@ -131,9 +128,6 @@ class RandomViews(Dataset[Batch]):
             image, label = self.views[index]
         flipped = self.first_flip is not None and (self.first_flip[index] + epoch) % 2 == 0
         return image.flip(-1) if flipped else image, label
-
-
-# ---- batches ------------------------------------------------------------------------------------
 
 
 class TrainingBatches:

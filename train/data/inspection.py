@@ -113,9 +113,6 @@ def _readable(
             yield source, result
 
 
-# ---- report --------------------------------------------------------------------------------------
-
-
 def inspect(
     scans: Mapping[str, Scan], recipe: Recipe, given: ClassOrder | None
 ) -> tuple[ClassOrder, dict[str, Images]]:

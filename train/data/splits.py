@@ -19,13 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from nbdt.errors import NBDTError, listed
-from nbdt.images.archives import (
-    SUFFIXES,
-    is_archive,
-    is_compressed,
-    iter_tar,
-    split_folders,
-)
+from nbdt.images.archives import SUFFIXES, is_archive, is_compressed, iter_tar, split_folders
 from nbdt.images.dataset import iter_images
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource
@@ -64,7 +58,8 @@ def find_splits(data: str | os.PathLike[str], recipe: Recipe) -> dict[str, Split
             f"There is no data folder or file {os.fspath(data)!r}; pass it with --data."
         )
     if recipe.train and path.is_dir() and _matches(path, recipe.train):
-        return _by_patterns(path, recipe)
+        patterns = {TRAIN: recipe.train, TEST: recipe.test}
+        return {name: _at(name, _match(path, text)) for name, text in patterns.items() if text}
     if path.is_file():
         return _of_file(path)
     named = _named_folders(path)
@@ -141,11 +136,6 @@ def _of_table(path: str) -> dict[str, Split]:
 def _archive(name: str, path: Path, folder: str | None) -> Split:
     origin = str(path) if folder is None else f"{path}!{folder}"
     return Split(name, origin, partial(iter_tar, path, folder), compressed=is_compressed(path))
-
-
-def _by_patterns(root: Path, recipe: Recipe) -> dict[str, Split]:
-    patterns = {TRAIN: recipe.train, TEST: recipe.test}
-    return {name: _at(name, _match(root, pattern)) for name, pattern in patterns.items() if pattern}
 
 
 def _at(name: str, path: Path) -> Split:

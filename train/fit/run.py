@@ -83,9 +83,6 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
         module.load_state_dict(best["state_dict"])
 
 
-# ---- measure -------------------------------------------------------------------------------------
-
-
 def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe, progress: Progress) -> None:
     held_out, test = images[VALIDATION], images[TEST]
     to_device(model)

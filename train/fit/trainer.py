@@ -62,9 +62,6 @@ def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     return "16-mixed" if recipe.precision == "16" else "32-true"
 
 
-# ---- optimiser and learning rate -----------------------------------------------------------------
-
-
 def make_optimizer(trained: nn.Module, recipe: Recipe, *, on_cpu: bool) -> torch.optim.Optimizer:
     """Return timm's optimiser over the parameters of `trained`.
 
@@ -115,9 +112,6 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) 
         warmup_prefix=True,
         t_in_epochs=False,
     )
-
-
-# ---- when checkpoints are saved ------------------------------------------------------------------
 
 
 class SaveLast(Checkpoint):
