@@ -24,8 +24,8 @@ from torch import Tensor
 
 from nbdt import NBDT, Hierarchy
 from nbdt.decide.paths import Path as DecisionPath
-from nbdt.explain import EvidenceIndex
-from nbdt.explain.evidence.build import forward
+from nbdt.explain import Evidence
+from nbdt.explain.evidence.regions import forward
 from nbdt.images.sources import ImageSource
 from nbdt.tree.class_names import class_of_name, normalised_name
 

@@ -36,7 +36,7 @@ from .views.tree import path_record, synonyms, tree_record, tree_view
 from .visitor import Visitor, text_list
 
 if TYPE_CHECKING:
-    from nbdt.explain import EvidenceIndex
+    from nbdt.explain import Evidence
 
     from .store import Store
 
@@ -55,7 +55,7 @@ def build(
     model: NBDT,
     *,
     store: Store | None = None,
-    index: EvidenceIndex | None = None,
+    index: Evidence | None = None,
     apply_data: Path | None = None,
     source: str = "MODEL",
 ) -> gr.Blocks:
@@ -68,7 +68,7 @@ def build(
         source: the model's name on the command line.
 
     Raises:
-        NBDTError: the index belongs to another network.
+        NBDTError: the memory belongs to another network.
     """
     if index is not None:
         index.for_model(model)

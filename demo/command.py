@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, is_model, open_model
+from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.torchvision_cpu import import_torchvision
 
 if TYPE_CHECKING:
-    from nbdt.explain import EvidenceIndex
-    from nbdt.model.model import NBDT
-
     from .store import Store
 
 PASSWORD = "NBDT_DEMO_PASSWORD"  # noqa: S105 - the variable's name
@@ -61,12 +58,13 @@ def demo_command(
             f"URL; by default a file in your data folder. '{NO_STORE}' keeps nothing.",
         ),
     ] = None,
-    evidence: Annotated[
-        Path | None,
+    memory: Annotated[
+        str | None,
         typer.Option(
-            metavar="INDEX",
-            help="Training photographs to compare with, an index from nbdt evidence build; by default "
-            "the one that nbdt train left beside the model.",
+            "--memory",
+            "--evidence",
+            metavar="M",
+            help="Labelled photographs to compare with, by default the model's own memory.",
         ),
     ] = None,
     apply_data: Annotated[
@@ -84,7 +82,7 @@ def demo_command(
     if model == DEFAULT_MODEL:
         typer.echo(LARGER)
     import_torchvision()
-    from nbdt.explain import EvidenceIndex
+    from nbdt.explain import Evidence
 
     from .app import build
     from .review.page import build_review
@@ -94,7 +92,9 @@ def demo_command(
     check_port(host, port)
     users = None if auth is None else logins(auth)
     loaded = open_model(model, weights)
-    index = EvidenceIndex.load(evidence) if evidence else evidence_beside(loaded, model)
+    if memory is not None:
+        loaded.use_memory(memory)
+    index = Evidence(loaded.memory) if loaded.memory else None
     opened = _store(store)
     # Stop as for Ctrl+C, which removes the uploads.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -117,21 +117,6 @@ def _share_cores() -> None:
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-
-
-def evidence_beside(model: NBDT, source: str) -> EvidenceIndex | None:
-    """Return the index that a training run left beside a model, if it belongs to its network."""
-    from nbdt.explain import EvidenceIndex
-    from nbdt.model.fingerprint import embedding_hash
-
-    folder = Path(source).parent / "evidence"
-    if not is_model(source) or not (folder / "manifest.json").is_file():
-        return None
-    index = EvidenceIndex.load(folder)
-    if index.manifest["embedding_hash"] != embedding_hash(model):
-        typer.echo(f"{folder} is of another network than {source}, so it is not used.", err=True)
-        return None
-    return index
 
 
 def logins(text: str) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from nbdt.tree.nodes import short
 from .ui.component import jpeg_url
 
 if TYPE_CHECKING:
-    from nbdt.explain import EvidenceIndex
+    from nbdt.explain import Evidence
 
     from .corrections.own_model import OwnModel
 
@@ -101,7 +101,7 @@ class Visitor:
     Not a dataclass: of those Gradio copies every field at every event, the weights among them.
     """
 
-    def __init__(self, model: NBDT, index: EvidenceIndex | None = None) -> None:
+    def __init__(self, model: NBDT, index: Evidence | None = None) -> None:
         self.model = model  # shared and never changed; a visitor may choose another version
         self.own: OwnModel | None = None  # what answers where their corrections act
         self.stack = EditStack(model.hierarchy)
@@ -248,8 +248,8 @@ class Visitor:
         return self.photo, self.photo.layer
 
 
-def _fits(index: EvidenceIndex, model: NBDT) -> bool:
-    return bool(index.manifest["embedding_hash"] == embedding_hash(model))
+def _fits(index: Evidence, model: NBDT) -> bool:
+    return bool(index.memory.table.facts["embedding_hash"] == embedding_hash(model))
 
 
 def text_list(names: object) -> list[str]:

@@ -8,11 +8,11 @@ from nbdt.lazy import lazy
 
 if TYPE_CHECKING:
     from .attribution import explain as explain
-    from .evidence.index import EvidenceIndex as EvidenceIndex
+    from .evidence.search import Evidence as Evidence
     from .result.explanation import Explanation as Explanation
 
 _HOME = {
-    "EvidenceIndex": "evidence.index",
+    "Evidence": "evidence.search",
     "Explanation": "result.explanation",
     "explain": "attribution",
 }

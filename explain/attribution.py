@@ -35,7 +35,9 @@ from .maps.node_maps import (
 from .result.explanation import Explanation
 
 if TYPE_CHECKING:
-    from .evidence.index import EvidenceIndex
+    from nbdt.memory.memory import Memory
+
+    from .evidence.search import Evidence
 
 Method: TypeAlias = Literal[
     "grad-cam", "integrated gradients", "input x gradient", "occlusion", "lime"
@@ -55,7 +57,7 @@ def explain(
     classes: Sequence[int] | None = None,
     method: str = GRAD_CAM,
     accuracy: float | None = DEFAULT_ACCURACY,
-    evidence: EvidenceIndex | None = None,
+    evidence: Memory | Evidence | Literal[False] | None = None,
     counterfactuals: bool = False,
 ) -> list[Explanation]:
     """Return the path to each image's most probable class, with every decision's log-odds map.
@@ -75,7 +77,8 @@ def explain(
             need no layer with positions.
         accuracy: the share of answers that are to be right: where the answer stops, see
             `nbdt.decide.answer`. None: it is always a class.
-        evidence: an index of training images, to find the nearest on both sides of each decision.
+        evidence: the memory whose nearest photographs are found on both sides of each decision; by
+            default the model's own, if it has one. False: none.
         counterfactuals: whether to find the regions whose blur flips each decision; this runs the
             model often.
 
@@ -108,7 +111,9 @@ def explain(
                 model, features, batch, photos,
                 nodes=nodes, classes=classes, accuracy=accuracy, method=method,
             )  # fmt: skip
-        if evidence is not None:
+        if evidence is None:
+            evidence = model.memory or False  # an empty one shows nothing
+        if evidence is not False:
             found = _with_evidence(model, features, found, evidence)
         return _with_counterfactuals(model, batch, found) if counterfactuals else found
 
@@ -121,7 +126,7 @@ def explain_layer(
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
     accuracy: float | None = DEFAULT_ACCURACY,
-    evidence: EvidenceIndex | None = None,
+    evidence: Memory | Evidence | None = None,
 ) -> list[Explanation]:
     """Return the Grad-CAM explanations of images whose forward pass is done.
 
@@ -134,7 +139,7 @@ def explain_layer(
         nodes: as in `explain`.
         classes: as in `explain`.
         accuracy: as in `explain`.
-        evidence: as in `explain`.
+        evidence: as in `explain`, but by default none.
 
     Raises:
         NBDTError: an unknown node, features that are not finite, evidence of another model.
@@ -209,9 +214,11 @@ def check_method(method: str) -> None:
 
 
 def _with_evidence(
-    model: NBDT, features: Tensor, explanations: Sequence[Explanation], evidence: EvidenceIndex
+    model: NBDT, features: Tensor, explanations: Sequence[Explanation], given: Memory | Evidence
 ) -> list[Explanation]:
-    seen = evidence.for_model(model)
+    from .evidence.search import evidence_of
+
+    seen = evidence_of(given).for_model(model)
     return [
         replace(found, evidence=seen.for_path(own, found.path))
         for found, own in zip(explanations, features, strict=True)

@@ -15,11 +15,11 @@ import typer
 from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, find, open_model
+from nbdt.model.remember import open_memory
 from nbdt.model.restrict import read_names
 
 from .attribution import Method
 from .batch.options import Engine, Maps, Precision
-from .evidence.index import EvidenceIndex
 from .options import ExplainOptions
 from .single_files import explain_files
 
@@ -105,9 +105,14 @@ def explain_command(
             help="Classes or groups that can occur, separated by commas, or a file with one a line."
         ),
     ] = None,
-    evidence: Annotated[
-        Path | None,
-        typer.Option(help="Training images to compare with: a folder from nbdt evidence build."),
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            "--evidence",
+            metavar="M",
+            help="Labelled photographs to compare with, by default the model's own memory; 'none'.",
+        ),
     ] = None,
     counterfactuals: Annotated[
         bool, typer.Option("--counterfactuals", help="Find regions whose blur flips a decision.")
@@ -136,7 +141,7 @@ def explain_command(
         out=out,
         method=method,
         accuracy=target(accuracy),
-        evidence=EvidenceIndex.load(evidence) if evidence else None,
+        evidence=None if memory is None else memory != "none" and open_memory(loaded, memory),
         counterfactuals=counterfactuals,
         pages=pages,
         as_json=as_json,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nbdt.decide.answer import promise
 from nbdt.images.dataset import is_collection
@@ -14,7 +14,7 @@ from nbdt.storage import is_uri
 from .batch.options import LOCAL
 
 if TYPE_CHECKING:
-    from .evidence.index import EvidenceIndex
+    from nbdt.memory.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ExplainOptions:
     out: str | None
     method: str
     accuracy: float | None
-    evidence: EvidenceIndex | None
+    evidence: Memory | Literal[False] | None  # as in `explain`
     counterfactuals: bool
     pages: bool
     as_json: bool

@@ -16,11 +16,6 @@ from .errors import NBDTError
 # Name: the module of its Typer app, what it does, and the extra that installs its libraries.
 COMMANDS = {
     "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
-    "evidence": (
-        "nbdt.explain.evidence.command",
-        "Training images for and against each decision.",
-        "",
-    ),
     "memory": (
         "nbdt.explain.memory.command",
         "Show and change the photographs that a model decides by.",

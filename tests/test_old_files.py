@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from nbdt import NBDT, Hierarchy
+from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.__main__ import app
 from nbdt.correction import picture_hash, read_corrections
 from nbdt.demo.corrections.model_versions import ModelVersions, pending
@@ -25,9 +25,9 @@ from nbdt.demo.corrections.submission import visitor_id
 from nbdt.demo.editing.edits import in_words
 from nbdt.demo.editing.versions import load as load_version
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import evidence_hash, mark_index, view_without_bad
+from nbdt.demo.store.marks import memory_key, strike_marked, view_without_bad
 from nbdt.demo.visitor import Visitor
-from nbdt.explain import EvidenceIndex, Explanation, explain
+from nbdt.explain import Evidence, Explanation, explain
 from nbdt.explain.batch.folder import read_maps
 from nbdt.explain.batch.run import explain_all
 from nbdt.hierarchies import edit
@@ -36,12 +36,12 @@ from nbdt.hierarchies.edit.history import History
 from nbdt.hierarchies.formats import read
 from nbdt.images.image import open_image
 from nbdt.model.fingerprint import embedding_hash, model_hash
+from nbdt.model.remember import open_memory
 from nbdt.train.fit.checkpoints import read_checkpoint
 from nbdt.train.recipe import load_recipe, parse_recipe
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v0.1.0"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
-OBSOLETE = {"patches", "projection"}  # stored regions, which are ignored today
 FORMATS = FIXTURES / "hierarchies" / "formats"
 NEAR = {"rel": 1e-4, "abs": 1e-4}  # one machine's sums and another's
 
@@ -335,54 +335,59 @@ def test_a_stopped_batch_goes_on(here):
 # ---- evidence ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EXPECTED["evidence"])
-def test_an_evidence_index(name, here):
-    index, facts = EvidenceIndex.load(name), EXPECTED["evidence"][name]
-    assert (len(index), list(index.classes)) == (facts["count"], facts["classes"])
-    assert [index.reference(row) for row in range(len(index))] == facts["references"]
-    assert [index.label(row) for row in range(len(index))] == facts["labels"]
-    for column, shape in facts["columns"].items():
-        stored = index.column(column)
-        assert stored is None if column in OBSOLETE else list(stored.shape) == shape
-    assert sorted(index.excluded) == facts["excluded"]
-    assert [[mark.reference, mark.bad, mark.why] for mark in index.marks] == facts["marks"]
-    assert index.hash == facts["hash"]  # a batch's folder names it
-    assert index.neighbour(0, 1.0).open().size == (32, 32)
-    record = json.loads(run("evidence", "info", name, "--json").output)
-    assert record["excluded"] == facts["excluded"]
+@pytest.fixture
+def converted(here):
+    """What `nbdt memory convert` makes of an index."""
+
+    def convert(name, model):
+        run("memory", "convert", name, "--model", model, "--out", f"of_{name}")
+        return open_memory(NBDT.load(model), f"of_{name}")
+
+    return convert
 
 
-def test_evidence_of_the_model_is_what_it_was(here, model):
-    index = EvidenceIndex.load("evidence")
+@pytest.mark.parametrize(
+    ("name", "model"), [("evidence", "model"), ("evidence_patches", "model_representative")]
+)
+def test_an_evidence_index_becomes_a_memory(name, model, here, converted):
+    memory, facts = converted(name, model), EXPECTED["evidence"][name]
+    rows = memory.rows
+    wanted = {str(here / "photos" / r): label for r, label in
+              zip(facts["references"], facts["labels"], strict=True)}  # fmt: skip
+    assert dict(zip(rows.references, rows.labels, strict=True)) == wanted
+    excluded = [facts["references"][n] for n in facts["excluded"]]
+    struck = np.flatnonzero(~rows.active)
+    assert [rows.references[n] for n in struck] == [str(here / "photos" / r) for r in excluded]
+    assert [rows.why[n] for n in struck] == [m[2] for m in facts["marks"] if m[0] in excluded]
+    assert Evidence(memory).for_model(NBDT.load(model)).neighbour(0, 1.0).open().size == (32, 32)
+    with pytest.raises(NBDTError, match="evidence index.*nbdt memory build"):
+        memory.examples(NBDT.load(model).head.rules)
+    run("memory", "take-back", model, rows.ids[0], "--memory", f"of_{name}")
+
+
+def test_evidence_of_the_model_is_what_it_was(here, model, converted):
+    memory = converted("evidence", "model")
     image = Image.open("photos/test/cat/4.png").convert("RGB")
-    found = explain(model, model.preprocess(image)[None], evidence=index)[0]
+    found = explain(model, model.preprocess(image)[None], evidence=memory)[0]
     for one, fact in zip(
         found.evidence, EXPECTED["explanations"]["evidence"]["evidence"], strict=True
     ):
         for side in ("chosen", "rejected"):
-            near = {n.reference: n.similarity for n in getattr(one, side)}
+            near = {f"train/{n.reference}": n.similarity for n in getattr(one, side)}
             assert near == pytest.approx({f[0]: f[2] for f in fact[side]}, abs=1e-3)
 
 
-def test_regions_and_thumbnails_of_an_index_serve_without_the_photographs(here):
+def test_pictures_of_an_index_serve_without_the_photographs(here, converted):
     shutil.rmtree("photos/train")
-    tiny, index = NBDT.load("model_representative"), EvidenceIndex.load("evidence_patches")
-    image = open_image("photos/test/sky/4.png")
-    found = explain(tiny, image, evidence=index)[0]
-    neighbour = found.evidence[0].chosen[0]
-    assert neighbour.open().size == (32, 32)
-    run("evidence", "show", "evidence_patches", "photos/test/sky/4.png", "--model",
-        "model_representative", "--out", "shown")  # fmt: skip
+    tiny, memory = (
+        NBDT.load("model_representative"),
+        converted("evidence_patches", "model_representative"),
+    )
+    found = explain(tiny, open_image("photos/test/sky/4.png"), evidence=memory)[0]
+    assert found.evidence[0].chosen[0].open().size == (32, 32)
+    run("memory", "show", "model_representative", "photos/test/sky/4.png", "--memory",
+        "of_evidence_patches", "--out", "shown")  # fmt: skip
     assert len(list((here / "shown").glob("*.regions.png"))) == 1
-
-
-def test_an_old_index_takes_new_marks(here):
-    index = EvidenceIndex.load("evidence_patches")
-    index.mark("cup/2.png", why="new")
-    again = EvidenceIndex.load("evidence_patches")
-    assert len(again.marks) == 4
-    assert again.excluded == index.excluded
-    assert len(again.excluded) == 2
 
 
 # ---- the page's store ----------------------------------------------------------------------------
@@ -459,16 +464,17 @@ def test_a_grouping_that_was_saved_as_two_records_is_one_edit(store):
     assert before.redo().hierarchy.hash == facts["after"]
 
 
-def test_a_stores_marks_count(store, here):
+def test_a_stores_marks_count(store, converted):
     facts = EXPECTED["store"]
     assert [dict(mark._mapping) for mark in store.marks()] == facts["marks"]
-    index = EvidenceIndex.load("evidence_patches")
-    assert evidence_hash(index) == facts["evidence_hash"]
+    memory = converted("evidence_patches", "model_representative")
+    assert memory_key(memory.table.facts) == facts["evidence_hash"]
+    evidence, row = Evidence(memory), memory.rows.ids[memory.rows.place("rocket/0.png")]
     ann, bob = facts["visitors"]["ann"], facts["visitors"]["bob"]
-    rows = index.rows_of("rocket/0.png")
-    assert view_without_bad(index, store, ann).excluded == index.excluded | {*rows}
-    assert view_without_bad(index, store, bob).excluded == index.excluded
-    assert mark_index(here / "evidence_patches", store.marks()) == 1
+    assert view_without_bad(evidence, store, ann).without == {row}
+    assert view_without_bad(evidence, store, bob) is evidence
+    assert strike_marked("of_evidence_patches", store.marks()) == 1
+    assert not memory.rows.active[memory.rows.places[row]]
 
 
 def test_a_stores_learnt_model_is_offered(store):

@@ -1,11 +1,12 @@
-"""Draws the pictures of docs/evidence.md: ``python tools/evidence_pictures.py``.
+"""Draws the pictures of docs/memory.md: ``python tools/evidence_pictures.py``.
 
-A small index is made of pieces of four photographs, two of the page's and two of gradio's; the query
+A small memory is made of pieces of four photographs, two of the page's and two of gradio's; the query
 is another photograph of a cheetah.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +15,12 @@ import torch
 from PIL import Image
 
 from nbdt import NBDT
-from nbdt.explain import EvidenceIndex, explain
-from nbdt.explain.evidence.build import forward
+from nbdt.explain import Evidence, explain
 from nbdt.explain.evidence.pictures import linked, sheet
+from nbdt.explain.evidence.regions import forward
 from nbdt.images.image import open_image
 from nbdt.images.sources import ImageSource
+from nbdt.model.remember import make_memory
 
 HERE = Path(__file__).parents[1]
 PHOTOS = {
@@ -50,12 +52,13 @@ def pieces() -> Iterator[ImageSource]:
 def main() -> None:
     """Write docs/img/evidence.png and docs/img/evidence-regions.png."""
     model = NBDT.load("imagenet").restrict(list(PHOTOS.values()))
-    index = EvidenceIndex.build(model, list(pieces()), thumbnails=True)
+    memory = make_memory(model, Path(tempfile.mkdtemp(), "memory"))
+    memory.add(list(pieces()), pictures=True)
     query = photo("cheetah.jpg")
     with torch.inference_mode():
         feature_map, pooled = forward(model, [query])
         path = model.head.paths(pooled)[0]
-    near = index.for_model(model)
+    near = Evidence(memory).for_model(model)
     found = near.for_path(pooled[0], path, k=4)
     shown = model.preprocess.frame(query, 320)
     compared = [found[-1].chosen[0], found[-1].rejected[0]]

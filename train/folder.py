@@ -36,7 +36,6 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.model = root / "model"
-        self.evidence = root / "evidence"
         self.memory = root / ".memory"  # until it is part of the model
         self.picture = root / "summary.png"
         self.last = root / FOLDER / LAST
@@ -101,8 +100,6 @@ class RunFolder:
                 path.unlink(missing_ok=True)
         for path in (
             *self.root.glob(".model.*"),
-            *self.root.glob(".evidence.*"),
-            self.evidence,
             self.memory,
         ):
             shutil.rmtree(path, ignore_errors=True)

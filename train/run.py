@@ -91,14 +91,14 @@ def train(
         say(f"Fine-tuning the whole network from {frozen.model}.")
         recipe = dataclasses.replace(recipe, freeze_backbone=False)
         hierarchy, weights = first.hierarchy, frozen.model
-    return once(recipe, folder, hierarchy, weights, resume=resume, leaving_evidence=finetune)
+    return once(recipe, folder, hierarchy, weights, resume=resume, leaving_memory=finetune)
 
 
 def _run(
     recipe: Recipe, folder: RunFolder, hierarchy: Hierarchy | str | None,
     weights: str | os.PathLike[str] | None, *, data: str | os.PathLike[str],
     meanings: Mapping[str | int, str] | None, resume: bool, choosing: bool = False,
-    leaving_evidence: bool = False,    command: str, progress: Progress, report: Report | None, say: Say,
+    leaving_memory: bool = False,    command: str, progress: Progress, report: Report | None, say: Say,
 ) -> NBDT:  # fmt: skip
     """Train as `train` does; `choosing` keeps the images for later choices out of a frozen fit."""
     started = time.monotonic()
@@ -120,7 +120,7 @@ def _run(
         model = fit_frozen(run, progress, say)
     else:
         from .fit.run import fit_network
-        from .frozen.run import leave_evidence
+        from .frozen.run import leave_memory
 
         if is_first:
             check_space(folder.root, sum(value.numel() for value in run.network.parameters()))
@@ -128,8 +128,8 @@ def _run(
         model = fit_network(run, progress, report, say, is_first=is_first)
         if not is_first:
             return model
-        if leaving_evidence and run.images[TRAIN].pixels is None:
-            leave_evidence(run, model, progress, say)
+        if leaving_memory and run.images[TRAIN].pixels is None:
+            leave_memory(run, model, progress, say)
     minutes = round((time.monotonic() - started) / 60, 1)
     counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}
     model.provenance |= facts | counts

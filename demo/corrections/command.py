@@ -167,15 +167,15 @@ def models_command(store: StoreOption = None, as_json: JsonOption = False) -> No
 @app.command("marks")
 def marks_command(
     into: Annotated[
-        Path | None, typer.Option(help="An evidence index in which to exclude them for everyone.")
+        str | None, typer.Option(metavar="M", help="A memory to strike them out of, for everyone.")
     ] = None,
     *,
     store: StoreOption = None,
     visitor: VisitorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the training images that people marked as bad evidence, or exclude them for everyone."""
-    from ..store.marks import mark_index
+    """List the training images that people marked as bad evidence, or strike them out."""
+    from ..store.marks import strike_marked
 
     with _opened(store) as opened:
         marks = opened.marks(visitor=visitor)
@@ -185,7 +185,7 @@ def marks_command(
         line = f"{mark.id}  {mark.time}  {escape_terminal(mark.reference)} {verdict}{why}"
         typer.echo(json.dumps(mark._asdict()) if as_json else line)
     if into is not None:
-        typer.echo(f"{mark_index(into, marks):,} images of {into} marked", err=True)
+        typer.echo(f"{strike_marked(into, marks):,} photographs of {into} struck out", err=True)
 
 
 @app.command("delete")

@@ -12,12 +12,12 @@ import gradio as gr
 
 from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
-from nbdt.explain import EvidenceIndex
+from nbdt.explain import Evidence
 from nbdt.model.model import NBDT
 
 from ..photographs import opened, photograph
 from ..store import Store
-from ..store.marks import evidence_hash, view_without_bad
+from ..store.marks import bad_rows, memory_key, view_without_bad
 from ..store.url import StoreError
 from ..ui.component import dump
 from ..ui.events import (
@@ -111,7 +111,7 @@ class _Handlers:
     form: gr.HTML
     history: gr.HTML
     versions: ModelVersions
-    index: EvidenceIndex | None
+    index: Evidence | None
 
     def arrive(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
         """Recognise the visitor when the page is opened, or give the browser a token."""
@@ -174,16 +174,17 @@ class _Handlers:
         try:
             if self.index is None or not isinstance(sent.get("reference"), str):
                 raise StoreError("There is no such training image.")
-            reference = self.index.reference(self.index.rows_of(sent["reference"])[0])
+            rows = self.index.memory.rows
+            place = rows.place(sent["reference"])
             self.store.mark_evidence(
-                evidence_hash(self.index), reference, visitor=visitor.id, bad=bad,
+                memory_key(self.index.memory.table.facts), rows.ids[place], visitor=visitor.id, bad=bad,
                 why=note if isinstance(note, str) else "",
             )  # fmt: skip
             self._update_evidence(visitor)
         except NBDTError as error:
             return self._redrawn(visitor, _reply(sent, str(error)))
         changed = self._adapt(visitor) if acts(visitor.model) else "What is shown changed."
-        text = f"Thank you. {reference} no longer counts as evidence for you. {changed}"
+        text = f"Thank you. {rows.names[place]} no longer counts as evidence for you. {changed}"
         return self._redrawn(visitor, _reply(sent, text, done=True) if bad else "")
 
     def withdraw(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
@@ -265,11 +266,20 @@ class _Handlers:
             visitor.index = None
         visitor.forget()
 
+    def _marked(self, visitor: Visitor) -> list[str]:
+        """Return the names of the photographs that the visitor called bad evidence."""
+        if self.index is None:
+            return []
+        memory = self.index.memory
+        marks = self.store.marks(memory_key(memory.table.facts), visitor=visitor.id)
+        return [*bad_rows(marks, memory.rows).values()] if marks else []
+
     def _history(self, visitor: Visitor, text: str = "", compared: str | None = None) -> gr.HTML:
-        evidence = None if self.index is None else evidence_hash(self.index)
         may_apply = self.context.apply_data is not None
         try:
-            record = history_record(visitor, self.versions, evidence, may_apply=may_apply)
+            record = history_record(
+                visitor, self.versions, self._marked(visitor), may_apply=may_apply
+            )
         except NBDTError as error:
             return gr.HTML(progress=str(error))
         props: dict[str, Any] = {} if compared is None else {"compared": compared}

@@ -17,7 +17,6 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..store.marks import bad_references
 from ..store.schema import ModelVersion, Pending, SavedCorrection
 from ..ui.component import component, dump, jpeg_url, neighbour_url
 from ..visitor import Visitor
@@ -114,21 +113,20 @@ def history_component() -> gr.HTML:
 
 
 def history_record(
-    visitor: Visitor, versions: ModelVersions, evidence: str | None, *, may_apply: bool
+    visitor: Visitor, versions: ModelVersions, marks: Sequence[str], *, may_apply: bool
 ) -> str:
     """Return the visitor's corrections and marks, the models on offer, and the untrained count.
 
-    `evidence` is the `evidence_hash` of the page's index; who `may_apply` may train the model.
+    `marks` are the names of photographs that are bad evidence; who `may_apply` may train the model.
     """
     store = versions.store
     saved = store.corrections(visitor=visitor.id)
     offered, current = versions.offered(), model_hash(visitor.model)
-    marks = [] if evidence is None else bad_references(store.marks(evidence, visitor=visitor.id))
     waits = pending(current, store.model_versions())
     record = {
         "corrections": [_correction(one, visitor, waits) for one in saved[: -SHOWN - 1 : -1]],
         "more": max(0, len(saved) - SHOWN),
-        "marks": marks,
+        "marks": list(marks),
         "versions": [_version(one, current) for one in reversed(offered)],
         "first": current == model_hash(versions.base),
         "waiting": store.count_pending(waits) if may_apply else 0,

@@ -1,24 +1,25 @@
-"""Marks on evidence: which training images visitors called bad, and what follows from it."""
+"""Marks on evidence: which photographs of a memory visitors called bad, and what follows from it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 
+from nbdt.errors import NBDTError
+from nbdt.memory.table import Rows, Table
+
 if TYPE_CHECKING:
-    from nbdt.explain import EvidenceIndex
+    from nbdt.explain import Evidence
 
     from .store import Store
 
 
-def evidence_hash(index: EvidenceIndex) -> str:
-    """Return the SHA-256 of how an index was built; later marks do not change it."""
-    return hashlib.sha256(json.dumps(index.manifest, sort_keys=True).encode()).hexdigest()
+def memory_key(facts: Mapping[str, Any]) -> str:
+    """Return what marks name a memory by: its network, or the evidence index that it was made of."""
+    return str(facts.get("index") or facts["embedding_hash"])
 
 
 def bad_references(marks: Iterable[Row[Any]]) -> list[str]:
@@ -27,26 +28,42 @@ def bad_references(marks: Iterable[Row[Any]]) -> list[str]:
     return sorted({reference for (_, reference), bad in last.items() if bad})
 
 
-def view_without_bad(index: EvidenceIndex, store: Store, visitor: str) -> EvidenceIndex:
-    """Return the shared index as one visitor sees it: without the images that they called bad."""
-    bad = bad_references(store.marks(evidence_hash(index), visitor=visitor))
-    return index.without(bad) if bad else index
+def bad_rows(marks: Iterable[Row[Any]], rows: Rows) -> dict[str, str]:
+    """Return the ids and names of the rows that marks call bad; other images are passed over."""
+    found: dict[str, str] = {}
+    for reference in bad_references(marks):
+        with suppress(NBDTError):
+            place = rows.place(reference)
+            found[rows.ids[place]] = rows.names[place]
+    return found
 
 
-def mark_index(folder: Path, marks: Iterable[Row[Any]]) -> int:
-    """Mark the images in the index in a folder, for all visitors; returns how many.
+def view_without_bad(evidence: Evidence, store: Store, visitor: str) -> Evidence:
+    """Return the evidence as one visitor sees it: without the photographs that they called bad."""
+    memory = evidence.memory
+    marks = store.marks(memory_key(memory.table.facts), visitor=visitor)
+    bad = bad_rows(marks, memory.rows) if marks else {}
+    return evidence.view(bad) if bad else evidence
+
+
+def strike_marked(place: str, marks: Iterable[Row[Any]]) -> int:
+    """Strike the marked photographs out of the memory at a place, for all; returns how many.
 
     Raises:
-        EvidenceError: there is no index.
+        NBDTError: there is no memory.
     """
-    from nbdt.explain import EvidenceIndex
+    table = Table.open(place)
+    relevant = [mark for mark in marks if mark.evidence == memory_key(table.facts)]
+    rows, struck = table.rows(), 0
+    for key in bad_rows(relevant, rows):
+        if rows.active[rows.places[key]]:
+            reasons = (m.why for m in reversed(relevant) if m.why and _same(rows, m.reference, key))
+            table.update([key], {"active": False, "why": next(reasons, ""), "by": "visitors"})
+            struck += 1
+    return struck
 
-    index = EvidenceIndex.load(folder)
-    relevant = [mark for mark in marks if mark.evidence == evidence_hash(index)]
-    marked = 0
-    for reference in bad_references(relevant):
-        if not set(index.rows_of(reference)) <= index.excluded:
-            reasons = (m.why for m in reversed(relevant) if m.reference == reference and m.why)
-            index.mark(reference, why=next(reasons, None))
-            marked += 1
-    return marked
+
+def _same(rows: Rows, reference: str, key: str) -> bool:
+    with suppress(NBDTError):
+        return rows.ids[rows.place(reference)] == key
+    return False

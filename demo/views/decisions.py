@@ -24,8 +24,8 @@ THUMBNAIL = 96  # pixels
 
 HINT = (
     "No training photographs to compare with. To see the nearest ones for both sides of each step: "
-    "nbdt evidence build {source} --data TRAIN --thumbnails, then nbdt demo --model {source} "
-    "--evidence evidence"
+    "nbdt memory build {source} --data TRAIN --out M --pictures, then nbdt demo --model {source} "
+    "--memory M"
 )
 
 UNSEEN = "Show it a photograph to see how this is decided."

@@ -48,7 +48,10 @@ def method_maps(
         return OTHERS[method](model, images, nodes)
     if method in METHODS:
         return input_maps(model, images, nodes, method)
-    return [found.maps for found in explain(model, images, classes=_classes(model, nodes))]
+    return [
+        found.maps
+        for found in explain(model, images, classes=_classes(model, nodes), evidence=False)
+    ]
 
 
 def known_methods() -> list[str]:

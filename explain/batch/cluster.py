@@ -25,6 +25,7 @@ from nbdt.images.dataset import iter_inputs, parts_of
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
+from nbdt.model.remember import open_memory
 from nbdt.network.encoder import best_device, to_device
 from nbdt.storage import Storage, is_uri
 
@@ -35,7 +36,7 @@ from .options import AUTO, BatchOptions
 from .writer import PartQueue, PartResult, PartWriter, count_failed
 
 if TYPE_CHECKING:
-    from ..evidence.index import EvidenceIndex
+    from ..evidence.search import Evidence
 
 Record: TypeAlias = dict[str, Any]
 
@@ -100,8 +101,8 @@ def explain_parts(
 ) -> Iterator[PartResult]:
     """Yield the result of every part, in the order in which they are done.
 
-    Raises NBDTError: evidence that is only in memory; an error of any process about inputs, folder,
-    model or evidence; or a failure of Ray.
+    Raises NBDTError: an error of any process about inputs, folder, model or evidence; or a failure
+    of Ray.
     """
     from ray.data import ActorPoolStrategy
 
@@ -153,10 +154,12 @@ def _one_by_one(ray: Any) -> Iterator[None]:
 
 
 def _saved(model: NBDT) -> dict[str, bytes]:
-    """Return the files of the saved model, by name."""
+    """Return the files of the saved model without its memory, by name."""
+    bare = model.with_hierarchy(model.hierarchy)
+    bare.memory_place = None
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside, "model")
-        model.save(folder)
+        bare.save(folder)
         return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -189,15 +192,14 @@ def workers_of(
 def _cluster_batch(
     options: BatchOptions, queue: PartQueue, identity: Mapping[str, Any]
 ) -> ClusterBatch:
-    index = options.evidence
-    if index is not None and index.folder is None:
-        raise NBDTError("A cluster reads evidence from a folder; this index is in memory alone.")
+    evidence = options.evidence
+    place = None if evidence is None else evidence.memory.table.place
     return ClusterBatch(
         options=replace(options, evidence=None),
         storage=queue.folder.storage,
         identity=identity,
         start=os.getcwd(),
-        evidence=index.folder.absolute() if index and index.folder else None,
+        evidence=place if place is None or is_uri(place) else os.path.abspath(place),
         shard=queue.shard,
         verify=queue.verify,
     )
@@ -210,11 +212,11 @@ def _cluster_batch(
 class ClusterBatch:
     """What every process of the cluster knows of the batch."""
 
-    options: BatchOptions  # without the evidence, which each process reads from a folder
+    options: BatchOptions  # without the evidence, which each process opens
     storage: Storage  # the batch's folder
     identity: Mapping[str, Any]  # from `BatchOptions.identity`
     start: str  # the folder that relative paths start from
-    evidence: Path | None
+    evidence: str | None  # where the memory is
     shard: tuple[int, int]  # this and the next as in `explain_all`
     verify: bool
 
@@ -261,7 +263,7 @@ class Worker:
         batch = self.batch
         batch.enter()
         model = to_device(_loaded(ray.get(stored), batch.identity["model"]))
-        options = replace(batch.options, evidence=_evidence(batch))
+        options = replace(batch.options, evidence=_evidence(model, batch))
         folder = BatchFolder(batch.storage, options.kinds)
         folder.check(batch.identity)
         explainer = self.contexts.enter_context(explaining(model, options))
@@ -302,12 +304,12 @@ def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:
     return model
 
 
-def _evidence(batch: ClusterBatch) -> EvidenceIndex | None:
-    from ..evidence.index import EvidenceIndex
+def _evidence(model: NBDT, batch: ClusterBatch) -> Evidence | None:
+    from ..evidence.search import Evidence
 
     if batch.evidence is None:
         return None
-    index = EvidenceIndex.load(batch.evidence)
-    if index.hash != batch.identity["options"]["evidence"]:
-        raise NBDTError(f"{str(batch.evidence)!r} holds other evidence here.")
-    return index
+    evidence = Evidence(open_memory(model, batch.evidence))
+    if evidence.hash != batch.identity["options"]["evidence"]:
+        raise NBDTError(f"The memory at {batch.evidence!r} has other photographs here.")
+    return evidence

@@ -91,8 +91,8 @@ def _cheapest(model: NBDT, options: BatchOptions) -> Explainer:
     if not options.pages and options.maps == "npz" and options.method == GRAD_CAM:
         return partial(_paths, model, options.accuracy, with_maps=True)
     return partial(
-        explain, model, method=options.method, accuracy=options.accuracy, evidence=options.evidence,
-        counterfactuals=options.counterfactuals,
+        explain, model, method=options.method, accuracy=options.accuracy,
+        evidence=options.evidence or False, counterfactuals=options.counterfactuals,
     )  # fmt: skip
 
 

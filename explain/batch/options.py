@@ -14,7 +14,7 @@ from nbdt.model.model import NBDT
 from ..attribution import GRAD_CAM, check_method
 
 if TYPE_CHECKING:
-    from ..evidence.index import EvidenceIndex
+    from ..evidence.search import Evidence
 
 Maps: TypeAlias = Literal["npz", "png", "none"]
 Engine: TypeAlias = Literal["local", "ray"]
@@ -39,7 +39,7 @@ class BatchOptions:
     pages: bool
     method: str
     accuracy: float | None
-    evidence: EvidenceIndex | None
+    evidence: Evidence | None
     counterfactuals: bool
     column: str | None
     precision: str

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nbdt.decide.answer import DEFAULT_ACCURACY
 from nbdt.errors import NBDTError, nearest
@@ -29,7 +29,9 @@ from .overview import overview
 from .writer import PartQueue, PartWriter, Row
 
 if TYPE_CHECKING:
-    from ..evidence.index import EvidenceIndex
+    from nbdt.memory.memory import Memory
+
+    from ..evidence.search import Evidence
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def explain_all(
     pages: bool = False,
     method: str = GRAD_CAM,
     accuracy: float | None = DEFAULT_ACCURACY,
-    evidence: EvidenceIndex | None = None,
+    evidence: Memory | Evidence | Literal[False] | None = None,
     counterfactuals: bool = False,
     column: str | None = None,
     precision: str = AUTO,
@@ -80,7 +82,7 @@ def explain_all(
         pages: whether to write an HTML page for each image too.
         method: how maps are made, as in `explain`.
         accuracy: the share of answers that are to be right, as in `explain`.
-        evidence: as in `explain`; shown on the pages.
+        evidence: as in `explain`; shown on the pages, and without pages by default none.
         counterfactuals: as in `explain`; shown on the pages.
         column: the column of paths in tables.
         precision: precision of the backbone: "float32", "bfloat16", or "auto", which is bfloat16
@@ -104,7 +106,7 @@ def explain_all(
     """
     _check(model, engine, shard)
     options = BatchOptions(
-        maps, pages, method, accuracy, evidence, counterfactuals, column,
+        maps, pages, method, accuracy, _shown(model, evidence, pages=pages), counterfactuals, column,
         resolve_precision(precision, model.device), batch_size,
         part_size or default_part_size(maps, method, pages=pages),
     )  # fmt: skip
@@ -138,6 +140,19 @@ def explain_all(
     if pages and not missing and not folder.storage.exists(OVERVIEW):
         folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())
     return Batch(str(folder.storage), queue.images, queue.failed, queue.repeated, missing)
+
+
+def _shown(
+    model: NBDT, given: Memory | Evidence | Literal[False] | None, *, pages: bool
+) -> Evidence | None:
+    """Return the evidence of a batch."""
+    if given is None and pages:
+        given = model.memory
+    if not given:
+        return None
+    from ..evidence.search import evidence_of
+
+    return evidence_of(given)
 
 
 def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from nbdt.decide import paths
 from nbdt.decide.paths import as_percent
-from nbdt.evidence import Column, EvidenceError, blob
 from nbdt.hierarchies.show.drawing import fitting, font
 from nbdt.images.archives import iter_tar
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image, refusal
-from nbdt.network.preprocessing import Preprocessing
+from nbdt.images.sources import file_source
+from nbdt.memory.table import Table
 from nbdt.progress import escape_terminal
+from nbdt.storage import is_uri
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .regions import Box, LateInteraction
 
-MAX_THUMBNAIL = 1 << 20  # pixels; ours have at most 160 × 160
+MAX_STORED = 1 << 20  # pixels; ours have at most 160 × 160
 SMALL, LARGE = 96, 256  # pixels of a square tile
 GAP = 12
 LINE = 16  # pixels a line of small text
@@ -31,70 +32,65 @@ GREY = "#555555"
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 
 
-class Originals:
-    """Opens the square picture that a network saw of an image.
+class Pictures:
+    """Opens the square picture that a network saw of a row's photograph.
+
+    An original counts only if its SHA-256 is the row's id: a memory that someone else made never
+    shows another file of this machine.
 
     Args:
-        columns: of the index.
-        preprocessing: of the model, as in the manifest.
-        root: the folder or archive of the originals, None if there is none.
-
-    Raises:
-        EvidenceError: a damaged `preprocessing`.
+        table: of the memory.
+        frame: crops a photograph to what the network sees.
+        data: a folder or archive where the originals are now, if they moved.
     """
 
     def __init__(
-        self,
-        columns: Mapping[str, Column],
-        preprocessing: Mapping[str, Any],
-        root: str | os.PathLike[str] | None,
+        self, table: Table, frame: Callable[[Image.Image], Image.Image], data: Path | None
     ) -> None:
-        self.columns = columns
-        try:
-            self.frame = Preprocessing.from_dict(preprocessing)
-        except ValueError as error:
-            raise EvidenceError(f"The index's preprocessing is damaged ({error}).") from None
-        self.root = None if root is None else Path(root)
+        self.table, self.frame, self.data = table, frame, data
 
-    def open(self, row: int, reference: str) -> Image.Image:
-        """Return the picture of a row.
+    def open(self, key: str, reference: str) -> Image.Image:
+        """Return the picture of a row: from the original, the stored picture, or the archive.
 
         Raises:
-            ImageError: there is none; the message says where it was expected.
+            ImageError: there is none.
         """
-        original = self._file(reference)
-        if original is not None and original.is_file():
-            try:
-                return self.frame.frame(open_image(original, max_side=AMPLE_SIDE))
-            except ImageError:
-                if "thumbnails" not in self.columns:
-                    raise
-        if "thumbnails" in self.columns:
-            data = blob(self.columns["thumbnails"], self.columns["thumbnail_ends"], row)
-            return open_image(data, name=f"thumbnail of {reference}", max_pixels=MAX_THUMBNAIL)
-        if self.root is not None and self.root.is_file():
-            return self._member(self.root, reference)
+        for path in self._places(reference):
+            with suppress(ImageError):
+                digest, decode = file_source(str(path)).content()
+                if digest.hex() == key:
+                    return self.frame(decode())
+        if (stored := self.table.picture(key)) is not None:
+            return open_image(stored, name=f"picture of {reference}", max_pixels=MAX_STORED)
+        archive, mark, member = reference.partition("!")
+        if self.data is not None and self.data.is_file():
+            archive = os.fspath(self.data)
+        if mark and os.path.isfile(archive):
+            return self.frame(_member(f"{archive}!{member}", archive))
         raise refusal(
             reference,
-            "the original image",
-            f"none in {os.fspath(self.root)!r}" if self.root else "no data folder",
-            "say where the data is now (data=, --data), or build the index with thumbnails",
+            "the original photograph",
+            "none with the content that the memory has",
+            "say where the data is now (data=, --data), or keep pictures (--pictures)",
         )
 
-    def _file(self, reference: str) -> Path | None:
-        """Return the path of the original; a reference never leads out of the data."""
-        parts = PurePosixPath(reference)
-        if self.root is None or parts.is_absolute() or ".." in parts.parts:
-            return None
-        return self.root.joinpath(*parts.parts)
+    def _places(self, reference: str) -> Iterator[Path]:
+        """Yield files that may be the original; a network path would be an outside request."""
+        if not reference.startswith(("//", "\\\\")) and not is_uri(reference):
+            path = Path(reference)
+            inside = [part for part in path.parts if part not in (path.anchor, "..")]
+            moved = range(len(inside)) if self.data is not None and self.data.is_dir() else ()
+            yield from filter(
+                Path.is_file, [path, *(Path(self.data or "", *inside[n:]) for n in moved)]
+            )
 
-    def _member(self, archive: Path, reference: str) -> Image.Image:
-        """Read a member of the archive from its start: slow if it is compressed."""
-        name = f"{os.fspath(archive)}!{reference}"
-        for source in iter_tar(archive, max_side=AMPLE_SIDE):
-            if source.reference == name:
-                return self.frame.frame(source.open())
-        raise refusal(name, "an image of that archive", "none", "build the index again")
+
+def _member(name: str, archive: str) -> Image.Image:
+    """Read a member of an archive from its start: slow if it is compressed."""
+    for source in iter_tar(archive, max_side=AMPLE_SIDE):
+        if source.reference == name:
+            return source.open()
+    raise refusal(name, "an image of that archive", "none", "build the memory again")
 
 
 def sheet(

@@ -8,11 +8,13 @@ its box is the position's share of the picture, although the network sees more a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from nbdt.errors import NBDTError
@@ -61,6 +63,23 @@ class LateInteraction:
 
     score: float
     matches: tuple[RegionMatch, ...]
+
+
+def forward(
+    model: NBDT, images: Sequence[Image.Image], *, framed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the last feature map and the pooled features of photographs.
+
+    Args:
+        model: in evaluation mode.
+        images: photographs.
+        framed: the photographs are already cropped to what the network sees, at any size.
+    """
+    prepare = replace(model.preprocess, crop_pct=1.0) if framed else model.preprocess
+    batch = torch.stack([prepare(image) for image in images])
+    with torch.inference_mode():
+        feature_map = model.feature_map(batch.to(model.device))
+        return feature_map, model.pool(feature_map)
 
 
 def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:

@@ -1,14 +1,22 @@
-"""Exact search for the nearest rows of an index, on both sides of each decision.
+"""The photographs of a memory that are nearest to an image, on both sides of each decision.
 
-Rows are sorted by class, and classes in the hierarchy's depth-first order, so all rows under a node
-are one range. A path needs two ranges a decision; all of them share one matrix product.
+Rows are sorted by their labels, depth-first in the hierarchy, so all rows under a node are one
+range. A path needs two ranges a decision; all of them share one matrix product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,31 +24,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nbdt.decide import paths
-from nbdt.errors import listed
-from nbdt.evidence import Column, EvidenceError, unit_embeddings
+from nbdt.errors import NBDTError, listed
+from nbdt.memory.memory import Memory
+from nbdt.memory.table import Rows
 from nbdt.model.model import NBDT
+from nbdt.model.remember import check_network
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..result.explanation import DecisionEvidence, Neighbour
-from .build import forward
-from .regions import LateInteraction, feature_grid, late_interactions, region_vectors, strongest
+from .pictures import Pictures
+from .regions import (
+    LateInteraction,
+    feature_grid,
+    forward,
+    late_interactions,
+    region_vectors,
+    strongest,
+)
 
 Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+Places = NDArray[np.int64]
 Span = tuple[int, int]  # of positions in a row order: start, stop
-Nearest = tuple[Rows, Floats]  # rows and their similarities, nearest first
+Nearest = tuple[Places, Floats]  # rows and their similarities, nearest first
 
 NEIGHBOURS = 5
 CHUNK = 1 << 26  # bytes of float32 that a product converts at a time
-IN_MEMORY = 2 << 30  # bytes; larger indexes are converted from float16 at each query
+IN_MEMORY = 2 << 30  # bytes; larger memories are converted from float16 at each query
 
 
 class ExactSearch:
     """Cosine similarity with every row, by one matrix product.
 
     Args:
-        embeddings: (rows, features) float16 of unit length, possibly memory-mapped. The first query
-            keeps them as float32 if that takes at most `IN_MEMORY` bytes.
+        embeddings: (rows, features) float16 . The first query keeps them as float32 of unit
+            length if that takes at most `IN_MEMORY` bytes.
     """
 
     def __init__(self, embeddings: NDArray[np.float16]) -> None:
@@ -51,7 +68,7 @@ class ExactSearch:
         """(rows,) for a query (features,); (rows, queries) for queries (features, queries).
 
         Raises:
-            EvidenceError: the stored embeddings hold values that are not finite.
+            NBDTError: the stored embeddings hold values that are not finite.
         """
         if self._wide is None and 2 * self.embeddings.nbytes <= IN_MEMORY:
             self._wide = units(self.embeddings)
@@ -63,7 +80,7 @@ class ExactSearch:
         return _finite(np.concatenate(parts))
 
     def nearest(
-        self, query: Floats, order: Rows, spans: Sequence[Span], k: int, without: Rows
+        self, query: Floats, order: Places, spans: Sequence[Span], k: int, without: Places
     ) -> list[Nearest]:
         """Return the rows most similar to a query in each span, by one pass over all rows.
 
@@ -75,7 +92,7 @@ class ExactSearch:
             without: rows to leave out.
 
         Raises:
-            EvidenceError: as `similarities`.
+            NBDTError: as `similarities`.
         """
         similarities = self.similarities(query)
         similarities[without] = -np.inf
@@ -92,15 +109,15 @@ class ExactSearch:
         return results
 
 
-def units(embeddings: NDArray[np.float16]) -> Floats:
-    """Convert float16 embeddings to float32 of exactly unit length."""
+def units(embeddings: NDArray[np.floating[Any]]) -> Floats:
+    """Convert embeddings to float32 of exactly unit length."""
     wide = embeddings.astype(np.float32)
     lengths = np.sqrt(np.einsum("rf,rf->r", wide, wide))
     wide /= np.maximum(lengths, 1e-12)[:, None]
     return wide
 
 
-def best_of(values: Floats, among: Rows, k: int) -> Rows:
+def best_of(values: Floats, among: Places, k: int) -> Places:
     """Return the `k` positions of `among` with the largest values, largest first."""
     candidates = values[among]
     if len(candidates) > k:
@@ -111,9 +128,9 @@ def best_of(values: Floats, among: Rows, k: int) -> Rows:
 
 def _finite(similarities: Floats) -> Floats:
     if not np.isfinite(similarities).all():
-        raise EvidenceError(
-            "The evidence index gives similarities that are not finite numbers: the index or the "
-            "query is damaged. Build the index again."
+        raise NBDTError(
+            "The memory gives similarities that are not finite numbers: it is damaged. Restore an "
+            "earlier version, or build it again."
         )
     return similarities
 
@@ -123,81 +140,137 @@ def _finite(similarities: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class RowOrder:
-    """Rows sorted by class in a hierarchy's depth-first order, so that each node is a range."""
+    """Rows sorted by their labels, depth-first in a hierarchy, so that each node is a range."""
 
-    order: Rows
+    order: Places
     spans: tuple[Span, ...]  # of each node
 
     @classmethod
-    def of(cls, names: Sequence[str], labels: Column, hierarchy: Hierarchy) -> RowOrder:
-        """Sort rows by their labels, which are indices into `names`.
+    def of(cls, labels: Sequence[str], active: NDArray[np.bool_], hierarchy: Hierarchy) -> RowOrder:
+        """Sort the active rows; a row whose label is a group is under that group and above its classes.
+
+        Rows whose label is no node of the hierarchy are left out: a model may have been restricted.
 
         Raises:
-            EvidenceError: a row's class is not one of the hierarchy's.
+            NBDTError: no active row has a label of the hierarchy.
         """
-        present = np.unique(labels)
-        unknown = sorted({names[label] for label in present} - set(hierarchy.classes))
-        if unknown:
-            raise EvidenceError(
-                f"The evidence has images of {len(unknown)} classes that the model does not have: "
-                f"{listed(unknown)}. Build it again for this model."
+        spans = hierarchy.spans
+        depth_first = sorted(range(len(spans)), key=lambda n: (spans[n].start, -spans[n].stop))
+        rank = {hierarchy.ids[node]: position for position, node in enumerate(depth_first)}
+        ranks = np.array([rank.get(label, -1) for label in labels], dtype=np.int64)
+        rows = np.flatnonzero(active & (ranks >= 0))
+        if active.any() and not len(rows):
+            raise NBDTError(
+                f"None of the {int(active.sum()):,} photographs of the memory has a label that is a "
+                f"class or group of this model. Their labels: {listed(sorted({*labels}))}."
             )
-        rank = {hierarchy.classes[c]: position for position, c in enumerate(hierarchy.leaf_order)}
-        ranks = np.array([rank.get(name, 0) for name in names])[labels]
-        counts = np.bincount(ranks, minlength=hierarchy.num_classes)
-        ends = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        spans = [(ends[span.start], ends[span.stop]) for span in hierarchy.spans]
-        return cls(np.argsort(ranks, kind="stable"), tuple(spans))
+        starts = np.array([spans[node].start for node in depth_first])
+        before = np.concatenate([[0], np.cumsum(np.bincount(ranks[rows], minlength=len(spans)))])
+        ends = before[np.searchsorted(starts, [span.stop for span in spans])].tolist()
+        begins = [int(before[rank[key]]) for key in hierarchy.ids]
+        order = rows[np.argsort(ranks[rows], kind="stable")]
+        return cls(order, tuple(zip(begins, ends, strict=True)))
+
+
+class Evidence:
+    """What a memory shows beside decisions.
+
+    Args:
+        memory: the labelled photographs.
+        data: where the originals are now, if they moved.
+        without: rows that do not count, by id.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        data: str | os.PathLike[str] | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        self.memory = memory
+        self.data = None if data is None else Path(data)
+        self.without = frozenset(without)
+        self._search: tuple[int, ExactSearch] | None = None
+        self._orders: dict[tuple[int, str], RowOrder] = {}
+
+    def view(self, without: Collection[str]) -> Evidence:
+        """Return the same evidence for one person, without some rows, by id."""
+        other = copy.copy(self)
+        other.without = frozenset(without)
+        return other
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what counts: the network, and the active rows with their labels."""
+        rows = self.memory.rows
+        counts = [row for row in zip(rows.ids, rows.labels, rows.active.tolist(), strict=True)
+                  if row[2] and row[0] not in self.without]  # fmt: skip
+        facts = [self.memory.table.facts["embedding_hash"], counts]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def for_model(self, model: NBDT) -> ModelEvidence:
+        """Prepare the evidence for a model and its hierarchy.
+
+        Raises:
+            NBDTError: embeddings of another network, or labels that are all unknown to the model.
+        """
+        table = self.memory.table
+        check_network(model, table.facts, table.place)
+        rows = self.memory.rows
+        if self._search is None or self._search[0] != rows.version:
+            self._search = rows.version, ExactSearch(rows.features)
+            self._orders.clear()
+        key = rows.version, model.hierarchy.hash
+        if key not in self._orders:
+            self._orders[key] = RowOrder.of(rows.labels, rows.active, model.hierarchy)
+        hidden = [rows.places[row] for row in self.without if row in rows.places]
+        opener = Pictures(table, model.preprocess.frame, self.data)
+        return ModelEvidence(model, rows, self._orders[key], self._search[1], hidden, opener)
+
+
+_known: WeakKeyDictionary[Memory, Evidence] = WeakKeyDictionary()
+
+
+def evidence_of(given: Memory | Evidence) -> Evidence:
+    """Return what a memory shows; it is prepared once."""
+    if isinstance(given, Evidence):
+        return given
+    return _known.setdefault(given, Evidence(given))
 
 
 @dataclass(frozen=True, eq=False)
 class ModelEvidence:
-    """An index checked for a model; made by `EvidenceIndex.for_model`.
-
-    Attributes:
-        model: the model whose embeddings the index has.
-        rows: the index's rows in the order of the model's hierarchy.
-        search: finds nearest rows.
-        neighbour: makes a result of a row and a similarity.
-        excluded: returns the rows that are marked bad.
-    """
+    """Evidence that was checked for a model; made by `Evidence.for_model`."""
 
     model: NBDT
-    rows: RowOrder = field(repr=False)
+    rows: Rows = field(repr=False)  # of the memory
+    order: RowOrder = field(repr=False)
     search: ExactSearch = field(repr=False)
-    neighbour: Callable[[int, float], Neighbour] = field(repr=False)
-    excluded: Callable[[], frozenset[int]] = field(repr=False)
+    hidden: Sequence[int]  # rows that do not count
+    pictures: Pictures = field(repr=False)
 
     def for_path(
-        self,
-        features: Tensor,
-        path: paths.Path,
-        k: int = NEIGHBOURS,
-        *,
-        without: Collection[int] | None = None,
+        self, features: Tensor, path: paths.Path, k: int = NEIGHBOURS
     ) -> tuple[DecisionEvidence, ...]:
-        """Find the nearest training images on both sides of every decision, by one matrix product.
+        """Find the nearest photographs on both sides of every decision, by one matrix product.
 
         Args:
             features: (features,), the image's pooled features.
             path: of the model's hierarchy.
-            k: images a side, at most.
-            without: rows to leave out; by default those marked bad.
+            k: photographs a side, at most.
 
         Returns:
-            One result a decision; a side has fewer than k images if the index has fewer.
+            One result a decision; a side has fewer than k where the memory has fewer.
 
         Raises:
-            EvidenceError: features of another width or not finite, or k below 1.
+            NBDTError: features of another width or not finite, or k below 1.
         """
         if k < 1:
-            raise EvidenceError(f"Expected k of at least 1, got {k}.")
-        left_out = sorted(self.excluded() if without is None else without)
+            raise NBDTError(f"Expected k of at least 1, got {k}.")
         spans = [span for decision in path for span in self._sides(decision)]
-        query = self._query(features)
-        nearest = self.search.nearest(
-            query, self.rows.order, spans, k, np.array(left_out, dtype=np.int64)
-        )
+        query, hidden = self._query(features), np.array(self.hidden, dtype=np.int64)
+        nearest = self.search.nearest(query, self.order.order, spans, k, hidden)
         sides = [self._neighbours(side) for side in nearest]
         return tuple(map(DecisionEvidence, sides[::2], sides[1::2]))
 
@@ -206,21 +279,29 @@ class ModelEvidence:
             self.model.hierarchy.index(decision.child_ids[child])
             for child in (decision.chosen, decision.runner_up)
         )
-        return self.rows.spans[chosen], self.rows.spans[rejected]
+        return self.order.spans[chosen], self.order.spans[rejected]
 
     def _query(self, features: Tensor) -> Floats:
         width = self.search.embeddings.shape[1]
         if features.shape != (width,):
-            raise EvidenceError(
+            raise NBDTError(
                 f"Expected the pooled features of one image, of shape ({width},), got "
                 f"{tuple(features.shape)}."
             )
-        query: Floats = unit_embeddings(features[None])[0]
-        return query
+        if not bool(torch.isfinite(features).all()):
+            raise NBDTError("The features hold values that are not finite numbers.")
+        return units(features.detach().float().cpu().numpy()[None])[0]
 
     def _neighbours(self, nearest: Nearest) -> tuple[Neighbour, ...]:
         pairs = zip(*(values.tolist() for values in nearest), strict=True)
         return tuple(self.neighbour(row, similarity) for row, similarity in pairs)
+
+    def neighbour(self, row: int, similarity: float) -> Neighbour:
+        """Return a row's photograph as a result."""
+        rows, tree = self.rows, self.model.hierarchy
+        label = tree.names[tree.index(rows.labels[row])]
+        opener = partial(self.pictures.open, rows.ids[row], rows.references[row])
+        return Neighbour(rows.names[row], label, similarity, row, opener)
 
     def look_closer(
         self,
@@ -234,7 +315,7 @@ class ModelEvidence:
 
         Args:
             feature_map: the image's own last feature map, without a batch axis.
-            neighbours: of this index; their pictures run through the model.
+            neighbours: of this evidence; their pictures run through the model.
             node_map: (height, width) map of a decision; then only the positions that support the
                 chosen child most count, weighted by its values.
             strongest_positions: the number of these positions.
@@ -250,7 +331,7 @@ class ModelEvidence:
         weights = None
         if node_map is not None:
             if node_map.shape != shape:
-                raise EvidenceError(
+                raise NBDTError(
                     f"Expected a node map of the feature map's {shape} positions, got "
                     f"{node_map.shape}."
                 )
@@ -260,41 +341,3 @@ class ModelEvidence:
             theirs, _ = forward(self.model, pictures, framed=True)
         regions = region_vectors(feature_grid(self.model, theirs))
         return late_interactions(region_vectors(grid)[0], regions, shape, weights)
-
-
-@dataclass(frozen=True)
-class DecisionChange:
-    """A decision whose evidence changes.
-
-    Attributes:
-        decision: of the path.
-        before: while the images counted.
-        after: without them.
-    """
-
-    decision: paths.Decision
-    before: DecisionEvidence
-    after: DecisionEvidence
-
-
-def path_changes(
-    evidence: ModelEvidence,
-    features: Tensor,
-    path: paths.Path,
-    rows: Collection[int],
-    k: int = NEIGHBOURS,
-) -> tuple[DecisionChange, ...]:
-    """Compare the evidence of a path with and without some rows, where it contains them.
-
-    Args:
-        evidence: from `EvidenceIndex.for_model`.
-        features: (features,), as in `ModelEvidence.for_path`.
-        path: of the same image.
-        rows: rows to leave out, marked already or not.
-        k: images a side.
-    """
-    others = evidence.excluded() - set(rows)
-    before = evidence.for_path(features, path, k, without=others)
-    after = evidence.for_path(features, path, k, without=others | set(rows))
-    changes = map(DecisionChange, path, before, after)
-    return tuple(change for change in changes if change.before != change.after)

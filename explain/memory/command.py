@@ -18,8 +18,10 @@ from nbdt.network.encoder import to_device
 from nbdt.progress import escape_terminal, tracked
 
 from . import changes, grow
+from .convert import convert
 from .opening import By, Json, Model, Place, Weights, many, opened, report
 from .review import review
+from .show import show
 
 if TYPE_CHECKING:
     from nbdt.memory.table import Rows
@@ -150,5 +152,7 @@ for name, command in (
     ("split", grow.split),
     ("merge", grow.merge),
     ("new-group", grow.new_group),
+    ("show", show),
+    ("convert", convert),
 ):
     app.command(name)(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from ..errors import NBDTError, listed, nearest
 from ..images.sources import ImageSource
 from ..model.features import Features
 from ..progress import Progress, no_progress
+from ..storage import is_uri
 from ..tree.class_names import labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 from .attribution import Attribution
@@ -171,7 +173,7 @@ class Memory:
             seen[key] = label
             kept.append(row)
             records.append(
-                {"id": key, "label": label, "reference": source.reference, "by": by, "why": why,
+                {"id": key, "label": label, "reference": _lasting(source), "by": by, "why": why,
                  "active": True, "picture": picture}
             )  # fmt: skip
         if records:
@@ -237,6 +239,12 @@ class Memory:
 
     def examples(self, rules: DecisionRules) -> Examples:
         """Return the active rows as a fit takes them; raises as `examples_of`."""
+        if self.table.facts.get("directions_only"):
+            raise NBDTError(
+                f"The memory at {self.table.place!r} comes from an evidence index, which has no "
+                "lengths of embeddings, so nothing can be fitted on it. Make a new one: nbdt memory "
+                "build MODEL --data D --out M"
+            )
         rows, known = self.rows, self._examples
         if known is None or known[0] is not rows or known[1] is not rules:
             self._examples = known = rows, rules, examples_of(rows, rules)
@@ -291,6 +299,13 @@ def as_source(image: Photograph) -> ImageSource:
     named = str(getattr(image, "filename", "") or "")
     reference = named or f"photograph {hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}"
     return ImageSource(reference, None, lambda: pixels)
+
+
+def _lasting(source: ImageSource) -> str:
+    """Return a reference that means the same from every folder of this machine."""
+    if not source.file or is_uri(source.file) or not source.reference.startswith(source.file):
+        return source.reference
+    return os.path.abspath(source.file) + source.reference[len(source.file) :]
 
 
 def finite(values: Tensor) -> Halves:

@@ -6,6 +6,8 @@ LanceDB is loaded only here. A table has one row a photograph, whose id is the S
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -70,15 +72,27 @@ class Rows:
         """The place of each id."""
         return {key: place for place, key in enumerate(self.ids)}
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A short name of each row, without the folders of this machine; `place` finds it by it."""
+        short = [shortened(reference) for reference in self.references]
+        times = Counter(short)
+        pairs = zip(short, self.ids, strict=True)
+        return tuple(name if times[name] == 1 else key[:12] for name, key in pairs)
+
     def place(self, row: str) -> int:
-        """Return the place of the row with this id, beginning of an id, or reference.
+        """Return the place of the row with this id, reference, or beginning or end of either.
 
         Raises:
             NBDTError: no such row, or several.
         """
         if row in self.places:
             return self.places[row]
-        found = [n for n, text in enumerate(self.references) if text == row]
+        texts = [*enumerate(self.references)]
+        found = [n for n, text in texts if text == row]
+        found = found or [
+            n for n, text in texts if text.endswith(("/" + row, "\\" + row, "!" + row))
+        ]
         if not found and len(row) >= 8:
             found = [n for n, key in enumerate(self.ids) if key.startswith(row)]
         if len(found) == 1:
@@ -88,6 +102,11 @@ class Rows:
             f"Expected the id or the reference of one row of the memory; {what} {row!r}. "
             "`nbdt memory list` prints them."
         )
+
+
+def shortened(reference: str) -> str:
+    """Return the name of a file with its folder's, such as "cat/17.jpg"."""
+    return "/".join(re.split(r"[/\\!]+", reference)[-2:])
 
 
 @dataclass(frozen=True)
@@ -146,10 +165,10 @@ class Table:
         Raises:
             NBDTError: there is none, a damaged one, or one of a newer release.
         """
-        missing = NBDTError(
-            f"There is no memory at {place!r}. Make one with: nbdt memory build MODEL --data D "
-            "--out M"
-        )
+        remedy = "Make one with: nbdt memory build MODEL --data D --out M"
+        if Path(place, "manifest.json").is_file():
+            remedy = "It is an evidence index of an earlier release: nbdt memory convert reads it."
+        missing = NBDTError(f"There is no memory at {place!r}. {remedy}")
         if not is_uri(place) and not Path(place).is_dir():
             raise missing
         with reporting(place, "opened"):

@@ -22,9 +22,11 @@ from nbdt.demo.corrections.submission import (
 )
 from nbdt.demo.store import Store
 from nbdt.demo.visitor import MAX_SIDE
-from nbdt.explain import EvidenceIndex, explain
+from nbdt.explain import Evidence, explain
+from nbdt.images.dataset import iter_images
 from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
+from nbdt.model.remember import make_memory, open_memory
 from tests.demo.pages import CAT, HOSTILE, running, served
 
 pytestmark = [
@@ -123,14 +125,14 @@ def test_a_visitor_is_known_by_a_hash_of_what_only_they_can_show():
 @pytest.fixture(scope="module")
 def index(tmp_path_factory, cifar10):
     """Evidence: pieces of one photograph."""
-    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("index") / "index"
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("memory") / "memory"
     photo = open_image(CAT)
     for number, name in enumerate(cifar10.hierarchy.classes):
         (data / name).mkdir()
         for piece in range(7):
             left, top = 13 * number, 17 * piece
             photo.crop((left, top, left + 200, top + 200)).save(data / name / f"{piece}.png")
-    EvidenceIndex.build(cifar10, data, out)
+    make_memory(cifar10, out).add(list(iter_images(data)))
     return out
 
 
@@ -141,7 +143,7 @@ def server(tmp_path_factory, cifar10, index):
     with (
         closing(Store.open(file)) as pages,
         closing(Store.open(file)) as store,
-        served(cifar10, pages, EvidenceIndex.load(index), model="cifar10") as url,
+        served(cifar10, pages, Evidence(open_memory(cifar10, index)), model="cifar10") as url,
     ):
         yield url, store
 
@@ -406,7 +408,7 @@ def test_a_label_must_be_one_that_the_model_knows(server, visit, cifar10):
 
 
 @pytest.mark.browser
-def test_bad_evidence_no_longer_counts_for_this_visitor_alone(server, visit, index):
+def test_bad_evidence_no_longer_counts_for_this_visitor_alone(server, visit, cifar10, index):
     url, store = server
     tab = opened(visit, url)
     tab.check("input[name=nbdt-correct-kind][value=evidence]")
@@ -423,8 +425,9 @@ def test_bad_evidence_no_longer_counts_for_this_visitor_alone(server, visit, ind
     other.check("input[name=nbdt-correct-kind][value=evidence]")
     other.wait_for_selector(".nbdt-correct-picture img")
     assert shown(other) == references
-    assert EvidenceIndex.load(index).excluded == frozenset()
-    assert [mark.reference for mark in store.marks()] == [references[0]]
+    rows = open_memory(cifar10, index).rows
+    assert rows.active.all()
+    assert [rows.names[rows.places[m.reference]] for m in store.marks()] == [references[0]]
     tab.click("text=Let it count again")
     tab.wait_for_function(
         "() => !document.querySelector('.nbdt-history-body')?.textContent.includes('bad evidence')"
@@ -460,7 +463,7 @@ def test_visitors_neither_see_nor_delete_what_is_anothers(server, visit):
 def test_a_correction_survives_kill_9_and_its_author_is_known_again(
     tmp_path, visit, cifar10, index
 ):
-    with with_store(tmp_path, "--evidence", index) as (url, process, _):
+    with with_store(tmp_path, "--memory", index) as (url, process, _):
         tab = opened(visit, url)
         number = correct_step(tab, note="before the crash")
         process.send_signal(signal.SIGKILL)

@@ -18,12 +18,14 @@ from nbdt.demo.corrections.apply import apply_corrections
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import evidence_hash, mark_index, view_without_bad
+from nbdt.demo.store.marks import memory_key, strike_marked, view_without_bad
 from nbdt.demo.store.url import StoreError
 from nbdt.demo.visitor import MAX_SIDE
-from nbdt.explain import EvidenceIndex, explain
+from nbdt.explain import Evidence, explain
+from nbdt.images.dataset import iter_images
 from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
+from nbdt.model.remember import make_memory
 
 ANN, BOB = "a" * 64, "b" * 64
 
@@ -335,21 +337,25 @@ def test_only_what_the_store_recorded_is_loaded_and_only_unchanged(store, tmp_pa
 def test_bad_evidence_changes_the_own_view_at_once_and_everybodys_on_request(
     store, place, data, tmp_path, model
 ):
-    index = EvidenceIndex.build(model, data, tmp_path / "index")
+    memory = make_memory(model, tmp_path / "memory")
+    memory.add(list(iter_images(data)))
+    evidence, key = Evidence(memory), memory_key(memory.table.facts)
     photo = picture(40)
-    before = explain(model, photo, evidence=index)[0].evidence[0].chosen
-    bad = before[0].reference
-    store.mark_evidence(evidence_hash(index), bad, visitor=ANN, why="a watermark")
-    view = view_without_bad(index, store, ANN)
+    before = explain(model, photo, evidence=evidence)[0].evidence[0].chosen
+    bad = memory.rows.ids[before[0].row]
+    store.mark_evidence(key, bad, visitor=ANN, why="a watermark")
+    view = view_without_bad(evidence, store, ANN)
     after = explain(model, photo, evidence=view)[0].evidence[0].chosen
     assert [n.reference for n in after[:4]] == [n.reference for n in before[1:5]]
-    assert view_without_bad(index, store, BOB) is index
-    assert index.excluded == frozenset()
+    assert view_without_bad(evidence, store, BOB) is evidence
+    assert memory.rows.active.all()
     shown = run("marks", "--store", place)
     assert shown.stdout.rstrip().endswith(f"{bad} bad: a watermark")
-    result = run("marks", "--into", tmp_path / "index", "--store", place)
-    assert "1 images of" in result.stderr
-    assert EvidenceIndex.load(tmp_path / "index").excluded == frozenset(index.rows_of(bad))
-    assert mark_index(tmp_path / "index", store.marks()) == 0  # already
-    store.mark_evidence(evidence_hash(index), bad, visitor=ANN, bad=False)
-    assert view_without_bad(index, store, ANN) is index
+    result = run("marks", "--into", tmp_path / "memory", "--store", place)
+    assert "1 photographs of" in result.stderr
+    rows = memory.rows
+    assert [rows.ids[n] for n in np.flatnonzero(~rows.active)] == [bad]
+    assert "a watermark" in rows.why
+    assert strike_marked(str(tmp_path / "memory"), store.marks()) == 0  # already
+    store.mark_evidence(key, bad, visitor=ANN, bad=False)
+    assert view_without_bad(evidence, store, ANN) is evidence

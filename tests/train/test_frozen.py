@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.demo.command import evidence_beside
-from nbdt.explain import EvidenceIndex
+from nbdt.explain import explain
+from nbdt.images.dataset import iter_images
 from nbdt.model import features as kept
+from nbdt.model.remember import make_memory
 from nbdt.train import train
 from nbdt.train.fit.picture import confusion, main_groups
 from nbdt.train.recipe import Recipe, load_recipe
@@ -79,28 +81,18 @@ def test_a_frozen_run_ends_in_a_measured_model(folder, tmp_path):  # noqa: F811
     assert torch.allclose(model(images), loaded(images), atol=1e-5)
 
 
-def test_the_evidence_beside_a_model_is_what_evidence_build_would_write(folder, tmp_path):  # noqa: F811
+def test_the_memory_of_a_model_is_what_memory_build_would_make(folder, tmp_path, monkeypatch):  # noqa: F811
     train(RECIPE, folder, tmp_path / "run")
     model = NBDT.load(tmp_path / "run" / "model")
-    found = evidence_beside(model, str(tmp_path / "run" / "model"))
-    built = EvidenceIndex.build(model, folder / "train")
-    assert len(found) == len(built) == 42
-    rows = {built.label(i) + built.reference(i).rpartition("/")[2]: i for i in range(42)}
-    order = [rows[found.label(i) + found.reference(i).rpartition("/")[2]] for i in range(42)]
-    ours, theirs = found.column("embeddings"), built.column("embeddings")[order]
-    assert np.allclose(ours, theirs, atol=5e-3)
-    near = found.for_model(model)
-    opened = found.neighbour(0, 1.0).open()  # the original is found from any working folder
-    assert opened.size[0] > 0
-    assert near is not None
-
-
-def test_evidence_of_another_network_is_not_used(folder, tmp_path, capsys):  # noqa: F811
-    train(RECIPE, folder, tmp_path / "run")
-    other = NBDT.load("cifar10")
-    assert evidence_beside(other, str(tmp_path / "run" / "model")) is None
-    assert "another network" in capsys.readouterr().err
-    assert evidence_beside(other, "cifar10") is None
+    built = make_memory(model, tmp_path / "built")
+    built.add(list(iter_images(folder / "train")))
+    ours, theirs = model.memory.rows, built.rows
+    assert (ours.ids, ours.labels) == (theirs.ids, theirs.labels)
+    assert np.allclose(ours.features, theirs.features, atol=5e-3)
+    assert not (tmp_path / "run" / "evidence").exists()
+    monkeypatch.chdir("/")  # the original is found from any working folder
+    found = explain(model, Image.open(ours.references[0]))[0].evidence[0]
+    assert max(found.chosen + found.rejected, key=lambda n: n.similarity).open().size[0] > 0
 
 
 def test_groups_are_confused_as_counted_by_hand():
@@ -155,7 +147,7 @@ def test_fine_tuning_starts_from_the_frozen_model(folder, tmp_path):  # noqa: F8
     assert torch.allclose(model.head.linear.weight, first.head.linear.weight, atol=1e-3)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     saved = str(tmp_path / "run" / "model")
-    assert len(evidence_beside(NBDT.load(saved), saved)) == 36
+    assert len(NBDT.load(saved).memory) == 36
 
 
 def test_the_recipe_for_photographs_is_frozen_calibrated_and_as_large_as_its_network():

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError
-from nbdt.evidence import make_index
 from nbdt.hierarchies.measure.comparison import measure, quality
 from nbdt.memory.fit import Design
 from nbdt.memory.refit import balanced
@@ -49,7 +48,6 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     features, labels = found[TRAIN]
     labelled = labels != NO_LABEL
     features, labels = features.pick(labelled), labels[labelled]
-    exact = labels >= 0
     hierarchy = run.hierarchy
     if hierarchy is None:
         hierarchy = cast(TreePlan, run.plan).make(_first_weight(features.values, labels))
@@ -66,7 +64,6 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
         with torch.inference_mode():
             accuracy["test"] = _figures(model, model.head.logits(test.values), test_labels)
     model.provenance["accuracy"] = accuracy
-    make_index(model, features.pick(exact), labels[exact], run.data, run.folder.evidence)
     return model
 
 
@@ -126,12 +123,10 @@ def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     return shares | {"calibration error": found["soft"]["calibration_error"]}
 
 
-def leave_evidence(run: Prepared, model: NBDT, progress: Progress, say: Say) -> None:
-    """Write the evidence index of a model whose network was trained."""
+def leave_memory(run: Prepared, model: NBDT, progress: Progress, say: Say) -> None:
+    """Make the memory of a model whose network was trained, on its final features."""
     data = run.images[TRAIN]
     data = data.pick(data.labels != NO_LABEL)
     found = embed(model, data.sources, what="features", progress=progress)
     labels = data.labels[list(found.places)]
     remember(run, model, found, labels, say)
-    exact = labels >= 0
-    make_index(model, found.pick(exact), labels[exact], run.data, run.folder.evidence)
