@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evidence import queries
+from evidence import opened, queries
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
@@ -105,15 +105,12 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--split", default=None)
-    parser.add_argument("--indexes", type=Path, default=Path("indexes"))
+    parser.add_argument("--memories", type=Path, default=Path("memories"))
     parser.add_argument("--queries", type=int, default=10_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = NBDT.load(options.model)
-    folder = options.indexes / Path(options.model).name
-    if not folder.exists():
-        EvidenceIndex.build(model, options.train, folder, split=options.split)
-    near = EvidenceIndex.load(folder).for_model(model)
+    near = Evidence(opened(model, options.model, options)).for_model(model)
     features, labels = seen(model, queries(options.test, options.queries))
     paths = model.head.paths(features)
     flat = model.head.linear(features).softmax(1).amax(1).tolist()

@@ -1,9 +1,9 @@
 """How well nearest images agree with the class of a photograph, how fast, and how large.
 
-    python benchmarks/evidence.py MODEL… --train TRAIN --test TEST --indexes FOLDER
+    python benchmarks/evidence.py MODEL… --train TRAIN --test TEST --memories FOLDER
     python benchmarks/evidence.py --scale          # synthetic: wider features, a million images
 
-Each MODEL (a bundled name or a saved folder) gets an index of TRAIN in FOLDER, which is reused. Queries
+Each MODEL (a bundled name or a saved folder) gets a memory of TRAIN in FOLDER, which is reused. Queries
 are images of TEST, evenly spaced. An image is relevant if it is of the query's class. Images are ranked
 by the cosine of pooled features. One thread.
 """
@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from nbdt import NBDT
-from nbdt.evidence import unit_embeddings
-from nbdt.explain import EvidenceIndex
-from nbdt.explain.evidence.build import forward
-from nbdt.explain.evidence.search import ExactSearch, RowOrder
+from nbdt.explain import Evidence
+from nbdt.explain.evidence.regions import forward
+from nbdt.explain.evidence.search import ExactSearch, RowOrder, units
 from nbdt.images.dataset import iter_images
 from nbdt.images.sources import ImageSource
+from nbdt.memory.memory import Memory
+from nbdt.model.remember import make_memory, open_memory
 from nbdt.tree.class_names import class_of_name, normalised_name
 
 METRICS = ("success@1", "success@5", "MRR", "precision@10", "mAP")
@@ -51,13 +52,14 @@ def timed(job: Callable[[], object]) -> tuple[object, float]:
     return result, 1e3 * (time.perf_counter() - start)
 
 
-def opened(model: NBDT, name: str, options: argparse.Namespace) -> EvidenceIndex:
-    folder = options.indexes / Path(name).name
-    if not folder.exists():
-        start = time.perf_counter()
-        EvidenceIndex.build(model, options.train, folder, split=options.split)
-        print(f"{folder}: built in {time.perf_counter() - start:.0f} s", flush=True)
-    return EvidenceIndex.load(folder)
+def opened(model: NBDT, name: str, options: argparse.Namespace) -> Memory:
+    place = options.memories / Path(name).name
+    if place.exists():
+        return open_memory(model, place)
+    start, memory = time.perf_counter(), make_memory(model, place)
+    memory.add(list(iter_images(options.train, options.split)))
+    print(f"{place}: built in {time.perf_counter() - start:.0f} s", flush=True)
+    return memory
 
 
 def queries(test: Path, count: int) -> list[ImageSource]:
@@ -69,29 +71,28 @@ def queries(test: Path, count: int) -> list[ImageSource]:
 def measure(name: str, sources: list[ImageSource], options: argparse.Namespace) -> dict:
     """One row of the table."""
     model = NBDT.load(name)
-    index = opened(model, name, options)
-    near, places = index.for_model(model), class_of_name(model.hierarchy)
-    labels = np.asarray(index.column("labels"))
+    memory = opened(model, name, options)
+    near, places = Evidence(memory).for_model(model), class_of_name(model.hierarchy)
+    labels = np.array(near.rows.labels)
     rows, depths = [], []
     near.for_path(*query(model, sources[0]))  # reads the embeddings
     for source in sources:
         features, path = query(model, source)
-        label = index.classes.index(
-            model.hierarchy.classes[places[normalised_name(source.class_label)]]
-        )
+        number = places[normalised_name(source.class_label)]
+        label = model.hierarchy.ids[model.hierarchy.leaf_nodes[number]]
         _, ms = timed(lambda f=features, p=path: near.for_path(f, p))
-        similarities = index.search.similarities(unit_embeddings(features[None])[0])
+        similarities = near.search.similarities(units(features[None].numpy())[0])
         ranking = np.argsort(-similarities, kind="stable")
         rows.append({**scores(labels[ranking] == label), "ms": ms})
         depths.append(len(path))
     return {
         "model": name,
-        "index": len(index),
-        "features": index.column("embeddings").shape[1],
+        "photographs": len(labels),
+        "features": near.rows.features.shape[1],
         **{key: float(np.mean([row[key] for row in rows])) for key in METRICS},
         "median ms": float(np.median([row["ms"] for row in rows])),
         "fastest ms": float(np.min([row["ms"] for row in rows])),
-        "MB": index.nbytes / 1e6,
+        "MB": near.rows.features.nbytes / 1e6,
         "decisions": float(np.mean(depths)),
     }
 
@@ -113,7 +114,7 @@ def table(rows: list[dict]) -> None:
         ]  # fmt: skip
         print("| " + " | ".join(cells) + " |")
     first = rows[0]
-    print(f"\n{first['index']:,} images, {first['features']} features, {first['decisions']:.1f} "
+    print(f"\n{first['photographs']:,} photographs, {first['features']} features, {first['decisions']:.1f} "
           "decisions a path; ms: evidence of a whole path")  # fmt: skip
 
 
@@ -130,6 +131,7 @@ def scale(rounds: int) -> None:
     print("| images | features | median ms | fastest ms |\n|---|---|---|---|")
     for count, features in ((50_000, 192), (50_000, 512), (50_000, 2048), (1_000_000, 192)):
         labels = draw.integers(0, 100, count)
+        names = [tree.ids[tree.leaf_nodes[n]] for n in labels]
         centres = draw.standard_normal((100, features)).astype(np.float32)
         embeddings = np.empty((count, features), np.float16)
         for at in range(0, count, 50_000):
@@ -137,7 +139,7 @@ def scale(rounds: int) -> None:
             noise = draw.standard_normal((len(labels[rows]), features), dtype=np.float32)
             values = centres[labels[rows]] + 2 * noise
             embeddings[rows] = values / np.linalg.norm(values, axis=1, keepdims=True)
-        order = RowOrder.of(tree.classes, labels, tree)
+        order = RowOrder.of(names, np.ones(count, bool), tree)
         spans = path_spans(tree, deepest, order)
         query = embeddings[7].astype(np.float32)
         search, none = ExactSearch(embeddings), np.empty(0, np.int64)
@@ -168,7 +170,7 @@ if __name__ == "__main__":
     parser.add_argument("--train", type=Path)
     parser.add_argument("--split", default=None)
     parser.add_argument("--test", type=Path)
-    parser.add_argument("--indexes", type=Path, default=Path("indexes"))
+    parser.add_argument("--memories", type=Path, default=Path("memories"))
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--scale", action="store_true")
