@@ -13,8 +13,8 @@ from nbdt.explain.memory.review import node_name, ranked_rows
 from nbdt.images.image import ImageError, open_image
 from nbdt.memory.effect import effect_of_changes
 from nbdt.memory.memory import Memory
-from nbdt.memory.preview import preview
-from nbdt.memory.review import Suspect, Verdict, apply_verdicts, changes_of, parse_verdicts
+from nbdt.memory.preview import Change, preview
+from nbdt.memory.review import Suspect, parse_verdicts, write_changes
 from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head
 
@@ -77,7 +77,7 @@ class _Handlers:
         """Say what the decisions so far would do."""
         sent = payload(event)
         try:
-            text = self._effect(self._verdicts(sent))
+            text = self._effect(self._changes(sent))
         except NBDTError as error:
             text = str(error)
         return gr.HTML(effect=dump({"seq": sequence_number(sent), "text": text}))
@@ -86,27 +86,26 @@ class _Handlers:
         """Write decisions to the memory, fit the last layer again, and show the next photographs."""
         sent = payload(event)
         try:
-            verdicts = self._verdicts(sent)
-            changed = preview(self.memory, changes_of(self.memory, verdicts))
+            changes = self._changes(sent, request.username or "")
+            changed = preview(self.memory, changes)
             changed.examples(self.model.head.rules)  # raises where a class would have too few
-            count = apply_verdicts(self.memory, verdicts, by=request.username or "")
+            write_changes(self.memory, changes)
             self.model.refit()
             if is_own_memory(self.model, self.source):
                 save_head(self.model, self.source)
         except NBDTError as error:
             return gr.HTML(reply=_reply(sent, str(error), done=False))
-        text = f"Written: {count:,} decisions, version {self.memory.version} of the memory."
+        text = f"Written: {len(changes):,} decisions, version {self.memory.version} of the memory."
         reply = _reply(sent, text, done=True)
         return gr.HTML(record=dump(self._record()), reply=reply, effect="")
 
-    def _verdicts(self, sent: dict[str, Any]) -> list[Verdict]:
+    def _changes(self, sent: dict[str, Any], by: str = "") -> list[Change]:
         given = sent.get("verdicts")
         if not isinstance(given, list) or not all(isinstance(one, dict) for one in given[:MOST]):
             raise NBDTError("Expected a list of decisions.")
-        return parse_verdicts(self.memory, given[:MOST])
+        return parse_verdicts(self.memory, given[:MOST], by)
 
-    def _effect(self, verdicts: list[Verdict]) -> str:
-        changes = changes_of(self.memory, verdicts)
+    def _effect(self, changes: list[Change]) -> str:
         if not changes:
             return ""
         rules = self.model.head.rules

@@ -87,6 +87,5 @@ def by_features(memory: Memory, features: Tensor) -> ProposedPlace:
 
 def _around(hierarchy: Hierarchy, classes: Sequence[int]) -> str:
     """Return the id of the smallest group that holds classes."""
-    paths = [hierarchy.path_of_class(index)[:-1] for index in classes]
-    shared = [level[0] for level in zip(*paths, strict=False) if len({*level}) == 1]
-    return hierarchy.ids[shared[-1]]
+    groups = (hierarchy.parents[hierarchy.leaf_nodes[index]] for index in classes)
+    return hierarchy.ids[hierarchy.common_ancestor(groups)]

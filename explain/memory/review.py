@@ -13,7 +13,7 @@ import typer
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.memory.review import Suspect, apply_verdicts, parse_verdicts, suspects
+from nbdt.memory.review import Suspect, parse_verdicts, suspects, write_changes
 from nbdt.progress import escape_terminal, tracked
 
 from .changes import changed
@@ -50,10 +50,9 @@ def review(
     """Find photographs with wrong labels, worst first, and take a person's verdicts on them."""
     loaded, found = opened(model, memory, weights)
     if apply is not None:
-        verdicts = parse_verdicts(found, read_table(apply))
-        count = apply_verdicts(found, verdicts, by=by)
-        what = f"reviewed: {many(len(verdicts))}, {count:,} of them written"
-        changed(what, model, loaded, found, memory, refit=refit)
+        verdicts = parse_verdicts(found, read_table(apply), by)
+        write_changes(found, verdicts)
+        changed(f"reviewed: {many(len(verdicts))}", model, loaded, found, memory, refit=refit)
         return
     ranked = [one for one in ranked_rows(loaded, found) if one.reasons][:most]
     records = [_record(found, number, one) for number, one in enumerate(ranked, start=1)]

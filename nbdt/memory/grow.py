@@ -42,9 +42,8 @@ class Growth:
         leaf = dict(zip(new.classes, new.leaf_nodes, strict=True))
         for node, key in enumerate(old.ids):
             classes = [old.classes[index] for index in old.classes_under(node)]
-            paths = [new.path_to(leaf[one]) for name in classes for one in self.became[name]]
-            shared = [level[0] for level in zip(*paths, strict=False) if len({*level}) == 1]
-            found[key] = new.ids[shared[-1]]
+            leaves = [leaf[one] for name in classes for one in self.became[name]]
+            found[key] = new.ids[new.common_ancestor(leaves)]
         return found
 
 

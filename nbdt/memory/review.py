@@ -7,9 +7,9 @@ class, which finds fewer wrong labels here (`benchmarks/memory_review.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -36,8 +36,6 @@ MISTAKES = 500  # whose sums are looked into
 BLOCK = 1024  # rows compared with all at once
 KEPT = "kept in review"  # why a row that was looked at is not listed again
 
-Kind: TypeAlias = Literal["keep", "strike", "relabel", "unsure"]
-
 
 @dataclass(frozen=True)
 class Suspect:
@@ -60,21 +58,6 @@ class Suspect:
     says: str
     says_probability: float
     reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a person says of a row.
-
-    Attributes:
-        id: of the row.
-        kind: "keep", "strike", "relabel" or "unsure", which changes nothing.
-        to: id of the node to relabel to, else "".
-    """
-
-    id: str
-    kind: Kind
-    to: str = ""
 
 
 def suspects(
@@ -203,84 +186,73 @@ class _Compared:
 # ---- what a person says -----------------------------------------------------------------
 
 
-def parse_verdicts(memory: Memory, records: Iterable[Mapping[str, Any]]) -> list[Verdict]:
-    """Return the verdicts of a table that a person filled in.
+def parse_verdicts(
+    memory: Memory, records: Iterable[Mapping[str, Any]], by: str = ""
+) -> list[Change]:
+    """Return the changes that the verdicts in a table ask for.
 
     Args:
         memory: whose rows are meant.
         records: with "id", "verdict" ("keep", "strike", "relabel NODE", "unsure", or nothing) and
             perhaps "label", the row's when the table was made.
+        by: who filled it in.
 
     Raises:
         NBDTError: unknown rows, words or nodes, two verdicts on a row, or a row whose label has
             changed; every line that is wrong is listed.
     """
-    found, problems = dict[str, Verdict](), list[str]()
+    found, problems = dict[str, Change](), list[str]()
     for number, record in enumerate(records, start=1):
-        text = str(record.get("verdict") or "").strip()
-        if not text:
-            continue
         try:
-            verdict = _verdict(memory, record, text)
-            if verdict.id in found:
+            change = _change(memory, record, by)
+            if change is not None and change.id in found:
                 raise NBDTError("there is another verdict on this row above")
-            found[verdict.id] = verdict
         except NBDTError as error:
             problems.append(f"row {number}: {error}")
+        else:
+            found |= {} if change is None else {change.id: change}
     if problems:
+        shown = "\n".join(problems[:20])
         more = f"\nand {len(problems) - 20:,} more" if len(problems) > 20 else ""
-        raise NBDTError(
-            "Nothing was changed. Correct these lines of the table:\n"
-            + "\n".join(problems[:20]) + more
-        )  # fmt: skip
+        raise NBDTError(f"Nothing was changed. Correct these verdicts:\n{shown}{more}")
     return [*found.values()]
 
 
-def _verdict(memory: Memory, record: Mapping[str, Any], text: str) -> Verdict:
+def _change(memory: Memory, record: Mapping[str, Any], by: str) -> Change | None:
+    """Return the change of one verdict; None if it asks for none."""
+    text = str(record.get("verdict") or "").strip()
+    if not text:
+        return None
     rows = memory.rows
     place = rows.place(str(record.get("id") or ""))
+    key, label, weight = rows.ids[place], rows.labels[place], float(rows.weights[place])
     then = str(record.get("label") or "")
-    if then and memory.node_of(then) != rows.labels[place]:
-        raise NBDTError(
-            f"its label is {rows.labels[place]!r} now, and was {then!r}; review it again"
-        )
+    if then and memory.node_of(then) != label:
+        raise NBDTError(f"its label is {label!r} now, and was {then!r}; review it again")
     word, _, target = text.partition(" ")
-    kind = word.lower()
-    if kind == "relabel" and target.strip():
-        return Verdict(rows.ids[place], "relabel", memory.node_of(target.strip()))
-    if kind not in {"keep", "strike", "unsure"} or target:
-        expected = listed(["keep", "strike", "relabel NODE", "unsure"])
-        raise NBDTError(f"expected one of {expected} as the verdict, got {text[:60]!r}")
-    return Verdict(rows.ids[place], cast(Kind, kind))
+    match word.lower(), target.strip():
+        case "keep", "":
+            return Change(key, label, weight=weight, by=by, why=KEPT)
+        case "strike", "":
+            return Change(key, weight=weight, by=by, why="struck out in review")
+        case "relabel", node if node:
+            node = memory.node_of(node)
+            return Change(key, node, weight=weight, by=by, why="relabelled in review")
+        case "unsure", "":
+            return None
+    expected = listed(["keep", "strike", "relabel NODE", "unsure"])
+    raise NBDTError(f"expected one of {expected} as the verdict, got {text[:60]!r}")
 
 
-def changes_of(memory: Memory, verdicts: Iterable[Verdict]) -> list[Change]:
-    """Return the changes that verdicts ask for, to see their effect (`nbdt.memory.effect`)."""
+def write_changes(memory: Memory, changes: Sequence[Change]) -> None:
+    """Make changes of rows that are there, in one version or, if that fails, none."""
     rows = memory.rows
-    return [
-        Change(one.id, one.to or None, weight=float(rows.weights[rows.place(one.id)]))
-        for one in verdicts if one.kind in {"strike", "relabel"}
-    ]  # fmt: skip
-
-
-def apply_verdicts(memory: Memory, verdicts: Iterable[Verdict], *, by: str = "") -> int:
-    """Change the rows of a memory as a review says, in one version; return how many.
-
-    "unsure" changes nothing. Raises NBDTError, with nothing changed, where the memory cannot be
-    written.
-    """
-    rows = memory.rows
-    changes = dict[str, dict[str, Any]]()
-    for verdict in verdicts:
-        place = rows.place(verdict.id)
-        same = {"label": rows.labels[place], "active": bool(rows.active[place])}
-        new = {
-            "keep": {"why": KEPT},
-            "strike": {"active": False, "why": "struck out in review"},
-            "relabel": {"label": verdict.to, "active": True, "why": "relabelled in review"},
-        }.get(verdict.kind)
-        if new is not None:
-            changes[rows.ids[place]] = {**same, "by": by, **new}
-    if changes:
-        memory.table.update_each(changes)
-    return len(changes)
+    columns = {
+        one.id: {
+            "label": one.label or rows.labels[rows.place(one.id)], "active": one.label is not None,
+            "by": one.by, "why": one.why,
+        }
+        for one in changes
+    }  # fmt: skip
+    if columns:
+        memory.table.update_each(columns)

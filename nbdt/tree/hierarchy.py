@@ -277,6 +277,11 @@ class Hierarchy:
         """Return node indices from the root to a class's leaf."""
         return self.path_to(self.leaf_nodes[class_index])
 
+    def common_ancestor(self, nodes: Iterable[int]) -> int:
+        """Return the lowest node that is above all given nodes, or is one of them."""
+        paths = [self.path_to(node) for node in nodes]
+        return [level[0] for level in zip(*paths, strict=False) if len({*level}) == 1][-1]
+
     def classes_under(self, node: int) -> list[int]:
         """Return class indices of the leaves under `node`, depth-first; a leaf is under itself."""
         span = self.spans[node]

@@ -12,7 +12,7 @@ from nbdt.errors import NBDTError
 from nbdt.memory.attribution import Attribution
 from nbdt.memory.memory import Memory
 from nbdt.memory.refit import examples_of, fit_head
-from nbdt.memory.review import KEPT, Verdict, apply_verdicts, parse_verdicts, suspects
+from nbdt.memory.review import KEPT, parse_verdicts, suspects, write_changes
 from nbdt.memory.table import Rows, Table
 from tests import oracle
 
@@ -144,9 +144,9 @@ def test_verdicts_are_one_version_and_touch_nothing_else(memory):
         said(0, "strike"), said(1, "Relabel cold"), said(2, "unsure"), said(3, "keep"), said(4, ""),
         said(5, " relabel  green ", label="orange"),
     ]  # fmt: skip
-    verdicts = parse_verdicts(memory, table)
-    assert len(verdicts) == 5
-    assert apply_verdicts(memory, verdicts, by="ben") == 4
+    changes = parse_verdicts(memory, table, "ben")
+    assert len(changes) == 4
+    write_changes(memory, changes)
     assert memory.version == before + 1
     rows = memory.rows
     assert rows.active.tolist() == [False] + [True] * 19
@@ -177,7 +177,7 @@ def test_one_wrong_verdict_changes_nothing(memory, wrong, fact):
     before = memory.version
     table = [said(1, "relabel blue"), wrong]
     with pytest.raises(NBDTError) as raised:
-        apply_verdicts(memory, parse_verdicts(memory, table))
+        write_changes(memory, parse_verdicts(memory, table))
     assert fact.replace("row 1", "row 2") in str(raised.value)
     assert memory.version == before
     assert json.dumps(memory.rows.labels[:2]) == '["red", "orange"]'
@@ -185,5 +185,5 @@ def test_one_wrong_verdict_changes_nothing(memory, wrong, fact):
 
 def test_no_verdict_is_no_version(memory):
     before = memory.version
-    assert apply_verdicts(memory, [Verdict(f"{0:064x}", "unsure")]) == 0
+    write_changes(memory, parse_verdicts(memory, [said(0, "unsure"), said(1, "")]))
     assert memory.version == before
