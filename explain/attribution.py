@@ -111,6 +111,7 @@ def explain(
                 model, features, batch, photos,
                 nodes=nodes, classes=classes, accuracy=accuracy, method=method,
             )  # fmt: skip
+            found = _with_contributions(model, features, found)
         if evidence is None:
             evidence = model.memory or False  # an empty one shows nothing
         if evidence is not False:
@@ -162,6 +163,7 @@ def explain_layer(
         )
         for row, path in enumerate(found)
     ]
+    explanations = _with_contributions(model, layer.features, explanations)
     return (
         explanations
         if evidence is None
@@ -221,6 +223,19 @@ def _with_evidence(
     seen = evidence_of(given).for_model(model)
     return [
         replace(found, evidence=seen.for_path(own, found.path))
+        for found, own in zip(explanations, features, strict=True)
+    ]
+
+
+def _with_contributions(
+    model: NBDT, features: Tensor, explanations: list[Explanation]
+) -> list[Explanation]:
+    if model.fitted is None:
+        return explanations
+    from .evidence.contributions import contributions
+
+    return [
+        replace(found, contributions=contributions(model, own, found.path))
         for found, own in zip(explanations, features, strict=True)
     ]
 

@@ -1,6 +1,6 @@
 """An explanation as data, words, pictures, pages and files."""
 
-from . import files, headline, pictures, words
+from . import files, headline, html, words
 from .explanation import Explanation
 
 for name, function in {  # the modules above need `Explanation`, so it cannot import them
@@ -10,6 +10,6 @@ for name, function in {  # the modules above need `Explanation`, so it cannot im
     ),
     "save": files.save,
     "load": staticmethod(files.load),
-    "_repr_html_": pictures.notebook_html,
+    "_repr_html_": html.notebook_html,
 }.items():
     setattr(Explanation, name, function)

@@ -18,6 +18,7 @@ from PIL import Image
 from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Path, percent
 
+from .contributions import DecisionContributions
 from .regions import Region, upsampled
 
 Map: TypeAlias = NDArray[np.float32]
@@ -124,6 +125,8 @@ class Explanation:
             those nodes that have children; empty for methods other than Grad-CAM.
         photo: the part of the photograph that the network saw, or None if tensors were given.
         evidence: one a decision: the nearest training images on both sides; empty unless asked for.
+        contributions: one a decision: its log-odds as a sum over the photographs of the model's
+            memory; empty for a model whose last layer was not fitted on one.
         counterfactuals: one a decision: what would change it; empty unless asked for.
         made: how: method, layer, model, hierarchy, versions.
     """
@@ -135,6 +138,7 @@ class Explanation:
     node_child_maps: Mapping[str, Map] = field(default_factory=dict)
     photo: Image.Image | None = field(default=None, repr=False)
     evidence: tuple[DecisionEvidence, ...] = ()
+    contributions: tuple[DecisionContributions, ...] = ()
     counterfactuals: tuple[Counterfactual, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
 
@@ -193,9 +197,11 @@ class Explanation:
         return height, width
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON: the path, the maps as nested lists, and how they were made."""
+        """Return plain data for JSON: the path, maps as nested lists, sums, and how it was made."""
         maps = [values.tolist() for values in self.maps]
-        facts = {"constants": list(self.constants), "made": dict(self.made)}
+        facts: dict[str, Any] = {"constants": list(self.constants), "made": dict(self.made)}
+        if self.contributions:
+            facts["contributions"] = [found.to_dict() for found in self.contributions]
         return {**self.path.to_dict(), "maps": maps, **facts}
 
     if TYPE_CHECKING:  # attached in `nbdt/explain/result/__init__.py`

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
+from .contributions import Contribution
 from .explanation import DecisionEvidence, Explanation, Neighbour
 from .html import to_html
 from .json_record import arrays, changed_name, from_record, sides, to_record
@@ -34,6 +35,7 @@ MAX_FILE = 512 * 2**20  # bytes of one file, and of all unpacked maps together
 THUMBNAIL = 160  # pixels of a training image in the folder
 
 Files = dict[str, bytes]
+Photograph = TypeVar("Photograph", Neighbour, Contribution)
 _NEEDED = {"explanation.json", "maps.npz"}
 
 
@@ -107,20 +109,24 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
     """The explanation with evidence that does not need its originals, and its pictures by name."""
     pictures: dict[str, Image.Image] = {}
 
-    def copied(neighbour: Neighbour, name: str) -> Neighbour:
+    def copied(item: Photograph, name: str) -> Photograph:
         try:
-            image = neighbour.open().convert("RGB")
+            image = item.open().convert("RGB")
         except ImageError as error:  # its original is gone: keep the facts without the picture
-            return replace(neighbour, open=partial(refuse, error))
+            return replace(item, open=partial(refuse, error))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         pictures[name] = image
-        return replace(neighbour, open=image.copy)
+        return replace(item, open=image.copy)
 
     evidence = tuple(
         DecisionEvidence(**sides(index, found, copied))
         for index, found in enumerate(explanation.evidence)
     )
-    return replace(explanation, evidence=evidence), pictures
+    sums = tuple(
+        replace(found, **found.map(index, copied))
+        for index, found in enumerate(explanation.contributions)
+    )
+    return replace(explanation, evidence=evidence, contributions=sums), pictures
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

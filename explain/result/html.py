@@ -16,10 +16,11 @@ from PIL import Image
 from nbdt.decide.paths import Decision, as_percent, percent
 from nbdt.images.image import ImageError
 
+from .contributions import NOTE, Contribution, DecisionContributions
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import place
 from .headline import headline
-from .pictures import data_url, drawn, overlays
+from .pictures import data_url, drawn, overlays, picture
 from .regions import Region
 from .stop import stop
 from .words import count, remark, say, with_article, words
@@ -65,6 +66,22 @@ def document(title: str, body: Element, style: str = "") -> str:
     )
     html = element("html", head, element("body", body), lang="en")
     return "<!doctype html>\n" + tostring(html, encoding="unicode", method="html") + "\n"
+
+
+def notebook_html(explanation: Explanation) -> str:
+    """Return the path as a table, the picture if there is a photograph, and the sums if any."""
+    shown = f'<img alt="" src="{data_url(picture(explanation))}">' if explanation.photo else ""
+    sums = element("div")
+    for decision, found in zip(explanation.path, explanation.contributions, strict=False):
+        name = _name(decision.children[decision.chosen])
+        sums.append(element("p", element("b", name), f": {found.words}"))
+        for one in (*found.supporting, *found.opposing):
+            image = _thumbnail(one)
+            image.set("style", "width:80px; margin-right:4px")
+            image.set("title", f"{one.label} {_signed(one.value)} ({one.reference})")
+            sums.append(image)
+    shown += tostring(sums, encoding="unicode", method="html") if len(sums) else ""
+    return explanation.path._repr_html_() + shown
 
 
 def element(tag: str, *content: Content, **attributes: str) -> Element:
@@ -145,6 +162,8 @@ def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Elemen
     section.extend(_left_open(explanation, index))
     if index < len(explanation.evidence):
         section.append(_evidence(explanation.evidence[index], decision))
+    if index < len(explanation.contributions):
+        section.append(_contributions(explanation.contributions[index], decision))
     return section
 
 
@@ -240,21 +259,33 @@ def _evidence(found: DecisionEvidence, decision: Decision) -> Element:
     return element("div", *columns, class_="aside evidence")
 
 
-def _thumbnails(neighbours: Iterable[Neighbour]) -> Element:
+def _contributions(found: DecisionContributions, decision: Decision) -> Element:
+    """The decision's log-odds as a sum over training photographs, largest first."""
+    names = (say(decision.children[child]) for child in (decision.chosen, decision.runner_up))
+    columns = element("div", class_="evidence")
+    for name, photographs in zip(names, (found.supporting, found.opposing), strict=True):
+        title = f"Contributed most to {name}"
+        columns.append(element("div", element("h3", title), _thumbnails(photographs)))
+    return element("div", element("p", found.words), columns, class_="aside")
+
+
+def _thumbnails(photographs: Iterable[Neighbour | Contribution]) -> Element:
     thumbs = element("ul", class_="thumbs")
-    for neighbour in neighbours:
-        caption = element("figcaption", _name(neighbour.label), f" {neighbour.similarity:.2f}")
-        shown = element("figure", _thumbnail(neighbour), caption, title=neighbour.reference)
+    for one in photographs:
+        number = one.value if isinstance(one, Contribution) else one.similarity
+        text = _signed(number) if isinstance(one, Contribution) else f"{number:.2f}"
+        caption = element("figcaption", _name(one.label), f" {text}")
+        shown = element("figure", _thumbnail(one), caption, title=one.reference)
         thumbs.append(element("li", shown))
     return thumbs if len(thumbs) else element("p", "none", class_="soft small")
 
 
-def _thumbnail(neighbour: Neighbour) -> Element:
+def _thumbnail(photograph: Neighbour | Contribution) -> Element:
     try:
-        image = neighbour.open()
+        image = photograph.open()
     except ImageError:  # its original is gone
         return element("div", "no picture kept", class_="none")
-    alt = f"Training photograph of {with_article(neighbour.label)}"
+    alt = f"Training photograph of {with_article(photograph.label)}"
     return element("img", src=data_url(image), alt=alt)
 
 
@@ -265,6 +296,8 @@ def _made(explanation: Explanation) -> Element:
         f"they have {columns} × {rows} positions and are drawn smoothed. The words at the top are "
         "built from these measurements alone. A map says what moved the model, not what is right."
     )
+    if explanation.contributions:
+        note += f" {NOTE}"
     facts = element("dl", class_="made")
     baselines = {found.baseline for found in explanation.counterfactuals}
     made = {key: value for key, value in explanation.made.items() if key != "promise"}

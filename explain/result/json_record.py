@@ -14,6 +14,7 @@ from nbdt.decide.paths import Decision, Path
 from nbdt.errors import NBDTError
 from nbdt.images.image import refusal, refuse
 
+from .contributions import Contribution, DecisionContributions
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .regions import Region
 from .words import words
@@ -64,8 +65,8 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
         pictures: those in the same folder, by name.
     """
 
-    def row(neighbour: Neighbour, name: str) -> dict[str, Any]:
-        return {**neighbour.to_dict(), "picture": name if name in pictures else None}
+    def row(item: Neighbour | Contribution, name: str) -> dict[str, Any]:
+        return {**item.to_dict(), "picture": name if name in pictures else None}
 
     return {
         "words": words(explanation),
@@ -75,6 +76,10 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
         "inner_nodes": list(explanation.node_child_maps),
         "photo": "photo.png" if explanation.photo is not None else None,
         "evidence": [sides(i, found, row) for i, found in enumerate(explanation.evidence)],
+        "contributions": [
+            {**found.to_dict(), **found.map(i, row)}
+            for i, found in enumerate(explanation.contributions)
+        ],
         "counterfactuals": [_counterfactual_record(c) for c in explanation.counterfactuals],
         "made": dict(explanation.made),
     }
@@ -141,6 +146,7 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Pictures) -> 
             )
             for found in record["evidence"]
         ),
+        contributions=tuple(_sum(row, pictures) for row in record.get("contributions", ())),
         counterfactuals=tuple(_counterfactual(row, pictures) for row in record["counterfactuals"]),
         made=dict(record["made"]),
     )
@@ -193,6 +199,24 @@ def _counterfactual(record: Mapping[str, Any], pictures: Pictures) -> Counterfac
 
 
 def _neighbour(record: Mapping[str, Any], pictures: Pictures) -> Neighbour:
+    reference, label, opener = _photograph(record, pictures)
+    return Neighbour(reference, label, float(record["similarity"]), int(record["row"]), opener)
+
+
+def _sum(record: Mapping[str, Any], pictures: Pictures) -> DecisionContributions:
+    def one(row: Mapping[str, Any]) -> Contribution:
+        reference, label, opener = _photograph(row, pictures)
+        return Contribution(reference, label, float(row["value"]), _text(row["row"]), opener)
+
+    sides = [tuple(map(one, record[side])) for side in ("supporting", "opposing")]
+    rest, bias, entropy = (float(record[name]) for name in ("rest", "bias", "entropy"))
+    return DecisionContributions(*sides, int(record["others"]), rest, bias, entropy)
+
+
+def _photograph(
+    record: Mapping[str, Any], pictures: Pictures
+) -> tuple[str, str, Callable[[], Image.Image]]:
+    """Return reference, label, and what opens the picture that was saved."""
     reference, label = _text(record["reference"]), _text(record["label"])
     image = _picture(record["picture"], pictures)
 
@@ -200,8 +224,7 @@ def _neighbour(record: Mapping[str, Any], pictures: Pictures) -> Neighbour:
         expected, got = "a picture saved with the explanation", "none"
         refuse(refusal(reference, expected, got, "look at the original training data"))
 
-    similarity, row = float(record["similarity"]), int(record["row"])
-    return Neighbour(reference, label, similarity, row, open=image.copy if image else missing)
+    return reference, label, image.copy if image else missing
 
 
 def _picture(name: object, pictures: Pictures) -> Image.Image | None:

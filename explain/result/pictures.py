@@ -94,12 +94,6 @@ def _rival(decision: Decision) -> str:
     return f"{word} {decision.children[decision.runner_up]} {chance}"
 
 
-def notebook_html(explanation: Explanation) -> str:
-    """Return the path as a table, and the picture if there is a photograph."""
-    shown = f'<img alt="" src="{data_url(picture(explanation))}">' if explanation.photo else ""
-    return explanation.path._repr_html_() + shown
-
-
 def png(image: Image.Image) -> bytes:
     """Return the image as a PNG file of nothing but RGB pixels: no EXIF, no profile, no text."""
     stream, pixels = io.BytesIO(), Image.fromarray(np.asarray(image.convert("RGB")))

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from nbdt import DecisionRules, Hierarchy, NBDTError
+from nbdt.explain.result.contributions import Contribution, DecisionContributions
 from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from nbdt.explain.result.files import THUMBNAIL, VERSION, load, save
 from nbdt.explain.result.html import to_html
@@ -70,6 +71,9 @@ def example(names=("cat", "dog", "car", "bus"), groups=("animal", "vehicle"), **
         for i, name in enumerate(names)
     ]
     lost = Neighbour("lost.png", names[0], 0.5, 77, gone)
+    shown = Contribution("in.png", names[0], 0.9, "ab", lambda: picture(3, 300))
+    absent = Contribution("lost.png", names[1], -0.4, "cd", gone)
+    parts = DecisionContributions((shown,), (absent,), 412, 2.0, 0.1, 0.0)
     evidence = DecisionEvidence((neighbours[0], lost), (neighbours[1],))
     known = {
         "maps": (noise(0, 7, 7), noise(1, 7, 7)),
@@ -77,6 +81,7 @@ def example(names=("cat", "dog", "car", "bus"), groups=("animal", "vehicle"), **
         "node_maps": {names[3]: noise(4, 7, 7), groups[1]: noise(5, 7, 7)},
         "photo": picture(8, 320),
         "evidence": (evidence, DecisionEvidence((), ())),
+        "contributions": (parts, DecisionContributions((), (), 0, 0.0, 0.5, 0.1)),
         "counterfactuals": (change, flipped),
         "made": {"method": "closed form", "versions": {"nbdt": "0"}, "resolution": [7, 7]},
     }
@@ -106,6 +111,8 @@ def test_the_same_comes_back(tmp_path, names):
     assert after.counterfactuals == before.counterfactuals
     assert same(after.counterfactuals[1].picture, before.counterfactuals[1].picture)
     assert after.evidence == before.evidence
+    assert after.contributions == before.contributions
+    assert after.contributions[0].supporting[0].open().size == (THUMBNAIL, THUMBNAIL)
     assert after.made == before.made
     thumbnail = after.evidence[0].chosen[0].open()
     assert thumbnail.size == (THUMBNAIL, THUMBNAIL)
@@ -123,7 +130,13 @@ def test_saving_what_was_loaded_gives_the_same_files(tmp_path):
 
 def test_a_bare_explanation_of_a_tensor_comes_back_too(tmp_path):
     bare = example(
-        photo=None, evidence=(), counterfactuals=(), child_maps=(), node_maps={}, made={}
+        photo=None,
+        evidence=(),
+        contributions=(),
+        counterfactuals=(),
+        child_maps=(),
+        node_maps={},
+        made={},
     )
     save(bare, tmp_path / "e")
     after = load(tmp_path / "e")
@@ -167,7 +180,7 @@ def test_pictures_carry_nothing_but_pixels(tmp_path):
     )
     pictures = [base64.b64decode(data) for data in inlined]
     pictures += [file.read_bytes() for file in (tmp_path / "e").glob("*.png")]
-    assert len(pictures) == 12
+    assert len(pictures) == 14
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:
             assert image.info == {}
@@ -381,7 +394,7 @@ def test_the_page_refers_to_nothing_outside():
 
     text = to_html(example(HOSTILE[:4]))
     Reader().feed(text)
-    assert len(links) == 8
+    assert len(links) == 9
     assert all(link.startswith(("data:image/png;base64,", "#decision-")) for link in links)
     assert not {"script", "link", "base", "form", "iframe"} & set(tags)
     assert not re.findall(r"@import|url\(", text)
@@ -429,8 +442,9 @@ def test_all_of_the_explanation_is_on_the_page(visit):
     assert steps == [d.children[d.chosen] for d in explanation.path]
     assert tab.locator("section.decision").count() == 2
     assert tab.locator(".map img").count() == 2
-    assert tab.locator(".thumbs img").count() == 2
-    assert tab.locator(".thumbs .none").text_content() == "no picture kept"
+    assert tab.locator(".thumbs img").count() == 3
+    assert tab.locator(".thumbs .none").all_text_contents() == ["no picture kept"] * 2
+    assert explanation.contributions[0].words in tab.locator("#decision-1").text_content()
     assert tab.locator(".change .frame img").count() == 1
     assert "turns cat into dog" in tab.locator("#decision-2 .change").text_content()
     assert "Nothing that was tried" in tab.locator("#decision-1 .change").text_content()

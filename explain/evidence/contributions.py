@@ -1,0 +1,90 @@
+"""What each training photograph contributed to the decisions of a model fitted on its memory."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from PIL import Image
+from torch import Tensor
+
+from nbdt.decide.paths import Path
+from nbdt.errors import NBDTError
+from nbdt.images.image import open_image, refusal
+from nbdt.images.sources import file_source
+from nbdt.memory.attribution import Contributions
+from nbdt.memory.memory import Memory
+from nbdt.model.model import NBDT
+from nbdt.storage import is_uri
+
+from ..result.contributions import Contribution, DecisionContributions
+
+FOR, AGAINST = 5, 2  # photographs that are shown of each side
+
+
+def contributions(model: NBDT, features: Tensor, path: Path) -> tuple[DecisionContributions, ...]:
+    """Return the sum of each decision; nothing for a model whose last layer no memory gave.
+
+    Args:
+        model: in evaluation mode.
+        features: (features,) of the image.
+        path: of the image.
+    """
+    memory, fitted = model.memory, model.fitted
+    if memory is None or fitted is None:
+        return ()
+    rules = model.head.rules
+    try:
+        attribution = memory.attribution(fitted, rules)
+    except NBDTError:  # the memory has changed since, or the visitor's tree lacks a label
+        return ()
+    tree = model.hierarchy
+    pairs = [
+        (tree.index(d.child_ids[d.chosen]), tree.index(d.child_ids[d.runner_up])) for d in path
+    ]
+    found = attribution.contributions(features, pairs)
+    return tuple(
+        _shown(model, memory, found.row(n), attribution.examples.places) for n in range(len(path))
+    )
+
+
+def _shown(
+    model: NBDT, memory: Memory, found: Contributions, places: Tensor
+) -> DecisionContributions:
+    """Return one decision with the photographs that contributed most; `places` are of all rows."""
+    rows, values = memory.rows, found.rows
+    order = values.argsort(descending=True)
+    sides = [
+        [n for n in some.tolist() if float(values[n]) * sign > 0]
+        for some, sign in ((order[:FOR], 1), (order.flip(0)[:AGAINST], -1))
+    ]
+
+    def one(n: int) -> Contribution:
+        place = int(places[n])
+        key, reference = rows.ids[place], rows.references[place]
+        opener = partial(open_row, model, memory, key, reference)
+        return Contribution(
+            reference, memory.name_of(rows.labels[place]), float(values[n]), key, opener
+        )
+
+    shown = [n for side in sides for n in side]
+    rest = values.double().sum() - values[shown].double().sum()
+    return DecisionContributions(
+        *(tuple(map(one, side)) for side in sides),
+        len(values) - len(shown), float(rest), float(found.bias), float(found.entropy),
+    )  # fmt: skip
+
+
+def open_row(model: NBDT, memory: Memory, key: str, reference: str) -> Image.Image:
+    """Return the square picture that the network saw of a row: the kept one, else of the file.
+
+    Raises:
+        ImageError: there is neither.
+    """
+    if data := memory.table.picture(key):
+        return open_image(data, name=f"picture of {reference}")
+    if not is_uri(reference) and os.path.isfile(reference):
+        digest, decode = file_source(reference).content()
+        if digest.hex() == key:
+            return model.preprocess.frame(decode())
+    raise refusal(reference, "the original photograph", "none", "build it with --pictures")

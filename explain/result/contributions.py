@@ -1,0 +1,118 @@
+"""What training photographs contributed to a decision, as data and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from PIL import Image
+
+Item = TypeVar("Item")
+
+NUMBERS = ("", "this one", "these two", "these three", "these four", "these five")
+
+NOTE = (
+    "Contributions are the parts of a sum, exact for this fit. They are not what would happen "
+    "without a photograph: the fit would make up for it."
+)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A training photograph's part in the log-odds of a decision.
+
+    Attributes:
+        reference: where it came from.
+        label: name of its class or group.
+        value: in nats; positive for the chosen child, negative for the runner-up.
+        row: its id in the memory.
+        open: returns the square picture that the network saw. Raises ImageError where there is
+            none.
+    """
+
+    reference: str
+    label: str
+    value: float
+    row: str
+    open: Callable[[], Image.Image] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the picture."""
+        facts = {"reference": self.reference, "label": self.label}
+        return {**facts, "value": self.value, "row": self.row}
+
+
+@dataclass(frozen=True)
+class DecisionContributions:
+    """The log-odds of the chosen child against the runner-up, as a sum over training photographs.
+
+    Attributes:
+        supporting: the photographs that contributed most to the chosen child, largest first.
+        opposing: those that contributed most to the runner-up, largest first.
+        others: how many other photographs there are.
+        rest: the sum of their contributions.
+        bias: the part of the last layer's biases, of no photograph.
+        entropy: under `marginal`, the part of how many classes each of the two groups divides its
+            probability among.
+    """
+
+    supporting: tuple[Contribution, ...]
+    opposing: tuple[Contribution, ...]
+    others: int
+    rest: float
+    bias: float
+    entropy: float
+
+    @property
+    def log_odds(self) -> float:
+        """The sum of all parts: the decision's `margin`, but for where the fit stopped."""
+        shown = sum(one.value for one in (*self.supporting, *self.opposing))
+        return shown + self.rest + self.bias + self.entropy
+
+    @property
+    def words(self) -> str:
+        """The sum in one sentence; its rounded parts add up to the rounded sum."""
+        sides = [side for side in self._sides.values() if side]
+        shown = [round(sum(one.value for one in side), 1) for side in sides]
+        total, none = round(self.log_odds, 1), round(self.bias + self.entropy, 1)
+        texts = [
+            f"{signed(value)} from {NUMBERS[len(side)]}"
+            for value, side in zip(shown, sides, strict=True)
+        ]
+        if self.others:
+            texts.append(f"{signed(total - sum(shown) - none)} from {self.others:,} others")
+        return f"Of {signed(total)}: {', '.join(texts)}, {signed(none)} from no photograph."
+
+    @property
+    def _sides(self) -> dict[str, tuple[Contribution, ...]]:
+        return {"supporting": self.supporting, "opposing": self.opposing}
+
+    def map(
+        self, index: int, change: Callable[[Contribution, str], Item]
+    ) -> dict[str, tuple[Item, ...]]:
+        """Return `change` of each photograph and the name of its picture, by side.
+
+        Args:
+            index: of the decision.
+            change: of a photograph and a name.
+        """
+        return {
+            side: tuple(
+                change(one, f"contribution-{index + 1}-{side}-{rank}.png")
+                for rank, one in enumerate(found, start=1)
+            )
+            for side, found in self._sides.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without pictures."""
+        sides = {side: [one.to_dict() for one in found] for side, found in self._sides.items()}
+        rest = {"others": self.others, "rest": self.rest, "bias": self.bias}
+        return {"log_odds": self.log_odds, **sides, **rest, "entropy": self.entropy}
+
+
+def signed(value: float) -> str:
+    """Return a value with its sign and one digit: "+3.1", "−0.4", "0.0"."""
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
