@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
-from PIL import Image
 from torch import Tensor
 
 from nbdt.decide.paths import Path
 from nbdt.errors import NBDTError
-from nbdt.images.image import open_image, refusal
-from nbdt.images.sources import file_source
 from nbdt.memory.attribution import Contributions
 from nbdt.memory.memory import Memory
 from nbdt.model.model import NBDT
-from nbdt.storage import is_uri
 
 from ..result.contributions import Contribution, DecisionContributions
+from .pictures import Pictures
 
 FOR, AGAINST = 5, 2  # photographs that are shown of each side
 
@@ -53,6 +49,7 @@ def _shown(
 ) -> DecisionContributions:
     """Return one decision with the photographs that contributed most; `places` are of all rows."""
     rows, values = memory.rows, found.rows
+    pictures = Pictures(memory.table, model.preprocess.frame, None)
     order = values.argsort(descending=True)
     sides = [
         [n for n in some.tolist() if float(values[n]) * sign > 0]
@@ -62,10 +59,9 @@ def _shown(
     def one(n: int) -> Contribution:
         place = int(places[n])
         key, reference = rows.ids[place], rows.references[place]
-        opener = partial(open_row, model, memory, key, reference)
-        return Contribution(
-            reference, memory.name_of(rows.labels[place]), float(values[n]), key, opener
-        )
+        opener = partial(pictures.open, key, reference)
+        label = memory.name_of(rows.labels[place])
+        return Contribution(rows.names[place], label, float(values[n]), key, opener)
 
     shown = [n for side in sides for n in side]
     rest = values.double().sum() - values[shown].double().sum()
@@ -73,18 +69,3 @@ def _shown(
         *(tuple(map(one, side)) for side in sides),
         len(values) - len(shown), float(rest), float(found.bias), float(found.entropy),
     )  # fmt: skip
-
-
-def open_row(model: NBDT, memory: Memory, key: str, reference: str) -> Image.Image:
-    """Return the square picture that the network saw of a row: the kept one, else of the file.
-
-    Raises:
-        ImageError: there is neither.
-    """
-    if data := memory.table.picture(key):
-        return open_image(data, name=f"picture of {reference}")
-    if not is_uri(reference) and os.path.isfile(reference):
-        digest, decode = file_source(reference).content()
-        if digest.hex() == key:
-            return model.preprocess.frame(decode())
-    raise refusal(reference, "the original photograph", "none", "build it with --pictures")

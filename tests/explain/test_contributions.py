@@ -208,9 +208,10 @@ def test_every_decision_of_200_photographs_is_the_sum_of_its_parts(caltech, rule
             parts = found.row(row)
             summed = float(parts.rows.double().sum() + parts.bias + parts.entropy)
             expected = scores[chosen] - scores[other]
-            assert summed == pytest.approx(expected, rel=1e-3, abs=1e-5), (number, row)
+            # Float32 holds no more: 5e-5 of log-odds below 0.05.
+            assert summed == pytest.approx(expected, rel=1e-3, abs=5e-5), (number, row)
             decisions += 1
             total += abs(summed - expected)
     assert decisions > 400
-    assert total / decisions < 1e-3
+    assert total / decisions < 5e-5
     assert len(examples.features) == 165
