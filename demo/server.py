@@ -141,15 +141,10 @@ def launch(
 ) -> Any:
     """Serve the page; return the result of Gradio's ``launch``.
 
-    Args:
-        model: its name, for ``/health``.
-        auth: names and passwords; without any, everyone who can reach the page may use it.
-        public: names that the page is reached by through a proxy; see `SafeHeaders`.
-        browser: open it in the default browser.
-        block: return only when the server is stopped.
+    `model` is named by ``/health``. Without `auth`, names and passwords, everyone who can reach the
+    page may use it; `public` names are as in `SafeHeaders`. `block` waits until the server stops.
 
-    Raises:
-        NBDTError: the port is taken.
+    Raises NBDTError: the port is taken.
     """
     check_port(host, port)
     page.queue(max_size=WAITING, default_concurrency_limit=2)

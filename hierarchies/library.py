@@ -67,13 +67,10 @@ def find(tree: str | os.PathLike[str]) -> Hierarchy:
 def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NBDT:
     """Load the model that a command's ``--model`` and ``--weights`` mean, in evaluation mode.
 
-    Args:
-        source: a bundled model's name, a saved model's folder, or ``timm:`` and an architecture,
-            which is pretrained; for its hierarchy see `from_classifier`.
-        weights: a local weights file for a timm model.
+    The source is a bundled model's name, a saved model's folder, or ``timm:`` and an architecture,
+    which is pretrained or has a local weights file; for its hierarchy see `from_classifier`.
 
-    Raises:
-        NBDTError: an unknown or unreadable model, or weights for a model that has its own.
+    Raises NBDTError: an unknown or unreadable model, or weights for a model that has its own.
     """
     if source.startswith(TIMM):
         from .classifier import from_classifier

@@ -74,19 +74,10 @@ def prepare(  # noqa: PLR0917
     network, knows_classes = with_classes(start, order)
     if recipe.whiten and not start.has_weights:
         whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
-    preprocessing = start.preprocessing
     return Prepared(
-        recipe,
-        os.fspath(data),
-        folder,
-        network,
-        knows_classes,
-        preprocessing,
-        order,
-        given,
-        plan,
-        images,
-    )
+        recipe, os.fspath(data), folder, network, knows_classes, start.preprocessing, order, given,
+        plan, images,
+    )  # fmt: skip
 
 
 def _announce(

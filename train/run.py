@@ -77,14 +77,9 @@ def train(
     """
     folder = RunFolder(Path(out))
     once = partial(
-        _run,
-        data=data,
-        meanings=meanings,
-        command=command,
-        progress=progress,
-        report=report,
+        _run, data=data, meanings=meanings, command=command, progress=progress, report=report,
         say=say,
-    )
+    )  # fmt: skip
     if finetune and recipe.freeze_backbone and not folder.model.exists():
         frozen = RunFolder(folder.root / FROZEN)
         first = once(recipe, frozen, hierarchy, weights, resume=True, choosing=True)

@@ -161,18 +161,16 @@ def spreads(log_odds: Values) -> Values:
 def specificity(before: Values, after: Values, nodes: Nodes, spread: Values) -> Values:
     """Return the share of the other decisions on its path that change less than each one falls.
 
-    Does a map show what matters to its decision, or the object in general? The top regions of one
-    decision's map are hidden; its log-odds should fall more than those of the others change. One
-    map for all decisions wins at most half of the comparisons: each win is another's loss.
+    It is (decisions,), NaN where a path has no other decision. Does a map show what matters to its
+    decision, or the object in general? The top regions of one decision's map are hidden; its log-odds
+    should fall more than those of the others change. One map for all decisions wins at most half of the
+    comparisons: each win is another's loss.
 
     Args:
         before: (images, nodes) log-odds.
         after: (decisions, nodes) log-odds without each decision's top regions.
         nodes: for every image the chosen children on its path.
         spread: (nodes,), see `spreads`.
-
-    Returns:
-        (decisions,); NaN where a path has no other decision.
     """
     shares, rows = [], iter(after)
     for image, path in zip(before, nodes, strict=True):

@@ -189,9 +189,7 @@ def _figure(figure: Figure) -> Element:
 
 
 def save(audit: Audit, folder: str | os.PathLike[str]) -> None:
-    """Write audit.json and index.html to a new folder, atomically.
-
-    ``manifest.json`` is written last and has the hash of every file.
+    """Write audit.json and index.html to a new folder, atomically; manifest.json has every file's hash.
 
     Raises:
         NBDTError: the folder exists.

@@ -29,14 +29,11 @@ SAMPLES = 3
 
 
 def randomised(model: NBDT, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
-    """Yield copies of the model with more and more random weights, from the head down.
+    """Yield what is random, and the model with more and more random weights, from the head down.
 
     The first copy has a random head, the last no trained weight; in between, the backbone's layers
     are randomised in equal parts, the last layers first. Layers are initialised as in PyTorch;
     parameters without an initialisation (class tokens, layer scales) keep their spread.
-
-    Yields:
-        The name of the randomised part, and the copy.
     """
     changed = copy.deepcopy(model).requires_grad_(requires_grad=False)
     layers = [
@@ -122,14 +119,11 @@ REFERENCE = {
 def completeness_error(
     model: NBDT, images: Tensor, nodes: Nodes, maps: Maps, method: str
 ) -> Values | None:
-    """``|Σ map − (ℓ − ℓ₀)|``, over the mean ``|ℓ − ℓ₀|`` of the image's path; None without a promise.
+    """``|Σ map − (ℓ − ℓ₀)|``, over the mean ``|ℓ − ℓ₀|`` of the image's path, (decisions,).
 
-    ``ℓ`` is the log-odds, ``ℓ₀`` that of features, or of an image (the mean colour), that are all 0.
-    Under `representative`, at two children, a node map of a linear head on an average pool is exact;
-    elsewhere the log-odds are curved and a gradient is not.
-
-    Returns:
-        (decisions,).
+    None without a promise. ``ℓ`` is the log-odds, ``ℓ₀`` that of features, or of an image (the mean
+    colour), that are all 0. Under `representative`, at two children, a node map of a linear head on an
+    average pool is exact; elsewhere the log-odds are curved and a gradient is not.
     """
     if method not in REFERENCE:
         return None

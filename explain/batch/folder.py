@@ -217,12 +217,9 @@ def part_name(kind: str, part: int) -> str:
 def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
     """Read the maps of one image of a batch: (decisions, height, width) float32, raw and signed.
 
-    Args:
-        folder: the batch's.
-        row: the image's number, from the column of that name.
+    `row` is the image's number, from the column of that name.
 
-    Raises:
-        NBDTError: no batch, a batch without maps, or a row without maps.
+    Raises NBDTError: no batch, a batch without maps, or a row without maps.
     """
     batch = open_storage(folder)
     start = read_json(batch, BATCH_FILE)

@@ -39,10 +39,13 @@ def overview(folder: BatchFolder, count: int) -> str:
     facts = [folder.facts(part) for part in range(count)]
     failed = sum(fact["failed"] for fact in facts)
     images = sum(fact["rows"] for fact in facts) - failed
+    counts = f"{counted(images, 'image')}; each leads to its explanation."
+    if len(shown) < images:
+        counts = f"The {MOST} least sure of {images:,} images; all are in rows/ and pages/."
     body = element(
         "main",
         element("h1", "Least sure first"),
-        element("p", _counts(images, len(shown)), class_="soft"),
+        element("p", counts, class_="soft"),
         element("ul", *(_card(folder, row) for row in shown), class_="cards"),
     )
     if failed:
@@ -54,12 +57,6 @@ def _rows(folder: BatchFolder, count: int) -> Iterator[dict[str, Any]]:
     for part in range(count):
         for row in folder.rows(part):
             yield {**row, "part": part}
-
-
-def _counts(images: int, shown: int) -> str:
-    if shown < images:
-        return f"The {shown:,} least sure of {images:,} images; all are in rows/ and pages/."
-    return f"{counted(images, 'image')}; each leads to its explanation."
 
 
 def _failures(folder: BatchFolder, count: int, failed: int) -> Element:

@@ -96,8 +96,6 @@ def from_text(
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     try:
         kind = _known(format, READERS, "read") if format else detect_format(text, suffix)
-        _check_names(classes, "classes is a list of names")
-        _check_names(wnids, "wnids is a file or a list of ids")
         if wnids is None:
             nodes, names = READERS[kind](text, classes)
         elif READERS[kind] is readers.read_graph:
@@ -115,11 +113,9 @@ def write(
     path: str | os.PathLike[str],
     format: str | None = None,  # noqa: A002  the word that people type
 ) -> None:
-    """Write a hierarchy as "nbdt" or "node-link" JSON, atomically. Both keep everything.
+    """Write a hierarchy as "nbdt" (the default for .json) or "node-link" JSON, atomically.
 
-    Args:
-        path: the file; an existing one is replaced.
-        format: by default "nbdt" for the suffix .json.
+    Both keep everything; an existing file is replaced.
 
     Raises:
         FormatError: an unknown format or suffix; nothing is written.
@@ -164,16 +160,6 @@ def _detect_json(data: object) -> str:
         ids = [node.get("id") for node in nodes if isinstance(node, dict) and "name" not in node]
         return "original" if any(WNID.fullmatch(str(node)) for node in ids) else "node-link"
     return "nested"
-
-
-def _check_names(names: Sequence[str] | None, expected: str) -> None:
-    if names is None:
-        return
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise FormatError(f"{expected}, got {short(names)}.")
-    wrong = [name for name in names if not isinstance(name, str)]
-    if wrong:
-        raise FormatError(f"{expected}, but {short(wrong[0])} is not text.")
 
 
 def _known(kind: str, table: Mapping[str, object], action: str) -> str:

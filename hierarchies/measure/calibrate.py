@@ -70,16 +70,13 @@ def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dic
     """Set a model's temperature and reference set from labelled photographs, in place.
 
     The temperature goes into the last layer. The photographs must not be ones that the model was
-    trained on.
+    trained on. What was measured is returned as plain data for JSON, and kept as
+    ``model.provenance["calibration"]``.
 
     Args:
-        model: its backbone stays as it is.
         photographs: their logits under this model; a label below 0 is a group (see `class_logits`).
         group: an inner node by id or name: photographs whose most probable class is under it have
             thresholds of their own, and so have the others (see `Calibration`).
-
-    Returns:
-        What was measured, as plain data for JSON; also kept as ``model.provenance["calibration"]``.
 
     Raises:
         NBDTError: fewer than 20 photographs, also on either side of the group, or no such group.
@@ -143,11 +140,8 @@ def cross_conformal(
 ) -> dict[float, tuple[AnswerQuality, list[float]]]:
     """Return how good answers are by target, each fifth calibrated by the other photographs.
 
-    Temperature and thresholds both come from the other four fifths (Vovk, Cross-conformal predictors,
-    2015).
-
-    Returns:
-        By target: the quality, and with a group the share of right answers among the others and in it.
+    With a group also the share of right answers among the others and in it. Temperature and thresholds
+    both come from the other four fifths (Vovk, Cross-conformal predictors, 2015).
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     fold = torch.empty_like(order)

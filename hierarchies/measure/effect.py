@@ -24,14 +24,9 @@ class Reference:
     """The labelled logits that were saved with a model, and hierarchies' answers on them.
 
     Of a set with more than `MAX_VALUES` logits, photographs at even distances are measured, so that
-    an edit is answered at once.
+    an edit is answered at once. The logits are (images, classes), the labels (images,) class indices.
 
-    Args:
-        logits: (images, classes).
-        labels: (images,) class indices.
-
-    Raises:
-        NBDTError: other shapes, labels that are no classes, or values that are not finite.
+    Raises NBDTError: other shapes, labels that are no classes, or values that are not finite.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor) -> None:
@@ -77,10 +72,7 @@ def effect(
 ) -> dict[str, Any]:
     """Compare a model's answers under two hierarchies over its classes.
 
-    Args:
-        before, after, rule: the hierarchies, and the model's rule.
-        photographs: (classes,) flat logits of a visitor's last photographs, the current one first.
-        reference: `Reference.of` the model.
+    `photographs` are the (classes,) flat logits of a visitor's last ones, the current one first.
 
     Returns:
         Plain data for JSON. "before" and "after": the current photograph's answer, None without

@@ -18,16 +18,10 @@ def reordered(log_probs: Tensor, hierarchy: Hierarchy, count: int = REORDERED) -
     The first class stays. The next ones, up to `count`, are put in order of the mean height of their
     lowest common ancestor with the label, under the model's own probabilities (Karthik et al., No
     Cost Likelihood Manipulation at Test Time, ICLR 2021, who reorder all classes). The lists get
-    nearer to the label and miss it a little more often: see docs/results.md.
+    nearer to the label and miss it a little more often: see docs/results.md. Leaf log-probabilities and
+    class indices are (batch, classes).
 
-    Args:
-        log_probs: (batch, classes) leaf log-probabilities.
-
-    Returns:
-        (batch, classes) class indices.
-
-    Raises:
-        NBDTError: another number of classes, or a count below 1.
+    Raises NBDTError: another number of classes, or a count below 1.
     """
     if log_probs.ndim != 2 or log_probs.shape[1] != hierarchy.num_classes or count < 1:
         raise NBDTError(

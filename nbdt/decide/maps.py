@@ -64,15 +64,12 @@ def _coefficients(weights: Tensor, logits: Tensor, tree: TreeIndex, rule: str) -
 
 
 def node_maps(features: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
-    """Return raw signed maps at the feature map's own resolution.
+    """Return raw signed maps at the feature map's own resolution, (batch, queries, height, width).
 
     Args:
         features: (batch, features, height, width), the last feature map before the average pool.
         weight: (classes, features), of the linear layer.
         coefficients: (batch, queries, classes), from the functions above.
-
-    Returns:
-        (batch, queries, height, width).
     """
     height, width = features.shape[-2:]
     vectors = coefficients.to(weight.dtype) @ weight

@@ -114,13 +114,10 @@ def risk_coverage(
 ) -> RiskCurve:
     """Return error against mean information, as the threshold sweeps from classes to the root.
 
-    Args:
-        critical: (images, depth + 1) of a stopping rule.
-        information: (images, depth + 1), as in `PathMasses`; `right` is from `right_nodes`.
-        weights: as in `swept`.
+    `critical` and `weights` are as in `swept`; `information` is that of `PathMasses`, `right` is from
+    `right_nodes`.
 
-    Raises:
-        NBDTError: no images, or shapes that do not fit.
+    Raises NBDTError: no images, or shapes that do not fit.
     """
     kept = swept(critical, information, weights)
     error = 1 - swept(critical, right, weights)

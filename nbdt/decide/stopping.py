@@ -16,11 +16,7 @@ BLOCK = 2**22  # values of one comparison of nodes; bounds the memory on deep tr
 
 
 class PathMasses:
-    """Nodes and probabilities on the path to each image's most probable leaf.
-
-    Args:
-        rules: with its hierarchy.
-        logits: (batch, classes).
+    """Nodes and probabilities on the path to each image's most probable leaf, of (batch, classes) logits.
 
     Attributes:
         leaves: (batch,) class index of the most probable leaf.

@@ -35,11 +35,9 @@ Item = TypeVar("Item")
 def iter_images(data: StrPath, split: str | None = None, **limits: Any) -> Iterator[ImageSource]:
     """Yield the labelled images of a data set, in an order that is always the same.
 
-    Args:
-        data: a folder of class folders, a table with paths and labels (see
-            `nbdt.images.tables.iter_labelled_table`), or a tar archive of class folders.
-        split: the folder of a split above the class folders, or the split of a table's rows.
-        limits: `max_pixels` and `max_side` of `open_image`.
+    The data is a folder of class folders, a table with paths and labels (see
+    `nbdt.images.tables.iter_labelled_table`), or a tar archive of class folders. A split is a folder
+    above these, or named in a table's rows; `limits` are `max_pixels` and `max_side` of `open_image`.
 
     Raises:
         NBDTError: at once or while iterating: the data cannot be read, or has no images.

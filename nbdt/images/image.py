@@ -84,8 +84,7 @@ def open_image(
     An animation gives its first frame. A binary stream is read from its current position.
 
     Args:
-        source: a path, a binary stream, or the file's bytes.
-        name: what to call the image in messages; by default its path.
+        source: a path, a binary stream, or the file's bytes; messages call it `name`.
         max_pixels: refuse an image whose header claims more, before decoding anything.
         max_bytes: refuse a larger file.
         max_side: reduce the image until no side is longer, a JPEG while it is decoded. Off by

@@ -34,12 +34,10 @@ def figures(provenance: Mapping[str, Any]) -> str:
 def pull(name: str, **options: Any) -> str:
     """Return the folder of a model: `name` if it is a folder or a bundled model, else a download.
 
-    Args:
-        name: a folder wins over a repository ("owner/name") of the same name.
-        options: those of `OPTIONS`, as for `huggingface_hub.snapshot_download`.
+    A folder wins over a repository ("owner/name") of the same name. `OPTIONS` are those of
+    `huggingface_hub.snapshot_download`.
 
-    Raises:
-        NBDTError: another option, or the repository cannot be fetched.
+    Raises NBDTError: another option, or the repository cannot be fetched.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

@@ -568,15 +568,6 @@ def test_unknown_formats_list_the_choices(file, tmp_path):
         write(oracle.zoo(), tmp_path / "x.xml")
 
 
-def test_classes_are_a_list(file):
-    with pytest.raises(FormatError, match="classes is a list of names, got 'cat'"):
-        read(file({"a": ["b", "c"]}), classes="cat")
-    with pytest.raises(FormatError, match="classes is a list of names, but 1 is not text"):
-        read(file({"a": ["b", "c"]}), classes=["b", 1])
-    with pytest.raises(FormatError, match="wnids is a file or a list of ids, got 3"):
-        read(file(original()), wnids=3)
-
-
 def test_a_format_error_is_one_of_ours():
     assert issubclass(FormatError, NBDTError)
 
