@@ -33,7 +33,7 @@ NEIGHBOURS = 5  # the most of these must support a label before its row counts a
 FENCE = 3.0  # interquartile ranges below the first quartile: Tukey's "far out"
 LEAST = 5  # photographs of a label that say what is usual for it
 MISTAKES = 500  # whose sums are looked into
-BLOCK = 1024  # rows compared with all at once
+CELLS = 2**25  # cosines in memory at once
 KEPT = "kept in review"  # why a row that was looked at is not listed again
 
 
@@ -115,7 +115,7 @@ class _Compared:
         self.disputed = (self.rival_share > self.own).nonzero()[:, 0]
         self.copies: dict[int, int] = {}
         self.supported: list[int] = []  # disputed rows whose label their neighbours support
-        for block in self.disputed.split(BLOCK):
+        for block in self.disputed.split(max(1, CELLS // len(self.unit))):
             self._compare(block)
 
     def _compare(self, block: Tensor) -> None:
