@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import gradio as gr
 
 from nbdt.errors import NBDTError
+from nbdt.explain.evidence.pictures import Pictures
 from nbdt.explain.memory.review import node_name, ranked_rows
-from nbdt.images.image import ImageError, open_image
+from nbdt.images.image import ImageError
 from nbdt.memory.effect import effect_of_changes
 from nbdt.memory.memory import Memory
 from nbdt.memory.preview import Change, preview
@@ -23,7 +23,6 @@ from ..ui.events import payload, sequence_number
 
 MOST = 60  # photographs on the page; the next come when these are written
 SIDE = 160  # pixels of a picture
-MAX_STORED = 1 << 20  # pixels of a kept one: ours have fewer, a memory may be another's
 TOP = (
     '<header class="nbdt-top"><h1>Review the photographs</h1><p class="nbdt-lead">These photographs '
     "probably have wrong labels, or mislead the model; the worst come first. Nothing is written "
@@ -131,15 +130,16 @@ class _Handlers:
         return {
             "id": one.id, "reference": one.reference, "label": node_name(self.memory, one.label),
             "probability": one.probability, "says": node_name(self.memory, one.says),
-            "why": [*one.reasons], "picture": self._picture(one.id),
+            "why": [*one.reasons], "picture": self._picture(one),
         }  # fmt: skip
 
-    def _picture(self, key: str) -> str:
-        """Return the kept picture of a row; "" where none was kept."""
-        data = self.memory.table.picture(key)
-        with suppress(ImageError):
-            return "" if data is None else jpeg_url(open_image(data, max_pixels=MAX_STORED), SIDE)
-        return ""
+    def _picture(self, one: Suspect) -> str:
+        """Return the picture of a row; "" if there is neither the original nor a kept one."""
+        pictures = Pictures(self.memory.table, self.model.preprocess.frame, None)
+        try:
+            return jpeg_url(pictures.open(one.id, one.reference), SIDE)
+        except ImageError:
+            return ""
 
 
 def _reply(sent: dict[str, Any], text: str, *, done: bool) -> str:

@@ -82,7 +82,7 @@ const card = (row) => {
   words.append(make('h3', '', `Labelled ${row.label} (probability ${percent(row.probability)})`), why,
     make('p', 'nbdt-small', row.reference), choices(row));
   item.append(row.picture ? picture(row.picture, 'Photograph ' + row.reference)
-    : make('p', 'nbdt-review-none', 'No picture was kept of it.'), words);
+    : make('p', 'nbdt-review-none', 'There is no picture of it.'), words);
   return item;
 };
 
