@@ -13,13 +13,15 @@ from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import ProgressEvent, read_progress
+from nbdt.progress import ProgressEvent, read_progress, say_nothing
 
 from ..store import Store
 from ..store.schema import ModelVersion
 from ..store.url import StoreError, default_url
+from .accept import accept_corrections
 from .export import export
 from .model_versions import ModelVersions, pending
+from .own import acts
 
 SHOWN = 200  # characters of a line on the page
 
@@ -133,6 +135,9 @@ def train_version(versions: ModelVersions, model: NBDT, data: Path) -> Iterator[
     root = Path(default_url()).parent / "models"
     root.mkdir(parents=True, exist_ok=True)
     out = Path(tempfile.mkdtemp(prefix="corrected-", dir=root))
+    if acts(model):
+        accept_corrections(versions.store, model, out, say_nothing)
+        return
     saved = versions.of_hash(model_hash(model))
     source = saved.folder if saved else None
     for event in apply_corrections(versions.store, model, data, out, source=source):

@@ -6,12 +6,14 @@ import json
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from nbdt.correction import Correction
+from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP
 from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 
@@ -32,6 +34,13 @@ SearchOption = Annotated[
     list[str] | None,
     typer.Option("--search", help="Where to look for photographs that were not kept; repeatable."),
 ]
+
+
+class To(StrEnum):
+    """Where corrections go."""
+
+    memory = "memory"
+    weights = "weights"
 
 
 @app.callback()
@@ -93,10 +102,17 @@ def export_command(
 
 @app.command("apply")
 def apply_command(
-    data: Annotated[Path, typer.Option(help="The images that the model was trained on.")],
     out: Annotated[Path, typer.Option(help="A new folder; the new model is in its model folder.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The images that the model was trained on, for --to weights."),
+    ] = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     *,
+    to: Annotated[
+        To | None,
+        typer.Option(help="memory where the last layer is fitted on one, else weights."),
+    ] = None,
     store: StoreOption = None,
     settings: Annotated[
         list[str] | None,
@@ -104,20 +120,32 @@ def apply_command(
     ] = None,
     search: SearchOption = None,
 ) -> None:
-    """Train a model with the corrections that wait for it; the page then offers the result."""
+    """Teach a model the corrections that wait for it; the page then offers the result."""
     from nbdt.hierarchies.library import open_model
     from nbdt.model.saved import bundled
 
+    from .accept import accept_corrections
     from .apply import apply_corrections
+    from .own import acts
 
-    is_saved = model in bundled() or Path(model).is_dir()
+    loaded, is_saved = open_model(model), model in bundled() or Path(model).is_dir()
+    if to == To.memory and not acts(loaded):
+        raise NBDTError(f"The last layer of {model!r} is not fitted on a memory; use --to weights.")
+    into_memory = acts(loaded) if to is None else to == To.memory
+    if not into_memory and data is None:
+        raise typer.BadParameter("--to weights needs --data, the images of the training")
     with _opened(store) as opened:
-        version = _shown(
-            apply_corrections(
-                opened, open_model(model), data, out,
-                source=model if is_saved else None, settings=settings or [], search=search or [],
+        if into_memory:
+            version = accept_corrections(
+                opened, loaded, out, lambda text: typer.echo(text, err=True)
             )
-        )  # fmt: skip
+        else:
+            version = _shown(
+                apply_corrections(
+                    opened, loaded, cast(Path, data), out,
+                    source=model if is_saved else None, settings=settings or [], search=search or [],
+                )
+            )  # fmt: skip
     left_out = f"; {version.left_out:,} left out" if version.left_out else ""
     typer.echo(
         f"model {version.id} learned from {counted(version.learned, 'correction')}{left_out}"

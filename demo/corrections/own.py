@@ -114,8 +114,8 @@ def _struck(rows: Rows, marks: Sequence[Row[Any]]) -> list[Change]:
     return [
         Change(key, by=f"visitor {said[name].visitor[:SAID_BY]}", why=said[name].why or "marked as bad")
         for name in bad_references(marks)
-        for key, reference in zip(rows.ids, rows.references, strict=True)
-        if name in (key, reference)
+        for key, reference, active in zip(rows.ids, rows.references, rows.active, strict=True)
+        if active and name in (key, reference)
     ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -124,3 +124,30 @@ def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> 
     other.take_head(fitted)
     other._memory = model.memory if memory is None else memory  # noqa: SLF001
     return other
+
+
+def write_rows(memory: Memory, rows: Rows) -> None:
+    """Write rows that `with_changes` returned: the new ones together, then each changed one.
+
+    Raises:
+        NBDTError: the memory cannot be written.
+    """
+    old = memory.rows
+    columns = ("label", "reference", "by", "why", "active", "weight")
+    records, places = list[dict[str, Any]](), list[int]()
+    for place, key in enumerate(rows.ids):
+        values = dict(zip(columns, _values(rows, place), strict=True))
+        if key not in old.places:
+            records.append({"id": key, **values})
+            places.append(place)
+        elif _values(rows, place) != _values(old, old.places[key]):
+            memory.table.update([key], values)
+    if records:
+        memory.table.add(records, rows.features[places])
+
+
+def _values(rows: Rows, place: int) -> tuple[str, str, str, str, bool, float]:
+    return (
+        rows.labels[place], rows.references[place], rows.by[place], rows.why[place],
+        bool(rows.active[place]), float(rows.weights[place]),
+    )  # fmt: skip

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from nbdt import NBDT, Hierarchy
 from nbdt.correction import Correction, picture_hash
+from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.own import acts, own_model, seen_features
 from nbdt.demo.store import Store
 from nbdt.demo.visitor import Photograph, Visitor
@@ -218,3 +220,43 @@ def test_a_correction_that_was_acknowledged_acts_after_a_kill(
             shown(tab, photo)
             tab.wait_for_selector(f".nbdt-answer:has-text('{wanted}')")
         tab.seen.messages.clear()
+
+
+# ---- for everybody ----------------------------------------------------------------------------
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_operator_accepts_them_into_the_memory_of_a_new_version(folder, model, store, tmp_path):
+    seen = painted((150, 30, 150), 1)
+    wanted = other(answer(model, seen))
+    number = stated(store, model, seen, label=wanted, note="seen at noon")
+    store.mark_evidence("e" * 64, model.memory.rows.references[0], visitor=BOB, why="blurred")
+    location = str(tmp_path / "kept.sqlite")
+    options = ["apply", "--model", folder, "--store", location, "--out"]
+    assert "model 1 learned from 1 correction" in run(*options, tmp_path / "new").output
+    new, rows = NBDT.load(tmp_path / "new" / "model"), model.memory.rows
+    assert answer(new, seen) == wanted
+    assert new.fitted.key == new.memory.examples(new.head.rules).key
+    changed = new.memory.rows
+    place = changed.places[picture_hash(seen)]
+    assert (changed.labels[place], changed.why[place]) == (wanted, "seen at noon")
+    assert changed.by[place] == f"visitor {ANN[:8]}"
+    assert not changed.active[changed.places[rows.ids[0]]]
+    assert rows.active.all()
+    assert len(changed) == len(rows) + 1
+    (version,) = store.model_versions()
+    assert (version.parent, version.hash) == (model_hash(model), model_hash(new))
+    assert store.corrections(ids=[number])[0].learned_by == (version.id,)
+    assert own_model(model, store, ANN) is not None  # the old version has not learned it
+    assert own_model(new, store, ANN) is None
+    options[2] = tmp_path / "new" / "model"
+    assert "has nothing that this model" in str(run(*options, tmp_path / "newer").exception)
+
+
+def test_a_network_without_a_fitted_layer_is_taught_by_training(store, tmp_path):
+    options = ["apply", "--model", "cifar10", "--store", tmp_path / "kept.sqlite", "--out", "new"]
+    assert "not fitted on a memory" in str(run(*options, "--to", "memory").exception)
+    assert "--data" in run(*options).output
