@@ -20,7 +20,7 @@ from ..store import Store
 from ..store.schema import ModelVersion
 from ..store.url import StoreError
 from .model_versions import pending
-from .own import corrections_fitted
+from .own import corrections_fitted, marks_of
 
 if TYPE_CHECKING:
     from nbdt.decide.head import DecisionRules
@@ -49,7 +49,7 @@ def accept_corrections(store: Store, model: NBDT, out: Path, say: Say) -> ModelV
         )
     parent = model_hash(model)
     waiting = store.corrections(pending=pending(parent, store.model_versions()))
-    marks = store.marks()
+    marks = marks_of(model, store)
     memory, rules = cast("Memory", model.memory), model.head.rules
     found = corrections_fitted(model, waiting, marks)
     if not waiting and not found.changes:

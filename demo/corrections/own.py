@@ -13,7 +13,7 @@ from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.model.model import NBDT
 
 from ..store import Store
-from ..store.marks import bad_references
+from ..store.marks import bad_rows, memory_key
 from ..store.schema import SavedCorrection
 from ..visitor import Photograph, Visitor
 from .model_versions import pending
@@ -41,6 +41,12 @@ def seen_features(model: NBDT, photo: Photograph) -> tuple[str, bytes] | None:
     return embedding_hash(model), photo.features.half().numpy().tobytes()
 
 
+def marks_of(model: NBDT, store: Store, visitor: str | None = None) -> Sequence[Row[Any]]:
+    """Return the marks on photographs of a model's memory, of one visitor or of all."""
+    facts = cast("Memory", model.memory).table.facts
+    return store.marks(memory_key(facts), visitor=visitor)
+
+
 def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
     """Return a model with the corrections and marks that a visitor made and that wait to be accepted.
 
@@ -51,7 +57,7 @@ def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
         return None
     waits = pending(model_hash(model), store.model_versions())
     saved = store.corrections(visitor=visitor, pending=waits)
-    marks = store.marks(visitor=visitor)
+    marks = marks_of(model, store, visitor)
     if not saved and not marks:
         return None
     corrected = corrections_fitted(model, saved, marks)
@@ -111,12 +117,13 @@ def _struck(rows: Rows, marks: Sequence[Row[Any]]) -> list[Change]:
     from nbdt.memory.preview import Change
 
     said = {mark.reference: mark for mark in marks if mark.bad}
-    return [
-        Change(key, by=f"visitor {said[name].visitor[:SAID_BY]}", why=said[name].why or "marked as bad")
-        for name in bad_references(marks)
-        for key, reference, active in zip(rows.ids, rows.references, rows.active, strict=True)
-        if active and name in (key, reference)
-    ]  # fmt: skip
+    changes = []
+    for key, name in bad_rows(marks, rows).items():
+        if rows.active[rows.places[key]]:
+            mark = said.get(key) or said.get(name)
+            by = f"visitor {mark.visitor[:SAID_BY]}" if mark else "visitors"
+            changes.append(Change(key, by=by, why=(mark and mark.why) or "marked as bad evidence"))
+    return changes
 
 
 def now_says(visitor: Visitor) -> str:

@@ -14,6 +14,7 @@ from nbdt.correction import Correction, picture_hash
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.own import acts, own_model, seen_features
 from nbdt.demo.store import Store
+from nbdt.demo.store.marks import memory_key
 from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory
@@ -125,10 +126,11 @@ def test_a_step_asks_for_the_group_and_a_later_group_keeps_the_class(model, stor
 
 def test_a_mark_strikes_a_photograph_out_for_one_visitor(model, store):
     rows = model.memory.rows
-    store.mark_evidence("e" * 64, rows.references[0], visitor=ANN, why="blurred")
+    key = memory_key(model.memory.table.facts)
+    store.mark_evidence(key, rows.ids[0], visitor=ANN, why="blurred")
     own = own_model(model, store, ANN)
     assert (~own.corrected.rows.active).nonzero()[0].tolist() == [0]
-    store.mark_evidence("e" * 64, rows.references[0], visitor=ANN, bad=False)
+    store.mark_evidence(key, rows.ids[0], visitor=ANN, bad=False)
     assert own_model(model, store, ANN) is None
     assert model.memory.rows.active.all()
 
@@ -233,7 +235,8 @@ def test_the_operator_accepts_them_into_the_memory_of_a_new_version(folder, mode
     seen = painted((150, 30, 150), 1)
     wanted = other(answer(model, seen))
     number = stated(store, model, seen, label=wanted, note="seen at noon")
-    store.mark_evidence("e" * 64, model.memory.rows.references[0], visitor=BOB, why="blurred")
+    key = memory_key(model.memory.table.facts)
+    store.mark_evidence(key, model.memory.rows.ids[0], visitor=BOB, why="blurred")
     location = str(tmp_path / "kept.sqlite")
     options = ["apply", "--model", folder, "--store", location, "--out"]
     assert "model 1 learned from 1 correction" in run(*options, tmp_path / "new").output
