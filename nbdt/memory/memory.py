@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -131,14 +132,14 @@ class Memory:
                 memory that cannot be written.
         """
         check_why(why)
-        named = None if label is None else self.node_of(label)
+        named, node_of = None if label is None else self.node_of(label), cache(self.node_of)
         labels, sources, failed = list[str](), list[ImageSource](), list[str]()
         for image in images:
             try:
                 source = as_source(image)
                 if named is None and source.label is None and "(" in source.class_label:
                     raise NBDTError("expected a label; pass label=, a class or a group.")
-                labels.append(named or self.node_of(source.class_label))
+                labels.append(named or node_of(source.class_label))
                 sources.append(source)
             except NBDTError as error:
                 failed.append(f"{source.reference!r}: {error}")

@@ -6,7 +6,6 @@ LanceDB is loaded only here. A table has one row a photograph, whose id is the S
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -106,7 +105,7 @@ class Rows:
 
 def shortened(reference: str) -> str:
     """Return the name of a file with its folder's, such as "cat/17.jpg"."""
-    return "/".join(re.split(r"[/\\!]+", reference)[-2:])
+    return "/".join(reference.replace("\\", "/").replace("!", "/").rsplit("/", 2)[-2:])
 
 
 @dataclass(frozen=True)
@@ -225,16 +224,13 @@ class Table:
 
     def _read(self, version: int) -> Rows:
         found = _columns(self._table)
-        order = np.argsort(found["id"].to_numpy(zero_copy_only=False).astype(str), kind="stable")
-        ids = [found["id"][int(n)].as_py() for n in order]
-        # Two processes that add one photograph at the same instant both leave a row.
-        kept = [n for n, key in enumerate(ids) if n == 0 or ids[n - 1] != key]
-        order = order[kept]
         width = found.schema.field("features").type.list_size
         flat = [part.flatten().to_numpy() for part in found["features"].chunks]
         values = np.concatenate([np.empty(0, np.float16), *flat]).reshape(len(found), width)
+        # Two processes that add one photograph at the same instant both leave a row.
+        order = _first_of_each(found["id"].to_pylist())
         text = {
-            name: tuple(found[name][int(n)].as_py() or "" for n in order)
+            name: tuple(value or "" for value in found[name].take(order).to_pylist())
             for name in PLAIN if name != "active"
         }  # fmt: skip
         active = found["active"].to_numpy(zero_copy_only=False).astype(bool)[order]
@@ -326,6 +322,12 @@ def _columns(table: Any) -> Any:
     """Return all columns but the pictures."""
     names = [name for name in table.schema.names if name != "picture"]
     return table.search().select(names).limit(max(1, table.count_rows())).to_arrow()
+
+
+def _first_of_each(ids: Sequence[str]) -> NDArray[np.int64]:
+    """Return the places of the ids in their order, each id once."""
+    places = {key: place for place, key in reversed([*enumerate(ids)])}
+    return np.array([places[key] for key in sorted(places)], dtype=np.int64)
 
 
 def _quoted(text: str) -> str:

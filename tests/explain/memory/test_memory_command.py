@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +229,71 @@ def test_a_full_disk_leaves_the_old_model(folder, monkeypatch):
             update.save_head(model, folder)
     assert torch.equal(weight(folder), old)
     assert not list(folder.glob(".refit*"))
+
+
+# ---- a disk that is full or closed ----
+
+
+@pytest.mark.parametrize("reason", ["No space left on device", "Read-only file system"])
+def test_a_disk_that_takes_nothing_changes_nothing(folder, reason, tmp_path, monkeypatch):
+    import lancedb
+
+    before = rows(folder)
+    photograph("red", 99).save(tmp_path / "new.png")
+
+    def refused(*_, **__):
+        raise OSError(reason)
+
+    kind = type(lancedb.connect(folder / "memory").open_table("photographs"))
+    with monkeypatch.context() as patch:
+        for name in ("add", "update"):
+            patch.setattr(kind, name, refused)
+        added = nbdt("add", folder, tmp_path / "new.png", "--label", "red")
+        struck = nbdt("strike", folder, before[0]["id"], "--why", "bad")
+    for result in (added, struck):
+        assert isinstance(result.exception, NBDTError)
+        assert reason in str(result.exception)
+        assert "Nothing was changed" in str(result.exception)
+    assert rows(folder) == before
+
+
+def test_the_nearest_photographs_are_shown(folder, tmp_path):
+    photograph("red", 98).save(tmp_path / "photo.png")
+    (tmp_path / "bad.png").write_text("bad")
+    result = nbdt("show", folder, tmp_path / "photo.png", tmp_path / "bad.png", "--out", tmp_path,
+                  "--json")  # fmt: skip
+    assert result.exit_code == 3, result.output
+    good, bad = (json.loads(line) for line in result.stdout.splitlines())
+    assert "error" in bad
+    assert len(good["evidence"]) == len(good["path"])
+    for name in ("picture", "regions"):
+        with Image.open(good[name]) as drawn:
+            assert drawn.width > 600
+    gone = good["evidence"][0]["chosen"][0]["reference"]
+    assert nbdt("strike", folder, gone, "--why", "dark").exit_code == 0
+    plain = nbdt("show", folder, tmp_path / "photo.png", "--out", tmp_path, "-k", "3")
+    assert plain.exit_code == 2
+    plain = nbdt("show", folder, tmp_path / "photo.png", "--out", tmp_path, "--k", "3")
+    assert gone not in plain.stdout
+    assert plain.stdout.count("\n+ ") == len(good["path"])
+
+
+def test_without_the_originals_there_is_no_picture_of_regions(bare, data, tmp_path):
+    copied = shutil.copytree(data, tmp_path / "data")
+    nbdt("build", bare, "--data", copied, "--out", tmp_path / "m")
+    shutil.rmtree(copied)
+    photograph("red", 98).save(tmp_path / "photo.png")
+    result = nbdt("show", bare, tmp_path / "photo.png", "--memory", tmp_path / "m", "--out",
+                  tmp_path, "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "no picture of regions" in result.stderr
+    assert "regions" not in json.loads(result.stdout)
+
+
+def test_an_old_index_is_named_as_such(bare):
+    old = Path(__file__).parents[2] / "fixtures" / "v0.1.0" / "evidence"
+    assert "nbdt memory convert" in str(nbdt("list", bare, "--memory", old).exception)
+    assert "another network" in str(
+        nbdt("convert", old, "--model", bare, "--out", bare.parent / "m").exception
+    )
+    assert not (bare.parent / "m").exists()
