@@ -38,12 +38,8 @@ def edit_view() -> gr.HTML:
         "edit_versions.js",
         "edit.js",
         label="Your hierarchy",
-        effect="",
-        status="",
-        file="",
-        saved="",
-        difference="",
         formats=dump([*WRITERS]),
+        **dict.fromkeys(("effect", "status", "file", "saved", "difference"), ""),
     )
 
 

@@ -160,7 +160,7 @@ def answer_record(
         "accuracy": accuracy,
         "targets": [],
         "rules": _rules(measurement),
-        "levels": [level._asdict() for level in levels],
+        "levels": levels,
         "lists": {kind: _lists(result, kind) for kind in kinds},
     }
     if plan:

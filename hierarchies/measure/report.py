@@ -226,17 +226,16 @@ def _curves(axes: Any, answers: dict[str, Any]) -> None:
 
 
 def _accuracies(axes: Any, flat: float, before: TreeResult, after: TreeResult) -> None:
-    groups = [("before", before, BEFORE), ("after", after, AFTER)]
-    width = 0.8 / len(groups)
-    for index, (label, result, colour) in enumerate(groups):
-        places = [kind + index * width for kind in (1, 2)]
-        values = [100 * result.accuracy[kind] for kind in ("soft", "hard")]
-        bars = axes.bar(places, values, width, color=colour, label=label)
-        axes.bar_label(bars, fmt="%.1f", padding=2)
-    centre = (len(groups) - 1) * width / 2
-    bars = axes.bar([centre], [100 * flat], width, color="#444444")
-    axes.bar_label(bars, fmt="%.1f", padding=2)
-    axes.set_xticks([kind + centre for kind in (0, 1, 2)], ["flat", "soft", "hard"])
+    for place, label, result, colour in (
+        (-0.2, "before", before, BEFORE),
+        (0.2, "after", after, AFTER),
+    ):
+        values = [100 * share for share in (flat, result.accuracy["soft"], result.accuracy["hard"])]
+        drawn = axes.bar(
+            [kind + place for kind in range(3)], values, 0.4, color=colour, label=label
+        )
+        axes.bar_label(drawn, fmt="%.1f", padding=2)
+    axes.set_xticks(range(3), ("flat", "soft", "hard"))
     axes.set(ylim=(0, 125), ylabel="right answers, %", title=f"{len(before.logits):,} images")
     axes.set_yticks(range(0, 101, 20))
     axes.legend(loc="upper left", ncols=2)

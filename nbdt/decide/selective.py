@@ -60,16 +60,15 @@ def right_nodes(depth: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=depth.device) <= depth[:, None]
 
 
-def swept(critical: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
+def swept(critical: Tensor, values: Tensor) -> Tensor:
     """Return the mean value of the answers at every threshold, from the classes to the root.
 
     Args:
         critical: (images, depth + 1) of a stopping rule.
         values: (images, depth + 1), what each node is worth as the answer.
-        weights: (…, images) how often each image counts, for instance in bootstrap samples.
 
     Returns:
-        (…, thresholds + 1): below all thresholds, then at each distinct one in rising order.
+        (thresholds + 1): below all thresholds, then at each distinct one in rising order.
 
     Raises:
         NBDTError: no images, or shapes that do not fit.
@@ -79,50 +78,43 @@ def swept(critical: Tensor, values: Tensor, weights: Tensor | None = None) -> Te
             f"Expected critical values and values of one shape with images, got "
             f"{tuple(critical.shape)} and {tuple(values.shape)}."
         )
-    images, depth = len(critical), critical.shape[1] - 1
     values = values.double()
-    weights = values.new_ones(images) if weights is None else weights.double()
     thresholds, order = critical[:, :-1].flatten().sort()
     finite = int((thresholds < math.inf).sum())
     thresholds, order = thresholds[:finite], order[:finite]
-    change = (values[:, :-1] - values[:, 1:]).flatten()[order] * weights[..., order // depth]
+    change = (values[:, :-1] - values[:, 1:]).flatten()[order]
     last = torch.ones(finite, dtype=torch.bool, device=critical.device)
     last[:-1] = thresholds[1:] != thresholds[:-1]
-    start = (values[:, -1] * weights).sum(dim=-1, keepdim=True)
-    totals = torch.cat([start, start + change.cumsum(dim=-1)[..., last]], dim=-1)
-    return totals / weights.sum(dim=-1, keepdim=True)
+    start = values[:, -1].sum(dim=0, keepdim=True)
+    return torch.cat([start, start + change.cumsum(dim=0)[last]]) / len(critical)
 
 
 class RiskCurve(NamedTuple):
     """What a stopping rule loses as it answers with less."""
 
-    information: Tensor  # (…, points) mean information of the answers, falling to 0
-    error: Tensor  # (…, points) share of wrong answers
+    information: Tensor  # (points,) mean information of the answers, falling to 0
+    error: Tensor  # (points,) share of wrong answers
 
     @property
     def area(self) -> Tensor:
-        """Area under error against information, (…): 0 is best.
+        """Area under error against information, (): 0 is best.
 
         The area under the hierarchical risk-coverage curve (Goren et al., Hierarchical selective
         classification, NeurIPS 2024), from the root to the classes.
         """
-        return -torch.trapezoid(self.error, self.information, dim=-1)
+        return -torch.trapezoid(self.error, self.information)
 
 
-def risk_coverage(
-    critical: Tensor, information: Tensor, right: Tensor, weights: Tensor | None = None
-) -> RiskCurve:
+def risk_coverage(critical: Tensor, information: Tensor, right: Tensor) -> RiskCurve:
     """Return error against mean information, as the threshold sweeps from classes to the root.
 
-    `critical` and `weights` are as in `swept`; `information` is that of `PathMasses`, `right` is from
-    `right_nodes`.
+    `critical` is as in `swept`, `information` as in `PathMasses`; `right` is from `right_nodes`.
 
     Raises NBDTError: no images, or shapes that do not fit.
     """
-    kept = swept(critical, information, weights)
-    error = 1 - swept(critical, right, weights)
-    end = torch.zeros_like(kept[..., :1])  # the root, which says nothing and is never wrong
-    return RiskCurve(torch.cat([kept, end], dim=-1), torch.cat([error, end], dim=-1))
+    kept, error = swept(critical, information), 1 - swept(critical, right)
+    end = torch.zeros_like(kept[:1])  # the root, which says nothing and is never wrong
+    return RiskCurve(torch.cat([kept, end]), torch.cat([error, end]))
 
 
 def average_precision(critical: Tensor, information: Tensor, depth: Tensor) -> float:
@@ -179,21 +171,15 @@ def answer_quality(masses: PathMasses, stops: Tensor, depth: Tensor) -> AnswerQu
     return AnswerQuality(*(float(share.double().mean()) for share in shares))
 
 
-class LevelQuality(NamedTuple):
-    """Probabilities of the nodes at one depth of the tree."""
-
-    depth: int  # 1 for the children of the root
-    images: int  # those whose path has a node there
-    probability: float  # mean probability of that node
-    right: float  # share of them with the label under it
-    calibration_error: float  # as in `nbdt.decide.metrics`
-
-
-def calibration_by_level(masses: PathMasses, depth: Tensor, tree: Hierarchy) -> list[LevelQuality]:
+def calibration_by_level(
+    masses: PathMasses, depth: Tensor, tree: Hierarchy
+) -> list[dict[str, float]]:
     """Return, for each depth of a tree, how far its nodes' probabilities are from the share right.
 
     The expected calibration error (Guo et al., On Calibration of Modern Neural Networks, ICML 2017)
     of the nodes on the path to the most probable class. `depth` is as in `average_precision`.
+    "images" are those whose path has a node there, "probability" is the mean of these nodes', "right"
+    the share with the label under them.
     """
     depths = torch.tensor(tree.depths, device=masses.nodes.device)[masses.nodes]
     right = right_nodes(depth, depths.shape[1])
@@ -203,10 +189,9 @@ def calibration_by_level(masses: PathMasses, depth: Tensor, tree: Hierarchy) -> 
         here = depths[:, level] == level  # shorter paths repeat their leaf
         if here.any():
             chance, hit = mass[here, level], right[here, level]
-            means = (float(chance.mean()), float(hit.double().mean()))
-            found.append(
-                LevelQuality(level, int(here.sum()), *means, calibration_error(chance, hit))
-            )
+            means = {"probability": float(chance.mean()), "right": float(hit.double().mean())}
+            error = {"calibration_error": calibration_error(chance, hit)}
+            found.append({"depth": level, "images": int(here.sum()), **means, **error})
     return found
 
 
