@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -26,11 +26,7 @@ MAX_NODES = 1000  # of one edit
 MAX_NAMES = 3  # that WordNet suggests
 LONGEST = 40  # characters of a name that is made of two others
 MAX_UNDO = 100  # edits; a tree of 1,000 classes takes some 0.4 MB, and there are many visitors
-_STEPS: dict[str, Callable[[EditStack], EditStack]] = {
-    "undo": EditStack.undo,
-    "redo": EditStack.redo,
-    "reset": EditStack.reset,
-}
+_STEPS = {"undo": EditStack.undo, "redo": EditStack.redo, "reset": EditStack.reset}
 
 
 def edited(stack: EditStack, payload: object) -> EditStack:

@@ -23,7 +23,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..library import find, open_model
 from ..shell import Data, Model, SplitName, Weights, exit_with
 from .answers import answer_record, group_record, without
-from .comparison import Comparison, TreeResult, compare, measure, quality
+from .comparison import Comparison, TreeResult, measure, quality
 from .effect import Reference
 from .logits import Logits, class_logits, unlabelled_logits
 from .report import picture, show
@@ -111,7 +111,7 @@ def _measured(
     if not len(labels):
         return record, None, None
     before, *others = (measure(logits, labels, tree, model.rule) for tree in trees)
-    comparison = compare(before, *others) if others else None
+    comparison = Comparison(before, *others) if others else None
     record |= {
         "flat": share_right(logits.argmax(dim=1), labels),
         "classes_without_images": before.hierarchy.num_classes - len(labels.unique()),
@@ -154,13 +154,13 @@ def comparison_record(comparison: Comparison, files: Sequence[str]) -> dict[str,
 
     images = [
         {
-            "file": files[change.image],
-            "label": classes[int(labels[change.image])],
-            "verdict": change.verdict,
-            "before": answer(comparison.before, change.image),
-            "after": answer(comparison.after, change.image),
+            "file": files[image],
+            "label": classes[int(labels[image])],
+            "verdict": verdict,
+            "before": answer(comparison.before, image),
+            "after": answer(comparison.after, image),
         }
-        for change in comparison.images
+        for image, verdict in comparison.images.items()
     ]
     nodes = [
         {

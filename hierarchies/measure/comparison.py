@@ -79,17 +79,6 @@ class TreeResult:
         return {"soft": accuracy(self.soft, labels), "hard": accuracy(self.hard, labels)}
 
 
-class ImageChange(NamedTuple):
-    """One image whose answer or path is another.
-
-    `verdict` is one of VERDICTS: what became of its hard answer ("still wrong" is another wrong
-    one), or, where that is as before, what else changed.
-    """
-
-    image: int
-    verdict: str
-
-
 class NodeChange(NamedTuple):
     """One inner node before and after; None where a hierarchy has no such node."""
 
@@ -147,10 +136,18 @@ def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, No
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two hierarchies on the same images; `compare` makes it."""
+    """What changed from one hierarchy to the other, for the same images.
+
+    A path changed if it goes through other nodes, and nodes are the same as `match_nodes` says.
+
+    Raises NBDTError: the hierarchies have other classes, or another order of them.
+    """
 
     before: TreeResult  # their answers
     after: TreeResult
+
+    def __post_init__(self) -> None:
+        check_same_classes(self.before.hierarchy.classes, self.after.hierarchy.classes)
 
     @cached_property
     def partners(self) -> dict[int, int]:
@@ -168,13 +165,16 @@ class Comparison:
         }
 
     @cached_property
-    def images(self) -> tuple[ImageChange, ...]:
-        """The images whose answer or path changed, in order."""
+    def images(self) -> dict[int, str]:
+        """The images whose answer or path changed, and what became of them, one of `VERDICTS`.
+
+        "still wrong" is another wrong hard answer; the last two are of images that keep theirs.
+        """
         before, after = self.before, self.after
         moved = self._moved()
         columns = (before.known_labels, before.hard, after.hard, before.soft, after.soft)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        changes = []
+        changes = {}
         for image, (label, old, new, old_soft, new_soft) in enumerate(rows):
             if old != new:
                 verdict = {old: "now wrong", new: "now right"}.get(label, "still wrong")
@@ -184,8 +184,8 @@ class Comparison:
                 verdict = "other soft answer"
             else:
                 continue
-            changes.append(ImageChange(image, verdict))
-        return tuple(changes)
+            changes[image] = verdict
+        return changes
 
     def _moved(self) -> list[bool]:
         """For each class whether its path goes through other nodes."""
@@ -220,7 +220,7 @@ class Comparison:
     @property
     def verdicts(self) -> dict[str, int]:
         """How many images of each verdict."""
-        counts = Counter(change.verdict for change in self.images)
+        counts = Counter(self.images.values())
         return {verdict: counts[verdict] for verdict in VERDICTS}
 
     @property
@@ -232,17 +232,6 @@ class Comparison:
     def harder(self) -> list[NodeChange]:
         """Nodes that make more mistakes than before, the most so first."""
         return [change for change in self.nodes if change.gain < 0]
-
-
-def compare(before: TreeResult, after: TreeResult) -> Comparison:
-    """What changed from one hierarchy to the other, for the same images.
-
-    A path changed if it goes through other nodes, and nodes are the same as `match_nodes` says.
-
-    Raises NBDTError: the hierarchies have other classes, or another order of them.
-    """
-    check_same_classes(before.hierarchy.classes, after.hierarchy.classes)
-    return Comparison(before, after)
 
 
 def quality(result: TreeResult) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
-from .comparison import TreeResult, compare, measure
+from .comparison import Comparison, TreeResult, measure
 
 MAX_VALUES = 2**21  # logits of the reference set that an edit is measured on, for the time it takes
 KEPT = 64  # hierarchies whose answers on the reference set are kept
@@ -86,7 +86,7 @@ def effect(
     changed = {"hard": 0, "soft": 0}
     if photographs:
         logits = torch.stack([row.detach().float().cpu() for row in photographs])
-        comparison = compare(*(measure(logits, None, tree, rule) for tree in (before, after)))
+        comparison = Comparison(*(measure(logits, None, tree, rule) for tree in (before, after)))
         changed = comparison.changed
         record["before"], record["after"] = map(_answer, (comparison.before, comparison.after))
     record |= {f"recent_{kind}": count for kind, count in changed.items()}
@@ -105,7 +105,7 @@ def reference_effect(
     """
     if reference is None:
         return None
-    comparison = compare(*(reference.measure(tree, rule) for tree in (before, after)))
+    comparison = Comparison(*(reference.measure(tree, rule) for tree in (before, after)))
     return {
         "images": len(reference.labels),
         "images_all": reference.images_all,

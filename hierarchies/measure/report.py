@@ -48,7 +48,8 @@ def show(record: dict[str, Any], before: TreeResult | None, comparison: Comparis
         console.print(
             "Under the marginal rule a tree changes paths and hard answers, never soft ones."
         )
-    console.print(_verdict_line(comparison))
+    counts = [f"{count} {verdict}" for verdict, count in comparison.verdicts.items() if count]
+    console.print(f"{len(comparison.images):,} photographs changed: {', '.join(counts) or 'none'}.")
     if comparison.easier or comparison.harder:
         console.print(_node_table(comparison))
     changed = [row for row in record["changes"]["images"] if row["verdict"] != "other path"]
@@ -140,11 +141,6 @@ def _answer_lines(answers: dict[str, Any]) -> Iterator[str]:
                 f", {unknown['flagged']:.1%} flagged; of the known {unknown['false_alarms']:.1%}"
             )
         yield line
-
-
-def _verdict_line(comparison: Comparison) -> str:
-    counts = [f"{count} {verdict}" for verdict, count in comparison.verdicts.items() if count]
-    return f"{len(comparison.images):,} photographs changed: {', '.join(counts) or 'none'}."
 
 
 def _node_table(comparison: Comparison) -> Table:

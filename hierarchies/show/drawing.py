@@ -83,9 +83,6 @@ def draw(hierarchy: Hierarchy, title: str = "") -> Drawing:
     return drawing
 
 
-# ---- few classes: branches ---------------------------------------------------------------------
-
-
 def _branches(hierarchy: Hierarchy, drawing: Drawing, top: float) -> None:
     colours = [_colour(hue) for hue in hues(hierarchy)]
     labels = [fitting(name, SIZE, bold=bool(below), width=LONGEST)
@@ -120,9 +117,6 @@ def _rows(hierarchy: Hierarchy, top: float) -> list[float]:
         below = hierarchy.children[node]
         ys[node] = (ys[below[0]] + ys[below[-1]]) / 2
     return ys
-
-
-# ---- many classes: an index in columns ------------------------------------------------------------
 
 
 class _Index:
@@ -176,9 +170,6 @@ def _colour(hue: float | None) -> str:
         return TEXT
     parts = colorsys.hls_to_rgb(hue % 360 / 360, 0.34, 0.62)
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
-
-
-# ---- fonts and colours that other pictures share --------------------------------------------
 
 
 @cache

@@ -17,7 +17,7 @@ from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.measure.answers import Measurement, answer_record, group_record
 from nbdt.hierarchies.measure.command import app, comparison_record, tree_record
-from nbdt.hierarchies.measure.comparison import VERDICTS, compare, measure, quality
+from nbdt.hierarchies.measure.comparison import VERDICTS, Comparison, measure, quality
 from nbdt.hierarchies.measure.logits import class_logits, unlabelled_logits
 from nbdt.hierarchies.measure.report import hardest, picture
 from nbdt.model import features
@@ -111,7 +111,7 @@ def test_nodes_without_images_are_left_out():
 def test_changed_images_are_those_whose_answer_or_path_differs(rule):
     logits, labels = random_logits()
     before, after = (measure(logits, labels, tree, rule) for tree in (OLD, NEW))
-    found = compare(before, after)
+    found = Comparison(before, after)
     verdicts = dict(found.images)
     old, new = (DecisionRules(tree, rule=rule) for tree in (OLD, NEW))
     paths = zip(*(one.paths(logits, one.hard(logits).tolist()) for one in (old, new)), strict=True)
@@ -145,8 +145,8 @@ def test_a_rename_changes_nothing():
         node._replace(name="road vehicle") if node.name == "vehicle" else node for node in OLD.nodes
     )
     renamed = Hierarchy(nodes, OLD.classes)
-    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, renamed)))
-    assert found.images == ()
+    found = Comparison(*(measure(logits, labels, tree, "marginal") for tree in (OLD, renamed)))
+    assert not found.images
     assert found.easier == found.harder == []
     assert all(change.before == change.after for change in found.nodes)
 
@@ -157,7 +157,7 @@ def test_nodes_got_easier_or_harder_where_the_edit_was():
     pets = labels < 2
     logits[pets, 0] = logits[pets, 1] = 3.0
     logits += 0.01 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, NEW)))
+    found = Comparison(*(measure(logits, labels, tree, "marginal") for tree in (OLD, NEW)))
     assert found.easier[0].name == "animal"
     assert found.harder[0].name == "canine"
     vehicle = next(change for change in found.nodes if change.name == "vehicle")
@@ -170,7 +170,7 @@ def test_a_group_with_another_name_and_other_classes_is_still_the_same():
     moved, _ = edit.move(OLD, "car", "canine")
     for name in ("canine", "pet"):
         after = edit.rename(moved, "canine", name)[0] if name != "canine" else moved
-        found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, after)))
+        found = Comparison(*(measure(logits, labels, tree, "marginal") for tree in (OLD, after)))
         change = next(change for change in found.nodes if change.name == name)
         assert change.before == found.before.nodes[OLD.index("canine")]
         assert change.before != change.after
@@ -179,7 +179,7 @@ def test_a_group_with_another_name_and_other_classes_is_still_the_same():
 def test_nodes_that_only_one_tree_has_are_listed():
     logits, labels = random_logits()
     flat = Hierarchy.from_nested({"all": CLASSES}, CLASSES)
-    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, flat)))
+    found = Comparison(*(measure(logits, labels, tree, "marginal") for tree in (OLD, flat)))
     gone = {change.name for change in found.nodes if change.after is None}
     assert gone == {"animal", "canine", "vehicle"}
     assert all(change.gain == 0 for change in found.nodes if change.after is None)
@@ -190,20 +190,20 @@ def test_other_classes_or_another_order_are_refused():
     before = measure(logits, labels, OLD, "marginal")
     shuffled = Hierarchy(OLD.nodes, tuple(reversed(CLASSES)))
     with pytest.raises(NBDTError, match="another order: class 0 is 'grey_wolf' instead of 'cat'"):
-        compare(before, measure(logits, labels, shuffled, "marginal"))
+        Comparison(before, measure(logits, labels, shuffled, "marginal"))
     other = Hierarchy.from_nested({"a": ["cat", "dog"], "b": ["car", "bus", "fox"]})
     with pytest.raises(NBDTError, match="lacks 'grey_wolf' and also has 'fox'"):
-        compare(before, measure(logits, labels, other, "marginal"))
+        Comparison(before, measure(logits, labels, other, "marginal"))
 
 
 def test_records_are_plain_data():
     logits, labels = random_logits(50)
-    found = compare(*(measure(logits, labels, tree, "marginal") for tree in (OLD, NEW)))
+    found = Comparison(*(measure(logits, labels, tree, "marginal") for tree in (OLD, NEW)))
     files = [f"{index}.png" for index in range(50)]
     data = json.loads(json.dumps(comparison_record(found, files)))
-    first, change = data["images"][0], found.images[0]
-    assert first["file"] == files[change.image]
-    assert first["label"] == CLASSES[int(labels[change.image])]
+    first, image = data["images"][0], next(iter(found.images))
+    assert first["file"] == files[image]
+    assert first["label"] == CLASSES[int(labels[image])]
     assert first["before"]["path"][-1] == first["before"]["hard"]
     assert tree_record(found.before)["hierarchy"] == OLD.hash
 
@@ -218,7 +218,7 @@ def test_pictures_take_any_name():
     assert hardest(before)
     other = Hierarchy.from_nested({"$x": ["a$", "c"], "z": ["b", "d", "e"]}, strange.classes)
     after = measure(logits, labels, other, "marginal")
-    assert picture(record, before, compare(before, after)).startswith(b"\x89PNG")
+    assert picture(record, before, Comparison(before, after)).startswith(b"\x89PNG")
 
 
 # ---- logits, kept ----
