@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT, Hierarchy
 from nbdt.errors import NBDTError
+from nbdt.explain.batch.run import explain_all
 from nbdt.explain.memory.command import app
 from nbdt.model import saved as saved_files
 from nbdt.model import update
+from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory
 
 TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
@@ -297,3 +299,22 @@ def test_an_old_index_is_named_as_such(bare):
         nbdt("convert", old, "--model", bare, "--out", bare.parent / "m").exception
     )
     assert not (bare.parent / "m").exists()
+
+
+def test_a_cluster_gets_the_model_without_its_memory(folder):
+    from nbdt.explain.batch.cluster import _loaded, _saved
+
+    model = NBDT.load(folder)
+    files = _saved(model)
+    assert "model.safetensors" in files
+    assert _loaded(files, model_hash(model)).memory is None
+    assert model.memory is not None
+
+
+def test_a_batch_of_pages_shows_the_models_own_memory(folder, tmp_path):
+    photograph("red", 97).save(tmp_path / "a.png")
+    model = NBDT.load(folder)
+    explain_all(model, [str(tmp_path / "a.png")], tmp_path / "pages", pages=True, workers=0)
+    assert list((tmp_path / "pages").rglob("evidence-1-chosen-1.png"))
+    explain_all(model, [str(tmp_path / "a.png")], tmp_path / "rows", workers=0)
+    assert not list((tmp_path / "rows").rglob("evidence-*"))
