@@ -63,9 +63,11 @@ def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
     corrected = corrections_fitted(model, saved, marks)
     if not corrected.changes and not corrected.aside:
         return None
-    from nbdt.memory.preview import with_head
+    from nbdt.memory.preview import Preview, with_head
 
-    return OwnModel(with_head(model, corrected.fitted), corrected)
+    memory = cast("Memory", model.memory)
+    view = memory.with_table(Preview(memory.table, corrected.rows))
+    return OwnModel(with_head(model, corrected.fitted, view), corrected)
 
 
 def corrections_fitted(

@@ -152,7 +152,10 @@ def test_an_edited_tree_and_fewer_classes_keep_the_corrections(model, store):
     visitor = Visitor(model)
     visitor.show(seen)
     visitor.adapt(own_model(model, store, ANN))
-    assert visitor.explanation().path.class_name == wanted
+    found = visitor.explanation()
+    assert found.path.class_name == wanted
+    assert picture_hash(seen) in {part.row for part in found.contributions[-1].supporting}
+    assert len(model.memory.rows) == 32
     assert TREE.classes[int(visitor.logits(visitor.photo).argmax())] == wanted
     visitor.allow([wanted, "orange"])
     assert visitor.explanation().path.class_name == wanted
