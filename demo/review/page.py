@@ -55,7 +55,7 @@ def build_review(model: NBDT, source: str) -> gr.Blocks:
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
         view = component("review", "review.js", label="Review", record="", effect="", reply="")
         page.load(handlers.arrive, None, view, **NETWORK)
-        view.effect(handlers.effect, None, view, trigger_mode="always_last", **NETWORK)
+        view.effect(handlers.effect, None, view, trigger_mode="multiple", **NETWORK)
         view.write(handlers.write, None, view, trigger_mode="once", **NETWORK)
     return cast(gr.Blocks, page)
 

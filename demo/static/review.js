@@ -1,7 +1,7 @@
 // Suspicious photographs: what a person decides stays in this tab until it is written.
 
 const root = element.querySelector('.nbdt-review');
-let seq = 0, record = null, verdicts = {};
+let seq = 0, asked = 0, record = null, verdicts = {};
 
 const place = () => 'nbdt-review ' + record.key;
 const load = () => { try { return JSON.parse(sessionStorage.getItem(place())) || {}; } catch { return {}; } };
@@ -32,6 +32,12 @@ const count = () => {
   write.disabled = !done;
 };
 
+// One question at a time: the next one is about all decisions so far.
+const ask = () => {
+  asked = seq;
+  trigger('effect', { verdicts: decided(), seq });
+};
+
 const decide = (row, verdict) => {
   if (verdicts[row.id] === verdict) delete verdicts[row.id];
   else verdicts[row.id] = verdict;
@@ -39,7 +45,8 @@ const decide = (row, verdict) => {
   count();
   status.textContent = '';
   effect.textContent = decided().length ? 'Fitting …' : '';
-  trigger('effect', { verdicts: decided(), seq: ++seq });
+  seq += 1;
+  if (!asked) ask();
 };
 
 const choices = (row) => {
@@ -92,6 +99,7 @@ const draw = () => {
   if (!record) return;
   // A photograph that you cannot tell is not written; it stays marked while this tab is open.
   const unsure = Object.entries(verdicts).filter(([, verdict]) => verdict === 'unsure');
+  asked = 0;
   verdicts = { ...Object.fromEntries(unsure), ...load() };
   const more = record.left ? ` ${record.left} more come after these.` : '';
   lead.textContent = record.rows.length ? `${record.rows.length} photographs to look at.${more}` : 'No photograph is suspicious.';
@@ -104,7 +112,10 @@ const draw = () => {
 watch('record', draw);
 watch('effect', () => {
   const reply = parsed(props.effect);
-  if (reply && reply.seq === seq) effect.textContent = reply.text;
+  if (!reply) return;
+  asked = 0;
+  if (reply.seq === seq) effect.textContent = reply.text;
+  else ask();
 });
 watch('reply', () => {
   const reply = parsed(props.reply);

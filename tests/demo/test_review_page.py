@@ -18,6 +18,7 @@ from tests.demo.pages import HOSTILE, served
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",  # Gradio leaves event loops and sockets of its own behind
     "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*no_silent_downcasting",  # pandas 3, through Gradio's queue
     "ignore:The copy keyword is deprecated",
 )
 
@@ -113,6 +114,8 @@ def test_a_model_without_a_memory_has_nothing_to_review(cifar10):
 
 @pytest.mark.browser
 def test_a_person_goes_through_the_list(folder, visit):
+    from axe_playwright_python.sync_playwright import Axe
+
     model = NBDT.load(folder)
     with served(model, page=partial(build_review, source=str(folder))) as address:
         tab = visit(address, ready=".nbdt-review-row")
@@ -121,6 +124,8 @@ def test_a_person_goes_through_the_list(folder, visit):
             assert cards.nth(number).locator("img").is_visible()
             cards.nth(number).get_by_role("button", name="It shows").click()
         tab.locator(".nbdt-review-effect", has_text="photographs that stay").wait_for()
+        found = Axe().run(tab).response["violations"]
+        assert not [one["id"] for one in found if one["impact"] in {"serious", "critical"}]
         tab.reload()  # decisions are kept in the tab
         tab.wait_for_selector(".nbdt-review-row")
         assert tab.locator("[aria-pressed='true']").count() == 2
