@@ -31,6 +31,7 @@ from .ui.component import component
 from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, payload, refusing
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
+from .views.effect import effect_panel
 from .views.tree import draw as draw_tree
 from .views.tree import path_record, synonyms, tree_record, tree_view
 from .visitor import Visitor, text_list
@@ -93,7 +94,8 @@ def build(
             apply_data=apply_data,
         )
         edit_panel(context, drawn["edits"][0])
-        correction_panel(context, correction[0], model)
+        correction_panel(context, correction[0], drawn["strip"][0], model)
+        effect_panel(context, drawn["strip"][0])
         _wire_photograph(context, photo, examples_row, drawn["answer"][0])
         _wire_nodes(context, drawn["node"][0])
         if store is None:  # otherwise the correction panel handles the event

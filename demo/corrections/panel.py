@@ -52,7 +52,7 @@ KEY = "nbdt-visitor"  # of the token in the browser's storage
 _Act = Callable[[Visitor, dict[str, Any]], Any]  # takes the visitor and what the browser sent
 
 
-def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
+def correction_panel(context: PageContext, form: gr.HTML, strip: gr.HTML, model: NBDT) -> None:
     """Place and wire the form; without a store, one line that says how to turn it on.
 
     With the context's `apply_data` every visitor who may use the page may train the model.
@@ -87,6 +87,8 @@ def correction_panel(context: PageContext, form: gr.HTML, model: NBDT) -> None:
     for event, act, outputs in (
         (history.withdraw, handlers.withdraw, everything),
         (history.unmark, partial(handlers.mark, bad=False), everything),
+        (strip.strike, handlers.mark, everything),
+        (strip.take_back, partial(handlers.mark, bad=False), everything),
         (history.refresh, handlers.refresh, [visitor, history]),
     ):
         event(handlers.identified(act), inputs, outputs, **QUICK)

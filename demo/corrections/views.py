@@ -18,7 +18,7 @@ from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..store.schema import ModelVersion, Pending, SavedCorrection
-from ..ui.component import component, dump, jpeg_url, neighbour_url
+from ..ui.component import component, dump, jpeg_url, photograph_url
 from ..visitor import Visitor
 from .model_versions import ModelVersions, lineage, pending
 from .own import acts
@@ -79,7 +79,7 @@ def evidence_record(visitor: Visitor) -> str:
                 record = {
                     "reference": neighbour.reference,
                     "label": neighbour.label,
-                    "photo": neighbour_url(neighbour, THUMBNAIL),
+                    "photo": photograph_url(neighbour, THUMBNAIL),
                     "side": decision.children[child],
                 }
                 shown.setdefault(neighbour.reference, record)

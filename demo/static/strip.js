@@ -73,7 +73,10 @@ const card = (record, step, number) => {
     bars(step),
     make('p', 'nbdt-words', step.sentence),
   );
-  if (step.evidence) item.append(evidence(step));
+  const below = make('div', 'nbdt-evidences');
+  if (step.evidence) below.append(evidence(step));
+  if (step.sum) below.append(contributions(step.sum));
+  if (step.evidence || step.sum) item.append(below);
   return item;
 };
 
@@ -128,8 +131,11 @@ const draw = () => {
   stop.replaceChildren(...(record.stop ? stopped(record) : []));
   list.replaceChildren(...record.steps.map((step, i) => card(record, step, i + 1)), flat(record));
   foot.replaceChildren(legend(record));
+  if (record.note) foot.append(make('p', 'nbdt-small', record.note));
+  if (record.struck.length) foot.append(struck(record.struck));
   if (record.hint) foot.append(make('p', 'nbdt-hint', record.hint));
 };
 
 watch('record', draw);
+watch('effect', drawEffect);
 draw();

@@ -18,6 +18,7 @@ from gradio.themes import Base
 from numpy.typing import NDArray
 from PIL import Image
 
+from nbdt.explain.result.contributions import Contribution
 from nbdt.explain.result.explanation import Neighbour
 from nbdt.images.image import ImageError
 
@@ -71,10 +72,10 @@ def jpeg_url(image: Image.Image, side: int | None = None) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def neighbour_url(neighbour: Neighbour, side: int) -> str:
+def photograph_url(photograph: Neighbour | Contribution, side: int) -> str:
     """Return a training image as `jpeg_url` does; "" if its file is gone: its label still counts."""
     try:
-        return jpeg_url(neighbour.open(), side)
+        return jpeg_url(photograph.open(), side)
     except ImageError:
         return ""
 

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from nbdt.decide.paths import Decision, percent
 from nbdt.explain import Explanation
+from nbdt.explain.result.contributions import NOTE, DecisionContributions, signed
 from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
 from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
 from nbdt.explain.result.stop import stop
 from nbdt.explain.result.words import remark, say
 
-from ..ui.component import component, dump, map_record, neighbour_url
+from ..ui.component import component, dump, map_record, photograph_url
 from ..visitor import Map, NodeView, Visitor
+from .effect import struck_rows
 
 SHOWN = 3  # training photographs a side
 THUMBNAIL = 96  # pixels
@@ -34,7 +36,8 @@ IMPOSSIBLE = "Nothing is decided here: with the classes that you allow, at most 
 
 def strip_view() -> gr.HTML:
     """Return the component; it is hidden until there is a photograph."""
-    return component("strip", "heat.js", "bars.js", "strip.js", label="The decisions", record="")
+    files = ("heat.js", "bars.js", "contributions.js", "strip.js")
+    return component("strip", *files, label="The decisions", record="", effect="")
 
 
 def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
@@ -51,6 +54,8 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
         "steps": [_step(explanation, number) for number in range(len(explanation.path))],
         "flat": _flat(explanation, visitor.class_map()),
         "stop": _stop(explanation),
+        "struck": struck_rows(visitor),
+        "note": NOTE if explanation.contributions else "",
         "hint": "" if visitor.index is not None else HINT.format(source=source),
     }
     return gr.HTML(record=dump(record))
@@ -86,6 +91,8 @@ def _step(explanation: Explanation, number: int) -> dict[str, Any]:
     }
     if explanation.evidence:
         record["evidence"] = _evidence(explanation.evidence[number])
+    if explanation.contributions:
+        record["sum"] = _sum(explanation.contributions[number])
     return record
 
 
@@ -128,9 +135,20 @@ def _evidence(evidence: DecisionEvidence) -> dict[str, Any]:
     return {side: [_thumbnail(n) for n in near[:SHOWN]] for side, near in sides.items()}
 
 
+def _sum(found: DecisionContributions) -> dict[str, Any]:
+    photographs = [
+        {
+            "row": one.row, "label": one.label, "value": signed(one.value),
+            "picture": photograph_url(one, THUMBNAIL),
+        }
+        for one in (*found.supporting, *found.opposing)
+    ]  # fmt: skip
+    return {"words": found.words, "photographs": photographs}
+
+
 def _thumbnail(neighbour: Neighbour) -> dict[str, Any]:
     return {
-        "picture": neighbour_url(neighbour, THUMBNAIL),
+        "picture": photograph_url(neighbour, THUMBNAIL),
         "label": neighbour.label,
         "similarity": f"{neighbour.similarity:.2f}",
     }

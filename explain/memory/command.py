@@ -19,6 +19,7 @@ from nbdt.progress import escape_terminal, tracked
 
 from . import changes, grow
 from .convert import convert
+from .effect import effect
 from .opening import By, Json, Model, Place, Weights, many, opened, report
 from .review import review
 from .show import show
@@ -147,6 +148,7 @@ for name, command in (
     ("relabel", changes.relabel),
     ("restore", changes.restore),
     ("refit", changes.refit),
+    ("effect", effect),
     ("review", review),
     ("new-class", grow.new_class),
     ("split", grow.split),

@@ -1,0 +1,137 @@
+"""Contributions on the page: asked about, struck out, taken back; in a real browser and as weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbdt import NBDT, Hierarchy
+from nbdt.demo.store import Store
+from nbdt.demo.views.effect import effect_without, strike, struck_rows, take_back
+from nbdt.demo.visitor import Visitor
+from nbdt.errors import NBDTError
+from nbdt.explain import Evidence
+from nbdt.memory.preview import with_head
+from nbdt.model.remember import make_memory
+from tests.demo.pages import served
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings(  # pandas 3, in Gradio
+        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
+    ),
+]
+
+TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
+COLOURS = {
+    "red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (20, 180, 50),
+}  # fmt: skip
+
+
+def painted(name, number):
+    draw = np.random.default_rng([number, *name.encode()])
+    pixels = np.array(COLOURS[name]) + draw.normal(0, 40, (64, 64, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    made = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
+    made.use_memory(tmp_path_factory.mktemp("memory") / "memory")
+    memory = make_memory(made, made.memory_place)
+    for name in COLOURS:
+        memory.add([painted(name, n) for n in range(6)], name, pictures=True)
+    made.refit()
+    return made
+
+
+@pytest.fixture
+def visitor(model):
+    seen = Visitor(model)
+    seen.show(painted("red", 40))
+    return seen
+
+
+def weights(visitor):
+    head = visitor.current_model().head.linear
+    return torch.cat([head.weight.detach().flatten(), head.bias.detach()])
+
+
+def test_a_strike_acts_for_one_visitor_and_undo_gives_the_same_weights(model, visitor):
+    shared = torch.cat([model.head.linear.weight.flatten(), model.head.linear.bias]).detach()
+    before, version = weights(visitor), model.memory.version
+    parts = visitor.explanation().contributions[0]
+    first, second = parts.supporting[0].row, parts.supporting[1].row
+    after = effect_without(visitor, first).after
+    strike(visitor, first)
+    once = weights(visitor)
+    assert torch.equal(once, torch.cat([after.weight.flatten(), after.bias]))
+    assert not torch.equal(once, before)
+    sums = visitor.explanation()
+    assert first not in {one.row for found in sums.contributions for one in found.supporting}
+    assert sums.contributions[0].log_odds == pytest.approx(
+        sums.path.decisions[0].margin, rel=1e-3, abs=1e-3
+    )
+    strike(visitor, second)
+    assert [one["row"] for one in struck_rows(visitor)] == [second, first]
+    take_back(visitor, second)
+    assert torch.equal(weights(visitor), once)
+    take_back(visitor, first)
+    assert torch.equal(weights(visitor), before)
+    assert torch.equal(
+        torch.cat([model.head.linear.weight.flatten(), model.head.linear.bias]), shared
+    )
+    assert model.memory.version == version
+    assert Visitor(model).own is None
+
+
+def test_an_earlier_strike_is_taken_back_alone(visitor):
+    parts = visitor.explanation().contributions[0].supporting
+    for one in parts[:2]:
+        strike(visitor, one.row)
+    take_back(visitor, parts[0].row)
+    assert [one["row"] for one in struck_rows(visitor)] == [parts[1].row]
+
+
+@pytest.mark.parametrize("row", [None, 3, "nowhere", ["a"]])
+def test_a_row_that_is_none_is_refused(visitor, row):
+    with pytest.raises(NBDTError):
+        effect_without(visitor, row)
+
+
+def test_a_model_without_memory_refuses(cifar10):
+    seen = Visitor(cifar10)
+    seen.show(painted("red", 1))
+    with pytest.raises(NBDTError, match="memory"):
+        effect_without(seen, "a" * 64)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_person_asks_strikes_out_and_takes_back(model, visit, tmp_path, kept):
+    own = with_head(model, model.fitted)
+    store = Store.open(str(tmp_path / "kept.db")) if kept else None
+    with served(own, store=store, index=Evidence(own.memory), model="own") as address:
+        tab = visit(address)
+        photo = tmp_path / "photo.png"
+        painted("red", 40).save(photo)
+        tab.set_input_files("#nbdt-photo input[type=file]", photo)
+        part = tab.locator(".nbdt-part").first
+        part.wait_for()
+        assert "Of +" in tab.locator(".nbdt-sum p").first.text_content()
+        assert "not what would happen" in tab.locator(".nbdt-strip-foot").text_content()
+        row = part.get_attribute("data-row")
+        part.get_by_text("What if it were struck out?").click()
+        box = part.locator(".nbdt-effect")
+        box.wait_for()
+        assert "before" in box.text_content()
+        assert "23 other photographs" in box.text_content()
+        box.get_by_text("Strike it out").click()
+        struck = tab.locator(".nbdt-struck")
+        struck.wait_for()
+        assert tab.locator(f'.nbdt-part[data-row="{row}"]').count() == 0
+        struck.get_by_text("Take back").click()
+        tab.locator(f'.nbdt-part[data-row="{row}"]').first.wait_for()
+        assert struck.count() == 0
+    assert own.memory.rows.active.all()
