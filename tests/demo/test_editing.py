@@ -362,11 +362,12 @@ def test_what_can_change_is_said_without_the_names_of_rules(rule, kind, words):
 
 def test_what_lights_up_is_the_path_and_every_nodes_probability():
     visitor = Visitor(tiny_model(ANIMALS, "marginal"))
-    logits, _ = labelled_logits(ANIMALS, 1)
+    features = torch.randn(256, generator=torch.Generator().manual_seed(0))
     visitor.photo, visitor.selected = (
-        Photograph(Image.new("RGB", (8, 8)), "", None, logits[0], None),
+        Photograph(Image.new("RGB", (8, 8)), "", None, features, None),
         "bird",
     )
+    logits = visitor.model.head.logits(features[None]).detach()
     record = json.loads(path_record(visitor))
     rules = DecisionRules(ANIMALS, rule="marginal")
     path = rules.paths(logits)[0]

@@ -73,9 +73,10 @@ def test_the_answer_says_what_was_left_out_and_how_likely_it_was(cifar10):
 @given(oracle.trees(), st.sampled_from(oracle.RULES), st.data())
 def test_the_trees_shares_are_those_of_the_leaves(tree, rule, data):
     names = data.draw(st.lists(st.sampled_from(tree.classes), min_size=2, unique=True))
-    model, logits = tiny_model(tree, rule), 2 * torch.randn(tree.num_classes)
+    model, features = tiny_model(tree, rule), torch.randn(256)
     visitor = Visitor(model)
-    visitor.photo = Photograph(PHOTO, "", PHOTO, logits, None)
+    visitor.photo = Photograph(PHOTO, "", PHOTO, features, None)
+    logits = model.head.logits(features[None])[0].detach()
     visitor.allow(names)
     record = json.loads(path_record(visitor))
     possible = visitor.possible(tree)
