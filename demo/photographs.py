@@ -171,7 +171,8 @@ def knows(model: NBDT, name: str) -> bool:
 def _known(hierarchy: Hierarchy) -> frozenset[str]:
     """Return the names of the examples that the classes cover, by WordNet's meaning of both."""
     net = wordnet()
-    classes = {*leaf_synsets(hierarchy.classes, hierarchy.class_wnids)} - {None}
+    found = leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
+    classes = {synset for synset in found if synset is not None}
     kinds_of = classes.union(*hypernyms_of(classes).values())
     meant = {example.name: net.index(example.wnid) for example in EXAMPLES}
     return frozenset(

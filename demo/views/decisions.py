@@ -166,7 +166,7 @@ def node_view() -> gr.HTML:
 def draw_node(visitor: Visitor, *, photo: bool = True) -> gr.HTML:
     """Draw the node that the visitor clicked; a browser that shows one needs no second `photo`."""
     chosen = visitor.selected if visitor.selected in visitor.hierarchy.ids else None
-    pictures = {"photo": visitor.photo.url if visitor.photo else ""}
+    pictures: dict[str, Any] = {"photo": visitor.photo.url if visitor.photo else ""}
     shown = pictures if photo or visitor.photo is None else {}
     return gr.HTML(record=dump(_record(visitor, chosen)) if chosen else "", **shown)
 

@@ -51,10 +51,10 @@ def _shown(
     rows, values = memory.rows, found.rows
     pictures = Pictures(memory.table, model.preprocess.frame, None)
     order = values.argsort(descending=True)
-    sides = [
+    supporting, opposing = (
         [n for n in some.tolist() if float(values[n]) * sign > 0]
         for some, sign in ((order[:FOR], 1), (order.flip(0)[:AGAINST], -1))
-    ]
+    )
 
     def one(n: int) -> Contribution:
         place = int(places[n])
@@ -63,9 +63,9 @@ def _shown(
         label = memory.name_of(rows.labels[place])
         return Contribution(rows.names[place], label, float(values[n]), key, opener)
 
-    shown = [n for side in sides for n in side]
+    shown = [*supporting, *opposing]
     rest = values.double().sum() - values[shown].double().sum()
     return DecisionContributions(
-        *(tuple(map(one, side)) for side in sides),
+        tuple(map(one, supporting)), tuple(map(one, opposing)),
         len(values) - len(shown), float(rest), float(found.bias), float(found.entropy),
     )  # fmt: skip

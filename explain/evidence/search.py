@@ -290,7 +290,8 @@ class ModelEvidence:
             )
         if not bool(torch.isfinite(features).all()):
             raise NBDTError("The features hold values that are not finite numbers.")
-        return units(features.detach().float().cpu().numpy()[None])[0]
+        row: Floats = units(features.detach().float().cpu().numpy()[None])[0]
+        return row
 
     def _neighbours(self, nearest: Nearest) -> tuple[Neighbour, ...]:
         pairs = zip(*(values.tolist() for values in nearest), strict=True)

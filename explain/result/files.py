@@ -123,7 +123,7 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
         for index, found in enumerate(explanation.evidence)
     )
     sums = tuple(
-        replace(found, **found.map(index, copied))
+        replace(found, **dict[str, Any](found.map(index, copied)))
         for index, found in enumerate(explanation.contributions)
     )
     return replace(explanation, evidence=evidence, contributions=sums), pictures

@@ -208,9 +208,9 @@ def _sum(record: Mapping[str, Any], pictures: Pictures) -> DecisionContributions
         reference, label, opener = _photograph(row, pictures)
         return Contribution(reference, label, float(row["value"]), _text(row["row"]), opener)
 
-    sides = [tuple(map(one, record[side])) for side in ("supporting", "opposing")]
+    supporting, opposing = (tuple(map(one, record[side])) for side in ("supporting", "opposing"))
     rest, bias, entropy = (float(record[name]) for name in ("rest", "bias", "entropy"))
-    return DecisionContributions(*sides, int(record["others"]), rest, bias, entropy)
+    return DecisionContributions(supporting, opposing, int(record["others"]), rest, bias, entropy)
 
 
 def _photograph(

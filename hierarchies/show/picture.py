@@ -142,7 +142,7 @@ def saved(figure: Figure, kind: str = "png", dpi: float = 100) -> bytes:
     from matplotlib import rc_context
 
     stream = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "nbdt", "font.family": "DejaVu Sans"}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "nbdt", "font.family": "DejaVu Sans"}
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script the font lacks
         metadata = {"Date": None} if kind == "svg" else None

@@ -52,8 +52,7 @@ class LabelledImages:
     @property
     def name(self) -> str:
         """What messages call the data."""
-        is_path = isinstance(self.data, str | os.PathLike)
-        return os.fspath(self.data) if is_path else "the data"
+        return os.fspath(self.data) if isinstance(self.data, str | os.PathLike) else "the data"
 
     def __len__(self) -> int:
         return self._count

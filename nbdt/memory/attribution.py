@@ -101,4 +101,5 @@ class Attribution:
 
 def _entropy(weights: Tensor) -> Tensor:
     """Return the entropy of each row, in nats."""
-    return torch.special.entr(weights).sum(dim=-1)
+    found: Tensor = torch.special.entr(weights).sum(dim=-1)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -180,4 +181,4 @@ class _Base:
         return count, int((before != after).sum()), net / max(1, count)
 
     def _answers(self, logits: Tensor) -> Tensor:
-        return self.rules(logits.float()).argmax(dim=1)
+        return cast(Tensor, self.rules(logits.float()).argmax(dim=1))

@@ -213,12 +213,13 @@ def _newton(
         slope, length = _dot([by_weight, by_bias], step), 1.0
         while True:
             tried = weight + length * step[0], bias + length * step[1]
-            new, *others = problem.value(*tried)
+            new, slopes, slope_bias, after = problem.value(*tried)
             # Rounding hides differences of a millionth.
             if new <= value + 1e-4 * length * slope + 1e-6 * abs(value) or length < 1e-3:
                 break
             length /= 2
-        (weight, bias), value, (by_weight, by_bias, states) = tried, new, others
+        (weight, bias), value = tried, new
+        by_weight, by_bias, states = slopes, slope_bias, after
     return here
 
 

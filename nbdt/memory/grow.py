@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Growth:
     """
 
     hierarchy: Hierarchy
-    became: dict[str, tuple[str, ...]]
+    became: Mapping[str, tuple[str, ...]]
 
     def labels(self, old: Hierarchy) -> dict[str, str]:
         """Return the id of the smallest new node that holds what each node of the old one held."""

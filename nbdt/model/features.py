@@ -187,5 +187,5 @@ class FeatureStore:
         stream = io.BytesIO()
         np.save(stream, table, allow_pickle=False)
         folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(keys).hexdigest()[:32]
+        name = hashlib.sha256(keys.tobytes()).hexdigest()[:32]
         write_atomic(folder / f"{name}.npy", stream.getvalue())

@@ -280,7 +280,8 @@ class Hierarchy:
     def common_ancestor(self, nodes: Iterable[int]) -> int:
         """Return the lowest node that is above all given nodes, or is one of them."""
         paths = [self.path_to(node) for node in nodes]
-        return [level[0] for level in zip(*paths, strict=False) if len({*level}) == 1][-1]
+        levels: list[tuple[int, ...]] = [*zip(*paths, strict=False)]
+        return [level[0] for level in levels if len({*level}) == 1][-1]
 
     def classes_under(self, node: int) -> list[int]:
         """Return class indices of the leaves under `node`, depth-first; a leaf is under itself."""

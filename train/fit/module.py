@@ -174,7 +174,7 @@ class TreeSupervised(lightning.LightningModule):
             weights = {"beta": recipe.beta, "omega": recipe.omega, "alpha": recipe.alpha}
             self.tree_loss = self._supervision(recipe.rule, **weights).to(self.device)
 
-    def _supervision(self, rule: str, **weights: float) -> TreeSupervisionLoss:
+    def _supervision(self, rule: str, **weights: Any) -> TreeSupervisionLoss:
         return TreeSupervisionLoss(
             cast(Hierarchy, self.hierarchy),
             rule=rule,
