@@ -22,6 +22,8 @@ COARSE = 3e-5  # the same, where many images make steps slow
 MANY = 20_000  # images
 STEPS = 60  # of Newton's method
 PRODUCTS = 80  # with the Hessian, in one step
+SOME = 2000  # images from which bfloat16 pays
+SHORT = 0.03  # how far a step can be solved with it
 NEGLIGIBLE = 1e-7  # variance of a direction, in the largest variance
 COVERED = 1e-5  # share of a row's squared length that may be outside a basis
 
@@ -142,6 +144,8 @@ class _Problem:
     def __init__(self, rows: Tensor, targets: Targets, penalty: float, variances: Tensor) -> None:
         self.rows, self.targets, self.penalty, self.variances = rows, targets, penalty, variances
         self.mass = targets.weights.sum()
+        # Products only lead to a step, whose gradient is then exact: half the bits will do.
+        self.short = rows.bfloat16() if _is_fast_short(rows) else rows
 
     def value(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor, list[State]]:
         """Return the value, its gradients by weight and bias, and the states of the terms."""
@@ -156,9 +160,11 @@ class _Problem:
 
     def product(self, states: list[State], weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply the Hessian with a direction."""
-        change = (self.rows @ weight.T + bias).double()
-        curved = self.targets.curve(states, change).to(weight.dtype)
-        return curved.T @ self.rows + self.penalty * weight, _centred(curved.sum(dim=0))
+        kind = self.short.dtype
+        change = (self.short @ weight.T.to(kind)).double().add_(bias)
+        curved = self.targets.curve(states, change)
+        by_weight = (curved.T.to(kind) @ self.short).to(weight.dtype) + self.penalty * weight
+        return by_weight, _centred(curved.sum(dim=0).to(weight.dtype))
 
     def step(
         self, states: list[State], by_weight: Tensor, by_bias: Tensor, size: float, enough: float
@@ -175,7 +181,8 @@ class _Problem:
         rest = [-by_weight, -by_bias]
         scaled = [r * s for r, s in zip(rest, scales, strict=True)]
         way, now = [*scaled], _dot(rest, scaled)
-        goal = min(0.25, max(1e-3, size)) ** 2 * now  # exact steps pay off only near the optimum
+        finest = 1e-3 if self.short is self.rows else SHORT
+        goal = min(0.25, max(finest, size)) ** 2 * now  # exact steps pay off only near the optimum
         for _ in range(PRODUCTS):
             curved = self.product(states, way[0], way[1])
             curvature = _dot(way, curved)
@@ -221,6 +228,12 @@ def _newton(
         (weight, bias), value = tried, new
         by_weight, by_bias, states = slopes, slope_bias, after
     return here
+
+
+def _is_fast_short(rows: Tensor) -> bool:
+    """Return whether the processor multiplies matrices of bfloat16 faster than of float32."""
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return len(rows) >= SOME and rows.device.type == "cpu" and known is not None and bool(known())
 
 
 def _centred(bias: Tensor) -> Tensor:

@@ -127,8 +127,8 @@ class Targets:
             means = self.tree.means.to(change)
             chances, scores = states[1].chances, change @ means.T
             mean = self.tree.sums(chances * scores)[:, self.tree.group]
-            curved = curved + (chances * (scores - mean)) @ means
-        return self.weights[:, None] * curved
+            curved += (chances * (scores - mean)) @ means
+        return curved.mul_(self.weights[:, None])
 
     def spread(self, states: list[State]) -> Tensor:
         """Return the curvature along each class's logit alone, (classes,), summed over images."""
@@ -155,7 +155,8 @@ def coefficients(logits: Tensor, targets: Targets) -> Tensor:
 
 def _covariance(chances: Tensor, change: Tensor) -> Tensor:
     """Multiply the covariance of each row's outcomes with a change of its logits."""
-    return chances * (change - (chances * change).sum(dim=1, keepdim=True))
+    moved = chances * change
+    return moved.addcmul_(chances, moved.sum(dim=1, keepdim=True), value=-1)
 
 
 def _hidden(logits: Tensor, targets: Targets) -> Tensor:
