@@ -170,7 +170,9 @@ def fit(
     elif fitted.key != before or choose:
         save_head(model, source)
     written = out or source
-    typer.echo(f"fitted on {many(len(fitted.labels))}; written: {escape_terminal(str(written))}")
+    count, active = len(fitted.labels), int(model.memory.rows.active.sum()) if model.memory else 0
+    some = f" of {active:,}, as many of each label" if count < active else ""
+    typer.echo(f"fitted on {many(count)}{some}; written: {escape_terminal(str(written))}")
 
 
 def _named(memory: Memory, rows: Sequence[str]) -> str:

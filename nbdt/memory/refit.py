@@ -25,6 +25,7 @@ from .tuning import folds, left_out, scaling, tune
 if TYPE_CHECKING:
     from .table import Rows
 
+MOST = 200_000  # photographs of a fit: with 1,280 features they take 3 GB
 LEAST = 2  # photographs of a class: one to fit on while the other is left out
 
 
@@ -116,14 +117,14 @@ class Examples:
 
 
 def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
-    """Return the active rows of a memory as a fit takes them.
+    """Return the active rows of a memory as a fit takes them, at most about `MOST`.
 
     Raises:
         NBDTError: a label that is no node of the hierarchy, or a class with fewer than two rows.
     """
     hierarchy = rules.hierarchy
-    active = torch.from_numpy(rows.active)
     every = torch.tensor(labels_of(rows.labels, hierarchy), dtype=torch.int64)
+    active = _sampled(torch.from_numpy(rows.active), every, torch.from_numpy(rows.weights))
     labels = every[active]
     counts = torch.bincount(labels[labels >= 0], minlength=hierarchy.num_classes).tolist()
     if few := [name for name, n in zip(hierarchy.classes, counts, strict=True) if n < LEAST]:
@@ -132,8 +133,8 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
             "Add photographs of them."
         )
     places = active.nonzero()[:, 0]
-    features = torch.from_numpy(rows.features[rows.active]).float()
-    weights = torch.from_numpy(rows.weights[rows.active])
+    features = torch.from_numpy(rows.features[active.numpy()]).float()
+    weights = torch.from_numpy(rows.weights[active.numpy()])
     heavy = [(rows.ids[n], float(rows.weights[n])) for n in places[weights != 1].tolist()]
     key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules, heavy)
     targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))
@@ -141,6 +142,23 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     if rules.rule != "marginal":
         targets = replace(targets, nodes=labels, tree=TreeTerm(rules))
     return Examples(places, features, targets, labels, folds(every, active), key)
+
+
+def _sampled(active: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the active rows or, of more than `MOST`, as many of each label and all heavy ones.
+
+    Rows are in the order of their ids, which are digests: the first of a label are a random sample
+    that other rows do not change.
+    """
+    if active.sum() <= MOST:
+        return active
+    rows = active.nonzero()[:, 0]
+    _, place, counts = labels[rows].unique(return_inverse=True, return_counts=True)
+    order = place.argsort(stable=True)
+    turn = torch.empty_like(order)
+    turn[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[place[order]]
+    kept = rows[(turn < MOST // len(counts)) | (weights[rows] != 1)]
+    return torch.zeros_like(active).index_fill_(0, kept, True)
 
 
 def _key(rows: list[tuple[str, str]], rules: DecisionRules, heavy: list[tuple[str, float]]) -> str:

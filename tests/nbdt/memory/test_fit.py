@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nbdt import DecisionRules
 from nbdt.errors import NBDTError
+from nbdt.memory import refit
 from nbdt.memory.attribution import Attribution
 from nbdt.memory.fit import Basis, Design
 from nbdt.memory.refit import balanced, examples_of, fit_head
@@ -299,6 +300,21 @@ def _difference(rules, logits, pair):
         )
         for unit in torch.eye(len(wide), dtype=torch.float64)
     ]  # fmt: skip
+
+
+def test_a_large_memory_is_fitted_on_as_many_of_each_label_and_on_what_counts_more(monkeypatch):
+    tree = oracle.family()
+    rules = DecisionRules(tree, rule="marginal")
+    labels = tuple(tree.classes[min(n // 3, 3)] for n in range(60))  # 3, 3, 3 and 51
+    rows = rows_of(tree, torch.randn(60, 5), labels)
+    rows.weights[59], rows.active[20] = 4, False
+    assert len(examples_of(rows, rules).places) == 59
+    monkeypatch.setattr(refit, "MOST", 40)
+    found = examples_of(rows, rules)
+    assert found.places.tolist() == [*range(19), 59]  # ten of the class that has more
+    assert len(found.features) == len(found.labels) == len(found.fold) == 20
+    rows.active[18] = False
+    assert examples_of(rows, rules).places.tolist() == [*range(18), 19, 59]
 
 
 def test_attribution_refuses_a_memory_that_changed():
