@@ -24,7 +24,7 @@ STEPS = 60  # of Newton's method
 PRODUCTS = 80  # with the Hessian, in one step
 SOME = 2000  # images from which bfloat16 pays
 SHORT = 0.03  # how far a step can be solved with it
-NEGLIGIBLE = 1e-7  # variance of a direction, in the largest variance
+NEGLIGIBLE = 1e-6  # variance of a direction, in the largest variance
 COVERED = 1e-5  # share of a row's squared length that may be outside a basis
 
 
