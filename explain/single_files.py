@@ -50,20 +50,21 @@ def explain_files(options: ExplainOptions) -> None:
 def show_each(
     images: Sequence[str], show: Callable[[ImageSource], None], *, as_json: bool, last: str = ""
 ) -> None:
-    """Show each image, then the text `last`; failures are reported at once.
+    """Show each image, then the text `last` if any was shown; failures are reported at once.
 
     Raises typer.Exit: with status 3, in the end, if some images failed.
     """
-    failed = False
+    shown = failed = False
     for source in iter_inputs(images, max_side=AMPLE_SIDE):
         try:
             show(source)
+            shown = True
         except NBDTError as error:
             failed = True
             if as_json:
                 typer.echo(json.dumps({"file": source.reference, "error": str(error)}))
             typer.echo(f"error: {error}", err=True)
-    if last:
+    if last and shown:
         typer.echo(last)
     if failed:
         raise typer.Exit(3)

@@ -168,6 +168,14 @@ def batch(outcome, tmp_path_factory):
     return folder, first, run(folder, "photos", "--out", "done", "--json")
 
 
+def test_nothing_is_promised_where_nothing_was_explained(tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    found = run(tmp_path, "broken.jpg", "--model", "cifar10")
+    assert found.returncode == 3
+    assert "broken.jpg" in found.stderr
+    assert not found.stdout
+
+
 def test_a_folder_becomes_a_batch(batch):
     folder, first, _ = batch
     assert first.returncode == 3, first.stderr
