@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ def explain_parts(
     """
     from ray.data import ActorPoolStrategy
 
-    batch = _cluster_batch(options, queue, identity)
+    batch = batch_of(options, queue, identity)
     count, share = workers_of(ray.nodes(), workers)
     try:
         with _one_by_one(ray):
@@ -189,9 +190,8 @@ def workers_of(
     return count, share
 
 
-def _cluster_batch(
-    options: BatchOptions, queue: PartQueue, identity: Mapping[str, Any]
-) -> ClusterBatch:
+def batch_of(options: BatchOptions, queue: PartQueue, identity: Mapping[str, Any]) -> ClusterBatch:
+    """Return what the workers of one run are sent; each call names another run."""
     evidence = options.evidence
     place = None if evidence is None else evidence.memory.table.place
     return ClusterBatch(
@@ -202,6 +202,7 @@ def _cluster_batch(
         evidence=place if place is None or is_uri(place) else os.path.abspath(place),
         shard=queue.shard,
         verify=queue.verify,
+        run=secrets.token_hex(8),
     )
 
 
@@ -219,6 +220,7 @@ class ClusterBatch:
     evidence: str | None  # where the memory is
     shard: tuple[int, int]  # this and the next as in `explain_all`
     verify: bool
+    run: str  # names this run, so that a part can say which run wrote it
 
     def enter(self) -> None:
         """Make relative paths mean what they mean to the caller."""
@@ -286,11 +288,16 @@ class Worker:
         return {**vars(done), "error": error}
 
     def _write(self, part: int, inputs: Sequence[ImageSource]) -> tuple[int, bool]:
-        """Return how many images failed, and whether the part was made now."""
+        """Return how many images failed, and whether this run made the part.
+
+        A worker may die after it wrote a part and before it reported it; the part is then done when
+        another worker repeats it.
+        """
         folder = self.writer.folder
         if folder.is_done(part, inputs, every_byte=self.batch.verify):
-            return folder.facts(part)["failed"], False
+            return folder.facts(part)["failed"], folder.is_from(part, self.batch.run)
         folder.forget(part)
+        folder.sign(part, self.batch.run)
         return count_failed(self.writer.write(part, self.decoder(inputs))), True
 
 
