@@ -230,14 +230,20 @@ def _with_evidence(
 def _with_contributions(
     model: NBDT, features: Tensor, explanations: list[Explanation]
 ) -> list[Explanation]:
-    if model.fitted is None:
+    if "memory" not in model.provenance or model.memory_place is None:
         return explanations
     from .evidence.contributions import contributions
 
-    return [
-        replace(found, contributions=contributions(model, own, found.path))
-        for found, own in zip(explanations, features, strict=True)
-    ]
+    try:
+        return [
+            replace(found, contributions=contributions(model, own, found.path))
+            for found, own in zip(explanations, features, strict=True)
+        ]
+    except NBDTError as error:
+        return [
+            replace(found, made={**found.made, "no_contributions": str(error)})
+            for found in explanations
+        ]
 
 
 def _with_counterfactuals(

@@ -22,10 +22,13 @@ from nbdt.progress import escape_terminal
 
 from .attribution import explain
 from .options import ExplainOptions
+from .result.contributions import NOTE
 from .result.explanation import Explanation
 from .result.headline import headline
 from .result.pictures import picture, png
 from .result.words import remark
+
+SUMS = ("contributions", "no_contributions")
 
 
 def explain_files(options: ExplainOptions) -> None:
@@ -84,12 +87,19 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     if as_json:
         facts = {"headline": explanation.headline, "words": explanation.words}
         facts |= {"picture": str(target), "answer": explanation.made["answer"]}
+        facts |= {key: value for key, value in explanation.to_dict().items() if key in SUMS}
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
         return
     console = Console(highlight=False, emoji=False)
     console.print(_tree(source.reference, explanation))
     console.print(Text(explanation.words))
+    for decision, found in zip(explanation.path, explanation.contributions, strict=False):
+        name = escape_terminal(decision.children[decision.chosen])
+        console.print(Text(f"{name}: {found.words}"))
+        console.print(Text(escape_terminal(f"  {found.named}"), style="dim"))
+    if last := explanation.no_contributions or (NOTE if explanation.contributions else ""):
+        console.print(Text(escape_terminal(last), style="dim"))
     console.print(
         Text(f"{'page' if target.suffix == '.html' else 'picture'}: {target}", style="dim")
     )

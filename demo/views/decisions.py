@@ -55,7 +55,7 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
         "flat": _flat(explanation, visitor.class_map()),
         "stop": _stop(explanation),
         "struck": struck_rows(visitor),
-        "note": NOTE if explanation.contributions else "",
+        "note": NOTE if explanation.contributions else explanation.no_contributions,
         "hint": "" if visitor.index is not None else HINT.format(source=source),
     }
     return gr.HTML(record=dump(record))

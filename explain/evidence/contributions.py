@@ -19,22 +19,23 @@ FOR, AGAINST = 5, 2  # photographs that are shown of each side
 
 
 def contributions(model: NBDT, features: Tensor, path: Path) -> tuple[DecisionContributions, ...]:
-    """Return the sum of each decision; nothing for a model whose last layer no memory gave.
+    """Return the sum of each decision of a model whose last layer was fitted on its memory.
 
     Args:
         model: in evaluation mode.
         features: (features,) of the image.
         path: of the image.
+
+    Raises:
+        NBDTError: the memory has changed since, or cannot be opened, or the tree lacks a label.
     """
     memory, fitted = model.memory, model.fitted
     if memory is None or fitted is None:
-        return ()
-    rules = model.head.rules
-    try:
-        attribution = memory.attribution(fitted, rules)
-    except NBDTError:  # the memory has changed since, or the visitor's tree lacks a label
-        return ()
-    tree = model.hierarchy
+        raise NBDTError(
+            "The memory no longer has the fit that the last layer comes from, so no contributions are "
+            "shown until it is fitted again: nbdt memory refit MODEL, or model.refit()."
+        )
+    attribution, tree = memory.attribution(fitted, model.head.rules), model.hierarchy
     pairs = [
         (tree.index(d.child_ids[d.chosen]), tree.index(d.child_ids[d.runner_up])) for d in path
     ]

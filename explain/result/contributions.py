@@ -85,6 +85,12 @@ class DecisionContributions:
         return f"Of {signed(total)}: {', '.join(texts)}, {signed(none)} from no photograph."
 
     @property
+    def named(self) -> str:
+        """The photographs that the sentence counts, each with its part."""
+        shown = (*self.supporting, *self.opposing)
+        return ", ".join(f"{one.reference} {signed(one.value)}" for one in shown)
+
+    @property
     def _sides(self) -> dict[str, tuple[Contribution, ...]]:
         return {"supporting": self.supporting, "opposing": self.opposing}
 

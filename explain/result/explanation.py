@@ -161,6 +161,11 @@ class Explanation:
         return str(self.made.get("promise", ""))
 
     @property
+    def no_contributions(self) -> str:
+        """Why there are none although the last layer was fitted on a memory; empty otherwise."""
+        return str(self.made.get("no_contributions", ""))
+
+    @property
     def left_out(self) -> str:
         """What the classes that a restricted model lacks had; empty for any other model."""
         removed = self.made.get("removed_probability")
@@ -202,6 +207,8 @@ class Explanation:
         facts: dict[str, Any] = {"constants": list(self.constants), "made": dict(self.made)}
         if self.contributions:
             facts["contributions"] = [found.to_dict() for found in self.contributions]
+        if self.no_contributions:
+            facts["no_contributions"] = self.no_contributions
         return {**self.path.to_dict(), "maps": maps, **facts}
 
     if TYPE_CHECKING:  # attached in `nbdt/explain/result/__init__.py`

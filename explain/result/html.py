@@ -80,6 +80,8 @@ def notebook_html(explanation: Explanation) -> str:
             image.set("style", "width:80px; margin-right:4px")
             image.set("title", f"{one.label} {_signed(one.value)} ({one.reference})")
             sums.append(image)
+    if explanation.no_contributions:
+        sums.append(element("p", explanation.no_contributions))
     shown += tostring(sums, encoding="unicode", method="html") if len(sums) else ""
     return explanation.path._repr_html_() + shown
 
@@ -105,7 +107,8 @@ def _answer(explanation: Explanation) -> Element:
     text = element("div", element("h1", _name(answer.title)))
     text.append(element("p", answer.text, class_="soft sure"))
     text.append(element("p", words(explanation), class_="words"))
-    for note in filter(None, (explanation.left_out, explanation.promise)):
+    notes = (explanation.left_out, explanation.promise, explanation.no_contributions)
+    for note in filter(None, notes):
         text.append(element("p", note, class_="soft small"))
     if photo is None:
         return element("header", text, class_="card answer bare")
@@ -300,7 +303,8 @@ def _made(explanation: Explanation) -> Element:
         note += f" {NOTE}"
     facts = element("dl", class_="made")
     baselines = {found.baseline for found in explanation.counterfactuals}
-    made = {key: value for key, value in explanation.made.items() if key != "promise"}
+    shown = {"promise", "no_contributions"}  # at the top
+    made = {key: value for key, value in explanation.made.items() if key not in shown}
     for key, value in [*_flat(made), *(("blurred with", b) for b in sorted(baselines))]:
         facts.extend([element("dt", key), element("dd", value)])
     note_ = element("p", note, class_="soft small")
@@ -316,7 +320,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key} ")
-        else:
+        elif value is not None:
             parts = value if isinstance(value, list | tuple) else [value]
             shown = [f"{part:.4g}" if isinstance(part, float) else str(part) for part in parts]
             yield (above + key).replace("_", " "), " × ".join(shown)

@@ -65,7 +65,8 @@ class Attribution:
     def __init__(self, fitted: FittedHead, examples: Examples, rules: DecisionRules) -> None:
         if fitted.key != examples.key:
             raise NBDTError(
-                "The memory has changed since the last layer was fitted; fit it again: model.refit()."
+                "The memory has changed since the last layer was fitted, so no contributions are shown "
+                "until it is fitted again: nbdt memory refit MODEL, or model.refit()."
             )
         self.fitted, self.examples, self.rules = fitted, examples, rules
         fit = fitted.fit

@@ -3,6 +3,7 @@
 import io
 import re
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,19 +103,39 @@ def test_they_are_saved_loaded_and_shown(explanation, tmp_path):
     assert record[0]["supporting"][0]["row"] == explanation.contributions[0].supporting[0].row
 
 
-def test_a_memory_that_changed_since_the_fit_explains_nothing_until_it_is_fitted(model):
+def test_a_memory_that_changed_since_the_fit_says_so_until_it_is_fitted(model, tmp_path):
     image, version = photograph("blue", 51), model.memory.version
     model.memory.strike(model.memory.rows.ids[0], "to see")
-    assert explain(model, image)[0].contributions == ()
+    changed = explain(model, image)[0]
+    assert changed.contributions == ()
+    assert "nbdt memory refit" in changed.no_contributions
+    assert changed.no_contributions.count(". ") == 0  # one sentence
+    changed.save(tmp_path / "saved")
+    again = Explanation.load(tmp_path / "saved")
+    for shown in (to_html(again), to_html(changed), again._repr_html_()):
+        assert shown.count(changed.no_contributions) == 1
+    assert again.to_dict()["no_contributions"] == changed.no_contributions
     model.refit()
-    assert explain(model, image)[0].contributions[0].others == 23 - FOR - AGAINST
+    fitted = explain(model, image)[0]
+    assert fitted.contributions[0].others == 23 - FOR - AGAINST
+    assert not fitted.no_contributions
     model.memory.restore(version)
     model.refit()
 
 
 def test_a_model_without_memory_has_none(cifar10):
-    assert explain(cifar10, photograph("red", 1))[0].contributions == ()
-    assert "Contributed" not in to_html(explain(cifar10, photograph("red", 1))[0])
+    alone = explain(cifar10, photograph("red", 1))[0]
+    assert alone.contributions == ()
+    assert not alone.no_contributions
+    assert "Contributed" not in to_html(alone)
+
+
+def test_settings_that_are_none_are_not_listed(explanation):
+    made = {**explanation.made, "nothing": None, "deep": {"none": None, "some": 3}}
+    page = to_html(replace(explanation, made=made))
+    assert "nothing" not in page
+    assert "deep some" in page
+    assert ">None<" not in page
 
 
 def one(value):

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from nbdt import NBDT, Hierarchy
 from nbdt.errors import NBDTError
 from nbdt.explain.batch.run import explain_all
+from nbdt.explain.command import app as explain_app
 from nbdt.explain.memory.command import app
+from nbdt.explain.result.contributions import NOTE
 from nbdt.model import saved as saved_files
 from nbdt.model import update
 from nbdt.model.fingerprint import model_hash
@@ -333,6 +335,27 @@ def test_an_old_index_is_named_as_such(bare):
         nbdt("convert", old, "--model", bare, "--out", bare.parent / "m").exception
     )
     assert not (bare.parent / "m").exists()
+
+
+def test_the_terminal_shows_the_sum_or_why_there_is_none(folder, tmp_path):
+    image = tmp_path / "photo.png"
+    photograph("blue", 9).save(image)
+    command = [image, "--model", folder, "--out", tmp_path / "out"]
+
+    def shown(*more):
+        done = CliRunner().invoke(explain_app, list(map(str, [*command, *more])))
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    (record,) = map(json.loads, shown("--json").splitlines())
+    text = shown()
+    for found in record["contributions"]:
+        assert f"Of {found['log_odds']:+.1f}:" in text
+        assert found["supporting"][0]["reference"] in text
+    assert " ".join(NOTE.split()) in " ".join(text.split())
+    nbdt("strike", folder, rows(folder)[0]["id"], "--why", "to see")
+    assert "nbdt memory refit" in shown()
+    assert "nbdt memory refit" in json.loads(shown("--json"))["no_contributions"]
 
 
 def test_a_cluster_gets_the_model_without_its_memory(folder):
