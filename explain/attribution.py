@@ -111,7 +111,7 @@ def explain(
                 model, features, batch, photos,
                 nodes=nodes, classes=classes, accuracy=accuracy, method=method,
             )  # fmt: skip
-            found = _with_contributions(model, features, found)
+            found = _summed(model, features, found)
         if evidence is None:
             evidence = model.memory or False  # an empty one shows nothing
         if evidence is not False:
@@ -163,7 +163,7 @@ def explain_layer(
         )
         for row, path in enumerate(found)
     ]
-    explanations = _with_contributions(model, layer.features, explanations)
+    explanations = _summed(model, layer.features, explanations)
     return (
         explanations
         if evidence is None
@@ -227,23 +227,12 @@ def _with_evidence(
     ]
 
 
-def _with_contributions(
-    model: NBDT, features: Tensor, explanations: list[Explanation]
-) -> list[Explanation]:
+def _summed(model: NBDT, features: Tensor, found: list[Explanation]) -> list[Explanation]:
     if "memory" not in model.provenance or model.memory_place is None:
-        return explanations
-    from .evidence.contributions import contributions
+        return found
+    from .evidence.contributions import with_contributions
 
-    try:
-        return [
-            replace(found, contributions=contributions(model, own, found.path))
-            for found, own in zip(explanations, features, strict=True)
-        ]
-    except NBDTError as error:
-        return [
-            replace(found, made={**found.made, "no_contributions": str(error)})
-            for found in explanations
-        ]
+    return with_contributions(model, features, found)
 
 
 def _with_counterfactuals(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -13,9 +15,30 @@ from nbdt.memory.memory import Memory
 from nbdt.model.model import NBDT
 
 from ..result.contributions import Contribution, DecisionContributions
+from ..result.explanation import Explanation
 from .pictures import Pictures
 
 FOR, AGAINST = 5, 2  # photographs that are shown of each side
+
+
+def with_contributions(
+    model: NBDT, features: Tensor, explanations: Sequence[Explanation]
+) -> list[Explanation]:
+    """Return explanations with the sum of each decision, or with the reason why there is none.
+
+    Args:
+        model: in evaluation mode; its last layer was fitted on its memory.
+        features: (images, features).
+        explanations: of the same images.
+    """
+    try:
+        return [
+            replace(found, contributions=contributions(model, own, found.path))
+            for found, own in zip(explanations, features, strict=True)
+        ]
+    except NBDTError as error:
+        said = {"no_contributions": str(error)}
+        return [replace(found, made={**found.made, **said}) for found in explanations]
 
 
 def contributions(model: NBDT, features: Tensor, path: Path) -> tuple[DecisionContributions, ...]:
