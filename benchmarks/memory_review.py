@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from nbdt import NBDT, DecisionRules, Hierarchy
 from nbdt.images.dataset import iter_images
+from nbdt.memory.attribution import Attribution
 from nbdt.memory.refit import FittedHead, examples_of, fit_head
 from nbdt.memory.review import suspects
 from nbdt.memory.table import Rows
@@ -88,9 +89,8 @@ def main() -> None:
             rows, clean = rows_of(train, given, kept), rows_of(train, true, kept)
             is_wrong = np.array(rows.labels) != np.array(clean.labels)
             head, with_wrong = fitted(rows)
-            ours = [
-                rows.places[one.id] for one in suspects(rows, examples_of(rows, rules), head, rules)
-            ]
+            divided = Attribution(head, examples_of(rows, rules), rules)
+            ours = [rows.places[one.id] for one in suspects(rows, divided)]
             found, after = [], []
             for order in (np.array(ours), cleanlab_order(head)):
                 if order is None:

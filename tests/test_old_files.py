@@ -25,7 +25,7 @@ from nbdt.demo.corrections.submission import visitor_id
 from nbdt.demo.editing.edits import in_words
 from nbdt.demo.editing.versions import load as load_version
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import memory_key, strike_marked, view_without_bad
+from nbdt.demo.store.marks import memory_key, view_without_bad
 from nbdt.demo.visitor import Visitor
 from nbdt.explain import Evidence, Explanation, explain
 from nbdt.explain.batch.folder import read_maps
@@ -473,8 +473,6 @@ def test_a_stores_marks_count(store, converted):
     ann, bob = facts["visitors"]["ann"], facts["visitors"]["bob"]
     assert view_without_bad(evidence, store, ann).without == {row}
     assert view_without_bad(evidence, store, bob) is evidence
-    assert strike_marked("of_evidence_patches", store.marks()) == 1
-    assert not memory.rows.active[memory.rows.places[row]]
 
 
 def test_a_stores_learnt_model_is_offered(store):

@@ -194,17 +194,9 @@ def models_command(store: StoreOption = None, as_json: JsonOption = False) -> No
 
 @app.command("marks")
 def marks_command(
-    into: Annotated[
-        str | None, typer.Option(metavar="M", help="A memory to strike them out of, for everyone.")
-    ] = None,
-    *,
-    store: StoreOption = None,
-    visitor: VisitorOption = None,
-    as_json: JsonOption = False,
+    store: StoreOption = None, visitor: VisitorOption = None, as_json: JsonOption = False
 ) -> None:
-    """List the training images that people marked as bad evidence, or strike them out."""
-    from ..store.marks import strike_marked
-
+    """List the training images that people marked as bad evidence; `apply` strikes them out."""
     with _opened(store) as opened:
         marks = opened.marks(visitor=visitor)
     for mark in marks:
@@ -212,8 +204,6 @@ def marks_command(
         verdict = "bad" if mark.bad else "good again"
         line = f"{mark.id}  {mark.time}  {escape_terminal(mark.reference)} {verdict}{why}"
         typer.echo(json.dumps(mark._asdict()) if as_json else line)
-    if into is not None:
-        typer.echo(f"{strike_marked(into, marks):,} photographs of {into} struck out", err=True)
 
 
 @app.command("delete")

@@ -18,7 +18,6 @@ class OwnModel:
 
     model: NBDT
     corrected: Corrected
-    before: OwnModel | None = None  # where a strike is taken back
 
     def reason(self, image: str) -> str:
         """Return why what was said about a photograph does not act, "" if it does."""

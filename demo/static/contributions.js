@@ -46,7 +46,7 @@ const drawEffect = () => {
     const box = make('div', 'nbdt-effect');
     box.setAttribute('role', 'status');
     (reply.lines || [reply.error]).forEach((line) => box.append(make('p', 'nbdt-small', line)));
-    if (reply.lines) box.append(action('Strike it out', () => trigger('strike', { reference: reply.row })));
+    if (reply.may_strike) box.append(action('Strike it out', () => trigger('strike', { reference: reply.row })));
     part.append(box);
   });
 };

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 
 from nbdt.errors import NBDTError
-from nbdt.memory.table import Rows, Table
+from nbdt.memory.table import Rows
 
 if TYPE_CHECKING:
     from nbdt.explain import Evidence
@@ -44,26 +44,3 @@ def view_without_bad(evidence: Evidence, store: Store, visitor: str) -> Evidence
     marks = store.marks(memory_key(memory.table.facts), visitor=visitor)
     bad = bad_rows(marks, memory.rows) if marks else {}
     return evidence.view(bad) if bad else evidence
-
-
-def strike_marked(place: str, marks: Iterable[Row[Any]]) -> int:
-    """Strike the marked photographs out of the memory at a place, for all; returns how many.
-
-    Raises:
-        NBDTError: there is no memory.
-    """
-    table = Table.open(place)
-    relevant = [mark for mark in marks if mark.evidence == memory_key(table.facts)]
-    rows, struck = table.rows(), 0
-    for key in bad_rows(relevant, rows):
-        if rows.active[rows.places[key]]:
-            reasons = (m.why for m in reversed(relevant) if m.why and _same(rows, m.reference, key))
-            table.update([key], {"active": False, "why": next(reasons, ""), "by": "visitors"})
-            struck += 1
-    return struck
-
-
-def _same(rows: Rows, reference: str, key: str) -> bool:
-    with suppress(NBDTError):
-        return rows.ids[rows.place(reference)] == key
-    return False

@@ -1,8 +1,7 @@
-"""What happens without a training photograph: asked on the strip, and done for one visitor."""
+"""What would happen without a training photograph: asked on the strip, answered by a new fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -10,9 +9,8 @@ import gradio as gr
 from nbdt.errors import NBDTError
 from nbdt.explain.memory.effect import answer_words, effect_words
 
-from ..corrections.own_model import OwnModel
 from ..ui.component import dump
-from ..ui.events import QUICK, PageContext, payload, refusing, sequence_number
+from ..ui.events import PageContext, payload, sequence_number
 from ..visitor import Visitor
 
 if TYPE_CHECKING:
@@ -20,25 +18,24 @@ if TYPE_CHECKING:
 
 
 def effect_panel(context: PageContext, strip: gr.HTML) -> None:
-    """Wire the strip's questions; without a store also what the visitor decides.
+    """Wire the strip's questions; a strike itself is a mark, which needs a store."""
 
-    With a store that is a mark, which the correction panel keeps.
-    """
-    options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    strip.ask_effect(_ask, context.visitor, strip, concurrency_id="network", **options)
-    if context.store is None:
-        outputs = [context.visitor, *context.outputs]
-        strip.strike(_changing(context, strike), context.visitor, outputs, **QUICK)
-        strip.take_back(_changing(context, take_back), context.visitor, outputs, **QUICK)
+    def ask(visitor: Visitor, event: gr.EventData) -> gr.HTML:
+        return _answered(visitor, payload(event), may_strike=context.store is not None)
+
+    strip.ask_effect(
+        ask, context.visitor, strip, concurrency_id="network", api_visibility="private",
+        show_progress="hidden",
+    )  # fmt: skip
 
 
-def _ask(visitor: Visitor, event: gr.EventData) -> gr.HTML:
-    sent = payload(event)
+def _answered(visitor: Visitor, sent: dict[str, Any], *, may_strike: bool) -> gr.HTML:
     reply: dict[str, Any] = {"seq": sequence_number(sent), "row": str(sent.get("row", ""))[:64]}
     try:
         done = effect_without(visitor, sent.get("row"))
         path = answer_words(*done.paths(visitor.current_model().head.rules, _features(visitor)))
         reply["lines"] = [f"This photograph: {path}", *effect_words(done)]
+        reply["may_strike"] = may_strike
     except NBDTError as error:
         reply["error"] = str(error)
     return gr.HTML(effect=dump(reply))
@@ -64,35 +61,6 @@ def effect_without(visitor: Visitor, row: object) -> Effect:
     return effect_of(model.memory, model.head.rules, model.fitted, [row])
 
 
-def strike(visitor: Visitor, row: object) -> None:
-    """Answer this visitor without a photograph from now on. Raises as `effect_without`."""
-    from nbdt.memory.corrected import Corrected
-    from nbdt.memory.preview import Change, with_head
-
-    done = effect_without(visitor, row)
-    before = () if visitor.own is None else visitor.own.corrected.changes
-    rows, changes = done.memory.rows, (*before, Change(str(row)))
-    corrected = Corrected(
-        rows, done.after, changes, {}, done.photographs, len(done.changed),
-        done.accuracy[1] - done.accuracy[0],
-    )  # fmt: skip
-    model = with_head(visitor.answering, done.after, done.memory)
-    visitor.adapt(OwnModel(model, corrected, visitor.own))
-
-
-def take_back(visitor: Visitor, row: object) -> None:
-    """Let a photograph count again; without later strikes the model is the one before, to the bit."""
-    later: list[str] = []
-    while visitor.own is not None:
-        last = visitor.own.corrected.changes[-1].id
-        visitor.adapt(visitor.own.before)
-        if last == row:
-            break
-        later.append(last)
-    for key in reversed(later):
-        strike(visitor, key)
-
-
 def struck_rows(visitor: Visitor) -> list[dict[str, str]]:
     """Return the photographs that do not count for this visitor, the last one first."""
     if visitor.own is None:
@@ -103,14 +71,3 @@ def struck_rows(visitor: Visitor) -> list[dict[str, str]]:
         for change in reversed(visitor.own.corrected.changes)
         if change.label is None and change.id in rows.places
     ]
-
-
-def _changing(
-    context: PageContext, act: Callable[[Visitor, object], None]
-) -> Callable[..., tuple[Any, ...]]:
-    @refusing
-    def handle(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
-        act(visitor, payload(event).get("reference"))
-        return visitor, *context.redraw(visitor)
-
-    return handle

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from ..decide.head import DecisionRules
 from ..decide.paths import percent
 from ..errors import NBDTError, listed
 from ..tree.labels import classes_below, label_nodes
-from .attribution import Attribution
 from .preview import Change
-from .refit import Examples, FittedHead
 
 if TYPE_CHECKING:
+    from .attribution import Attribution
     from .memory import Memory
     from .table import Rows
 
@@ -60,23 +58,17 @@ class Suspect:
     reasons: tuple[str, ...]
 
 
-def suspects(
-    rows: Rows, examples: Examples, fitted: FittedHead, rules: DecisionRules
-) -> list[Suspect]:
+def suspects(rows: Rows, attribution: Attribution) -> list[Suspect]:
     """Rank the active rows of a memory: rows with a reason first, the least likely label first.
 
     Rows that were kept in an earlier review are left out.
 
     Args:
         rows: of the memory.
-        examples: its active rows.
-        fitted: the fit on them.
-        rules: of the model.
-
-    Raises:
-        NBDTError: the memory has changed since the fit.
+        attribution: of a fit on them, see `Memory.attribution`.
     """
-    found = _Compared(rows, examples, fitted, rules)
+    found = _Compared(rows, attribution)
+    rules, examples = found.rules, found.examples
     reasons = found.reasons()
     order = sorted(range(len(found.own)), key=lambda n: (not reasons[n], float(found.own[n]), n))
     ids, leaves = rules.hierarchy.ids, rules.hierarchy.leaf_nodes
@@ -99,11 +91,10 @@ class _Compared:
         rival_share: (rows,) its probability.
     """
 
-    def __init__(
-        self, rows: Rows, examples: Examples, fitted: FittedHead, rules: DecisionRules
-    ) -> None:
-        self.rows, self.examples, self.rules = rows, examples, rules
-        self.attribution = Attribution(fitted, examples, rules)
+    def __init__(self, rows: Rows, attribution: Attribution) -> None:
+        self.rows, self.attribution = rows, attribution
+        self.examples, self.rules = attribution.examples, attribution.rules
+        examples, rules, fitted = self.examples, self.rules, attribution.fitted
         chances = rules(fitted.logits.float()).exp()
         self.nodes = label_nodes(rules.hierarchy)[examples.labels]
         self.inside = classes_below(rules.hierarchy)[self.nodes]  # (rows, classes)

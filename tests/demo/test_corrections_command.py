@@ -18,7 +18,7 @@ from nbdt.demo.corrections.apply import apply_corrections
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import memory_key, strike_marked, view_without_bad
+from nbdt.demo.store.marks import memory_key, view_without_bad
 from nbdt.demo.store.url import StoreError
 from nbdt.demo.visitor import MAX_SIDE
 from nbdt.explain import Evidence, explain
@@ -334,9 +334,7 @@ def test_only_what_the_store_recorded_is_loaded_and_only_unchanged(store, tmp_pa
 # ---- evidence ----------------------------------------------------------------------------------
 
 
-def test_bad_evidence_changes_the_own_view_at_once_and_everybodys_on_request(
-    store, place, data, tmp_path, model
-):
+def test_bad_evidence_changes_the_own_view_at_once(store, place, data, tmp_path, model):
     memory = make_memory(model, tmp_path / "memory")
     memory.add(list(iter_images(data)))
     evidence, key = Evidence(memory), memory_key(memory.table.facts)
@@ -351,11 +349,5 @@ def test_bad_evidence_changes_the_own_view_at_once_and_everybodys_on_request(
     assert memory.rows.active.all()
     shown = run("marks", "--store", place)
     assert shown.stdout.rstrip().endswith(f"{bad} bad: a watermark")
-    result = run("marks", "--into", tmp_path / "memory", "--store", place)
-    assert "1 photographs of" in result.stderr
-    rows = memory.rows
-    assert [rows.ids[n] for n in np.flatnonzero(~rows.active)] == [bad]
-    assert "a watermark" in rows.why
-    assert strike_marked(str(tmp_path / "memory"), store.marks()) == 0  # already
     store.mark_evidence(key, bad, visitor=ANN, bad=False)
     assert view_without_bad(evidence, store, ANN) is evidence

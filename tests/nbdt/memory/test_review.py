@@ -44,7 +44,7 @@ def ranked(rows, rule="marginal"):
     rules = DecisionRules(TREE, rule=rule)
     examples = examples_of(rows, rules)
     fitted = fit_head(examples, rules)
-    return suspects(rows, examples, fitted, rules), fitted, examples
+    return suspects(rows, Attribution(fitted, examples, rules)), fitted, examples
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)
