@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NBDTError
-from ..network.last_layer import OUTPUT, find_module, last_layer, layer_that_answers
+from ..network.last_layer import OUTPUT, find_module, layer_of_logits, no_tensor
 from ..tree.hierarchy import Hierarchy
 from .head import NBDTHead
 
@@ -21,26 +21,26 @@ OUTPUT_HEAD = "nbdt_head"  # the submodule's name where the rules are on a model
 def attach(
     model: M, hierarchy: Hierarchy, *, rule: str, layer: str | None = None, example: Any = None
 ) -> M:
-    """Put an `NBDTHead` in the place of the model's last linear layer; return the model.
+    """Put an `NBDTHead` in the place of the layer that gives the model's logits; return the model.
 
-    The layer is found by structure, see `nbdt.network.last_layer`: the last linear layer or 1 × 1
-    convolution with one output per class. With an `example` the model runs once, and the layer
-    is the one whose output is the model's, without guessing. It is kept inside the head,
-    so that `detach` gives the model back. If no single layer gives the logits, the head goes on
-    the model's output, as its submodule `nbdt_head`.
+    The model runs once to find the layer whose output is its own, see
+    `nbdt.network.last_layer.layer_of_logits`; where that cannot be done, the layer is found by
+    structure. It is kept inside the head, so that `detach` gives the model back. If no single layer
+    gives the logits, the head goes on the model's output, as its submodule `nbdt_head`.
 
     Args:
         model: any classifier; it is changed in place.
         hierarchy: its classes are, in order, the model's outputs.
         rule: as in `DecisionRules`.
-        layer: the name of the layer that gives the logits, where the search would find another;
-            "" for the model's output.
-        example: the model's argument, or a tuple or mapping of its arguments.
+        layer: the name of the layer that gives the logits; "" for the model's output.
+        example: the model's argument, or a tuple or mapping of its arguments; by default an input
+            that its first layer takes.
 
     Raises:
-        NBDTError: no such layer, one that a softmax module follows, a model that has a head
-            already, or one that TorchScript made. Without an example, the search does not see
-            what a model does in ``forward``: a softmax, a factor, an average of several calls.
+        NBDTError: no such layer, a `layer` whose output is not the model's, a model that gives
+            probabilities, or an object to which no single layer gives the logits; a model that
+            has a head already, or one that TorchScript made. A model that could not be run is
+            not checked: the structure does not show a factor, or a softmax, in ``forward``.
     """
     if _heads(model):
         raise NBDTError("The model has an NBDTHead already; detach(model) first.")
@@ -48,12 +48,7 @@ def attach(
         raise NBDTError(
             "A TorchScript model cannot be changed; attach to the model it was made of."
         )
-    if layer is not None:
-        name = layer
-    elif example is None:
-        name = last_layer(model, hierarchy.num_classes)
-    else:
-        name = layer_that_answers(model, hierarchy.num_classes, example)
+    name = layer_of_logits(model, hierarchy.num_classes, layer=layer, example=example)
     linear = find_module(model, name) if name != OUTPUT else nn.Identity()
     head = NBDTHead.from_linear(linear, hierarchy, rule=rule)
     if name == OUTPUT:
@@ -139,8 +134,5 @@ def _take_off_output(model: nn.Module) -> None:
 def _decide_output(model: nn.Module, _inputs: Any, output: Any) -> Tensor:
     """Apply the rules, as a forward hook that finds the head on the model: copies use their own."""
     if not isinstance(output, Tensor):
-        raise NBDTError(
-            f"{type(model).__name__} gives a {type(output).__name__} instead of logits (batch, "
-            "classes), which the rules on its output need; attach with layer='…' names a layer."
-        )
+        raise NBDTError(no_tensor(model, output))
     return cast(Tensor, getattr(model, OUTPUT_HEAD)(output))

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from nbdt import DecisionRules, Hierarchy, NBDTError, NBDTHead, attach, detach, flat
-from nbdt.network.last_layer import OUTPUT, last_layer
+from nbdt.network.last_layer import OUTPUT, last_layer, layer_of_logits
 
 TREE = Hierarchy.from_paths([f"g{i % 4}/c{i}" for i in range(11)])
 
@@ -218,7 +218,7 @@ def test_an_example_finds_logits_inside_the_output(wrap):
     [
         (
             lambda: Answer(lambda z: {"logits": z}, Scaled),
-            "gives a dict: there is no place for a head",
+            r"gives a dict instead of logits .* returns `model\(x\)\['logits'\]`.*no other place",
         ),
         (lambda: Answer(lambda z: z.softmax(1)), "gives probabilities, not logits"),
         (lambda: Answer(lambda z: {"answer": z}), r"Expected logits \(batch, 11\) .* got NoneType"),
@@ -285,8 +285,10 @@ def test_weights_go_through_a_file_and_to_other_types(make):
 
 def test_a_model_that_gives_probabilities_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 11), nn.Softmax(dim=1))
-    with pytest.raises(NBDTError, match="a Softmax follows the last layer '1'.*Remove the Softmax"):
+    with pytest.raises(NBDTError, match="gives probabilities, not logits.*Remove the softmax"):
         attach(model, TREE, rule="marginal")
+    with pytest.raises(NBDTError, match="a Softmax follows the last layer '1'.*Remove the Softmax"):
+        attach(model.to("meta"), TREE, rule="marginal")  # which cannot be run
 
 
 class Sure(nn.Module):
@@ -300,10 +302,119 @@ class Sure(nn.Module):
         return self.softmax(self.fc(x))
 
 
-def test_a_softmax_beside_the_layer_is_seen_and_a_named_layer_is_taken():
+def test_a_softmax_beside_the_layer_is_seen_where_the_model_cannot_be_run():
+    with torch.device("meta"):
+        model = Sure()
     with pytest.raises(NBDTError, match="a Softmax follows the last layer 'fc'.*layer='fc'"):
-        attach(Sure(), TREE, rule="marginal")
-    assert attach(Sure(), TREE, rule="marginal", layer="fc").fc.linear.out_features == 11
+        attach(model, TREE, rule="marginal")
+    assert attach(model, TREE, rule="marginal", layer="fc").fc.linear.out_features == 11
+    with pytest.raises(NBDTError, match="gives probabilities, not logits"):
+        attach(Sure(), TREE, rule="marginal", layer="fc")
+
+
+class Margin(nn.Module):
+    """A metric-learning head: the layer's weight is read, and the layer never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())
+        self.norm = nn.BatchNorm1d(6)
+        self.last = nn.Linear(6, 11)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        x = self.norm(self.body(x).mean((2, 3)) + torch.rand(1))
+        return nn.functional.linear(x, self.last.weight / self.last.weight.norm(dim=1)[:, None])
+
+
+class Multiplied(nn.Module):
+    """A layer whose output is multiplied, in the way that `change` says."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.fc, self.change = nn.Linear(5, 11), change
+
+    def forward(self, x):
+        return self.change(self.fc(x))
+
+
+class Heads(Distilled):
+    """Two heads in an object, as Hugging Face's distilled models give them."""
+
+    def forward(self, x):
+        return SimpleNamespace(logits=super().forward(x))
+
+
+class Alone(nn.Module):
+    """The logits of a model that gives an object."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x).logits
+
+
+def test_a_weight_that_is_read_beside_its_layer_puts_the_head_on_the_output():
+    torch.manual_seed(0)
+    model, x = Margin().train(), torch.randn(2, 3, 9, 9)
+    before = copy.deepcopy(model.state_dict())
+    state, modes = torch.get_rng_state(), [part.training for part in model.modules()]
+    attach(model, TREE, rule="marginal")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [part.training for part in detach(model).modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    torch.set_rng_state(state)
+    logits = model.eval()(x)
+    torch.set_rng_state(state)
+    assert torch.equal(attach(model, TREE, rule="marginal")(x), logits.log_softmax(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message", "remedy"),
+    [
+        (Margin, {"layer": "last"}, "not what its layer 'last' gives.*layer=''", {"layer": ""}),
+        (
+            lambda: Multiplied(lambda z: 16 * z),
+            {"layer": "fc"},
+            "not what its layer 'fc' gives",
+            {"layer": ""},
+        ),
+        (Early, {"layer": "body"}, "not what its layer 'body' gives.*'head'", {"layer": "head"}),
+        (Twice, {"layer": "fc"}, "not what its layer 'fc' gives.*layer=''", {"layer": ""}),
+        (lambda: Multiplied(lambda z: z.softmax(1)), {}, "they sum to 1", None),
+        (lambda: Multiplied(torch.sigmoid), {}, "the sigmoid of its layer 'fc'", None),
+        (Heads, {}, r"Wrap it in .* `model\(x\).logits`", "wrap"),
+        (Heads, {"layer": ""}, r"Wrap it in .* `model\(x\).logits`", "wrap"),
+        (Heads, {"layer": "head"}, "not what its layer 'head' gives", "wrap"),
+    ],
+)
+def test_what_is_not_the_rules_output_is_refused_and_the_remedy_works(
+    make, options, message, remedy
+):
+    torch.manual_seed(0)
+    model = make().eval()
+    with pytest.raises(NBDTError, match=message):
+        attach(model, TREE, rule="marginal", **options)
+    assert not any(isinstance(part, NBDTHead) for part in model.modules())
+    if remedy is None:
+        return
+    model = Alone(model) if remedy == "wrap" else model
+    x = torch.randn(2, 3, 9, 9) if make is Margin else torch.randn(2, 5)
+    torch.manual_seed(1)
+    logits = model(x)
+    attach(model, TREE, rule="marginal", **({} if remedy == "wrap" else remedy))
+    torch.manual_seed(1)
+    assert torch.allclose(model(x), logits.log_softmax(1), atol=1e-6)
+
+
+def test_heads_that_start_at_zero_are_told_apart():
+    model = Distilled().eval()
+    for layer in (model.head, model.head_dist):
+        nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+    assert layer_of_logits(model, 11) == OUTPUT
 
 
 @pytest.mark.parametrize(
@@ -311,7 +422,12 @@ def test_a_softmax_beside_the_layer_is_seen_and_a_named_layer_is_taken():
     [
         (Own, {}, "inside Own with 11 outputs.*found none.*layer=''"),
         (Distilled, {"layer": "haed"}, "no module 'haed'. Did you mean 'head'"),
-        (Distilled, {"layer": "body"}, "linear layer has 6 outputs, the hierarchy 11"),
+        (Distilled, {"layer": "body"}, "not what its layer 'body' gives"),
+        (
+            lambda: Distilled().to("meta"),
+            {"layer": "body"},
+            "linear layer has 6 outputs, the hierarchy 11",
+        ),
     ],
 )
 def test_errors_say_what_to_do(make, options, message):
@@ -342,8 +458,11 @@ def test_a_layer_per_position_and_an_output_that_is_no_tensor_are_refused():
         def forward(self, x):
             return self.fc(x), x
 
+    with pytest.raises(NBDTError, match=r"Pair gives a tuple instead of logits.*model\(x\)\[0\]"):
+        attach(Pair(), TREE, rule="marginal", layer="")
+    unseen = attach(Pair().to("meta"), TREE, rule="marginal", layer="")
     with pytest.raises(NBDTError, match="Pair gives a tuple instead of logits"):
-        attach(Pair(), TREE, rule="marginal", layer="")(torch.randn(2, 5))
+        unseen(torch.randn(2, 5, device="meta"))
 
 
 def test_a_head_shows_the_weights_of_its_layer():
