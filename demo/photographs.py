@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from nbdt.hierarchies.wordnet.concepts import hypernyms_of, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.images.apart import open_apart
 from nbdt.images.image import open_image
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
@@ -86,8 +87,8 @@ def photograph(label: str, **options: Any) -> gr.Image:
 
 
 def opened(path: str) -> Image.Image:
-    """Open an uploaded file. Raises ImageError if it is not a readable photograph."""
-    return open_image(path, name="photograph", max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
+    """Open an uploaded file apart from the server. Raises ImageError if it is no photograph."""
+    return open_apart(path, name="photograph", max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
 
 
 def refuse_addresses(page: gr.Blocks) -> None:

@@ -29,6 +29,7 @@ from PIL import (
 )
 
 from ..errors import NBDTError
+from .budget import OverBudget, check_exif, check_headers, check_scans
 
 MAX_PIXELS = 500_000_000
 MAX_BYTES = 2 << 30  # an uncompressed file of MAX_PIXELS takes 1.5 GB
@@ -50,6 +51,13 @@ class ImageError(NBDTError):
     """A refused image or archive: which one, what was expected, what came, what to do."""
 
 
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """JPEG whose EXIF is not read while it is opened: it is checked first."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
 class _TiffFile(TiffImagePlugin.TiffImageFile):
     """TIFF without Pillow's second check against its global limit of pixels: ours came first."""
 
@@ -62,7 +70,7 @@ class _TiffFile(TiffImagePlugin.TiffImageFile):
 # Not `Image.open`: its limit of pixels is global to the process and below ours. Each of these
 # classes decodes only its own format, and none starts another program.
 _SIGNATURES: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
-    (b"\xff\xd8\xff", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\xff\xd8\xff", "JPEG", _JpegFile),
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
     (b"GIF87a", "GIF", GifImagePlugin.GifImageFile),
     (b"GIF89a", "GIF", GifImagePlugin.GifImageFile),
@@ -102,9 +110,12 @@ def open_image(
     with _stream(source, name, max_bytes) as stream:
         form, plugin = _recognise(stream, name)
         try:
+            check_headers(stream, form)
             return _decode(plugin(stream), name, max_pixels, max_side)
         except ImageError:
             raise
+        except OverBudget as error:
+            raise refusal(name, *error.args, "export it again as a plain JPEG or PNG") from None
         except Exception as error:  # parsers of hostile bytes raise nearly everything there is
             expected = f"a complete, undamaged {form} image"
             got = f"one that cannot be decoded ({type(error).__name__}: {error})"
@@ -230,6 +241,8 @@ def _decode(
     if width * height > max_pixels:
         got = f"{width:,} x {height:,} = {width * height:,}"
         raise refusal(name, f"at most {max_pixels:,} pixels", got, _TRUST)
+    if isinstance(picture, _TiffFile) and "jpeg" in str(picture.info.get("compression")):
+        _check_jpeg_pieces(picture)
     if any("16" in str(tile.args) for tile in picture.tile):
         picture.info.pop("transparency", None)  # a 16-bit colour: no 8-bit pixel can match it
     if max_side is not None:
@@ -249,13 +262,26 @@ def _decode(
     return image
 
 
+def _check_jpeg_pieces(picture: _TiffFile) -> None:
+    """Check the scans of the JPEG pictures that a TIFF's strips or tiles are."""
+    tags, stream = picture.tag_v2, picture.fp
+    pieces = len(tags.get(273) or tags.get(324) or [0])
+    stream.seek(0)
+    check_scans(stream, picture.width * picture.height // pieces, pieces)
+
+
 def _target(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _orientation(picture: Image.Image) -> int:
+    info = picture.info
     try:
+        if "exif" not in info and "Raw profile type exif" in info:  # a PNG's, in hexadecimal
+            lines = info["Raw profile type exif"].split("\n")
+            info["exif"] = bytes.fromhex("".join(lines[3:]))
+        check_exif(info.get("exif", b""))
         value = picture.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - broken EXIF costs the orientation, not the photograph
         return 1
