@@ -1,7 +1,7 @@
 """Open the images of strangers in processes of their own, within limits of memory and time.
 
 Decoders do what a file tells them: some files ask for gigabytes or minutes. Here such a file costs
-its sender an error and nobody else a pause. `python -m nbdt.images.apart` is the other side.
+its sender an error, and no one else a pause. `python -m nbdt.images.apart` is the other side.
 """
 
 from __future__ import annotations
