@@ -279,8 +279,7 @@ def _orientation(picture: Image.Image) -> int:
     info = picture.info
     try:
         if "exif" not in info and "Raw profile type exif" in info:  # a PNG's, in hexadecimal
-            lines = info["Raw profile type exif"].split("\n")
-            info["exif"] = bytes.fromhex("".join(lines[3:]))
+            info["exif"] = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
         check_exif(info.get("exif", b""))
         value = picture.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - broken EXIF costs the orientation, not the photograph
