@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 from nbdt.network.load import create_timm, read_weights
 
 
@@ -80,7 +80,7 @@ def _features(network: Network, data: Path, split: str) -> dict[str, Any]:
             found.append(built.forward_head(maps, pre_logits=True).half())
         batch.clear()
 
-    for source in iter_tar(data / f"cifar10_{split}_lossless.tar.xz"):
+    for source in iter_images(data / f"cifar10_{split}_lossless.tar.xz"):
         batch.append(torch.from_numpy(np.array(source.open())).permute(2, 0, 1))
         labels.append(str(source.label))
         if len(batch) == 100:

@@ -27,7 +27,7 @@ from nbdt import DecisionRules, Hierarchy
 from nbdt.decide.metrics import accuracy
 from nbdt.hierarchies import induce, names
 from nbdt.hierarchies.wordnet.database import wordnet
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 from nbdt.network.load import import_timm
 
 DATA = Path(os.environ.get("NBDT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -153,7 +153,7 @@ def compute(path: Path) -> None:
     wnids = timm.data.ImageNetInfo().label_names()
     views, labels = [], []
     with torch.inference_mode():
-        for source in iter_tar(DATA / "imagenet1000_s256_q90.tar"):
+        for source in iter_images(DATA / "imagenet1000_s256_q90.tar"):
             views.append(model(crops(source.open())))
             labels.append(wnids.index(source.reference.rpartition("!")[2].partition("_")[0]))
     weight = model.classifier.weight.detach().numpy()

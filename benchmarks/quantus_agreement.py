@@ -28,7 +28,7 @@ from nbdt.explain.audit.perturbation import area, curves, ranked
 from nbdt.explain.audit.sanity import RADIUS, SAMPLES, noisy, sensitivity
 from nbdt.explain.maps.log_odds import log_odds
 from nbdt.explain.result.regions import regrid
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 
 METHODS = ("grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency", "random",
            "centre")  # fmt: skip
@@ -51,7 +51,7 @@ class Probabilities(nn.Module):
 
 
 def test_images(model: NBDT, data: Path, count: int) -> Tensor:
-    sources = iter_tar(data / "cifar10_test_lossless.tar.xz")
+    sources = iter_images(data / "cifar10_test_lossless.tar.xz")
     return torch.stack(
         [model.preprocess(s.open()) for i, s in enumerate(sources) if i % (10000 // count) == 0]
     )[:count]

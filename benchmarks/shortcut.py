@@ -26,7 +26,7 @@ from shortcut_measure import Shortcut, shortcut
 
 from nbdt import NBDT
 from nbdt.explain.audit.methods import method_maps
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 from nbdt.train.recipe import load_recipe
 from nbdt.train.run import train
 
@@ -50,7 +50,7 @@ def patched(image: Image.Image) -> Image.Image:
 def write_images(archive: Path, folder: Path, per_class: int, plant: bool) -> None:
     """`per_class` small images of every class; with `plant`, a share SHARE of the images of CLASS get the patch."""
     count: Counter[str] = Counter()
-    for source in iter_tar(archive):
+    for source in iter_images(archive):
         if count[source.label] >= per_class:
             continue
         image = source.open().resize((SIDE, SIDE), Image.Resampling.LANCZOS)
@@ -75,7 +75,7 @@ def trained(data: Path, folder: Path, per_class: int, epochs: int) -> NBDT:
 
 def test_images(model: NBDT, data: Path, count: int, plant: bool) -> tuple[torch.Tensor, list[str]]:
     images, labels, seen = [], [], Counter()
-    for source in iter_tar(data / "cifar10_test_lossless.tar.xz"):
+    for source in iter_images(data / "cifar10_test_lossless.tar.xz"):
         if seen[source.label] < count:
             seen[source.label] += 1
             image = source.open()

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nbdt import Hierarchy
-from nbdt.images.sources import iter_class_folders
+from nbdt.images.dataset import iter_images
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import timm_preprocessing
 from nbdt.train.data.class_order import class_order
@@ -153,7 +153,7 @@ def loading(photographs: int) -> tuple[float, float]:
             target.parent.mkdir(exist_ok=True)
             pixels = rng.integers(0, 255, (30, 40, 3)).astype(np.uint8)
             Image.fromarray(pixels).resize((500, 375)).save(target, quality=90)
-        found = list(iter_class_folders(folder))
+        found = list(iter_images(folder))
         sources = (found * (photographs // len(found) + 1))[:photographs]
         recipe = load_recipe("photos", ["batch_size=32", f"workers={os.cpu_count() or 1}"])
         shown = timm_preprocessing(create_timm("resnet18", 10))

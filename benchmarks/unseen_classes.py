@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nbdt import NBDT
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 from nbdt.tree.hierarchy import Hierarchy
 
 BATCH = 250
@@ -28,7 +28,7 @@ BATCH = 250
 
 def photographs(data: Path, wanted: dict[str, str]) -> Iterator[tuple[str, object]]:
     """Group and opener of each test image of these classes."""
-    for source in iter_tar(data / "cifar100_test_lossless.tar.xz"):
+    for source in iter_images(data / "cifar100_test_lossless.tar.xz"):
         if source.label in wanted:
             yield wanted[source.label], source.open()
 

@@ -79,7 +79,7 @@ def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Pa
         explanation.save(out / name)
         return out / name / "index.html"
     target = out / f"{name}.png"
-    write_atomic(target, png(picture(explanation)))
+    write_atomic(target, png(picture(explanation), marked=True))
     return target
 
 

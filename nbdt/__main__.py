@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -91,9 +92,19 @@ def nbdt(
     """Any image classifier as a decision tree that a person can read, question and correct."""
 
 
+def _show_reports() -> None:
+    """Show on stderr what readers of data found and left out."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("nbdt.images")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
 def main() -> None:
     """Run the command line: exit status 0 all good, 1 fatal, 2 usage, 3 some inputs failed."""
     keep_memory()
+    _show_reports()
     try:
         app()
     except (NBDTError, OSError) as error:

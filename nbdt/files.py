@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,27 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], who: str) -> Iterator[None]:
+    """Hold a lock file inside the block, against all processes that can reach it.
+
+    Raises NBDTError: at once, starting with `who`, if another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise NBDTError(f"{who} at the moment; wait for it, or name another folder.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps it until the release
+            os.unlink(path)
+        lock.release()
 
 
 def check_record(

@@ -25,6 +25,7 @@ FOLDERS = {  # each folder and the folders it may import from, itself aside
 CORE = {"torch", "numpy", "networkx", "safetensors", "PIL"}
 CORE_EXCEPTIONS = {
     "nbdt/__main__.py": {"typer"},
+    "nbdt/files.py": {"filelock"},
     "nbdt/images/archives.py": {"pyarrow"},
     "nbdt/images/tables.py": {"pyarrow"},
     "nbdt/model/export.py": {"onnx", "onnxscript", "rich", "typer"},

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nbdt.explain import Explanation, explain
 from nbdt.explain.result.pictures import heat, overlays
 from nbdt.hierarchies.classifier import from_classifier
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
@@ -99,7 +99,7 @@ def main() -> None:
     model = from_classifier(SOURCE, weights=WEIGHTS)
     tree = model.hierarchy
     names = {tree.nodes[leaf].wnid: tree.names[leaf] for leaf in tree.leaf_nodes}
-    for source in iter_tar(DATA / "imagenet1000_s256_q90.tar"):
+    for source in iter_images(DATA / "imagenet1000_s256_q90.tar"):
         wnid, _, label = Path(source.reference.rpartition("!")[2]).stem.partition("_")
         if label not in CHOSEN:
             continue

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError
-from nbdt.files import write_atomic
+from nbdt.files import locked, write_atomic
 
 FOLDER, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+RECORD = {"format": "nbdt-run", "version": 1}  # the start of run.json
 COPIES = 4  # of the weights: they themselves, two moments of the optimiser, a moving average
 Row: TypeAlias = dict[str, float]
 Report: TypeAlias = Callable[[list[Row]], None]
@@ -42,6 +44,11 @@ class RunFolder:
         self.best = root / FOLDER / BEST
         self.record = root / "run.json"
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Make the folder and keep other runs out of it; raises as `check_space` and `locked` do."""
+        check_space(self.root, 0)
+        return locked(self.root / ".lock", f"Another run is writing to {str(self.root)!r}")
+
     def begin(self, *, resume: bool) -> bool:
         """Make the folder; return whether it holds a finished model already.
 
@@ -53,22 +60,27 @@ class RunFolder:
             raise NBDTError(
                 f"{os.fspath(self.root)!r} holds a finished model already; name another --out."
             )
-        if not resume and (self.last.exists() or self.record.exists()):
+        is_started = self.last.exists() or (
+            self.record.exists() and b'"recipe"' in self.record.read_bytes()
+        )
+        if is_started and not resume:
             raise NBDTError(
                 f"{os.fspath(self.root)!r} holds an unfinished run. Continue it: the same command "
                 "with --resume. Or start another: name another --out, or delete that folder."
             )
         check_space(self.root, 0)
         self._remove_leftovers()
+        if not is_started:  # whoever lists data must see at once whose folder this is
+            write_atomic(self.record, json.dumps(RECORD))
         return False
 
-    def check_same(self, facts: Mapping[str, Any]) -> None:
+    def check_same(self, facts: dict[str, Any]) -> None:
         """Record what a new run depends on; check that a resumed run still depends on the same.
 
         Raises NBDTError: the recipe, the data or the hierarchy differs from that at the start.
         """
         if not self.last.exists():
-            write_atomic(self.record, json.dumps(facts, indent=1) + "\n")
+            write_atomic(self.record, json.dumps(RECORD | facts, indent=1) + "\n")
             return
         try:
             before = json.loads(self.record.read_text(encoding="utf-8"))
@@ -152,8 +164,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = before["recipe"], now["recipe"]
     keys = [key for key in new if key in old and key not in FREE and old[key] != new[key]]
     changes = [f"{key} = {old.get(key)!r}, not {new[key]!r}" for key in keys]
-    for key, what in (("data_sha256", "other data"), ("hierarchy", "another hierarchy")):
-        if before.get(key) != now.get(key):
+    for key, what in (("contents_sha256", "other data"), ("hierarchy", "another hierarchy")):
+        if key in before and before[key] != now.get(key):  # earlier releases know no contents
             changes.append(what)
     return changes
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from nbdt.images.layout import TEST, TRAIN, VALIDATION
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
@@ -18,7 +19,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from .data.class_order import ClassOrder, class_order
 from .data.dataset import Images, hold_out
 from .data.inspection import Scan, inspect, say_left_out, scan
-from .data.splits import TEST, TRAIN, VALIDATION, find_splits
+from .data.splits import find_splits
 from .fit.network import start_network, whiten, with_classes
 from .folder import RunFolder
 from .recipe import Recipe
@@ -39,6 +40,7 @@ class Prepared:
     hierarchy: Hierarchy | None  # None if it is made from the fitted classifier, by the plan
     plan: TreePlan | None  # None if the hierarchy was given
     images: dict[str, Images]  # by split
+    contents: str  # SHA-256 of all labels and images, wherever they are
 
 
 def prepare(  # noqa: PLR0917
@@ -76,8 +78,13 @@ def prepare(  # noqa: PLR0917
         whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
     return Prepared(
         recipe, os.fspath(data), folder, network, knows_classes, start.preprocessing, order, given,
-        plan, images,
+        plan, images, _contents(scans),
     )  # fmt: skip
+
+
+def _contents(scans: Mapping[str, Scan]) -> str:
+    digests = b"".join(scanned.digest.digest() for scanned in scans.values())
+    return hashlib.sha256(digests).hexdigest()
 
 
 def _announce(
@@ -93,22 +100,28 @@ def _announce(
     )
     if groups := int((images[TRAIN].labels < 0).sum()):
         say(f"{groups:,} of the images to train on have a group as their label: any class in it.")
+    for line in _reports(scans):
+        say(line)
     for scanned in scans.values():
         say_left_out(say, scanned.split.name, scanned.failed)
 
 
+def _reports(scans: Mapping[str, Scan]) -> Iterator[str]:
+    """Yield how each data set was read, and what was used and left out."""
+    for data in {scanned.split.data: None for scanned in scans.values()}:
+        parts = [scanned for scanned in scans.values() if scanned.split.data is data]
+        report = data.report(*(part for s in parts if (part := s.split.part) is not None))
+        unreadable = sum(len(scanned.failed) for scanned in parts)
+        report.used -= unreadable
+        report.images["unreadable"] += unreadable
+        yield from report.lines()
+
+
 def facts_of(run: Prepared, command: str) -> dict[str, Any]:
     """Return what the run depends on."""
-    data = run.images[TRAIN]
-    digest = hashlib.sha256(data.labels.numpy().tobytes())
-    if data.pixels is not None:
-        digest = hashlib.sha256(data.pixels.numpy().tobytes())
-    else:
-        for source in data.sources:
-            digest.update(source.reference.encode(errors="surrogateescape"))
     return {
         "command": command,
         "recipe": dataclasses.asdict(run.recipe),
-        "data_sha256": digest.hexdigest(),
+        "contents_sha256": run.contents,
         "hierarchy": run.hierarchy.hash if run.hierarchy else None,
     }

@@ -7,18 +7,19 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from nbdt.files import write_atomic
+from nbdt.images.layout import TRAIN
 from nbdt.model.model import NBDT
 from nbdt.model.remember import FOLDER
 from nbdt.progress import Progress, Say, no_progress, say_nothing
 from nbdt.tree.hierarchy import Hierarchy
 
-from .data.splits import TRAIN
 from .fit.measure import model_card
 from .fit.picture import summary_picture
 from .folder import Report, RunFolder, check_space, global_rank
@@ -71,7 +72,7 @@ def train(
         The finished model, as saved to `out`/model.
 
     Raises:
-        NBDTError: `out` holds a run that is not to be resumed, the weights do not fit, the data
+        NBDTError: `out` holds a run that is not to be resumed, or another process uses it, the weights do not fit, the data
             cannot be trained on, the folder or disk cannot take the checkpoints, or the recipe does
             not fit.
     """
@@ -80,13 +81,14 @@ def train(
         _run, data=data, meanings=meanings, command=command, progress=progress, report=report,
         say=say,
     )  # fmt: skip
-    if finetune and recipe.freeze_backbone and not folder.model.exists():
-        frozen = RunFolder(folder.root / FROZEN)
-        first = once(recipe, frozen, hierarchy, weights, resume=True, choosing=True)
-        say(f"Fine-tuning the whole network from {frozen.model}.")
-        recipe = dataclasses.replace(recipe, freeze_backbone=False)
-        hierarchy, weights = first.hierarchy, frozen.model
-    return once(recipe, folder, hierarchy, weights, resume=resume, leaving_memory=finetune)
+    with folder.locked() if global_rank() == 0 else nullcontext():
+        if finetune and recipe.freeze_backbone and not folder.model.exists():
+            frozen = RunFolder(folder.root / FROZEN)
+            first = once(recipe, frozen, hierarchy, weights, resume=True, choosing=True)
+            say(f"Fine-tuning the whole network from {frozen.model}.")
+            recipe = dataclasses.replace(recipe, freeze_backbone=False)
+            hierarchy, weights = first.hierarchy, frozen.model
+        return once(recipe, folder, hierarchy, weights, resume=resume, leaving_memory=finetune)
 
 
 def _run(

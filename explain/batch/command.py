@@ -10,7 +10,7 @@ import typer
 
 from nbdt.images.dataset import count_inputs
 from nbdt.network.encoder import to_device
-from nbdt.progress import escape_terminal, progress
+from nbdt.progress import counted, escape_terminal, progress
 
 from ..options import ExplainOptions
 from .folder import OVERVIEW
@@ -77,7 +77,7 @@ def _summary(done: Batch) -> str:
     if done.repeated:
         parts.append(f"{done.repeated:,} of them before")
     if done.missing_parts:
-        parts.append(f"{done.missing_parts:,} parts of other shards are still missing")
+        parts.append(f"{counted(done.missing_parts, 'part')} missing: of other shards, or removed")
     return f"written: {escape_terminal(done.folder)} ({', '.join(parts)})"
 
 

@@ -29,10 +29,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
-from nbdt.files import NPZ_ERRORS, check_record
+from nbdt.files import NPZ_ERRORS, check_record, locked
+from nbdt.images.folders import BATCH_FILE
 from nbdt.images.image import ImageError
-from nbdt.images.sources import BATCH_FILE, ImageSource
-from nbdt.storage import Storage, is_uri, open_storage
+from nbdt.images.sources import ImageSource
+from nbdt.storage import LocalStorage, Storage, is_uri, open_storage
 
 from .rows import FILE_COLUMNS, META, SCHEMA, maps_of, plain_path
 
@@ -41,7 +42,8 @@ MANIFEST, OVERVIEW = "manifest.json", "index.html"
 KINDS = {"rows": ".parquet", "maps": ".npz", "pages": "", "pictures": ""}
 DRAWN = ("pages", "pictures")
 AT_ONCE, ATTEMPTS = 16, 3
-_LEFT = re.compile(r"\.(part-|batch\.json\.|manifest\.json\.)")
+LOCK = ".lock-"
+_LEFT = re.compile(r"\.(part-|lock-|batch\.json\.|manifest\.json\.)")
 _PART = re.compile(r"part-(\d{6,})(\.parquet|\.npz|)")
 
 
@@ -56,6 +58,27 @@ class BatchFolder:
     ) -> None:
         self.storage = open_storage(where)
         self.kinds = tuple(kinds)
+        self.model = ""  # hash of the model that makes the parts, once the batch is open
+        self._start = b""
+
+    @contextmanager
+    def locked(self, shard: tuple[int, int]) -> Iterator[None]:
+        """Keep out other runs that would write the same parts; an object store has no locks.
+
+        Raises NBDTError: at once, if there is one.
+        """
+        if not isinstance(self.storage, LocalStorage):
+            yield
+            return
+        root, (number, shards) = self.storage.root, shard
+        root.mkdir(parents=True, exist_ok=True)
+        who = f"Another run is writing to {str(self.storage)!r}"
+        with locked(root / f"{LOCK}{number}-{shards}", who):
+            for other in root.glob(f"{LOCK}*"):
+                if not other.name.endswith(f"-{shards}"):  # shares of another division overlap
+                    with locked(other, who):
+                        pass
+            yield
 
     def open(self, identity: Mapping[str, Any]) -> None:
         """Start the batch, or continue it.
@@ -64,18 +87,31 @@ class BatchFolder:
             NBDTError: the folder holds another batch (the message lists what differs), or no batch.
         """
         if self.storage.exists(BATCH_FILE):
-            return self.check(identity)
+            self.check(identity)
+            return
         taken = [name for name in (*KINDS, *self._claims) if self.storage.exists(name)]
         if taken:
             raise NBDTError(
                 f"{str(self.storage)!r} holds {taken[0]!r} but no {BATCH_FILE}: it is not a batch. Name a new "
                 "folder with --out."
             )
-        return self.storage.write(BATCH_FILE, _text(_record(identity)))
+        self.storage.write(BATCH_FILE, _text(_record(identity)))
+        self.check(identity)
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise NBDTError if the folder holds no batch, or another one."""
         _check_same(self.storage, read_json(self.storage, BATCH_FILE), _record(identity))
+        self.model, self._start = identity["model"], self._read(BATCH_FILE)
+
+    def check_present(self) -> None:
+        """Raise NBDTError if the folder was removed or replaced since the batch was opened."""
+        with suppress(FileNotFoundError):
+            if self._read(BATCH_FILE) == self._start:
+                return
+        raise NBDTError(
+            f"{str(self.storage)!r} was removed or replaced while the batch was running. Remove what "
+            "is left of it, and run the same command again."
+        )
 
     @property
     def _claims(self) -> tuple[str, ...]:
@@ -91,16 +127,17 @@ class BatchFolder:
         read and its hash compared. A part of an unfinished batch whose columns are an earlier
         version's is not done: its "class" is that of greedy descent.
         """
-        if not all(self._has(kind, part) for kind in self.kinds):
+        if not self._is_whole(part):
             return False
         try:
             with self.storage.open(part_name("rows", part)) as file:
                 rows_file = pq.ParquetFile(file)
                 stored = rows_file.read(columns=list(FILE_COLUMNS))
                 is_current = rows_file.schema_arrow.names == SCHEMA.names
-        except (OSError, pa.ArrowException):
+                maker = _facts(rows_file.metadata).get("model", self.model)
+        except (OSError, KeyError, ValueError, pa.ArrowException):
             return False
-        if not is_current and not self.storage.exists(MANIFEST):
+        if maker != self.model or not (is_current or self.storage.exists(MANIFEST)):
             return False
         rows = list(zip(*(stored[name].to_pylist() for name in FILE_COLUMNS), strict=True))
         if len(rows) != len(inputs):
@@ -111,6 +148,9 @@ class BatchFolder:
         with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
             return all(pool.map(same, inputs, rows))
 
+    def _is_whole(self, part: int) -> bool:
+        return all(self._has(kind, part) for kind in self.kinds)
+
     def _has(self, kind: str, part: int) -> bool:
         if self.storage.exists(part_name(kind, part)):
             return True
@@ -120,7 +160,8 @@ class BatchFolder:
         return bool(facts["failed"] == facts["rows"])
 
     def write(self, kind: str, part: int, data: bytes) -> None:
-        """Write the rows or the maps of a part."""
+        """Write the rows or the maps of a part. Raises NBDTError: as `check_present` does."""
+        self.check_present()
         self.storage.write(part_name(kind, part), data)
 
     @property
@@ -160,27 +201,25 @@ class BatchFolder:
     def facts(self, part: int) -> dict[str, Any]:
         """Return the counts of a part, and what made it."""
         with self.storage.open(part_name("rows", part)) as file:
-            facts: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[META])
-        return facts
-
-    def parts(self) -> list[int]:
-        """Return the parts whose rows exist, in order."""
-        names = map(_PART.fullmatch, self.storage.names("rows"))
-        return sorted(int(match[1]) for match in names if match)
+            return _facts(pq.read_metadata(file))
 
     def finish(self, count: int, identity: Mapping[str, Any]) -> int:
         """Write the manifest if all `count` parts exist; return the number of missing parts.
 
-        Parts beyond `count` belong to inputs that are no longer listed, and are removed.
+        Parts beyond `count` belong to inputs that are no longer listed, and are removed. Raises
+        NBDTError: as `check_present` does.
         """
-        existing = self.parts()
-        missing = count - len([part for part in existing if part < count])
+        self.check_present()
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
+            missing = sum(not one for one in pool.map(self._is_whole, range(count)))
         if missing:
             return missing
-        for part in existing[count:]:
-            for kind in reversed(KINDS):  # the rows last: `parts` goes by them
-                self.storage.remove(part_name(kind, part))
-            self.forget(part)
+        names = map(_PART.fullmatch, self.storage.names("rows"))
+        for part in sorted(int(match[1]) for match in names if match):
+            if part >= count:
+                for kind in reversed(KINDS):  # the rows last
+                    self.storage.remove(part_name(kind, part))
+                self.forget(part)
         self._sweep()
         self._write_manifest(_text({**_record(identity), **self._summary(count)}))
         return 0
@@ -215,6 +254,11 @@ class BatchFolder:
     def _read(self, name: str) -> bytes:
         with self.storage.open(name) as file:
             return file.read()
+
+
+def _facts(metadata: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(metadata.metadata[META])
+    return facts
 
 
 def part_name(kind: str, part: int) -> str:

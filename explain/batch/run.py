@@ -42,7 +42,7 @@ class Batch:
     images: int  # number of images in this run's share of the inputs
     failed: int  # number of images that could not be explained; their rows give the reason
     repeated: int  # number of images that were done before and not done again
-    # number of parts of other shards that are not done; 0 once there is a manifest
+    # number of parts that are not there: of other shards, or removed; 0 once there is a manifest
     missing_parts: int
 
 
@@ -102,7 +102,8 @@ def explain_all(
 
     Raises:
         NBDTError: a model in training mode or without positions to map, an impossible option, a
-            folder of another batch (the message lists what differs), or inputs that cannot be listed.
+            folder of another batch (the message lists what differs) or that another run is writing
+            to, or inputs that cannot be listed.
     """
     _check(model, engine, shard)
     options = BatchOptions(
@@ -122,6 +123,7 @@ def explain_all(
                 options = replace(options, precision=best_precision(ray, workers))
         identity = options.identity(model, inputs)
         explainer = stack.enter_context(explaining(model, options))
+        stack.enter_context(folder.locked(shard))
         folder.open(identity)
         if engine == RAY:
             for result in explain_parts(

@@ -97,7 +97,8 @@ class PartWriter:
     on_images: Callable[[int], None]
 
     def write(self, part: int, images: Iterator[Decoded]) -> list[Row]:
-        """Write all files of a part and return its rows."""
+        """Write all files of a part and return its rows; raises as `BatchFolder.write` does."""
+        self.folder.check_present()
         first = part * self.options.part_size
         rows: list[Row] = []
         maps: list[tuple[int, Sequence[Any]]] = []
@@ -112,7 +113,8 @@ class PartWriter:
                 self.on_images(len(chunk))
         if "maps" in self.folder.kinds:
             self.folder.write("maps", part, packed_maps(maps))
-        facts = {"made": made_on(self.model, self.options.precision)}
+        made = made_on(self.model, self.options.precision)
+        facts = {"made": made, "model": self.folder.model}
         self.folder.write("rows", part, parquet(rows, facts))
         return rows
 

@@ -62,14 +62,14 @@ def _show_one(
     node_map = explain(near.model, image)[0].maps[closest]
     stem = free_name(source.reference, taken)
     pictures = {"picture": out / f"{stem}.evidence.png"}
-    write_atomic(pictures["picture"], png(sheet(photo, path, found)))
+    write_atomic(pictures["picture"], png(sheet(photo, path, found), marked=True))
     try:
         views = near.look_closer(feature_map, compared, node_map)
     except NBDTError as error:  # an original is missing, or there is no grid of regions
         typer.echo(f"no picture of regions: {error}", err=True)
     else:
         pictures["regions"] = out / f"{stem}.regions.png"
-        write_atomic(pictures["regions"], png(linked(photo, compared, views)))
+        write_atomic(pictures["regions"], png(linked(photo, compared, views), marked=True))
     places = {name: str(place) for name, place in pictures.items()}
     if as_json:
         lists = [one.to_dict() for one in found]

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from nbdt.decide.paths import Decision, as_percent
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.show.drawing import fitting, font
+from nbdt.images.folders import SOFTWARE
 
 from .explanation import Explanation
 from .regions import upsampled
@@ -94,10 +96,17 @@ def _rival(decision: Decision) -> str:
     return f"{word} {decision.children[decision.runner_up]} {chance}"
 
 
-def png(image: Image.Image) -> bytes:
-    """Return the image as a PNG file of nothing but RGB pixels: no EXIF, no profile, no text."""
+def png(image: Image.Image, *, marked: bool = False) -> bytes:
+    """Return the image as a PNG file of RGB pixels: no EXIF, no profile, no text.
+
+    A `marked` picture names this package, so that no command takes it for a photograph.
+    """
     stream, pixels = io.BytesIO(), Image.fromarray(np.asarray(image.convert("RGB")))
-    pixels.save(stream, "PNG", compress_level=3)  # 4 % larger than level 6, in a third of the time
+    text = PngInfo()
+    if marked:
+        text.add_text("Software", SOFTWARE)
+    # level 3 is 4 % larger than level 6, in a third of the time
+    pixels.save(stream, "PNG", compress_level=3, pnginfo=text)
     return stream.getvalue()
 
 

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import os
 import tarfile
-import tempfile
-import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
 from typing import Any, BinaryIO, cast
 
 from ..storage import is_uri
+from .folders import (
+    HEAD,
+    NAMED,
+    OUTPUT,
+    Folders,
+    ending,
+    is_image_name,
+    is_output,
+    is_own_picture,
+    skipped,
+)
 from .image import ImageError, StrPath, check_size, open_image, refusal, regular_file
-from .sources import NAMED, ImageSource, bytes_source, left_out, open_stream, refused_source
+from .report import Report
+from .sources import ImageSource, bytes_source, open_stream, refused_source
+from .spool import Spool
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 MAX_MEMBER_BYTES = 256 << 20
-IN_MEMORY = 64 << 10  # bytes of a compressed archive's member that stay in memory
-SPOOL = 256 << 20  # bytes of members in one temporary file
+LABEL = ".cls"  # WebDataset: the class of the image with the same name
+MAX_LABEL = 1 << 10  # bytes
 
 _MAX_TAR_HEADER = 1 << 20
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
@@ -31,32 +43,24 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def is_compressed(path: StrPath) -> bool:
-    """Return whether single images of an archive cannot be read without the ones before them."""
-    with regular_file(path, os.fsdecode(path)) as file:
-        return file.read(6).startswith(_COMPRESSED)
-
-
 def iter_tar(
-    path: StrPath,
-    split: str | None = None,
-    *,
-    max_member_bytes: int = MAX_MEMBER_BYTES,
-    **limits: Any,
-) -> Iterator[ImageSource]:
+    path: StrPath, *, report: Report | None = None, folders: Folders | None = None,
+    max_member_bytes: int = MAX_MEMBER_BYTES, **limits: Any,
+) -> Iterator[ImageSource]:  # fmt: skip
     """Yield the images of a tar archive (plain, gz, bz2, xz, zst), in its order.
 
-    Members are `<split>/<class>/<file>`, `<class>/<file>` or `<file>`; the label is the folder of
-    a file. With `split`, only files whose class folder is in a folder of that name, or that are
-    directly in such a folder at the top (label None). Devices, hidden files and files not named
-    like images are skipped; a link named like an image is a source that raises. The reference is
-    `archive.tar!member`; a member's name is used for nothing else, even if it points outside the archive.
+    What counts as an image is decided as in folders (`nbdt.images.folders`). The label is the text
+    of a WebDataset's ``.cls`` file beside an image. A link named like an image is a source that
+    raises. The reference is `archive.tar!member`; a member's name is used for nothing else, even if
+    it points outside the archive.
 
     A source from a plain archive reads its member from the archive when asked. One from a
-    compressed or remote archive holds the member's bytes, in a temporary file if they are many.
+    compressed or remote archive holds the member's bytes in a temporary file.
 
     Args:
         path: the archive's path or URI.
+        report: counts what is left out.
+        folders: of an earlier reading (`survey_tar`), which found the outputs of this package.
         max_member_bytes: refuse a larger member.
         limits: `max_pixels` and `max_side` of `open_image`.
 
@@ -66,33 +70,89 @@ def iter_tar(
     """
     name, empty = os.fsdecode(path), True
     reader = partial(open_image, max_bytes=max_member_bytes, **limits)
-    members = _Members(name, max_member_bytes)
+    with _opened(name, max_member_bytes) as members:
+        for source in _labelled(
+            members.images(folders or Folders(), report or Report(name), reader)
+        ):
+            empty = False
+            yield source
+    if empty:
+        raise refusal(name, "images", "an archive without any", NAMED)
+
+
+def survey_tar(path: StrPath) -> Folders:
+    """Return the folders of an archive, and those that are outputs; raises as `iter_tar` does."""
+    found, markers = Folders(), defaultdict[tuple[str, ...], dict[str, bytes]](dict)
+    with _opened(os.fsdecode(path), MAX_MEMBER_BYTES) as members:
+        for member, parts in members:
+            *above, file = parts
+            if file.endswith(".json") and member.isreg():
+                markers[*above][file] = members.start(member)
+    found.outputs = [parts for parts, files in markers.items() if parts and _is_output(files)]
+    return found
+
+
+def outputs_in_tar(path: str) -> Folders:
+    """Return what `survey_tar` does; nothing of an archive that is read once, from start to end."""
+    with suppress(ImageError):
+        if not is_uri(path) and not is_compressed(path):
+            return survey_tar(path)
+    return Folders()
+
+
+def is_compressed(path: StrPath) -> bool:
+    """Return whether single images of an archive cannot be read without the ones before them."""
+    with regular_file(path, os.fsdecode(path)) as file:
+        return file.read(6).startswith(_COMPRESSED)
+
+
+def _is_output(files: dict[str, bytes]) -> bool:
+    return is_output(files, files.__getitem__)
+
+
+@contextmanager
+def _opened(name: str, limit: int) -> Iterator[_Members]:
     try:
-        with open_stream(name) as file, members.open(file) as archive:
-            for member, label in _selected(archive, split):
-                empty = False
-                reference = f"{name}!{member.name}"
-                try:
-                    read = members.reader(archive, member, reference)
-                except ImageError as error:
-                    yield refused_source(reference, error, name, label)
-                else:
-                    yield bytes_source(reference, label, read, name, reader)
+        with open_stream(name) as file:
+            members = _Members(name, limit, file)
+            with members.archive:
+                yield members
     except ImageError:
         raise
     except Exception as error:  # decompressors and header parsers of hostile bytes
         got = f"one that cannot be read ({type(error).__name__}: {error})"
         expected = "a whole tar archive, plain or compressed with gzip, bzip2, xz or Zstandard"
         raise refusal(name, expected, got, "fetch or pack it again") from error
-    if empty:
-        where = "images" if split is None else f"images in {split!r} (<split>/<class>/<image>)"
-        raise refusal(name, where, "an archive without any", NAMED)
 
 
-def split_folders(path: StrPath) -> set[str]:
-    """Return the folders two levels above the images: "train" of ``train/cat/1.png``."""
-    members = (source.reference.rpartition("!")[2].split("/") for source in iter_tar(path))
-    return {parts[-3] for parts in members if len(parts) > 2}
+def _labelled(sources: Iterator[ImageSource | _Label]) -> Iterator[ImageSource]:
+    """Yield the images, labelled by the text files beside them, before or after."""
+    waiting, label, last = list[ImageSource](), None, None
+    try:
+        for source in sources:
+            key = (source.folders, _stem(source.reference))
+            if key != last:
+                yield from (replace(one, label=label) for one in waiting)
+                waiting, label, last = [], None, key
+            if isinstance(source, _Label):
+                label = source.text
+            else:
+                waiting.append(source)
+    except Exception:  # what came before a damage is good
+        yield from (replace(one, label=label) for one in waiting)
+        raise
+    yield from (replace(one, label=label) for one in waiting)
+
+
+def _stem(reference: str) -> str:
+    return reference.rpartition("!")[2].rpartition("/")[2].partition(".")[0]
+
+
+@dataclass(frozen=True)
+class _Label:
+    reference: str
+    folders: tuple[str, ...]
+    text: str
 
 
 class _Header(tarfile.TarInfo):
@@ -112,60 +172,81 @@ class _Header(tarfile.TarInfo):
         return member
 
 
-def _selected(
-    archive: tarfile.TarFile, split: str | None
-) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
-    while (member := archive.next()) is not None:
-        # tarfile keeps every header it has read: a million would fill the memory.
-        archive.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
-        parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
-        is_file = member.isreg() or member.islnk() or member.issym()
-        *folders, file = parts or [""]
-        skipped = left_out(file) or any(left_out(name, is_folder=True) for name in folders)
-        if skipped or not is_file:
-            continue
-        if split is None or folders[-2:-1] == [split]:
-            yield member, folders[-1] if folders else None
-        elif folders == [split]:
-            yield member, None
-
-
 class _Members:
-    """How the members of one archive are read, while it is open and later."""
+    """The files of one archive, and how they are read while it is open and later."""
 
-    def __init__(self, path: str, limit: int) -> None:
-        self.path, self.limit = path, limit
-        self.stays = False  # whether members can be read from the file later
-        self.spool: _Spool | None = None
-
-    def open(self, file: BinaryIO) -> tarfile.TarFile:
+    def __init__(self, path: str, limit: int, file: BinaryIO) -> None:
+        self.path, self.limit, self.spool = path, limit, Spool()
         start = file.read(6)
         file.seek(0)
         if start.startswith(_ZSTANDARD):
             import pyarrow as pa
 
             file = cast(BinaryIO, pa.CompressedInputStream(file, "zstd"))
-        self.stays = not start.startswith(_COMPRESSED) and not is_uri(self.path)
+        # whether members can be read from the file later
+        self.stays = not start.startswith(_COMPRESSED) and not is_uri(path)
         mode: Any = "r:" if self.stays else "r|*"
-        return tarfile.open(fileobj=file, mode=mode, tarinfo=_Header)
+        self.archive = tarfile.open(fileobj=file, mode=mode, tarinfo=_Header)  # noqa: SIM115
 
-    def reader(
-        self, archive: tarfile.TarFile, member: tarfile.TarInfo, reference: str
-    ) -> Callable[[], bytes]:
+    def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, list[str]]]:
+        """Yield each file and link with the parts of its name."""
+        while (member := self.archive.next()) is not None:
+            # tarfile keeps every header it has read: a million would fill the memory.
+            self.archive.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
+            parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
+            if parts and (member.isreg() or member.islnk() or member.issym()):
+                yield member, parts
+
+    def images(
+        self, known: Folders, report: Report, reader: Callable[..., Any]
+    ) -> Iterator[ImageSource | _Label]:
+        """Yield images, and the labels beside them."""
+        outputs = {*known.outputs}
+        for member, (*above, file) in self:
+            reference, folders = f"{self.path}!{member.name}", tuple(above)
+            reason = next(filter(None, map(skipped, (*above, file))), "")
+            if any(folders[:depth] in outputs for depth in range(1, len(folders) + 1)):
+                reason = OUTPUT
+            if file.endswith(LABEL) and not reason and member.isreg():
+                text = self.start(member)[:MAX_LABEL].decode(errors="backslashreplace").strip()
+                yield _Label(reference, folders, text)
+            elif not is_image_name(file):
+                report.others[ending(file)] += 1
+            elif reason:
+                report.leave_out(reason, reference)
+            else:
+                yield from self._image(member, reference, folders, report, reader)
+
+    def _image(
+        self, member: tarfile.TarInfo, reference: str, folders: tuple[str, ...], report: Report,
+        reader: Callable[..., Any],
+    ) -> Iterator[ImageSource]:  # fmt: skip
+        try:
+            read = self.reader(member, reference)
+        except ImageError as error:
+            yield refused_source(reference, error, self.path, folders=folders)
+            return
+        if is_own_picture(reference, read):
+            report.leave_out(OUTPUT, reference)
+        else:
+            yield bytes_source(reference, read, self.path, reader, folders=folders)
+
+    def start(self, member: tarfile.TarInfo) -> bytes:
+        """Return the first kilobytes of a member."""
+        stream = self.archive.extractfile(member)
+        return b"" if stream is None else stream.read(HEAD)
+
+    def reader(self, member: tarfile.TarInfo, reference: str) -> Callable[[], bytes]:
         """Return what reads the member. Raises ImageError for a link, and for a size refused."""
         if not member.isreg():
             raise refusal(reference, "an image", "a link", "pack what it leads to")
         if self.stays and not member.issparse():
             place = (member.offset_data, member.size)
             return partial(_read_at, self.path, *place, reference, self.limit)
-        stream = archive.extractfile(member)
+        stream = self.archive.extractfile(member)
         # One byte more than allowed shows that it is too large.
         data = b"" if stream is None else stream.read(min(self.limit + 1, member.size))
         check_size(len(data), reference, self.limit)
-        if len(data) <= IN_MEMORY:
-            return partial(bytes, data)
-        if self.spool is None or self.spool.size >= SPOOL:
-            self.spool = _Spool()
         return self.spool.keep(data)
 
 
@@ -175,38 +256,3 @@ def _read_at(path: str, offset: int, size: int, name: str, limit: int) -> bytes:
         data = file.read(min(size, limit + 1))
     check_size(len(data), name, limit)
     return data
-
-
-class _Spool:
-    """Bytes in a temporary file, which closes with the last member in it."""
-
-    def __init__(self) -> None:
-        self.file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
-        weakref.finalize(self, self.file.close)
-        self.lock, self.size = Lock(), 0
-
-    def keep(self, data: bytes) -> Callable[[], bytes]:
-        with self.lock:
-            offset = self.file.seek(self.size)
-            self.size += self.file.write(data)
-        return _Spooled(self, offset, len(data))
-
-    def read(self, offset: int, size: int) -> bytes:
-        with self.lock:
-            self.file.seek(offset)
-            return self.file.read(size)
-
-
-@dataclass(frozen=True, eq=False)
-class _Spooled:
-    """Reads a member in any thread; another process receives its bytes."""
-
-    spool: _Spool
-    offset: int
-    size: int
-
-    def __call__(self) -> bytes:
-        return self.spool.read(self.offset, self.size)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial, (bytes, self())

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import NBDTError, listed, nearest
 from ..tree.class_names import class_of_name, labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
-from .dataset import iter_images
+from .dataset import DataSet
 from .sources import ImageSource
 
 Data: TypeAlias = "str | os.PathLike[str] | Sequence[ImageSource]"
@@ -36,9 +36,15 @@ class LabelledImages:
     def __init__(
         self, data: Data, hierarchy: Hierarchy, split: str | None = None, *, groups: bool = False
     ) -> None:
-        self.data, self.split = data, split
+        self.name, self.split, self._sources = "the data", split, data
+        if isinstance(data, str | os.PathLike):
+            self.name, self._data = os.fspath(data), DataSet(data)
+            times = self._data.labels(split)
+            self._data.say(split)
+        else:
+            self._data = None
+            times = Counter(source.class_label for source in data)
         self._labels = (labels_by_name if groups else class_of_name)(hierarchy)
-        times = Counter(source.class_label for source in self)
         unknown = sorted(label for label in times if normalised_name(label) not in self._labels)
         if unknown:
             raise NBDTError(
@@ -49,18 +55,11 @@ class LabelledImages:
             )
         self._count = times.total()
 
-    @property
-    def name(self) -> str:
-        """What messages call the data."""
-        return os.fspath(self.data) if isinstance(self.data, str | os.PathLike) else "the data"
-
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[ImageSource]:
-        if isinstance(self.data, str | os.PathLike):
-            return iter_images(self.data, self.split)
-        return iter(self.data)
+        return iter(self._sources) if self._data is None else self._data.images(self.split)
 
     def labels(self, sources: Iterable[ImageSource]) -> Tensor:
         """Return the label of each image, as in `nbdt.tree.labels`: (images,) int64."""

@@ -1,4 +1,4 @@
-"""One image that can be opened, and the images in files, folders and class folders."""
+"""One image that can be opened, now or later, in any thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +15,11 @@ from typing import Any, BinaryIO, TypeAlias, TypeVar
 from PIL import Image
 
 from ..errors import NBDTError
-from ..storage import UNREADABLE, file_state, is_uri, list_folder, open_remote
+from ..storage import UNREADABLE, file_state, is_uri, open_remote
 from .image import (
     AMPLE_SIDE,
     MAX_BYTES,
     ImageError,
-    StrPath,
     check_size,
     open_image,
     read_file,
@@ -29,9 +28,6 @@ from .image import (
     regular_file,
 )
 
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-NAMED = f"image files are those named {', '.join(EXTENSIONS)}"
-BATCH_FILE = "batch.json"  # identifies a folder that a batch wrote
 AHEAD = 64  # images read before they are asked for
 MOST_THREADS = 16
 
@@ -59,15 +55,24 @@ class ImageSource:
     read: Callable[[], bytes] = field(default=_no_bytes, repr=False, compare=False)
     # the path or URI of the file that holds the image, if there is one
     file: str = field(default="", repr=False, compare=False)
+    # the folders of the data set that it is in, from the outermost
+    folders: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    split: str | None = field(default=None, repr=False, compare=False)  # as a table writes it
+
+    @property
+    def wnid(self) -> str | None:
+        """The WordNet id that the file's name starts with."""
+        found = _WNID_FILE.match(self._name)
+        return found[0] if found else None
 
     @property
     def class_label(self) -> str:
-        """The label or, without one, the WordNet id that the file's name starts with."""
-        if self.label is not None:
-            return self.label
-        name = re.split(r"[/\\!]", self.reference)[-1]
-        wnid = _WNID_FILE.match(name)
-        return wnid[0] if wnid else f"(no folder: {name})"
+        """The label or, without one, the WordNet id of the file's name."""
+        return self.label or self.wnid or f"(no folder: {self._name})"
+
+    @property
+    def _name(self) -> str:
+        return re.split(r"[/\\!]", self.reference)[-1]
 
     def state(self) -> tuple[int | None, int | None]:
         """Return the size in bytes and the time of the last change, in nanoseconds since 1970.
@@ -97,30 +102,33 @@ class ImageSource:
         return hashlib.sha256(data).digest(), decode
 
 
-def file_source(path: str, label: str | None = None, reader: Reader = open_image) -> ImageSource:
-    """Return the source of an image file at a path or URI, whatever its name."""
+def file_source(path: str, reader: Reader = open_image, **facts: Any) -> ImageSource:
+    """Return the source of an image file at a path or URI, whatever its name.
+
+    `facts` are more fields of `ImageSource`, here and below.
+    """
     if is_uri(path):
-        return bytes_source(path, label, partial(_read_remote, path), path, reader)
-    return ImageSource(path, label, partial(reader, path), partial(read_file, path), path)
+        return bytes_source(path, partial(_read_remote, path), path, reader, **facts)
+    return _source(path, partial(reader, path), partial(read_file, path), path, facts)
 
 
 def bytes_source(
-    reference: str,
-    label: str | None,
-    read: Callable[[], bytes],
-    file: str,
-    reader: Reader = open_image,
+    reference: str, read: Callable[[], bytes], file: str, reader: Reader = open_image, **facts: Any
 ) -> ImageSource:
     """Return the source of an image whose bytes `read` returns."""
-    return ImageSource(reference, label, partial(_decode, reader, read, reference), read, file)
+    return _source(reference, partial(_decode, reader, read, reference), read, file, facts)
 
 
-def refused_source(
-    reference: str, error: ImageError, file: str = "", label: str | None = None
-) -> ImageSource:
+def refused_source(reference: str, error: ImageError, file: str = "", **facts: Any) -> ImageSource:
     """Return a source that raises `error`, so that the others can still be read."""
     raising = partial(refuse, error)
-    return ImageSource(reference, label, raising, raising, file or reference)
+    return _source(reference, raising, raising, file or reference, facts)
+
+
+def _source(
+    reference: str, opener: Any, read: Callable[[], bytes], file: str, facts: dict[str, Any]
+) -> ImageSource:
+    return ImageSource(reference, facts.pop("label", None), opener, read, file, **facts)
 
 
 def _decode(reader: Reader, read: Callable[[], bytes], name: str) -> Image.Image:
@@ -170,12 +178,7 @@ def cores() -> int:
     return min(MOST_THREADS, len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1)
 
 
-def left_out(name: str, *, is_folder: bool = False) -> bool:
-    """Return whether an entry of a folder or archive is hidden, or a file not named like an image."""
-    return name.startswith(".") or not (is_folder or name.lower().endswith(EXTENSIONS))
-
-
-# --- files and folders, here or remote ---
+# --- files, here or remote ---
 
 
 def open_stream(path: str) -> BinaryIO:
@@ -205,82 +208,3 @@ def _unreadable(uri: str, error: Exception) -> ImageError:
     missing = isinstance(error, FileNotFoundError)
     got = "nothing there" if missing else str(error).removeprefix(f"{uri!r}: ")
     return refusal(uri, "a readable file", got, "check the path and the permissions")
-
-
-def iter_folder(root: str, reader: Reader = open_image) -> Iterator[ImageSource]:
-    """Yield the images below a folder at a path or URI, in sorted order.
-
-    One folder's names are in memory at a time. Hidden entries, links to folders, and folders that
-    a batch wrote are skipped. A folder that cannot be read is a source that raises `ImageError`,
-    and so is `root` if it has no image.
-    """
-    empty, pending = True, [(root, True)]
-    while pending:
-        path, is_folder = pending.pop()
-        source = file_source(path, reader=reader)
-        if is_folder:
-            try:
-                entries = _entries(path)
-                if path == root or (BATCH_FILE, False) not in entries:
-                    pending += [(_join(path, name), kind) for name, kind in reversed(entries)
-                                if not left_out(name, is_folder=kind)]  # fmt: skip
-                continue
-            except ImageError as error:
-                source = refused_source(path, error)
-        empty = False
-        yield source
-    if empty:
-        yield refused_source(root, refusal(root, "image files", "a folder without any", NAMED))
-
-
-def _entries(folder: str, *, follow: bool = False) -> list[tuple[str, bool]]:
-    """Return the sorted (name, whether it is a folder) of what is in a folder."""
-    try:
-        if is_uri(folder):
-            return sorted(list_folder(folder))
-        with os.scandir(folder) as entries:
-            return sorted((entry.name, entry.is_dir(follow_symlinks=follow)) for entry in entries)
-    except (NBDTError, *UNREADABLE) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        remedy = "check path and permissions"
-        raise refusal(folder, "a readable folder", reason, remedy) from error
-
-
-def _join(folder: str, name: str) -> str:
-    if not is_uri(folder):
-        return os.path.join(folder, name)
-    base, mark, options = folder.partition("?")
-    return f"{base.rstrip('/')}/{name}{mark}{options}"
-
-
-def iter_class_folders(
-    root: StrPath, split: str | None = None, **limits: Any
-) -> Iterator[ImageSource]:
-    """Yield the images `root[/split]/<class>/<file>`, sorted, labelled with the class folder.
-
-    `limits` are `max_pixels` and `max_side` of `open_image`.
-
-    Raises ImageError: at once if the folder cannot be read or has no class folders; while iterating
-    if a class folder cannot be read, or at the end if there was no image at all.
-    """
-    folder = os.path.join(os.fsdecode(root), split or "")
-    entries = _entries(folder, follow=True)
-    classes = [name for name, kind in entries if kind and not left_out(name, is_folder=True)]
-    if not classes:
-        remedy = "name the folder that holds one folder per class"
-        raise refusal(folder, "class folders (<class>/<image>)", "none", remedy)
-    return _labelled(folder, classes, partial(open_image, **limits))
-
-
-def _labelled(root: str, classes: list[str], reader: Reader) -> Iterator[ImageSource]:
-    empty = True
-    for label in classes:
-        folder = os.path.join(root, label)
-        for name, is_folder in _entries(folder):
-            if not is_folder and not left_out(name):
-                empty = False
-                yield file_source(os.path.join(folder, name), label, reader)
-    if empty:
-        got = f"{len(classes)} folders ({classes[0]!r}, ...) without any"
-        remedy = f"name the split if there are splits; {NAMED}"
-        raise refusal(root, "images directly inside the class folders", got, remedy)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, TypeAlias
 
 from ..errors import NBDTError, listed, nearest
 from ..storage import is_uri
 from .image import open_image, refusal
-from .sources import ImageSource, Reader, file_source, open_stream, refused_source
+from .sources import ImageSource, Reader, bytes_source, file_source, open_stream, refused_source
+from .spool import Spool
 
 LISTS = (".txt", ".lst")
 PARQUET = (".parquet", ".pq")
@@ -22,20 +24,13 @@ TABLES = (".csv", ".tsv", *PARQUET)
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")  # in this order
 LABEL_COLUMNS = ("label", "class", "class_name", "category")
 SPLIT_COLUMNS = ("split", "subset", "fold")
+DELIMITERS = ",;\t|"
 MAX_LINE = 32_768  # bytes; no system has longer paths
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE, FEW_ROWS = 4096, 16  # the second where the rows hold images
+PIECE = 1 << 20
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _Rows: TypeAlias = Callable[[Sequence[str]], Iterator[tuple[int, Sequence[Any]]]]
-
-
-class Row(NamedTuple):
-    """A row of a table."""
-
-    number: int  # the line of a CSV file, or the row of a Parquet file, from 1
-    path: Any  # the cell of the path; anything, if the table is wrong
-    label: str = ""  # the cell of the label; empty if there is none
-    split: str | None = None  # the name of the split in lower case; None without such a column
 
 
 def is_table(name: str) -> bool:
@@ -43,72 +38,82 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(TABLES)
 
 
-def iter_rows(path: str, column: str | None = None, *, labelled: bool = False) -> Iterator[Row]:
-    """Yield the rows of a CSV or Parquet file at a path or URI.
+def is_list(name: str) -> bool:
+    """Return whether a file is named like a list of paths."""
+    return name.lower().endswith(LISTS)
 
-    The column of paths is by default the first of `PATH_COLUMNS`, in any case. `labelled` reads the
-    columns of labels (required) and splits too.
 
-    Raises NBDTError: while iterating: the file cannot be read, or lacks a column.
+def iter_table(
+    path: str, column: str | None = None, reader: Reader = open_image, *, labelled: bool = False
+) -> Iterator[ImageSource]:
+    """Yield the images of a CSV or Parquet file at a path or URI.
+
+    A cell is a path (see `located`) or, in Parquet, the bytes of an image. A cell that is neither is
+    a source that raises `ImageError`.
+
+    Args:
+        path: of the table. A CSV file may be separated by any of `DELIMITERS`, in UTF-8, UTF-16 or
+            Windows' cp1252.
+        column: of the paths; by default the first of `PATH_COLUMNS`, in any case.
+        reader: opens an image.
+        labelled: read the columns of labels (required) and splits too.
+
+    Raises NBDTError: while iterating: the file cannot be read, lacks a column, or a labelled row
+        lacks the path or the label.
     """
+    spool = Spool()
     with _reading(path) as file:
-        names, rows = (_parquet if path.lower().endswith(PARQUET) else _csv)(path, file)
+        names, rows = (_parquet if path.lower().endswith(PARQUET) else _csv)(file)
         columns = [_column(path, names, PATH_COLUMNS, "paths", column)]
         if labelled:
             columns.append(_column(path, names, LABEL_COLUMNS, "labels"))
             columns += [split for split in [_known(names, SPLIT_COLUMNS)] if split]
-        for number, (file_name, *others) in rows(columns):
-            label, *split = ["" if cell is None else str(cell).strip() for cell in others or [""]]
-            label.encode()  # raises for what is not UTF-8
-            yield Row(number, file_name, label, split[0].lower() if split else None)
+        for number, (cell, *others) in rows(columns):
+            texts = ["" if text is None else str(text).strip() for text in others]
+            label, split = ([*texts, ""][:2]) if labelled else (None, "")
+            facts = {"label": label, "split": split.lower() or None}
+            where, (data, name) = f"{path}, row {number}", _bytes_and_path(cell)
+            if labelled and not (label and (data or name)):
+                got = f"{cell!r:.60} and {label!r}"
+                raise NBDTError(f"{path!r}, row {number}: expected a path and a label, got {got}.")
+            if data is not None:
+                read = spool.keep(data)
+                yield bytes_source(where, read, path, reader, **facts)
+            elif name:
+                yield file_source(located(name, path), reader, **facts)
+            else:
+                remedy = "fix the table, or name another --column"
+                yield refused_source(where, refusal(where, "a path", repr(cell), remedy), path)
 
 
-def iter_table(
-    path: str, column: str | None = None, reader: Reader = open_image
-) -> Iterator[ImageSource]:
-    """Yield the images of a table, relative paths from the current folder, without labels.
+def located(name: str, path: str) -> str:
+    """Return where the image is that a table or list at `path` names.
 
-    A cell that is no path is a source that raises `ImageError`.
+    A relative path starts at the folder of the table or list, else at the current folder. Windows'
+    backslashes and the other Unicode forms of a name are tried too. A path that leads to nothing is
+    returned as it is.
     """
-    for row in iter_rows(path, column):
-        if isinstance(row.path, str) and row.path:
-            yield file_source(row.path, reader=reader)
-            continue
-        where, remedy = f"{path}, row {row.number}", "fix the table, or name another --column"
-        yield refused_source(where, refusal(where, "a path", repr(row.path), remedy), path)
+    if is_uri(name):
+        return name
+    folder = "" if is_uri(path) else os.path.dirname(path)
+    turned = name.replace("\\", "/")
+    for spelt in dict.fromkeys((name, name.strip(), turned, turned.strip())):
+        for form in (spelt, *(unicodedata.normalize(form, spelt) for form in ("NFC", "NFD"))):
+            for candidate in (os.path.join(folder, form), form, _raw(os.path.join(folder, form))):
+                if os.path.lexists(candidate):
+                    return candidate
+    return name.strip() or name
 
 
-def iter_labelled_table(
-    path: str, split: str | None = None, **limits: Any
-) -> Iterator[ImageSource]:
-    """Yield the labelled images of a table, relative paths from the table's own folder.
-
-    Only rows with this split, in any case; `limits` are `max_pixels` and `max_side` of `open_image`.
-
-    Raises NBDTError: while iterating: as `iter_rows`, or a row without path or label, or no row.
-    """
-    reader, empty = partial(open_image, **limits), True
-    for row in iter_rows(path, labelled=True):
-        if split is None or row.split == split.lower():
-            empty = False
-            yield row_source(path, row, reader)
-    if empty:
-        raise NBDTError(f"{path!r} has no rows{f' of the split {split!r}' if split else ''}.")
-
-
-def row_source(path: str, row: Row, reader: Reader = open_image) -> ImageSource:
-    """Return the labelled image of a row, relative paths from the table's own folder.
-
-    Raises NBDTError: the row lacks the path or the label.
-    """
-    if not isinstance(row.path, str) or not row.path.strip() or not row.label:
-        got = f"{row.path!r} and {row.label!r}"
-        raise NBDTError(f"{path!r}, row {row.number}: expected a path and a label, got {got}.")
-    return file_source(os.path.join(os.path.dirname(path), row.path.strip()), row.label, reader)
+def _raw(name: str) -> str:
+    """Return a name whose bytes are cp1252, as old systems wrote them."""
+    with suppress(UnicodeEncodeError):
+        return os.fsdecode(name.encode("cp1252"))
+    return name
 
 
 def iter_list(path: str, reader: Reader = open_image) -> Iterator[ImageSource]:
-    """Yield the images of a list: a path or URI a line, relative ones from the current folder.
+    """Yield the images of a list: a path or URI a line, found as `located` does.
 
     Raises NBDTError: while iterating: the list cannot be read, or is no list.
     """
@@ -125,13 +130,15 @@ def iter_list(path: str, reader: Reader = open_image) -> Iterator[ImageSource]:
                     "is it a list of paths?"
                 )
             if (text := os.fsdecode(line.strip(b"\r\n"))).strip():
-                yield file_source(text, reader=reader)
+                yield file_source(located(text, path), reader)
 
 
-def _csv(path: str, file: BinaryIO) -> tuple[Sequence[str], _Rows]:
-    delimiter = "\t" if path.lower().endswith(".tsv") else ","
-    text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-    reader = csv.DictReader(text, delimiter=delimiter)
+def _csv(file: BinaryIO) -> tuple[Sequence[str], _Rows]:
+    text = io.TextIOWrapper(file, _encoding(file), newline="")
+    header = text.readline(MAX_LINE)
+    text.seek(0)
+    delimiter = max(DELIMITERS, key=header.count)
+    reader = csv.DictReader(text, delimiter=delimiter, skipinitialspace=True)
 
     def rows(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
         for row in reader:
@@ -140,27 +147,70 @@ def _csv(path: str, file: BinaryIO) -> tuple[Sequence[str], _Rows]:
     return list(reader.fieldnames or []), rows
 
 
-def _parquet(path: str, file: BinaryIO) -> tuple[Sequence[str], _Rows]:
+def _encoding(file: BinaryIO) -> str:
+    """Return the encoding of a text file: by its mark, else UTF-8 if all of it is, else cp1252."""
+    start = file.read(2)
+    file.seek(0)
+    if start in UTF16:
+        return "utf-16"
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while piece := file.read(PIECE):
+            decoder.decode(piece)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "cp1252"
+    finally:
+        file.seek(0)
+    return "utf-8-sig"
+
+
+def _parquet(file: BinaryIO) -> tuple[Sequence[str], _Rows]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(file)
-    schema = table.schema_arrow
+    names = _class_names(table.schema_arrow.metadata or {})
 
     def rows(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
-        kind = schema.field(columns[0]).type
-        if pa.types.is_nested(kind):
-            raise NBDTError(
-                f"{path!r}: expected paths in column {columns[0]!r}, got {kind}; see --column."
-            )
         number = 0
-        for batch in table.iter_batches(ROWS_AT_ONCE, columns=list(columns)):
+        kind = table.schema_arrow.field(columns[0]).type
+        at_once = FEW_ROWS if pa.types.is_nested(kind) or pa.types.is_binary(kind) else ROWS_AT_ONCE
+        for batch in table.iter_batches(at_once, columns=list(columns)):
             cells = [batch.column(name).to_pylist() for name in columns]
             for row in zip(*cells, strict=True):
                 number += 1
-                yield number, row
+                yield (
+                    number,
+                    [
+                        _named(cell, names.get(column))
+                        for column, cell in zip(columns, row, strict=True)
+                    ],
+                )
 
-    return schema.names, rows
+    return table.schema_arrow.names, rows
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:
+    """Return the class names of integer columns, as Hugging Face's datasets keep them."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: one["names"] for name, one in features.items() if "names" in one}
+    return {}
+
+
+def _named(cell: Any, names: Sequence[str] | None) -> Any:
+    if names is None or not isinstance(cell, int) or not 0 <= cell < len(names):
+        return cell
+    return names[cell]
+
+
+def _bytes_and_path(cell: Any) -> tuple[bytes | None, str]:
+    """Return an image's bytes or its path from a cell: text, bytes, or both in a struct."""
+    if isinstance(cell, dict):
+        data, name = cell.get("bytes"), cell.get("path")
+        return data if isinstance(data, bytes) else None, name if isinstance(name, str) else ""
+    return (cell, "") if isinstance(cell, bytes) else (None, cell if isinstance(cell, str) else "")
 
 
 def _known(names: Sequence[str], usual: Sequence[str]) -> str | None:

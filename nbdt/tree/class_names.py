@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,8 +11,8 @@ from .hierarchy import Hierarchy
 
 
 def normalised_name(name: str) -> str:
-    """Return a name as it is compared: without differences of case, space and underscore."""
-    return name.casefold().replace("_", " ").strip()
+    """Return a name as it is compared: in NFC, without differences of case, space and underscore."""
+    return unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
 
 
 def class_of_name(hierarchy: Hierarchy) -> dict[str, int]:

@@ -321,7 +321,7 @@ def test_imagenet_trees_are_named(mobilenet, rule, share, bar):
 @pytest.mark.slow
 def test_imagenet_hard_accuracy_is_within_a_point_of_flat(mobilenet, data_dir):
     from nbdt import DecisionRules
-    from nbdt.images.archives import iter_tar
+    from nbdt.images.dataset import iter_images
     from nbdt.network.load import import_timm
 
     state, wnids = mobilenet
@@ -329,7 +329,7 @@ def test_imagenet_hard_accuracy_is_within_a_point_of_flat(mobilenet, data_dir):
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     logits, labels = [], []
     with torch.inference_mode():
-        for source in iter_tar(data_dir / "imagenet1000_s256_q90.tar"):
+        for source in iter_images(data_dir / "imagenet1000_s256_q90.tar"):
             image = source.open()
             left, top = (image.width - 224) // 2, (image.height - 224) // 2
             pixels = np.array(image.crop((left, top, left + 224, top + 224)))

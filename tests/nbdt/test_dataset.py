@@ -4,21 +4,26 @@ import bz2
 import csv
 import gzip
 import io
+import json
 import lzma
 import os
 import pickle
+import re
 import tarfile
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nbdt import NBDTError
 from nbdt.images.archives import is_compressed, iter_tar
-from nbdt.images.dataset import count_inputs, is_collection, iter_images, iter_inputs
+from nbdt.images.dataset import DataSet, count_inputs, is_collection, iter_images, iter_inputs
+from nbdt.images.folders import SOFTWARE
 from nbdt.images.image import ImageError
 
 
@@ -112,10 +117,29 @@ def test_what_cannot_be_listed_is_fatal_and_says_why(name, data, message, tmp_pa
         references(tmp_path / name)
 
 
-def test_a_column_of_pictures_is_no_column_of_paths(tmp_path):
-    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": "a.png"}]}), tmp_path / "t.parquet")
-    with pytest.raises(NBDTError, match="expected paths in column 'image', got struct<bytes"):
-        references(tmp_path / "t.parquet")
+def test_a_parquet_table_of_pictures_and_class_numbers(photos, tmp_path):
+    """As Hugging Face's datasets write it: bytes, and the names of the classes in the metadata."""
+    files = [photos / "a" / "0.png", photos / "b" / "7.png"]
+    pictures = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    table = pa.table({"image": pictures, "label": [1, 0]})
+    table = table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert [source.read() for source in iter_inputs([tmp_path / "t.parquet"])] == [
+        file.read_bytes() for file in files
+    ]
+    sources = list(iter_images(tmp_path / "t.parquet"))
+    assert [source.label for source in sources] == ["dog", "cat"]
+    for source in reversed(sources):
+        assert pickle.loads(pickle.dumps(source)).open().size == (8, 6)
+    bare = pa.table({"image": [files[0].read_bytes(), b"no image"], "label": ["x", "y"]})
+    pq.write_table(bare, tmp_path / "bare.parquet")
+    good, bad = iter_images(tmp_path / "bare.parquet")
+    assert good.open().size == (8, 6)
+    with pytest.raises(ImageError, match=r"bare\.parquet, row 2"):
+        bad.open()
 
 
 def test_a_wrong_column_names_the_nearest(tmp_path):
@@ -190,18 +214,167 @@ def test_a_labelled_table(photos, tmp_path, ending):
     found = [(os.path.relpath(s.reference, photos), s.label) for s in iter_images(table)]
     assert found == [("a/0.png", "cat"), ("a/1.png", "cat"), ("b/7.png", "dog")]
     assert [source.open().size for source in iter_images(table, "TRAIN")] == [(8, 6)] * 2
-    with pytest.raises(NBDTError, match="no rows of the split 'val'"):
+    with pytest.raises(NBDTError, match="has no split 'val'; it has 'test', 'train'"):
         list(iter_images(table, "val"))
 
 
-def test_a_label_that_is_not_utf_8_is_refused(tmp_path):
-    (tmp_path / "t.csv").write_bytes("path,label\na.png,Käfer\n".encode("cp1252"))
-    with pytest.raises(NBDTError, match=r"t\.csv' cannot be read"):
-        list(iter_images(tmp_path / "t.csv"))
-    assert references(tmp_path / "t.csv") == ["a.png"]  # without labels it can be
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ", ", ";", "\t", "|"])
+def test_a_table_as_any_program_writes_it(photos, tmp_path, encoding, separator):
+    (photos / "Käfer").mkdir()
+    draw(photos / "Käfer" / "a b.png")
+    rows = [
+        ["Path", "fold", "Label"],
+        ["photos\\Käfer\\a b.png", "3", "Käfer"],
+        ["photos/a/0.png", "0", "x"],
+    ]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    names = [os.fspath(photos / "Käfer" / "a b.png"), os.fspath(photos / "a" / "0.png")]
+    assert references(tmp_path / "t.csv") == names
+    found = [(source.reference, source.label) for source in iter_images(tmp_path / "t.csv")]
+    assert found == list(zip(names, ["Käfer", "x"], strict=True))
+    assert [source.label for source in iter_images(tmp_path / "t.csv", "3")] == ["Käfer"]
+
+
+def test_names_are_found_in_either_form_of_unicode(tmp_path):
+    """A folder from a Mac, a table typed elsewhere."""
+    folder = tmp_path / "Gru\u0308nspecht"
+    folder.mkdir()
+    draw(folder / "1.png")
+    (tmp_path / "t.csv").write_text("path,label\nGr\u00fcnspecht/1.png,Gr\u00fcnspecht\n", "utf-8")
+    (source,) = iter_images(tmp_path / "t.csv")
+    assert source.open().size == (8, 6)
+    draw_in(tmp_path, "other/1.png")
+    labels = {source.label for source in iter_images(tmp_path)}
+    assert labels == {"Gr\u00fcnspecht", "other"}
+
+
+def draw_in(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        draw(root / name, len(name))
+
+
+def packed(root, target):
+    with tarfile.open(target, "w") as archive:
+        for file in sorted(root.rglob("*")):
+            if file.is_file():
+                archive.add(file, file.relative_to(root))
+    return target
+
+
+def both(root):
+    """The same data as a folder and as an archive, which must be read alike."""
+    archive = packed(root, root.with_name("data.tar"))
+    read = [Counter(s.label for s in iter_images(data)) for data in (root, archive)]
+    assert read[0] == read[1]
+    found = [DataSet(data) for data in (root, archive)]
+    assert found[0].splits == found[1].splits
+    assert len(found[0].layout.notes) == len(found[1].layout.notes)
+    return found[0]
+
+
+def test_images_below_a_class_folder_belong_to_the_class(tmp_path):
+    root = tmp_path / "data"
+    draw_in(
+        root, "oak/1.png", "oak/2019/2.png", "oak/2019/may/3.png", "elm/2019/4.png", "stray.png"
+    )
+    found = both(root)
+    assert found.labels() == {"oak": 3, "elm": 1}
+    assert "4 used; left out: 1 in no class folder" in str(found.report())
+    assert "5 images found" in str(found.report())
+    (root / "oak" / "1.png").unlink()
+    found = both(root)
+    assert found.labels() == {"oak": 2, "elm": 1}
+    assert "the classes are 'elm', 'oak', and each holds folders" in found.report().notes[0]
+    assert DataSet(root / "*" / "*").labels() == {"2019": 3}
+    assert DataSet(f"{root}.tar!*/*").labels() == {"2019": 3}
+
+
+@pytest.mark.parametrize(
+    ("files", "splits", "labels"),
+    [
+        (["train/1.png", "ship/2.png"], {}, {"train": 1, "ship": 1}),
+        (["train/a/1.png", "ship/b/2.png"], {}, {"train": 1, "ship": 1}),
+        (["train/1.png", "test/2.png"], {}, {"train": 1, "test": 1}),
+        (["Train/a/1.png", "valid/a/2.png"], {"Train", "valid"}, {"a": 2}),
+        (["train/a/1.png", "train/x.png", "val/a/2.png", "more/3.png"], {"train", "val"}, {"a": 2}),
+        (["train/a/1.png", "train/b/1.png", "test/2.png"], {"train"}, {"a": 1, "b": 1}),
+        (["top/train/a/1.png", "top/val/b/2.png"], {"train", "val"}, {"a": 1, "b": 1}),
+        (["top/a/1.png", "top/b/c/2.png"], {}, {"a": 1, "b": 1}),
+        (["only/1.png"], {}, {"only": 1}),
+        (["n01440764_1.png", "n02123159_2.png"], {}, {"n01440764": 1, "n02123159": 1}),
+        (["val/n01440764_1.png", "val/n02123159_2.png"], {}, {"n01440764": 1, "n02123159": 1}),
+    ],
+)  # fmt: skip
+def test_the_structure_says_what_is_a_split_and_what_a_class(tmp_path, files, splits, labels):
+    draw_in(tmp_path / "data", *files)
+    found = both(tmp_path / "data")
+    assert found.splits.keys() == set(splits)
+    assert found.labels() == labels
+    notes = "".join(found.report().notes)
+    if any(file.lower().startswith("train") for file in files):
+        assert "--data '" in notes or "it holds images itself" in notes
+    for other in re.findall(r"--data '(.*?)'", notes):  # the remedy works
+        assert DataSet(other).labels() != labels
+
+
+def test_what_systems_and_this_package_add_is_left_out_and_counted(tmp_path):
+    root = tmp_path / "data"
+    draw_in(root, "a/1.png", "b/2.png", "a/.hidden.png", "@eaDir/a/1.png", "__MACOSX/b/2.png")
+    draw_in(root, "eval/picture.png", "a/run/x/3.png", "evaluation/c/4.png", "runs/one/5.png")
+    draw_in(root, "a/6.nbdt.png")
+    for name in ("a/Thumbs.db", "b/notes.txt"):
+        (root / name).write_bytes(b"x")
+    (root / "eval" / "evaluation.json").write_text('{"format": "nbdt-evaluation", "version": 1}')
+    (root / "a" / "run" / "run.json").write_text('{\n "format": "nbdt-run"}')
+    (root / "runs" / "one" / "config.json").write_text('{"format": "nbdt-model"}')
+    (root / "evaluation" / "evaluation.json").write_text('{"format": "of another program"}')
+    own = PngInfo()
+    own.add_text("Software", SOFTWARE)
+    Image.new("RGB", (9, 7)).save(root / "b" / "7.nbdt.png", pnginfo=own)
+    found = both(root)
+    assert found.labels() == {"a": 2, "b": 1, "evaluation": 1}
+    assert found.classes() == {"a", "b", "evaluation"}
+    line = str(found.report())
+    assert "6 images found, 4 used; left out: " in line
+    for part in ("1 hidden", "1 written by nbdt", "2 folders of a system", "3 folders written by nbdt",
+                 "3 files of other kinds (.db, .txt, .json"):  # fmt: skip
+        assert part in line, line
+    names = [name.removeprefix(os.fspath(root)) for name in references(root)]
+    assert names == ["/a/1.png", "/a/6.nbdt.png", "/b/2.png", "/evaluation/c/4.png"]
+
+
+def test_a_web_dataset_is_labelled_by_the_texts_beside_its_images(tmp_path):
+    root = tmp_path / "data"
+    draw_in(root, "000.png", "001.png", "shard/002.png", "003.left.png")
+    for name, label in (("000", "cat"), ("001", "dog\n"), ("shard/002", "cat"), ("003", "dog")):
+        (root / f"{name}.cls").write_text(label)
+    found = DataSet(packed(root, tmp_path / "data.tar"))
+    assert found.labels() == {"cat": 2, "dog": 2}
+
+
+def test_a_list_is_labelled_by_its_folders(photos, tmp_path):
+    (tmp_path / "list.txt").write_text("photos/a/0.png\nphotos/b/7.png\n")
+    found = DataSet(tmp_path / "list.txt")
+    assert found.labels() == {"a": 1, "b": 1}
+    assert [source.open().size for source in found.images()] == [(8, 6)] * 2
+
+
+def test_commands_say_what_was_left_out(photos, caplog):
+    draw_in(photos, ".git/x.png", "a/.y.png")
+    with caplog.at_level("INFO", "nbdt.images"):
+        assert len(references(photos)) == 10
+    (line,) = caplog.messages
+    assert "11 images found, 10 used; left out: 1 hidden, 1 folder hidden ('.git')." in line
+    caplog.clear()
+    with caplog.at_level("INFO", "nbdt.images"):
+        references(photos / "a" / "0.png")
+    assert not caplog.messages
 
 
 def test_a_folder_that_a_batch_wrote_is_no_data(photos):
-    (photos / "b" / "batch.json").write_text("{}")
+    (photos / "b" / "batch.json").write_text('{"format": "nbdt-batch"}')
     assert len(references(photos)) == 6
     assert len(references(photos / "b")) == 4  # named itself

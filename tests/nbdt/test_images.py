@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
+from nbdt import NBDTError
 from nbdt.images.archives import iter_tar
 from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import ImageError, open_image
-from nbdt.images.sources import iter_class_folders
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -544,7 +544,7 @@ def test_class_folders(tmp_path: Path) -> None:
         save(tmp_path / name)
     save(tmp_path / "train" / "stray.png")
     save(tmp_path / "train" / "cat" / ".hidden.png")
-    found = [(Path(s.reference).name, s.label) for s in iter_class_folders(tmp_path, "train")]
+    found = [(Path(s.reference).name, s.label) for s in iter_images(tmp_path, "train")]
     assert found == [("1.png", "cat"), ("2.png", "cat"), ("1.png", "dog")]
     assert [s.open().size for s in iter_images(tmp_path, "val")] == [(9, 7)]
 
@@ -552,12 +552,12 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_class_folders_that_are_not(tmp_path: Path) -> None:
     save(tmp_path / "flat" / "1.png")
     save(tmp_path / "root" / "train" / "cat" / "1.png")
+    save(tmp_path / "root" / "val" / "cat" / "1.png")
     with pytest.raises(ImageError, match=r"expected class folders \(<class>/<image>\), got none"):
-        iter_class_folders(tmp_path / "flat")
-    with pytest.raises(ImageError, match="No such file"):
-        iter_class_folders(tmp_path / "root", "test")
-    with pytest.raises(ImageError, match="name the split if there are splits"):
-        list(iter_class_folders(tmp_path / "root"))
+        iter_images(tmp_path / "flat")
+    with pytest.raises(NBDTError, match="has no split 'exam'; it has 'train', 'val'"):
+        iter_images(tmp_path / "root", "exam")
+    assert [s.label for s in iter_images(tmp_path / "root")] == ["cat", "cat"]
 
 
 # --- archives ---
@@ -573,7 +573,7 @@ def packed(path: Path, names: list[str], mode: str = "w", content: bytes | None 
     return path
 
 
-NAMES = ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "./top/train/cat/4.png"]
+NAMES = ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "./test/cat/x/4.png"]
 
 
 @pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
@@ -581,18 +581,12 @@ def test_tar(tmp_path: Path, kind: str) -> None:
     path = packed(
         tmp_path / "archive.tar", [*NAMES, "readme.txt", "train/cat/._1.png"], f"w:{kind}"
     )
-    sources = list(iter_tar(path, "train"))
-    expected = [f"{path}!{NAMES[i]}" for i in (0, 1, 3)]
+    sources = list(iter_images(path, "train"))
+    expected = [f"{path}!{NAMES[i]}" for i in (0, 1)]
     assert [source.reference for source in sources] == expected
-    assert [source.label for source in sources] == ["cat", "dog", "cat"]
+    assert [source.label for source in sources] == ["cat", "dog"]
     assert all(source.open().size == (9, 7) for source in sources)  # later, the archive closed
     assert [source.open().size for source in iter_images(path)] == [(9, 7)] * 4  # at once
-
-
-def test_tar_labels(tmp_path: Path) -> None:
-    path = packed(tmp_path / "a.tar", ["1.png", "cat/2.png", "train/3.png", "val/train/4.png"])
-    assert [source.label for source in iter_tar(path)] == [None, "cat", "train", "train"]
-    assert [(s.reference[-5:], s.label) for s in iter_tar(path, "train")] == [("3.png", None)]
 
 
 def test_tar_writes_nothing_and_follows_nothing(tmp_path: Path) -> None:
@@ -615,7 +609,8 @@ def test_tar_writes_nothing_and_follows_nothing(tmp_path: Path) -> None:
         ):
             link.open()
     assert [source.reference.partition("!")[2] for source in sources] == names
-    assert [source.label for source in sources] == ["evil", "etc", None, "\x1b[2J"]
+    folders = [("evil",), ("etc",), (), ("a", "\x1b[2J")]
+    assert [source.folders for source in sources] == folders
     assert all(source.open().size == (9, 7) for source in sources)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -631,9 +626,9 @@ def test_tar_members_that_are_no_images(tmp_path: Path) -> None:
 
 
 def test_tar_without_images(tmp_path: Path) -> None:
-    path = packed(tmp_path / "a.tar", ["readme.txt", "test/cat/1.png"])
-    with pytest.raises(ImageError, match="expected images in 'train'"):
-        list(iter_tar(path, "train"))
+    path = packed(tmp_path / "a.tar", ["readme.txt"])
+    with pytest.raises(ImageError, match="expected images, got an archive without any"):
+        list(iter_images(path))
     with pytest.raises(ImageError, match="No such file"):
         list(iter_images(tmp_path / "missing.tar"))
     with pytest.raises(ImageError, match="expected a whole tar archive"):

@@ -8,7 +8,7 @@ import torch
 
 from nbdt.decide.metrics import accuracy
 from nbdt.hierarchies import from_classifier
-from nbdt.images.archives import iter_tar
+from nbdt.images.dataset import iter_images
 from nbdt.network.load import create_timm
 
 
@@ -18,7 +18,7 @@ def test_a_registered_network_takes_independent_weights(data_dir, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     __import__("cifar_resnet")
     archive = data_dir / "cifar10_test_lossless.tar.xz"
-    sources = list(itertools.islice(iter_tar(archive), 0, None, 10))
+    sources = list(itertools.islice(iter_images(archive), 0, None, 10))
     names = sorted({source.label for source in sources})
     weights = data_dir / "weights" / "cifar10_resnet56-4bfd9763.th"
     model = from_classifier("timm:resnet56_cifar", weights=weights).eval()

@@ -98,7 +98,9 @@ def layouts(tmp_path_factory):
 
 
 @pytest.mark.parametrize("augment", ["shift", "crop"])
-@pytest.mark.parametrize("name", ["splits", "table.csv", "table.tsv", "a.tar"])
+@pytest.mark.parametrize(
+    "name", ["splits", "table.csv", "table.tsv", "a.tar", "a.tar.gz", "a.tar.xz"]
+)
 def test_splits_of_every_layout(layouts, name, augment):
     order, images = read(layouts / name, replace(RECIPE, augment=augment))
     assert order.names == ("blue", "green", "red")
@@ -106,13 +108,6 @@ def test_splits_of_every_layout(layouts, name, augment):
     for part in images.values():
         assert (part.pixels is not None) == (augment == "shift")
         colours(part, order)
-
-
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.xz"])
-def test_compressed_archives_are_read_into_memory_only(layouts, name):
-    assert counts(read(layouts / name)[1]) == {"train": 15, "validation": 6, "test": 9}
-    with pytest.raises(NBDTError, match=r"is compressed.*Unpack it \(tar -xf\)"):
-        read(layouts / name, replace(RECIPE, augment="crop"))
 
 
 def test_a_plain_folder_is_for_training_and_a_lone_val_is_the_test(tmp_path):
@@ -137,8 +132,6 @@ def test_more_than_fits_in_memory_is_streamed(layouts):
     order, images = read(layouts / "splits", small)
     assert images["train"].pixels is None
     colours(images["train"], order)
-    with pytest.raises(NBDTError, match="raise memory_gigabytes"):
-        read(layouts / "a.tar.gz", small)
 
 
 def test_a_parquet_table(layouts, tmp_path):
@@ -156,8 +149,8 @@ def test_a_parquet_table(layouts, tmp_path):
         ("where,label\na.png,x\n", "no column of paths.*one of path, file.*got 'where', 'label'"),
         ("path,where\na.png,x\n", "no column of labels.*one of label, class.*got 'path', 'where'"),
         ("path,label\na.png,\n", "row 2: expected a path and a label, got 'a.png' and ''"),
-        ("path,label,split\na.png,x,trian\n", "row 2: unknown split 'trian'"),
-        ("path,label,split\na.png,x,test\n", "no row of the split 'train', only 'test'"),
+        ("path,label,split\na.png,x,trian\nb.png,x,test\n", "unknown split 'trian'"),
+        ("path,label,split\na.png,x,test\n", "no images of the split 'train', only of 'test'"),
     ],
 )
 def test_bad_tables_are_explained(text, message, tmp_path):
@@ -271,9 +264,9 @@ def test_one_class_no_class_and_no_data_are_explained(tmp_path):
     (tmp_path / "two" / "empty").rmdir()
     order, _ = read(tmp_path / "two")
     assert order.names == ("blue", "red")
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     with pytest.raises(NBDTError, match="neither a folder of class folders nor a file"):
-        read(tmp_path / "notes.txt")
+        read(tmp_path / "notes.md")
 
 
 @pytest.mark.parametrize("augment", ["shift", "crop"])
@@ -286,7 +279,7 @@ def test_no_class_is_lost_without_a_word(tmp_path, augment):
     for index in range(3):
         (root / "phone" / f"{index}.HEIC").write_bytes(b"x")
     with pytest.raises(NBDTError, match="no image of 2 classes 'phone', 'years'.* Their folders hold "
-                                        "3 .heic files, 1 folder. Add"):  # fmt: skip
+                                        "3 .heic files. Add"):  # fmt: skip
         read(root, recipe)
     shutil.rmtree(root / "years")
     shutil.rmtree(root / "phone")
@@ -297,7 +290,8 @@ def test_no_class_is_lost_without_a_word(tmp_path, augment):
     ):
         read(root, recipe)
     with pytest.raises(
-        NBDTError, match="no image of 1 class 'red'. Their folders hold 5 .png files"
+        NBDTError,
+        match="no image of 1 class 'red'. Their folders hold 5 images that cannot be read",
     ):
         read(root, replace(recipe, skip_corrupt=True, check_images=False))
 

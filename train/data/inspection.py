@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError, listed, nearest
 from nbdt.images.image import ImageError
+from nbdt.images.layout import TEST, TRAIN, VALIDATION
 from nbdt.images.sources import ImageSource, read_each
 from nbdt.progress import Progress, Say, counted, no_progress
 
 from ..recipe import Recipe
 from .class_order import ClassOrder, class_indices, class_order
 from .dataset import KEPT, Images, held_out_count, worker_count
-from .splits import TEST, TRAIN, VALIDATION, Split
+from .splits import Split
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 NAMED = 3  # unreadable images in a report
@@ -31,17 +32,19 @@ NAMED = 3  # unreadable images in a report
 class Scan:
     """The images of a split, their labels as the data writes them."""
 
-    split: Split  # the split
-    # the readable images, unless they are kept in memory
-    sources: list[ImageSource] = field(default_factory=list)
-    # the readable images, (size, size, 3) each, if they are
-    pixels: list[Pixels] = field(default_factory=list)
+    split: Split
+    sources: list[ImageSource] = field(default_factory=list)  # readable ones not kept in memory
+    pixels: list[Pixels] = field(default_factory=list)  # readable ones that are, (size, size, 3)
     labels: list[str] = field(default_factory=list)  # one for each readable image
-    # one message for each image that cannot be read
-    failed: list[str] = field(default_factory=list)
-    # every label of the split, those of unreadable images and empty folders included
-    classes: set[str] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)  # a message for each that cannot be read
     in_memory: bool = False  # whether the images are kept in memory
+    # of the readable images: contents and labels, in order; not where they are
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    @property
+    def classes(self) -> set[str]:
+        """Every label, those of unreadable images and empty folders included."""
+        return self.split.data.classes(self.split.part)
 
     @property
     def found(self) -> int:
@@ -52,15 +55,20 @@ class Scan:
 def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan:
     """Read a split: into memory for "shift" if it fits, else only to check that it can be read.
 
-    Raises NBDTError: there are no images, or an archive must be unpacked first.
+    Raises NBDTError: the images cannot be listed.
     """
+    what = f"reading {split.name} images"
     try:
-        sources = progress(split.sources(), None, f"reading {split.name} images")
         if recipe.augment == "shift" and not recipe.freeze_backbone:
-            return _read(split, sources, recipe) or _check(split, split.sources(), recipe)
-        return _check(split, sources, recipe)
+            found = _read(split, progress(_sources(split), None, what), recipe)
+            return found or _check(split, _sources(split), recipe)
+        return _check(split, progress(_sources(split), None, what), recipe)
     except ImageError as error:
         raise NBDTError(f"The {split.name} images cannot be read: {error}") from None
+
+
+def _sources(split: Split) -> Iterator[ImageSource]:
+    return split.data.images(split.part)
 
 
 def _read(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan | None:
@@ -68,29 +76,28 @@ def _read(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan 
     limit = int(recipe.memory_gigabytes * 1e9) // (3 * recipe.image_size**2)
     scanned = Scan(split, in_memory=True)
 
-    def opened(source: ImageSource) -> Pixels:
-        return np.array(ImageOps.fit(source.open(), (recipe.image_size, recipe.image_size)))
+    def opened(source: ImageSource) -> tuple[bytes, Pixels]:
+        digest, decode = source.content()
+        return digest, np.array(ImageOps.fit(decode(), (recipe.image_size, recipe.image_size)))
 
     for _, pixels in _readable(scanned, sources, opened, recipe):
-        scanned.pixels.append(cast(Pixels, pixels))
+        scanned.pixels.append(pixels)
         if len(scanned.pixels) > limit:
             return None
     return scanned
 
 
 def _check(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan:
-    if split.compressed:
-        raise NBDTError(
-            f"{split.origin!r} is compressed, so single images cannot be read from it, and "
-            "these do not fit into memory. Unpack it (tar -xf) and name the folder with --data, or "
-            "for small images raise memory_gigabytes."
-        )
     scanned = Scan(split)
 
-    def opened(source: ImageSource) -> None:
+    def opened(source: ImageSource) -> tuple[bytes, None]:
         # Features are kept, so whoever computes them reports unreadable images then.
-        if (recipe.check_images or recipe.skip_corrupt) and not recipe.freeze_backbone:
-            source.open().close()
+        if recipe.freeze_backbone or not (recipe.check_images or recipe.skip_corrupt):
+            name = source.reference.replace("\\", "/").rpartition("/")[2]
+            return f"{name} {source.state()[0]}".encode(errors="surrogateescape"), None
+        digest, decode = source.content()
+        decode().close()
+        return digest, None
 
     scanned.sources += [source for source, _ in _readable(scanned, sources, opened, recipe)]
     return scanned
@@ -99,18 +106,17 @@ def _check(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan
 def _readable(
     scanned: Scan,
     sources: Iterable[ImageSource],
-    work: Callable[[ImageSource], object],
+    work: Callable[[ImageSource], tuple[bytes, Any]],
     recipe: Recipe,
-) -> Iterator[tuple[ImageSource, object]]:
-    """Yield each readable source with the result of `work`; record labels and unreadable images."""
-    scanned.classes.update(scanned.split.classes)
+) -> Iterator[tuple[ImageSource, Any]]:
+    """Yield each readable source with the result of `work`; record the others, and what was read."""
     for source, result in read_each(work, sources, worker_count(recipe)):
-        scanned.classes.add(source.class_label)
         if isinstance(result, ImageError):
             scanned.failed.append(str(result))
         else:
             scanned.labels.append(source.class_label)
-            yield source, result
+            scanned.digest.update(source.class_label.encode() + b"\0" + result[0])
+            yield source, result[1]
 
 
 def inspect(
@@ -189,21 +195,24 @@ def _missing(scanned: Scan, indices: list[int | None], order: ClassOrder) -> str
     missing = [name for index, name in enumerate(order.names) if index not in present]
     if not missing:
         return ""
+    remedy = f"take the classes out of {order.origin}"
+    if order.origin.startswith("the data"):
+        remedy = "remove their folders"
     return (
         f"{scanned.split.origin}: no image of {_count(missing)} {listed(missing)}."
-        f"{_other_files(scanned, missing)} Add images of them, or take the classes out of {order.origin}."
+        f"{_other_files(scanned, missing)} Add images of them, or {remedy}."
     )
 
 
 def _other_files(scanned: Scan, missing: list[str]) -> str:
     """Return what the folders of classes without images hold instead."""
-    kinds: Counter[str] = Counter()
-    for folder in (os.path.join(scanned.split.origin, name) for name in missing):
-        for entry in os.scandir(folder) if os.path.isdir(folder) else ():
-            kind = os.path.splitext(entry.name)[1].lower() or "other"
-            kinds["folder" if entry.is_dir() else f"{kind} file"] += 1
-    shown = ", ".join(counted(count, kind) for kind, count in kinds.most_common(3))
-    return f" Their folders hold {shown}." if shown else ""
+    data, kinds = scanned.split.data, Counter[str]()
+    for name in missing:
+        kinds.update(data.other_files(name))
+    found = [counted(count, f"{kind} file") for kind, count in kinds.most_common(3)]
+    unreadable = sum(map(data.labels(scanned.split.part).__getitem__, missing))
+    found += [f"{counted(unreadable, 'image')} that cannot be read"] if unreadable else []
+    return f" Their folders hold {', '.join(found)}." if found else ""
 
 
 def _too_few(

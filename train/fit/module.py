@@ -17,6 +17,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing
+from nbdt.progress import counted
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import label_nodes
 
@@ -86,10 +87,24 @@ class TreeSupervised(lightning.LightningModule):
         rank, ranks = self.global_rank, self.trainer.world_size
         if self.batches:
             self.batches.share(rank, ranks)
+            self._check_norms(self.batches.batch_size // ranks, ranks)
         if self.held_out:
             self.held_out.share(rank, ranks)
         if self.recipe.sync_norms and ranks > 1:
             self.network = convert_sync_batchnorm(self.network)
+
+    def _check_norms(self, images: int, ranks: int) -> None:
+        """Refuse batch norms that would see one image of each batch. Raises NBDTError."""
+        alone = images == 1 and not (
+            self.recipe.freeze_norms or (self.recipe.sync_norms and ranks > 1)
+        )
+        if alone and any(isinstance(part, _BatchNorm) for part in self.network.modules()):
+            raise NBDTError(
+                "The network has batch norms, which need two images or more of a batch on each device, "
+                f"got a batch of {images * ranks} on {counted(ranks, 'device')}. Choose more "
+                f"(--set batch_size={2 * ranks}), or keep the norms as they are "
+                "(--set freeze_norms=true)."
+            )
 
     # ---- training -------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,80 @@ def test_killed_twenty_times_it_ends_in_the_very_bytes_of_an_uninterrupted_run(t
     rows = rows_of(tmp_path / "broken")
     assert [row["row"] for row in rows] == list(range(64))
     assert len({row["path"] for row in rows}) == 64
+
+
+# ---- two runs at once, and what is removed under one ----
+
+
+def test_two_runs_in_one_folder_cannot_overlap(small, photos, tmp_path):
+    """Each next run starts while the first is in the middle of its parts."""
+    refused = []
+
+    def another(_):
+        for shard in ((1, 1), (2, 3)):
+            with pytest.raises(NBDTError, match=r"Another run is writing to '.*out' at the moment"):
+                run(small, [photos], tmp_path / "out", shard=shard)
+            refused.append(shard)
+
+    done = run(small, [photos], tmp_path / "out", on_images=another)
+    assert (done.images, done.missing_parts) == (10, 0)
+    assert len(refused) >= 6
+    assert not list((tmp_path / "out").glob(".lock*"))
+    shards = []
+
+    def next_share(_):
+        if not shards:
+            shards.append(run(small, [photos], tmp_path / "many", shard=(2, 2)))
+
+    run(small, [photos], tmp_path / "many", shard=(1, 2), on_images=next_share)
+    assert content(tmp_path / "many") == content(tmp_path / "out")
+
+
+def test_a_folder_removed_or_replaced_midway_never_counts_as_complete(small, photos, tmp_path):
+    out = tmp_path / "out"
+
+    def remove(_):
+        shutil.rmtree(out, ignore_errors=True)
+
+    with pytest.raises(NBDTError, match=r"'.*out' was removed or replaced while the batch was"):
+        run(small, [photos], out, on_images=remove)
+    assert not (out / "manifest.json").exists()
+
+    def replace(_):
+        (out / "batch.json").write_text("{}")
+
+    shutil.rmtree(out, ignore_errors=True)
+    with pytest.raises(NBDTError, match="removed or replaced"):
+        run(small, [photos], out, on_images=replace)
+    assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["rows/part-000000.parquet", "maps/part-000001.npz"])
+def test_a_part_removed_midway_is_missing_and_made_by_the_next_run(small, photos, tmp_path, name):
+    run(small, [photos], tmp_path / "whole")
+    out = tmp_path / "out"
+
+    def remove(rows):
+        if rows[-1]["row"] == 9:  # the last part is written
+            (out / name).unlink()
+
+    done = run(small, [photos], out, on_rows=remove)
+    assert done.missing_parts == 1
+    assert not (out / "manifest.json").exists()
+    assert run(small, [photos], out).missing_parts == 0
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_part_that_another_model_made_is_made_again(small, photos, tmp_path):
+    run(small, [photos], tmp_path / "out")
+    whole = content(tmp_path / "out")
+    torch.manual_seed(1)
+    other = tiny(NBDT.from_timm("resnet10t", oracle.family(), rule="marginal").eval())
+    run(other, [photos], tmp_path / "other")
+    part = "rows/part-000001.parquet"
+    shutil.copy(tmp_path / "other" / part, tmp_path / "out" / part)
+    assert run(small, [photos], tmp_path / "out").repeated == 6
+    assert content(tmp_path / "out") == whole
 
 
 # ---- several machines ----
