@@ -27,6 +27,7 @@ from nbdt.model.restrict import allowed_classes, pruned
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
+from .editing.edits import carried
 from .ui.component import jpeg_url
 
 if TYPE_CHECKING:
@@ -132,7 +133,11 @@ class Visitor:
 
     def adapt(self, own: OwnModel | None) -> None:
         """Answer with the visitor's corrections from now on; None: without."""
+        before = self.answering.hierarchy
         self.own, self._current = own, None
+        after = self.answering.hierarchy
+        if after.classes != before.classes:
+            self.stack, self.only = carried(self.stack, before, after), None
         self.forget()
 
     def current_model(self) -> NBDT:
@@ -179,11 +184,19 @@ class Visitor:
         self.forget()
         return photo
 
+    def remember(self, image: Image.Image) -> None:
+        """Keep a photograph as one of this session, behind the one that is shown."""
+        self._photo()
+        photo = Photograph.of(self.model, image).thumbnail()
+        if photo.hash not in {old.hash for old in self.recent}:
+            first, *rest = self.recent
+            self.recent = deque([first, photo, *rest][:RECENT], RECENT)
+
     def use(self, model: NBDT) -> None:
         """Use another version of the model, with its own hierarchy, for all photographs."""
         if self.index is not None and not _fits(self.index, model):
             self.index = None
-        if model.hierarchy.classes != self.model.hierarchy.classes:
+        if model.hierarchy.classes != self.answering.hierarchy.classes:
             self.only = None
         self.model, self.own, self.stack = model, None, EditStack(model.hierarchy)
         self._current, self.selected = None, None

@@ -24,7 +24,12 @@ VERSION = 1
 MAX_LINE = 2**16  # characters
 APPLIED = "applied.jsonl"  # beside a corrected model: the corrections that it learned from
 MAX_TEXT = 4000  # characters of a reference or note
-KINDS = {"step": ("node", "child"), "label": ("label",), "region": ("node", "region")}
+KINDS = {
+    "step": ("node", "child"),
+    "label": ("label",),
+    "region": ("node", "region"),
+    "class": ("label", "node"),
+}
 _OPTIONAL = {"region": ("child",)}
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -42,17 +47,18 @@ class Correction:
     - ``step``: "at *node* this should have gone to *child*";
     - ``label``: "this is a *label*", a class, or a group where the class is not known;
     - ``region``: "at *node*, what is in *region* is irrelevant"; with `child`, for the decision
-      for that child, else for whichever child the model chooses there.
+      for that child, else for whichever child the model chooses there;
+    - ``class``: "this is none of these; it is a *label*", a new class that joins the group *node*.
 
     Nodes are named by their id, which renaming and other edits keep.
 
     Attributes:
-        kind: "step", "label" or "region".
+        kind: one of these.
         image: `picture_hash` of the photograph.
         reference: where the photograph was: a path, or ``archive.tar!member``.
         node: id of an inner node.
         child: id of one of its children.
-        label: id of a node: a class's is its name.
+        label: id of a node: a class's is its name; or the name of a new class.
         region: left, top, right and bottom as fractions (0 to 1) of the square that the network
             saw, `Preprocessing.frame`.
         model: `model_hash` of the model that answered.

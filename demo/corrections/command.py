@@ -279,6 +279,7 @@ def _statement(correction: Correction) -> str:
     text = {
         "step": f"at {correction.node}: should have gone to {correction.child}",
         "label": f"it is: {correction.label}",
+        "class": f"a new class under {correction.node}: {correction.label}",
         "region": f"at {correction.node}: irrelevant region {box}",
     }[correction.kind]
     return escape_terminal(text) + (

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from sqlalchemy import Row
 
 from nbdt.decide.paths import percent
+from nbdt.errors import NBDTError
 from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.model.model import NBDT
+from nbdt.tree.class_names import normalised_name
 
 from ..store import Store
 from ..store.marks import bad_rows, memory_key
@@ -60,45 +63,79 @@ def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
     marks = marks_of(model, store, visitor)
     if not saved and not marks:
         return None
-    corrected = corrections_fitted(model, saved, marks)
+    grown, corrected = corrections_fitted(model, saved, marks)
     if not corrected.changes and not corrected.aside:
         return None
     from nbdt.memory.preview import Preview, with_head
 
     memory = cast("Memory", model.memory)
-    view = memory.with_table(Preview(memory.table, corrected.rows))
-    return OwnModel(with_head(model, corrected.fitted, view), corrected)
+    view = memory.with_table(Preview(memory.table, corrected.rows)).under(grown.hierarchy)
+    return OwnModel(with_head(grown, corrected.fitted, view), corrected)
 
 
 def corrections_fitted(
     model: NBDT, saved: Sequence[SavedCorrection], marks: Iterable[Row[Any]]
-) -> Corrected:
-    """Fit a model's last layer with corrections and marks, without writing them to its memory."""
+) -> tuple[NBDT, Corrected]:
+    """Fit a model's last layer with corrections and marks, without writing them to its memory.
+
+    Returns:
+        The model, or one with new classes where these act, and the fit for it.
+    """
     from nbdt.memory.corrected import fit_changes
+    from nbdt.memory.grow import Growth, with_classes
 
     memory, rules = cast("Memory", model.memory), model.head.rules
-    changes = [*_struck(memory.rows, list(marks)), *_stated(saved, model)]
-    return fit_changes(memory.rows, changes, rules, memory.fit(rules, model.fitted))
+    usable = _usable(saved, model)
+    tree = _with_new_classes(usable, model.hierarchy)
+    grown = model if tree is model.hierarchy else with_classes(model, Growth(tree))
+    changes = [*_struck(memory.rows, list(marks)), *_stated(usable, tree)]
+    found = fit_changes(
+        memory.rows, changes, rules, memory.fit(rules, model.fitted),
+        None if grown is model else grown.head.rules,
+    )  # fmt: skip
+    return grown if found.grown else model, found
 
 
-def _stated(saved: Sequence[SavedCorrection], model: NBDT) -> list[Change]:
+def _usable(saved: Sequence[SavedCorrection], model: NBDT) -> list[SavedCorrection]:
+    """Return the corrections of a photograph whose features this network made."""
+    network = embedding_hash(model)
+    return [one for one in saved if one.network == network and one.features is not None]
+
+
+def _with_new_classes(saved: Sequence[SavedCorrection], tree: Hierarchy) -> Hierarchy:
+    """Return the tree with the classes that corrections name; what it has already stays."""
+    from nbdt.memory.grow import add_class
+
+    for one in saved:
+        said = one.correction
+        if said.kind == "class":
+            groups = {tree.ids[node] for node in tree.inner_nodes}
+            parent = said.node if said.node in groups else tree.ids[0]
+            with suppress(NBDTError):  # there is a class of that name
+                tree = add_class(tree, str(said.label), str(parent)).hierarchy
+    return tree
+
+
+def _stated(saved: Sequence[SavedCorrection], tree: Hierarchy) -> list[Change]:
     """Return corrected photographs with their labels; of several about one the last counts.
 
     An earlier one stays where the last says less: a group that it is in.
     """
     from nbdt.memory.preview import Change
 
-    tree, network = model.hierarchy, embedding_hash(model)
+    known = {normalised_name(key): key for key in tree.ids}
     changes: dict[str, Change] = {}
     for one in saved:
         said = one.correction
-        label = said.label if said.kind == "label" else said.child
-        if said.kind == "region" or label is None or one.features is None:
+        label = said.child if said.kind == "step" else said.label
+        if said.kind == "region" or label is None:
             continue
+        if said.kind == "class":
+            label = known.get(normalised_name(label), label)
         before = changes.get(said.image)
-        if one.network != network or (before and _says_less(label, before.label, tree)):
+        if before and _says_less(label, before.label, tree):
             continue
-        features = np.frombuffer(one.features, np.float16)
+        features = np.frombuffer(one.features or b"", np.float16)
         by = f"visitor {one.visitor[:SAID_BY]}"
         reference = said.reference or f"photograph {said.image[:12]}"
         changes.pop(said.image, None)

@@ -1,8 +1,8 @@
-"""The correction panel: wiring of the form and the history, their handlers, and ``/correct``."""
+"""The correction panel: wiring of the form and the history, and their handlers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,30 +10,35 @@ from typing import Any, cast
 
 import gradio as gr
 
-from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence
 from nbdt.model.model import NBDT
+from nbdt.progress import counted
 
-from ..photographs import opened, photograph
 from ..store import Store
 from ..store.marks import bad_rows, memory_key, view_without_bad
 from ..store.url import StoreError
-from ..ui.component import dump
 from ..ui.events import (
     QUICK,
     PageContext,
     for_arrived,
     mark_arrived,
     payload,
-    refusing,
-    sequence_number,
+    reply_to,
 )
 from ..visitor import Visitor
 from .apply import train_version
 from .model_versions import ModelVersions
+from .new_class import same_class, save_class, wire_new_class
 from .own import acts, now_says, own_model, seen_features
-from .submission import is_token, new_token, parse_correction, save_once, visitor_id
+from .submission import (
+    correction_api,
+    is_token,
+    new_token,
+    parse_correction,
+    save_once,
+    visitor_id,
+)
 from .views import (
     compared_record,
     draw_form,
@@ -84,6 +89,8 @@ def correction_panel(context: PageContext, form: gr.HTML, strip: gr.HTML, model:
                 handlers.act, inputs, everything, show_progress="hidden",
                 api_visibility="private", concurrency_id="network",
             )  # fmt: skip
+    if acts(model):
+        wire_new_class(form, visitor, inputs, handlers.identified)
     for event, act, outputs in (
         (history.withdraw, handlers.withdraw, everything),
         (history.unmark, partial(handlers.mark, bad=False), everything),
@@ -139,18 +146,27 @@ class _Handlers:
             photo = visitor.photo
             if photo is None or photo.layer is None:
                 raise StoreError("There is no photograph yet; upload one first.")
+            if sent.get("kind") == "class":
+                numbers = save_class(self.store, visitor, sent)
+                visitor.unheard = numbers[-1]
+                text = f"Thank you. {counted(len(numbers), 'photograph')} of the class are saved."
+                return (
+                    visitor,
+                    gr.HTML(reply=reply_to(sent, text, done=True)),
+                    self._history(visitor),
+                )
             correction = parse_correction(sent, photo.hash, visitor.model, visitor.hierarchy)
             keep = sent.get("keep") is True
             copy = photo.image if keep else None
             seen = seen_features(visitor.model, photo)
             number = save_once(self.store, correction, visitor=visitor.id, photo=copy, seen=seen)
         except NBDTError as error:
-            return visitor, gr.HTML(reply=_reply(sent, str(error))), gr.skip()
+            return visitor, gr.HTML(reply=reply_to(sent, str(error))), gr.skip()
         what = "The photograph is kept with it." if keep else "No photograph was kept."
         if seen is not None:
             visitor.unheard = number
         text = f"Thank you. Correction {number} is saved. {what}"
-        return visitor, gr.HTML(reply=_reply(sent, text, done=True)), self._history(visitor)
+        return visitor, gr.HTML(reply=reply_to(sent, text, done=True)), self._history(visitor)
 
     def act(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
         """Fit the visitor's own model with a correction that was just saved."""
@@ -160,7 +176,7 @@ class _Handlers:
         self._identify(visitor, token, request)
         text = self._adapt(visitor, number)
         return self._redrawn(
-            visitor, _reply({}, f"Correction {number} is saved. {text}", done=True)
+            visitor, reply_to({}, f"Correction {number} is saved. {text}", done=True)
         )
 
     def list_evidence(self, visitor: Visitor, _: dict[str, Any]) -> gr.HTML:
@@ -168,7 +184,7 @@ class _Handlers:
         try:
             return gr.HTML(evidence=evidence_record(visitor))
         except NBDTError as error:
-            return gr.HTML(reply=_reply({}, str(error)))
+            return gr.HTML(reply=reply_to({}, str(error)))
 
     def mark(self, visitor: Visitor, sent: dict[str, Any], *, bad: bool = True) -> tuple[Any, ...]:
         """Mark an image as bad evidence, which no longer counts for this visitor; or take that back."""
@@ -184,10 +200,10 @@ class _Handlers:
             )  # fmt: skip
             self._update_evidence(visitor)
         except NBDTError as error:
-            return self._redrawn(visitor, _reply(sent, str(error)))
+            return self._redrawn(visitor, reply_to(sent, str(error)))
         changed = self._adapt(visitor) if acts(visitor.model) else "What is shown changed."
         text = f"Thank you. {rows.names[place]} no longer counts as evidence for you. {changed}"
-        return self._redrawn(visitor, _reply(sent, text, done=True) if bad else "")
+        return self._redrawn(visitor, reply_to(sent, text, done=True) if bad else "")
 
     def withdraw(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Delete one of the visitor's own corrections."""
@@ -195,8 +211,11 @@ class _Handlers:
         try:
             if type(number) is not int or abs(number) >= 2**31:
                 raise StoreError("There is no correction of yours with that number.")
-            self.store.delete_corrections([number], visitor=visitor.id)
+            numbers = same_class(self.store, visitor.id, number)
+            self.store.delete_corrections(numbers, visitor=visitor.id)
             text = f"Correction {number} is deleted."
+            if len(numbers) > 1:
+                text = f"{counted(len(numbers), 'correction')} of the class are deleted."
         except NBDTError as error:
             return self._redrawn(visitor, "", str(error))
         return self._redrawn(visitor, "", f"{text} {self._adapt(visitor)}".strip())
@@ -295,35 +314,3 @@ class _Handlers:
             for _, draw in self.context.components
         ]
         return visitor, *drawn, self._history(visitor, text, compared)
-
-
-def _reply(sent: dict[str, Any], text: str, *, done: bool = False) -> str:
-    return dump({"seq": sequence_number(sent), "done": done, "text": text})
-
-
-# ---- for programs ------------------------------------------------------------------------------
-
-
-def correction_api(model: NBDT, store: Store) -> None:
-    """Offer ``/correct``; it answers when the correction is on the disk."""
-    with gr.Row(visible=False):
-        image = photograph("image")
-        sent, saved, go = gr.JSON(label="correction"), gr.JSON(label="saved"), gr.Button()
-
-    @refusing
-    def correct(image: str | None, correction: Any, request: gr.Request) -> dict[str, Any]:
-        """Save one correction of a photograph.
-
-        It has a `kind` and its fields: `node` and `child`, `node` and `region`, or `label`; perhaps a
-        `note`; with `"keep": true` a copy of the photograph is kept.
-        """
-        if not image:
-            raise NBDTError("Send one image, and the correction as JSON.")
-        photo = opened(image)
-        checked = parse_correction(correction, picture_hash(photo), model, model.hierarchy)
-        keep = isinstance(correction, Mapping) and correction.get("keep") is True
-        visitor = visitor_id(None, request)
-        number = save_once(store, checked, visitor=visitor, photo=photo if keep else None)
-        return {"id": number, "image": checked.image, "photograph_kept": keep}
-
-    go.click(correct, [image, sent], saved, api_name="correct")

@@ -15,14 +15,18 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nbdt.correction import Correction, CorrectionError
+from nbdt.correction import Correction, CorrectionError, picture_hash
+from nbdt.errors import NBDTError
+from nbdt.memory.grow import add_class
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import HierarchyError, short
 
+from ..photographs import opened, photograph
 from ..store import Store
 from ..store.url import StoreError
+from ..ui.events import refusing
 
 FIELDS = ("kind", "node", "child", "label", "region", "note")
 MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.database.Limits.text`
@@ -83,18 +87,23 @@ def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy
     if not isinstance(note, str) or len(note) > MAX_NOTE:
         raise CorrectionError(f"A note is text of at most {MAX_NOTE:,} characters.")
     return Correction(
-        kind=given.pop("kind", None),
         image=image,
         model=model_hash(model),
         hierarchy=hierarchy.hash,
-        **_with_node_ids(given, hierarchy),
+        **{"kind": None, **_with_node_ids(given, hierarchy)},
     )
 
 
 def _with_node_ids(given: dict[str, Any], hierarchy: Hierarchy) -> dict[str, Any]:
     """Replace nodes by their ids; check that they exist and that the child is below the node."""
     checked = dict(given)
-    if "label" in given:
+    if given.get("kind") == "class":
+        name, node = given.get("label"), given.get("node")
+        if not isinstance(name, str) or not isinstance(node, str):
+            raise CorrectionError("A new class needs a name and a group that it joins.")
+        checked["label"] = name.strip()
+        add_class(hierarchy, checked["label"], node)  # raises where it cannot be there
+    elif "label" in given:
         label = _node(given["label"], hierarchy)
         if label == 0:
             raise CorrectionError(f"{hierarchy.names[0]!r} is the root: everything is under it.")
@@ -128,6 +137,8 @@ def in_words(correction: Correction, hierarchy: Hierarchy) -> str:
     if correction.kind == "label":
         return f"This is: {names.get(str(correction.label), correction.label)}"
     node = names.get(str(correction.node), correction.node)
+    if correction.kind == "class":
+        return f"This is a new class in {node}: {correction.label}"
     if correction.kind == "step":
         child = names.get(str(correction.child), correction.child)
         return f"At {node}, it should have gone to {child}"
@@ -162,3 +173,31 @@ def save_once(
                 "first."
             )
     return store.add_correction(correction, visitor=visitor, photo=photo, seen=seen)
+
+
+# ---- for programs ------------------------------------------------------------------------------
+
+
+def correction_api(model: NBDT, store: Store) -> None:
+    """Offer ``/correct``; it answers when the correction is on the disk."""
+    with gr.Row(visible=False):
+        image = photograph("image")
+        sent, saved, go = gr.JSON(label="correction"), gr.JSON(label="saved"), gr.Button()
+
+    @refusing
+    def correct(image: str | None, correction: Any, request: gr.Request) -> dict[str, Any]:
+        """Save one correction of a photograph.
+
+        It has a `kind` and its fields: `node` and `child`, `node` and `region`, or `label`; perhaps a
+        `note`; with `"keep": true` a copy of the photograph is kept.
+        """
+        if not image:
+            raise NBDTError("Send one image, and the correction as JSON.")
+        photo = opened(image)
+        checked = parse_correction(correction, picture_hash(photo), model, model.hierarchy)
+        keep = isinstance(correction, Mapping) and correction.get("keep") is True
+        visitor = visitor_id(None, request)
+        number = save_once(store, checked, visitor=visitor, photo=photo if keep else None)
+        return {"id": number, "image": checked.image, "photograph_kept": keep}
+
+    go.click(correct, [image, sent], saved, api_name="correct")

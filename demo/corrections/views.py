@@ -34,7 +34,7 @@ def correction_component() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
     """Return the form, not yet placed, and the function that draws it for a visitor."""
     form = component(
         "correct", "correction.js", label="Correct this answer",
-        record="", classes="", evidence="", reply="", render=False,
+        record="", classes="", evidence="", photos="", place="", reply="", render=False,
     )  # fmt: skip
     return form, draw_form
 
@@ -59,7 +59,7 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
     }
     tree = visitor.hierarchy
     classes = dump([*tree.classes, *(tree.names[node] for node in tree.inner_nodes[1:])])
-    return {"record": dump(record), "classes": classes, "evidence": ""}
+    return {"record": dump(record), "classes": classes, "evidence": "", "photos": "", "place": ""}
 
 
 def _own_key(visitor: Visitor) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from nbdt.errors import NBDTError
 from nbdt.hierarchies.edit.draft import Draft
 from nbdt.hierarchies.edit.operations import make
 from nbdt.hierarchies.edit.record import (
@@ -19,6 +20,7 @@ from nbdt.hierarchies.edit.record import (
 from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.hierarchies.wordnet.concepts import fitting_concepts, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.tree.building import collapse_chains
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import MAX_NAME, Node, short
 
@@ -48,6 +50,27 @@ def edited(stack: EditStack, payload: object) -> EditStack:
     else:
         after = stack.push(make(stack.hierarchy, request))
     return replace(after, past=after.past[-MAX_UNDO:])
+
+
+def carried(stack: EditStack, old: Hierarchy, new: Hierarchy) -> EditStack:
+    """Return edits of one tree on another with classes more or fewer; they can no longer be undone.
+
+    New classes are where they are in `new`, or below the root if an edit removed that group.
+    """
+    mine = stack.hierarchy
+    if mine.hash == old.hash:
+        return EditStack(new)
+    gone, added = {*mine.classes} - {*new.classes}, {*new.classes} - {*mine.classes}
+    nodes = [node for node in mine.nodes if node.id not in gone]
+    here = {node.id for node in nodes}
+    nodes += [
+        node if node.parent in here else replace(node, parent=mine.ids[0])
+        for node in new.nodes if node.id in added
+    ]  # fmt: skip
+    try:
+        return EditStack(Hierarchy(tuple(collapse_chains(nodes)), new.classes))
+    except NBDTError:  # a group of nothing but classes that are gone
+        return EditStack(new)
 
 
 def read_request(payload: object) -> EditRequest:

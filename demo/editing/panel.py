@@ -50,7 +50,7 @@ def draw_edits(visitor: Visitor) -> gr.HTML:
 
 def effect_record(visitor: Visitor) -> dict[str, Any]:
     """Measure the last edit, and all edits since the model's own hierarchy, as plain data."""
-    model, stack = visitor.model, visitor.stack
+    model, stack = visitor.answering, visitor.stack
     own, now, before = model.hierarchy, stack.hierarchy, stack.before_last
     records = stack.last_edits
     if now is own or now.hash == own.hash:

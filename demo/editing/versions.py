@@ -51,6 +51,8 @@ def save(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
     name = sent.get("name")
     if not isinstance(name, str) or not name.strip():
         raise EditError("Give the version a name.")
+    if visitor.hierarchy.num_classes != visitor.model.hierarchy.num_classes:
+        raise EditError("It has a class that is yours alone; download the hierarchy instead.")
     saved = store.history(model_hash(visitor.model)).save(
         visitor.hierarchy, who=visitor.id or "unknown", why=name.strip(), edits=visitor.stack.edits
     )
@@ -95,14 +97,14 @@ def upload(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
     if not isinstance(text, str) or len(text) > MAX_UPLOAD:
         raise FormatError(f"Expected a text file of at most {MAX_UPLOAD:,} characters.")
     named = short(name if isinstance(name, str) else "the file")
-    classes = visitor.model.hierarchy.classes
+    classes = visitor.answering.hierarchy.classes
     hierarchy = read_upload(text, name if isinstance(name, str) else "", classes)
     return _replace(visitor, hierarchy, f"Opened {named}.")
 
 
 def reset_edits(_: Store | None, visitor: Visitor, __: Sent) -> Props:
     """Go back to the model's own hierarchy; edits of it can be redone."""
-    own = visitor.model.hierarchy
+    own = visitor.answering.hierarchy
     if visitor.hierarchy.hash == own.hash:
         raise EditError("This is the model's own hierarchy already.")
     stack = visitor.stack
@@ -156,14 +158,14 @@ def short_hash(hierarchy: Hierarchy) -> str:
 def _version(store: Store | None, visitor: Visitor, key: object) -> tuple[Hierarchy, str]:
     """Return the hierarchy that the browser names, and its name for people. Raises NBDTError."""
     if key == "own":
-        return visitor.model.hierarchy, "the model's own"
+        return visitor.answering.hierarchy, "the model's own"
     if key == "now":
         return visitor.hierarchy, "yours now"
     if store is None:
         raise EditError(NO_STORE)
     history = store.history(model_hash(visitor.model))  # another model's versions are not in it
     number: Any = key  # which `History` checks
-    return history.load(number), history.version(number).why
+    return fitted(history.load(number), visitor.hierarchy.classes), history.version(number).why
 
 
 def read_upload(text: str, name: str, classes: Sequence[str]) -> Hierarchy:

@@ -19,7 +19,7 @@ from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head
 
 from ..ui.component import component, dump, jpeg_url
-from ..ui.events import payload, sequence_number
+from ..ui.events import payload, reply_to, sequence_number
 
 MOST = 60  # photographs on the page; the next come when these are written
 SIDE = 160  # pixels of a picture
@@ -93,9 +93,9 @@ class _Handlers:
             if is_own_memory(self.model, self.source):
                 save_head(self.model, self.source)
         except NBDTError as error:
-            return gr.HTML(reply=_reply(sent, str(error), done=False))
+            return gr.HTML(reply=reply_to(sent, str(error)))
         text = f"Written: {len(changes):,} decisions, version {self.memory.version} of the memory."
-        reply = _reply(sent, text, done=True)
+        reply = reply_to(sent, text, done=True)
         return gr.HTML(record=dump(self._record()), reply=reply, effect="")
 
     def _changes(self, sent: dict[str, Any], by: str = "") -> list[Change]:
@@ -140,7 +140,3 @@ class _Handlers:
             return jpeg_url(pictures.open(one.id, one.reference), SIDE)
         except ImageError:
             return ""
-
-
-def _reply(sent: dict[str, Any], text: str, *, done: bool) -> str:
-    return dump({"seq": sequence_number(sent), "done": done, "text": text})

@@ -5,6 +5,7 @@ const KINDS = [
   ['step', 'A step went the wrong way', 'It should have turned off here.'],
   ['region', 'It looked at the wrong thing', 'A part of the photograph should not count.'],
   ['label', 'The answer is something else', 'You know what this is.'],
+  ['class', 'It is none of these', 'The model does not know it yet.'],
   ['evidence', 'A training picture is bad', 'It should not count as evidence.'],
 ];
 const EMPTY = { left: 25, top: 25, right: 75, bottom: 75 };
@@ -13,6 +14,8 @@ let key = '', kind = '', step = 0, child = '', reference = '', box = { ...EMPTY 
 let seq = 0, waiting = 0, late = 0;
 let marked = false; // whether the visitor moved the region: its first position means nothing
 let fields = null, status = null, send = null, note = null, keep = null, label = null;
+// Of a new class: its name, its photographs by key, and the group that it joins once one is proposed.
+let name = '', chosen = new Set(), listed = null, joins = '';
 
 const labelled = (tag, text, control, hint) => {
   const row = make(tag, 'nbdt-correct-row');
@@ -24,10 +27,10 @@ const labelled = (tag, text, control, hint) => {
   return row;
 };
 
-const choice = (group, value, title, below, chosen, picked) => {
+const choice = (group, value, title, below, chosen, picked, type = 'radio') => {
   const card = make('label', 'nbdt-correct-card');
   const radio = make('input');
-  radio.type = 'radio';
+  radio.type = type;
   radio.name = group;
   radio.value = value;
   radio.checked = chosen;
@@ -202,13 +205,59 @@ const evidenceFields = () => {
   }))];
 };
 
+// ---- a new class ----
+
+const classFields = () => {
+  const photos = parsed(props.photos);
+  if (!photos) {
+    trigger('list_photographs', { seq: ++seq });
+    return [make('p', 'nbdt-correct-hint', 'Fetching your photographs …')];
+  }
+  label = make('input', 'nbdt-correct-control');
+  label.autocomplete = 'off';
+  label.value = name;
+  const moved = () => { joins = ''; drawFields(parsed(props.record)); };
+  label.addEventListener('input', () => { name = label.value.trim(); if (joins) moved(); });
+  const shown = group('Which photographs show it? Three or more are best.', ...photos.map((one, i) => {
+    const card = choice('nbdt-correct-photo', one.key, 'Photograph ' + (i + 1), '', chosen.has(one.key), () => {
+      if (!chosen.delete(one.key)) chosen.add(one.key);
+      if (joins) moved();
+    }, 'checkbox');
+    card.classList.add('nbdt-correct-picture');
+    card.querySelector('.nbdt-correct-words').prepend(picture(one.photo, ''));
+    return card;
+  }));
+  const more = make('button', 'nbdt-correct-more', 'Add photographs …');
+  more.type = 'button';
+  more.addEventListener('click', () => {
+    // What comes next is chosen: the person selects photographs of the class.
+    listed = new Set(photos.map((one) => one.key));
+    document.querySelector('#nbdt-more').click();
+  });
+  return [labelled('div', 'What is it?', label), shown, more, ...(joins ? placeFields() : [])];
+};
+
+const placeFields = () => {
+  const place = parsed(props.place);
+  const select = make('select', 'nbdt-correct-control');
+  place.groups.forEach((one) => {
+    const option = make('option', '', one.name + ' (' + one.beside.join(', ') + ')');
+    option.value = one.id;
+    select.append(option);
+  });
+  select.value = joins;
+  select.addEventListener('change', () => { joins = select.value; });
+  return [labelled('div', 'It joins the group', select, 'Proposed: ' + place.reason + '.')];
+};
+
 const drawFields = (record) => {
-  const made = { step: stepFields, region: regionFields, label: labelFields, evidence: evidenceFields };
+  const made = { step: stepFields, region: regionFields, label: labelFields, evidence: evidenceFields, class: classFields };
   const focused = fields.contains(document.activeElement) && document.activeElement.id;
   fields.replaceChildren(...(kind ? made[kind](record) : []));
   if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
   fields.parentElement.querySelector('.nbdt-correct-rest').hidden = !kind;
-  keep.closest('.nbdt-correct-consent').hidden = kind === 'evidence';
+  keep.closest('.nbdt-correct-consent').hidden = kind === 'evidence' || kind === 'class';
+  send.textContent = kind !== 'class' ? 'Save the correction' : joins ? 'Add the class' : 'Where does it belong?';
 };
 
 // ---- sending ----
@@ -221,6 +270,7 @@ const payload = (record) => {
     region: { node: at, region },
     label: { label: label ? label.value.trim() : '' },
     evidence: { reference },
+    class: { label: name, node: joins, photos: [...chosen] },
   }[kind];
   return { kind, ...what, note: note.value, keep: keep.checked };
 };
@@ -229,7 +279,8 @@ const missingField = (sent) => {
   if (kind === 'step' && !sent.child) return 'Choose where the step should have gone.';
   if (kind === 'evidence' && !sent.reference) return 'Choose the picture that should not count.';
   if (kind === 'region' && !marked) return 'First mark what should not count: drag over it on the photograph.';
-  if (kind === 'label' && !sent.label) return 'Enter what it is.';
+  if ((kind === 'label' || kind === 'class') && !sent.label) return 'Enter what it is.';
+  if (kind === 'class' && sent.photos.length < 2) return 'Choose two photographs of it or more.';
   return '';
 };
 
@@ -243,8 +294,9 @@ const submit = (record) => {
   if (missing) { announce(missing, 'problem'); return; }
   waiting = ++seq;
   send.disabled = true;
-  announce('Saving …', '');
-  trigger(kind === 'evidence' ? 'mark' : 'correct', { ...sent, seq: waiting });
+  const asks = kind === 'class' && !joins;
+  announce(asks ? 'Looking for its place …' : 'Saving …', '');
+  trigger(asks ? 'propose' : kind === 'evidence' ? 'mark' : 'correct', { ...sent, seq: waiting });
   clearTimeout(late);
   late = setTimeout(() => {
     send.disabled = false;
@@ -275,8 +327,9 @@ const draw = () => {
   const said = status && record.key.split(' ')[0] === key.split(' ')[0] ? [status.textContent, status.dataset.tone] : null;
   key = record.key;
   kind = ''; step = 0; child = ''; reference = ''; box = { ...EMPTY }; marked = false;
+  name = ''; joins = ''; chosen = new Set([record.key.split(' ')[0]]);
   const form = make('form', 'nbdt-correct-form');
-  const kinds = KINDS.filter(([name]) => name !== 'evidence' || record.has_evidence);
+  const kinds = KINDS.filter(([one]) => one === 'evidence' ? record.has_evidence : one !== 'class' || record.acts);
   fields = make('div', 'nbdt-correct-fields');
   note = make('textarea', 'nbdt-correct-control');
   note.rows = 2;
@@ -313,5 +366,21 @@ const draw = () => {
 watch('record', draw);
 // The server empties it when the evidence changed: drawing the fields requests it again.
 watch('evidence', () => { if (kind === 'evidence' && props.record) drawFields(parsed(props.record)); });
+watch('photos', () => {
+  const photos = parsed(props.photos);
+  if (kind !== 'class' || !photos) return;
+  if (listed) photos.forEach((one) => { if (!listed.has(one.key)) chosen.add(one.key); });
+  listed = null;
+  drawFields(parsed(props.record));
+});
+watch('place', () => {
+  const place = parsed(props.place);
+  if (kind !== 'class' || !place || place.seq !== waiting) return;
+  clearTimeout(late);
+  send.disabled = false;
+  joins = place.parent;
+  announce('', '');
+  drawFields(parsed(props.record));
+});
 watch('reply', answered);
 draw();

@@ -87,6 +87,11 @@ def sequence_number(sent: dict[str, Any]) -> int:
     return number if type(number) is int else 0
 
 
+def reply_to(sent: dict[str, Any], text: str, *, done: bool = False) -> str:
+    """Return the reply to what a browser sent, as JSON text: `done` or why not."""
+    return dump({"seq": sequence_number(sent), "done": done, "text": text})
+
+
 def for_arrived(
     handle: Callable[..., Any], component: gr.HTML, prop: str, outputs: Sequence[Any]
 ) -> Callable[..., Any]:

@@ -30,16 +30,16 @@ def answer_view(model: NBDT) -> gr.HTML:
 def draw_answer(visitor: Visitor) -> gr.HTML:
     """Draw the answer for the visitor's photograph, under their hierarchy."""
     if visitor.photo is None:
-        return gr.HTML(record=dump(_knowledge(visitor.model)))
+        return gr.HTML(record=dump(_knowledge(visitor.answering)))
     explanation = visitor.explanation()
     path, answer = explanation.path, explanation.answer
     record = {
-        **_knowledge(visitor.model),
+        **_knowledge(visitor.answering),
         **asdict(headline(path, answer)),
         "trail": _trail(path),
         "stop": answer.depth if answer else len(path),
         "promise": explanation.promise,
-        "cautions": _cautions(visitor.model, visitor.photo),
+        "cautions": _cautions(visitor.answering, visitor.photo),
         "left_out": _left_out(visitor),
     }
     return gr.HTML(record=dump(record))

@@ -176,7 +176,7 @@ def new_group(
     loaded, _ = opened(model, memory, weights)
     hierarchy, edit = group(loaded.hierarchy, nodes, name)
     typer.echo(escape_terminal(edit.summary))
-    _write(loaded, Growth(hierarchy, {one: (one,) for one in hierarchy.classes}), out)
+    _write(loaded, Growth(hierarchy), out)
 
 
 # ---- shared -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .refit import Examples, FittedHead, examples_of, fit_head
 from .table import Halves, Rows
 
 HELD = 0.005  # share of the other photographs that may become wrong
+HELD_GROWN = 0.02  # the same, for new classes
 CHANCE = 2.0  # standard errors beyond it: a few photographs change sides in any new fit
 HEAVIEST = 64.0  # times that a corrected photograph counts at most
 SAME = 0.999  # cosine of centred features from which two photographs are the same
@@ -36,6 +37,7 @@ class Corrected:
         others: photographs of the memory that no change is about.
         changed: how many of them have another answer now, each by a fit without it.
         gained: share of them that is right now, minus the share before.
+        grown: whether it answers with new classes.
     """
 
     rows: Rows
@@ -45,33 +47,47 @@ class Corrected:
     others: int = 0
     changed: int = 0
     gained: float = 0.0
+    grown: bool = False
 
 
 def fit_changes(
-    rows: Rows, changes: Sequence[Change], rules: DecisionRules, base: FittedHead
-) -> Corrected:
+    rows: Rows, changes: Sequence[Change], rules: DecisionRules, base: FittedHead,
+    grown: DecisionRules | None = None,
+) -> Corrected:  # fmt: skip
     """Fit a head under which every changed photograph is right, and the others stay so.
 
     A photograph that is still wrong counts 4, 16 … up to `HEAVIEST` times. A change
     under which it stays wrong, or under which more of the others become wrong than `HELD` and
     chance (McNemar's standard error) allow, is kept aside. Each change is then tried without those
-    that failed. The penalty stays that of `base`.
+    that failed. The penalty stays that of `base`. The photographs of new classes act together or
+    not at all; there `HELD_GROWN` is the limit.
 
     Args:
         rows: of a memory.
         changes: in the order in which they were made.
         rules: of the model.
         base: the head fitted on `rows`.
+        grown: the rules with new classes, which come last.
     """
     last = {change.id: change for change in changes}
-    start = _Base(rows, rules, base)
+    start = _Base(rows, rules, base, grown)
     aside = {
         earlier.id: "Something else was said about the same photograph later."
         for earlier, later in combinations(last.values(), 2)
         if earlier.label != later.label and start.is_same(earlier, later)
     }
     kept = [change for key, change in last.items() if key not in aside]
-    return _admit(start, Corrected(rows, base, aside=aside), kept)
+    first = Corrected(rows, base, aside=aside)
+    if grown is not None:
+        known = {*rules.hierarchy.ids, None}
+        new = [change for change in kept if change.label not in known]
+        kept = [change for change in kept if change.label in known]
+        try:
+            first = replace(start.fit(new, base, HELD_GROWN), aside=aside, grown=True)
+        except NBDTError as error:
+            start = _Base(rows, rules, base)
+            aside |= {change.id: str(error) for change in new}
+    return _admit(start, first, kept)
 
 
 def _admit(base: _Base, kept: Corrected, group: Sequence[Change]) -> Corrected:
@@ -79,7 +95,8 @@ def _admit(base: _Base, kept: Corrected, group: Sequence[Change]) -> Corrected:
     if not group:
         return kept
     try:
-        return replace(base.fit([*kept.changes, *group], kept.fitted), aside=kept.aside)
+        found = base.fit([*kept.changes, *group], kept.fitted, HELD_GROWN if kept.grown else HELD)
+        return replace(found, aside=kept.aside, grown=kept.grown)
     except NBDTError as error:
         if len(group) == 1:
             return replace(kept, aside={**kept.aside, group[0].id: str(error)})
@@ -90,14 +107,17 @@ def _admit(base: _Base, kept: Corrected, group: Sequence[Change]) -> Corrected:
 class _Base:
     """What the changes begin at."""
 
-    def __init__(self, rows: Rows, rules: DecisionRules, fitted: FittedHead) -> None:
-        self.rows, self.rules = rows, rules
+    def __init__(
+        self, rows: Rows, rules: DecisionRules, fitted: FittedHead,
+        grown: DecisionRules | None = None,
+    ) -> None:  # fmt: skip
+        self.rows, self.rules = rows, grown or rules
         self.examples = examples_of(rows, rules)
-        self.answers = self._answers(fitted.logits)
+        self.answers = _answers(rules, fitted.logits)
         self._directions = normalize(torch.from_numpy(rows.features).float() - fitted.fit.center)
         self._center = fitted.fit.center
 
-    def fit(self, changes: Sequence[Change], start: FittedHead) -> Corrected:
+    def fit(self, changes: Sequence[Change], start: FittedHead, held: float = HELD) -> Corrected:
         """Fit with all of the changes. Raises NBDTError: one of them cannot act."""
         while True:
             about = [*(same for change in changes for same in self._same(change)), *changes]
@@ -116,7 +136,8 @@ class _Base:
                 replace(change, weight=4 * change.weight) if change.id in wrong else change
                 for change in changes
             ]
-        others, changed, gained = self._held(rows, examples, start, {each.id for each in about})
+        ids = {each.id for each in about}
+        others, changed, gained = self._held(rows, examples, start, ids, held)
         return Corrected(rows, start, tuple(changes), {}, others, changed, gained)
 
     def is_same(self, one: Change, other: Change) -> bool:
@@ -150,14 +171,14 @@ class _Base:
         if features is None:
             features = self.rows.features[self.rows.places[change.id]]
         logits = fitted.fit.logits(torch.tensor(features).float()[None]) * fitted.factor
-        answer = int(self._answers(logits)[0])
+        answer = int(_answers(self.rules, logits)[0])
         tree = self.rules.hierarchy
         return (
             "" if answer in tree.classes_under(tree.index(change.label)) else tree.classes[answer]
         )
 
     def _held(
-        self, rows: Rows, examples: Examples, fitted: FittedHead, about: set[str]
+        self, rows: Rows, examples: Examples, fitted: FittedHead, about: set[str], held: float
     ) -> tuple[int, int, float]:
         """Compare the answers of the other photographs. Raises NBDTError: too many became wrong."""
         places = {rows.ids[n]: row for row, n in enumerate(examples.places.tolist())}
@@ -169,16 +190,17 @@ class _Base:
         ).reshape(-1, 2)  # fmt: skip
         labels = self.examples.labels[pairs[:, 0]]
         pairs, labels = pairs[labels >= 0], labels[labels >= 0]
-        before, after = self.answers[pairs[:, 0]], self._answers(fitted.logits)[pairs[:, 1]]
+        before, after = self.answers[pairs[:, 0]], _answers(self.rules, fitted.logits)[pairs[:, 1]]
         gains = (after == labels).int() - (before == labels).int()
         count, net = len(pairs), int(gains.sum())
-        allowed = HELD * count + CHANCE * float(gains.abs().sum()) ** 0.5
+        allowed = held * count + CHANCE * float(gains.abs().sum()) ** 0.5
         if -net > allowed:
             raise NBDTError(
                 f"With it {-net:,} more of {count:,} other photographs would be wrong; at most "
-                f"{as_percent(HELD)} may be, beyond chance."
+                f"{as_percent(held)} may be, beyond chance."
             )
         return count, int((before != after).sum()), net / max(1, count)
 
-    def _answers(self, logits: Tensor) -> Tensor:
-        return cast(Tensor, self.rules(logits.float()).argmax(dim=1))
+
+def _answers(rules: DecisionRules, logits: Tensor) -> Tensor:
+    return cast(Tensor, rules(logits.float()).argmax(dim=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,11 +31,11 @@ class Growth:
 
     Attributes:
         hierarchy: the new one.
-        became: for each class of the old one, the classes that it is now.
+        became: the classes that a class of the old one is now, where it is not itself.
     """
 
     hierarchy: Hierarchy
-    became: Mapping[str, tuple[str, ...]]
+    became: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def labels(self, old: Hierarchy) -> dict[str, str]:
         """Return the id of the smallest new node that holds what each node of the old one held."""
@@ -43,7 +43,7 @@ class Growth:
         leaf = dict(zip(new.classes, new.leaf_nodes, strict=True))
         for node, key in enumerate(old.ids):
             classes = [old.classes[index] for index in old.classes_under(node)]
-            leaves = [leaf[one] for name in classes for one in self.became[name]]
+            leaves = [leaf[one] for name in classes for one in self.became.get(name, (name,))]
             found[key] = new.ids[new.common_ancestor(leaves)]
         return found
 
@@ -68,8 +68,7 @@ def add_class(hierarchy: Hierarchy, name: str, parent: str, wnid: str | None = N
             f"{hierarchy.names[hierarchy.parents[node]]!r}, or another."
         )
     nodes = (*hierarchy.nodes, Node(name, hierarchy.ids[node], name, wnid))
-    same = {one: (one,) for one in hierarchy.classes}
-    return Growth(Hierarchy(nodes, (*hierarchy.classes, name)), same)
+    return Growth(Hierarchy(nodes, (*hierarchy.classes, name)))
 
 
 def split_class(hierarchy: Hierarchy, name: str, into: tuple[str, str]) -> Growth:
@@ -85,8 +84,7 @@ def split_class(hierarchy: Hierarchy, name: str, into: tuple[str, str]) -> Growt
         raise NBDTError(f"The two classes need two names, got {into[0]!r} twice.")
     nodes = (*hierarchy.nodes, *(Node(one, leaf.id, one) for one in into))
     classes = (*(into[0] if one == leaf.id else one for one in hierarchy.classes), into[1])
-    became = {one: (one,) for one in hierarchy.classes} | {leaf.id: into}
-    return Growth(Hierarchy(nodes, classes), became)
+    return Growth(Hierarchy(nodes, classes), {leaf.id: into})
 
 
 def merge_classes(hierarchy: Hierarchy, one: str, other: str, name: str | None = None) -> Growth:
@@ -112,8 +110,7 @@ def merge_classes(hierarchy: Hierarchy, one: str, other: str, name: str | None =
     wnid = next((node.wnid for node in (first, second) if node.id == named), None)
     nodes = collapse_chains([*kept, Node(named, first.parent, named, wnid)])
     classes = [named if key == first.id else key for key in hierarchy.classes if key != second.id]
-    became = {key: (key,) for key in hierarchy.classes}
-    became |= {first.id: (named,), second.id: (named,)}
+    became = dict.fromkeys((first.id, second.id), (named,))
     return Growth(Hierarchy(tuple(nodes), tuple(classes)), became)
 
 
@@ -134,18 +131,7 @@ def grow(model: NBDT, growth: Growth, place: str | os.PathLike[str]) -> NBDT:
     if memory is None or is_uri(memory.table.place):
         what = "no memory" if memory is None else f"its memory at {memory.table.place!r}"
         raise NBDTError(f"Expected a model with a memory in a local folder, got one with {what}.")
-    tree, linear = growth.hierarchy, model.head.linear
-    made = nn.Linear(linear.in_features, tree.num_classes, device=linear.weight.device)
-    with torch.no_grad():
-        made.weight.zero_()
-        made.bias.zero_()
-        for index, old in reversed([*enumerate(model.hierarchy.classes)]):
-            for name in growth.became[old]:
-                made.weight[tree.classes.index(name)] = linear.weight[index]
-                made.bias[tree.classes.index(name)] = linear.bias[index]
-    head = NBDTHead.from_linear(made, tree, rule=model.rule)
-    grown = NBDT(model.backbone, head, model.architecture, model.preprocess)
-    grown.provenance = {key: one for key, one in model.provenance.items() if key != "memory"}
+    grown = with_classes(model, growth)
     shutil.copytree(memory.table.place, Path(place))
     grown.use_memory(place)
     if grown.memory is not None:
@@ -157,6 +143,23 @@ def grow(model: NBDT, growth: Growth, place: str | os.PathLike[str]) -> NBDT:
         }
         if changed:
             grown.memory.table.update_each(changed)
+    return grown
+
+
+def with_classes(model: NBDT, growth: Growth) -> NBDT:
+    """Return a model with other classes and no memory, over the same network; see `grow`."""
+    tree, linear = growth.hierarchy, model.head.linear
+    made = nn.Linear(linear.in_features, tree.num_classes, device=linear.weight.device)
+    with torch.no_grad():
+        made.weight.zero_()
+        made.bias.zero_()
+        for index, old in reversed([*enumerate(model.hierarchy.classes)]):
+            for name in growth.became.get(old, (old,)):
+                made.weight[tree.classes.index(name)] = linear.weight[index]
+                made.bias[tree.classes.index(name)] = linear.bias[index]
+    head = NBDTHead.from_linear(made, tree, rule=model.rule)
+    grown = NBDT(model.backbone, head, model.architecture, model.preprocess)
+    grown.provenance = {key: one for key, one in model.provenance.items() if key != "memory"}
     return grown.train(model.training)
 
 

@@ -122,7 +122,9 @@ def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> 
     other = model.with_hierarchy(model.hierarchy)
     other.head = copy.deepcopy(model.head)
     other.take_head(fitted)
-    other._memory = model.memory if memory is None else memory  # noqa: SLF001
+    memory = model.memory if memory is None else memory
+    other.memory_place = None if memory is None else memory.table.place
+    other._memory = memory  # noqa: SLF001
     return other
 
 

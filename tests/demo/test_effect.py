@@ -1,11 +1,9 @@
 """Contributions on the page: asked about, struck out, taken back; in a real browser and as weights."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from nbdt import NBDT, Hierarchy
+from nbdt import NBDT
 from nbdt.demo.corrections.own import own_model
 from nbdt.demo.store import Store
 from nbdt.demo.store.marks import memory_key
@@ -14,7 +12,7 @@ from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence
 from nbdt.memory.preview import with_head
-from nbdt.model.remember import make_memory
+from tests.demo.colours import COLOURS, painted, saved_model
 from tests.demo.pages import served
 
 pytestmark = [
@@ -25,34 +23,17 @@ pytestmark = [
 ]
 
 ANN = "a" * 64
-TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
-COLOURS = {
-    "red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (20, 180, 50),
-}  # fmt: skip
-
-
-def painted(name, number):
-    draw = np.random.default_rng([number, *name.encode()])
-    pixels = np.array(COLOURS[name]) + draw.normal(0, 40, (64, 64, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    torch.manual_seed(0)
-    made = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
-    made.use_memory(tmp_path_factory.mktemp("memory") / "memory")
-    memory = make_memory(made, made.memory_place)
-    for name in COLOURS:
-        memory.add([painted(name, n) for n in range(6)], name, pictures=True)
-    made.refit()
-    return made
+    return NBDT.load(saved_model(tmp_path_factory.mktemp("memory")))
 
 
 @pytest.fixture
 def visitor(model):
     seen = Visitor(model)
-    seen.show(painted("red", 40))
+    seen.show(painted(COLOURS["red"], 40))
     return seen
 
 
@@ -99,7 +80,7 @@ def test_a_row_that_is_none_is_refused(visitor, row):
 
 def test_a_model_without_memory_refuses(cifar10):
     seen = Visitor(cifar10)
-    seen.show(painted("red", 1))
+    seen.show(painted(COLOURS["red"], 1))
     with pytest.raises(NBDTError, match="memory"):
         effect_without(seen, "a" * 64)
 
@@ -112,7 +93,7 @@ def test_a_person_asks_strikes_out_and_takes_back(model, visit, tmp_path, kept):
     with served(own, store=store, index=Evidence(own.memory), model="own") as address:
         tab = visit(address)
         photo = tmp_path / "photo.png"
-        painted("red", 40).save(photo)
+        painted(COLOURS["red"], 40).save(photo)
         tab.set_input_files("#nbdt-photo input[type=file]", photo)
         part = tab.locator(".nbdt-part").first
         part.wait_for()
@@ -123,7 +104,7 @@ def test_a_person_asks_strikes_out_and_takes_back(model, visit, tmp_path, kept):
         box = part.locator(".nbdt-effect")
         box.wait_for()
         assert "before" in box.text_content()
-        assert "23 other photographs" in box.text_content()
+        assert "31 other photographs" in box.text_content()
         if not kept:  # on a page without a store nothing can be marked
             assert not box.get_by_role("button").count()
             return

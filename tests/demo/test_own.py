@@ -3,13 +3,12 @@
 import signal
 from contextlib import closing
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from nbdt import NBDT, Hierarchy
+from nbdt import NBDT
 from nbdt.correction import Correction, picture_hash
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.own import acts, own_model, seen_features
@@ -17,7 +16,7 @@ from nbdt.demo.store import Store
 from nbdt.demo.store.marks import memory_key
 from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.model.fingerprint import model_hash
-from nbdt.model.remember import make_memory
+from tests.demo.colours import PURPLE, TREE, painted, saved_model
 from tests.demo.pages import running, served
 
 pytestmark = [
@@ -27,32 +26,12 @@ pytestmark = [
     ),
 ]
 
-TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
-COLOURS = {
-    "red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (20, 180, 50),
-}  # fmt: skip
 ANN, BOB = "a" * 64, "b" * 64
-
-
-def painted(colour, number):
-    draw = np.random.default_rng([number, *colour])
-    pixels = np.array(colour) + draw.normal(0, 25, (64, 64, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A saved model whose last layer is fitted on its memory."""
-    place = tmp_path_factory.mktemp("own")
-    torch.manual_seed(0)
-    model = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
-    model.use_memory(place / "memory")
-    memory = make_memory(model, model.memory_place)
-    for name, colour in COLOURS.items():
-        memory.add([painted(colour, n) for n in range(8)], name, by="ann")
-    model.refit()
-    model.save(place / "model")
-    return place / "model"
+    return saved_model(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture
@@ -64,7 +43,7 @@ def model(folder):
 def photo(tmp_path):
     """A file with a colour between two classes."""
     file = tmp_path / "purple.png"
-    painted((150, 30, 150), 1).save(file)
+    painted(PURPLE, 1).save(file)
     return file
 
 
@@ -95,7 +74,7 @@ def store(tmp_path):
 
 
 def test_a_label_acts_for_who_said_it_until_it_is_taken_back(model, store):
-    seen, alike = painted((150, 30, 150), 1), painted((150, 30, 150), 2)
+    seen, alike = painted(PURPLE, 1), painted(PURPLE, 2)
     before, weight = answer(model, seen), model.head.linear.weight.detach().clone()
     number = stated(store, model, seen, label=other(before))
     own = own_model(model, store, ANN)
@@ -109,7 +88,7 @@ def test_a_label_acts_for_who_said_it_until_it_is_taken_back(model, store):
 
 
 def test_a_step_asks_for_the_group_and_a_later_group_keeps_the_class(model, store):
-    seen = painted((150, 30, 150), 1)
+    seen = painted(PURPLE, 1)
     before = answer(model, seen)
     side = "cold" if before in {"red", "orange"} else "warm"
     node = TREE.ids[TREE.names.index(side)]
@@ -136,7 +115,7 @@ def test_a_mark_strikes_a_photograph_out_for_one_visitor(model, store):
 
 
 def test_a_correction_of_another_network_or_without_features_waits(model, store, cifar10):
-    seen = painted((150, 30, 150), 1)
+    seen = painted(PURPLE, 1)
     correction = Correction("label", picture_hash(seen), label="red", model=model_hash(model))
     store.add_correction(correction, visitor=ANN)
     store.add_correction(correction, visitor=ANN, seen=("f" * 64, b"\0\0"))
@@ -146,7 +125,7 @@ def test_a_correction_of_another_network_or_without_features_waits(model, store,
 
 
 def test_an_edited_tree_and_fewer_classes_keep_the_corrections(model, store):
-    seen = painted((150, 30, 150), 1)
+    seen = painted(PURPLE, 1)
     wanted = other(answer(model, seen))
     stated(store, model, seen, label=wanted)
     visitor = Visitor(model)
@@ -235,7 +214,7 @@ def run(*arguments):
 
 
 def test_the_operator_accepts_them_into_the_memory_of_a_new_version(folder, model, store, tmp_path):
-    seen = painted((150, 30, 150), 1)
+    seen = painted(PURPLE, 1)
     wanted = other(answer(model, seen))
     number = stated(store, model, seen, label=wanted, note="seen at noon")
     key = memory_key(model.memory.table.facts)

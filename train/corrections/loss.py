@@ -41,9 +41,9 @@ class CorrectionLoss(nn.Module):
     def __init__(self, hierarchy: Hierarchy, rule: str, targets: Sequence[Target]) -> None:
         super().__init__()
         self.rule, self.tree = rule, TreeIndex(hierarchy)
-        order = ("step", "label", "region")
+        order = {"step": 0, "label": 1, "class": 1, "region": 2}
         self.register_buffer(
-            "kinds", torch.tensor([order.index(t.correction.kind) for t in targets]), False
+            "kinds", torch.tensor([order[t.correction.kind] for t in targets]), False
         )
         nodes = torch.tensor([t.child or 0 for t in targets])
         self.register_buffer("nodes", nodes, False)

@@ -35,7 +35,8 @@ def test_a_label_becomes_the_smallest_node_that_holds_its_classes(tree, draw):
     below = [{new.classes[c] for c in new.classes_under(n)} for n in range(new.num_nodes)]
     labels = growth.labels(tree)
     for node, key in enumerate(tree.ids):
-        held = {new for c in tree.classes_under(node) for new in growth.became[tree.classes[c]]}
+        classes = [tree.classes[c] for c in tree.classes_under(node)]
+        held = {new for name in classes for new in growth.became.get(name, (name,))}
         chosen = below[new.index(labels[key])]
         assert held <= chosen
         assert not any(held <= other < chosen for other in below)
