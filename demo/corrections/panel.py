@@ -99,16 +99,21 @@ def correction_panel(context: PageContext, form: gr.HTML, strip: gr.HTML, model:
         (history.refresh, handlers.refresh, [visitor, history]),
     ):
         event(handlers.identified(act), inputs, outputs, **QUICK)
-    history.choose(
+    _wire_models(handlers, inputs, everything)
+    correction_api(model, context.store)
+
+
+def _wire_models(handlers: _Handlers, inputs: list[Any], everything: list[Any]) -> None:
+    """Wire the models that learned: choose one, and, where that is allowed, teach another."""
+    handlers.history.choose(
         handlers.identified(handlers.choose), inputs, everything,
         show_progress="minimal", api_visibility="private", concurrency_id="network",
     )  # fmt: skip
-    if context.apply_data is not None:
-        history.train(
-            handlers.train(context.apply_data), inputs, [visitor, history], show_progress="hidden",
+    if handlers.context.apply_data is not None:
+        handlers.history.train(
+            handlers.train(handlers.context.apply_data), inputs, [inputs[0], handlers.history], show_progress="hidden",
             api_visibility="private", concurrency_limit=1,
         )  # fmt: skip
-    correction_api(model, context.store)
 
 
 @dataclass(frozen=True, eq=False)
