@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +11,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from nbdt.errors import NBDTError, listed
+from nbdt.errors import NBDTError
 from nbdt.network import TIMM
 from nbdt.progress import escape_terminal
-from nbdt.tree.hierarchy import Hierarchy
 
-from . import formats, library, shell, shipped
+from . import formats, library, oddities, shell, shipped
 from .edit.command import USAGE, keep_edit, make_edit
 from .edit.difference import diff
 from .edit.history import History
@@ -26,8 +24,6 @@ from .show import print_tree
 from .wordnet.command import readable, wordnet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-
-WIDE, DEEP = 30, 30  # `check` reports groups with more children, and more levels
 
 Source = Annotated[
     str,
@@ -205,8 +201,9 @@ def check(
     as_json: shell.Json = False,
 ) -> None:
     """Check that a file contains a valid tree; if not, report why (exit status 1)."""
+    notes: list[str] = []
     try:
-        hierarchy = library.find(file)
+        hierarchy = library.find(file, notes)
         if classes is not None:
             check_order(hierarchy.classes, library.class_list(classes)[0])
     except (NBDTError, OSError) as error:
@@ -214,11 +211,11 @@ def check(
             raise
         shell.echo({"file": file, "valid": False, "error": str(error)})
         raise typer.Exit(1) from None
-    remarks = _remarks(hierarchy)
+    remarks = [*notes, *oddities.remarks(hierarchy)]
     if as_json:
         return shell.echo({"file": file, "valid": True, "hash": hierarchy.hash, "remarks": remarks})
     summary = f"{escape_terminal(file)}: {hierarchy!r}, hash {hierarchy.hash[:12]}"
-    return typer.echo("\n  remark: ".join([summary, *remarks]))
+    return typer.echo("\n  remark: ".join([summary, *map(escape_terminal, remarks)]))
 
 
 @app.command()
@@ -246,16 +243,8 @@ def convert(
         hierarchy = library.find(source)
     else:
         labels = library.class_list(classes)[0] if classes else None
-        hierarchy = formats.read(source, from_format, labels, wnids, collapse=collapse)
+        notes: list[str] = []
+        hierarchy = formats.read(source, from_format, labels, wnids, collapse=collapse, notes=notes)
+        for note in notes:
+            typer.echo(f"note: {escape_terminal(note)}", err=True)
     shell.save(hierarchy, target, overwrite=overwrite, format_name=to_format)
-
-
-def _remarks(hierarchy: Hierarchy) -> list[str]:
-    """List what is allowed but unusual."""
-    names, children = hierarchy.names, hierarchy.children
-    times = Counter(names[node] for node in hierarchy.inner_nodes)
-    shared = [name for name, count in times.items() if count > 1]
-    remarks = [f"groups share a name: {listed(shared)}"] if shared else []
-    wide = [node for node in hierarchy.inner_nodes if len(children[node]) > WIDE]
-    remarks += [f"{names[node]!r} has {len(children[node])} children" for node in wide[:5]]
-    return remarks + [f"the tree has {hierarchy.depth} levels"] * (hierarchy.depth > DEEP)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from .errors import NBDTError, listed
 from .files import write_atomic
-from .tree.nodes import short
+from .tree.nodes import nfc, short
 
 FORMAT = "nbdt-correction"
 VERSION = 1
@@ -93,6 +93,8 @@ class Correction:
                 _check_hash(name, getattr(self, name))
         for name in ("reference", "note", "node", "child", "label"):
             _check_text(name, getattr(self, name))
+        for name in ("node", "child", "label"):
+            object.__setattr__(self, name, nfc(getattr(self, name)))
         if self.region is not None:
             object.__setattr__(self, "region", _checked_box(self.region))
         _check_time(self.time)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+LONGEST, MOST = 64, 2000  # characters and words that `nearest` compares
 
 
 class NBDTError(ValueError):
@@ -11,8 +14,16 @@ class NBDTError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> str:
-    """Return ``" Did you mean 'cat' or 'car'?"`` for a misspelt `word`, or "" if none is near."""
-    matches = difflib.get_close_matches(word, list(known), n=limit, cutoff=0.6)
+    """Return ``" Did you mean 'cat' or 'car'?"`` for a misspelt `word`, or "" if none is near.
+
+    Only words of at most 64 characters are compared, and at most 2,000 of them: of more, those with the
+    same first letter.
+    """
+    word = unicodedata.normalize("NFC", word)
+    near = [name for name in known if len(name) <= LONGEST]
+    if len(near) > MOST:
+        near = [name for name in near if name[:1].casefold() == word[:1].casefold()][:MOST]
+    matches = difflib.get_close_matches(word, near, limit, 0.6) if len(word) <= LONGEST else []
     return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 

@@ -1,50 +1,86 @@
-"""Hierarchies in files of several formats: `read` and `write`.
+r"""Hierarchies in files of several formats: `read` and `write`.
 
 ========== ========================================================= =====================
 format     content                                                   class order
 ========== ========================================================= =====================
 nbdt       what `Hierarchy.save` writes                              stated
 node-link  networkx node-link JSON, with "links" or "edges"          stated, or `classes`
-original   ``graph-*.json`` of the original NBDT; read only          its ``wnids/*.txt``
-nested     ``{"animal": ["cat", "dog"]}``, or objects with "name"    stated, or as in file
-           and "children"; read only
-paths      text, one path a class: ``animal/cat``; read only         the lines
-csv        a row a class, outermost group first, no header; read     the rows
-           only
+original   ``graph-*.json`` of the original NBDT                     its ``wnids/*.txt``
+nested     JSON: groups within groups, "name" and "children",        stated, or as in file
+           OpenImages, categories with a parent as in COCO
+yaml, toml the same as nested                                        as in file
+newick     ``(cat,(dog,wolf)canine)carnivore;``                      as in file
+paths      one path a line, ``animal/cat``; ``>`` or ``\\`` separate  the lines
+csv        a row a class, outermost group first; a header of ranks   the rows
+           or levels is recognised, and a rank may be missing
+outline    one name a line, indented below its group                 the lines
 ========== ========================================================= =====================
+
+Only "nbdt" and "node-link" are written.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nbdt.errors import listed
 from nbdt.files import write_atomic
-from nbdt.tree.building import FORMAT, collapse_chains
+from nbdt.tree.building import FORMAT, collapse_chains, composed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID, HierarchyError, short
 
-from . import readers
+from . import graphs, groups, tables
 from .class_order import FormatError
+from .tables import Nodes
 
 __all__ = ["FormatError", "read", "write"]
 
+ALL_MARKS = ("/", ",", ">", ";", "|", "\\", "\t")  # of equals the first counts
+_YAML_LINE = re.compile(r"\s*($|#|---|- |[^\s:/>|][^:]*:(\s|$))")
 MAX_BYTES = 32 * 2**20  # 100,000 classes take about 20 MB
 
-READERS: dict[str, Callable[[str, Sequence[str] | None], readers.Nodes]] = {
-    "nbdt": readers.read_own,
-    "original": readers.read_graph,
-    "node-link": readers.read_graph,
-    "nested": readers.read_nested,
-    "paths": readers.read_paths,
-    "csv": readers.read_csv,
+Reader = Callable[[str, Sequence[str] | None, list[str]], Nodes]
+
+
+def _of_parsed(parse: Callable[[str], Any]) -> Reader:
+    return lambda text, classes, notes: groups.read_groups(parse(text), classes, notes)
+
+
+def _of_lines(marks: Sequence[str]) -> Reader:
+    return lambda text, _, notes: tables.read_table(text, notes, marks)
+
+
+READERS: dict[str, Reader] = {
+    "nbdt": lambda text, classes, _: graphs.read_own(text, classes),
+    "original": lambda text, classes, _: graphs.read_graph(text, classes),
+    "node-link": lambda text, classes, _: graphs.read_graph(text, classes),
+    "nested": _of_parsed(groups.parse),
+    "yaml": _of_parsed(groups.parse_yaml),
+    "toml": _of_parsed(groups.parse_toml),
+    "newick": lambda text, _, notes: groups.read_newick(text, notes),
+    "paths": _of_lines(tables.PATHS),
+    "csv": _of_lines(tables.CELLS),
+    "outline": lambda text, _, notes: tables.read_outline(text, notes),
 }
+SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".nwk": "newick", ".newick": "newick",
+            ".tre": "newick", ".tree": "newick"}  # fmt: skip
+FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what to do
+    ("<", "XML or HTML; export it as CSV, one path a line"),
+    ("#NEXUS", "NEXUS; export the tree as Newick"),
+    ("digraph", "Graphviz; write one path a line"),
+    ("graph", "Graphviz; write one path a line"),
+    ("format-version:", "OBO; write one path a line"),
+    ("PK\x03\x04", "a spreadsheet or archive; save it as CSV"),
+)
 WRITERS: dict[str, Callable[[Hierarchy], str]] = {
     "nbdt": Hierarchy.to_json,
-    "node-link": readers.write_graph,
+    "node-link": graphs.write_graph,
 }
 
 
@@ -55,8 +91,9 @@ def read(
     wnids: str | os.PathLike[str] | Sequence[str] | None = None,
     *,
     collapse: bool = False,
+    notes: list[str] | None = None,
 ) -> Hierarchy:
-    """Read a hierarchy from a file in any of the formats above.
+    """Read a hierarchy from a file in any of the formats above; names are in Unicode's form NFC.
 
     A file whose class order contradicts `classes` is refused, since one of the two would mislabel
     the model, as happened to the original NBDT's TinyImageNet trees.
@@ -66,7 +103,9 @@ def read(
         classes: the model's class names in order.
         wnids: for a graph, the ids of its leaves in class order, or the file that lists them. The
             class names are then `classes`, checked against the ids, or the leaves' labels.
-        collapse: remove inner nodes with a single child, which are refused otherwise.
+        collapse: remove inner nodes with a single child. Formats in which they are common, such as
+            tables of ranks, lose them anyway; in the others they are refused.
+        notes: gets a line for each thing that was left out or understood in one of several ways.
 
     Raises:
         FormatError: another or a damaged file, no hierarchy over the classes, or no class order or
@@ -76,7 +115,7 @@ def read(
     try:
         order = read_lines(wnids) if isinstance(wnids, str | os.PathLike) else wnids
         text, suffix = _read_text(path), Path(path).suffix
-        return from_text(text, suffix, format, classes, order, collapse=collapse)
+        return from_text(text, suffix, format, classes, order, collapse=collapse, notes=notes)
     except FormatError as error:
         raise FormatError(f"{os.fspath(path)!r}: {error}") from None
 
@@ -89,23 +128,33 @@ def from_text(
     wnids: Sequence[str] | None = None,
     *,
     collapse: bool = False,
+    notes: list[str] | None = None,
 ) -> Hierarchy:
     """Read a hierarchy from the text of a file with this suffix, as `read` does. Raises FormatError."""
-    if "\0" in text:
-        raise FormatError("This is not text: it contains zero bytes.")
+    foreign = next((what for start, what in FOREIGN if text.lstrip().startswith(start)), None)
+    if foreign or "\0" in text:
+        raise FormatError(f"This is {foreign or 'not text: it contains zero bytes'}.")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    notes = [] if notes is None else notes
     try:
         kind = _known(format, READERS, "read") if format else detect_format(text, suffix)
-        if wnids is None:
-            nodes, names = READERS[kind](text, classes)
-        elif READERS[kind] is readers.read_graph:
-            nodes, names = readers.read_graph(text, classes, wnids)
-        else:
+        graph = kind in ("original", "node-link")
+        if wnids is not None and not graph:
             raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
+        if kind == "nbdt":  # as it is: its hash counts
+            nodes, names = graphs.read_own(text, classes)
+        else:
+            if graph:
+                nodes, order = graphs.read_graph(text, classes, wnids)
+            else:
+                nodes, order = READERS[kind](text, classes, notes)
+                order = order if classes is None else list(classes)
+            nodes, names = composed(nodes, order)
         hierarchy = Hierarchy(tuple(collapse_chains(nodes) if collapse else nodes), tuple(names))
     except HierarchyError as error:
-        raise FormatError(str(error)) from None
-    return readers.name_unnamed(hierarchy)
+        doubt = [f" Note that {note}." for note in notes if note.endswith(tables.IF_HEADER)]
+        raise FormatError(f"{error}{''.join(doubt)}") from None
+    return graphs.name_unnamed(hierarchy)
 
 
 def write(
@@ -135,24 +184,26 @@ def detect_format(text: str, suffix: str = "") -> str:
     start = text.lstrip()[:1]
     if not start:
         raise FormatError("The file is empty.")
-    if start in "{[":
-        return _detect_json(readers.parse(text))
-    if start == "(":
-        raise FormatError(
-            "This looks like Newick, which has no class order; convert it to paths, one line a "
-            "class."
-        )
-    if suffix.lower() in {".csv", ".tsv"} or "\t" in text:
+    if kind := SUFFIXES.get(suffix.lower()):
+        return kind
+    if text.lstrip().startswith(("(", "[&")):
+        return "newick"
+    return _detect_json(groups.parse(text)) if start in "{[" else _detect_lines(text, suffix)
+
+
+def _detect_lines(text: str, suffix: str) -> str:
+    if suffix.lower() in {".csv", ".tsv"} and tables.separator(text, tables.CELLS):
         return "csv"
-    return "csv" if "/" not in text and ("," in text or ";" in text) else "paths"
+    if ":" in text and all(map(_YAML_LINE.match, text.split("\n"))):
+        return "yaml"
+    if tables.is_outline(text):
+        return "outline"
+    return "csv" if tables.separator(text, ALL_MARKS) in tables.CELLS else "paths"
 
 
 def _detect_json(data: object) -> str:
     if not isinstance(data, dict):
-        raise FormatError(
-            f"Expected a JSON object, got {short(data)}; a hierarchy is an object of groups, or a graph "
-            'with "nodes" and "links".'
-        )
+        return "nested"
     if data.get("format") == FORMAT:
         return "nbdt"
     nodes = data.get("nodes")
@@ -178,8 +229,9 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise FormatError(f"The file has more than {MAX_BYTES:,} bytes; expected a hierarchy.")
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Excel writes text
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(
             f"This is not UTF-8 text (byte {data[error.start]:#04x} at {error.start:,}); save it "

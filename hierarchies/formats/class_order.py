@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nbdt.errors import NBDTError, listed, nearest
-from nbdt.tree.nodes import short
+from nbdt.tree.nodes import nfc, short
 
 
 class FormatError(NBDTError):
@@ -60,7 +60,7 @@ def class_names(
 
 def check_order(in_file: Sequence[str], classes: Sequence[str] | None) -> None:
     """Refuse `classes` that contradict the order in a file. Raises FormatError."""
-    if classes is None or list(in_file) == list(classes):
+    if classes is None or [*map(nfc, in_file)] == [*map(nfc, classes)]:
         return
     _check_same(in_file, classes, "class")
     place = next(i for i, (a, b) in enumerate(zip(in_file, classes, strict=True)) if a != b)
@@ -148,7 +148,7 @@ def _by_words(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf] | No
 
 def normal_spelling(name: str) -> str:
     """Return the name in lower case, with single spaces: "egyptian cat" for "Egyptian_cat"."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", nfc(name)).strip().casefold()
 
 
 def _labels(ordered: Sequence[Leaf]) -> list[str]:
@@ -223,3 +223,10 @@ def _lemmas(leaf: Leaf) -> set[str]:
     synset = wordnet().find(leaf.wnid)
     words: Iterable[str] = () if synset is None else wordnet().lemmas(synset)
     return {normal_spelling(word) for word in words}
+
+
+def shape(value: object) -> str:
+    """Describe a value of a file for a message."""
+    if isinstance(value, dict):
+        return f"an object with the keys {listed(list(value)[:4])}" if value else "an empty object"
+    return short(value)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .nodes import HierarchyError, Node, check_word, node_record, short
+from .nodes import HierarchyError, Node, check_size, check_word, nfc, node_record, short
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -142,6 +142,13 @@ def collapse_chains(nodes: Iterable[Node]) -> list[Node]:
     ]
 
 
+def composed(nodes: Iterable[Node], classes: Iterable[str]) -> tuple[list[Node], list[str]]:
+    """Return nodes and classes with their names in Unicode's form NFC, as keyboards write them."""
+    return [Node(nfc(id_), nfc(parent), nfc(name), wnid) for id_, parent, name, wnid in nodes], [
+        *map(nfc, classes)
+    ]
+
+
 def child_id(parent: str | None, name: str) -> str:
     """Return the id of a group: its path, or a digest if the path is long."""
     base = "" if parent in (None, "/") else str(parent)
@@ -191,6 +198,7 @@ def _walk_nested(nested: Mapping[str, Any], root: str | None, nodes: list[Node])
         (root, name, value) for name, value in reversed(list(nested.items()))
     ]
     while stack:
+        check_size(len(nodes) + len(stack))
         parent, name, value = stack.pop()
         check_word(name, "A name in the nested groups")
         if value is None or value == {}:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 from ..errors import NBDTError, listed
 from .hierarchy import Hierarchy
+from .nodes import nfc
 
 
 def normalised_name(name: str) -> str:
     """Return a name as it is compared: in NFC, without differences of case, space and underscore."""
-    return unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
+    return str(nfc(name)).casefold().replace("_", " ").strip()
 
 
 def class_of_name(hierarchy: Hierarchy) -> dict[str, int]:
@@ -53,7 +53,7 @@ def check_same_classes(
     remedy: str = "Both need the same classes, in the same order.",
 ) -> None:
     """Refuse other classes than expected, or another order. Raises NBDTError."""
-    if [*given] == [*expected]:
+    if [*map(nfc, given)] == [*map(nfc, expected)]:
         return
     pairs = enumerate(zip(expected, given, strict=False))
     index, (old, new) = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), (0, ("", "")))

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import listed, nearest
 from ..files import write_atomic
 from . import building
-from .nodes import HierarchyError, Node, canonical_tree
+from .nodes import HierarchyError, Node, canonical_tree, nfc
 
 if TYPE_CHECKING:
     import networkx as nx
 
 MAX_SHOWN_DEPTH = 250  # levels that printing draws; each costs four columns on every line below
-MAX_FILE = 256 * 2**20  # bytes; 100,000 classes take about 20 MB
+MAX_FILE = 64 * 2**20  # bytes; 100,000 classes take about 20 MB
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +107,8 @@ class Hierarchy:
 
     @classmethod
     def _build(cls, nodes: list[Node], classes: Sequence[str], collapse: bool) -> Hierarchy:
-        return cls(tuple(building.collapse_chains(nodes) if collapse else nodes), tuple(classes))
+        nodes, names = building.composed(nodes, classes)
+        return cls(tuple(building.collapse_chains(nodes) if collapse else nodes), tuple(names))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Hierarchy:
@@ -300,7 +301,10 @@ class Hierarchy:
         """
         if node in self._by_id:
             return self._by_id[node]
-        matches = [index for index, name in enumerate(self.names) if name == node]
+        plain = nfc(node)
+        matches = [index for index, name in enumerate(self.ids) if nfc(name) == plain] or [
+            index for index, name in enumerate(self.names) if nfc(name) == plain
+        ]
         if len(matches) == 1:
             return matches[0]
         if matches:

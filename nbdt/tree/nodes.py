@@ -6,11 +6,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import NBDTError, listed, nearest
 
 MAX_NAME = 500  # characters
+MAX_NODES = 500_000  # of a hierarchy; 100,000 classes in binary groups are 199,999
 WNID = re.compile("n[0-9]{8}")  # WordNet 3.0 id of a noun
 # Characters that reorder or hide text, so that a name would not read as what it is.
 _DECEPTIVE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # Unicode categories
@@ -48,6 +49,7 @@ def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node,
 
     Raises HierarchyError: not a tree whose leaves are exactly `classes`; see `Hierarchy`.
     """
+    check_size(len(nodes))
     _check_words(nodes, classes)
     children = _children_by_id(nodes)
     order = _breadth_first(nodes, children)
@@ -56,11 +58,24 @@ def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node,
     return _canonical(order, children, classes)
 
 
+def nfc(word: Any) -> Any:
+    """Return a text in Unicode's form NFC, in which names are compared; anything else as it is."""
+    return unicodedata.normalize("NFC", word) if isinstance(word, str) else word
+
+
 def short(value: object, limit: int = 60) -> str:
     """Return any value for a message, escaped and cut."""
     plain = value is None or isinstance(value, str | bytes | int | float)
     text = repr(value) if plain else type(value).__name__  # repr of a deep value may not end
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def check_size(count: int, what: str = "nodes") -> None:
+    """Refuse more nodes than a hierarchy may have, before work is done on them. Raises HierarchyError."""
+    if count > MAX_NODES:
+        raise HierarchyError(
+            f"A hierarchy has at most {MAX_NODES:,} {what}; this has {count:,} or more."
+        )
 
 
 def check_word(word: object, what: str) -> None:
@@ -89,7 +104,7 @@ def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
         raise HierarchyError(f"A hierarchy needs two or more classes, got {len(classes)}.")
     for name in classes:
         check_word(name, "A class name")
-    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    repeated = [name for name, count in Counter(map(nfc, classes)).items() if count > 1]
     if repeated:
         raise HierarchyError(
             f"Duplicate class {listed(repeated)}: class names are unique; qualify them, as in "
@@ -196,7 +211,7 @@ def _check_arity(nodes: Sequence[Node], children: Mapping[str, list[Node]]) -> N
     if chain is not None:
         raise HierarchyError(
             f"Inner node {chain.id!r} has the single child {children[chain.id][0].id!r}, which "
-            "decides nothing; remove it, or build with collapse=True."
+            "decides nothing; remove it, or build with collapse=True (`convert --collapse`)."
         )
 
 

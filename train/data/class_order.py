@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nbdt.errors import NBDTError, listed
 from nbdt.tree.class_names import check_same_classes, class_of_name, labels_by_name, normalised_name
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import Node
+from nbdt.tree.nodes import Node, nfc
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def class_order(
         wnids = hierarchy.class_wnids
         return ClassOrder(hierarchy.classes, wnids, "the hierarchy", hierarchy)
     if given:
-        return ClassOrder(tuple(given), (None,) * len(given), "the recipe")
-    distinct = sorted(set(labels))
+        return ClassOrder(tuple(map(nfc, given)), (None,) * len(given), "the recipe")
+    distinct = sorted({nfc(label) for label in labels})
     spellings: dict[str, str] = {}
     for label in distinct:
         other = spellings.setdefault(normalised_name(label), label)

@@ -1,0 +1,314 @@
+"""Read groups within groups: JSON of several tools, YAML, TOML and Newick."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from nbdt.errors import listed
+from nbdt.tree.building import nodes_from_nested, nodes_from_paths
+from nbdt.tree.nodes import Node, check_size, short
+
+from .class_order import FormatError, check_order, shape
+from .ranks import rank_columns
+from .tables import Nodes, from_parents, from_rows, read_table, separator, without_chains
+
+NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
+MAX_YAML = 2 * 2**20  # characters; they take two seconds a megabyte
+UNNAMED = "(generated)"  # a node that gets a name from its leaves
+_NAMES = ("name", "label", "LabelName", "title", "text", "id")  # keys of a node's name
+_BELOW = ("children", "Subcategory", "subcategories")  # keys of its children
+_ABOVE = ("supercategory", "parent", "parent_id", "parentId")
+
+
+def parse(text: str) -> Any:
+    """Parse JSON and refuse repeated keys, NaN and endless nesting.
+
+    Raises FormatError: the text is not such JSON; the message says where.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise FormatError(
+            "The JSON is nested too deep to be read; write a deep tree as node-link or nbdt JSON, "
+            "which are flat."
+        ) from None
+    except ValueError as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"This is not JSON: {short(str(error), 200)}.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise FormatError(f"The key {short(twice)} occurs twice in one JSON object; remove one.")
+    return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise FormatError(f"{name} is not a JSON value; remove it.")
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse one YAML document; every scalar is text, also ``no`` and ``2024``.
+
+    Nothing is constructed and no alias followed: a class is in one place, and aliases of aliases
+    would grow without end.
+
+    Raises FormatError: no YAML, an alias, or a repeated key; the message has the line.
+    """
+    import yaml
+
+    if len(text) > MAX_YAML:
+        raise FormatError(f"The YAML has more than {MAX_YAML:,} characters; write JSON instead.")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    root: list[Any] = []
+    stack: list[Any] = [root]  # a list, or a dictionary and the key that waits for a value
+    keys: list[str | None] = [None]
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise FormatError(
+                    f"Line {event.start_mark.line + 1}: aliases such as *{event.anchor} are not read; "
+                    "write the group where it belongs."
+                )
+            if isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+                stack.pop()
+                keys.pop()
+                continue
+            if isinstance(event, yaml.ScalarEvent):
+                plain_null = not event.style and event.value in ("", "~", "null")
+                value: Any = None if plain_null else event.value
+            elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+                value = {} if isinstance(event, yaml.MappingStartEvent) else []
+            else:
+                continue
+            _put(stack[-1], keys, value, event.start_mark.line + 1)
+            if isinstance(value, dict | list):
+                stack.append(value)
+                keys.append(None)
+    except yaml.YAMLError as error:
+        raise FormatError(
+            f"This is not YAML: {short(' '.join(str(error).split()), 200)}."
+        ) from None
+    if len(root) != 1:
+        raise FormatError(f"Expected one YAML document, got {len(root)}.")
+    return root[0]
+
+
+def _put(holder: Any, keys: list[str | None], value: Any, line: int) -> None:
+    """Put a value into its list or dictionary, or keep it as the key of the next value."""
+    if isinstance(holder, list):
+        holder.append(value)
+    elif keys[-1] is not None:
+        holder[keys[-1]], keys[-1] = value, None
+    elif not isinstance(value, str) or value in holder:
+        problem = "occurs twice in one group" if isinstance(value, str) else "is no name"
+        raise FormatError(f"Line {line}: the key {short(value)} {problem}.")
+    else:
+        keys[-1] = value
+
+
+def parse_toml(text: str) -> Any:
+    """Parse TOML. Raises FormatError: it is none, or nested too deep."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise FormatError(
+            f"This is not TOML: {short(str(error) or 'nested too deep', 200)}."
+        ) from None
+
+
+def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> Nodes:
+    """Read parsed JSON, YAML or TOML of any shape that holds a hierarchy.
+
+    These are groups as in `Hierarchy.from_nested`, nodes with "name" and "children" (also as OpenImages
+    calls them), a list of categories with a parent each (as COCO's), and a mapping from classes to groups.
+    The class order is the one that the file states, else `classes`, else the order in the file.
+    """
+    if isinstance(data, dict) and data.get("format") == NESTED:
+        order = data.get("classes")
+        if not isinstance(order, list) or not isinstance(data.get("tree"), dict):
+            raise FormatError(f'Expected "classes", a list, and "tree", got {short(list(data))}.')
+        check_order([short(name) if not isinstance(name, str) else name for name in order], classes)
+        return nodes_from_nested(data["tree"])[0], order
+    if names := class_names_in(data):
+        raise FormatError(
+            f"This is a list of {len(names)} class names without groups ({listed(names, 2)}). "
+            "`nbdt hierarchy readable` builds groups for them."
+        )
+    if isinstance(data, dict) and isinstance(data.get("categories"), list):
+        data = data["categories"]
+    if isinstance(data, list):
+        return _read_list(data, classes, notes)
+    if not isinstance(data, dict):
+        raise FormatError(f"Expected groups, got {shape(data)}.")
+    if any(key in data for key in _BELOW) and any(key in data for key in _NAMES):
+        return without_chains(nodes_from_paths(_named_paths(data)), notes)
+    if len(data) > 1 and all(isinstance(value, str) for value in data.values()):
+        rows = [(name, above, name) for name, above in data.items()]
+        return without_chains(from_parents(rows), notes)
+    return nodes_from_nested(data)
+
+
+def class_names_in(data: Any) -> list[str]:
+    """Return the class names in a file that holds nothing else: names by index, or a list of them."""
+    if isinstance(data, dict):
+        for key in ("id2label", "names"):
+            if isinstance(data.get(key), dict | list) and ("nc" in data or key == "id2label"):
+                data = data[key]
+                break
+    if isinstance(data, dict) and data:
+        if all(str(key).isdecimal() for key in data):
+            data = [data[key] for key in sorted(data, key=int)]
+        elif sorted(value for value in data.values() if type(value) is int) == [*range(len(data))]:
+            data = sorted(data, key=data.__getitem__)
+    if isinstance(data, list) and data:
+        pairs = all(isinstance(item, list) and len(item) == 2 for item in data)
+        if pairs and all(re.fullmatch("n[0-9]{8}", str(item[0])) for item in data):
+            data = [item[1] for item in data]  # as in Keras's imagenet_class_index.json
+        if all(isinstance(item, str) for item in data) and not any("/" in item for item in data):
+            return data if separator("\n".join(data)) in (None, ",") else []
+    return []
+
+
+def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str]) -> Nodes:
+    """Read a list of paths, of categories with a parent, or of records with ranks."""
+    if data and all(isinstance(item, str) for item in data):
+        text = "\n".join(item.replace("\n", " ") for item in data)
+        return read_table(text, notes, (separator(text) or "/",))
+    if data and all(isinstance(item, list) for item in data):
+        return from_rows([(n, [str(part) for part in row]) for n, row in enumerate(data, 1)], notes)
+    if not data or not all(isinstance(item, dict) for item in data):
+        raise FormatError(f"Expected a list of paths or of categories, got {shape(data)}.")
+    keys = [str(key) for key in data[0]]
+    parent = next((key for key in _ABOVE if key in keys), None)
+    if parent is None and (columns := rank_columns(keys)):
+        ranks = [keys[place] for place in columns]
+        rows = [[str(item.get(rank) or "") for rank in ranks] for item in data]
+        found = from_rows([(n, [*filter(None, row)]) for n, row in enumerate(rows, 1)], notes)
+        return without_chains(found, notes)
+    if parent is None and any(key in keys for key in _BELOW):
+        return without_chains(
+            nodes_from_paths(_named_paths({"name": "/", "children": data})), notes
+        )
+    if parent is None or not any(key in keys for key in _NAMES):
+        raise FormatError(
+            f"Expected categories with a name and a parent ({', '.join(_ABOVE)}), got {shape(data[0])}."
+        )
+    name = next(key for key in _NAMES if key in keys)
+    ids = [item.get("id") for item in data]
+    if classes is None and all(type(i) is int for i in ids) and ids != sorted(ids):
+        raise FormatError(
+            "The ids of the categories are in another order than the categories, so the class order is "
+            "unclear; pass the model's class names (--classes)."
+        )
+    by_id = parent != "supercategory" and "id" in keys
+    rows = [(item.get("id") if by_id else item.get(name), item.get(parent), item.get(name))
+            for item in data]  # fmt: skip
+    return without_chains(from_parents(rows), notes)
+
+
+def _named_paths(root: dict[str, Any]) -> list[list[str]]:
+    """Return one path for each leaf of ``{"name": …, "children": […]}``."""
+    paths: list[list[str]] = []
+    stack: list[tuple[list[str], Any]] = [([], root)]
+    parts = 0
+    while stack:
+        above, item = stack.pop()
+        name = _name_of(item)
+        path = [*above, name]
+        parts += len(path)
+        check_size(parts, "names in its paths")
+        below = next((key for key in _BELOW if key in item), None)
+        children = item[below] if below else []
+        if not isinstance(children, list):
+            raise FormatError(f'"{below}" of {short(name)} is not a list.')
+        twice = [name for name, n in Counter(map(_name_of, children)).items() if n > 1]
+        if twice:
+            raise FormatError(
+                f"Group {short(name)} contains several nodes named {listed(twice)}, which this "
+                "format cannot tell apart; rename one, or use node-link or nbdt JSON."
+            )
+        stack.extend((path, child) for child in reversed(children))
+        if not children:
+            paths.append(path)
+    return paths
+
+
+def _name_of(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    name = (
+        next((item[key] for key in _NAMES if key in item), None) if isinstance(item, dict) else None
+    )
+    if not isinstance(name, str):
+        raise FormatError(f'Each node needs a "name" that is text; got {shape(item)}.')
+    return name
+
+
+_NEWICK = re.compile(r"\s+|\[[^\]]*\]|'(?:[^']|''){0,600}'|[(),;:]|[^\s()\[\]',;:]+|.", re.DOTALL)
+_SUPPORT = re.compile(r"[\d.eE+/-]*")  # numbers that programs write where a group's name would be
+
+
+def read_newick(text: str, notes: list[str]) -> Nodes:
+    """Read a Newick tree, such as ``(cat,(dog,wolf)canine)carnivore;``; the leaves are in file order.
+
+    Lengths, support values and comments are skipped; a group without a name is named by its leaves.
+
+    Raises FormatError: no such tree; the message says at which character.
+    """
+    names, parents, node, before, end = [""], [-1], 0, "", 0
+    for match in _NEWICK.finditer(text):
+        piece = match[0]
+        if piece in "['" or (before == ";" and not piece.isspace()):
+            break
+        end = match.end()
+        if piece.isspace() or piece[0] == "[":
+            continue
+        if piece in "(,":
+            check_size(len(names))
+            parents.append(node if piece == "(" else parents[node])
+            names.append("")
+            node = len(names) - 1
+        elif piece == ")":
+            node = parents[node]
+        elif before != ":" and piece not in ":;":
+            named = bool(names[node])
+            names[node] = piece[1:-1].replace("''", "'") if piece[0] == "'" else piece
+            if named:
+                break
+        if node < 0 or parents[node] < -1 or (parents[node] < 0 and piece == ","):
+            break
+        before = piece
+    else:
+        if node == 0 and end == len(text):
+            return without_chains(_newick_nodes(names, parents), notes)
+    raise FormatError(
+        f"This is not Newick, as in '(cat,(dog,wolf)canine);': it breaks off at character {end:,}, near "
+        f"{short(text[max(0, end - 10) : end + 10])}."
+    )
+
+
+def _newick_nodes(names: list[str], parents: list[int]) -> Nodes:
+    inner = {*parents}
+    called = [
+        UNNAMED if node in inner and _SUPPORT.fullmatch(name) else name
+        for node, name in enumerate(names)
+    ]
+    times = Counter(called)
+    ids = [
+        (f"{name}/" if times[name] == 1 else f"{node}/") if node in inner else name
+        for node, name in enumerate(called)
+    ]
+    nodes = [
+        Node(ids[node], ids[parents[node]] if node else None, name)
+        for node, name in enumerate(called)
+    ]
+    return nodes, [name for node, name in enumerate(called) if node not in inner]

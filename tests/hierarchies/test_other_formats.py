@@ -1,0 +1,231 @@
+"""Files of other tools: tables of ranks, outlines, YAML, Newick, categories; read or refused by line."""
+
+import json
+import unicodedata
+
+import pytest
+
+from nbdt import Hierarchy
+from nbdt.correction import Correction
+from nbdt.errors import nearest
+from nbdt.hierarchies.formats import FormatError, from_text
+from nbdt.hierarchies.oddities import remarks
+from nbdt.tree.class_names import check_same_classes, class_of_name
+from tests.oracle import family
+
+PLANTS = "phylum,class,species\nMosses,Andreaeopsida,alpine rock moss\nVascular,Pines,fir\nVascular,Palms,date\n"
+FAMILY = [("animal", "cat"), ("vehicle", "car"), ("animal", "dog"), ("vehicle", "bus")]
+
+
+def classes_and_groups(tree):
+    return tree.classes, {tree.names[node] for node in tree.inner_nodes}
+
+
+@pytest.mark.parametrize("mark", ["/", " > ", " -> ", " → ", "\\", "|", "\t", ";", ","])
+def test_any_common_separator(mark):
+    assert from_text("\n".join(mark.join(row) for row in FAMILY), ".txt") == family()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "animal\n  cat\n  dog\nvehicle\n  car\n  bus",
+        "animal\n\tcat\n\tdog\nvehicle\n\tcar\n\tbus",
+        "- animal\n  - cat\n  - dog\n- vehicle\n  - car\n  - bus",
+        "all\n├── animal\n│   ├── cat\n│   └── dog\n└── vehicle\n    ├── car\n    └── bus",
+        "animal: [cat, dog]\nvehicle:\n  - car\n  - bus\n",
+        "animal:\n  cat:\n  dog: ~\nvehicle:\n  car:\n  bus:\n",
+        "| group | name |\n|---|---|\n|animal|cat|\n|animal|dog|\n|vehicle|car|\n|vehicle|bus|\n",
+        "# made by hand\nanimal/cat\nanimal/dog\nvehicle/car\nvehicle/bus",
+        "class,superclass\ncat,animal\ndog,animal\ncar,vehicle\nbus,vehicle\n",
+        "id;name;parent_id\n1;animal;\n2;cat;1\n3;dog;1\n4;vehicle;\n5;car;4\n6;bus;4\n",
+        "((cat:1,dog:2)animal:1,[note](car,'bus')vehicle);",
+        '["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"]',
+        '[["animal", "cat"], ["animal", "dog"], ["vehicle", "car"], ["vehicle", "bus"]]',
+        '{"cat": "animal", "dog": "animal", "car": "vehicle", "bus": "vehicle"}',
+    ],
+)
+def test_every_shape_gives_the_same_tree(text):
+    tree = from_text(text)
+    assert tree.classes == ("cat", "dog", "car", "bus")
+    assert {"animal", "vehicle"} < {tree.names[node] for node in tree.inner_nodes}
+    assert tree.names[tree.parents[tree.index("dog")]] == "animal"
+
+
+def test_a_header_of_ranks_is_no_class_and_says_so():
+    notes = []
+    tree = from_text(PLANTS, ".csv", notes=notes)
+    assert classes_and_groups(tree) == (("alpine rock moss", "fir", "date"), {"root", "Vascular"})
+    assert any("line 1 is a header" in note for note in notes)
+    assert any("single child" in note and note.endswith(" 4") for note in notes)
+
+
+def test_a_table_from_the_narrowest_rank_to_the_broadest_is_turned_round():
+    text = "species,genus,family,photos\nlion,Panthera,cats,3\ntiger,Panthera,cats,1\nwolf,Canis,dogs,2\n"
+    notes = []
+    tree = from_text(text, notes=notes)
+    assert classes_and_groups(tree) == (("lion", "tiger", "wolf"), {"root", "Panthera"})
+    assert "columns left out: 'photos'" in notes
+
+
+def test_missing_ranks_and_repeated_observations():
+    text = "family,genus,species\ncats,,lion\ncats,Felis,cat\nNA,,fern\ncats,,lion\n"
+    notes = []
+    tree = from_text(text, ".csv", notes=notes)
+    assert classes_and_groups(tree) == (("lion", "cat", "fern"), {"root", "cats"})
+    assert "3 of 4 lines lack a level" in notes
+    assert "1 lines repeat an earlier one" in notes
+
+
+def test_levels_by_number_and_names_beside_ranks():
+    levels = "Level 2,Level 1,id\napple,fruit,7\npear,fruit,8\nleek,vegetable,9\n"
+    assert from_text(levels).classes == ("apple", "pear", "leek")
+    named = "order,common name\nowls,barn owl\nowls,tawny owl\nhens,hen\n"
+    assert from_text(named).classes == ("barn owl", "tawny owl", "hen")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("order,family,species\na,b,c\nd,e,f,g\n", "Line 3 has 4 cells; the header has 3"),
+        ("order,species\na,c\n,\n,NA\n", "Line 4 names no order or species"),
+        ("genus,species\nArdea,alba\nArdea,cinerea\nEgretta,alba\n", "Line 4: .*'alba'.* line 2"),
+        ("Reihe;Ding;Sache\nx;y;a\nx;y;b\nx;z;c\n", "single child.*line 1 shares no name"),
+        ("a: &x [b, c]\nd: [*x, *x]\n", "Line 2: aliases such as \\*x"),
+        ("a:\n  b:\n  b:\n", "Line 3: the key 'b' occurs twice"),
+        ("a: [b, c\n", "not YAML"),
+        ("---\na: [b]\n---\nc: [d]\n", "one YAML document, got 2"),
+        ("(a,(b,c);", "breaks off at character 9"),
+        ("(a,b)x;(c,d);", "breaks off at character"),
+        ("(a,b))x;", "breaks off"),
+        ("<phyloxml/>", "XML"),
+        ("#NEXUS\nbegin trees;", "NEXUS"),
+        ('{"id2label": {"0": "cat", "1": "dog"}, "model_type": "vit"}', "2 class names without"),
+        ('{"0": ["n02123045", "tabby"], "1": ["n02099601", "retriever"]}', "'tabby', 'retriever'"),
+        ('{"cat": 1, "dog": 0}', "'dog', 'cat'"),
+        ("path: x\nnc: 2\nnames: [person, car]\n", "2 class names without"),
+        ('[{"id": 1}]', "categories with a name and a parent"),
+        ('[{"id": 2, "name": "a", "parent": ""}, {"id": 1, "name": "b", "parent": ""}]', "order"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_place(text, message):
+    with pytest.raises(FormatError, match=message):
+        from_text(text)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".toml", ".json"])
+def test_deep_nesting_is_one_line(suffix):
+    text = "a=" * (suffix == ".toml") + "[" * 50_000
+    with pytest.raises(FormatError, match=r"not YAML|not TOML|nested too deep") as caught:
+        from_text(text, suffix)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_keeps_words_that_look_like_values():
+    assert from_text("a: [no, 2024-01-01]\nb: [1.50, 'null']\n").classes == (
+        "no", "2024-01-01", "1.50", "null",
+    )  # fmt: skip
+
+
+def test_toml():
+    tree = from_text('vehicle = ["car", "bus"]\n[animal]\ncat = {}\ndog = {}\n', ".toml")
+    assert tree.classes == ("car", "bus", "cat", "dog")
+
+
+def test_categories_of_detection_data():
+    coco = [
+        {"id": 1, "name": "person", "supercategory": "person"},
+        {"id": 4, "name": "kite", "supercategory": "toy"},
+        {"id": 9, "name": "ball", "supercategory": "toy"},
+    ]
+    tree = from_text(json.dumps({"images": [], "categories": coco}))
+    assert classes_and_groups(tree) == (("person", "kite", "ball"), {"root", "toy"})
+    roboflow = [{"id": 0, "name": "toys", "supercategory": "none"}]
+    roboflow += [
+        {"id": i, "name": n, "supercategory": "toys"} for i, n in ((1, "kite"), (2, "ball"))
+    ]
+    assert classes_and_groups(from_text(json.dumps({"categories": roboflow}))) == (
+        ("kite", "ball"), {"toys"},
+    )  # fmt: skip
+    ranks = [{"id": i, "kingdom": "Fungi", "genus": g, "species": s} for i, (g, s) in
+             enumerate([("Amanita", "fly agaric"), ("Amanita", "death cap"), ("Tuber", "truffle")])]  # fmt: skip
+    assert classes_and_groups(from_text(json.dumps(ranks)))[1] == {"Fungi", "Amanita"}
+
+
+def test_open_images_hierarchy_and_bare_strings_as_children():
+    leaf = [{"LabelName": "/m/1"}, {"LabelName": "/m/2"}]
+    tree = {"LabelName": "/m/0", "Subcategory": [{"LabelName": "/m/9", "Subcategory": leaf, "Part": []},
+                                                 {"LabelName": "/m/3"}]}  # fmt: skip
+    assert from_text(json.dumps(tree)).classes == ("/m/1", "/m/2", "/m/3")
+    named = {"name": "x", "children": [{"name": "a", "children": ["b", "c"]}, "d"]}
+    assert from_text(json.dumps(named)).classes == ("b", "c", "d")
+
+
+def test_newick_groups_without_names_are_called_after_their_leaves():
+    tree = from_text("(a:0.1,(b:1,'c d':2)95:0.1,('it''s',x)y)z;")
+    assert tree.classes == ("a", "b", "c d", "it's", "x")
+    assert {tree.names[node] for node in tree.inner_nodes} == {"z", "b, c d", "y"}
+
+
+# What `check` remarks on.
+
+
+@pytest.mark.parametrize(
+    ("paths", "remark"),
+    [
+        (["cat", "dog"], "one level"),
+        (["a/genus", "a/cat", "dog"], "like a rank.*'genus'"),
+        ([["a", "T-shirt/top"], ["a", "b"], ["c"]], "separator.*T-shirt/top"),
+        (["a/Cat", "a/cat_", "dog"], "case, spaces or marks only: 'Cat and cat_'"),
+        (["a/bell pepper", "a/bell-pepper", "dog"], "bell pepper and bell-pepper"),
+        (["a/butterfly", "a/butterflies", "dog"], "butterflies and butterfly|butterfly and"),
+        (["a/cats", "a/cat", "dog"], "singular and the plural: 'cats and cat'"),
+        (["a/0", "a/1", "2"], "numbers"),
+        ([["a", " x"], ["a", "y"], ["z"]], "space"),
+    ],
+)
+def test_check_reports_what_looks_odd(paths, remark):
+    import re
+
+    assert re.search(remark, "; ".join(remarks(Hierarchy.from_paths(paths))))
+
+
+def test_an_ordinary_tree_gets_no_remark():
+    assert remarks(family()) == []
+
+
+# Unicode: names are compared in the form NFC.
+
+WORDS = ["bird/Grünspecht", "bird/Möwe", "fish/Blöcker"]
+DECOMPOSED = [unicodedata.normalize("NFD", word) for word in WORDS]
+
+
+def test_names_are_the_same_in_every_form_of_unicode():
+    tree = Hierarchy.from_paths([*WORDS, "fish/x"])
+    assert Hierarchy.from_paths([*DECOMPOSED, "fish/x"]) == tree
+    assert from_text("\n".join([*DECOMPOSED, "fish/x"])) == tree
+    leaf = DECOMPOSED[0].split("/")[1]
+    assert tree.index(leaf) == tree.index("Grünspecht")
+    assert class_of_name(tree)[unicodedata.normalize("NFC", leaf).casefold()] == 0
+    check_same_classes(tree.classes, [unicodedata.normalize("NFD", name) for name in tree.classes])
+    assert "Möwe" in nearest(unicodedata.normalize("NFD", "Mövve"), ["Möwe"])
+    said = Correction("label", "0" * 64, label=leaf)
+    assert said.label == "Grünspecht"
+
+
+def test_two_forms_of_one_name_are_one_class():
+    with pytest.raises(FormatError, match="Grünspecht"):
+        from_text("\n".join([WORDS[0], DECOMPOSED[0], "x/y", "x/z"]))
+
+
+def test_a_file_of_an_earlier_release_keeps_its_names_and_hash():
+    text = Hierarchy.from_paths(["a/e", "a/o", "b"]).to_json().replace('"o"', '"o\u0308"')
+    tree = Hierarchy.from_json(text)
+    assert from_text(text).hash == tree.hash
+    assert tree.index("ö") == tree.index("o\u0308")
+
+
+def test_nearest_is_bounded():
+    assert nearest("x" * 10_000, ["x" * 10_000]) == ""
+    many = [f"{letter}{number:05}" for letter in "ab" for number in range(50_000)]
+    assert "'b0" in nearest("b0007", many)
