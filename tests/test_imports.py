@@ -49,6 +49,7 @@ EXTRAS = {
     "demo": ["demo"],
 }  # the extras whose libraries a folder may use
 DISTRIBUTIONS = {
+    "yaml": "pyyaml",
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
     "sklearn": "scikit-learn",
