@@ -36,7 +36,7 @@ CORE_EXCEPTIONS = {
     "nbdt/network/preprocessing.py": {"timm"},
     "nbdt/network/small_networks.py": {"timm"},
     "nbdt/progress.py": {"rich"},
-    "nbdt/memory/heads.py": {"pyarrow"},
+    "nbdt/memory/refit.py": {"pyarrow"},
     "nbdt/memory/table.py": {"filelock", "lancedb", "pyarrow"},
     "nbdt/memory/tuning.py": {"scipy"},
     "nbdt/storage.py": {"pyarrow"},

@@ -90,7 +90,7 @@ def corrections_fitted(
     grown = model if tree is model.hierarchy else with_classes(model, Growth(tree))
     changes = [*_struck(memory.rows, list(marks)), *_stated(usable, tree)]
     found = fit_changes(
-        memory.rows, changes, rules, memory.fit(rules, model.fitted),
+        memory.fit_rows, changes, rules, memory.fit(rules, model.fitted),
         None if grown is model else grown.head.rules,
     )  # fmt: skip
     return grown if found.grown else model, found

@@ -71,8 +71,8 @@ def contributions(model: NBDT, features: Tensor, path: Path) -> tuple[DecisionCo
 def _shown(
     model: NBDT, memory: Memory, found: Contributions, places: Tensor
 ) -> DecisionContributions:
-    """Return one decision with the photographs that contributed most; `places` are of all rows."""
-    rows, values = memory.rows, found.rows
+    """Return one decision with the photographs that contributed most; `places` are of the fit's rows."""
+    rows, values = memory.fit_rows, found.rows
     pictures = Pictures(memory.table, model.preprocess.frame, None)
     order = values.argsort(descending=True)
     supporting, opposing = (

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nbdt.memory.memory import Memory
     from nbdt.model.model import NBDT
 
+SHOWN = 5  # photographs that a change names
+
 
 def add(
     model: Model,
@@ -69,8 +71,8 @@ def strike(
 ) -> None:
     """Strike photographs out: they take no part in the fit and are not shown as evidence."""
     loaded, found = opened(model, memory, weights)
-    found.strike(rows, why, by=by)
-    changed(f"struck out: {_named(found, rows)}", model, loaded, found, memory, refit=refit)
+    keys = found.strike(rows, why, by=by)
+    changed(f"struck out: {_named(found, keys)}", model, loaded, found, memory, refit=refit)
 
 
 def take_back(
@@ -85,8 +87,8 @@ def take_back(
 ) -> None:
     """Let photographs that were struck out count again."""
     loaded, found = opened(model, memory, weights)
-    found.take_back(rows, why, by=by)
-    changed(f"taken back: {_named(found, rows)}", model, loaded, found, memory, refit=refit)
+    keys = found.take_back(rows, why, by=by)
+    changed(f"taken back: {_named(found, keys)}", model, loaded, found, memory, refit=refit)
 
 
 def relabel(
@@ -102,8 +104,8 @@ def relabel(
 ) -> None:
     """Give photographs another label."""
     loaded, found = opened(model, memory, weights)
-    found.relabel(rows, label, why, by=by)
-    changed(f"relabelled: {_named(found, rows)}", model, loaded, found, memory, refit=refit)
+    keys = found.relabel(rows, label, why, by=by)
+    changed(f"relabelled: {_named(found, keys)}", model, loaded, found, memory, refit=refit)
 
 
 def restore(
@@ -170,16 +172,13 @@ def fit(
     elif fitted.key != before or choose:
         save_head(model, source)
     written = out or source
-    count, active = len(fitted.labels), int(model.memory.rows.active.sum()) if model.memory else 0
+    count, active = len(fitted.labels), model.memory.table.counts()[0] if model.memory else 0
     some = f" of {active:,}, as many of each label" if count < active else ""
     typer.echo(f"fitted on {many(count)}{some}; written: {escape_terminal(str(written))}")
 
 
-def _named(memory: Memory, rows: Sequence[str]) -> str:
-    found = memory.rows
-    places = [found.place(row) for row in rows]
-    shown = ", ".join(
-        f"{found.references[n]} ({memory.name_of(found.labels[n])})" for n in places[:5]
-    )
-    more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
+def _named(memory: Memory, keys: Sequence[str]) -> str:
+    rows = memory.table.described(keys[:SHOWN])
+    shown = ", ".join(f"{row['reference']} ({memory.name_of(row['label'])})" for row in rows)
+    more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
     return escape_terminal(shown) + more

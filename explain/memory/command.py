@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,9 +22,6 @@ from .effect import effect
 from .opening import By, Json, Model, Place, Weights, many, opened, report
 from .review import review
 from .show import show
-
-if TYPE_CHECKING:
-    from nbdt.memory.table import Rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -74,22 +70,23 @@ def info(
 ) -> None:
     """Show what a memory contains."""
     _, found = opened(model, memory, weights)
-    rows = found.rows
-    counts = Counter(found.name_of(rows.labels[n]) for n in rows.active.nonzero()[0])
+    table, (active, struck) = found.table, found.table.counts()
+    labels = table.columns(["label"], "active")["label"].value_counts().to_pylist()
+    counts = {found.name_of(one["values"]): one["counts"] for one in labels}
     record = {
-        "place": found.table.place,
-        "photographs": int(rows.active.sum()),
-        "struck_out": int((~rows.active).sum()),
-        "version": rows.version,
-        "architecture": found.table.facts["architecture"],
-        "embedding_hash": found.table.facts["embedding_hash"],
+        "place": table.place,
+        "photographs": active,
+        "struck_out": struck,
+        "version": table.version,
+        "architecture": table.facts["architecture"],
+        "embedding_hash": table.facts["embedding_hash"],
         "labels": dict(sorted(counts.items())),
     }
     if as_json:
         typer.echo(json.dumps(record))
         return
     typer.echo(f"{record['place']}, version {record['version']}")
-    typer.echo(f"{many(len(rows) - record['struck_out'])}, {record['struck_out']:,} struck out")
+    typer.echo(f"{many(active)}, {struck:,} struck out")
     typer.echo(
         f"network: {record['architecture']}, embedding hash {record['embedding_hash'][:12]}…"
     )
@@ -111,19 +108,11 @@ def list_rows(
 ) -> None:
     """List the photographs of a memory, a line each."""
     _, found = opened(model, memory, weights)
-    rows, wanted = found.rows, None if label is None else found.node_of(label)
-    for n in range(len(rows)):
-        if wanted in (None, rows.labels[n]) and not (struck_out and rows.active[n]):
-            record = _record(rows, n, found.name_of(rows.labels[n]))
-            typer.echo(json.dumps(record) if as_json else _line(record))
-
-
-def _record(rows: Rows, n: int, label: str) -> dict[str, Any]:
-    return {
-        "id": rows.ids[n], "label": label, "reference": rows.references[n],
-        "active": bool(rows.active[n]), "added": rows.added[n], "by": rows.by[n],
-        "why": rows.why[n],
-    }  # fmt: skip
+    wanted = None if label is None else found.node_of(label)
+    for row in found.table.described():
+        if wanted in (None, row["label"]) and not (struck_out and row["active"]):
+            row["label"] = found.name_of(row["label"])
+            typer.echo(json.dumps(row) if as_json else _line(row))
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -72,7 +72,7 @@ def ranked_rows(model: NBDT, memory: Memory) -> list[Suspect]:
     """Rank the photographs of a memory as `suspects` does, by a fit on what it has now."""
     rules = model.head.rules
     fitted = memory.fit(rules, model.fitted, progress=tracked)
-    return suspects(memory.rows, memory.attribution(fitted, rules))
+    return suspects(memory.fit_rows, memory.attribution(fitted, rules))
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

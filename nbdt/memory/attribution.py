@@ -26,6 +26,8 @@ from ..errors import NBDTError
 from .refit import Examples, FittedHead
 from .targets import coefficients
 
+PIECE = 10_000  # rows whose coefficients are computed at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
@@ -70,9 +72,14 @@ class Attribution:
             )
         self.fitted, self.examples, self.rules = fitted, examples, rules
         fit = fitted.fit
-        self._centred = examples.features - fit.center
-        pull = coefficients(fit.logits(examples.features).double(), examples.targets)
-        self._pull = (pull * (fitted.factor * fit.strength)).float()  # (active rows, classes)
+        pieces = torch.arange(len(examples.features)).split(PIECE)
+        pull = [
+            coefficients(
+                fit.logits(examples.features[some]).double(), examples.targets[some]
+            ).float()
+            for some in pieces
+        ]
+        self._pull = torch.cat(pull) * (fitted.factor * fit.strength)  # (active rows, classes)
 
     def contributions(self, features: Tensor, pairs: Sequence[tuple[int, int]]) -> Contributions:
         """Divide the log-odds of decisions of one image.
@@ -91,7 +98,7 @@ class Attribution:
             )[0]
         chosen, other = found[::2], found[1::2]
         difference = (chosen - other).float()
-        nearness = self._centred @ centred
+        nearness = self.examples.features @ centred - fit.center @ centred
         rows = (difference @ self._pull.T) * nearness
         entropy = torch.zeros(len(pairs))
         if self.rules.rule == "marginal":

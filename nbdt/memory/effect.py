@@ -89,8 +89,8 @@ def effect_of(
             has changed since the fit.
     """
     node = None if label is None else memory.node_of(label)
-    ids = [memory.rows.ids[memory.rows.place(row)] for row in rows]
-    return effect_of_changes(memory, rules, fitted, [Change(key, node) for key in ids])
+    changes = [Change(key, node) for key in memory.table.find(rows)]
+    return effect_of_changes(memory, rules, fitted, changes)
 
 
 def effect_of_changes(
@@ -100,7 +100,7 @@ def effect_of_changes(
     was = memory.attribution(fitted, rules).examples
     changed = preview(memory, changes)
     after = changed.fit(rules, fitted)
-    now, then = memory.rows, changed.rows  # with the rows at the same places
+    now, then = memory.fit_rows, changed.rows  # with the rows at the same places
     stays = torch.tensor([
         then.active[n] and then.labels[n] == now.labels[n] and int(label) >= 0
         for n, label in zip(was.places.tolist(), was.labels, strict=True)

@@ -48,7 +48,7 @@ class LinearFit:
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (images, classes) of features (images, features)."""
-        return (features - self.center) @ self.weight.T + self.bias
+        return features @ self.weight.T + (self.bias - self.weight @ self.center)
 
 
 @dataclass(frozen=True, eq=False)

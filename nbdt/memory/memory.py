@@ -23,9 +23,9 @@ from ..storage import is_uri
 from ..tree.class_names import labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 from .attribution import Attribution
-from .heads import Heads
-from .refit import Examples, FittedHead, examples_of, fit_head
-from .table import Halves, Rows, Table, Version
+from .refit import MOST, Examples, FittedHead, Heads, examples_of, fit_head
+from .rows import Halves, Rows
+from .table import Table, Version
 
 MAX_WHY = 2000  # characters of a reason
 
@@ -69,19 +69,24 @@ class Memory:
         self._attribution: Attribution | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return sum(self.table.counts())
 
     def __repr__(self) -> str:
-        rows = self.rows
+        active, struck = self.table.counts()
         return (
-            f"Memory({int(rows.active.sum()):,} photographs, {int((~rows.active).sum()):,} struck "
-            f"out, version {rows.version}, at {self.table.place!r})"
+            f"Memory({active:,} photographs, {struck:,} struck out, version {self.version}, at "
+            f"{self.table.place!r})"
         )
 
     @property
     def rows(self) -> Rows:
-        """All rows of the newest version."""
+        """All rows of the newest version, read into this process."""
         return self.table.rows()
+
+    @property
+    def fit_rows(self) -> Rows:
+        """The rows that a fit takes: all or, of more than 200,000, a sample with as many of each label."""
+        return self.table.rows(MOST)
 
     @property
     def version(self) -> int:
@@ -161,27 +166,25 @@ class Memory:
             by: who adds them.
             why: the reason.
         """
-        rows = self.rows
-        seen = {key: rows.labels[place] for key, place in rows.places.items()}
-        records, kept, failed = list[dict[str, Any]](), list[int](), list[str]()
-        columns = zip(found.keys, found.sources, found.seen, labels, strict=True)
-        for row, (digest, source, picture, label) in enumerate(columns):
-            key = digest.hex()
-            if key in seen:
-                other = f" as {seen[key]!r}; relabel that row" if seen[key] != label else ""
+        first: dict[str, int] = {}
+        keys = [digest.hex() for digest in found.keys]
+        for n, key in enumerate(keys):
+            first.setdefault(key, n)
+        records = [
+            {"id": key, "label": labels[n], "reference": _lasting(found.sources[n]), "by": by,
+             "why": why, "active": True, "picture": found.seen[n]}
+            for key, n in first.items()
+        ]  # fmt: skip
+        there = self.table.add(records, finite(found.values[[*first.values()]])) if first else {}
+        failed = []
+        for n, (key, source, label) in enumerate(zip(keys, found.sources, labels, strict=True)):
+            if key in there or first[key] != n:
+                known = there.get(key, labels[first[key]])
+                other = f" as {known!r}; relabel that row" if known != label else ""
                 failed.append(f"{source.reference!r} is in the memory already{other}.")
-                continue
-            seen[key] = label
-            kept.append(row)
-            records.append(
-                {"id": key, "label": label, "reference": _lasting(source), "by": by, "why": why,
-                 "active": True, "picture": picture}
-            )  # fmt: skip
-        if records:
-            self.table.add(records, finite(found.values[kept]))
-        return Added(tuple(record["id"] for record in records), tuple(failed))
+        return Added(tuple(key for key in first if key not in there), tuple(failed))
 
-    def strike(self, row: str | Sequence[str], why: str, *, by: str = "") -> None:
+    def strike(self, row: str | Sequence[str], why: str, *, by: str = "") -> list[str]:
         """Strike photographs out: they take no part in the fit, and can be taken back.
 
         Args:
@@ -189,30 +192,35 @@ class Memory:
             why: the reason.
             by: who says so.
 
+        Returns:
+            The ids.
+
         Raises:
             NBDTError: no such row, or no reason.
         """
         if not why.strip():
             raise NBDTError("Say why the photograph is struck out (why=).")
-        self._set(row, {"active": False, "why": why, "by": by})
+        return self._set(row, {"active": False, "why": why, "by": by})
 
-    def take_back(self, row: str | Sequence[str], why: str = "", *, by: str = "") -> None:
-        """Let photographs that were struck out count again. Raises as `strike`."""
-        self._set(row, {"active": True, "why": why, "by": by})
+    def take_back(self, row: str | Sequence[str], why: str = "", *, by: str = "") -> list[str]:
+        """Let photographs that were struck out count again. Returns and raises as `strike`."""
+        return self._set(row, {"active": True, "why": why, "by": by})
 
-    def relabel(self, row: str | Sequence[str], node: str, why: str = "", *, by: str = "") -> None:
-        """Give photographs another label: a class, or a group. Raises as `strike` and `add`."""
-        self._set(row, {"label": self.node_of(node), "active": True, "why": why, "by": by})
+    def relabel(
+        self, row: str | Sequence[str], node: str, why: str = "", *, by: str = ""
+    ) -> list[str]:
+        """Give photographs another label: a class, or a group. Returns and raises as `strike`."""
+        return self._set(row, {"label": self.node_of(node), "active": True, "why": why, "by": by})
 
     def restore(self, version: int) -> None:
         """Make the rows of an earlier version the newest ones. Raises NBDTError: no such version."""
         self.table.restore(version)
 
-    def _set(self, row: str | Sequence[str], values: dict[str, Any]) -> None:
+    def _set(self, row: str | Sequence[str], values: dict[str, Any]) -> list[str]:
         check_why(values["why"])
-        rows = self.rows
-        named = [row] if isinstance(row, str) else row
-        self.table.update([rows.ids[rows.place(one)] for one in named], values)
+        keys = self.table.find([row] if isinstance(row, str) else row)
+        self.table.update(keys, values)
+        return keys
 
     def node_of(self, label: str) -> str:
         """Return the id of the node with this name, id or WordNet id.
@@ -246,7 +254,7 @@ class Memory:
                 "lengths of embeddings, so nothing can be fitted on it. Make a new one: nbdt memory "
                 "build MODEL --data D --out M"
             )
-        rows, known = self.rows, self._examples
+        rows, known = self.fit_rows, self._examples
         if known is None or known[0] is not rows or known[1] is not rules:
             self._examples = known = rows, rules, examples_of(rows, rules)
         return known[2]

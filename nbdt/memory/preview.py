@@ -95,9 +95,18 @@ class Preview(Table):
         """The version that was changed."""
         return self._preview.version
 
-    def rows(self, version: int | None = None) -> Rows:
+    def rows(self, most: int | None = None) -> Rows:
         """Return the changed rows."""
         return self._preview
+
+    def find(self, rows: Sequence[str]) -> list[str]:
+        """Return the ids of changed rows. Raises as `Table.find`."""
+        return [self._preview.ids[self._preview.place(row)] for row in rows]
+
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of the changed rows that are active and struck out."""
+        active = int(self._preview.active.sum())
+        return active, len(self._preview) - active
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -108,7 +117,7 @@ class Preview(Table):
 
 def preview(memory: Memory, changes: Sequence[Change]) -> Memory:
     """Return a memory as it would be after changes: it can be fitted, and nothing is written."""
-    return memory.with_table(Preview(memory.table, with_changes(memory.rows, changes)))
+    return memory.with_table(Preview(memory.table, with_changes(memory.fit_rows, changes)))
 
 
 def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> NBDT:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -19,13 +19,13 @@ from ..progress import Progress, no_progress
 from ..tree.hierarchy import Hierarchy
 from ..tree.labels import classes_below
 from .fit import Basis, Design, LinearFit
+from .rows import Rows, sampled
+from .table import connect, now, reporting, waiting
 from .targets import Targets, TreeTerm
 from .tuning import folds, left_out, scaling, tune
 
-if TYPE_CHECKING:
-    from .table import Rows
-
 MOST = 200_000  # photographs of a fit: with 1,280 features they take 3 GB
+HEADS, KEPT = "heads", 30  # the table of fits, and how many it keeps
 LEAST = 2  # photographs of a class: one to fit on while the other is left out
 
 
@@ -95,12 +95,58 @@ class FittedHead:
         return cls(facts["key"], fit, float(facts["factor"]), tensors["logits"], tensors["labels"])
 
 
+class Heads:
+    """Fitted heads by the key of what they were fitted on, in the memory's database.
+
+    Args:
+        place: of the memory.
+        writes: whether new ones are written there, or kept in this process only.
+    """
+
+    def __init__(self, place: str, writes: bool = True) -> None:
+        self.place, self.writes = place, writes
+        self._recent: dict[str, FittedHead] = {}
+
+    def get(self, key: str) -> FittedHead | None:
+        """Return the head of a key, None if it is not kept."""
+        if key not in self._recent:
+            with reporting(self.place, "read"):
+                found = self._table().search().where(f"key = '{key}'").limit(1).to_arrow()
+            if not len(found):
+                return None
+            self._recent[key] = FittedHead.from_bytes(found["data"][0].as_py())
+        return self._recent[key]
+
+    def put(self, head: FittedHead) -> None:
+        """Keep a head; the oldest of more than `KEPT` go."""
+        self._recent[head.key] = head
+        while len(self._recent) > 3:
+            self._recent.pop(next(iter(self._recent)))
+        if not self.writes:
+            return
+        with reporting(self.place, "changed"), waiting(self.place):
+            table = self._table()
+            table.add([{"key": head.key, "when": now(), "data": head.to_bytes()}])
+            if table.count_rows() > KEPT:
+                times = table.search().select(["when"]).limit(KEPT * 2).to_arrow()["when"]
+                oldest = sorted(times.to_pylist())[-KEPT]
+                table.delete(f"\"when\" < '{oldest}'")
+
+    def _table(self) -> Any:
+        import pyarrow as pa
+
+        fields = {"key": pa.string(), "when": pa.string(), "data": pa.large_binary()}
+        return connect(self.place).create_table(
+            HEADS, schema=pa.schema([*fields.items()]), exist_ok=True
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Examples:
     """The active rows of a memory as a fit takes them.
 
     Attributes:
-        places: of the rows, among all rows of the memory.
+        places: of the rows, among those that were given.
         features: (active rows, features) float32.
         targets: their labels; each class weighs alike.
         labels: (active rows,) class indices; −1 − node for groups.
@@ -117,14 +163,14 @@ class Examples:
 
 
 def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
-    """Return the active rows of a memory as a fit takes them, at most about `MOST`.
+    """Return the active rows of a memory as a fit takes them, at most about `MOST`; see `sampled`.
 
     Raises:
         NBDTError: a label that is no node of the hierarchy, or a class with fewer than two rows.
     """
     hierarchy = rules.hierarchy
     every = torch.tensor(labels_of(rows.labels, hierarchy), dtype=torch.int64)
-    active = _sampled(torch.from_numpy(rows.active), every, torch.from_numpy(rows.weights))
+    active = torch.from_numpy(sampled(rows.active, every.numpy(), rows.weights, MOST))
     labels = every[active]
     counts = torch.bincount(labels[labels >= 0], minlength=hierarchy.num_classes).tolist()
     if few := [name for name, n in zip(hierarchy.classes, counts, strict=True) if n < LEAST]:
@@ -133,8 +179,8 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
             "Add photographs of them."
         )
     places = active.nonzero()[:, 0]
-    features = torch.from_numpy(rows.features[active.numpy()]).float()
-    weights = torch.from_numpy(rows.weights[active.numpy()])
+    features = torch.from_numpy(rows.features if active.all() else rows.features[active.numpy()])
+    features, weights = features.float(), torch.from_numpy(rows.weights[active.numpy()])
     heavy = [(rows.ids[n], float(rows.weights[n])) for n in places[weights != 1].tolist()]
     key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules, heavy)
     targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))
@@ -142,23 +188,6 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     if rules.rule != "marginal":
         targets = replace(targets, nodes=labels, tree=TreeTerm(rules))
     return Examples(places, features, targets, labels, folds(every, active), key)
-
-
-def _sampled(active: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Return the active rows or, of more than `MOST`, as many of each label and all heavy ones.
-
-    Rows are in the order of their ids, which are digests: the first of a label are a random sample
-    that other rows do not change.
-    """
-    if active.sum() <= MOST:
-        return active
-    rows = active.nonzero()[:, 0]
-    _, place, counts = labels[rows].unique(return_inverse=True, return_counts=True)
-    order = place.argsort(stable=True)
-    turn = torch.empty_like(order)
-    turn[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[place[order]]
-    kept = rows[(turn < MOST // len(counts)) | (weights[rows] != 1)]
-    return torch.zeros_like(active).index_fill_(0, kept, True)
 
 
 def _key(rows: list[tuple[str, str]], rules: DecisionRules, heavy: list[tuple[str, float]]) -> str:

@@ -6,106 +6,30 @@ LanceDB is loaded only here. A table has one row a photograph, whose id is the S
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NBDTError
 from ..storage import is_uri
+from .rows import ENDS, Halves, Rows, find, sampled
 
 NAME = "photographs"
 FORMAT = "nbdt-memory"
 VERSION = 1
 FACTS = b"nbdt"  # of the schema's metadata
+LIGHT = ("id", "label", "active", "weight")
 PLAIN = ("id", "label", "reference", "by", "why", "active", "added")
 PATIENCE = 60  # seconds that a writer waits for another
-
-Halves = NDArray[np.float16]
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """All rows of one version, in the order of their ids.
-
-    Attributes:
-        ids: SHA-256 of each file, hexadecimal.
-        features: (rows, features) float16.
-        labels: the id of a node of the hierarchy: a class, or a group.
-        references: where each photograph came from.
-        by: who added or last changed it.
-        why: the reason given; "" if none.
-        active: (rows,) bool; False where it was struck out.
-        added: UTC, ISO 8601.
-        version: of the table.
-        weights: (rows,) how much each counts, in times of the others of its label; by default 1.
-    """
-
-    ids: tuple[str, ...]
-    features: Halves
-    labels: tuple[str, ...]
-    references: tuple[str, ...]
-    by: tuple[str, ...]
-    why: tuple[str, ...]
-    active: NDArray[np.bool_]
-    added: tuple[str, ...]
-    version: int
-    weights: NDArray[np.float32] = field(default_factory=lambda: np.ones(0, np.float32))
-
-    def __post_init__(self) -> None:
-        if not len(self.weights):
-            object.__setattr__(self, "weights", np.ones(len(self.ids), np.float32))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """The place of each id."""
-        return {key: place for place, key in enumerate(self.ids)}
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """A short name of each row, without the folders of this machine; `place` finds it by it."""
-        short = [shortened(reference) for reference in self.references]
-        times = Counter(short)
-        pairs = zip(short, self.ids, strict=True)
-        return tuple(name if times[name] == 1 else key[:12] for name, key in pairs)
-
-    def place(self, row: str) -> int:
-        """Return the place of the row with this id, reference, or beginning or end of either.
-
-        Raises:
-            NBDTError: no such row, or several.
-        """
-        if row in self.places:
-            return self.places[row]
-        texts = [*enumerate(self.references)]
-        found = [n for n, text in texts if text == row]
-        found = found or [
-            n for n, text in texts if text.endswith(("/" + row, "\\" + row, "!" + row))
-        ]
-        if not found and len(row) >= 8:
-            found = [n for n, key in enumerate(self.ids) if key.startswith(row)]
-        if len(found) == 1:
-            return found[0]
-        what = f"{len(found)} rows fit" if found else "no row has"
-        raise NBDTError(
-            f"Expected the id or the reference of one row of the memory; {what} {row!r}. "
-            "`nbdt memory list` prints them."
-        )
-
-
-def shortened(reference: str) -> str:
-    """Return the name of a file with its folder's, such as "cat/17.jpg"."""
-    return "/".join(reference.replace("\\", "/").replace("!", "/").rsplit("/", 2)[-2:])
+PIECE = 20_000  # rows that are read at a time
+FEW = 1000  # ids that are looked for one by one
 
 
 @dataclass(frozen=True)
@@ -134,7 +58,7 @@ class Table:
     def __init__(self, place: str, table: Any) -> None:
         self.place = place
         self._table = table
-        self._rows: Rows | None = None
+        self._known: dict[int | None, Rows] = {}
 
     @classmethod
     def create(cls, place: str, width: int, facts: Mapping[str, Any]) -> Table:
@@ -207,40 +131,93 @@ class Table:
             for item in self._table.list_versions()
         ]
 
-    def rows(self, version: int | None = None) -> Rows:
-        """Return all rows, without pictures; those of the newest version are kept in memory."""
-        if version is not None:
-            with reporting(self.place, "read"):
-                self._table.checkout(version)
-                try:
-                    return self._read(version)
-                finally:
-                    self._table.checkout_latest()
-        newest = self.version
-        if self._rows is None or self._rows.version != newest:
-            with reporting(self.place, "read"):
-                self._rows = self._read(newest)
-        return self._rows
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of active rows and of those that were struck out."""
+        self._table.checkout_latest()
+        active = int(self._table.count_rows("active"))
+        return active, int(self._table.count_rows()) - active
 
-    def _read(self, version: int) -> Rows:
-        found = _columns(self._table)
-        width = found.schema.field("features").type.list_size
-        flat = [part.flatten().to_numpy() for part in found["features"].chunks]
-        values = np.concatenate([np.empty(0, np.float16), *flat]).reshape(len(found), width)
-        # Two processes that add one photograph at the same instant both leave a row.
-        order = _first_of_each(found["id"].to_pylist())
-        text = {
-            name: tuple(value or "" for value in found[name].take(order).to_pylist())
-            for name in PLAIN if name != "active"
-        }  # fmt: skip
-        active = found["active"].to_numpy(zero_copy_only=False).astype(bool)[order]
-        weights = np.ones(len(found), np.float32)
-        if "weight" in found.schema.names:  # not in the first memories
-            weights = np.nan_to_num(found["weight"].to_numpy(), nan=1.0)
+    def rows(self, most: int | None = None) -> Rows:
+        """Return all rows of the newest version, without pictures; they are kept in memory.
+
+        Args:
+            most: read only what a fit on so many takes, where there are more; see `sampled`.
+        """
+        newest = self.version
+        if most not in self._known or self._known[most].version != newest:
+            with reporting(self.place, "read"):
+                few = most is not None and self.counts()[0] <= most
+                self._known[most] = self.rows() if few else self._read(newest, most)
+        return self._known[most]
+
+    def _read(self, version: int, most: int | None) -> Rows:
+        """Read rows in two passes: what chooses them, and then theirs, a piece at a time."""
+        light = self.columns([*LIGHT, "_rowid"])
+        order = _first_of_each(light["id"].combine_chunks())
+        active = light["active"].to_numpy()[order]
+        weights = np.ones(len(order), np.float32)
+        if "weight" in light.schema.names:  # not in the first memories
+            weights = np.nan_to_num(light["weight"].to_numpy(), nan=1.0)[order]
+        if most is not None:
+            labels = light["label"].combine_chunks().dictionary_encode().indices.to_numpy()
+            chosen = sampled(active, labels[order], weights, most)
+            order, active, weights = order[chosen], active[chosen], weights[chosen]
+        numbers = light["_rowid"].to_numpy()[order]
+        values = np.empty(
+            (len(order), self._table.schema.field("features").type.list_size), np.float16
+        )
+        text = {name: np.empty(len(order), object) for name in PLAIN if name != "active"}
+        places = numbers.argsort()
+        for at in range(0, len(places), PIECE):
+            piece = places[at : at + PIECE]
+            taken = self._table.take_row_ids(numbers[piece].tolist())
+            found = taken.select([*text, "features"]).to_arrow().combine_chunks()
+            values[piece] = found["features"].chunk(0).flatten().to_numpy().reshape(len(piece), -1)
+            for name, column in text.items():
+                column[piece] = [value or "" for value in found[name].to_pylist()]
+        plain = {name: tuple(column) for name, column in text.items()}
         return Rows(
-            text["id"], values[order], text["label"], text["reference"],
-            text["by"], text["why"], active, text["added"], version, weights[order],
+            plain["id"], values, plain["label"], plain["reference"], plain["by"], plain["why"],
+            active, plain["added"], version, weights,
         )  # fmt: skip
+
+    def columns(self, names: Sequence[str], where: str | None = None) -> Any:
+        """Return columns of the rows for which a condition holds, as Arrow; "_rowid" is their number."""
+        wanted = [name for name in names if name in self._table.schema.names]
+        query = self._table.search().select(wanted).with_row_id("_rowid" in names)
+        return (query if where is None else query.where(where)).to_arrow()
+
+    def find(self, rows: Sequence[str]) -> list[str]:
+        """Return the id of each row, named as in the function `find`, which raises the same."""
+        self._table.checkout_latest()
+        with reporting(self.place, "read"):
+            exact = self.labels(rows)
+            return [row if row in exact else self._named(row) for row in rows]
+
+    def _named(self, row: str) -> str:
+        conditions = [f"ends_with(reference, {_quoted(mark + row)})" for mark in ENDS]
+        conditions += [f"reference = {_quoted(row)}", f"starts_with(id, {_quoted(row)})"]
+        found = self.columns(["id", "reference"], " OR ".join(conditions)).to_pylist()
+        references = {one["id"]: one["reference"] or "" for one in found}
+        ids = [*references]
+        return ids[find(row, ids, [*references.values()])]
+
+    def described(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return the plain columns of rows, by default all, in the order of their ids."""
+        with reporting(self.place, "read"):
+            found = self.columns(PLAIN, None if keys is None else _among(keys))
+            order = _first_of_each(found["id"].combine_chunks())
+        return [
+            {name: "" if value is None else value for name, value in row.items()}
+            for row in found.take(order).to_pylist()
+        ]
+
+    def labels(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the labels of those ids that are there, struck out or not."""
+        wanted = {*keys}
+        found = self.columns(["id", "label"], _among(wanted) if len(wanted) <= FEW else None)
+        return {one["id"]: one["label"] for piece in found.to_batches()
+                for one in piece.to_pylist() if one["id"] in wanted}  # fmt: skip
 
     def picture(self, key: str) -> bytes | None:
         """Return the stored picture of a row, None if it has none."""
@@ -249,26 +226,38 @@ class Table:
 
     # ---- changed ------------------------------------------------------------------------
 
-    def add(self, records: Sequence[Mapping[str, Any]], features: Halves) -> None:
-        """Append rows, all or none. `records` have the plain columns and "picture"."""
+    def add(self, records: Sequence[Mapping[str, Any]], features: Halves) -> dict[str, str]:
+        """Append rows together or, if that fails, none of them.
+
+        Args:
+            records: the plain columns and "picture" of each.
+            features: (rows, features).
+
+        Returns:
+            The labels of rows that are there already, by id; these are not added.
+        """
         import pyarrow as pa
 
         schema = self._table.schema
-        columns: dict[str, Any] = {
-            name: [record.get(name) for record in records]
-            for name in schema.names if name not in {"features", "added"}
-        }  # fmt: skip
-        columns["added"] = [now()] * len(records)
-        flat = pa.array(np.ascontiguousarray(features, np.float16).reshape(-1))
-        columns["features"] = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
         with self.changing():
+            known = self.labels([record["id"] for record in records])
+            new = [n for n, record in enumerate(records) if record["id"] not in known]
+            if not new:
+                return known
+            columns: dict[str, Any] = {
+                name: [records[n].get(name) for n in new]
+                for name in schema.names if name not in {"features", "added"}
+            }  # fmt: skip
+            columns["added"] = [now()] * len(new)
+            flat = pa.array(np.ascontiguousarray(features[new], np.float16).reshape(-1))
+            columns["features"] = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
             self._table.add(pa.table(columns, schema=schema))
+        return known
 
     def update(self, keys: Sequence[str], values: Mapping[str, Any]) -> None:
         """Set columns of rows, all or none."""
-        listed = ", ".join(map(_quoted, keys))
         with self.changing():
-            self._table.update(where=f"id IN ({listed})", values=dict(values))
+            self._table.update(where=_among(keys), values=dict(values))
 
     def update_each(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set the same columns of several rows to values of their own, all or none."""
@@ -318,16 +307,19 @@ def connect(place: str) -> Any:
     return lancedb.connect(place)
 
 
-def _columns(table: Any) -> Any:
-    """Return all columns but the pictures."""
-    names = [name for name in table.schema.names if name != "picture"]
-    return table.search().select(names).limit(max(1, table.count_rows())).to_arrow()
-
-
-def _first_of_each(ids: Sequence[str]) -> NDArray[np.int64]:
+def _first_of_each(ids: Any) -> NDArray[np.int64]:
     """Return the places of the ids in their order, each id once."""
-    places = {key: place for place, key in reversed([*enumerate(ids)])}
-    return np.array([places[key] for key in sorted(places)], dtype=np.int64)
+    import pyarrow.compute as pc
+
+    order = pc.sort_indices(ids)
+    found = ids.take(order)
+    new = np.ones(len(order), bool)
+    new[1:] = pc.not_equal(found[1:], found[:-1]).to_numpy(zero_copy_only=False)
+    return cast("NDArray[np.int64]", order.to_numpy()[new].astype(np.int64))
+
+
+def _among(keys: Iterable[str]) -> str:
+    return f"id IN ({', '.join(map(_quoted, keys))})"
 
 
 def _quoted(text: str) -> str:

@@ -16,6 +16,8 @@ from nbdt import NBDT, Hierarchy
 from nbdt.errors import NBDTError
 from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource, refused_source
+from nbdt.memory import memory as memory_module
+from nbdt.memory import refit
 from nbdt.memory.table import Table
 from nbdt.model.remember import make_memory, open_memory
 
@@ -275,3 +277,90 @@ def test_pictures_are_kept_when_asked_for(model, place):
     added = model.memory.add([photograph("green", 80)], "green", pictures=True)
     data = model.memory.table.picture(added.ids[0])
     assert data[:4] == b"RIFF"
+
+
+# ---- many rows ----------------------------------------------------------------------------------
+
+
+def test_changes_read_no_more_than_they_need(model, place, monkeypatch):
+    """A memory of a million rows is changed in a second: nothing reads all of them."""
+    memory = model.memory
+    ids = memory.rows.ids
+
+    def refuse(*_):
+        raise AssertionError("all rows were read")
+
+    monkeypatch.setattr(Table, "_read", refuse)
+    again = open_memory(model, place)
+    assert again.add([photograph("red", 90), photograph("red", 1)], "red").failed
+    assert len(again) == 21
+    assert "0 struck out" in repr(again)
+    assert again.strike([ids[2][:10], ids[5]], "blurred") == [ids[2], ids[5]]
+    assert again.relabel(ids[5], "cold") == again.take_back(ids[5]) == [ids[5]]
+    assert again.table.counts() == (20, 1)
+    assert again.table.labels([ids[5], "none"]) == {ids[5]: again.node_of("cold")}
+    (row,) = again.table.described([ids[2]])
+    assert (row["active"], row["why"]) == (False, "blurred")
+    again.restore(again.versions()[-2].number)
+
+
+NAMES = ["/a/cat/1.jpg", "b\\cat\\2.jpg", "x.tar!cat/1.jpg", "50%_of 'it'.jpg", "/c/cat_1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("/a/cat/1.jpg", 0), ("a/cat/1.jpg", 0), ("cat\\2.jpg", 1), ("2.jpg", 1), ("cat/1.jpg", None),
+        ("tar!cat/1.jpg", None), ("50%_of 'it'.jpg", 3), ("%", None), ("catX1.jpg", None),
+        ("00000000000000a3", 3), ("00000000000000", None), ("", None), ("1.jpg' OR '1'='1", None),
+    ],
+)  # fmt: skip
+def test_a_row_is_found_by_its_id_or_reference_alone(tmp_path, name, row):
+    table = Table.create(str(tmp_path / "memory"), 2, {})
+    ids = [f"{n + 160:016x}" + "f" * 48 for n in range(len(NAMES))]
+    table.add(
+        [{"id": key, "reference": text, "active": True} for key, text in zip(ids, NAMES, strict=True)],
+        np.ones((len(NAMES), 2), np.float16),
+    )  # fmt: skip
+    if row is None:
+        with pytest.raises(NBDTError, match="one row"):
+            table.find([name])
+        with pytest.raises(NBDTError, match="one row"):
+            table.rows().place(name)
+    else:
+        assert table.find([name, ids[0]]) == [ids[row], ids[0]]
+        assert table.rows().place(name) == row
+
+
+def test_two_who_add_one_photograph_leave_one_row(model, place):
+    one, other = open_memory(model, place), open_memory(model, place)
+    assert one.add([photograph("red", 91)], "red").ids
+    second = other.add([photograph("red", 91), photograph("red", 92)], "orange")
+    assert "red" in second.failed[0]
+    assert len(second.ids) == 1
+    assert len(one) == len(one.rows) == 22
+
+
+def test_a_large_memory_is_fitted_and_divided_by_a_sample(model, place, monkeypatch):
+    whole = model.memory.rows
+    for module in (memory_module, refit):
+        monkeypatch.setattr(module, "MOST", 14)
+    memory = open_memory(model, place)
+    heavy = [key for key, label in zip(whole.ids, whole.labels, strict=True) if label == "red"][-1]
+    memory.table.update([heavy], {"weight": 4.0})
+    memory.strike(whole.ids[0], "blurred")
+    rows = memory.fit_rows
+    kept = [whole.labels[whole.places[key]] for key in rows.ids if key != heavy]
+    assert {kept.count(name) for name in COLOURS} == {3}
+    assert heavy in rows.ids
+    assert whole.ids[0] not in rows.ids
+    for key, values in zip(rows.ids, rows.features, strict=True):
+        np.testing.assert_array_equal(values, whole.features[whole.places[key]])
+    rules = model.head.rules
+    fitted = memory.fit(rules, None)
+    assert len(fitted.labels) == 13
+    query = model.features(model.preprocess(photograph("red", 9))[None])[0].detach()
+    (red, orange, *_), logits = TREE.leaf_nodes, query @ fitted.weight.T + fitted.bias
+    parts = memory.attribution(fitted, rules).contributions(query, [(red, orange)])
+    total = parts.rows.sum() + parts.bias + parts.entropy
+    assert float(total) == pytest.approx(float(logits[0] - logits[1]), rel=1e-3)
