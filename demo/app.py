@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,10 +24,10 @@ from .photographs import (
     opened,
     photograph,
     refuse_addresses,
-    upload_folder,
 )
 from .ui.component import component
 from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, payload, refusing
+from .uploads import use_upload_folder
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
 from .views.effect import effect_panel
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from .store import Store
 
 STATE_S = 2 * 3600  # seconds after a visitor's last photograph until their state is dropped
-FILES_S = 3600  # seconds that an uploaded file is kept
 TOP = (
     '<header class="nbdt-top"><h1>See the decision</h1><p class="nbdt-lead">A network that answers '
     "with a path, from the general to the particular. At every fork you see how sure it was, and "
@@ -73,11 +71,8 @@ def build(
     """
     if index is not None:
         index.for_model(model)
-    # Every component reads this when it is made. A folder of our own can be emptied by age.
-    os.environ["GRADIO_TEMP_DIR"] = str(upload_folder())
-    with gr.Blocks(
-        title="NBDT: see the decision", analytics_enabled=False, delete_cache=(600, FILES_S)
-    ) as page:
+    use_upload_folder()
+    with gr.Blocks(title="NBDT: see the decision", analytics_enabled=False) as page:
         first = Visitor(model, index)
         visitor = gr.State(first, time_to_live=STATE_S)
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)

@@ -49,6 +49,14 @@ def demo_command(
             help="Name under which a proxy makes the page public; repeatable.",
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH_OR_URL",
+            envvar=["NBDT_ROOT_PATH", "GRADIO_ROOT_PATH"],
+            help="Where a proxy makes the page public: /nbdt or https://example.org/nbdt.",
+        ),
+    ] = "",
     store: Annotated[
         str | None,
         typer.Option(
@@ -85,11 +93,13 @@ def demo_command(
     from nbdt.explain import Evidence
 
     from .app import build
+    from .log import shorten_log
     from .review.page import build_review
-    from .server import check_port, launch
+    from .server import check_port, launch, public_address
 
     port = port or _free_port(host)
     check_port(host, port)
+    public_address(root_path)
     users = None if auth is None else logins(auth)
     loaded = open_model(model, weights)
     if memory is not None:
@@ -104,8 +114,11 @@ def demo_command(
         else build(loaded, store=opened, index=index, apply_data=apply_data, source=model)
     )  # fmt: skip
     typer.echo(f"NBDT demo: http://{host}:{port} (stop with Ctrl+C)")
-    public = public_host or ()
-    launch(page, host, port, model=model, auth=users, public=public, browser=browser)
+    shorten_log()
+    launch(
+        page, host, port, model=model, auth=users, public=public_host or (), root_path=root_path,
+        browser=browser,
+    )  # fmt: skip
 
 
 def _share_cores() -> None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import re
-import shutil
-import tempfile
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,51 +23,8 @@ from .ui.events import refused
 from .visitor import MAX_SIDE
 
 MAX_PIXELS = 50_000_000  # more than most cameras have; visitors may send anything
-PREFIX = "nbdt-demo-"  # of folders with uploaded files; the number of the process follows
 MOST_KNOWN = 5  # examples that the model knows; one that it does not know follows them
 SIDE = 160  # pixels of a thumbnail
-_folders: set[Path] = set()  # of this process
-
-
-def upload_folder() -> Path:
-    """Return a new folder for uploaded files, which is removed when the process ends.
-
-    A process that is killed cannot remove its folder: the next one removes it.
-    """
-    _sweep(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    _folders.add(folder)
-    atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
-    return folder
-
-
-def _sweep(root: Path) -> None:
-    """Remove this user's folders whose process has ended."""
-    if os.name != "posix":  # elsewhere signal 0 ends the process
-        return
-    for folder in root.glob(f"{PREFIX}*"):
-        match = re.fullmatch(rf"{PREFIX}(\d+)-[^-]+", folder.name)
-        if match and folder not in _folders and _mine(folder) and not _alive(int(match[1])):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _mine(folder: Path) -> bool:
-    try:
-        return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
-    except OSError:  # another process removed it
-        return False
-
-
-def _alive(process: int) -> bool:
-    if process == os.getpid():  # in a container every server has the same number
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def photograph(label: str, **options: Any) -> gr.Image:

@@ -20,6 +20,7 @@ from nbdt.model.update import is_own_memory, save_head
 
 from ..ui.component import component, dump, jpeg_url
 from ..ui.events import payload, reply_to, sequence_number
+from ..uploads import use_upload_folder
 
 MOST = 60  # photographs on the page; the next come when these are written
 SIDE = 160  # pixels of a picture
@@ -50,6 +51,7 @@ def build_review(model: NBDT, source: str) -> gr.Blocks:
         raise NBDTError(
             f"The model {source!r} has no memory to review. Make one with: nbdt memory build"
         )
+    use_upload_folder()
     handlers = _Handlers(model, model.memory, source)
     with gr.Blocks(title="NBDT: review the photographs", analytics_enabled=False) as page:
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)

@@ -1,0 +1,104 @@
+"""What belongs to which login, sessions, files and results, and how much of it may wait unread.
+
+Gradio lets everyone who knows the name of a session, a result or a file use it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.utils import LRUCache
+from gradio_client.utils import is_file_obj, traverse
+
+from .ui.events import refused
+
+KNOWN = 100_000  # sessions, and files, whose login is known
+UNREAD = 8  # calls of one page that wait, for the network or for being read
+MESSAGES = 4 * UNREAD  # that belong to them
+UNREAD_PAGES = 32  # pages that left results unread; those of the oldest are dropped first
+ANOTHERS = "That belongs to another login."
+
+
+class Accounts:
+    """Remembers owners. An owner is a login's name; without logins everything belongs to ""."""
+
+    def __init__(self) -> None:
+        self._sessions: LRUCache[str, str] = LRUCache(KNOWN)
+        self._files: LRUCache[tuple[str, str], bool] = LRUCache(KNOWN)
+
+    def claim(self, session: str, owner: str) -> bool:
+        """Return whether a session, or a result by its id, is this owner's; the first to ask is."""
+        if not owner:
+            return True
+        if session not in self._sessions:
+            self._sessions[session] = owner
+        return self._sessions[session] == owner
+
+    def allow(self, path: str, owner: str) -> None:
+        """Let an owner use a file."""
+        if owner:
+            self._files[path, owner] = True
+
+    def may_use(self, path: str, owner: str) -> bool:
+        """Return whether an owner may use a file."""
+        return not owner or (path, owner) in self._files
+
+    def bind(self, page: gr.Blocks) -> None:
+        """Check the owner, and what waits unread, at every call of the page's events."""
+        queue, process = page._queue, page.process_api  # noqa: SLF001 - there is no other way in
+        push = queue.push
+
+        async def pushing(body: Any, username: str | None = None, **options: Any) -> Any:
+            session, owner = body.session_hash, username or ""
+            if body.fn_index not in page.fns:  # Gradio would log a traceback
+                return False, "There is no event of that number.", "error"
+            if session and not self.claim(session, owner):
+                return False, ANOTHERS, "error"
+            if _waits(queue, session):
+                return False, "Read the results that are waiting first.", "queue_full"
+            # A program need not send what may be left out.
+            body.data += [None] * (len(page.fns[body.fn_index].inputs) - len(body.data))
+            done, event, state = await push(body=body, username=username, **options)
+            if done:
+                self.claim(event, owner)
+            return done, event, state
+
+        async def processing(**options: Any) -> Any:
+            session, owner = options.get("session_hash"), options["request"].username or ""
+            if session and not self.claim(session, owner):
+                raise refused(ANOTHERS)
+            if owner:
+                traverse(
+                    options["inputs"], lambda file: self._check(file["path"], owner), is_file_obj
+                )
+            output = await process(**options)
+            if owner:
+                traverse(output["data"], lambda file: self.allow(file["path"], owner), is_file_obj)
+            return output
+
+        queue.push = pushing  # type: ignore[method-assign]
+        page.process_api = processing  # type: ignore[method-assign]
+
+    def _check(self, path: str, owner: str) -> None:
+        if not self.may_use(path, owner):
+            raise refused(ANOTHERS)
+
+
+def is_known(page: gr.Blocks, name: str) -> bool:
+    """Return whether a session or a result can be read; Gradio would log a traceback if not."""
+    queue = page._queue  # noqa: SLF001
+    results = queue.pending_event_ids_session.values()
+    return name in queue.pending_messages_per_session or any(name in ids for ids in results)
+
+
+def _waits(queue: Any, session: str | None) -> bool:
+    """Return whether too much of a page waits already; drop what older pages left unread."""
+    messages, events = queue.pending_messages_per_session, queue.pending_event_ids_session
+    alive = queue.event_ids_to_events.keys()
+    left = [one for one, sent in messages.items() if sent.qsize() and not events[one] & alive]
+    for one in left[:-UNREAD_PAGES]:
+        del messages[one], events[one]
+    if session not in messages:
+        return False
+    return len(events[session] & alive) >= UNREAD or messages[session].qsize() >= MESSAGES

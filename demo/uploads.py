@@ -1,0 +1,147 @@
+"""Uploaded files: in a folder of our own, bounded by quotas, deleted by age whatever was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gradio_client.utils import strip_invalid_filename_characters
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from .accounts import Accounts
+from .guard import MAX_BYTES, Window, account, address, too_large
+
+PREFIX = "nbdt-demo-"  # of folders with uploaded files
+FILES_S = 3600  # seconds that a file is kept
+SWEEP_S = 60  # seconds between two looks for older ones
+OF_VISITOR, IN_ALL = 1 << 30, 8 << 30  # bytes that are taken within `FILES_S`
+
+
+def use_upload_folder() -> Path:
+    """Let Gradio keep files in a new folder, which is removed when the process ends; return it.
+
+    Every component reads the variable when it is made.
+    """
+    sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    return folder
+
+
+def sweep(known: Iterable[set[str]] = ()) -> None:
+    """Delete what is older than `FILES_S` in this user's upload folders.
+
+    That includes uploads that broke off, whatever Gradio wrote, and what killed servers left. Names of
+    deleted files are also removed from the `known` sets, which Gradio keeps.
+    """
+    oldest = time.time() - FILES_S
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another process removed it
+            if folder.is_symlink() or (os.name == "posix" and folder.stat().st_uid != os.getuid()):
+                continue
+            for entry in folder.iterdir():
+                with suppress(OSError):
+                    if entry.lstat().st_mtime < oldest:
+                        _remove(entry)
+            if folder.stat().st_mtime < oldest:
+                folder.rmdir()  # fails unless it is empty
+    for names in known:
+        names -= {name for name in [*names] if not os.path.exists(name)}
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink()
+
+
+@asynccontextmanager
+async def sweeping(app: Any) -> AsyncIterator[None]:
+    """Sweep as long as the server runs."""
+
+    async def regularly() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await asyncio.to_thread(sweep, app.get_blocks().temp_file_sets)
+
+    task = asyncio.create_task(regularly())
+    yield
+    task.cancel()
+
+
+class Uploads:
+    """Takes uploads in Gradio's place."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._taken = Window(FILES_S)
+
+    async def take(self, request: Request) -> Response:
+        """Keep one file and return its path, as Gradio does. An upload that breaks off leaves nothing."""
+        owner, folder, path = account(request) or "", request.app.uploaded_file_dir, ""
+        visitor = owner or address(request)
+        size = int(request.headers.get("content-length") or MAX_BYTES)
+        try:
+            if problem := self._no_room(visitor, size, folder):
+                return PlainTextResponse(problem, 507, {"connection": "close"})
+            async with request.form(max_files=1, max_fields=0) as form:
+                file = form.get("files")
+                if not isinstance(file, UploadFile):
+                    return PlainTextResponse("Send one file, named 'files'.", 400)
+                if (file.size or 0) > MAX_BYTES:
+                    return PlainTextResponse(too_large(MAX_BYTES), 413)
+                path = await asyncio.to_thread(_keep, file, folder)
+        except OSError as error:
+            return PlainTextResponse(f"The file cannot be kept: {error.strerror}.", 507)
+        finally:
+            if not path:
+                self._charge(visitor, -size)
+        self._accounts.allow(path, owner)
+        return JSONResponse([path])
+
+    def _no_room(self, visitor: str, size: int, folder: str) -> str:
+        """Take the size of an upload into account; return why there is no room for it."""
+        Path(folder).mkdir(mode=0o700, exist_ok=True)
+        of_visitor, in_all = self._charge(visitor, size)
+        disk = shutil.disk_usage(folder)
+        if of_visitor > OF_VISITOR:
+            return f"You sent {OF_VISITOR:,} bytes within an hour; wait until some are deleted."
+        if in_all > IN_ALL or disk.free < size + disk.total // 100:
+            return "This server has no room for more photographs at the moment; try again later."
+        return ""
+
+    def _charge(self, visitor: str, size: int) -> tuple[int, int]:
+        return self._taken.add(f"of {visitor}", size), self._taken.add("in all", size)
+
+
+def _keep(file: UploadFile, folder: str) -> str:
+    """Copy an upload into a folder of its own, whose name nobody can guess."""
+    name = strip_invalid_filename_characters(Path(file.filename or "").name).strip(".")
+    place = Path(folder) / secrets.token_hex(16)
+    place.mkdir(mode=0o700)
+    try:
+        with (place / (name or "photograph")).open("wb") as kept:
+            shutil.copyfileobj(file.file, kept)
+    except OSError:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return kept.name
+
+
+async def progress(_request: Request) -> Response:
+    """Say that an upload is done: the page asks for its progress, which is not followed."""
+    return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
