@@ -17,7 +17,7 @@ KNOWN = 100_000  # sessions, and files, whose login is known
 UNREAD = 8  # calls of one page that wait, for the network or for being read
 MESSAGES = 4 * UNREAD  # that belong to them
 UNREAD_PAGES = 32  # pages that left results unread; those of the oldest are dropped first
-ANOTHERS = "That belongs to another login."
+NOT_YOURS = "That belongs to another login."
 
 
 class Accounts:
@@ -54,7 +54,7 @@ class Accounts:
             if body.fn_index not in page.fns:  # Gradio would log a traceback
                 return False, "There is no event of that number.", "error"
             if session and not self.claim(session, owner):
-                return False, ANOTHERS, "error"
+                return False, NOT_YOURS, "error"
             if _waits(queue, session):
                 return False, "Read the results that are waiting first.", "queue_full"
             # A program need not send what may be left out.
@@ -67,7 +67,7 @@ class Accounts:
         async def processing(**options: Any) -> Any:
             session, owner = options.get("session_hash"), options["request"].username or ""
             if session and not self.claim(session, owner):
-                raise refused(ANOTHERS)
+                raise refused(NOT_YOURS)
             if owner:
                 traverse(
                     options["inputs"], lambda file: self._check(file["path"], owner), is_file_obj
@@ -82,7 +82,7 @@ class Accounts:
 
     def _check(self, path: str, owner: str) -> None:
         if not self.may_use(path, owner):
-            raise refused(ANOTHERS)
+            raise refused(NOT_YOURS)
 
 
 def is_known(page: gr.Blocks, name: str) -> bool:

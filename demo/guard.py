@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from .accounts import ANOTHERS, Accounts, is_known
+from .accounts import NOT_YOURS, Accounts, is_known
 
 MAX_BYTES = 20 << 20  # of an uploaded file
 MAX_JSON = 5 << 20  # bytes of a call; a hierarchy that a visitor opens has 4 million characters
@@ -84,7 +84,7 @@ class SafeHeaders:
 
     Gradio lets every site use a page that is not on localhost, and sends its login there. Programs
     send no Origin header and do not need one. The server listens on `host`; `public` are names that the
-    page is reached by through a proxy that hides them. Headers in which a proxy says for whom it asks
+    page is reached by through a proxy that hides them. Headers in which a proxy says who asks
     are dropped unless there is a proxy (`forwarded`), since visitors can send them too.
     """
 
@@ -202,10 +202,10 @@ class Guard:
         if path.startswith(_FILE):
             file = path.removeprefix(_FILE)
             theirs = file in self.public_files or self.accounts.may_use(file, owner)
-            return None if theirs else (403, ANOTHERS)
+            return None if theirs else (403, NOT_YOURS)
         kind, session = _session(request, path)
         if session and not self.accounts.claim(session, owner):
-            return 403, ANOTHERS
+            return 403, NOT_YOURS
         if kind in {"queue", "call"} and not is_known(request.app.get_blocks(), session):
             return 404, "There are no results of that name."
         return None

@@ -1,4 +1,4 @@
-"""The server of the page: where it listens, and what it is told."""
+"""The server of the page: where it listens, and with which settings."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def public_address(root_path: str) -> tuple[str, list[str]]:
 
 @contextmanager
 def forwarded_headers(believed: bool) -> Iterator[None]:
-    """Let uvicorn, which reads its settings when it starts, believe a proxy on this machine or nobody."""
+    """Let uvicorn, which reads its settings when it starts, believe a proxy on this machine, or no one."""
     name, before = "FORWARDED_ALLOW_IPS", os.environ.get("FORWARDED_ALLOW_IPS")
     if not believed:
         os.environ[name] = ""

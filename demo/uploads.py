@@ -129,7 +129,7 @@ class Uploads:
 
 
 def _keep(file: UploadFile, folder: str) -> str:
-    """Copy an upload into a folder of its own, whose name nobody can guess."""
+    """Copy an upload into a folder of its own, whose name cannot be guessed."""
     name = strip_invalid_filename_characters(Path(file.filename or "").name).strip(".")
     place = Path(folder) / secrets.token_hex(16)
     place.mkdir(mode=0o700)

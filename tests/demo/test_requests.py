@@ -165,7 +165,7 @@ def test_passwords_cannot_be_tried_without_end(cifar10, monkeypatch):
     monkeypatch.setattr(guard, "FAILED_LOGINS", 3)
     with served(cifar10, auth=[("ann", "secret")]) as page:
         assert [login(page, password="wrong") for _ in range(4)] == [400, 400, 400, 429]
-        assert login(page) == 429  # the right one cannot be told from the wrong ones
+        assert login(page) == 429  # the right one is refused too
         assert ask(f"{page}/health")[0] == 200
 
 
@@ -208,7 +208,7 @@ def test_files_and_sessions_belong_to_a_login(guarded):
     assert ask(f"{guarded}/gradio_api/file={picture}", **ann)[0] == 200
     assert ask(f"{guarded}/gradio_api/file={picture}", **bob)[0] == 403
     assert explained(bob, "two")[0] == 200  # another's file, refused when it is opened
-    assert accounts.ANOTHERS in ask(f"{guarded}/gradio_api/queue/data?session_hash=two", **bob)[1]
+    assert accounts.NOT_YOURS in ask(f"{guarded}/gradio_api/queue/data?session_hash=two", **bob)[1]
 
 
 def test_results_that_nobody_reads_are_bounded(page, monkeypatch):
