@@ -50,6 +50,7 @@ EXTRAS = {
 }  # the extras whose libraries a folder may use
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
+    "gradio_client": "gradio-client",
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
     "sklearn": "scikit-learn",
