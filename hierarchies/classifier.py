@@ -57,9 +57,8 @@ def from_classifier(
         rule: as in `NBDTHead`. With "representative" the model needs training to be accurate.
         hierarchy: a hierarchy to use instead; its classes are the classifier's outputs, in order.
 
-    Raises:
-        NBDTError: an unknown architecture or option, no connection to the hub, weights that do not
-            fit, a classifier that is not one linear layer, or a hierarchy of other classes.
+    Raises NBDTError: an unknown architecture or option, no connection to the hub, weights that do
+    not fit, a classifier that is not one linear layer, or a hierarchy of other classes.
     """
     architecture = source.removeprefix(TIMM)
     count = None if weights is None else _count_classes(architecture, weights)

@@ -79,10 +79,9 @@ def induce(
         wnids: WordNet id of each class, None if unknown; by default chosen by name.
         names: False labels nodes by their leaves and ignores names in `branching`.
 
-    Raises:
-        NBDTError: wrong shape, rows that are zero or not finite, an unknown linkage or rule, a
-            branching below 2, semantics outside [0, 1] or for classes that WordNet lacks, or a
-            model without a suitable layer.
+    Raises NBDTError: wrong shape, rows that are zero or not finite, an unknown linkage or rule, a
+    branching below 2, semantics outside [0, 1] or for classes that WordNet lacks, or a model
+    without a suitable layer.
     """
     from scipy.cluster.hierarchy import linkage as linkage_table
 

@@ -87,8 +87,7 @@ def name_groups(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None)
             jointly from the names (`senses`). Classes that WordNet does not know are ignored; if
             they are the majority, every label lists leaves.
 
-    Raises:
-        NBDTError: `wnids` does not have one entry per class, or an id that WordNet 3.0 lacks.
+    Raises NBDTError: `wnids` does not have one entry per class, or an id that WordNet 3.0 lacks.
     """
     return apply_names(hierarchy, group_names(hierarchy, wnids))
 

@@ -39,8 +39,7 @@ def available() -> dict[str, ShippedTree]:
 def load(name: str) -> Hierarchy:
     """Load a hierarchy of this package.
 
-    Raises:
-        NBDTError: an unknown name, or an altered file.
+    Raises NBDTError: an unknown name, or an altered file.
     """
     trees = available()
     if name not in trees:

@@ -66,9 +66,8 @@ class Correction:
         time: of the statement, ISO 8601 with a time zone; by default now.
         note: anything else.
 
-    Raises:
-        CorrectionError: an unknown kind, a field that is missing, of the wrong form, or that this
-            kind does not have.
+    Raises CorrectionError: an unknown kind, a field that is missing, of the wrong form, or that
+    this kind does not have.
     """
 
     kind: str
@@ -109,8 +108,7 @@ class Correction:
     def from_json(cls, text: str | bytes) -> Correction:
         """Read a line that `to_json` returned.
 
-        Raises:
-            CorrectionError: not such a line, or one that a newer version wrote.
+        Raises CorrectionError: not such a line, or one that a newer version wrote.
         """
         if len(text) > MAX_LINE:
             raise CorrectionError(f"A correction has at most {MAX_LINE:,} characters.")
@@ -212,9 +210,6 @@ def picture_hash(image: Image.Image) -> str:
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
     digest.update(rgb.tobytes())
     return digest.hexdigest()
-
-
-# ---- files --------------------------------------------------------------------------------------
 
 
 def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:

@@ -52,9 +52,8 @@ class TreeSupervisionLoss(nn.Module):
             classes would pull each decision towards its larger child. To smooth them too, pass
             smoothed distributions as targets.
 
-    Raises:
-        NBDTError: an unknown rule or node, a weight that is negative or not finite, or ``marginal``
-            where the loss would be the cross-entropy.
+    Raises NBDTError: an unknown rule or node, a weight that is negative or not finite, or
+    ``marginal`` where the loss would be the cross-entropy.
     """
 
     edge_weights: Tensor

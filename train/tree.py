@@ -59,8 +59,7 @@ def plan_tree(
             induced one.
         meanings: of names, as for `nbdt.hierarchies.known_senses`.
 
-    Raises:
-        NBDTError: WordNet knows fewer than two of the names, and one needs them.
+    Raises NBDTError: WordNet knows fewer than two of the names, and one needs them.
     """
     shaped = (recipe.linkage, recipe.branching, recipe.semantics) != ("auto", 0, -1)
     # Under "representative" only a tree like the classifier's weights answers well.

@@ -70,8 +70,7 @@ def diff(before: Hierarchy, after: Hierarchy) -> Difference:
     has moved if its nearest matched ancestors do not match: one whose group merely vanished around
     it has not.
 
-    Raises:
-        DiffError: the classes are not the same.
+    Raises DiffError: the classes are not the same.
     """
     old, new = _Side(before), _Side(after)
     if {*before.classes} != {*after.classes}:

@@ -44,8 +44,6 @@ class Draft(Named):
         self.removed: list[str] = []
         self.remarks: list[str] = []
 
-    # ---- finding and refusing ---------------------------------------------------------------
-
     def find(self, node: str) -> int:
         """Return the index of the node with this id or unambiguous name. Raises EditError."""
         if not isinstance(node, str) or len(node) > MAX_NAME:
@@ -104,8 +102,6 @@ class Draft(Named):
                 "); move them into one first."
             )
         return next(iter(parents))
-
-    # ---- changing ---------------------------------------------------------------------------
 
     def children(self, node: str) -> list[str]:
         """Return the ids of the children as they are now."""

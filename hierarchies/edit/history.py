@@ -84,8 +84,7 @@ class History:
     Args:
         folder: the first save creates it.
 
-    Raises:
-        HistoryError: the folder is a file.
+    Raises HistoryError: the folder is a file.
     """
 
     where: str  # what messages call the history
@@ -152,8 +151,7 @@ class History:
     def latest(self) -> Version | None:
         """The version with the highest number, None in an empty history.
 
-        Raises:
-            HistoryError: it is damaged.
+        Raises HistoryError: it is damaged.
         """
         numbers = self._numbers()
         return self.version(numbers[-1]) if numbers else None
@@ -173,8 +171,7 @@ class History:
     def load(self, number: int | None = None) -> Hierarchy:
         """The hierarchy of one version, by default the latest.
 
-        Raises:
-            HistoryError: unknown, damaged or altered, or there is none yet.
+        Raises HistoryError: unknown, damaged or altered, or there is none yet.
         """
         version = self.latest() if number is None else self.version(number)
         if version is None:
@@ -209,8 +206,6 @@ class History:
             with suppress(HistoryError):  # a damaged version must not end the history
                 return self.version(number)
         return None
-
-    # ---- where versions are -----------------------------------------------------------------
 
     def _numbers(self) -> list[int]:
         """Return the numbers of all versions, in order; an empty file was claimed and not filled."""

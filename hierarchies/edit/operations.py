@@ -28,9 +28,8 @@ from .record import KINDS, Edit, EditError, EditRequest, check_complete
 def move(hierarchy: Hierarchy, node: str, to: str) -> tuple[Hierarchy, Edit]:
     """Put `node`, a class or a group with all it holds, into the group `to`.
 
-    Raises:
-        EditError: an unknown or ambiguous node, the root, `to` being a class, being inside `node`,
-            or holding it already.
+    Raises EditError: an unknown or ambiguous node, the root, `to` being a class, being inside
+    `node`, or holding it already.
     """
     draft = Draft(hierarchy)
     what, into = draft.find(node), draft.find(to)
@@ -55,9 +54,8 @@ def group(
 ) -> tuple[Hierarchy, Edit]:
     """Put some of the children of one group into a new group inside it.
 
-    Raises:
-        EditError: an unknown or ambiguous node, fewer than two, nodes from different groups, all
-            the children of their group, or a name that cannot be one.
+    Raises EditError: an unknown or ambiguous node, fewer than two, nodes from different groups, all
+    the children of their group, or a name that cannot be one.
     """
     draft = Draft(hierarchy)
     members = draft.find_all(nodes)
@@ -78,8 +76,7 @@ def group(
 def ungroup(hierarchy: Hierarchy, node: str) -> tuple[Hierarchy, Edit]:
     """Remove a group; what it holds goes to the group around it.
 
-    Raises:
-        EditError: an unknown or ambiguous node, a class, or the root.
+    Raises EditError: an unknown or ambiguous node, a class, or the root.
     """
     draft = Draft(hierarchy)
     what = draft.find(node)
@@ -97,9 +94,8 @@ def rename(
 ) -> tuple[Hierarchy, Edit]:
     """Give a group another name. No decision and no answer changes.
 
-    Raises:
-        EditError: an unknown or ambiguous node, a class, the name that it has, or a name that
-            cannot be one.
+    Raises EditError: an unknown or ambiguous node, a class, the name that it has, or a name that
+    cannot be one.
     """
     draft = Draft(hierarchy)
     what = draft.find(node)
@@ -118,9 +114,8 @@ def rename(
 def swap(hierarchy: Hierarchy, node: str, other: str) -> tuple[Hierarchy, Edit]:
     """Exchange the places of two nodes, each with all it holds.
 
-    Raises:
-        EditError: an unknown or ambiguous node, one inside the other, or siblings, whose order
-            means nothing.
+    Raises EditError: an unknown or ambiguous node, one inside the other, or siblings, whose order
+    means nothing.
     """
     draft = Draft(hierarchy)
     one, two = draft.find(node), draft.find(other)
@@ -145,9 +140,8 @@ def merge(
     Where the two are all that the group around them holds, that group is the result, since it
     already holds exactly their classes; it keeps its name unless `name` is given.
 
-    Raises:
-        EditError: an unknown or ambiguous node, a class, one inside the other, or a name that
-            cannot be one.
+    Raises EditError: an unknown or ambiguous node, a class, one inside the other, or a name that
+    cannot be one.
     """
     draft = Draft(hierarchy)
     one, two = draft.find(node), draft.find(other)
@@ -179,9 +173,8 @@ def split(
 ) -> tuple[Hierarchy, Edit]:
     """Take some children out of a group, into a new group beside it.
 
-    Raises:
-        EditError: an unknown or ambiguous node, a class, the root, fewer than two members, members
-            that are not children of `node`, all of its children, or a name that cannot be one.
+    Raises EditError: an unknown or ambiguous node, a class, the root, fewer than two members,
+    members that are not children of `node`, all of its children, or a name that cannot be one.
     """
     draft = Draft(hierarchy)
     what, taken = draft.find(node), draft.find_all(members)
@@ -212,8 +205,7 @@ def split(
 def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, Edit]:
     """Make the edit of the kind that a request or a record names.
 
-    Raises:
-        EditError: an unknown kind, a part that is missing, or an edit that cannot be made.
+    Raises EditError: an unknown kind, a part that is missing, or an edit that cannot be made.
     """
     check_complete(request)
     kind = KINDS[request.kind]
@@ -229,8 +221,7 @@ def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, 
 def apply(hierarchy: Hierarchy, record: Edit) -> tuple[Hierarchy, Edit]:
     """Make a recorded edit again, on the tree that it was made on.
 
-    Raises:
-        EditError: this is another tree, or the result is not the recorded one.
+    Raises EditError: this is another tree, or the result is not the recorded one.
     """
     if hierarchy.hash != record.before:
         raise EditError(

@@ -44,8 +44,7 @@ class EditStack:
 
         Only the last 1,000 edits can be undone.
 
-        Raises:
-            EditError: the edit was made on another tree.
+        Raises EditError: the edit was made on another tree.
         """
         changed, record = result
         if record.before != self.hierarchy.hash or record.after != changed.hash:
@@ -60,8 +59,7 @@ class EditStack:
 
         Such a grouping is one step of `undo`, recorded as several edits: see `Edit.part_of`.
 
-        Raises:
-            EditError: as `operations.move` and `operations.group`.
+        Raises EditError: as `operations.move` and `operations.group`.
         """
         hierarchy, stack = self.hierarchy, self
         places = [*map(Draft(hierarchy).find, nodes)]
@@ -78,8 +76,7 @@ class EditStack:
     def undo(self) -> EditStack:
         """Return the stack without the last edit and those that prepared it.
 
-        Raises:
-            EditError: nothing to undo.
+        Raises EditError: nothing to undo.
         """
         if not self.past:
             raise EditError("There is no edit to undo.")
@@ -92,8 +89,7 @@ class EditStack:
     def redo(self) -> EditStack:
         """Return the stack with the edit that was undone last.
 
-        Raises:
-            EditError: nothing to redo.
+        Raises EditError: nothing to redo.
         """
         if not self.future:
             raise EditError("There is no edit to redo.")

@@ -161,9 +161,6 @@ def _labels(ordered: Sequence[Leaf]) -> list[str]:
     ]
 
 
-# ---- agreement of an order of ids with a list of names ---------------------------------------
-
-
 def _check_agreement(ordered: Sequence[Leaf], classes: Sequence[str]) -> None:
     """Refuse class names if one belongs to another leaf, or if most belong to none.
 

@@ -148,8 +148,7 @@ def answer_record(
         better_mistakes: also measure lists in the order of `nbdt.decide.likeliest.reordered`.
         unknown: (images, classes) logits of photographs of other things.
 
-    Raises:
-        NBDTError: an accuracy outside 0 to 1.
+    Raises NBDTError: an accuracy outside 0 to 1.
     """
     measurement = Measurement(result.rules, result.logits, result.known_labels)
     plan = plan_of(result, measurement, reference)

@@ -78,8 +78,7 @@ def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dic
         group: an inner node by id or name: photographs whose most probable class is under it have
             thresholds of their own, and so have the others (see `Calibration`).
 
-    Raises:
-        NBDTError: fewer than 20 photographs, also on either side of the group, or no such group.
+    Raises NBDTError: fewer than 20 photographs, also on either side of the group, or no such group.
     """
     count = len(photographs.labels)
     if count < LEAST:

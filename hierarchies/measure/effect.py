@@ -79,8 +79,7 @@ def effect(
         one. "recent": number of photographs; "recent_hard" and "recent_soft": how many have
         another answer. "reference": what `reference_effect` returns.
 
-    Raises:
-        NBDTError: logits that are not finite, or of another number of classes.
+    Raises NBDTError: logits that are not finite, or of another number of classes.
     """
     record: dict[str, Any] = {"before": None, "after": None, "recent": len(photographs)}
     changed = {"hard": 0, "soft": 0}

@@ -182,9 +182,6 @@ def _cell(name: str) -> Text:
     return Text(escape_terminal(name), overflow="fold")
 
 
-# ---- as a picture ---------------------------------------------------------------------------------
-
-
 def picture(record: dict[str, Any], before: TreeResult, comparison: Comparison | None) -> bytes:
     """Draw a PNG file; the arguments are those of `show`."""
     from matplotlib.figure import Figure

@@ -37,8 +37,7 @@ class Hierarchy:
         nodes: the nodes in any order.
         classes: class names in the order of the classifier's outputs.
 
-    Raises:
-        HierarchyError: the nodes are no such tree; the message names node and remedy.
+    Raises HierarchyError: the nodes are no such tree; the message names node and remedy.
     """
 
     nodes: tuple[Node, ...]
@@ -51,8 +50,6 @@ class Hierarchy:
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "nodes", nodes)
 
-    # ---- constructors -------------------------------------------------------------------
-
     @classmethod
     def from_paths(
         cls, paths: Iterable[str | Sequence[str]], *, collapse: bool = False
@@ -62,9 +59,8 @@ class Hierarchy:
         The order of `paths` is the class order. A root is added unless all paths share their
         first part. `collapse` removes inner nodes that have a single child.
 
-        Raises:
-            HierarchyError: no paths, an empty name, a repeated class, a class that is also an
-                inner node, or a chain while `collapse` is False.
+        Raises HierarchyError: no paths, an empty name, a repeated class, a class that is also an
+        inner node, or a chain while `collapse` is False.
         """
         return cls._build(*building.nodes_from_paths(paths), collapse)
 
@@ -82,9 +78,8 @@ class Hierarchy:
         an empty mapping marks a class. A single outermost group is the root, otherwise one is
         added. `classes` gives the class order; by default the order of appearance.
 
-        Raises:
-            HierarchyError: as `from_paths`, or a value that is neither group nor class, or
-                `classes` that are not exactly the leaves.
+        Raises HierarchyError: as `from_paths`, or a value that is neither group nor class, or
+        `classes` that are not exactly the leaves.
         """
         nodes, order = building.nodes_from_nested(nested)
         return cls._build(nodes, order if classes is None else classes, collapse)
@@ -98,9 +93,8 @@ class Hierarchy:
         Node attributes ``name`` and ``wnid`` are kept. A leaf is a class by its key or, failing
         that, by its name. Inner nodes keep ``str(key)`` as their id.
 
-        Raises:
-            HierarchyError: as `from_paths`, or two parents, two roots, a cycle, an undirected
-                graph, or `classes` that are not exactly the leaves.
+        Raises HierarchyError: as `from_paths`, or two parents, two roots, a cycle, an undirected
+        graph, or `classes` that are not exactly the leaves.
         """
         leaves = {name for name in classes if isinstance(name, str)}
         return cls._build(building.nodes_from_graph(graph, leaves), classes, collapse)
@@ -133,8 +127,6 @@ class Hierarchy:
         """Read what `to_json` returned. Raises HierarchyError for anything else."""
         return cls(*building.nodes_from_json(text))
 
-    # ---- output -------------------------------------------------------------------------
-
     def to_json(self) -> str:
         """Return readable JSON with a format version, one node a line."""
         return building.nodes_to_json(self.nodes, self.classes)
@@ -157,8 +149,6 @@ class Hierarchy:
             graph.add_node(node.id, **attributes)
         graph.add_edges_from((str(node.parent), node.id) for node in self.nodes[1:])
         return graph
-
-    # ---- structure, all by node index ---------------------------------------------------
 
     @property
     def num_classes(self) -> int:
@@ -296,8 +286,7 @@ class Hierarchy:
     def index(self, node: str) -> int:
         """Return the index of the node with this id or, failing that, this unambiguous name.
 
-        Raises:
-            HierarchyError: unknown (the nearest names are suggested) or ambiguous.
+        Raises HierarchyError: unknown (the nearest names are suggested) or ambiguous.
         """
         if node in self._by_id:
             return self._by_id[node]
@@ -317,8 +306,6 @@ class Hierarchy:
     def hash(self) -> str:
         """SHA-256 of the content: structure, ids, names, WordNet ids, class order."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-    # ---- for people ---------------------------------------------------------------------
 
     def __repr__(self) -> str:
         return (

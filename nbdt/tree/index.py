@@ -74,8 +74,6 @@ class TreeIndex(nn.Module):
     def _add(self, name: str, values: Any) -> None:
         self.register_buffer(name, torch.as_tensor(values), persistent=False)
 
-    # ---- edges, groups, levels ------------------------------------------------------------
-
     def _index_edges(self, parents: Ints) -> tuple[Ints, Ints]:
         arity = np.bincount(parents[1:], minlength=len(parents))
         size_of_group = arity[parents[1:]]
@@ -128,8 +126,6 @@ class TreeIndex(nn.Module):
         edges = torch.stack(steps, dim=1)
         image, step = (edges < len(self.node_of_edge)).nonzero(as_tuple=True)
         return image, edges[image, step]
-
-    # ---- sums over the pairs of a class and an edge above it --------------------------------
 
     def _index_stages(self, parents: Ints, depths: Ints, classes: Ints, edge_of_node: Ints) -> None:
         """Index the pairs of each stage by end and by edge, and the anchors that its ends are below."""
@@ -232,9 +228,6 @@ class _TreeSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _sum(gradient.contiguous(), ctx.tree, leaves=not ctx.leaves), None, None
-
-
-# ---- index arithmetic, once per tree, in NumPy ----------------------------------------------
 
 
 def _anchors(parents: Ints, depths: Ints) -> Ints:

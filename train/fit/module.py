@@ -80,8 +80,6 @@ class TreeSupervised(lightning.LightningModule):
     def _inputs(self, images: Tensor) -> Tensor:
         return normalise(images, self.preprocessing.mean, self.preprocessing.std)
 
-    # ---- several devices ------------------------------------------------------------------------
-
     def setup(self, stage: str) -> None:
         """Give each rank its own images of each batch, and batch norms those of all ranks."""
         rank, ranks = self.global_rank, self.trainer.world_size
@@ -105,8 +103,6 @@ class TreeSupervised(lightning.LightningModule):
                 f"(--set batch_size={2 * ranks}), or keep the norms as they are "
                 "(--set freeze_norms=true)."
             )
-
-    # ---- training -------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         """Start the clock and freeze batch norms if the recipe says so."""
@@ -204,8 +200,6 @@ class TreeSupervised(lightning.LightningModule):
         if self.average is not None:
             cast(Any, self.average).update(self.network, step=self.global_step + 1)
 
-    # ---- held-out images ------------------------------------------------------------------------
-
     def on_validation_epoch_start(self) -> None:
         """Check the weights. Raises NBDTError if training diverged."""
         self._check_finite()
@@ -240,8 +234,6 @@ class TreeSupervised(lightning.LightningModule):
         epochs.add_row(row)
         if self.report and self.trainer.is_global_zero:
             self.report(epochs.rows)
-
-    # ---- optimiser and checkpoints --------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """Return timm's optimiser and the recipe's schedule, stepped together."""
