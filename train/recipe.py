@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbdt.errors import NBDTError, listed, nearest
+from nbdt.tree.nodes import short
 
 AUTO = -1  # workers: by the number of cores
 GONE = ("strategy",)  # keys of earlier versions, which old models name
@@ -19,146 +20,93 @@ GONE = ("strategy",)  # keys of earlier versions, which old models name
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one run. Units are in the names; shares and fractions are of 1.
+    """The settings of one run. Units are in the names; shares and fractions are of 1; 0 is often "none"."""
 
-    Data.
-        train, test: glob patterns in the data folder for a folder of classes or an archive, with
-            alternatives after "|". By default the data's layout decides (`nbdt.train.data.splits`).
-        classes: class names in output order; by default the hierarchy's, else the data's, sorted.
-        image_size: side of the network's input in pixels; 0: as the network's configuration says.
-        held_out: images kept from training, for choices and as the reference set. Below 1 a share of
-            each class, else a number of each class. Unused if the data has a validation split.
-        held_out_test: the same for the test. Unused if the data has a test split.
-        memory_gigabytes: decoded images are kept in memory up to this; else they are read every epoch.
-        workers: processes that read and augment images; -1: one less than the number of cores.
-        check_images: decode every image once before the first step.
-        skip_corrupt: leave out images that cannot be read instead of stopping.
-
-    Network.
-        architecture: a timm name, with options; see `nbdt.network.load`.
-        pretrained: start from timm's weights, or a file's.
-        freeze_backbone: fit the last layer alone, on features that are kept on the disk
-            (`nbdt.train.frozen`). The keys of optimisation and augmentation then have no effect, and
-            held_out has one for a later fine-tuning only.
-        freeze_norms: batch norms keep the pretrained statistics, since few images estimate them badly.
-        whiten: above 0, the stem of a small_convnet starts from the main axes of the images' patches, and
-            this is added to their variances (`nbdt.network.small_networks.SmallConvNet.whiten`).
-
-    Tree.
-        rule: "representative" or "marginal".
-        linkage: how a hierarchy is induced if none is given: "average", "ward", "complete", or "auto":
-            the rule decides.
-        branching: most children of a node of an induced hierarchy; 0: the rule decides.
-        semantics: WordNet's weight in it, from 0 to 1; -1: the rule decides.
-        tree_from: fraction of the run after which tree supervision starts. Until then the loss is
-            plain cross-entropy, and the hierarchy is induced from the weights at that moment,
-            unless one was given or the pretrained classifier has these classes.
-        refresh_every_epochs: how often it is induced again; 0 never.
-        beta, omega, alpha: as in `TreeSupervisionLoss`.
-        beta_end, omega_end, weight_schedule: the values of β and ω at the end of the run, and how they
-            change after tree supervision starts: "constant", "linear" or "cosine".
-
-    Optimisation.
-        batch_size: images of a batch, over all devices.
-        accumulate_batches: batches whose gradients a step sums.
-        optimizer: a name of timm's.
-        learning_rate, momentum, weight_decay: the optimiser's.
-        schedule: "linear" or "cosine": how the learning rate falls to 0 after the warm-up.
-        warmup: fraction of the run in which it rises.
-        clip_norm: largest norm of the gradient; 0 for no limit.
-        devices: GPUs or, on a CPU, processes on this machine; 0 for all GPUs, one process on a CPU.
-        nodes: machines; torchrun or SLURM starts the same command on each.
-        sync_norms: batch norms use the batch of all devices, as one device would.
-        precision: "auto" (bfloat16 on a GPU that has it), "32", "bf16" or "16", the last two mixed.
-        ema_decay: the finished weights are a moving average with this decay; 0 for none.
-        balance_classes: weight each class by its rarity.
-        calibrate: at the end, scale the last layer so that probabilities are right on held-out images;
-            see `nbdt.train.fit.measure.calibrate`.
-        early_stop_epochs: stop after this many epochs without a better soft accuracy on held-out images,
-            and keep the best epoch's weights; 0 never.
-
-    Augmentation.
-        augment: "shift" (small images: padded and shifted) or "crop" (photographs: a random part,
-            resized).
-        crop_padding_pixels: for "shift".
-        crop_share_min: smallest share of a photograph's area, for "crop".
-        flip: mirror half of the images.
-        auto_augment: in timm's notation, for example "rand-m9-mstd0.5".
-        erase_probability: probability of erasing a rectangle.
-        noise: largest standard deviation, in colour values up to 255, of the noise added to an image;
-            drawn from 0 to this. It imitates the fine colour that lossy files lose.
-        mixup_alpha, cutmix_alpha: parameters of timm's mixing of pairs.
-        early_size, early_until: images are shrunk to this side in pixels until this fraction of the run.
-            Fewer pixels train faster; a short rest at full size makes up for it.
-
-    Safety.
-        save_every_minutes, save_every_steps: how often within an epoch; 0 never.
-    """
-
-    architecture: str
-    image_size: int = 0
-    # data
+    architecture: str  # a timm name, with options; see `nbdt.network.load`
+    image_size: int = (
+        0  # side of the network's input in pixels; 0: as the network's configuration says
+    )
+    # Data. train, test: glob patterns in the data folder for a folder of classes or an archive, with
+    # alternatives after "|". By default the data's layout decides (`nbdt.train.data.splits`).
     train: str = ""
     test: str = ""
-    classes: tuple[str, ...] = ()
+    classes: tuple[
+        str, ...
+    ] = ()  # in output order; by default the hierarchy's, else the data's, sorted
+    # Images kept from training, for choices and as the reference set. Below 1 a share of each class, else
+    # a number of each class. Unused if the data has such a split.
     held_out: float = 0.1
     held_out_test: float = 0.15
-    memory_gigabytes: float = 4.0
-    workers: int = AUTO
-    check_images: bool = True
-    skip_corrupt: bool = False
-    # network
-    pretrained: bool = False
+    memory_gigabytes: float = (
+        4.0  # decoded images are kept up to this; else they are read every epoch
+    )
+    workers: int = AUTO  # processes that read and augment images; -1: one less than the cores
+    check_images: bool = True  # decode every image once before the first step
+    skip_corrupt: bool = False  # leave out images that cannot be read instead of stopping
+    # Network. freeze_backbone fits the last layer alone, on features that are kept on the disk
+    # (`nbdt.train.frozen`): optimisation and augmentation then have no effect.
+    pretrained: bool = False  # start from timm's weights, or a file's
     freeze_backbone: bool = False
-    freeze_norms: bool = False
+    freeze_norms: bool = False  # keep pretrained statistics, which few images estimate badly
+    # Above 0, the stem of a small_convnet starts from the main axes of the images' patches, and this is
+    # added to their variances (`nbdt.network.small_networks.SmallConvNet.whiten`).
     whiten: float = 0.0
-    # tree
-    rule: str = "representative"
-    linkage: str = "auto"
-    branching: int = 0
-    semantics: float = -1.0
-    tree_from: float = 0.4
-    refresh_every_epochs: int = 0
-    beta: float = 1.0
+    # Tree. linkage, branching and semantics are those of a hierarchy that is induced if none is given.
+    # Until tree_from the loss is plain cross-entropy, and the hierarchy is induced from the weights at that
+    # moment, unless one was given or the pretrained classifier has these classes.
+    rule: str = "representative"  # or "marginal"
+    linkage: str = "auto"  # "average", "ward", "complete"; "auto": the rule decides
+    branching: int = 0  # most children of a node; 0: the rule decides
+    semantics: float = -1.0  # WordNet's weight, from 0 to 1; -1: the rule decides
+    tree_from: float = 0.4  # fraction of the run after which tree supervision starts
+    refresh_every_epochs: int = 0  # how often the hierarchy is induced again; 0 never
+    beta: float = 1.0  # this and the next two: as in `TreeSupervisionLoss`
     omega: float = 1.0
     alpha: float = 0.0
-    beta_end: float = 1.0
+    beta_end: float = 1.0  # β and ω at the end of the run
     omega_end: float = 1.0
-    weight_schedule: str = "constant"
-    # optimisation
+    weight_schedule: str = "constant"  # "linear" or "cosine": how they change under supervision
+    # Optimisation.
     epochs: int = 20
-    batch_size: int = 250
-    accumulate_batches: int = 1
-    optimizer: str = "sgd"
+    batch_size: int = 250  # images, over all devices
+    accumulate_batches: int = 1  # batches whose gradients a step sums
+    optimizer: str = "sgd"  # a name of timm's
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: str = "linear"
-    warmup: float = 0.15
-    clip_norm: float = 0.0
-    devices: int = 0
-    nodes: int = 1
-    sync_norms: bool = False
-    precision: str = "auto"
-    ema_decay: float = 0.0
+    schedule: str = "linear"  # or "cosine": how the learning rate falls to 0 after the warm-up
+    warmup: float = 0.15  # fraction of the run in which it rises
+    clip_norm: float = 0.0  # largest norm of the gradient; 0 for no limit
+    devices: int = 0  # GPUs, or processes on a CPU; 0 for all GPUs, one process on a CPU
+    nodes: int = 1  # machines; torchrun or SLURM starts the same command on each
+    sync_norms: bool = False  # batch norms use the batch of all devices, as one device would
+    precision: str = "auto"  # bfloat16 on a GPU that has it; "32", or mixed: "bf16", "16"
+    ema_decay: float = 0.0  # the finished weights are a moving average with this decay; 0 for none
     label_smoothing: float = 0.0
-    balance_classes: bool = False
-    calibrate: bool = False
+    balance_classes: bool = False  # weight each class by its rarity
+    calibrate: bool = False  # at the end: see `nbdt.train.fit.measure.calibrate`
+    # Stop after this many epochs without a better soft accuracy on held-out images, and keep the best; 0
+    # never.
     early_stop_epochs: int = 0
     seed: int = 0
-    # augmentation
-    augment: str = "shift"
-    crop_padding_pixels: int = 4
-    crop_share_min: float = 0.35
-    flip: bool = True
-    auto_augment: str = ""
-    erase_probability: float = 0.0
+    # Augmentation.
+    augment: str = (
+        "shift"  # small images: padded and shifted; "crop": a random part of a photograph
+    )
+    crop_padding_pixels: int = 4  # for "shift"
+    crop_share_min: float = 0.35  # smallest share of a photograph's area, for "crop"
+    flip: bool = True  # mirror half of the images
+    auto_augment: str = ""  # in timm's notation, for example "rand-m9-mstd0.5"
+    erase_probability: float = 0.0  # of erasing a rectangle
+    # Largest standard deviation, in colour values up to 255, of the noise added to an image; drawn from 0
+    # to this. It imitates the fine colour that lossy files lose.
     noise: float = 0.0
-    mixup_alpha: float = 0.0
+    mixup_alpha: float = 0.0  # this and the next: parameters of timm's mixing of pairs
     cutmix_alpha: float = 0.0
+    # Images are shrunk to this side in pixels until this fraction of the run: fewer pixels train faster.
     early_size: int = 0
     early_until: float = 0.0
-    # safety
+    # Safety: how often a checkpoint is saved within an epoch; 0 never.
     save_every_minutes: float = 10.0
     save_every_steps: int = 0
 
@@ -180,24 +128,18 @@ class Recipe:
             if not (low <= value <= high and math.isfinite(value)):
                 upper = "" if high == math.inf else f" and at most {high:g}"
                 raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
-        problem = ""
-        if self.branching == 1:
-            problem = (
-                "Recipe key 'branching' must be at least 2, or 0 to let the rule decide; got 1."
-            )
-        ends = (self.beta_end, self.omega_end) != (Recipe.beta_end, Recipe.omega_end)
-        if ends and self.weight_schedule == "constant":
-            problem = (
-                "beta_end and omega_end have no effect under weight_schedule 'constant'; set it to "
-                "'linear' or 'cosine', or leave them out."
-            )
-        if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2:
-            problem = (
-                f"Mixing pairs needs an even batch_size, got {self.batch_size} (mixup_alpha or "
-                "cutmix_alpha is above 0)."
-            )
-        if problem:
-            raise NBDTError(problem)
+        problems = {
+            "Recipe key 'branching' must be at least 2, or 0 to let the rule decide; got 1.": (
+                self.branching == 1
+            ),
+            "beta_end and omega_end have no effect under weight_schedule 'constant'; set it to 'linear' or "
+            "'cosine', or leave them out.": self.weight_schedule == "constant"
+            and (self.beta_end, self.omega_end) != (Recipe.beta_end, Recipe.omega_end),
+            f"Mixing pairs needs an even batch_size, got {self.batch_size} (mixup_alpha or cutmix_alpha is "
+            "above 0).": bool(self.mixup_alpha or self.cutmix_alpha) and self.batch_size % 2 == 1,
+        }
+        if wrong := [problem for problem, holds in problems.items() if holds]:
+            raise NBDTError(wrong[0])
 
 
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -290,7 +232,7 @@ def _typed(key: str, value: object, kind: str) -> object:
         or (isinstance(value, bool) and kind != "bool")
         or not all(isinstance(item, str) for item in items)
     ):
-        raise NBDTError(f"Recipe key {key!r} must be of type {kind}, got {value!r}.")
+        raise NBDTError(f"Recipe key {key!r} must be of type {kind}, got {short(value)}.")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -311,14 +253,14 @@ def _read(name: str | os.PathLike[str]) -> str:
 def _parse(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise NBDTError(f"{name!r} is not TOML: {error}.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise NBDTError(f"{name!r:.200} is not TOML: {str(error) or 'nested too deep'}.") from None
 
 
 def _quoted(text: str) -> str:
     """Quote bare words in an override; everything else is TOML already."""
     try:
         tomllib.loads(f"x = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return text

@@ -51,10 +51,9 @@ def class_names(
             "The file does not state the class order. Pass the class names in the "
             "model's order as classes=[…], or the file of ids that goes with it as wnids=…."
         )
-    names = _labels(ordered)
+    names = _labels(ordered) if classes is None else list(classes)
     if classes is not None:
         _check_agreement(ordered, classes)
-        names = list(classes)
     return {leaf.id: name for leaf, name in zip(ordered, names, strict=True)}, names
 
 
@@ -112,38 +111,33 @@ def _by_index(leaves: Sequence[Leaf]) -> list[Leaf]:
 
 
 def _by_names(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf]:
-    """Match each class with the id, label or WordNet id of exactly one leaf, or with its words."""
-    spelt = [normal_spelling(name) for name in classes]
-    for keys, expected in (
-        ([leaf.id for leaf in leaves], list(classes)),
-        ([leaf.label for leaf in leaves], list(classes)),
-        ([leaf.wnid for leaf in leaves], list(classes)),
-        ([normal_spelling(leaf.label or leaf.id) for leaf in leaves], spelt),
-    ):
-        by_key = dict(zip(keys, leaves, strict=True))
-        if len(by_key) == len(leaves) == len({*expected}) and {*by_key} == {*expected}:
-            return [by_key[name] for name in expected]
-    ordered = _by_words(leaves, classes)
-    if ordered is None:
-        _check_same([leaf.label or leaf.id for leaf in leaves], classes, "class")
-        raise FormatError(
-            "Several leaves have the same label, so names cannot tell the classes apart; pass the "
-            "file of ids that goes with this file as wnids=…."
-        )
-    return ordered
-
-
-def _by_words(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf] | None:
-    """Match each class by a word that only one leaf has, WordNet's words for it included."""
-    owners: dict[str, set[int]] = {}
-    for place, leaf in enumerate(leaves):
-        for word in _own_words(leaf) | _lemmas(leaf):
-            owners.setdefault(word, set()).add(place)
-    matches = [set().union(*(owners.get(word, set()) for word in _spelt(name))) for name in classes]
-    places = [next(iter(match)) for match in matches if len(match) == 1]
+    """Match each class with exactly one leaf, by its id or by a word for it."""
+    by_id = {leaf.id: leaf for leaf in leaves}
+    if len(classes) == len(leaves) and by_id.keys() == {*classes}:
+        return [by_id[name] for name in classes]
+    found = _places(leaves, classes)
+    places = [place for match in found if len(match) == 1 for place in match]
     if len(places) == len(classes) == len(leaves) == len({*places}):
         return [leaves[place] for place in places]
-    return None
+    _check_same([leaf.label or leaf.id for leaf in leaves], classes, "class")
+    raise FormatError(
+        "Several leaves have the same label, so names cannot tell the classes apart; pass the "
+        "file of ids that goes with this file as wnids=…."
+    )
+
+
+def _places(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[set[int]]:
+    """Return the leaves that each name can mean: by id, label or, if some name means none, WordNet's words."""
+    owners: dict[str, set[int]] = {}
+    found: list[set[int]] = []
+    for words_of in (_own_words, _lemmas):
+        for place, leaf in enumerate(leaves):
+            for word in words_of(leaf):
+                owners.setdefault(word, set()).add(place)
+        found = [set().union(*(owners.get(word, ()) for word in _spelt(name))) for name in classes]
+        if all(found) or not any(leaf.wnid for leaf in leaves):
+            break
+    return found
 
 
 def normal_spelling(name: str) -> str:
@@ -162,19 +156,18 @@ def _labels(ordered: Sequence[Leaf]) -> list[str]:
 
 
 def _check_agreement(ordered: Sequence[Leaf], classes: Sequence[str]) -> None:
-    """Refuse class names if one belongs to another leaf, or if most belong to none.
-
-    Names that are no leaf's label ("automobile" for a leaf "car") are looked up in WordNet. Unknown
-    names are accepted if they are a minority.
-    """
-    if len(classes) != len(ordered):
+    """Refuse names of other leaves in an order of leaves, or names most of which mean no leaf."""
+    if len(ordered) != len(classes):
         raise FormatError(
             f"The file has {len(ordered)} leaves, but {len(classes)} classes are given."
         )
-    unsettled = _unsettled(ordered, classes, [_own_words(leaf) for leaf in ordered])
-    if unsettled and any(leaf.wnid for leaf in ordered):
-        words = [_own_words(leaf) | _lemmas(leaf) for leaf in ordered]
-        unsettled = _unsettled(ordered, classes, words)
+    found = _places(ordered, classes)
+    for place, match in enumerate(found):
+        if match and place not in match:
+            leaf = ordered[place]
+            shown = f"{short(leaf.label)} ({short(leaf.id)})" if leaf.label else short(leaf.id)
+            raise _contradiction(place, shown, short(classes[place]))
+    unsettled = [name for name, match in zip(classes, found, strict=True) if not match]
     if 2 * len(unsettled) > len(classes):
         raise FormatError(
             f"Most of the given classes ({listed(unsettled)}) match no leaf of the file, so the "
@@ -182,32 +175,10 @@ def _check_agreement(ordered: Sequence[Leaf], classes: Sequence[str]) -> None:
         )
 
 
-def _unsettled(
-    ordered: Sequence[Leaf], classes: Sequence[str], words: Sequence[set[str]]
-) -> list[str]:
-    """Return classes that are no leaf's word. Raises FormatError for another leaf's word."""
-    owners: dict[str, int] = {}
-    for place, leaf_words in enumerate(words):
-        owners.update(dict.fromkeys(leaf_words, place))
-    unsettled = []
-    for place, name in enumerate(classes):
-        spelt = _spelt(name)
-        if spelt & words[place]:
-            continue
-        if spelt & owners.keys():
-            raise _contradiction(place, _shown(ordered[place]), short(name))
-        unsettled.append(name)
-    return unsettled
-
-
 def _spelt(name: str) -> set[str]:
     """Return the words of a name: two for "tench, Tinca tinca", also "crane" for "crane (bird)"."""
     unqualified = re.sub(r" *\([^()]*\)$", "", name)
     return {normal_spelling(piece) for piece in (name, unqualified, *name.split(","))} - {""}
-
-
-def _shown(leaf: Leaf) -> str:
-    return f"{short(leaf.label)} ({short(leaf.id)})" if leaf.label else short(leaf.id)
 
 
 def _own_words(leaf: Leaf) -> set[str]:

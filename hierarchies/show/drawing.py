@@ -1,8 +1,4 @@
-"""A hierarchy as a drawing, PNG or SVG: branches for few classes, an indented index for many.
-
-Every name is horizontal and no two overlap. A tree of up to 60 classes grows to the right. A larger
-one fills columns like the index of a book; each column begins with the groups that it continues.
-"""
+"""A hierarchy as a drawing, PNG or SVG, which grows to the right. Names are horizontal; none overlap."""
 
 from __future__ import annotations
 
@@ -21,10 +17,7 @@ from nbdt.tree.hierarchy import Hierarchy
 if TYPE_CHECKING:
     from PIL import ImageFont
 
-MAX_BRANCHES, MAX_LEVELS = 60, 12  # classes and levels drawn as branches; more as an index
 MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance between classes
-LINE, INDENT, GUTTER = 18, 14, 28  # of the index: between lines, levels and columns
-DEEPEST = 280  # pixels that all levels of the index may take
 LONGEST = 320  # pixels of a name; a longer one is cut
 TEXT, SOFT = "#1c1e21", "#5f656d"
 
@@ -76,14 +69,6 @@ def draw(hierarchy: Hierarchy, title: str = "") -> Drawing:
             Word(MARGIN, top + 8, fitting(title, 17, bold=True, width=560), size=17, bold=True)
         )
         top += 36
-    if hierarchy.num_classes <= MAX_BRANCHES and hierarchy.depth <= MAX_LEVELS:
-        _branches(hierarchy, drawing, top)
-    else:
-        _Index(hierarchy, drawing, top).draw()
-    return drawing
-
-
-def _branches(hierarchy: Hierarchy, drawing: Drawing, top: float) -> None:
     colours = [_colour(hue) for hue in hues(hierarchy)]
     labels = [fitting(name, SIZE, bold=bool(below), width=LONGEST)
               for name, below in zip(hierarchy.names, hierarchy.children, strict=True)]  # fmt: skip
@@ -99,6 +84,7 @@ def _branches(hierarchy: Hierarchy, drawing: Drawing, top: float) -> None:
             curve = ((end, y), (middle, y), (middle, ys[child]), (right, ys[child]))
             drawing.strokes.append(Stroke(curve, colours[child]))
     drawing.height = top + ROW * hierarchy.num_classes + MARGIN
+    return drawing
 
 
 def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
@@ -117,51 +103,6 @@ def _rows(hierarchy: Hierarchy, top: float) -> list[float]:
         below = hierarchy.children[node]
         ys[node] = (ys[below[0]] + ys[below[-1]]) / 2
     return ys
-
-
-class _Index:
-    """An indented list, node by node down one column after the other."""
-
-    def __init__(self, hierarchy: Hierarchy, drawing: Drawing, top: float) -> None:
-        self.hierarchy, self.drawing, self.top = hierarchy, drawing, top
-        self.colours = [_colour(hue) for hue in hues(hierarchy)]
-        self.step = min(INDENT, DEEPEST / hierarchy.depth)
-
-    def draw(self) -> None:
-        order, stack = [], [0]  # depth first
-        while stack:
-            order.append(stack.pop())
-            stack.extend(reversed(self.hierarchy.children[order[-1]]))
-        # Columns make the page about as high as it is wide.
-        count = max(1, round(math.sqrt(len(order) * LINE / 330)))
-        lines = math.ceil(len(order) / count)
-        left = float(MARGIN)
-        self.drawing.height = self.top + LINE * (lines + 1) + MARGIN
-        for first in range(0, len(order), lines):
-            left = GUTTER + self._column(order[first : first + lines], left)
-
-    def _column(self, part: Sequence[int], left: float) -> float:
-        """Draw one column and return its right edge."""
-        end = self._heading(self.hierarchy.path_to(part[0])[:-1], left)
-        for line, node in enumerate(part, start=1):
-            end = max(end, self._entry(node, left, self.top + LINE * (line + 0.5)))
-        return end
-
-    def _heading(self, above: Sequence[int], left: float) -> float:
-        if not above:
-            return left
-        text = "… " + " › ".join(self.hierarchy.names[node] for node in above[-2:])
-        text = fitting(text, 11, bold=False, width=LONGEST)
-        return self.drawing.write(Word(left, self.top + LINE / 2, text, SOFT, size=11))
-
-    def _entry(self, node: int, left: float, y: float) -> float:
-        """Draw a node's dot and name; return where the name ends."""
-        x = left + self.step * self.hierarchy.depths[node]
-        group = bool(self.hierarchy.children[node])
-        self.drawing.dots.append((x + 4, y, 3.5 if group else 2.5, self.colours[node]))
-        label = fitting(self.hierarchy.names[node], SIZE, bold=group, width=LONGEST)
-        colour = self.colours[node] if group else TEXT
-        return self.drawing.write(Word(x + 12, y, label, colour, bold=group))
 
 
 def _colour(hue: float | None) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_PIXELS = 120e6
+MAX_PIXELS, MAX_SIDE = 120e6, 65_000  # matplotlib draws at most 2**16 on a side
 LONGEST = 34  # characters of a name beside a bar
 DPI = 72  # a pixel of a drawing is a point of its figure
 PICTURES = (".html", ".png", ".svg")
@@ -97,11 +97,11 @@ def rendered(drawing: Drawing, kind: str) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.path import Path as Curve
 
-    area = drawing.width * drawing.height
-    if kind == "png" and area > MAX_PIXELS:
+    area, side = drawing.width * drawing.height, max(drawing.width, drawing.height)
+    if kind == "png" and (area > MAX_PIXELS or side > MAX_SIDE):
         raise NBDTError(
             f"As a PNG this tree would have {area / 1e6:,.0f} million pixels, more than "
-            f"{MAX_PIXELS / 1e6:,.0f}; write .svg or .html instead."
+            f"{MAX_PIXELS / 1e6:,.0f} or than {MAX_SIDE:,} on a side; write .svg or .html instead."
         )
     figure = Figure((drawing.width / DPI, drawing.height / DPI), DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
@@ -117,7 +117,9 @@ def rendered(drawing: Drawing, kind: str) -> bytes:
             word.x, word.y, word.text, color=word.colour, size=word.size, va="center_baseline",
             weight="bold" if word.bold else "normal", parse_math=False,
         )  # fmt: skip
-    return saved(figure, kind, dpi=DPI * (2 if 4 * area <= MAX_PIXELS else 1))
+    return saved(
+        figure, kind, dpi=DPI * (2 if 4 * area <= MAX_PIXELS and 2 * side <= MAX_SIDE else 1)
+    )
 
 
 def bars(

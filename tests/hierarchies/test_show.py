@@ -120,7 +120,7 @@ def test_a_terminal_of_few_letters_shows_what_it_can():
 def test_every_node_is_drawn_once_inside_the_page_and_no_names_overlap(name):
     tree = load(name)
     drawing = draw(tree)
-    words = [word for word in drawing.words if not word.text.startswith("…")]
+    words = drawing.words
     assert sorted(w.text for w in words if not w.text.endswith("…")) == sorted(
         n for n in tree.names if n in {w.text for w in words}
     )
@@ -129,11 +129,7 @@ def test_every_node_is_drawn_once_inside_the_page_and_no_names_overlap(name):
     boxes = sorted((word.y, word.x, probe.write(word)) for word in drawing.words)
     for (y, _, end), (below, x, _) in itertools.pairwise(boxes):
         assert y != below or end <= x
-    rows = sorted({y for y, _, _ in boxes})
-    gaps = [b - a for a, b in itertools.pairwise(rows)]
-    assert name == "cifar10-wordnet" or min(gaps) >= 14
     assert all(0 < y < drawing.height and 0 < x < end <= drawing.width for y, x, end in boxes)
-    assert 0.3 < drawing.width / drawing.height < 4
 
 
 def test_strokes_join_each_node_to_its_parent():
