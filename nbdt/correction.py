@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,53 +50,35 @@ class Correction:
       for that child, else for whichever child the model chooses there;
     - ``class``: "this is none of these; it is a *label*", a new class that joins the group *node*.
 
-    Nodes are named by their id, which renaming and other edits keep.
+    Nodes are named by their id, which renaming and other edits keep; names are in Unicode's form NFC.
 
-    Attributes:
-        kind: one of these.
-        image: `picture_hash` of the photograph.
-        reference: where the photograph was: a path, or ``archive.tar!member``.
-        node: id of an inner node.
-        child: id of one of its children.
-        label: id of a node: a class's is its name; or the name of a new class.
-        region: left, top, right and bottom as fractions (0 to 1) of the square that the network
-            saw, `Preprocessing.frame`.
-        model: `model_hash` of the model that answered.
-        hierarchy: `Hierarchy.hash` of its tree.
-        time: of the statement, ISO 8601 with a time zone; by default now.
-        note: anything else.
-
-    Raises CorrectionError: an unknown kind, a field that is missing, of the wrong form, or that
-    this kind does not have.
+    Raises CorrectionError: an unknown kind, a field that is missing, of the wrong form, or that this
+    kind does not have.
     """
 
-    kind: str
-    image: str
-    reference: str = ""
-    node: str | None = None
-    child: str | None = None
-    label: str | None = None
+    kind: str  # one of these
+    image: str  # `picture_hash` of the photograph
+    reference: str = ""  # where the photograph was: a path, or ``archive.tar!member``
+    node: str | None = None  # id of an inner node
+    child: str | None = None  # id of one of its children
+    label: str | None = None  # id of a node: a class's is its name; or the name of a new class
+    # left, top, right and bottom as fractions (0 to 1) of the square that the network saw,
+    # `Preprocessing.frame`
     region: Box | None = None
-    model: str | None = None
-    hierarchy: str | None = None
-    time: str = ""
-    note: str = ""
+    model: str | None = None  # `model_hash` of the model that answered
+    hierarchy: str | None = None  # `Hierarchy.hash` of its tree
+    time: str = ""  # of the statement, ISO 8601 with a time zone; by default now
+    note: str = ""  # anything else
 
     def __post_init__(self) -> None:
         if not self.time:
             object.__setattr__(self, "time", datetime.now(UTC).isoformat(timespec="seconds"))
-        _check_kind(self)
-        _check_hash("image", self.image)
-        for name in ("model", "hierarchy"):
-            if getattr(self, name) is not None:
-                _check_hash(name, getattr(self, name))
-        for name in ("reference", "note", "node", "child", "label"):
-            _check_text(name, getattr(self, name))
+        for problem in _problems(self):
+            raise CorrectionError(problem)
         for name in ("node", "child", "label"):
             object.__setattr__(self, name, nfc(getattr(self, name)))
         if self.region is not None:
-            object.__setattr__(self, "region", _checked_box(self.region))
-        _check_time(self.time)
+            object.__setattr__(self, "region", tuple(map(float, self.region)))
 
     def to_json(self) -> str:
         """Return one line of JSON, without empty fields."""
@@ -142,63 +124,59 @@ def _fields(data: Any) -> dict[str, Any]:
     return found
 
 
-def _check_kind(record: Correction) -> None:
+def _problems(record: Correction) -> Iterator[str]:
+    """Yield what is wrong with the fields of a record."""
     if not isinstance(record.kind, str) or record.kind not in KINDS:
-        raise CorrectionError(
-            f"Unknown kind of correction {short(record.kind)}; there are {', '.join(KINDS)}."
-        )
+        yield f"Unknown kind of correction {short(record.kind)}; there are {', '.join(KINDS)}."
+        return
     needed = KINDS[record.kind]
     for name in ("node", "child", "label", "region"):
         given = getattr(record, name) is not None
         if name in needed and not given:
-            raise CorrectionError(f"A {record.kind!r} correction needs {name!r}.")
+            yield f"A {record.kind!r} correction needs {name!r}."
         if given and name not in (*needed, *_OPTIONAL.get(record.kind, ())):
-            raise CorrectionError(
-                f"A {record.kind!r} correction has no {name!r}; it has {', '.join(needed)}."
-            )
+            yield f"A {record.kind!r} correction has no {name!r}; it has {', '.join(needed)}."
+    yield from _value_problems(record)
 
 
-def _check_hash(name: str, value: object) -> None:
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise CorrectionError(
-            f"{name!r} must be a SHA-256 of 64 hexadecimal digits, got {short(value)}."
+def _value_problems(record: Correction) -> Iterator[str]:
+    for name in ("image", "model", "hierarchy"):
+        value = getattr(record, name)
+        none = value is None and name != "image"
+        if not none and not (isinstance(value, str) and _HASH.fullmatch(value)):
+            yield f"{name!r} must be a SHA-256 of 64 hexadecimal digits, got {short(value)}."
+    for name in ("reference", "note", "node", "child", "label"):
+        value, is_id = getattr(record, name), name in ("node", "child", "label")
+        if not isinstance(value, str) and not (value is None and is_id):
+            yield f"{name!r} must be text, got {short(value)}."
+        elif len(value or "") > MAX_TEXT or (value == "" and is_id):
+            limits = f"expected {int(is_id)} to {MAX_TEXT:,}"
+            yield f"{name!r} has {len(value or ''):,} characters; {limits}."
+    if record.region is not None and not _is_box(record.region):
+        yield (
+            "'region' must be left, top, right and bottom as fractions of the picture, with "
+            f"0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1, got {short(str(record.region))}."
+        )
+    if not _is_time(record.time):
+        yield (
+            "'time' must be ISO 8601 with a time zone, as in '2026-01-31T12:00:00+00:00', got "
+            f"{short(record.time)}."
         )
 
 
-def _check_text(name: str, value: object) -> None:
-    if value is None and name in ("node", "child", "label"):
-        return
-    if not isinstance(value, str):
-        raise CorrectionError(f"{name!r} must be text, got {short(value)}.")
-    if len(value) > MAX_TEXT:
-        raise CorrectionError(f"{name!r} has {len(value):,} characters; at most {MAX_TEXT:,}.")
-    if not value and name in ("node", "child", "label"):
-        raise CorrectionError(f"{name!r} is empty.")
+def _is_box(value: Any) -> bool:
+    numbers = value if isinstance(value, list | tuple) and len(value) == 4 else (None,)
+    if not all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers):
+        return False
+    left, top, right, bottom = numbers
+    return bool(left < right and top < bottom)
 
 
-def _checked_box(value: object) -> Box:
-    numbers = value if isinstance(value, list | tuple) else ()
-    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    if len(numbers) == 4 and plain and all(0 <= n <= 1 for n in numbers):
-        left, top, right, bottom = map(float, numbers)
-        if left < right and top < bottom:
-            return left, top, right, bottom
-    raise CorrectionError(
-        "'region' must be left, top, right and bottom as fractions of the picture, with "
-        f"0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1, got {short(str(value))}."
-    )
-
-
-def _check_time(value: object) -> None:
+def _is_time(value: object) -> bool:
     try:
-        if datetime.fromisoformat(str(value)).tzinfo is not None:
-            return
+        return datetime.fromisoformat(str(value)).tzinfo is not None
     except ValueError:
-        pass
-    raise CorrectionError(
-        f"'time' must be ISO 8601 with a time zone, as in '2026-01-31T12:00:00+00:00', got "
-        f"{short(value)}."
-    )
+        return False
 
 
 def picture_hash(image: Image.Image) -> str:
