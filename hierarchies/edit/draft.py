@@ -7,10 +7,16 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, count
 
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import MAX_NAME, HierarchyError, Node, check_word, short
+from nbdt.tree.nodes import MAX_NAME, HierarchyError, Node, check_word, nfc, short
 
 from ..naming import relist_leaves
 from .record import Edit, EditError
+
+
+def refuse(wrong: object, problem: str) -> None:
+    """Raise EditError with what is the problem, if something is wrong."""
+    if wrong:
+        raise EditError(problem)
 
 
 class Named:
@@ -59,34 +65,26 @@ class Draft(Named):
             raise EditError(f"Expected a list of nodes, got {short(nodes)}.")
         indices = [self.find(node) for node in nodes]
         repeated = sorted(node for node, times in Counter(indices).items() if times > 1)
-        if repeated:
-            raise EditError(f"{self.labels(repeated)} is named twice; name each node once.")
+        refuse(repeated, f"{self.labels(repeated)} is named twice; name each node once.")
         return sorted(indices)
 
     def need_group(self, node: int, remedy: str) -> None:
         """Refuse a class where a group is needed. Raises EditError."""
-        if not self.hierarchy.children[node]:
-            raise EditError(f"{self.label(node)} is a class, which holds no others; {remedy}.")
+        problem = f"{self.label(node)} is a class, which holds no others; {remedy}."
+        refuse(not self.hierarchy.children[node], problem)
 
     def refuse_root(self, node: int, done: str, remedy: str = "") -> None:
         """Refuse the root where a node with a parent is needed. Raises EditError."""
-        if node == 0:
-            advice = remedy or "choose a node inside it"
-            raise EditError(
-                f"{self.label(node)} is the root, which holds every class, and cannot be {done}; "
-                f"{advice}."
-            )
+        refuse(node == 0, f"{self.label(node)} is the root, which holds every class, and cannot be {done}; "
+               f"{remedy or 'choose a node inside it'}.")  # fmt: skip
 
     def refuse_nested(self, one: int, two: int, done: str) -> None:
         """Refuse two nodes if one holds the other. Raises EditError."""
-        if one == two:
-            raise EditError(f"{self.label(one)} cannot be {done} with itself; name two nodes.")
+        refuse(one == two, f"{self.label(one)} cannot be {done} with itself; name two nodes.")
         for outer, inner in ((one, two), (two, one)):
-            if outer in self.hierarchy.path_to(inner):
-                raise EditError(
-                    f"{self.label(outer)} holds {self.label(inner)}, so the two cannot be "
-                    f"{done}; choose two nodes so that neither is inside the other."
-                )
+            refuse(outer in self.hierarchy.path_to(inner),
+                   f"{self.label(outer)} holds {self.label(inner)}, so the two cannot be {done}; choose two "
+                   "nodes so that neither is inside the other.")  # fmt: skip
 
     def shared_parent(self, nodes: Sequence[int]) -> int:
         """Return the group that directly holds all `nodes`. Raises EditError."""
@@ -95,12 +93,10 @@ class Draft(Named):
         parents: dict[int, int] = {}
         for node in nodes:
             parents.setdefault(self.hierarchy.parents[node], node)
-        if len(parents) > 1:
-            shown = ", ".join(self.located(node) for node in list(parents.values())[:3])
-            raise EditError(
-                f"The nodes are in {len(parents)} different groups ({shown}{', …' * (len(parents) > 3)}"
-                "); move them into one first."
-            )
+        shown = ", ".join(self.located(node) for node in list(parents.values())[:3])
+        shown += ", …" * (len(parents) > 3)
+        refuse(len(parents) > 1,
+               f"The nodes are in {len(parents)} different groups ({shown}); move them into one first.")  # fmt: skip
         return next(iter(parents))
 
     def children(self, node: str) -> list[str]:
@@ -111,14 +107,14 @@ class Draft(Named):
         """Make `node` a child of `parent`."""
         self.nodes[node] = self.nodes[node]._replace(parent=parent)
 
-    def name(self, node: str, name: str, wnid: str | None) -> None:
-        """Give a node a name, and the WordNet id of that name if it has one."""
-        self.nodes[node] = self.nodes[node]._replace(name=name, wnid=wnid)
+    def name(self, node: str, name: str) -> None:
+        """Give a node a name; the WordNet id of the old one goes."""
+        self.nodes[node] = self.nodes[node]._replace(name=nfc(name), wnid=None)
 
-    def create(self, name: str, wnid: str | None, parent: str, members: Sequence[int]) -> str:
+    def create(self, name: str, parent: str, members: Sequence[int]) -> str:
         """Make a group in `parent` that takes `members`; returns its id."""
-        created = self._free_id(name)
-        self.nodes[created] = Node(created, parent, name, wnid)
+        created = self._free_id(nfc(name))
+        self.nodes[created] = Node(created, parent, nfc(name))
         for member in members:
             self.put(self.hierarchy.ids[member], created)
         return created

@@ -21,8 +21,8 @@ from typing import Any
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from .draft import Draft, check_name
-from .record import KINDS, Edit, EditError, EditRequest, check_complete
+from .draft import Draft, check_name, refuse
+from .record import KINDS, Edit, EditRequest, check_complete
 
 
 def move(hierarchy: Hierarchy, node: str, to: str) -> tuple[Hierarchy, Edit]:
@@ -33,25 +33,20 @@ def move(hierarchy: Hierarchy, node: str, to: str) -> tuple[Hierarchy, Edit]:
     """
     draft = Draft(hierarchy)
     what, into = draft.find(node), draft.find(to)
+    one, two, parent = draft.label(what), draft.label(into), hierarchy.parents[what]
     draft.refuse_root(what, "moved")
-    if what in hierarchy.path_to(into):
-        raise EditError(
-            f"{draft.label(what)} cannot be moved into {draft.label(into)}, which "
-            f"{'is itself' if into == what else 'is inside it'}; choose a group outside it."
-        )
+    inside = "is itself" if into == what else "is inside it"
+    refuse(what in hierarchy.path_to(into),
+           f"{one} cannot be moved into {two}, which {inside}; choose a group outside it.")  # fmt: skip
     draft.need_group(into, "group the two to put them together")
-    parent = hierarchy.parents[what]
-    if parent == into:
-        raise EditError(f"{draft.label(what)} is in {draft.label(into)} already.")
+    refuse(parent == into, f"{one} is in {two} already.")
     draft.put(hierarchy.ids[what], hierarchy.ids[into])
     draft.collapse(hierarchy.ids[parent])
-    text = f"moved {draft.located(what)} to {draft.label(into)}"
+    text = f"moved {draft.located(what)} to {two}"
     return draft.finish("move", [what], text, to=hierarchy.ids[into])
 
 
-def group(
-    hierarchy: Hierarchy, nodes: Sequence[str], name: str, *, wnid: str | None = None
-) -> tuple[Hierarchy, Edit]:
+def group(hierarchy: Hierarchy, nodes: Sequence[str], name: str) -> tuple[Hierarchy, Edit]:
     """Put some of the children of one group into a new group inside it.
 
     Raises EditError: an unknown or ambiguous node, fewer than two, nodes from different groups, all
@@ -59,18 +54,16 @@ def group(
     """
     draft = Draft(hierarchy)
     members = draft.find_all(nodes)
-    if len(members) < 2:
-        raise EditError(f"A new group needs two or more nodes, got {len(members)}.")
+    refuse(len(members) < 2, f"A new group needs two or more nodes, got {len(members)}.")
     check_name(name)
     parent = draft.shared_parent(members)
-    if len(members) == len(hierarchy.children[parent]):
-        raise EditError(
-            f"{draft.labels(members)} are all that {draft.label(parent)} holds, so a "
-            f"group of them would be its only child; rename {draft.label(parent)} instead."
-        )
-    created = draft.create(name, wnid, hierarchy.ids[parent], members)
-    text = f"grouped {draft.labels(members)} as {short(name)} in {draft.label(parent)}"
-    return draft.finish("group", members, text, name=name, wnid=wnid, created=created)
+    shown, around = draft.labels(members), draft.label(parent)
+    refuse(len(members) == len(hierarchy.children[parent]),
+           f"{shown} are all that {around} holds, so a group of them would be its only child; rename "
+           f"{around} instead.")  # fmt: skip
+    created = draft.create(name, hierarchy.ids[parent], members)
+    text = f"grouped {shown} as {short(name)} in {around}"
+    return draft.finish("group", members, text, name=name, created=created)
 
 
 def ungroup(hierarchy: Hierarchy, node: str) -> tuple[Hierarchy, Edit]:
@@ -83,15 +76,12 @@ def ungroup(hierarchy: Hierarchy, node: str) -> tuple[Hierarchy, Edit]:
     draft.need_group(what, "only a group can be ungrouped")
     draft.refuse_root(what, "ungrouped")
     draft.dissolve(hierarchy.ids[what])
-    parent = draft.label(hierarchy.parents[what])
-    members = draft.labels(hierarchy.children[what])
-    text = f"ungrouped {draft.label(what)}: {members} went to {parent}"
+    parent, members = hierarchy.parents[what], draft.labels(hierarchy.children[what])
+    text = f"ungrouped {draft.label(what)}: {members} went to {draft.label(parent)}"
     return draft.finish("ungroup", [what], text)
 
 
-def rename(
-    hierarchy: Hierarchy, node: str, name: str, *, wnid: str | None = None
-) -> tuple[Hierarchy, Edit]:
+def rename(hierarchy: Hierarchy, node: str, name: str) -> tuple[Hierarchy, Edit]:
     """Give a group another name. No decision and no answer changes.
 
     Raises EditError: an unknown or ambiguous node, a class, the name that it has, or a name that
@@ -99,16 +89,13 @@ def rename(
     """
     draft = Draft(hierarchy)
     what = draft.find(node)
-    if not hierarchy.children[what]:
-        raise EditError(
-            f"{draft.label(what)} is a class, and its name is the model's; rename a group."
-        )
+    shown = draft.label(what)
+    refuse(not hierarchy.children[what],
+           f"{shown} is a class, and its name is the model's; rename a group.")  # fmt: skip
     check_name(name)
-    if hierarchy.names[what] == name and wnid in (None, hierarchy.nodes[what].wnid):
-        raise EditError(f"{draft.label(what)} has that name already.")
-    draft.name(hierarchy.ids[what], name, wnid)
-    text = f"renamed {draft.label(what)} to {short(name)}"
-    return draft.finish("rename", [what], text, name=name, wnid=wnid)
+    refuse(hierarchy.names[what] == name, f"{shown} has that name already.")
+    draft.name(hierarchy.ids[what], name)
+    return draft.finish("rename", [what], f"renamed {shown} to {short(name)}", name=name)
 
 
 def swap(hierarchy: Hierarchy, node: str, other: str) -> tuple[Hierarchy, Edit]:
@@ -121,11 +108,9 @@ def swap(hierarchy: Hierarchy, node: str, other: str) -> tuple[Hierarchy, Edit]:
     one, two = draft.find(node), draft.find(other)
     draft.refuse_nested(one, two, "swapped")
     above, below = hierarchy.parents[one], hierarchy.parents[two]
-    if above == below:
-        raise EditError(
-            f"{draft.label(one)} and {draft.label(two)} are both in "
-            f"{draft.label(above)}, where order means nothing: a swap would change nothing."
-        )
+    refuse(above == below,
+           f"{draft.label(one)} and {draft.label(two)} are both in {draft.label(above)}, where order "
+           "means nothing: a swap would change nothing.")  # fmt: skip
     draft.put(hierarchy.ids[one], hierarchy.ids[below])
     draft.put(hierarchy.ids[two], hierarchy.ids[above])
     text = f"swapped {draft.located(one)} with {draft.located(two)}"
@@ -133,7 +118,7 @@ def swap(hierarchy: Hierarchy, node: str, other: str) -> tuple[Hierarchy, Edit]:
 
 
 def merge(
-    hierarchy: Hierarchy, node: str, other: str, name: str | None = None, *, wnid: str | None = None
+    hierarchy: Hierarchy, node: str, other: str, name: str | None = None
 ) -> tuple[Hierarchy, Edit]:
     """Make two groups one: `node` takes what `other` holds, and `name` if given.
 
@@ -150,8 +135,6 @@ def merge(
         draft.need_group(what, "move it into the group instead")
     if name is not None:
         check_name(name)
-    elif wnid is not None:
-        raise EditError(f"A WordNet id, here {short(wnid)}, goes with a name; give both.")
     ids, around = hierarchy.ids, hierarchy.parents[two]
     if {*hierarchy.children[around]} == {one, two}:
         result = ids[around]
@@ -162,14 +145,14 @@ def merge(
         draft.dissolve(ids[two], into=result)
         draft.collapse(ids[around])
     if name is not None:
-        draft.name(result, name, wnid)
+        draft.name(result, name)
     shown = short(hierarchy.names[hierarchy.index(result)] if name is None else name)
     text = f"merged {draft.label(one)} and {draft.label(two)} as {shown}"
-    return draft.finish("merge", [one, two], text, name=name, wnid=wnid)
+    return draft.finish("merge", [one, two], text, name=name)
 
 
 def split(
-    hierarchy: Hierarchy, node: str, members: Sequence[str], name: str, *, wnid: str | None = None
+    hierarchy: Hierarchy, node: str, members: Sequence[str], name: str
 ) -> tuple[Hierarchy, Edit]:
     """Take some children out of a group, into a new group beside it.
 
@@ -180,26 +163,19 @@ def split(
     what, taken = draft.find(node), draft.find_all(members)
     draft.need_group(what, "only a group can be split")
     draft.refuse_root(what, "split", "group some of its children instead")
-    strangers = [member for member in taken if member not in hierarchy.children[what]]
-    if strangers:
-        raise EditError(
-            f"{draft.labels(strangers)} cannot be split off {draft.label(what)}, whose "
-            f"children are {draft.labels(hierarchy.children[what])}."
-        )
-    if len(taken) < 2:
-        raise EditError(
-            f"A new group needs two or more nodes, got {len(taken)}; move a single one instead."
-        )
-    if len(taken) == len(hierarchy.children[what]):
-        raise EditError(
-            f"Splitting {draft.labels(taken)} off {draft.label(what)} would take its "
-            "last child away; leave it some, or rename it."
-        )
+    children, shown = hierarchy.children[what], draft.label(what)
+    strangers = [member for member in taken if member not in children]
+    refuse(strangers, f"{draft.labels(strangers)} cannot be split off {shown}, whose children are "
+           f"{draft.labels(children)}.")  # fmt: skip
+    refuse(len(taken) < 2, f"A new group needs two or more nodes, got {len(taken)}; move a single one "
+           "instead.")  # fmt: skip
+    refuse(len(taken) == len(children), f"Splitting {draft.labels(taken)} off {shown} would take its "
+           "last child away; leave it some, or rename it.")  # fmt: skip
     check_name(name)
-    created = draft.create(name, wnid, hierarchy.ids[hierarchy.parents[what]], taken)
+    created = draft.create(name, hierarchy.ids[hierarchy.parents[what]], taken)
     draft.collapse(hierarchy.ids[what])
-    text = f"split {draft.labels(taken)} off {draft.label(what)} as {short(name)}"
-    return draft.finish("split", [what, *taken], text, name=name, wnid=wnid, created=created)
+    text = f"split {draft.labels(taken)} off {shown} as {short(name)}"
+    return draft.finish("split", [what, *taken], text, name=name, created=created)
 
 
 def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, Edit]:
@@ -214,7 +190,7 @@ def make(hierarchy: Hierarchy, request: EditRequest | Edit) -> tuple[Hierarchy, 
         arguments.append(request.nodes[kind.nodes :])
     if kind.to:
         arguments.append(request.to)
-    named = {} if kind.name == "none" else {"name": request.name, "wnid": request.wnid}
+    named = {} if kind.name == "none" else {"name": request.name}
     return _FUNCTIONS[request.kind](hierarchy, *arguments, **named)
 
 
@@ -223,17 +199,13 @@ def apply(hierarchy: Hierarchy, record: Edit) -> tuple[Hierarchy, Edit]:
 
     Raises EditError: this is another tree, or the result is not the recorded one.
     """
-    if hierarchy.hash != record.before:
-        raise EditError(
-            f"This edit ({record.summary}) was made on the hierarchy {record.before[:12]}, not on "
-            f"this one, {hierarchy.hash[:12]}."
-        )
+    refuse(hierarchy.hash != record.before,
+           f"This edit ({record.summary}) was made on the hierarchy {record.before[:12]}, not on this "
+           f"one, {hierarchy.hash[:12]}.")  # fmt: skip
     result, made = make(hierarchy, record)
-    if result.hash != record.after:
-        raise EditError(
-            f"This edit ({record.summary}) gives the hierarchy {result.hash[:12]}, while its "
-            f"record says {record.after[:12]}; the record was altered."
-        )
+    refuse(result.hash != record.after,
+           f"This edit ({record.summary}) gives the hierarchy {result.hash[:12]}, while its record says "
+           f"{record.after[:12]}; the record was altered.")  # fmt: skip
     return result, replace(made, part_of=record.part_of)
 
 

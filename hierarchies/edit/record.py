@@ -90,7 +90,7 @@ class Edit:
     after: str  # hash of the result
     to: str | None = None  # id of the group that a `move` ends in
     name: str | None = None  # the new name, of a `group`, `rename`, `merge` or `split`
-    wnid: str | None = None  # WordNet id that goes with `name`
+    wnid: str | None = None  # WordNet id that went with `name`; earlier releases only
     created: str | None = None  # id of the group that a `group` or `split` made
     removed: tuple[str, ...] = ()  # ids of the groups that are gone, collapsed ones included
     # "group" if this edit only prepares a grouping, which is the next edit: both are undone
@@ -160,7 +160,6 @@ class EditRequest(NamedTuple):
     nodes: tuple[str, ...]
     to: str | None = None
     name: str | None = None
-    wnid: str | None = None
 
 
 def check_kind(kind: object, kinds: Mapping[str, object] = KINDS, *, what: str = "edit") -> None:

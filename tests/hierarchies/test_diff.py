@@ -59,7 +59,10 @@ def test_the_same_tree(zoo):
 
 
 def test_what_only_holds_another_name_moves_nothing(zoo):
-    new, _ = edit.rename(zoo, "bird", "fowl", wnid="n01503061")
+    nodes = list(edit.rename(zoo, "bird", "fowl")[0].nodes)
+    place = next(i for i, node in enumerate(nodes) if node.name == "fowl")
+    nodes[place] = nodes[place]._replace(wnid="n01503061")
+    new = Hierarchy(tuple(nodes), zoo.classes)
     assert words(zoo, new) == [
         "renamed 'bird' to 'fowl'",
         "changed the WordNet id of 'fowl' from none to n01503061",
