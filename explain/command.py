@@ -62,6 +62,13 @@ def explain_command(
     column: Annotated[
         str | None, typer.Option(help="The tables' column of paths, if not 'path'.")
     ] = None,
+    bands: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N,N",
+            help="Bands of TIFFs to show, counted from 1, as red, green and blue; or one.",
+        ),
+    ] = "",
     shard: Annotated[
         str, typer.Option(help="For a batch on n machines: i/n, the i-th share, all in one folder.")
     ] = "1/1",
@@ -146,7 +153,7 @@ def explain_command(
         pages=pages,
         as_json=as_json,
         batch={
-            "maps": maps, "column": column, "shard": share, "precision": precision,
+            "maps": maps, "column": column, "bands": _bands(bands), "shard": share, "precision": precision,
             "batch_size": batch_size, "engine": engine, "ray_address": ray_address,
             "workers": workers, "verify": verify,
         },
@@ -173,6 +180,13 @@ def target(text: str) -> float | None:
         raise typer.BadParameter(
             f"Expected an accuracy between 0 and 1, such as 0.95, or none; got {text!r}."
         ) from None
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    """Return (4, 3, 2) for "4,3,2"; anything but one or three numbers is a usage error."""
+    if text and not re.fullmatch(r"\d{1,5}(,\d{1,5},\d{1,5})?", text, re.ASCII):
+        raise typer.BadParameter(f"Expected --bands such as 4,3,2, or one number; got {text!r}.")
+    return tuple(map(int, filter(None, text.split(","))))
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -47,18 +47,26 @@ def explain_files(options: ExplainOptions) -> None:
         _report(source, explanation, target, as_json=options.as_json)
 
     promise = "" if options.as_json else options.promise
-    show_each(options.images, show, as_json=options.as_json, last=promise)
+    bands = options.batch["bands"]
+    show_each(options.images, show, as_json=options.as_json, last=promise, bands=bands)
 
 
 def show_each(
-    images: Sequence[str], show: Callable[[ImageSource], None], *, as_json: bool, last: str = ""
+    images: Sequence[str],
+    show: Callable[[ImageSource], None],
+    *,
+    as_json: bool,
+    last: str = "",
+    bands: Sequence[int] = (),
 ) -> None:
     """Show each image, then the text `last` if any was shown; failures are reported at once.
+
+    `bands` are as in `open_image`.
 
     Raises typer.Exit: with status 3, in the end, if some images failed.
     """
     shown = failed = False
-    for source in iter_inputs(images, max_side=AMPLE_SIDE):
+    for source in iter_inputs(images, max_side=AMPLE_SIDE, bands=bands):
         try:
             show(source)
             shown = True
@@ -87,6 +95,7 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     if as_json:
         facts = {"headline": explanation.headline, "words": explanation.words}
         facts |= {"picture": str(target), "answer": explanation.made["answer"]}
+        facts |= {"remark": explanation.remark} if explanation.remark else {}
         facts |= {key: value for key, value in explanation.to_dict().items() if key in SUMS}
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
@@ -94,6 +103,8 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     console = Console(highlight=False, emoji=False)
     console.print(_tree(source.reference, explanation))
     console.print(Text(explanation.words))
+    if explanation.remark:
+        console.print(Text(explanation.remark, style="yellow"))
     for decision, found in zip(explanation.path, explanation.contributions, strict=False):
         name = escape_terminal(decision.children[decision.chosen])
         console.print(Text(f"{name}: {found.words}"))

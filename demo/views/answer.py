@@ -39,15 +39,15 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
         "trail": _trail(path),
         "stop": answer.depth if answer else len(path),
         "promise": explanation.promise,
-        "cautions": _cautions(visitor.answering, visitor.photo),
+        "cautions": _cautions(visitor.answering, visitor.photo, explanation.remark),
         "left_out": _left_out(visitor),
     }
     return gr.HTML(record=dump(record))
 
 
-def _cautions(model: NBDT, photo: Photograph) -> list[str]:
+def _cautions(model: NBDT, photo: Photograph, remark: str) -> list[str]:
     """Return reasons why this answer may be worth less than it seems."""
-    return [text for text in (_unknown_example(model, photo), _small(model, photo)) if text]
+    return [text for text in (remark, _unknown_example(model, photo), _small(model, photo)) if text]
 
 
 def _unknown_example(model: NBDT, photo: Photograph) -> str | None:

@@ -272,7 +272,7 @@ class Worker:
         share = ray.get_runtime_context().get_assigned_resources()
         threads = max(1, int(share.get("CPU", 1)))
         torch.set_num_threads(threads)
-        self.decoder = decoder(model.preprocess, threads, photo=folder.draws)
+        self.decoder = decoder(model.preprocess, threads, photo=folder.draws, bands=options.bands)
         self.writer = PartWriter(model, explainer, folder, options, lambda _: None)
 
     def __call__(self, row: Record) -> Record:

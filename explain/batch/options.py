@@ -45,6 +45,7 @@ class BatchOptions:
     precision: str
     batch_size: int
     part_size: int
+    bands: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -73,6 +74,8 @@ class BatchOptions:
         options = asdict(replace(self, evidence=None))
         if self.accuracy == DEFAULT_ACCURACY:
             del options["accuracy"]  # batches of 0.1 have no entry
+        bands = list(options.pop("bands"))
+        options |= {"bands": bands} if bands else {}
         options |= {"batch": options.pop("batch_size"), "part": options.pop("part_size")}
         return {
             "model": model_hash(model),

@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         ("modified_ns", pa.int64()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("remark", pa.string()),
         ("class", pa.string()),
         ("class_index", pa.int32()),
         ("probability", pa.float64()),
@@ -73,6 +74,7 @@ def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str,
         "sha256": decoded.sha256,
         "bytes": decoded.bytes,
         "modified_ns": decoded.modified_ns,
+        "remark": decoded.remark,
         "status": FAILED if isinstance(result, str) else OK,
     }
     if isinstance(result, str):

@@ -58,6 +58,7 @@ def explain_all(
     evidence: Memory | Evidence | Literal[False] | None = None,
     counterfactuals: bool = False,
     column: str | None = None,
+    bands: Sequence[int] = (),
     precision: str = AUTO,
     batch_size: int = BATCH_SIZE,
     part_size: int | None = None,
@@ -85,6 +86,7 @@ def explain_all(
         evidence: as in `explain`; shown on the pages, and without pages by default none.
         counterfactuals: as in `explain`; shown on the pages.
         column: the column of paths in tables.
+        bands: the bands of TIFFs to show, as in `nbdt.images.image.open_image`.
         precision: precision of the backbone: "float32", "bfloat16", or "auto", which is bfloat16
             where the hardware multiplies in it.
         batch_size: images in one forward pass.
@@ -109,7 +111,7 @@ def explain_all(
     options = BatchOptions(
         maps, pages, method, accuracy, _shown(model, evidence, pages=pages), counterfactuals, column,
         resolve_precision(precision, model.device), batch_size,
-        part_size or default_part_size(maps, method, pages=pages),
+        part_size or default_part_size(maps, method, pages=pages), tuple(bands),
     )  # fmt: skip
     folder = BatchFolder(out, options.kinds)
     _check_apart(folder, inputs)
@@ -135,7 +137,7 @@ def explain_all(
         else:
             writer = PartWriter(model, explainer, folder, options, queue.on_images)
             threads = cores() if workers is None else workers
-            decode = decoder(model.preprocess, threads, photo=folder.draws)
+            decode = decoder(model.preprocess, threads, photo=folder.draws, bands=bands)
             for rows in writer.write_all(queue, iter_inputs(inputs, column), decode):
                 on_rows(rows)
     missing = folder.finish(queue.count, identity)

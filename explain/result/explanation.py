@@ -17,6 +17,7 @@ from PIL import Image
 
 from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Path, percent
+from nbdt.images.deep import REMARK
 
 from .contributions import DecisionContributions
 from .regions import Region, upsampled
@@ -148,6 +149,8 @@ class Explanation:
         for name in ("node_maps", "node_child_maps"):
             maps = {node: _frozen(values) for node, values in getattr(self, name).items()}
             object.__setattr__(self, name, maps)
+        if self.photo is not None and self.photo.info.get(REMARK):
+            object.__setattr__(self, "made", {**self.made, REMARK: self.photo.info[REMARK]})
 
     @property
     def answer(self) -> Answer | None:
@@ -164,6 +167,11 @@ class Explanation:
     def no_contributions(self) -> str:
         """Why there are none although the last layer was fitted on a memory; empty otherwise."""
         return str(self.made.get("no_contributions", ""))
+
+    @property
+    def remark(self) -> str:
+        """What to know about the photograph's pixels, such as that all are nearly black, or ""."""
+        return str(self.made.get(REMARK, ""))
 
     @property
     def left_out(self) -> str:

@@ -107,7 +107,12 @@ def _answer(explanation: Explanation) -> Element:
     text = element("div", element("h1", _name(answer.title)))
     text.append(element("p", answer.text, class_="soft sure"))
     text.append(element("p", words(explanation), class_="words"))
-    notes = (explanation.left_out, explanation.promise, explanation.no_contributions)
+    notes = (
+        explanation.remark,
+        explanation.left_out,
+        explanation.promise,
+        explanation.no_contributions,
+    )
     for note in filter(None, notes):
         text.append(element("p", note, class_="soft small"))
     if photo is None:
@@ -303,7 +308,7 @@ def _made(explanation: Explanation) -> Element:
         note += f" {NOTE}"
     facts = element("dl", class_="made")
     baselines = {found.baseline for found in explanation.counterfactuals}
-    shown = {"promise", "no_contributions"}  # at the top
+    shown = {"promise", "no_contributions", "remark"}  # at the top
     made = {key: value for key, value in explanation.made.items() if key not in shown}
     for key, value in [*_flat(made), *(("blurred with", b) for b in sorted(baselines))]:
         facts.extend([element("dt", key), element("dd", value)])

@@ -62,7 +62,7 @@ def iter_tar(
         report: counts what is left out.
         folders: of an earlier reading (`survey_tar`), which found the outputs of this package.
         max_member_bytes: refuse a larger member.
-        limits: `max_pixels` and `max_side` of `open_image`.
+        limits: `max_pixels`, `max_side` and `bands` of `open_image`.
 
     Raises:
         ImageError: while iterating, when the archive is missing, unreadable, damaged or truncated,

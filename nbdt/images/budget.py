@@ -21,14 +21,16 @@ MAX_EXIF_SEGMENTS = 16
 MAX_RLE_BYTES = 4 << 20  # of a run-length encoded BMP, which Pillow decodes in Python
 FREE_SCANS, MAX_SCANS = 16, 1_000  # of a JPEG; encoders write about ten
 MAX_SCANNED = 1_000_000_000  # scans x pixels, where there are more than FREE_SCANS
+TRUST = "make it smaller, or raise the limit if you trust it"
+_PLAIN = "export it again as a plain JPEG or PNG"
 _PIECE = 1 << 20
 _POINTERS = {34665, 34853, 40965}  # tags that lead to the directories of EXIF, GPS and Interop
 _PIECE_OFFSETS = {273, 324}  # StripOffsets, TileOffsets
 _TYPE_SIZES = (1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8)  # bytes, by TIFF's type
 
 
-class OverBudget(ValueError):  # noqa: N818 - what it says, and it is only caught here and above
-    """More than a photograph needs: the message says what there is and what is admitted."""
+class Refused(ValueError):  # noqa: N818 - `open_image` turns it into an ImageError
+    """An image that is not decoded; its arguments are what was expected, what came, what to do."""
 
 
 def check_headers(stream: BinaryIO, form: str) -> int:
@@ -36,7 +38,7 @@ def check_headers(stream: BinaryIO, form: str) -> int:
 
     The stream ends where it began. Headers that make no sense pass: the decoder refuses them.
 
-    Raises OverBudget: too many tags, segments, chunks, strips or scans, or too much metadata.
+    Raises Refused: too many tags, segments, chunks, strips or scans, or too much metadata.
     """
     check = {"JPEG": _jpeg, "PNG": _png, "GIF": _gif, "BMP": _bmp, "TIFF": _tiff}.get(form)
     bits = check(stream) if check else 0
@@ -45,12 +47,12 @@ def check_headers(stream: BinaryIO, form: str) -> int:
 
 
 def check_exif(exif: bytes) -> None:
-    """Check the tags of a block of EXIF. Raises OverBudget."""
+    """Check the tags of a block of EXIF. Raises Refused."""
     _tiff(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
 
 
 def check_scans(stream: BinaryIO, pixels: int, pictures: int = 1) -> None:
-    """Check the number of scans in a stream that holds some JPEG pictures. Raises OverBudget."""
+    """Check the number of scans in a stream that holds some JPEG pictures. Raises Refused."""
     scans, last = 0, b""
     while piece := stream.read(_PIECE):
         scans += piece.count(b"\xff\xda") + (last + piece[:1] == b"\xff\xda")
@@ -60,9 +62,17 @@ def check_scans(stream: BinaryIO, pixels: int, pictures: int = 1) -> None:
         _at_most(scans * pixels, MAX_SCANNED * pictures, "pixels in all scans")
 
 
+def check_pixels(size: tuple[int, int], limit: int) -> None:
+    """Check the number of pixels. Raises Refused."""
+    pixels = size[0] * size[1]
+    if pixels > limit:
+        got = f"{size[0]:,} x {size[1]:,} = {pixels:,}"
+        raise Refused(f"at most {limit:,} pixels", got, TRUST)
+
+
 def _at_most(number: int, limit: int, what: str) -> None:
     if number > limit:
-        raise OverBudget(f"at most {limit:,} {what}", f"{number:,} or more")
+        raise Refused(f"at most {limit:,} {what}", f"{number:,} or more", _PLAIN)
 
 
 def _jpeg(stream: BinaryIO) -> None:
@@ -156,7 +166,9 @@ def _tiff(stream: BinaryIO) -> None:
             # Tags that share their bytes can claim any amount of memory.
             left -= count * (_TYPE_SIZES[kind] if kind < len(_TYPE_SIZES) else 1)
             if left < 0:
-                raise OverBudget(f"tags that fit in its {size:,} bytes", "tags that claim more")
+                raise Refused(
+                    f"tags that fit in its {size:,} bytes", "tags that claim more", _PLAIN
+                )
 
 
 def _entries(stream: BinaryIO, order: str, *, big: bool) -> list[tuple[int, int, int, int]]:

@@ -208,7 +208,7 @@ def _pattern_in(name: str) -> tuple[str, Sequence[str]]:
 def iter_images(data: StrPath, split: str | None = None, **limits: Any) -> Iterator[ImageSource]:
     """Yield the labelled images of a `DataSet`, and log what was used and left out.
 
-    `limits` are `max_pixels` and `max_side` of `open_image`.
+    `limits` are those of `open_image`.
 
     Raises:
         NBDTError: at once or while iterating: the data cannot be read, or has no such images.
@@ -233,7 +233,7 @@ def iter_inputs(
             tar archives; tables (.parquet, .csv, .tsv) with a column of paths or images. Each may be
             a URI (s3://…), and so may the paths in lists and tables; patterns may not.
         column: the tables' column; by default one named path, file, filename or image.
-        limits: `max_pixels` and `max_side` of `open_image`.
+        limits: those of `open_image`.
 
     Raises:
         NBDTError: while iterating: a pattern without match, a list or table that cannot be read.

@@ -9,11 +9,11 @@ pixels admit most cameras).
 from __future__ import annotations
 
 import io
-import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
 from PIL import (
@@ -24,12 +24,22 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from ..errors import NBDTError
-from .budget import OverBudget, check_exif, check_headers, check_scans
+from .budget import TRUST, Refused, check_exif, check_headers, check_pixels, check_scans
+from .deep import (
+    REMARK,
+    Scale,
+    TiffFile,
+    deep_values,
+    eight_bit,
+    flat,
+    half_clear,
+    open_tiff,
+    reopened,
+)
 
 MAX_PIXELS = 500_000_000
 MAX_BYTES = 2 << 30  # an uncompressed file of MAX_PIXELS takes 1.5 GB
@@ -38,7 +48,6 @@ AMPLE_SIDE = 2048
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
 _FORMATS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
-_TRUST = "make it smaller, or raise the limit if you trust it"
 _MAX_ICC_BYTES = 4 << 20
 _PIECE = 1 << 20
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -58,15 +67,6 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
         pass
 
 
-class _TiffFile(TiffImagePlugin.TiffImageFile):
-    """TIFF without Pillow's second check against its global limit of pixels: ours came first."""
-
-    def load_prepare(self) -> None:
-        if self._im is None:
-            self.im = Image.new(self.mode, self._tile_size).im
-        super().load_prepare()
-
-
 # Not `Image.open`: its limit of pixels is global to the process and below ours. Each of these
 # classes decodes only its own format, and none starts another program.
 _SIGNATURES: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
@@ -75,7 +75,7 @@ _SIGNATURES: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
     (b"GIF87a", "GIF", GifImagePlugin.GifImageFile),
     (b"GIF89a", "GIF", GifImagePlugin.GifImageFile),
     (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
-    *((start, "TIFF", _TiffFile) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((start, "TIFF", TiffFile) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
 )
 
 
@@ -86,10 +86,13 @@ def open_image(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     max_side: int | None = None,
+    bands: Sequence[int] = (),
 ) -> Image.Image:
     """Open an image as 8-bit RGB: upright, opaque (on white), in sRGB, without any metadata.
 
-    An animation gives its first frame. A binary stream is read from its current position.
+    An animation gives its first frame. A binary stream is read from its current position. If there
+    is something to know about the pixels, such as how 12 bits were scaled, or that all is nearly
+    black, ``info["remark"]`` says so.
 
     Args:
         source: a path, a binary stream, or the file's bytes; messages call it `name`.
@@ -98,6 +101,7 @@ def open_image(
         max_side: reduce the image until no side is longer, a JPEG while it is decoded. Off by
             default, because training and measurements need the pixels as stored; code that shows an
             image should pass `AMPLE_SIDE`.
+        bands: the numbers, from 1, of the bands of a TIFF to show: as red, green and blue, or one.
 
     Raises:
         ImageError: missing, unreadable, not a regular file, empty, too large, of another format,
@@ -110,12 +114,15 @@ def open_image(
     with _stream(source, name, max_bytes) as stream:
         form, plugin = _recognise(stream, name)
         try:
-            check_headers(stream, form)
-            return _decode(plugin(stream), name, max_pixels, max_side)
-        except ImageError:
-            raise
-        except OverBudget as error:
-            raise refusal(name, *error.args, "export it again as a plain JPEG or PNG") from None
+            bits = check_headers(stream, form)
+            if form == "TIFF":
+                picture = open_tiff(stream, max_pixels, bands)
+            else:
+                picture = plugin(stream)
+            check_pixels(picture.size, max_pixels)
+            return _decode(picture, partial(reopened, plugin, stream), bits, max_side)
+        except Refused as error:
+            raise refusal(name, *error.args) from None
         except Exception as error:  # parsers of hostile bytes raise nearly everything there is
             expected = f"a complete, undamaged {form} image"
             got = f"one that cannot be decoded ({type(error).__name__}: {error})"
@@ -171,7 +178,7 @@ def check_size(size: int, name: str, limit: int) -> None:
     if size == 0:
         raise refusal(name, "an image", "an empty file", "fetch or export it again")
     if size > limit:
-        raise refusal(name, f"at most {limit:,} bytes", f"{size:,} or more", _TRUST)
+        raise refusal(name, f"at most {limit:,} bytes", f"{size:,} or more", TRUST)
 
 
 def _read(source: BinaryIO, name: str, limit: int) -> bytes:
@@ -235,34 +242,35 @@ def _recognise(stream: BinaryIO, name: str) -> tuple[str, type[ImageFile.ImageFi
 
 
 def _decode(
-    picture: ImageFile.ImageFile, name: str, max_pixels: int, max_side: int | None
+    picture: Image.Image, again: Callable[[], Any], bits: int, max_side: int | None
 ) -> Image.Image:
-    width, height = picture.size
-    if width * height > max_pixels:
-        got = f"{width:,} x {height:,} = {width * height:,}"
-        raise refusal(name, f"at most {max_pixels:,} pixels", got, _TRUST)
-    if isinstance(picture, _TiffFile) and "jpeg" in str(picture.info.get("compression")):
+    deep = any("16" in str(tile.args) for tile in getattr(picture, "tile", ()))
+    if isinstance(picture, TiffFile) and "jpeg" in str(picture.info.get("compression")):
         _check_jpeg_pieces(picture)
-    if any("16" in str(tile.args) for tile in picture.tile):
+    if deep:
         picture.info.pop("transparency", None)  # a 16-bit colour: no 8-bit pixel can match it
     if max_side is not None:
         picture.draft(None, _target(picture.size, max_side))  # JPEG: decode at 1/2, 1/4 or 1/8
     picture.load()
     turn = _TURNS.get(_orientation(picture))
-    image = _eight_bit(picture)
+    image = _eight_bit(picture, again, bits) if deep else _plain(picture)
+    remarks = [image.info.get(REMARK, "")]
     if max_side is not None and max(image.size) > max_side:
         target = _target(image.size, max_side)
         image = image.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    if image.mode in ("LA", "RGBA"):
+        remarks.append(half_clear(image.getchannel("A")))
     image = _srgb(_opaque(image), picture.info.get("icc_profile"))
     if turn is not None:
         image = image.transpose(turn)
     if isinstance(image, ImageFile.ImageFile):
         image = image.copy()  # without the parsed headers
-    image.info = {}
+    remark = " ".join(filter(None, [*remarks, flat(image)]))
+    image.info = {REMARK: remark} if remark else {}
     return image
 
 
-def _check_jpeg_pieces(picture: _TiffFile) -> None:
+def _check_jpeg_pieces(picture: TiffFile) -> None:
     """Check the scans of the JPEG pictures that a TIFF's strips or tiles are."""
     tags, stream = picture.tag_v2, picture.fp
     pieces = len(tags.get(273) or tags.get(324) or [0])
@@ -287,10 +295,8 @@ def _orientation(picture: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
     """Convert to a mode that can be resized well: L, LA, RGB, RGBA or CMYK."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _scaled_grey(image)
     if image.has_transparency_data and image.mode not in ("LA", "RGBA", "CMYK"):
         return image.convert("RGBA")
     if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
@@ -298,34 +304,16 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _scaled_grey(image: Image.Image) -> Image.Image:
-    """Scale grey of more than 8 bits to 0..255; Pillow would make all above 255 white."""
-    black, white = _black_and_white(image)
-    if image.mode not in ("I", "F"):
-        image = image.convert("I")
-    scale = 255 / (white - black)
-    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
-
-
-def _black_and_white(image: Image.Image) -> tuple[float, float]:
-    if image.mode in ("I", "F"):
-        return _guessed_range(image)
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 0.0, 65535.0
-    white = float(2 ** image.tag_v2[258][0] - 1)  # BitsPerSample: 12 bits come as 16
-    return (white, 0.0) if image.tag_v2.get(262) == 0 else (0.0, white)  # 0: WhiteIsZero
-
-
-def _guessed_range(image: Image.Image) -> tuple[float, float]:
-    """Return the smallest usual range that holds the values; modes I and F record none."""
-    extrema: Any = image.getextrema()
-    low, high = float(extrema[0]), float(extrema[1])
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("its pixel values are not finite numbers")
-    if low < 0:
-        return low, max(high, low + 1)
-    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    return 0.0, next((white for white in usual if high <= white), high)
+def _eight_bit(picture: Image.Image, again: Callable[[], Any], bits: int) -> Image.Image:
+    """Show a PNG of 16 bits, of which its chunk sBIT may say that only `bits` are used."""
+    values = deep_values(picture, again)
+    if values is None:
+        return _plain(picture)
+    high = 2.0**bits - 1 if 0 < bits < 16 and values.max() < 2**bits else 0
+    image = eight_bit(values, Scale(65535, high=high))
+    if picture.mode == "RGBA":
+        image.putalpha(picture.getchannel("A"))
+    return image
 
 
 def _opaque(image: Image.Image) -> Image.Image:
