@@ -27,6 +27,7 @@ CORE_EXCEPTIONS = {
     "nbdt/__main__.py": {"typer"},
     "nbdt/files.py": {"filelock"},
     "nbdt/images/archives.py": {"pyarrow"},
+    "nbdt/images/deep.py": {"tifffile"},
     "nbdt/images/tables.py": {"pyarrow"},
     "nbdt/model/export.py": {"onnx", "onnxscript", "rich", "typer"},
     "nbdt/model/hub.py": {"huggingface_hub"},
