@@ -534,15 +534,15 @@ def correction_loss(h, rule, z, said):
     return path if rule == "marginal" else path + set_loss(h, z, index)
 
 
-def decision_divergence(h, rule, before, after, trust):
-    """Mean over images of Σ over inner nodes of trust · P_before(node) · KL(before ‖ after)."""
+def decision_divergence(h, rule, before, after):
+    """Mean over images of Σ over inner nodes of P_before(node) · KL(before ‖ after)."""
     total = 0.0
     for z, w in zip(before, after, strict=True):
         p, q = sibling_log_probs(h, rule, z), sibling_log_probs(h, rule, w)
         for siblings in children(h):
             for node in siblings:
                 reach = math.exp(sum(p[other] for other in h.path_to(node)))
-                total += trust[h.parents[node]] * reach * (p[node] - q[node])
+                total += reach * (p[node] - q[node])
     return total / len(before)
 
 

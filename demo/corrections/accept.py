@@ -11,6 +11,7 @@ from nbdt.files import check_new
 from nbdt.memory.grow import Growth, grow
 from nbdt.memory.preview import write_rows
 from nbdt.memory.refit import FittedHead, examples_of
+from nbdt.memory.shift import shifted
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Say
@@ -19,7 +20,7 @@ from ..store import Store
 from ..store.schema import ModelVersion
 from ..store.url import StoreError
 from .model_versions import pending
-from .own import corrections_fitted, marks_of
+from .own import corrections_fitted, marks_of, stated
 
 if TYPE_CHECKING:
     from nbdt.decide.head import DecisionRules
@@ -27,14 +28,20 @@ if TYPE_CHECKING:
     from nbdt.memory.table import Rows
 
 
-def accept_corrections(store: Store, model: NBDT, out: Path, say: Say) -> ModelVersion:
-    """Write what waits into the memory of a copy of the model, fit it, and record the new version.
+def accept_corrections(
+    store: Store, model: NBDT, out: Path, say: Say, *, shift: bool = False
+) -> ModelVersion:
+    """Teach a copy of the model what waits, and record the new version.
+
+    Corrections and marks become rows of its memory, or offsets of its decisions; then its last
+    layer is no longer that of the memory.
 
     Args:
         store: the corrections and marks of all visitors.
         model: its last layer is fitted on its memory; it does not change, nor does its memory.
         out: a folder for the new model, in `out`/model.
         say: called with the reason of each correction that is kept aside.
+        shift: whether to take offsets; see `own.compared`.
 
     Raises:
         StoreError: nothing waits.
@@ -43,9 +50,12 @@ def accept_corrections(store: Store, model: NBDT, out: Path, say: Say) -> ModelV
     check_new(out / "model")
     parent = model_hash(model)
     waiting = store.corrections(pending=pending(parent, store.model_versions()))
-    marks = marks_of(model, store)
     memory, rules = cast("Memory", model.memory), model.head.rules
-    grown, found = corrections_fitted(model, waiting, marks)
+    base = memory.fit(rules, model.fitted)
+    if shift:
+        grown, found = model, shifted(memory.rows, stated(waiting, model), rules, base)
+    else:
+        grown, found = corrections_fitted(model, waiting, marks_of(model, store))
     if not waiting and not found.changes:
         raise StoreError(
             f"The store {store.location!r} has nothing that this model ({parent[:12]}…) has not "
@@ -60,17 +70,20 @@ def accept_corrections(store: Store, model: NBDT, out: Path, say: Say) -> ModelV
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".memory-", dir=out) as aside:
         new = grow(model, Growth(grown.hierarchy), Path(aside, "memory"))
-        write_rows(cast("Memory", new.memory), found.rows)
-        new.take_head(cast("Memory", new.memory).fit(new.head.rules, found.fitted))
+        if shift:
+            new.take_head(found.fitted)
+            del new.provenance["memory"]  # the offsets are no part of a fit
+        else:
+            write_rows(cast("Memory", new.memory), found.rows)
+            new.take_head(cast("Memory", new.memory).fit(new.head.rules, found.fitted))
         new.save(out / "model")
-    before = rules, memory.rows, memory.fit(rules, model.fitted)
     return store.add_model_version(
         out / "model",
         model_hash(NBDT.load(out / "model")),
         parent=parent,
         learned=learned,
         left_out=len(waiting) - len(learned),
-        accuracy=_accuracy(before, (new.head.rules, found.rows, found.fitted)),
+        accuracy=_accuracy((rules, memory.rows, base), (new.head.rules, found.rows, found.fitted)),
     )
 
 

@@ -40,6 +40,7 @@ class To(StrEnum):
     """Where corrections go."""
 
     memory = "memory"
+    shift = "shift"
     weights = "weights"
 
 
@@ -111,7 +112,10 @@ def apply_command(
     *,
     to: Annotated[
         To | None,
-        typer.Option(help="memory where the last layer is fitted on one, else weights."),
+        typer.Option(
+            help="memory, or shift of decisions, where the last layer is fitted on a memory (see "
+            "`review`); else weights, by training."
+        ),
     ] = None,
     store: StoreOption = None,
     settings: Annotated[
@@ -129,16 +133,14 @@ def apply_command(
     from .own import acts
 
     loaded, is_saved = open_model(model), model in bundled() or Path(model).is_dir()
-    if to == To.memory and not acts(loaded):
+    if to in {To.memory, To.shift} and not acts(loaded):
         raise NBDTError(f"The last layer of {model!r} is not fitted on a memory; use --to weights.")
-    into_memory = acts(loaded) if to is None else to == To.memory
-    if not into_memory and data is None:
+    by_training = to == To.weights or not acts(loaded)
+    if by_training and data is None:
         raise typer.BadParameter("--to weights needs --data, the images of the training")
     with _opened(store) as opened:
-        if into_memory:
-            version = accept_corrections(
-                opened, loaded, out, lambda text: typer.echo(text, err=True)
-            )
+        if not by_training:
+            version = accept_corrections(opened, loaded, out, _say, shift=to == To.shift)
         else:
             version = _shown(
                 apply_corrections(
@@ -153,6 +155,30 @@ def apply_command(
     for kind in ("flat", "soft", "hard"):
         before, after = (version.accuracy[when][kind] for when in ("before", "after"))
         typer.echo(f"{kind} accuracy on held-out images: {before:.2%} before, {after:.2%} after")
+
+
+def _say(text: str) -> None:
+    typer.echo(escape_terminal(text), err=True)
+
+
+@app.command("review")
+def review_command(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL, *,
+    store: StoreOption = None,
+) -> None:  # fmt: skip
+    """Say what helps more on photographs that were left out: rows of the memory, or a shift."""
+    from nbdt.hierarchies.library import open_model
+
+    from .own import compared
+
+    with _opened(store) as opened:
+        found = compared(open_model(model), opened)
+    if found is None:
+        typer.echo("No correction of a class or a group waits for this model's memory.")
+        return
+    typer.echo(found.words)
+    for way in found.best_first:
+        typer.echo(f"nbdt corrections apply --model {model} --to {way} --out NEW")
 
 
 def _shown(events: Generator[ProgressEvent, None, ModelVersion]) -> ModelVersion:

@@ -13,6 +13,7 @@ from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.model.model import NBDT
+from nbdt.progress import tracked
 from nbdt.tree.class_names import normalised_name
 
 from ..store import Store
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from nbdt.memory.corrected import Corrected
     from nbdt.memory.memory import Memory
     from nbdt.memory.preview import Change
+    from nbdt.memory.shift import Comparison
     from nbdt.memory.table import Rows
     from nbdt.tree.hierarchy import Hierarchy
 
@@ -94,6 +96,24 @@ def corrections_fitted(
         None if grown is model else grown.head.rules,
     )  # fmt: skip
     return grown if found.grown else model, found
+
+
+def compared(model: NBDT, store: Store) -> Comparison | None:
+    """Compare rows of the memory with offsets, by the corrections that wait; None without any."""
+    from nbdt.memory.shift import compare
+
+    waits = pending(model_hash(model), store.model_versions())
+    changes = stated(store.corrections(pending=waits), model) if acts(model) else []
+    known = [change for change in changes if change.label in model.hierarchy.ids]
+    if not known:
+        return None
+    memory, rules = cast("Memory", model.memory), model.head.rules
+    return compare(memory.rows, known, rules, memory.fit(rules, model.fitted), tracked)
+
+
+def stated(saved: Sequence[SavedCorrection], model: NBDT) -> list[Change]:
+    """Return corrected photographs with their labels, in the terms of a model's memory."""
+    return _stated(_usable(saved, model), model.hierarchy)
 
 
 def _usable(saved: Sequence[SavedCorrection], model: NBDT) -> list[SavedCorrection]:

@@ -241,6 +241,33 @@ def test_the_operator_accepts_them_into_the_memory_of_a_new_version(folder, mode
     assert "has nothing that this model" in str(run(*options, tmp_path / "newer").exception)
 
 
+def test_the_review_offers_what_helps_more_and_a_shift_can_be_accepted(
+    folder, model, store, tmp_path
+):
+    location = str(tmp_path / "kept.sqlite")
+    options = ["--model", folder, "--store", location]
+    assert "No correction" in run("review", *options).output
+    seen = [painted(PURPLE, number) for number in range(6)]
+    wanted = other(answer(model, seen[0]))
+    for image in seen:
+        stated(store, model, image, label=wanted)
+    said = run("review", *options).output
+    assert "6 corrected photographs" in said
+    assert "32 other photographs" in said
+    first, second = [line for line in said.splitlines() if line.startswith("nbdt")]
+    assert {first.split()[6], second.split()[6]} == {"memory", "shift"}
+    done = run("apply", *options, "--to", "shift", "--out", tmp_path / "new")
+    assert "learned from 6 corrections" in done.output
+    new = NBDT.load(tmp_path / "new" / "model")
+    batch = torch.stack([model.preprocess(image) for image in seen])
+    with torch.inference_mode():
+        before, after = (one(batch)[:, TREE.classes.index(wanted)].mean() for one in (model, new))
+    assert after > before
+    assert torch.equal(new.head.linear.weight, model.head.linear.weight)
+    assert len(new.memory.rows) == len(model.memory.rows)
+    assert not acts(new)  # its last layer is no fit on the memory
+
+
 def test_a_network_without_a_fitted_layer_is_taught_by_training(store, tmp_path):
     options = ["apply", "--model", "cifar10", "--store", tmp_path / "kept.sqlite", "--out", "new"]
     assert "not fitted on a memory" in str(run(*options, "--to", "memory").exception)

@@ -10,8 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nbdt.decide.head import DecisionRules
 from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
+from nbdt.memory.shift import divergence, fit_offsets
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 from nbdt.tree.hierarchy import Hierarchy
@@ -19,10 +21,11 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..data.dataset import Images, PlainBatches, normalise
 from ..fit.measure import flat_logits
 from .examples import CorrectionBatch, Target, encode
-from .loss import CorrectionLoss, decision_divergence
+from .loss import CorrectionLoss
 
-RATES = {"shift": 2e-2, "head": 1e-3, "all": 1e-5}
-BATCHES = {"shift": 512, "head": 512, "all": 32}
+RATES = {"head": 1e-3, "all": 1e-5}
+WAYS = ("shift", *RATES)
+BATCHES = {"head": 512, "all": 32}
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,14 @@ class CorrectionSettings:
             are about, and no weight. This is what a few corrections can support: a model's mistakes
             show which way it leans, but they are unusual examples of their class. "head": the last
             layer. "all": the whole network; batch norms keep their statistics.
-        trust: how firmly the old model's answers are held, on replayed images, at the decisions
-            that corrections are about; 1 is as firmly as everywhere else.
-        steps: of the optimiser (Adam).
-        learning_rate: of the optimiser; by default 0.02, 1e-3 and 1e-5 for the three.
+        steps: of the optimiser (Adam) of "head" and "all"; "shift" is fitted by L-BFGS.
+        learning_rate: of Adam; by default 1e-3 and 1e-5.
         batch_size: replayed images a step; by default 512, and 32 where the whole network learns.
         seed: of the order in which images are replayed.
     """
 
     strength: float = 0.05
     learn: str = "shift"
-    trust: float = 1.0
     steps: int = 100
     learning_rate: float | None = None
     batch_size: int | None = None
@@ -55,17 +55,16 @@ class CorrectionSettings:
         rates = (self.strength, *([] if self.learning_rate is None else [self.learning_rate]))
         if not (
             all(0 < rate < math.inf for rate in rates)
-            and 0 <= self.trust <= 1
             and min(self.steps, 1 if self.batch_size is None else self.batch_size) >= 1
         ):
             raise NBDTError(
-                "Expected strength and learning_rate above 0, trust from 0 to 1, and steps and "
-                f"batch_size of at least 1, got {self}."
+                "Expected strength and learning_rate above 0, and steps and batch_size of at least "
+                f"1, got {self}."
             )
-        if self.learn not in RATES:
+        if self.learn not in WAYS:
             raise NBDTError(
-                f"learn must be one of {', '.join(RATES)}, got {self.learn!r}."
-                f"{nearest(self.learn, RATES)}"
+                f"learn must be one of {', '.join(WAYS)}, got {self.learn!r}."
+                f"{nearest(self.learn, WAYS)}"
             )
 
     @property
@@ -85,26 +84,35 @@ def fit_head(  # noqa: PLR0917
     progress: Progress = no_progress,
 ) -> None:
     """Train a last layer, in place, on features of corrections and of `replayed` (count, features)."""
+    if settings.learn == "shift":
+        _shift(linear, hierarchy, rule, batch, replayed, settings)
+        return
     objective = _Objective(hierarchy, rule, batch.targets, settings).to(replayed.device)
     with torch.no_grad():
         old = linear(replayed)
-    offsets = None
-    if settings.learn == "shift":
-        if linear.bias is None:
-            raise NBDTError("The last layer has no bias to shift; use learn=head.")
-        offsets = _DecisionOffsets(hierarchy, batch.targets).to(linear.bias)
-
-    def logits(features: Tensor) -> Tensor:
-        own = cast(Tensor, linear(features))
-        return own if offsets is None else own.detach() + offsets()
-
-    optimizer = torch.optim.Adam((offsets or linear).parameters(), settings.rate)
+    optimizer = torch.optim.Adam(linear.parameters(), settings.rate)
     for index in _replays(len(replayed), settings, progress):
-        found, new = logits(batch.features), logits(replayed[index])
+        found, new = linear(batch.features), linear(replayed[index])
         _step(optimizer, objective(found, batch.maps, linear.weight, batch.region, old[index], new))
-    if offsets is not None:
-        with torch.no_grad():
-            linear.bias.add_(offsets())
+
+
+def _shift(  # noqa: PLR0917
+    linear: nn.Linear, hierarchy: Hierarchy, rule: str, batch: CorrectionBatch, replayed: Tensor,
+    settings: CorrectionSettings,
+) -> None:  # fmt: skip
+    """Add offsets of the decisions that corrections are about to the bias of a last layer."""
+    if linear.bias is None:
+        raise NBDTError("The last layer has no bias to shift; use learn=head.")
+    loss = CorrectionLoss(hierarchy, rule, batch.targets).to(replayed.device)
+    rules = DecisionRules(hierarchy, rule=rule).to(replayed.device)
+    about = [node for target in batch.targets for node in target.nodes(hierarchy)]
+    with torch.no_grad():
+        found, others = linear(batch.features).double(), linear(replayed)
+    offsets = fit_offsets(
+        rules, about, lambda shift: settings.strength * loss(found + shift).mean(), others
+    )
+    with torch.no_grad():
+        linear.bias.add_(offsets)
 
 
 def fit_network(
@@ -127,32 +135,8 @@ def fit_network(
         _step(optimizer, objective(found, maps, linear.weight, batch.region, old[index], new))
 
 
-class _DecisionOffsets(nn.Module):
-    """An offset for each child of the decisions that corrections are about, as offsets of the logits.
-
-    An offset of all classes below a child moves its score by as much, and no decision below it.
-    """
-
-    below: Tensor
-
-    def __init__(self, hierarchy: Hierarchy, targets: Sequence[Target]) -> None:
-        super().__init__()
-        nodes = sorted({node for target in targets for node in target.nodes(hierarchy)})
-        children = [child for node in nodes for child in hierarchy.children[node]]
-        below = torch.zeros(hierarchy.num_classes, len(children))
-        for column, child in enumerate(children):
-            below[hierarchy.classes_under(child), column] = 1
-        self.register_buffer("below", below)
-        self.offsets = nn.Parameter(torch.zeros(len(children)))
-
-    def forward(self) -> Tensor:
-        return self.below @ self.offsets
-
-
 class _Objective(nn.Module):
-    """The corrections' loss, and how far the decisions on replayed images moved."""
-
-    trust: Tensor
+    """The corrections' loss, and how far the answers to replayed images moved."""
 
     def __init__(
         self,
@@ -163,21 +147,17 @@ class _Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.corrections = CorrectionLoss(hierarchy, rule, targets)
-        self.settings = settings
-        about = {node for target in targets for node in target.nodes(hierarchy)}
-        edges = self.corrections.tree.node_of_edge.tolist()
-        trust = [settings.trust if hierarchy.parents[node] in about else 1.0 for node in edges]
-        self.register_buffer("trust", torch.tensor(trust))
+        self.rules = DecisionRules(hierarchy, rule=rule)
+        self.strength = settings.strength
 
     def forward(  # noqa: PLR0917
         self, logits: Tensor, maps: Tensor | None, weight: Tensor, region: Tensor | None,
         old: Tensor, new: Tensor,
     ) -> Tensor:  # fmt: skip
         loss = self.corrections(logits, maps, weight, region).mean()
-        tree, rule = self.corrections.tree, self.corrections.rule
         with full_precision(new):
-            moved = decision_divergence(old.float(), new.float(), tree, rule, self.trust)
-        return cast(Tensor, self.settings.strength * loss + moved)
+            moved = divergence(self.rules, old.float(), new.float())
+        return cast(Tensor, self.strength * loss + moved)
 
 
 def _replays(count: int, settings: CorrectionSettings, progress: Progress) -> Iterable[Tensor]:

@@ -1,4 +1,4 @@
-"""Losses of learning from corrections: of a correction that is not met, and of a decision that moved."""
+"""The loss of a correction that is not met."""
 
 from __future__ import annotations
 
@@ -117,23 +117,3 @@ def region_shares(  # noqa: PLR0917
     coefficients = log_odds_coefficients(logits, nodes[:, None], tree, rule)
     mass = node_maps(feature_maps, weight, coefficients)[:, 0].abs()
     return (mass * region).sum(dim=(1, 2)) / mass.sum(dim=(1, 2)).clamp(min=1e-12)
-
-
-def decision_divergence(
-    before: Tensor, after: Tensor, tree: TreeIndex, rule: str, trust: Tensor
-) -> Tensor:
-    """Return how far decisions moved: ``Σ_n t_n · P_before(n) · KL(before_n ‖ after_n)``, batch mean.
-
-    With ``t = 1`` everywhere this is the divergence of the leaf distributions (chain rule), and a
-    single decision can be held less firmly. A tree has as many independent decisions
-    as the class logits have differences: where no decision moves, no flat answer does.
-
-    Args:
-        before: (batch, classes), flat logits of the old model.
-        after: (batch, classes), of the new one.
-        trust: (edges,) weight of the decision that each edge belongs to, rows as in
-            `TreeIndex.node_of_edge`.
-    """
-    old, new = (decide(edge_scores(z, tree, rule), tree) for z in (before, after))
-    reached = tree.node_sums(tree.path_sums(old).exp())
-    return (trust[:, None] * reached * (old - new)).sum() / len(before)

@@ -77,7 +77,7 @@ def fit_corrections(
 
     Each correction is a loss at the node it is about (`CorrectionLoss`). Images of `data` are
     replayed at the same time, and every decision on them is held to the old model's
-    (`decision_divergence`): learning without forgetting (Li and Hoiem, ECCV 2016), decision by
+    (`nbdt.memory.shift.divergence`): learning without forgetting (Li and Hoiem, ECCV 2016), decision by
     decision. Their labels are not used: they may contain the very errors that are corrected.
 
     Args:
@@ -188,6 +188,7 @@ def correct(
     new = fitted.model
     rounded(new)
     after = _measured(new, test, progress)
+    new.provenance.pop("memory", None)  # the new last layer is no fit on it
     new.provenance |= {
         "command": command,
         "corrected": {
