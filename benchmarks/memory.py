@@ -28,10 +28,9 @@ import torch
 from nbdt import DecisionRules, Hierarchy
 from nbdt.images.sources import ImageSource
 from nbdt.memory.attribution import Attribution
-from nbdt.memory.effect import effect_of
 from nbdt.memory.fit import LinearFit
 from nbdt.memory.memory import Memory
-from nbdt.memory.preview import Change, preview
+from nbdt.memory.preview import Change, effect_of, preview
 from nbdt.memory.refit import FittedHead, fit_head
 from nbdt.memory.table import Table
 from nbdt.model.features import Features

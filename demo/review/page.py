@@ -11,9 +11,8 @@ from nbdt.errors import NBDTError
 from nbdt.explain.evidence.pictures import Pictures
 from nbdt.explain.memory.review import node_name, ranked_rows
 from nbdt.images.image import ImageError
-from nbdt.memory.effect import effect_of_changes
 from nbdt.memory.memory import Memory
-from nbdt.memory.preview import Change, preview
+from nbdt.memory.preview import Change, effect_of_changes, preview
 from nbdt.memory.review import Suspect, parse_verdicts, write_changes
 from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head

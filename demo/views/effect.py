@@ -14,7 +14,7 @@ from ..ui.events import PageContext, payload, sequence_number
 from ..visitor import Visitor
 
 if TYPE_CHECKING:
-    from nbdt.memory.effect import Effect
+    from nbdt.memory.preview import Effect
 
 
 def effect_panel(context: PageContext, strip: gr.HTML) -> None:
@@ -53,7 +53,7 @@ def effect_without(visitor: Visitor, row: object) -> Effect:
     Raises:
         NBDTError: no such row, a class that would have too few left, or a model without a memory.
     """
-    from nbdt.memory.effect import effect_of
+    from nbdt.memory.preview import effect_of
 
     model = visitor.current_model()
     if model.memory is None or model.fitted is None or not isinstance(row, str):

@@ -17,7 +17,7 @@ from nbdt.progress import counted, escape_terminal
 from .opening import Json, Model, Place, Rows, Weights, opened
 
 if TYPE_CHECKING:
-    from nbdt.memory.effect import Effect
+    from nbdt.memory.preview import Effect
 
 LISTED = 8  # changed answers
 On = Annotated[
@@ -40,7 +40,7 @@ def effect(
     as_json: Json = False,
 ) -> None:
     """Show what striking photographs out would do, by fitting again; nothing is written."""
-    from nbdt.memory.effect import effect_of
+    from nbdt.memory.preview import effect_of
 
     loaded, found = opened(model, memory, weights)
     if loaded.fitted is None:

@@ -9,10 +9,9 @@ import torch
 from nbdt.decide.head import DecisionRules
 from nbdt.errors import NBDTError
 from nbdt.images.sources import ImageSource
-from nbdt.memory.effect import effect_of
 from nbdt.memory.fit import Design
 from nbdt.memory.memory import Memory
-from nbdt.memory.preview import Change, preview
+from nbdt.memory.preview import Change, effect_of, preview
 from nbdt.memory.refit import balanced
 from nbdt.memory.table import Table
 from nbdt.model.features import Features
