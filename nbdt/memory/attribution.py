@@ -65,7 +65,8 @@ class Attribution:
     """
 
     def __init__(self, fitted: FittedHead, examples: Examples, rules: DecisionRules) -> None:
-        if fitted.key != examples.key:
+        shape = rules.hierarchy.num_classes, examples.features.shape[1]
+        if fitted.key != examples.key or fitted.fit.weight.shape != shape:
             raise NBDTError(
                 "The memory has changed since the last layer was fitted, so no contributions are shown "
                 "until it is fitted again: nbdt memory refit MODEL, or model.refit()."

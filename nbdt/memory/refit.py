@@ -111,10 +111,14 @@ class Heads:
         """Return the head of a key, None if it is not kept."""
         if key not in self._recent:
             with reporting(self.place, "read"):
-                found = self._table().search().where(f"key = '{key}'").limit(1).to_arrow()
-            if not len(found):
-                return None
-            self._recent[key] = FittedHead.from_bytes(found["data"][0].as_py())
+                connection = connect(self.place)
+                if HEADS not in connection.list_tables().tables:
+                    return None
+                query = connection.open_table(HEADS).search().where(f"key = '{key}'")
+                found = query.limit(1).to_arrow()
+                if not len(found):
+                    return None
+                self._recent[key] = FittedHead.from_bytes(found["data"][0].as_py())
         return self._recent[key]
 
     def put(self, head: FittedHead) -> None:
@@ -124,21 +128,17 @@ class Heads:
             self._recent.pop(next(iter(self._recent)))
         if not self.writes:
             return
+        import pyarrow as pa
+
         with reporting(self.place, "changed"), waiting(self.place):
-            table = self._table()
+            fields = {"key": pa.string(), "when": pa.string(), "data": pa.large_binary()}
+            schema = pa.schema([*fields.items()])
+            table = connect(self.place).create_table(HEADS, schema=schema, exist_ok=True)
             table.add([{"key": head.key, "when": now(), "data": head.to_bytes()}])
             if table.count_rows() > KEPT:
                 times = table.search().select(["when"]).limit(KEPT * 2).to_arrow()["when"]
                 oldest = sorted(times.to_pylist())[-KEPT]
                 table.delete(f"\"when\" < '{oldest}'")
-
-    def _table(self) -> Any:
-        import pyarrow as pa
-
-        fields = {"key": pa.string(), "when": pa.string(), "data": pa.large_binary()}
-        return connect(self.place).create_table(
-            HEADS, schema=pa.schema([*fields.items()]), exist_ok=True
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,8 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     """Return the active rows of a memory as a fit takes them, at most about `MOST`; see `sampled`.
 
     Raises:
-        NBDTError: a label that is no node of the hierarchy, or a class with fewer than two rows.
+        NBDTError: a label that is no node of the hierarchy, a class with fewer than two rows, or
+            features that are not finite.
     """
     hierarchy = rules.hierarchy
     every = torch.tensor(labels_of(rows.labels, hierarchy), dtype=torch.int64)
@@ -181,6 +182,13 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     places = active.nonzero()[:, 0]
     features = torch.from_numpy(rows.features if active.all() else rows.features[active.numpy()])
     features, weights = features.float(), torch.from_numpy(rows.weights[active.numpy()])
+    if not torch.stack(features.aminmax()).isfinite().all():
+        wrong = (~features.isfinite().all(dim=1)).nonzero()[:, 0]
+        raise NBDTError(
+            f"{len(wrong)} photographs of the memory have embeddings that are not finite numbers: "
+            f"{listed(rows.references[n] for n in places[wrong].tolist())}. Strike them out, or restore "
+            "an earlier version."
+        )
     heavy = [(rows.ids[n], float(rows.weights[n])) for n in places[weights != 1].tolist()]
     key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules, heavy)
     targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))

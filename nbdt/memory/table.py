@@ -6,6 +6,7 @@ LanceDB is loaded only here. A table has one row a photograph, whose id is the S
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ VERSION = 1
 FACTS = b"nbdt"  # of the schema's metadata
 LIGHT = ("id", "label", "active", "weight")
 PLAIN = ("id", "label", "reference", "by", "why", "active", "added")
+_IN_RUST = re.compile(r",? ?/[^\s,]+\.rs:\d+:\d+:?")  # places in LanceDB's code
 PATIENCE = 60  # seconds that a writer waits for another
 PIECE = 20_000  # rows that are read at a time
 FEW = 1000  # ids that are looked for one by one
@@ -99,7 +101,7 @@ class Table:
             if NAME not in connection.list_tables().tables:
                 raise missing
             table = cls(place, connection.open_table(NAME))
-        table.facts  # noqa: B018 - is checked
+            table.facts  # noqa: B018 - is checked
         return table
 
     @cached_property
@@ -119,23 +121,25 @@ class Table:
     @property
     def version(self) -> int:
         """The newest version, also of other processes."""
-        self._table.checkout_latest()
-        return int(self._table.version)
+        with reporting(self.place, "read"):
+            self._table.checkout_latest()
+            return int(self._table.version)
 
     def versions(self) -> list[Version]:
         """List the states that `restore` can bring back, oldest first."""
+        with reporting(self.place, "read"):
+            found = self._table.list_versions()
         return [
-            Version(
-                int(item["version"]), item["timestamp"].astimezone(UTC).isoformat("T", "seconds")
-            )
-            for item in self._table.list_versions()
+            Version(int(one["version"]), one["timestamp"].astimezone(UTC).isoformat("T", "seconds"))
+            for one in found
         ]
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of active rows and of those that were struck out."""
-        self._table.checkout_latest()
-        active = int(self._table.count_rows("active"))
-        return active, int(self._table.count_rows()) - active
+        with reporting(self.place, "read"):
+            self._table.checkout_latest()
+            active = int(self._table.count_rows("active"))
+            return active, int(self._table.count_rows()) - active
 
     def rows(self, most: int | None = None) -> Rows:
         """Return all rows of the newest version, without pictures; they are kept in memory.
@@ -184,15 +188,15 @@ class Table:
     def columns(self, names: Sequence[str], where: str | None = None) -> Any:
         """Return columns of the rows for which a condition holds, as Arrow; "_rowid" is their number."""
         wanted = [name for name in names if name in self._table.schema.names]
-        query = self._table.search().select(wanted).with_row_id("_rowid" in names)
-        return (query if where is None else query.where(where)).to_arrow()
+        with reporting(self.place, "read"):
+            query = self._table.search().select(wanted).with_row_id("_rowid" in names)
+            return (query if where is None else query.where(where)).to_arrow()
 
     def find(self, rows: Sequence[str]) -> list[str]:
         """Return the id of each row, named as in the function `find`, which raises the same."""
-        self._table.checkout_latest()
-        with reporting(self.place, "read"):
-            exact = self.labels(rows)
-            return [row if row in exact else self._named(row) for row in rows]
+        self.version  # noqa: B018 - also of other processes
+        exact = self.labels(rows)
+        return [row if row in exact else self._named(row) for row in rows]
 
     def _named(self, row: str) -> str:
         conditions = [f"ends_with(reference, {_quoted(mark + row)})" for mark in ENDS]
@@ -204,9 +208,8 @@ class Table:
 
     def described(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the plain columns of rows, by default all, in the order of their ids."""
-        with reporting(self.place, "read"):
-            found = self.columns(PLAIN, None if keys is None else _among(keys))
-            order = _first_of_each(found["id"].combine_chunks())
+        found = self.columns(PLAIN, None if keys is None else _among(keys))
+        order = _first_of_each(found["id"].combine_chunks())
         return [
             {name: "" if value is None else value for name, value in row.items()}
             for row in found.take(order).to_pylist()
@@ -221,7 +224,7 @@ class Table:
 
     def picture(self, key: str) -> bytes | None:
         """Return the stored picture of a row, None if it has none."""
-        found = self._table.search().where(f"id = {_quoted(key)}").select(["picture"]).to_arrow()
+        found = self.columns(["picture"], _among([key]))
         return found["picture"][0].as_py() if len(found) else None
 
     # ---- changed ------------------------------------------------------------------------
@@ -334,7 +337,12 @@ def reporting(place: str, what: str) -> Iterator[None]:
     except NBDTError:
         raise
     except Exception as error:  # LanceDB has no base error: OSError, ValueError, RuntimeError
+        text = " ".join(_IN_RUST.sub("", str(error)).split())[:300]
+        remedy = "Nothing was changed."
+        if what not in {"made", "changed"}:
+            remedy = (
+                "If it is damaged, copy it again, or make one: nbdt memory build MODEL --data D"
+            )
         raise NBDTError(
-            f"The memory at {place!r} cannot be {what} ({type(error).__name__}: {str(error)[:300]}). "
-            "Nothing was changed."
+            f"The memory at {place!r} cannot be {what} ({type(error).__name__}: {text}). {remedy}"
         ) from error

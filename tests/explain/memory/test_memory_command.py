@@ -221,20 +221,6 @@ def test_a_process_that_is_killed_leaves_a_model(folder, moment, monkeypatch):
     assert not list(folder.glob(".refit*"))
 
 
-def test_a_full_disk_leaves_the_old_model(folder, monkeypatch):
-    model, old = struck(folder)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(update, "save_file", full)
-        with pytest.raises(NBDTError, match="No space left.*as it was"):
-            update.save_head(model, folder)
-    assert torch.equal(weight(folder), old)
-    assert not list(folder.glob(".refit*"))
-
-
 def test_the_effect_of_a_strike_is_shown_and_nothing_is_written(folder, data, tmp_path):
     before = nbdt("versions", folder).stdout
     (row, *_) = rows(folder)
@@ -267,32 +253,6 @@ def test_the_effect_on_a_model_that_was_not_fitted_is_refused(bare, data, tmp_pa
     done = nbdt("effect", bare, "0.png", "--memory", tmp_path / "m")
     assert done.exit_code != 0
     assert "refit" in str(done.exception)
-
-
-# ---- a disk that is full or closed ----
-
-
-@pytest.mark.parametrize("reason", ["No space left on device", "Read-only file system"])
-def test_a_disk_that_takes_nothing_changes_nothing(folder, reason, tmp_path, monkeypatch):
-    import lancedb
-
-    before = rows(folder)
-    photograph("red", 99).save(tmp_path / "new.png")
-
-    def refused(*_, **__):
-        raise OSError(reason)
-
-    kind = type(lancedb.connect(folder / "memory").open_table("photographs"))
-    with monkeypatch.context() as patch:
-        for name in ("add", "update"):
-            patch.setattr(kind, name, refused)
-        added = nbdt("add", folder, tmp_path / "new.png", "--label", "red")
-        struck = nbdt("strike", folder, before[0]["id"], "--why", "bad")
-    for result in (added, struck):
-        assert isinstance(result.exception, NBDTError)
-        assert reason in str(result.exception)
-        assert "Nothing was changed" in str(result.exception)
-    assert rows(folder) == before
 
 
 def test_the_nearest_photographs_are_shown(folder, tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -196,15 +198,81 @@ def test_a_memory_that_exists_is_not_made_again(model, place):
     assert len(open_memory(model, place)) == 20
 
 
-def test_a_damaged_memory_is_one_error(model, place):
-    for root, _, files in os.walk(place):
-        for name in files:
-            if name.endswith((".lance", ".manifest")):
-                path = os.path.join(root, name)
-                with open(path, "r+b") as file:
-                    file.truncate(os.path.getsize(path) // 3)
-    with pytest.raises(NBDTError, match="memory at"):
-        len(open_memory(model, place))
+def cut(data, draw):
+    return data[: int(draw.integers(len(data)))]
+
+
+def garble(data, draw):
+    start, values = int(draw.integers(len(data))), bytearray(data)
+    values[start : start + 40] = draw.bytes(len(values[start : start + 40]))
+    return bytes(values)
+
+
+def used(model, place):
+    """Do with a memory all that can be done; return the one line that it is refused with."""
+    try:
+        memory = open_memory(model, place)
+        key = memory.rows.ids[1]
+        assert memory.versions()
+        assert memory.table.described([key])
+        memory.strike(key, "to see")
+        memory.fit(model.head.rules, None)
+        memory.table.picture(key)
+    except NBDTError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kind", ["data", "_versions", "_transactions"])
+@pytest.mark.parametrize("damage", [None, cut, garble])
+def test_a_damaged_memory_is_one_clear_line(model, place, tmp_path, damage, kind):
+    draw, said = np.random.default_rng(0), []
+    for number in range(3):
+        copied = shutil.copytree(place, tmp_path / f"copy {number}")
+        files = sorted((copied / "photographs.lance" / kind).iterdir())
+        chosen = files[int(draw.integers(len(files)))]
+        if damage is None:
+            chosen.unlink()
+        else:
+            chosen.write_bytes(damage(chosen.read_bytes(), draw))
+        said.append(used(model, copied))
+    said = [*filter(None, said)]
+    assert said or kind == "_transactions" or damage is None  # an old version is not needed
+    for line in said:
+        assert "memory" in line
+        assert "\n" not in line
+        assert ".rs:" not in line
+        assert len(line) < 1000
+
+
+def test_a_memory_without_its_versions_is_one_clear_line(model, place):
+    shutil.rmtree(os.path.join(place, "photographs.lance", "_versions"))
+    assert "memory at" in used(model, place)
+
+
+def test_rows_that_no_fit_can_take_are_named(model, place):
+    table = model.memory.table
+    record = {"id": "a" * 64, "label": "red", "reference": "odd.png", "active": True}
+    table.add([record], np.full((1, 512), np.inf, np.float16))
+    with pytest.raises(NBDTError, match="odd.png"):
+        model.refit()
+    table.update(["a" * 64], {"active": False})
+    table.update([model.memory.rows.ids[0]], {"label": "purple"})
+    with pytest.raises(NBDTError, match="1 photographs.*purple"):
+        model.refit()
+
+
+def test_a_kept_fit_that_is_damaged_or_of_another_shape_explains_nothing(model, place):
+    import lancedb
+
+    fitted = model.refit()
+    wrong = replace(fitted, fit=replace(fitted.fit, weight=torch.zeros(9, 512)))
+    heads = lancedb.connect(place).open_table("heads")
+    for data, reason in ((b"x" * 40, "memory at"), (wrong.to_bytes(), "refit")):
+        heads.update(values={"data": data})
+        again = open_memory(model, place)
+        with pytest.raises(NBDTError, match=reason):
+            again.attribution(again.heads.get(fitted.key), model.head.rules)
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):
