@@ -340,7 +340,7 @@ def converted(here):
     """What `nbdt memory convert` makes of an index."""
 
     def convert(name, model):
-        run("memory", "convert", name, "--model", model, "--out", f"of_{name}")
+        run("memory", "convert", name, "--model", model, "--out", f"of_{name}", "--data", "photos")
         return open_memory(NBDT.load(model), f"of_{name}")
 
     return convert

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from nbdt.decide.paths import as_percent
 from nbdt.hierarchies.show.drawing import fitting, font
 from nbdt.images.archives import iter_tar
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image, refusal
-from nbdt.images.sources import file_source
+from nbdt.images.sources import ImageSource, file_source
 from nbdt.memory.table import Table
 from nbdt.progress import escape_terminal
 from nbdt.storage import is_uri
@@ -35,13 +35,13 @@ COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 class Pictures:
     """Opens the square picture that a network saw of a row's photograph.
 
-    An original counts only if its SHA-256 is the row's id: a memory that someone else made never
-    shows another file of this machine.
+    An original counts only if its SHA-256 is the row's id, and is looked for only in `data` where
+    that is given: a memory that someone else made never shows another file of this machine.
 
     Args:
         table: of the memory.
         frame: crops a photograph to what the network sees.
-        data: a folder or archive where the originals are now, if they moved.
+        data: the folder or archive that has the originals, if they moved.
     """
 
     def __init__(
@@ -55,18 +55,12 @@ class Pictures:
         Raises:
             ImageError: there is none.
         """
-        for path in self._places(reference):
-            with suppress(ImageError):
-                digest, decode = file_source(str(path)).content()
-                if digest.hex() == key:
-                    return self.frame(decode())
+        if (original := _original(key, self._files(reference))) is not None:
+            return self.frame(original)
         if (stored := self.table.picture(key)) is not None:
             return open_image(stored, name=f"picture of {reference}", max_pixels=MAX_STORED)
-        archive, mark, member = reference.partition("!")
-        if self.data is not None and self.data.is_file():
-            archive = os.fspath(self.data)
-        if mark and os.path.isfile(archive):
-            return self.frame(_member(f"{archive}!{member}", archive))
+        if (original := _original(key, self._members(reference))) is not None:
+            return self.frame(original)
         raise refusal(
             reference,
             "the original photograph",
@@ -74,23 +68,35 @@ class Pictures:
             "say where the data is now (data=, --data), or keep pictures (--pictures)",
         )
 
-    def _places(self, reference: str) -> Iterator[Path]:
+    def _files(self, reference: str) -> Iterator[ImageSource]:
         """Yield files that may be the original; a network path would be an outside request."""
-        if not reference.startswith(("//", "\\\\")) and not is_uri(reference):
-            path = Path(reference)
-            inside = [part for part in path.parts if part not in (path.anchor, "..")]
-            moved = range(len(inside)) if self.data is not None and self.data.is_dir() else ()
-            yield from filter(
-                Path.is_file, [path, *(Path(self.data or "", *inside[n:]) for n in moved)]
-            )
+        path = Path(reference)
+        parts = [part for part in path.parts if part != path.anchor]
+        if reference.startswith(("//", "\\\\")) or is_uri(reference) or ".." in parts:
+            return
+        places = [path] if self.data is None else []
+        if self.data is not None and self.data.is_dir():
+            places = [Path(self.data, *parts[n:]) for n in range(len(parts))]
+        yield from (file_source(str(place)) for place in places if place.is_file())
+
+    def _members(self, reference: str) -> Iterator[ImageSource]:
+        """Yield members of an archive that may be it, read from the start: slow if compressed."""
+        named, mark, member = reference.partition("!")
+        archive = named if self.data is None else os.fspath(self.data)
+        if mark and os.path.isfile(archive):
+            for source in iter_tar(archive, max_side=AMPLE_SIDE):
+                if source.reference == f"{archive}!{member}":
+                    yield source
 
 
-def _member(name: str, archive: str) -> Image.Image:
-    """Read a member of an archive from its start: slow if it is compressed."""
-    for source in iter_tar(archive, max_side=AMPLE_SIDE):
-        if source.reference == name:
-            return source.open()
-    raise refusal(name, "an image of that archive", "none", "build the memory again")
+def _original(key: str, sources: Iterable[ImageSource]) -> Image.Image | None:
+    """Return the first image whose content is that of a row."""
+    for source in sources:
+        with suppress(ImageError):
+            digest, decode = source.content()
+            if digest.hex() == key:
+                return decode()
+    return None
 
 
 def sheet(

@@ -1,8 +1,8 @@
 """``nbdt memory convert``: make a memory of an evidence index that release 0.1 wrote.
 
-An index is a folder of columns, one .npy array each, and a manifest that states their types and
-shapes. Texts and pictures are an array of bytes and an array of their ends. Nothing is pickled. It
-is hostile until checked.
+An index is a folder of columns, one .npy array each, and a manifest that states their shapes. Texts
+and pictures are an array of bytes and an array of their ends. Nothing is pickled. It is hostile
+until checked: the folder that it says its photographs are in is never read.
 """
 
 from __future__ import annotations
@@ -20,28 +20,18 @@ import typer
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
-from nbdt.files import check_record, new_folder
+from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.hierarchies.library import MODEL_HELP, open_model
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import ImageError
-from nbdt.images.sources import file_source
 from nbdt.memory.memory import Memory
 from nbdt.model.remember import check_network, make_memory
 
 from .opening import Weights, many, report
 
-DTYPES = {
-    "embeddings": "<f2",
-    "labels": "<i4",
-    "references": "|u1",
-    "reference_ends": "<i8",
-    "thumbnails": "|u1",
-    "thumbnail_ends": "<i8",
-}
-OBSOLETE = {"patches", "projection"}  # of regions; ignored
-TEXTS = {"references": "reference_ends", "thumbnails": "thumbnail_ends"}
 MAX_MANIFEST = 64 << 20  # bytes; 100,000 class names take about 3 MB
 
-Columns = Mapping[str, NDArray[Any]]
+Rows = list[dict[str, Any]]
 
 
 def convert(
@@ -49,6 +39,9 @@ def convert(
     *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)],
     out: Annotated[Path, typer.Option(metavar="M", help="A new folder for the memory.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The folder or archive that has the original photographs.")
+    ] = None,
     weights: Weights = None,
 ) -> None:
     """Make a memory of an evidence index of release 0.1; images marked as bad are struck out.
@@ -56,13 +49,13 @@ def convert(
     The memory can be shown, not fitted: an index has the directions of embeddings only.
     """
     loaded = open_model(model, weights)
-    manifest, columns = read_index(index)
+    manifest, rows, embeddings = read_index(index)
     check_network(loaded, manifest, str(index))
     facts = {"directions_only": True, "index": index_hash(manifest)}
     with new_folder(out) as aside:
         memory = make_memory(loaded, aside, facts=facts)
-        failed = _fill(memory, index, manifest, columns)
-    typer.echo(f"written: {out} ({many(len(columns['labels']) - len(failed))})")
+        failed = _fill(memory, rows, embeddings, {} if data is None else _originals(data))
+    typer.echo(f"written: {out} ({many(len(rows) - len(failed))})")
     report(failed)
 
 
@@ -71,8 +64,8 @@ def index_hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def read_index(folder: Path) -> tuple[dict[str, Any], Columns]:
-    """Read the manifest and the columns of an index.
+def read_index(folder: Path) -> tuple[dict[str, Any], Rows, NDArray[np.float16]]:
+    """Read the manifest, the rows and the embeddings (rows, features) of an index.
 
     Raises:
         NBDTError: no index, or one that is damaged or inconsistent.
@@ -84,98 +77,85 @@ def read_index(folder: Path) -> tuple[dict[str, Any], Columns]:
         if path.stat().st_size > MAX_MANIFEST:
             raise ValueError(f"larger than {MAX_MANIFEST:,} bytes")
         manifest = check_record(json.loads(path.read_bytes()), path, "nbdt-evidence", 1)
-        columns = {
-            name: _column(folder / f"{name}.npy", DTYPES[name], stated["shape"])
-            for name, stated in manifest["columns"].items()
-            if name not in OBSOLETE
-        }
-        _check(manifest, columns)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-        RecursionError,
-    ) as error:
-        if isinstance(error, NBDTError):
-            raise
+        return manifest, *_read(folder, manifest)
+    except NBDTError:
+        raise
+    except (*NPZ_ERRORS, TypeError, AttributeError, LookupError) as error:
         plain = f"{type(error).__name__}: {error}"[:300]
         raise NBDTError(
             f"The evidence index {str(folder)!r} is damaged ({plain!r}). Build a memory instead: nbdt "
             "memory build MODEL --data D --out M"
         ) from None
-    return manifest, columns
 
 
-def _column(path: Path, dtype: str, shape: object) -> NDArray[Any]:
-    column: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if (column.dtype.str, list(column.shape)) != (dtype, shape):
-        raise ValueError(f"{path.name} is not what the manifest says")
-    return column
+def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[Rows, NDArray[np.float16]]:
+    """Raise ValueError or LookupError where columns contradict each other or the manifest."""
+    stated, classes = manifest["columns"], manifest["classes"]
 
+    def column(name: str, dtype: str) -> NDArray[Any]:
+        found: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        if (found.dtype.str, [*found.shape]) != (dtype, stated[name]["shape"]):
+            raise ValueError(f"{name}.npy is not what the manifest says")
+        return found
 
-def _check(manifest: Mapping[str, Any], columns: Columns) -> None:
-    """Raise ValueError or KeyError where columns contradict each other."""
-    count, classes = len(columns["labels"]), manifest["classes"]
-    if not count or not all(isinstance(name, str) for name in classes):
+    def texts(name: str) -> list[bytes]:
+        values, ends = column(f"{name}s", "|u1"), column(f"{name}_ends", "<i8")
+        if len(ends) != len(labels) or (np.diff([0, *ends, len(values)]) < 0).any():
+            raise ValueError(f"{name}_ends that do not fit")
+        return [part.tobytes() for part in np.split(values, ends)][: len(ends)]
+
+    embeddings, labels = column("embeddings", "<f2"), column("labels", "<i4")
+    if not len(labels) or not all(isinstance(name, str) for name in classes):
         raise ValueError("no images, or no classes")
-    if columns["embeddings"].ndim != 2 or len(columns["embeddings"]) != count:
-        raise ValueError(f"embeddings not of {count:,} rows")
-    if columns["labels"].min() < 0 or columns["labels"].max() >= len(classes):
+    if embeddings.ndim != 2 or len(embeddings) != len(labels):
+        raise ValueError(f"embeddings not of {len(labels):,} rows")
+    if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError("labels outside the classes")
-    for name, ends in TEXTS.items():
-        if name in columns or name == "references":
-            found, size = columns[ends], len(columns[name])
-            if (
-                len(found) != count
-                or found[0] < 0
-                or found[-1] != size
-                or (np.diff(found) < 0).any()
-            ):
-                raise ValueError(f"{ends} that do not fit")
-
-
-def _fill(memory: Memory, folder: Path, manifest: Mapping[str, Any], columns: Columns) -> list[str]:
-    """Add the rows of an index; return a line for each that has a label of no node."""
+    pictures = texts("thumbnail") if "thumbnails" in stated else [None] * len(labels)
     bad = _marked(folder / "marks.jsonl")
+    columns = zip(labels.tolist(), texts("reference"), pictures, strict=True)
+    return [
+        {"label": classes[label], "reference": reference.decode(errors="replace"), "by": "",
+         "why": bad.get(row, ""), "active": row not in bad, "picture": picture}
+        for row, (label, reference, picture) in enumerate(columns)
+    ], np.array(embeddings)  # fmt: skip
+
+
+def _fill(
+    memory: Memory,
+    rows: Rows,
+    embeddings: NDArray[np.float16],
+    originals: Mapping[str, tuple[str, str]],
+) -> list[str]:
+    """Add rows, with the contents of `originals`; return a line for each that cannot be."""
     records, kept, failed = dict[str, dict[str, Any]](), list[int](), list[str]()
-    for row, label in enumerate(columns["labels"].tolist()):
-        stored = _text(columns, "references", row).decode(errors="replace")
-        reference = _original(manifest["data"], stored)
+    for row, record in enumerate(rows):
+        stored = record["reference"]
         try:
-            node = memory.node_of(manifest["classes"][label])
+            node = memory.node_of(record["label"])
         except NBDTError as error:
             failed.append(f"{stored!r}: {error}")
             continue
-        key = hashlib.sha256(columns["embeddings"][row].tobytes() + stored.encode()).hexdigest()
-        with suppress(ImageError):
-            key = file_source(reference).sha256()
+        own = embeddings[row].tobytes() + stored.encode(errors="replace")
+        reference, key = originals.get(stored, (stored, hashlib.sha256(own).hexdigest()))
         if key in records:
             failed.append(f"{stored!r} is in the index twice.")
             continue
-        picture = _text(columns, "thumbnails", row) if "thumbnails" in columns else None
-        records[key] = {
-            "id": key, "label": node, "reference": reference, "by": "", "why": bad.get(row, ""),
-            "active": row not in bad, "picture": picture,
-        }  # fmt: skip
+        records[key] = {**record, "id": key, "label": node, "reference": reference}
         kept.append(row)
-    memory.table.add([*records.values()], np.array(columns["embeddings"][kept]))
+    memory.table.add([*records.values()], embeddings[kept])
     return failed
 
 
-def _original(data: str | None, reference: str) -> str:
-    """Return the path of an image, which was stored relative to its folder or archive."""
-    if data is None:
-        return reference
-    root = os.path.abspath(data)
-    return f"{root}!{reference}" if os.path.isfile(root) else os.path.join(root, reference)
-
-
-def _text(columns: Columns, name: str, row: int) -> bytes:
-    ends = columns[TEXTS[name]]
-    return columns[name][ends[row - 1] if row else 0 : ends[row]].tobytes()
+def _originals(data: Path) -> dict[str, tuple[str, str]]:
+    """Return the path and SHA-256 of each photograph by its path inside the data."""
+    found = {}
+    for source in iter_inputs([data]):
+        inside = source.reference[len(os.fspath(data)) :].lstrip("/\\!")
+        reference = os.path.abspath(data) + source.reference[len(os.fspath(data)) :]
+        with suppress(ImageError):
+            found[inside] = reference, source.sha256()
+    return found
 
 
 def _marked(path: Path) -> dict[int, str]:

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -30,8 +30,8 @@ from .pictures import overlays, png
 FORMAT = "nbdt-explanation"
 VERSION = 1
 MAX_MANIFEST = 2**20  # bytes
-MAX_PIXELS = 50_000_000  # of one picture
-MAX_FILE = 512 * 2**20  # bytes of one file, and of all unpacked maps together
+MAX_PIXELS = 50_000_000  # of all pictures together
+MAX_FILE = 512 * 2**20  # bytes of all files together, and of all unpacked maps
 THUMBNAIL = 160  # pixels of a training image in the folder
 
 Files = dict[str, bytes]
@@ -71,13 +71,18 @@ def load(folder: str | os.PathLike[str]) -> Explanation:
     where = root / "explanation.json"
     record = _object(content["explanation.json"], where)
     maps = _read_maps(content["maps.npz"], root / "maps.npz")
-    pictures = {
-        name: open_image(data, name=str(root / name), max_pixels=MAX_PIXELS)
-        for name, data in content.items()
-        if name.endswith(".png")
-    }
+
+    left = MAX_PIXELS
+
+    @cache
+    def picture(name: str) -> Image.Image:
+        nonlocal left
+        image = open_image(content[name], name=str(root / name), max_pixels=left)
+        left = max(1, left - image.width * image.height)
+        return image
+
     try:
-        return from_record(record, maps, pictures)
+        return from_record(record, maps, picture)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         kind = "" if isinstance(error, NBDTError) else f"{type(error).__name__} "
         raise _damaged(where, f"{kind}{error}") from None
@@ -166,7 +171,7 @@ def _read(path: FilePath, limit: int = MAX_FILE) -> bytes:
     with regular_file(path, str(path)) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise _damaged(path, f"it has more than {limit:,} bytes")
+        raise _damaged(path, f"more than {limit:,} bytes are left for it")
     return data
 
 
@@ -185,12 +190,13 @@ def _checked_files(root: FilePath) -> Files:
     listed_files = _object(_read(where, MAX_MANIFEST), where).get("files")
     if not isinstance(listed_files, dict) or not listed_files.keys() >= _NEEDED:
         raise _damaged(where, f'"files" does not name {listed(sorted(_NEEDED))}')
-    content = {}
+    content, rest = Files(), MAX_FILE
     for name, facts in listed_files.items():
         plain_name = FilePath(name).name == name not in {"", ".."} and "\\" not in name
         if not plain_name or not isinstance(facts, dict):
             raise _damaged(where, f"{name!r} is not a file of this folder")
-        content[name] = data = _read(root / name)
+        content[name] = data = _read(root / name, rest)
+        rest -= len(data)
         if {**facts, **_facts(data)} != facts:
             raise _damaged(root / name, "its size or SHA-256 is not the manifest's")
     return content

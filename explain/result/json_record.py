@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +20,8 @@ from .regions import Region
 from .words import words
 
 Arrays = Mapping[str, NDArray[np.float32]]
-Pictures = Mapping[str, Image.Image]
+Pictures = Collection[str]  # their names
+Open = Callable[[str], Image.Image]  # decodes a picture by its name
 Item = TypeVar("Item")
 
 
@@ -120,7 +121,7 @@ def _finite(value: float) -> float | str:
 # ---- from plain data ---------------------------------------------------------------------------
 
 
-def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Pictures) -> Explanation:
+def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Explanation:
     """Build the explanation from its record.
 
     Raises:
@@ -175,7 +176,7 @@ def _decision(record: Mapping[str, Any]) -> Decision:
     return Decision(node, node_id, children, ids, log_probs, chosen)
 
 
-def _counterfactual(record: Mapping[str, Any], pictures: Pictures) -> Counterfactual:
+def _counterfactual(record: Mapping[str, Any], pictures: Open) -> Counterfactual:
     before, after = map(float, record["log_odds"])
     becomes = record["becomes"]
     return Counterfactual(
@@ -198,12 +199,12 @@ def _counterfactual(record: Mapping[str, Any], pictures: Pictures) -> Counterfac
     )
 
 
-def _neighbour(record: Mapping[str, Any], pictures: Pictures) -> Neighbour:
+def _neighbour(record: Mapping[str, Any], pictures: Open) -> Neighbour:
     reference, label, opener = _photograph(record, pictures)
     return Neighbour(reference, label, float(record["similarity"]), int(record["row"]), opener)
 
 
-def _sum(record: Mapping[str, Any], pictures: Pictures) -> DecisionContributions:
+def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:
     def one(row: Mapping[str, Any]) -> Contribution:
         reference, label, opener = _photograph(row, pictures)
         return Contribution(reference, label, float(row["value"]), _text(row["row"]), opener)
@@ -214,7 +215,7 @@ def _sum(record: Mapping[str, Any], pictures: Pictures) -> DecisionContributions
 
 
 def _photograph(
-    record: Mapping[str, Any], pictures: Pictures
+    record: Mapping[str, Any], pictures: Open
 ) -> tuple[str, str, Callable[[], Image.Image]]:
     """Return reference, label, and what opens the picture that was saved."""
     reference, label = _text(record["reference"]), _text(record["label"])
@@ -227,8 +228,8 @@ def _photograph(
     return reference, label, image.copy if image else missing
 
 
-def _picture(name: object, pictures: Pictures) -> Image.Image | None:
-    return None if name is None else pictures[_text(name)]
+def _picture(name: object, pictures: Open) -> Image.Image | None:
+    return None if name is None else pictures(_text(name))
 
 
 def _pair(values: Sequence[Any]) -> tuple[int, int]:

@@ -347,6 +347,28 @@ def test_a_record_that_does_not_fit_is_damaged(saved, change):
         load(saved)
 
 
+def test_only_pictures_that_the_record_names_are_decoded(saved, monkeypatch):
+    record = json.loads((saved / "explanation.json").read_text())
+    rewrite(saved, "bomb.png", b"no picture")
+    assert load(saved).photo is not None
+    monkeypatch.setattr("nbdt.explain.result.files.MAX_PIXELS", 1000)
+    with pytest.raises(NBDTError, match=r"photo\.png"):
+        load(saved)
+    monkeypatch.undo()
+    rewrite(saved, "explanation.json", json.dumps({**record, "photo": "bomb.png"}).encode())
+    with pytest.raises(NBDTError, match=r"bomb\.png"):
+        load(saved)
+
+
+def test_files_are_bounded_together(saved, monkeypatch):
+    size = sum(path.stat().st_size for path in saved.iterdir() if path.name != "manifest.json")
+    monkeypatch.setattr("nbdt.explain.result.files.MAX_FILE", size)
+    load(saved)
+    monkeypatch.setattr("nbdt.explain.result.files.MAX_FILE", size - 1)
+    with pytest.raises(NBDTError, match="more than"):
+        load(saved)
+
+
 def test_a_decision_that_does_not_fit_its_children_is_damaged(saved):
     record = json.loads((saved / "explanation.json").read_text())
     record["path"]["decisions"][0]["chosen"] = 2

@@ -1,5 +1,6 @@
 """Evidence: the nearest photographs equal a plain loop's; regions, pictures, what is refused."""
 
+import hashlib
 import json
 import shutil
 import tarfile
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.explain import Evidence, explain
 from nbdt.explain.evidence import search as searching
-from nbdt.explain.evidence.pictures import linked, sheet, tile
+from nbdt.explain.evidence.pictures import Pictures, linked, sheet, tile
 from nbdt.explain.evidence.regions import (
     box,
     feature_grid,
@@ -435,6 +436,32 @@ def test_a_file_of_other_content_is_never_shown(model, own, tmp_path):
     for name in names:
         with pytest.raises(ImageError, match="expected the original photograph"):
             near.neighbour(own.rows.place(name), 1).open()
+
+
+def test_originals_are_looked_for_only_where_the_user_says(model, own, tmp_path):
+    """Even a file of the right content is not shown from outside of the data that was named."""
+    outside, named = tmp_path / "outside", tmp_path / "named"
+    for folder in (outside, named):
+        folder.mkdir()
+    drawn("cat", 0).save(outside / "cat.png")
+    drawn("dog", 0).save(outside / "dog.png")
+    with tarfile.open(outside / "photos.tar", "w") as archive:
+        archive.add(outside / "cat.png", "cat.png")
+    key = hashlib.sha256((outside / "cat.png").read_bytes()).hexdigest()
+    texts = [outside / "cat.png", named / "../outside/cat.png", f"{outside}/photos.tar!cat.png"]
+    free, bound = (Pictures(own.table, lambda image: image, data) for data in (None, named))
+    for text, shown in zip(map(str, texts), (True, False, True), strict=True):
+        with pytest.raises(ImageError):
+            bound.open(key, text)
+        if shown:
+            assert free.open(key, text).size == drawn("cat", 0).size
+        else:
+            with pytest.raises(ImageError):
+                free.open(key, text)
+        with pytest.raises(ImageError):  # an archive's member is compared, too
+            free.open("0" * 64, text)
+    shutil.copy(outside / "cat.png", named)
+    assert bound.open(key, str(texts[0])).size == drawn("cat", 0).size
 
 
 def test_names_do_not_show_folders_of_this_machine(model, data, tmp_path):

@@ -1,5 +1,6 @@
 """Evidence indexes of release 0.1: read once, and refused where they are damaged."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -8,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nbdt import Hierarchy
 from nbdt.errors import NBDTError
-from nbdt.explain.memory.convert import read_index
+from nbdt.explain.memory.convert import _fill, _originals, read_index
+from nbdt.memory.memory import Memory
+from nbdt.memory.table import Table
 
 OLD = Path(__file__).parents[2] / "fixtures" / "v0.1.0" / "evidence_patches"
 
@@ -74,3 +78,22 @@ def test_an_unfinished_line_is_no_mark(index, tmp_path):
     assert _marked(marks) == {1: "only whiskers"}
     marks.write_bytes(marks.read_bytes() + b'{"reference": "cat/1.j')
     assert _marked(marks) == {1: "only whiskers"}
+
+
+def test_the_folder_that_an_index_names_is_not_read(index, tmp_path):
+    """Another person's index may name any folder of this machine."""
+    (tmp_path / "private" / "cat").mkdir(parents=True)
+    secret = tmp_path / "private" / "cat" / "1.jpg"
+    secret.write_bytes(b"secret")
+    set_in_manifest(data=str(tmp_path / "private"))(index)
+    _, rows, embeddings = read_index(index)
+    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+    table = Table.create(str(tmp_path / "memory"), embeddings.shape[1], {})
+    memory = Memory(
+        table, Hierarchy.from_nested({"all": ["cat", "cup", "rocket", "sky"]}), None, None
+    )
+    assert not _fill(memory, rows, embeddings, {})
+    found = memory.table.described()
+    assert digest not in {row["id"] for row in found}
+    assert not any("private" in row["reference"] for row in found)
+    assert _originals(tmp_path / "private") == {"cat/1.jpg": (str(secret), digest)}
