@@ -100,8 +100,8 @@ def measure(photographs: Photographs, **settings: Any) -> Row:
         **settings,
         inner=len(tree.inner_nodes),
         depth=tree.depth,
-        named=100 * report.share_named,
-        precise=100 * report.share_precise,
+        named=100 * sum(row.named for row in report) / len(report),
+        precise=100 * sum(row.wnid is not None for row in report) / len(report),
         marginal_hard_views=100 * seen_in_all(photographs, tree),
         **scores,
     )

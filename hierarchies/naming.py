@@ -13,7 +13,7 @@ more of them and has information content ≥ 0.25 (see `wordnet/concepts.py`). L
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import chain, count
@@ -45,36 +45,6 @@ class NodeName:
     named: bool  # whether precision and recall are both sufficient
 
 
-@dataclass(frozen=True)
-class NamingReport:
-    """The names of all inner nodes, breadth-first from the root. Iterable and printable."""
-
-    rows: tuple[NodeName, ...]
-
-    def __iter__(self) -> Iterator[NodeName]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def share_named(self) -> float:
-        """Share of inner nodes with sufficient precision and recall."""
-        return sum(row.named for row in self.rows) / len(self.rows)
-
-    @property
-    def share_precise(self) -> float:
-        """Share of inner nodes with sufficient precision, whatever the recall."""
-        return sum(row.wnid is not None for row in self.rows) / len(self.rows)
-
-    def __str__(self) -> str:
-        head = (
-            f"{len(self)} inner nodes: {self.share_named:.1%} named, "
-            f"{self.share_precise:.1%} of one kind"
-        )
-        return "\n".join([head, *(f"{row.fit:5.2f}  {row.label}" for row in self.rows)])
-
-
 def name_groups(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None) -> Hierarchy:
     """Return the hierarchy with readable, distinct names for its inner nodes.
 
@@ -92,8 +62,8 @@ def name_groups(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None)
     return apply_names(hierarchy, group_names(hierarchy, wnids))
 
 
-def group_names(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None) -> NamingReport:
-    """Report the names that `name_groups` gives, and their fit, with the same arguments and errors.
+def group_names(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None) -> list[NodeName]:
+    """Return the names that `name_groups` gives, from the root down, with their fit; same arguments, errors.
 
     Exported as `nbdt.hierarchies.names`.
     """
@@ -107,7 +77,7 @@ def group_names(hierarchy: Hierarchy, wnids: Sequence[str | None] | None = None)
 
 def names_from_concepts(
     hierarchy: Hierarchy, synsets: Sequence[int | None], fitting: Mapping[int, Sequence[Concept]]
-) -> NamingReport:
+) -> list[NodeName]:
     """Report names, given the concepts that fit each inner node, best first."""
     assigned = concepts.assign_concepts(hierarchy, fitting)
     labels = _Labels(hierarchy, synsets, fitting)
@@ -117,12 +87,10 @@ def names_from_concepts(
     for node in hierarchy.inner_nodes:
         if node not in assigned:
             labels.qualified(node)
-    return NamingReport(
-        tuple(
-            _row(hierarchy.ids[node], labels.labels[node], labels.concept[node])
-            for node in hierarchy.inner_nodes
-        )
-    )
+    return [
+        _row(hierarchy.ids[node], labels.labels[node], labels.concept[node])
+        for node in hierarchy.inner_nodes
+    ]
 
 
 def apply_names(hierarchy: Hierarchy, rows: Iterable[NodeName]) -> Hierarchy:

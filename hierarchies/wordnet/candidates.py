@@ -78,7 +78,7 @@ def _shared_senses(synonyms: Sequence[str], wordnet: WordNet) -> tuple[Candidate
 
 def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     as_lemma = _as_lemma(text, wordnet)
-    return as_lemma or _as_compound(text, wordnet) or _as_twowords_of(text, wordnet)
+    return as_lemma or _as_compound(text, wordnet) or _as_two_words(text, wordnet)
 
 
 def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
@@ -128,7 +128,7 @@ def words_of(text: str) -> list[str]:
 
 def _as_compound(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     modifiers, head = known_ending(words_of(text), wordnet)
-    return _underknown_ending(modifiers, head, wordnet) if head else ()
+    return _under_head(modifiers, head, wordnet) if head else ()
 
 
 def known_ending(
@@ -142,7 +142,7 @@ def known_ending(
     return words, ()
 
 
-def _underknown_ending(
+def _under_head(
     modifiers: Sequence[str], head: Sequence[Candidate], wordnet: WordNet
 ) -> tuple[Candidate, ...]:
     """Return the modifier's senses below the head or, if there are none, the head's own."""
@@ -163,7 +163,7 @@ def _is_named(candidate: Candidate, wordnet: WordNet) -> bool:
     return first == candidate.lemma or len(wordnet.senses(candidate.lemma)) == 1
 
 
-def _as_twowords_of(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
+def _as_two_words(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
     key = lemma_key(text)
     if len(key) > _LONGEST_NAME:
         return ()

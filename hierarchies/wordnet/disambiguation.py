@@ -26,9 +26,7 @@ from .database import FloatArray, IndexArray, WordNet
 RANK_COST = 0.2  # times log(1 + rank)
 TAG_WEIGHT = 0.15  # times the log of the sense's share of tagged uses
 LATER_WORD_COST = 1.0  # the name is not the synset's first word: it has a better name
-OTHER_FORM_COST = 1.0  # found as a plural or another spelling
 INDIVIDUAL_COST = 2.0  # a river or a poet rather than a kind of thing
-CASE_COST = 1.0  # "Cardigan" the dog, "cardigan" the garment; only in lists of mixed case
 HYPONYM_WEIGHT = 0.25  # times log(1 + hyponyms): broad senses are the everyday ones
 NESTED_COST = 1.0  # times the expected number of other classes that the sense is a kind of
 
@@ -72,7 +70,8 @@ class _Agreement:
     ) -> None:
         synset = np.array([candidate.synset for row in candidates for candidate in row])
         self.name = np.repeat(np.arange(len(names)), [len(row) for row in candidates])
-        self.prior = _prior(names, candidates, wordnet)  # log-weight without the other names
+        # The log-weight of each candidate without the other names.
+        self.prior = np.array([_log_prior(option, wordnet) for row in candidates for option in row])
         # Of each (candidate, ancestor) pair: the two, and the number of the (name, ancestor) pair.
         self.candidate, above = wordnet.closure(synset)
         ancestors, self.ancestor = np.unique(above, return_inverse=True)
@@ -115,20 +114,6 @@ def _softmax(score: FloatArray, name: IndexArray) -> FloatArray:
     return share
 
 
-def _prior(
-    names: Sequence[str], candidates: Sequence[Sequence[Candidate]], wordnet: WordNet
-) -> FloatArray:
-    mixed = len({name[:1].isupper() for name in names}) == 2
-    return np.array(
-        [
-            _log_prior(candidate, wordnet)
-            - CASE_COST * (mixed and _other_case(name, candidate, wordnet))
-            for name, row in zip(names, candidates, strict=True)
-            for candidate in row
-        ]
-    )
-
-
 def _log_prior(candidate: Candidate, wordnet: WordNet) -> float:
     synset = candidate.synset
     file = int(wordnet.lexicographer[synset])
@@ -137,12 +122,5 @@ def _log_prior(candidate: Candidate, wordnet: WordNet) -> float:
     cost += 0.0 if file in FREE_FILES else FILE_COST.get(file, OTHER_FILE_COST)
     first = wordnet.lexicon.words(synset)[0].lower()
     cost += LATER_WORD_COST * (first != candidate.lemma)
-    cost += OTHER_FORM_COST * (candidate.match == "form")
     cost += INDIVIDUAL_COST * int(wordnet.individual[synset])
     return -float(cost)
-
-
-def _other_case(name: str, candidate: Candidate, wordnet: WordNet) -> bool:
-    words = wordnet.lexicon.words(candidate.synset)
-    spelt = next(word for word in words if word.lower() == candidate.lemma)
-    return name[:1].isupper() != spelt[:1].isupper()

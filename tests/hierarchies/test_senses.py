@@ -226,12 +226,6 @@ def test_classes_exclude_one_another():
     assert meaning("bus", "car", "truck", "bicycle", "train") == "n02924116"
 
 
-def test_case_counts_only_where_it_is_mixed():
-    assert meaning("Turkey", "Chicken", "Goose") == meaning("turkey", "chicken", "goose")
-    assert meaning("Cardigan", "poodle", "scarf") == "n02113186"
-    assert meaning("cardigan", "Pembroke", "scarf") == "n02963159"
-
-
 def test_the_head_is_not_guessed_for_words_that_wordnet_lacks():
     with pytest.raises(UnknownNamesError):
         senses(["xq17 fish", "dog"])
