@@ -97,7 +97,7 @@ def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NB
 def class_list(source: str) -> tuple[list[str], Sequence[str | None] | None]:
     """Return class names in order, and their WordNet ids if known.
 
-    `source` is a text file with one name a line, or a hierarchy as in `find`.
+    `source` is a text file with one name a line, JSON with names by index, or a hierarchy as in `find`.
 
     Raises:
         NBDTError: neither of these, or an empty file.
@@ -106,6 +106,8 @@ def class_list(source: str) -> tuple[list[str], Sequence[str | None] | None]:
     path = Path(source)
     if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
         return formats.read_lines(path), None
+    if path.is_file() and path.suffix.lower() == ".json" and (names := formats.read_names(path)):
+        return names, None
     hierarchy = find(source)
     wnids = hierarchy.class_wnids
     return [*hierarchy.classes], wnids if any(wnids) else None

@@ -42,6 +42,8 @@ def _names(hierarchy: Hierarchy) -> Iterator[str]:
         yield f"named like a rank, perhaps by a header line: {listed(ranks)}"
     if split := [name for name in classes if _SEPARATOR.search(name)]:
         yield f"classes with a separator in their name: {listed(split)}; was it meant to separate?"
+    if marks := [mark for mark in ".:-_" if all(mark in name for name in classes)]:
+        yield f"every class holds {marks[0]!r}; if it separates groups from classes, write '/'"
     if edges := [name for name in words if name != name.strip()]:
         yield f"names that begin or end with a space: {listed(edges)}"
     if all(name.isdecimal() for name in classes):

@@ -36,6 +36,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID, HierarchyError, short
 
 from . import graphs, groups, tables
+from .class_lists import class_names_in
 from .class_order import FormatError
 from .tables import Nodes
 
@@ -237,6 +238,14 @@ def _read_text(path: str | os.PathLike[str]) -> str:
             f"This is not UTF-8 text (byte {data[error.start]:#04x} at {error.start:,}); save it "
             "as UTF-8."
         ) from None
+
+
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the class names in a JSON file that holds nothing else, such as an ``id2label``; else none.
+
+    Raises FormatError, OSError: the file cannot be read.
+    """
+    return class_names_in(groups.parse(_read_text(path)))
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

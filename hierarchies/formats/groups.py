@@ -13,6 +13,7 @@ from nbdt.errors import listed
 from nbdt.tree.building import nodes_from_nested, nodes_from_paths
 from nbdt.tree.nodes import Node, check_size, short
 
+from .class_lists import ABOVE, BELOW, NAMES, class_names_in
 from .class_order import FormatError, check_order, shape
 from .ranks import rank_columns
 from .tables import Nodes, from_parents, from_rows, read_table, separator, without_chains
@@ -20,9 +21,6 @@ from .tables import Nodes, from_parents, from_rows, read_table, separator, witho
 NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
 MAX_YAML = 2 * 2**20  # characters; they take two seconds a megabyte
 UNNAMED = "(generated)"  # a node that gets a name from its leaves
-_NAMES = ("name", "label", "LabelName", "title", "text", "id")  # keys of a node's name
-_BELOW = ("children", "Subcategory", "subcategories")  # keys of its children
-_ABOVE = ("supercategory", "parent", "parent_id", "parentId")
 
 
 def parse(text: str) -> Any:
@@ -133,11 +131,7 @@ def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> N
     The class order is the one that the file states, else `classes`, else the order in the file.
     """
     if isinstance(data, dict) and data.get("format") == NESTED:
-        order = data.get("classes")
-        if not isinstance(order, list) or not isinstance(data.get("tree"), dict):
-            raise FormatError(f'Expected "classes", a list, and "tree", got {short(list(data))}.')
-        check_order([short(name) if not isinstance(name, str) else name for name in order], classes)
-        return nodes_from_nested(data["tree"])[0], order
+        return _read_stated(data, classes)
     if names := class_names_in(data):
         raise FormatError(
             f"This is a list of {len(names)} class names without groups ({listed(names, 2)}). "
@@ -149,33 +143,25 @@ def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> N
         return _read_list(data, classes, notes)
     if not isinstance(data, dict):
         raise FormatError(f"Expected groups, got {shape(data)}.")
-    if any(key in data for key in _BELOW) and any(key in data for key in _NAMES):
+    if any(key in data for key in BELOW) and any(key in data for key in NAMES):
         return without_chains(nodes_from_paths(_named_paths(data)), notes)
+    # Groups with their children under a key, or classes with their group under one.
+    for key in (*BELOW, *ABOVE):
+        if all(isinstance(value, dict) and key in value for value in data.values()):
+            data = {name: value[key] for name, value in data.items()}
     if len(data) > 1 and all(isinstance(value, str) for value in data.values()):
         rows = [(name, above, name) for name, above in data.items()]
         return without_chains(from_parents(rows), notes)
     return nodes_from_nested(data)
 
 
-def class_names_in(data: Any) -> list[str]:
-    """Return the class names in a file that holds nothing else: names by index, or a list of them."""
-    if isinstance(data, dict):
-        for key in ("id2label", "names"):
-            if isinstance(data.get(key), dict | list) and ("nc" in data or key == "id2label"):
-                data = data[key]
-                break
-    if isinstance(data, dict) and data:
-        if all(str(key).isdecimal() for key in data):
-            data = [data[key] for key in sorted(data, key=int)]
-        elif sorted(value for value in data.values() if type(value) is int) == [*range(len(data))]:
-            data = sorted(data, key=data.__getitem__)
-    if isinstance(data, list) and data:
-        pairs = all(isinstance(item, list) and len(item) == 2 for item in data)
-        if pairs and all(re.fullmatch("n[0-9]{8}", str(item[0])) for item in data):
-            data = [item[1] for item in data]  # as in Keras's imagenet_class_index.json
-        if all(isinstance(item, str) for item in data) and not any("/" in item for item in data):
-            return data if separator("\n".join(data)) in (None, ",") else []
-    return []
+def _read_stated(data: dict[str, Any], classes: Sequence[str] | None) -> Nodes:
+    """Read the nested format of earlier releases, which states the class order."""
+    order = data.get("classes")
+    if not isinstance(order, list) or not isinstance(data.get("tree"), dict):
+        raise FormatError(f'Expected "classes", a list, and "tree", got {short(list(data))}.')
+    check_order([short(name) if not isinstance(name, str) else name for name in order], classes)
+    return nodes_from_nested(data["tree"])[0], order
 
 
 def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str]) -> Nodes:
@@ -188,21 +174,21 @@ def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str])
     if not data or not all(isinstance(item, dict) for item in data):
         raise FormatError(f"Expected a list of paths or of categories, got {shape(data)}.")
     keys = [str(key) for key in data[0]]
-    parent = next((key for key in _ABOVE if key in keys), None)
+    parent = next((key for key in ABOVE if key in keys), None)
     if parent is None and (columns := rank_columns(keys)):
         ranks = [keys[place] for place in columns]
         rows = [[str(item.get(rank) or "") for rank in ranks] for item in data]
         found = from_rows([(n, [*filter(None, row)]) for n, row in enumerate(rows, 1)], notes)
         return without_chains(found, notes)
-    if parent is None and any(key in keys for key in _BELOW):
+    if parent is None and any(key in keys for key in BELOW):
         return without_chains(
             nodes_from_paths(_named_paths({"name": "/", "children": data})), notes
         )
-    if parent is None or not any(key in keys for key in _NAMES):
+    if parent is None or not any(key in keys for key in NAMES):
         raise FormatError(
-            f"Expected categories with a name and a parent ({', '.join(_ABOVE)}), got {shape(data[0])}."
+            f"Expected categories with a name and a parent ({', '.join(ABOVE)}), got {shape(data[0])}."
         )
-    name = next(key for key in _NAMES if key in keys)
+    name = next(key for key in NAMES if key in keys)
     ids = [item.get("id") for item in data]
     if classes is None and all(type(i) is int for i in ids) and ids != sorted(ids):
         raise FormatError(
@@ -226,7 +212,7 @@ def _named_paths(root: dict[str, Any]) -> list[list[str]]:
         path = [*above, name]
         parts += len(path)
         check_size(parts, "names in its paths")
-        below = next((key for key in _BELOW if key in item), None)
+        below = next((key for key in BELOW if key in item), None)
         children = item[below] if below else []
         if not isinstance(children, list):
             raise FormatError(f'"{below}" of {short(name)} is not a list.')
@@ -246,7 +232,7 @@ def _name_of(item: Any) -> str:
     if isinstance(item, str):
         return item
     name = (
-        next((item[key] for key in _NAMES if key in item), None) if isinstance(item, dict) else None
+        next((item[key] for key in NAMES if key in item), None) if isinstance(item, dict) else None
     )
     if not isinstance(name, str):
         raise FormatError(f'Each node needs a "name" that is text; got {shape(item)}.')

@@ -16,7 +16,7 @@ from nbdt.tree.nodes import WNID, HierarchyError, Node, check_size, check_word, 
 from .class_order import FormatError
 from .ranks import MISSING, edge_columns, rank_columns
 
-PATHS, CELLS = ("/", ">", "\\"), ("\t", ",", ";", "|")  # separators
+PATHS, CELLS = ("/", ">", "\\", "::"), ("\t", ",", ";", "|")  # separators
 IF_HEADER = "remove it if it is a header"
 
 Nodes = tuple[list[Node], list[str]]
@@ -103,9 +103,23 @@ def read_table(text: str, notes: list[str], marks: Sequence[str]) -> Nodes:
             "This is a list of WordNet ids, which contains no hierarchy. Pass it as wnids=…, with "
             "the graph-….json that it belongs to."
         )
-    if len(rows) > 2 and {*rows[0][1]}.isdisjoint(chain(*(row for _, row in rows[1:]))):
+    if mark in PATHS:
+        _refuse_other_marks(rows, mark)
+    if len(rows) > 2 < len(rows[0][1]) + 1 and {*rows[0][1]}.isdisjoint(
+        chain(*(row for _, row in rows[1:]))
+    ):
         notes.append(f"line {rows[0][0]} shares no name with the others: {IF_HEADER}")
     return from_rows(rows, notes)
+
+
+def _refuse_other_marks(rows: Rows, mark: str) -> None:
+    """Refuse a path with another separator than the rest. Raises FormatError."""
+    for number, row in rows:
+        other = next((m for m in ("/", ">", "\\", "|", ";") if len(row) == 1 and m in row[0]), None)
+        if other and any(len(more) > 1 for _, more in rows):
+            raise FormatError(
+                f"Line {number}, {short(row[0])}, holds {other!r} where others hold {mark!r}; use one of them."
+            )
 
 
 def _edges(rows: Rows, columns: Sequence[int], notes: list[str]) -> Nodes:
@@ -128,7 +142,7 @@ def _paths(text: str, mark: str) -> Rows:
     stripped = ((number, line.strip()) for number, line in lines)
     # "/animal/cat" begins at the root.
     return [
-        (number, [part.strip() for part in line.removeprefix(mark).split(mark)])
+        (number, [part.strip() for part in line.removeprefix(mark).removesuffix(mark).split(mark)])
         for number, line in stripped
         if line
     ]
@@ -165,10 +179,14 @@ def _ranked(rows: Rows, columns: Sequence[int], notes: list[str]) -> Nodes:
         if tuple(named) not in seen:
             seen.add(tuple(named))
             found.append((number, named))
+    groups = {name for _, row in found for name in row[:-1]}
+    if bare := [f"line {n}, {row[-1]}" for n, row in found if row[-1] in groups]:
+        notes.append(f"lines left out, whose last name is a group on other lines: {listed(bare)}")
+        found = [(number, row) for number, row in found if row[-1] not in groups]
     if gaps:
         notes.append(f"{gaps:,} of {len(rest):,} lines lack a level")
-    if len(found) < len(rest):
-        notes.append(f"{len(rest) - len(found):,} lines repeat an earlier one")
+    if len(seen) < len(rest):
+        notes.append(f"{len(rest) - len(seen):,} lines repeat an earlier one")
     return without_chains(from_rows(found, notes), notes)
 
 

@@ -9,11 +9,13 @@ from nbdt import Hierarchy
 from nbdt.correction import Correction
 from nbdt.errors import nearest
 from nbdt.hierarchies.formats import FormatError, from_text
+from nbdt.hierarchies.library import class_list
 from nbdt.hierarchies.oddities import remarks
 from nbdt.tree.class_names import check_same_classes, class_of_name
 from tests.oracle import family
 
 PLANTS = "phylum,class,species\nMosses,Andreaeopsida,alpine rock moss\nVascular,Pines,fir\nVascular,Palms,date\n"
+GROUPS = {"cat": "animal", "dog": "animal", "car": "vehicle", "bus": "vehicle"}
 FAMILY = [("animal", "cat"), ("vehicle", "car"), ("animal", "dog"), ("vehicle", "bus")]
 
 
@@ -21,7 +23,7 @@ def classes_and_groups(tree):
     return tree.classes, {tree.names[node] for node in tree.inner_nodes}
 
 
-@pytest.mark.parametrize("mark", ["/", " > ", " -> ", " → ", "\\", "|", "\t", ";", ","])
+@pytest.mark.parametrize("mark", ["/", " > ", " -> ", " → ", "\\", "::", "|", "\t", ";", ","])
 def test_any_common_separator(mark):
     assert from_text("\n".join(mark.join(row) for row in FAMILY), ".txt") == family()
 
@@ -42,6 +44,18 @@ def test_any_common_separator(mark):
         "((cat:1,dog:2)animal:1,[note](car,'bus')vehicle);",
         '["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"]',
         '[["animal", "cat"], ["animal", "dog"], ["vehicle", "car"], ["vehicle", "bus"]]',
+        json.dumps({name: {"supercategory": group} for name, group in GROUPS.items()}),
+        '{"animal": {"children": ["cat", "dog"]}, "vehicle": {"children": ["car", "bus"]}}',
+        json.dumps(
+            {
+                "text": "x",
+                "nodes": [
+                    {"text": "animal", "nodes": ["cat", "dog"]},
+                    {"text": "vehicle", "nodes": ["car", "bus"]},
+                ],
+            }
+        ),
+        "animal/cat/\nanimal/dog/\nvehicle/car/\nvehicle/bus/",
         '{"cat": "animal", "dog": "animal", "car": "vehicle", "bus": "vehicle"}',
     ],
 )
@@ -77,6 +91,22 @@ def test_missing_ranks_and_repeated_observations():
     assert "1 lines repeat an earlier one" in notes
 
 
+def test_an_observation_of_a_genus_alone_is_no_class_where_the_genus_is_a_group():
+    notes = []
+    tree = from_text(
+        "family,genus,species\nH,Ardea,heron\nH,Ardea,\nH,Ardea,egret\nG,Grus,\n", notes=notes
+    )
+    assert tree.classes == ("heron", "egret", "Grus")
+    assert any("line 3, Ardea" in note for note in notes)
+
+
+def test_lists_of_names_in_json_are_class_lists(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"id2label": {"1": "dog", "0": "cat"}, "model_type": "vit"}'
+    )
+    assert class_list(str(tmp_path / "config.json")) == (["cat", "dog"], None)
+
+
 def test_levels_by_number_and_names_beside_ranks():
     levels = "Level 2,Level 1,id\napple,fruit,7\npear,fruit,8\nleek,vegetable,9\n"
     assert from_text(levels).classes == ("apple", "pear", "leek")
@@ -90,6 +120,8 @@ def test_levels_by_number_and_names_beside_ranks():
         ("order,family,species\na,b,c\nd,e,f,g\n", "Line 3 has 4 cells; the header has 3"),
         ("order,species\na,c\n,\n,NA\n", "Line 4 names no order or species"),
         ("genus,species\nArdea,alba\nArdea,cinerea\nEgretta,alba\n", "Line 4: .*'alba'.* line 2"),
+        ("a/b\nc>d\na/e\n", "Line 2, 'c>d', holds '>' where others hold '/'"),
+        ('[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]', "2 class names without"),
         ("Reihe;Ding;Sache\nx;y;a\nx;y;b\nx;z;c\n", "single child.*line 1 shares no name"),
         ("a: &x [b, c]\nd: [*x, *x]\n", "Line 2: aliases such as \\*x"),
         ("a:\n  b:\n  b:\n", "Line 3: the key 'b' occurs twice"),
@@ -104,7 +136,7 @@ def test_levels_by_number_and_names_beside_ranks():
         ('{"0": ["n02123045", "tabby"], "1": ["n02099601", "retriever"]}', "'tabby', 'retriever'"),
         ('{"cat": 1, "dog": 0}', "'dog', 'cat'"),
         ("path: x\nnc: 2\nnames: [person, car]\n", "2 class names without"),
-        ('[{"id": 1}]', "categories with a name and a parent"),
+        ('[{"parent": 1}]', "categories with a name and a parent"),
         ('[{"id": 2, "name": "a", "parent": ""}, {"id": 1, "name": "b", "parent": ""}]', "order"),
     ],
 )
@@ -181,6 +213,7 @@ def test_newick_groups_without_names_are_called_after_their_leaves():
         (["a/butterfly", "a/butterflies", "dog"], "butterflies and butterfly|butterfly and"),
         (["a/cats", "a/cat", "dog"], "singular and the plural: 'cats and cat'"),
         (["a/0", "a/1", "2"], "numbers"),
+        (["animal.cat", "animal.dog", "thing.car"], "every class holds '.'"),
         ([["a", " x"], ["a", "y"], ["z"]], "space"),
     ],
 )
