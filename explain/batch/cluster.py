@@ -23,6 +23,7 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.images.dataset import iter_inputs, parts_of
+from nbdt.images.report import Report, log
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -125,6 +126,8 @@ def explain_parts(
             for row in results.iter_rows():
                 if error := row.pop("error"):
                     raise NBDTError(error)
+                for line in row.pop("report"):
+                    log.info("%s", line)
                 yield PartResult(**row)
     except ray.exceptions.RayError as error:
         raise NBDTError(f"The cluster gave up: {error}") from error
@@ -231,18 +234,19 @@ class ClusterBatch:
 
 
 def list_parts(_: Record, batch: ClusterBatch) -> Iterator[Record]:
-    """Yield the inputs of each part of this share, and an empty part after the last."""
+    """Yield the inputs of each part of this share; then an empty part, with the reader's report."""
     (number, shards), part, problem = batch.shard, 0, ""
+    report = Report("the inputs")
     try:
         batch.enter()
-        inputs = iter_inputs(batch.identity["inputs"], batch.options.column)
+        inputs = iter_inputs(batch.identity["inputs"], batch.options.column, report=report)
         for members in parts_of(inputs, batch.options.part_size):
             if part % shards == number - 1:
-                yield {"part": part, "inputs": members, "error": ""}
+                yield {"part": part, "inputs": members, "error": "", "report": []}
             part += 1
     except (NBDTError, OSError) as error:
         problem = str(error)
-    yield {"part": part, "inputs": [], "error": problem}
+    yield {"part": part, "inputs": [], "error": problem, "report": report.lines()}
 
 
 class Worker:
@@ -285,7 +289,7 @@ class Worker:
             except (NBDTError, OSError) as failure:
                 error = str(failure)
         done = PartResult(part, len(inputs), failed, made)
-        return {**vars(done), "error": error}
+        return {**vars(done), "error": error, "report": row["report"]}
 
     def _write(self, part: int, inputs: Sequence[ImageSource]) -> tuple[int, bool]:
         """Return how many images failed, and whether this run made the part.

@@ -220,9 +220,10 @@ def iter_images(data: StrPath, split: str | None = None, **limits: Any) -> Itera
 
 
 def iter_inputs(
-    arguments: Iterable[StrPath], column: str | None = None, **limits: Any
-) -> Iterator[ImageSource]:
-    """Yield every image, in an order that is always the same; log in the end what was left out.
+    arguments: Iterable[StrPath], column: str | None = None, *, report: Report | None = None,
+    **limits: Any,
+) -> Iterator[ImageSource]:  # fmt: skip
+    """Yield every image, in an order that is always the same; in the end, log what was left out.
 
     Memory stays flat: the names in one folder, or the matches of a pattern, are the most that is
     held.
@@ -233,6 +234,7 @@ def iter_inputs(
             tar archives; tables (.parquet, .csv, .tsv) with a column of paths or images. Each may be
             a URI (s3://…), and so may the paths in lists and tables; patterns may not.
         column: the tables' column; by default one named path, file, filename or image.
+        report: counts what is used and left out, instead of the log.
         limits: those of `open_image`.
 
     Raises:
@@ -240,12 +242,12 @@ def iter_inputs(
             An unreadable image, folder or archive is a source that raises `ImageError`.
     """
     texts = [os.fsdecode(argument) for argument in arguments]
-    report = Report(texts[0] if len(texts) == 1 else f"{len(texts)} arguments")
-    for source in _each(texts, column, limits, report):
-        report.used += 1
+    counts = report or Report(texts[0] if len(texts) == 1 else f"{len(texts)} arguments")
+    for source in _each(texts, column, limits, counts):
+        counts.used += 1
         yield source
-    if any(map(is_collection, texts)):
-        report.say()
+    if report is None and any(map(is_collection, texts)):
+        counts.say()
 
 
 def _each(

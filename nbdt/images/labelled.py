@@ -14,6 +14,7 @@ from ..errors import NBDTError, listed, nearest
 from ..tree.class_names import class_of_name, labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 from .dataset import DataSet
+from .report import log
 from .sources import ImageSource
 
 Data: TypeAlias = "str | os.PathLike[str] | Sequence[ImageSource]"
@@ -22,7 +23,8 @@ Data: TypeAlias = "str | os.PathLike[str] | Sequence[ImageSource]"
 class LabelledImages:
     """The images of a data set, which can be iterated any number of times, and their classes.
 
-    A label may be a class's name, in any case and with spaces or underscores, or its WordNet id.
+    A label may be a class's name, in any case and with spaces or underscores, or its WordNet id. If
+    all labels are numbers and no names, they are the model's class numbers.
 
     Args:
         data: as `nbdt.images.dataset.iter_images` reads it, or a sequence of sources.
@@ -45,6 +47,12 @@ class LabelledImages:
             self._data = None
             times = Counter(source.class_label for source in data)
         self._labels = (labels_by_name if groups else class_of_name)(hierarchy)
+        numbers = {str(index): index for index in range(hierarchy.num_classes)}
+        if times and self._labels.keys().isdisjoint(times) and times.keys() <= numbers.keys():
+            log.info(
+                "%s: the labels are read as numbers of the model's classes, from 0.", self.name
+            )
+            self._labels = numbers
         unknown = sorted(label for label in times if normalised_name(label) not in self._labels)
         if unknown:
             raise NBDTError(

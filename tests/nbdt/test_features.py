@@ -191,3 +191,14 @@ def test_labels_are_classes_or_where_wanted_groups(data):
     assert images.labels(s for s in images if s.class_label == "Animal").tolist() == [-1 - node]
     with pytest.raises(NBDTError, match="4 labels; 1 of them.*'Animal'.*'cat'"):
         LabelledImages(data, TREE)
+
+
+def test_labels_that_are_numbers_are_those_of_the_classes(data, tmp_path):
+    files = sorted(data.rglob("*.png"))[:2]
+    rows = "\n".join(f"{file},{number}" for number, file in zip((2, 0), files, strict=True))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}\n")
+    images = LabelledImages(tmp_path / "t.csv", TREE)
+    assert images.labels(images).tolist() == [2, 0]
+    (tmp_path / "t.csv").write_text(f"path,label\n{files[0]},{TREE.num_classes}\n")
+    with pytest.raises(NBDTError, match="1 of them are not classes"):
+        LabelledImages(tmp_path / "t.csv", TREE)

@@ -1,8 +1,10 @@
 """Nothing lost: killed at any moment, full disks, read-only folders, another run's folder."""
 
+import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +151,54 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(photos, unfini
     assert any(text.startswith("Continuing from") for text in said)
     assert not left.exists()
     assert NBDT.load(unfinished / "model").hierarchy == model.hierarchy
+
+
+def test_a_run_goes_on_where_its_data_are_now(photos, unfinished, tmp_path, monkeypatch):
+    """Data are known by their contents: a copy in another folder, named relatively."""
+    moved = shutil.copytree(photos, tmp_path / "scratch" / "job-2")
+    (moved / ".DS_Store").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    said = []
+    one = min(moved.rglob("*.png"))
+    before = one.read_bytes()
+    Image.new("RGB", (8, 8), "red").save(one)
+    with pytest.raises(NBDTError, match="was started with other data"):
+        train(small(), "scratch/job-2", unfinished, resume=True)
+    one.write_bytes(before)
+    train(small(), "scratch/job-2", unfinished, resume=True, say=said.append)
+    assert any(text.startswith("Continuing from") for text in said)
+
+
+def test_a_second_run_in_the_folder_of_a_running_one_is_refused_at_once(photos, tmp_path):
+    def second(_):
+        with pytest.raises(NBDTError, match=r"Another run is writing to '.*run' at the moment"):
+            train(small(), photos, tmp_path / "run", resume=True)
+        refused.append(True)
+
+    refused = []
+    train(small(epochs=1), photos, tmp_path / "run", report=second)
+    assert refused
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_run_inside_its_own_data_is_no_class(photos, tmp_path, monkeypatch):
+    data = shutil.copytree(photos, tmp_path / "data")
+    monkeypatch.chdir(data)
+    for name in ("first", "second"):
+        model = train(small(epochs=1), ".", f"runs/{name}")
+        assert "runs" not in model.hierarchy.classes
+    (data / "empty").mkdir()
+    with pytest.raises(NBDTError, match="no image of 1 class 'empty'"):
+        train(small(epochs=1), ".", "runs/third")
+    (data / "empty").rmdir()
+    train(small(epochs=1), ".", "runs/third")  # it had not begun
+
+
+def test_batch_norms_of_one_image_are_refused(photos, tmp_path):
+    norms = small(architecture="test_resnet", image_size=32, batch_size=1, accumulate_batches=1)
+    with pytest.raises(NBDTError, match="batch norms.*got a batch of 1 on 1 device.*batch_size=2"):
+        train(norms, photos, tmp_path / "run")
+    train(dataclasses.replace(norms, epochs=1, freeze_norms=True), photos, tmp_path / "frozen")
 
 
 def test_resume_without_a_run_begins_one(photos, tmp_path):

@@ -313,17 +313,18 @@ def test_a_part_whose_worker_died_before_it_reported_it_counts_as_made(small, tm
     queue = PartQueue(folder, 2, (1, 1), lambda _: None, verify=False)
     identity = options.identity(small, [os.fspath(tmp_path)])
     inputs = list(iter_inputs([tmp_path]))
+    folder.open(identity)
 
     def worker(batch):
         made = object.__new__(cluster.Worker)  # without Ray, which would load the model
         made.batch, made.error, made.decoder = batch, "", decoder(small.preprocess, 0)
         explainer = stack.enter_context(explaining(small, options))
         made.writer = PartWriter(small, explainer, folder, options, lambda _: None)
-        return made({"part": 0, "inputs": inputs, "error": ""})
+        return made({"part": 0, "inputs": inputs, "error": "", "report": []})
 
     with ExitStack() as stack:
         first = cluster.batch_of(options, queue, identity)
-        expected = {"part": 0, "images": 2, "failed": 1, "made": True, "error": ""}
+        expected = {"part": 0, "images": 2, "failed": 1, "made": True, "error": "", "report": []}
         assert worker(first) == expected  # this report is lost with the worker
         assert worker(first) == expected
         later = cluster.batch_of(options, queue, identity)
