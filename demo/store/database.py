@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,20 @@ import nbdt
 from nbdt.errors import listed
 
 from .schema import AboutRow, Table
-from .url import StoreError, store_url
+from .url import FullError, StoreError, store_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nbdt_schema"
 PATIENCE = 30.0  # seconds that a writer waits for its turn
 _WRITERS = 0x6E626474  # PostgreSQL's name of the lock that writers hold: "nbdt"
 _READS = {"nbdt_reads": True}
+RESERVE = 4 << 20  # bytes that SQLite may use to delete rows when the disk is full
+_EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"  # moves it into the file, which frees its room
+_NO_OVERWRITING = "PRAGMA secure_delete = FAST"
+_ZEROS = (  # at most a quarter of the reserve
+    "INSERT INTO nbdt_zeros SELECT zeroblob(min(freelist_count * page_size, 1048576)) "
+    "FROM pragma_freelist_count, pragma_page_size"
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ def open_engine(text: str) -> sa.Engine:
     except StoreError:
         engine.dispose()
         raise
+    engine.update_execution_options(nbdt_identity=_identity(engine))
+    _keep_reserve(engine)
     return engine
 
 
@@ -92,7 +103,101 @@ def writing(engine: sa.Engine) -> Iterator[Session]:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
     except SQLAlchemyError as error:
-        raise StoreError(f"Nothing was stored: {_reason(error)} Try again.") from None
+        said = str(getattr(error, "orig", ""))  # the second, where a quota is used up
+        kind = FullError if "full" in said or "disk I/O" in said else StoreError
+        raise kind(f"Nothing was stored: {_reason(error)} Try again.") from None
+    if _identity(engine) != engine.get_execution_options()["nbdt_identity"]:
+        raise StoreError("Nothing was stored: the store's file has vanished. Restart the program.")
+
+
+def _identity(engine: sa.Engine) -> tuple[int, int] | None:
+    """Return what identifies the file of a SQLite store; None if it, or its log, is gone."""
+    if engine.dialect.name != "sqlite":
+        return 0, 0
+    try:
+        os.stat(f"{engine.url.database}-wal")
+        found = os.stat(str(engine.url.database))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_disk(engine: sa.Engine, size: int) -> None:
+    """Raise FullError unless a SQLite store can write `size` bytes to its log and then to its file."""
+    if engine.dialect.name == "sqlite" and _free(engine) < 2 * size + RESERVE:
+        raise FullError("Nothing was stored: the disk of the store is full. Make room on it.")
+
+
+def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
+    """Return what `work`, which deletes rows in a session of `writing`, returns; also on a full disk.
+
+    SQLite needs room to delete. On a full disk it gets that of the reserve, and overwrites what it
+    deleted afterwards, in small steps.
+
+    Raises:
+        StoreError: as `writing`.
+    """
+    try:
+        with writing(engine) as session:
+            return work(session)
+    except FullError:
+        if engine.dialect.name != "sqlite":
+            raise
+    _reserve(engine).unlink(missing_ok=True)
+    try:
+        _run(engine, _EMPTY_LOG)
+        with writing(engine) as session:
+            session.execute(sa.text(_NO_OVERWRITING))
+            result = work(session)
+        _run(engine, _EMPTY_LOG)
+        _overwrite_free(engine)
+        return result
+    finally:
+        engine.dispose()  # closes connections that do not overwrite
+        _keep_reserve(engine)
+
+
+def _overwrite_free(engine: sa.Engine) -> None:
+    """Fill SQLite's free pages with zeros, as far as there is room, and free them again."""
+    if _run(engine, "CREATE TABLE IF NOT EXISTS nbdt_zeros (zeros BLOB)") is not None:
+        while _run(engine, "PRAGMA freelist_count") and _run(engine, _ZEROS) is not None:
+            _run(engine, _EMPTY_LOG)
+    _run(engine, _NO_OVERWRITING, "DROP TABLE IF EXISTS nbdt_zeros", _EMPTY_LOG)
+
+
+def _run(engine: sa.Engine, *statements: str) -> int | None:
+    """Run statements of SQLite, each by itself; return the first number of the last answer.
+
+    Without an answer that is 0. None: the database refused one of them.
+    """
+    connection, row = engine.raw_connection(), None
+    try:
+        cursor = connection.cursor()
+        for statement in statements:
+            row = cursor.execute(statement).fetchone()
+    except sqlite3.OperationalError:  # no room, or another program holds it
+        return None
+    finally:
+        connection.close()
+    return int(row[0]) if row else 0
+
+
+def _keep_reserve(engine: sa.Engine) -> None:
+    """Reserve room beside a SQLite file, if there is some, in which rows can be deleted later."""
+    if engine.dialect.name != "sqlite":
+        return
+    path = _reserve(engine)
+    with suppress(OSError):
+        if not path.exists() and _free(engine) > 2 * RESERVE:
+            path.write_bytes(os.urandom(RESERVE))  # zeros might take no room
+
+
+def _free(engine: sa.Engine) -> int:
+    return shutil.disk_usage(_reserve(engine).parent).free
+
+
+def _reserve(engine: sa.Engine) -> Path:
+    return Path(f"{engine.url.database}-reserve")
 
 
 @contextmanager
@@ -127,6 +232,7 @@ def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA wal_autocheckpoint = 256")  # pages: the log needs little room later
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # a deleted photograph is overwritten
     cursor.close()
@@ -134,8 +240,6 @@ def _prepare(connection: Any, _record: object) -> None:
 
 def _write_ahead(cursor: Any) -> None:
     """Let readers and a writer work side by side; retry, since the change does not wait for locks."""
-    import sqlite3
-
     end = time.monotonic() + PATIENCE
     while True:
         try:

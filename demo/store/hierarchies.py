@@ -13,7 +13,7 @@ from nbdt.hierarchies.edit.history import History, Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
-from .database import Limits, at_most, check_room, reading, writing
+from .database import Limits, at_most, check_disk, check_room, reading, writing
 from .schema import HierarchyRow
 
 
@@ -54,6 +54,7 @@ class StoredHistory(History):
         check_word(name, "The name of a hierarchy")
         at_most(len(content.encode()), self._limits.hierarchy_bytes, "bytes in a hierarchy")
         edits = json.dumps([edit.to_dict() for edit in version.edits])
+        check_disk(self._engine, len(content) + len(edits))
         of_name = HierarchyRow.model == self._model, HierarchyRow.name == name
         with writing(self._engine) as session:
             self._check_room(session, version.who, len(content) + len(edits))

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from PIL import Image
 from sqlalchemy import Engine, Row, delete, func, select, update
+from sqlalchemy.orm import Session
 
 from nbdt.correction import Correction
 from nbdt.hierarchies.edit.history import History
@@ -82,6 +83,7 @@ class Store:
         kept = None
         if photo is not None:
             data = encoded(photo, correction.image, self.limits.photograph_bytes)
+            db.check_disk(self._engine, len(data))
             kept = PhotographRow(
                 visitor=visitor, hash=correction.image, width=photo.width, height=photo.height,
                 size=len(data), data=data,
@@ -132,7 +134,8 @@ class Store:
             StoreError: a number that does not exist or belongs to another visitor; the message does not
                 tell which.
         """
-        with db.writing(self._engine) as session:
+
+        def work(session: Session) -> int:
             query = delete(SavedCorrection).where(SavedCorrection.id.in_(ids))
             query = query.where(db.owned_by(SavedCorrection, visitor))
             gone = session.execute(
@@ -149,13 +152,17 @@ class Store:
                     PhotographRow.id.in_(photographs), PhotographRow.id.not_in(needed)
                 )
             )
+            return len(gone)
+
+        db.deleting(self._engine, work)
 
     def delete_visitor(self, visitor: str) -> int:
         """Delete a visitor's corrections, photographs and marks; returns how many.
 
         Hierarchies that they saved stay, since others may use them, but no longer name them.
         """
-        with db.writing(self._engine) as session:
+
+        def work(session: Session) -> int:
             gone = 0
             for table in (SavedCorrection, PhotographRow, MarkRow):
                 deleted = session.execute(
@@ -166,6 +173,8 @@ class Store:
                 update(HierarchyRow).where(HierarchyRow.visitor == visitor).values(visitor="")
             )
             return gone
+
+        return db.deleting(self._engine, work)
 
     # ---- photographs ----------------------------------------------------------------------------
 
@@ -196,10 +205,13 @@ class Store:
         query = delete(PhotographRow).returning(PhotographRow.id)
         if ids is not None:
             query = query.where(PhotographRow.id.in_(ids))
-        with db.writing(self._engine) as session:
+
+        def work(session: Session) -> int:
             gone = session.scalars(query).all()
             _check_deleted(ids or (), gone, "photograph")
             return len(gone)
+
+        return db.deleting(self._engine, work)
 
     # ---- hierarchies and marks ------------------------------------------------------------------
 

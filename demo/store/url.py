@@ -24,6 +24,10 @@ class StoreError(NBDTError):
     """Something cannot be stored or found. The message says why and what to do; nothing changed."""
 
 
+class FullError(StoreError):
+    """The disk of a store is full."""
+
+
 def default_url() -> str:
     """Return the SQLite file in the user's data folder, ``~/.local/share/nbdt`` on Linux."""
     return str(user_data_path("nbdt", appauthor=False) / FILE)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -619,3 +620,73 @@ def test_a_model_that_learnt_knows_its_parent_and_its_corrections(store, tmp_pat
         )
     store.delete_corrections(numbers[:1])
     assert store.model_versions()[0].learned == 2  # it did learn from both
+
+
+# ---- a full disk, and a store that is gone ------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A real disk of 12 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    done = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=12m", "none", place], check=False
+    )
+    if not done or done.returncode:
+        pytest.skip("only root can make a small disk")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(place):
+    """Take every byte of a disk."""
+    with suppress(OSError), (place / "others").open("wb", 0) as others:
+        while True:
+            others.write(b"x" * 4096)
+
+
+@pytest.mark.parametrize("side", [150, 600])
+def test_people_can_delete_on_a_full_disk_and_nothing_of_it_stays(disk, side):
+    store = Store.open(str(disk / "s.sqlite"))
+    kept = []
+    with suppress(StoreError):
+        for seed in range(1_000):
+            photo = Image.effect_noise((side, side), 50 + seed / 10).convert("RGB")
+            kept.append(store.add_correction(label(image=photo), visitor=ANN, photo=photo))
+    assert 0 < len(kept) < 1_000
+    piece = store.photograph_bytes(store.photographs()[0].id)[5_000:5_040]
+    fill(disk)
+    store.delete_corrections(kept[:1])
+    fill(disk)
+    assert store.delete_visitor(ANN) == 2 * (len(kept) - 1)
+    assert store.corrections() == []
+    store.close()
+    assert piece not in (disk / "s.sqlite").read_bytes()
+    (disk / "others").unlink()
+    again = Store.open(str(disk / "s.sqlite"))
+    assert again.add_correction(label(), visitor=ANN, photo=PHOTO) > kept[-1]
+    assert inspect(again._engine).has_table("nbdt_zeros") is False
+    again.close()
+
+
+@pytest.mark.parametrize("how", ["file", "log", "folder", "other"])
+def test_a_store_that_is_gone_acknowledges_nothing(tmp_path, how):
+    place = tmp_path / "kept"
+    store = Store.open(str(place / "s.sqlite"))
+    store.add_correction(label(), visitor=ANN)
+    if how == "file":
+        (place / "s.sqlite").unlink()
+    elif how == "log":
+        (place / "s.sqlite-wal").unlink()
+    elif how == "folder":
+        shutil.rmtree(place)
+    else:
+        Store.open(str(tmp_path / "t.sqlite")).close()
+        (tmp_path / "t.sqlite").replace(place / "s.sqlite")
+    with pytest.raises(StoreError, match="vanished"):
+        store.add_correction(label(), visitor=BOB)
+    with pytest.raises(StoreError, match="vanished"):
+        store.delete_visitor(ANN)
+    store.close()
