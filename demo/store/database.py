@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from sqlalchemy.orm import Session
 import nbdt
 from nbdt.errors import listed
 
+from .disk import EMPTY_LOG, NO_OVERWRITING, identity, keep_reserve, overwrite_free, reserve, run
 from .schema import AboutRow, Table
 from .url import FullError, StoreError, store_url
 
@@ -32,13 +32,6 @@ VERSION_TABLE = "nbdt_schema"
 PATIENCE = 30.0  # seconds that a writer waits for its turn
 _WRITERS = 0x6E626474  # PostgreSQL's name of the lock that writers hold: "nbdt"
 _READS = {"nbdt_reads": True}
-RESERVE = 4 << 20  # bytes that SQLite may use to delete rows when the disk is full
-_EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"  # moves it into the file, which frees its room
-_NO_OVERWRITING = "PRAGMA secure_delete = FAST"
-_ZEROS = (  # at most a quarter of the reserve
-    "INSERT INTO nbdt_zeros SELECT zeroblob(min(freelist_count * page_size, 1048576)) "
-    "FROM pragma_freelist_count, pragma_page_size"
-)
 
 
 @dataclass(frozen=True)
@@ -87,8 +80,8 @@ def open_engine(text: str) -> sa.Engine:
     except StoreError:
         engine.dispose()
         raise
-    engine.update_execution_options(nbdt_identity=_identity(engine))
-    _keep_reserve(engine)
+    engine.update_execution_options(nbdt_identity=identity(engine))
+    keep_reserve(engine)
     return engine
 
 
@@ -106,26 +99,8 @@ def writing(engine: sa.Engine) -> Iterator[Session]:
         said = str(getattr(error, "orig", ""))  # the second, where a quota is used up
         kind = FullError if "full" in said or "disk I/O" in said else StoreError
         raise kind(f"Nothing was stored: {_reason(error)} Try again.") from None
-    if _identity(engine) != engine.get_execution_options()["nbdt_identity"]:
+    if identity(engine) != engine.get_execution_options()["nbdt_identity"]:
         raise StoreError("Nothing was stored: the store's file has vanished. Restart the program.")
-
-
-def _identity(engine: sa.Engine) -> tuple[int, int] | None:
-    """Return what identifies the file of a SQLite store; None if it, or its log, is gone."""
-    if engine.dialect.name != "sqlite":
-        return 0, 0
-    try:
-        os.stat(f"{engine.url.database}-wal")
-        found = os.stat(str(engine.url.database))
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def check_disk(engine: sa.Engine, size: int) -> None:
-    """Raise FullError unless a SQLite store can write `size` bytes to its log and then to its file."""
-    if engine.dialect.name == "sqlite" and _free(engine) < 2 * size + RESERVE:
-        raise FullError("Nothing was stored: the disk of the store is full. Make room on it.")
 
 
 def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
@@ -143,61 +118,18 @@ def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
     except FullError:
         if engine.dialect.name != "sqlite":
             raise
-    _reserve(engine).unlink(missing_ok=True)
+    reserve(engine).unlink(missing_ok=True)
     try:
-        _run(engine, _EMPTY_LOG)
+        run(engine, EMPTY_LOG)
         with writing(engine) as session:
-            session.execute(sa.text(_NO_OVERWRITING))
+            session.execute(sa.text(NO_OVERWRITING))
             result = work(session)
-        _run(engine, _EMPTY_LOG)
-        _overwrite_free(engine)
+        run(engine, EMPTY_LOG)
+        overwrite_free(engine)
         return result
     finally:
         engine.dispose()  # closes connections that do not overwrite
-        _keep_reserve(engine)
-
-
-def _overwrite_free(engine: sa.Engine) -> None:
-    """Fill SQLite's free pages with zeros, as far as there is room, and free them again."""
-    if _run(engine, "CREATE TABLE IF NOT EXISTS nbdt_zeros (zeros BLOB)") is not None:
-        while _run(engine, "PRAGMA freelist_count") and _run(engine, _ZEROS) is not None:
-            _run(engine, _EMPTY_LOG)
-    _run(engine, _NO_OVERWRITING, "DROP TABLE IF EXISTS nbdt_zeros", _EMPTY_LOG)
-
-
-def _run(engine: sa.Engine, *statements: str) -> int | None:
-    """Run statements of SQLite, each by itself; return the first number of the last answer.
-
-    Without an answer that is 0. None: the database refused one of them.
-    """
-    connection, row = engine.raw_connection(), None
-    try:
-        cursor = connection.cursor()
-        for statement in statements:
-            row = cursor.execute(statement).fetchone()
-    except sqlite3.OperationalError:  # no room, or another program holds it
-        return None
-    finally:
-        connection.close()
-    return int(row[0]) if row else 0
-
-
-def _keep_reserve(engine: sa.Engine) -> None:
-    """Reserve room beside a SQLite file, if there is some, in which rows can be deleted later."""
-    if engine.dialect.name != "sqlite":
-        return
-    path = _reserve(engine)
-    with suppress(OSError):
-        if not path.exists() and _free(engine) > 2 * RESERVE:
-            path.write_bytes(os.urandom(RESERVE))  # zeros might take no room
-
-
-def _free(engine: sa.Engine) -> int:
-    return shutil.disk_usage(_reserve(engine).parent).free
-
-
-def _reserve(engine: sa.Engine) -> Path:
-    return Path(f"{engine.url.database}-reserve")
+        keep_reserve(engine)
 
 
 @contextmanager

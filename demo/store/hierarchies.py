@@ -13,7 +13,8 @@ from nbdt.hierarchies.edit.history import History, Version
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
-from .database import Limits, at_most, check_disk, check_room, reading, writing
+from .database import Limits, at_most, check_room, reading, writing
+from .disk import check_disk
 from .schema import HierarchyRow
 
 

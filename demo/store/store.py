@@ -15,6 +15,7 @@ from nbdt.hierarchies.edit.history import History
 from nbdt.images.image import open_image
 
 from . import database as db
+from .disk import check_disk
 from .hierarchies import StoredHistory
 from .photographs import encoded, keep_photograph
 from .schema import (
@@ -83,7 +84,7 @@ class Store:
         kept = None
         if photo is not None:
             data = encoded(photo, correction.image, self.limits.photograph_bytes)
-            db.check_disk(self._engine, len(data))
+            check_disk(self._engine, len(data))
             kept = PhotographRow(
                 visitor=visitor, hash=correction.image, width=photo.width, height=photo.height,
                 size=len(data), data=data,
