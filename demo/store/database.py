@@ -106,7 +106,7 @@ def writing(engine: sa.Engine) -> Iterator[Session]:
 def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
     """Return what `work`, which deletes rows in a session of `writing`, returns; also on a full disk.
 
-    SQLite needs room to delete. On a full disk it gets that of the reserve, and overwrites what it
+    SQLite needs space to delete. On a full disk it gets that of the reserve, and overwrites what it
     deleted afterwards, in small steps.
 
     Raises:
@@ -164,7 +164,7 @@ def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA wal_autocheckpoint = 256")  # pages: the log needs little room later
+        cursor.execute("PRAGMA wal_autocheckpoint = 256")  # pages: the log needs little space later
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # a deleted photograph is overwritten
     cursor.close()
