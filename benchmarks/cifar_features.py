@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nbdt.images.dataset import iter_images
-from nbdt.network.load import create_timm, read_weights
+from nbdt.network.load import create_timm
+from nbdt.network.weights import read_weights
 
 
 @dataclass(frozen=True)

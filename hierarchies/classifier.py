@@ -17,7 +17,8 @@ from torch import nn
 from nbdt.errors import NBDTError, listed
 from nbdt.model.model import NBDT
 from nbdt.network import TIMM
-from nbdt.network.load import create_timm, import_timm, parse_architecture, read_weights
+from nbdt.network.load import blueprint, create_timm, import_timm
+from nbdt.network.weights import read_weights
 from nbdt.tree.hierarchy import Hierarchy
 
 from .induced import induce
@@ -90,13 +91,10 @@ def _count_classes(architecture: str, weights: str | os.PathLike[str]) -> int | 
     """Return how many classes the file's classifier has; None if unknown."""
     if not os.path.isfile(weights):
         return None  # `create_timm` reports it
-    name = parse_architecture(architecture).name.split(".", maxsplit=1)[0]
-    timm = import_timm()
-    if not timm.is_model(name):
-        return None
-    layer = timm.models.get_pretrained_cfg(name).classifier  # one layer's name, or several
+    network = blueprint(architecture, None)
+    layer = cast(Any, network).pretrained_cfg["classifier"]  # one layer's name, or several
     layer = layer if isinstance(layer, str) else next(iter(layer or ()), None)
-    matrix = read_weights(weights).get(f"{layer}.weight")
+    matrix = read_weights(weights, network).get(f"{layer}.weight")
     return None if matrix is None else len(matrix)
 
 

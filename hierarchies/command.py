@@ -105,7 +105,7 @@ def induce(
     overwrite: shell.Overwrite = False,
 ) -> None:
     """Build a tree of the classes that a classifier finds alike, from its last layer's weights."""
-    from nbdt.network.load import class_weights
+    from nbdt.network.weights import class_weights
 
     from .induced import induce as induce_hierarchy
 

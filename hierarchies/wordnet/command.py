@@ -60,7 +60,7 @@ def readable(
     overwrite: Overwrite = False,
 ) -> None:
     """Build a tree of everyday groups over any class names, and say how each was read."""
-    from nbdt.network.load import class_weights
+    from nbdt.network.weights import class_weights
 
     from .known import known_senses
     from .readable import readable as readable_hierarchy

@@ -19,8 +19,9 @@ from ..decide.head import NBDTHead
 from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
-from ..network.load import create_timm, shape_mismatch
+from ..network.load import create_timm
 from ..network.preprocessing import Preprocessing, timm_preprocessing
+from ..network.weights import shape_mismatch
 from ..progress import Progress, no_progress
 from ..storage import is_uri
 from ..tree.class_names import check_same_classes
@@ -78,7 +79,7 @@ class NBDT(nn.Module):
             rule: as in `NBDTHead`.
             pretrained: fetch timm's weights from the Hugging Face hub. They keep their classifier
                 only if they were trained for as many classes as the hierarchy has.
-            weights: a local file instead, see `nbdt.network.load.read_weights`.
+            weights: a local file instead, see `nbdt.network.weights.read_weights`.
 
         Raises:
             NBDTError: unknown architecture, no network for the hub, or weights that do not fit.

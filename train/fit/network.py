@@ -13,8 +13,9 @@ from torch import nn
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.classifier import class_labels
 from nbdt.model.model import NBDT
-from nbdt.network.load import create_timm, mismatch, read_weights
+from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
+from nbdt.network.weights import mismatch, read_weights
 from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
@@ -80,8 +81,8 @@ def _from_model(recipe: Recipe, folder: str | os.PathLike[str]) -> Start:
 
 
 def _from_file(architecture: str, path: str | os.PathLike[str]) -> nn.Module:
-    state = read_weights(path)
     network = create_timm(architecture, None)
+    state = read_weights(path, network)
     name = str(cast(Any, network).pretrained_cfg["classifier"])
     rows = len(state.get(f"{name}.weight", torch.empty(0)))
     if rows:
