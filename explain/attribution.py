@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import nbdt
 from nbdt.decide.answer import DEFAULT_ACCURACY, answers, promise
@@ -18,6 +18,7 @@ from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
 from nbdt.images.image import AMPLE_SIDE, open_image
 from nbdt.model.fingerprint import model_hash
+from nbdt.model.making import parts_of_attached
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
 
@@ -50,7 +51,7 @@ PHOTOS = (Image.Image, str, os.PathLike)
 
 
 def explain(
-    model: NBDT,
+    model: NBDT | nn.Module,
     images: Tensor | Photo | Sequence[Photo],
     *,
     nodes: Sequence[str] = (),
@@ -59,6 +60,7 @@ def explain(
     accuracy: float | None = DEFAULT_ACCURACY,
     evidence: Memory | Evidence | Literal[False] | None = None,
     counterfactuals: bool = False,
+    preprocessing: Callable[[Image.Image], Any] | None = None,
 ) -> list[Explanation]:
     """Return the path to each image's most probable class, with every decision's log-odds map.
 
@@ -67,7 +69,7 @@ def explain(
     between the layer and the head; see `nbdt.explain.maps.layers`.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; or any network that `attach` gave a head.
         images: photographs (PIL images or paths), one or several; or a (batch, 3, height, width)
             tensor of what `model.preprocess` returns.
         nodes: ids or names of further nodes to map for every image.
@@ -81,6 +83,8 @@ def explain(
             default the model's own, if it has one. False: none.
         counterfactuals: whether to find the regions whose blur flips each decision; this runs the
             model often.
+        preprocessing: for photographs and a network with a head: torchvision's transforms, a Hugging
+            Face image processor, or another function of a PIL image.
 
     Raises:
         ImageError: a path that holds no readable image.
@@ -89,10 +93,9 @@ def explain(
             network without positions to map.
     """
     if not isinstance(model, NBDT):
-        raise NBDTError(
-            f"Expected a model of class NBDT, got {type(model).__name__}; NBDT.from_network makes one "
-            "of a timm network and its hierarchy."
-        )
+        example = _checked(images)[:1].repeat(2, 1, 1, 1) if isinstance(images, Tensor) else None
+        parts = parts_of_attached(model, preprocessing, example)
+        model = NBDT(*parts).train(model.training)
     model.check_evaluating()
     check_method(method)
     for text in nodes:

@@ -1,4 +1,4 @@
-"""Any pretrained timm classifier as a readable decision tree, without training.
+"""Any pretrained classifier as a readable decision tree, without training.
 
 ImageNet's classes have a hierarchy that people can read; others get one that is induced from the
 classifier's own weights and named by WordNet. Under the `marginal` rule the answers are the
@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import nn
 
 from nbdt.errors import NBDTError, listed
 from nbdt.model.model import NBDT
 from nbdt.network import TIMM
-from nbdt.network.load import blueprint, create_timm, import_timm
-from nbdt.network.weights import read_weights
+from nbdt.network.given import classifier_of
+from nbdt.network.load import blueprint, create_timm, import_timm, is_timm
+from nbdt.network.weights import load_weights, read_weights
 from nbdt.tree.hierarchy import Hierarchy
 
 from .induced import induce
 from .shipped import load
 from .wordnet.database import wordnet
 from .wordnet.senses import distinct_names
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 EVERYDAY = "imagenet1k-readable"
 
@@ -37,13 +41,14 @@ class ClassLabels(NamedTuple):
 
 
 def from_classifier(
-    source: str = "timm:resnet101",
+    source: str | nn.Module = "timm:resnet101",
     *,
     weights: str | os.PathLike[str] | None = None,
     rule: str = "marginal",
     hierarchy: Hierarchy | None = None,
+    preprocessing: Callable[[Image], Any] | None = None,
 ) -> NBDT:
-    """Load a pretrained timm classifier with a hierarchy.
+    """Load a pretrained classifier with a hierarchy.
 
     For ImageNet's 1,000 classes under the `marginal` rule that is ``imagenet1k-readable``, else the
     one that the classifier's own weights induce.
@@ -53,38 +58,54 @@ def from_classifier(
 
     Args:
         source: ``timm:`` and an architecture, with options after commas if the weights need them:
-            ``timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5``; see `nbdt.network.load`.
+            ``timm:mobilenetv2_100,pad_type=same,mean=0.5,std=0.5``, see `nbdt.network.load`; or a
+            network, see `NBDT.from_network`.
         weights: a local file instead of the Hugging Face hub; it sets the number of classes.
         rule: as in `NBDTHead`. With "representative" the model needs training to be accurate.
         hierarchy: a hierarchy to use instead; its classes are the classifier's outputs, in order.
+        preprocessing: as in `NBDT.from_network`, for a network that is not timm's.
 
     Raises NBDTError: an unknown architecture or option, no connection to the hub, weights that do
-    not fit, a classifier that is not one linear layer, or a hierarchy of other classes.
+    not fit, a network that gives no logits, or a hierarchy of other classes.
     """
-    architecture = source.removeprefix(TIMM)
-    count = None if weights is None else _count_classes(architecture, weights)
-    network = create_timm(architecture, count, pretrained=True, weights=weights)
-    linear = cast(Any, network).get_classifier()
-    if not isinstance(linear, nn.Linear):
-        raise NBDTError(
-            f"The classifier of {architecture!r} is not one linear layer but "
-            f"{type(linear).__name__}, so no hierarchy can be induced from it; choose another model."
-        )
-    labels = class_labels(linear.out_features, cast(Any, network).pretrained_cfg)
+    if isinstance(source, str):
+        architecture = source.removeprefix(TIMM)
+        count = None if weights is None else _count_classes(architecture, weights)
+        network = create_timm(architecture, count, pretrained=True, weights=weights)
+        facts = "timm's pretrained" if weights is None else os.path.basename(weights)
+        provenance = {"classifier": TIMM + architecture, "weights": facts}
+    else:
+        network, architecture = source, type(source).__name__
+        known = getattr(source, "pretrained_cfg", None) or {}
+        architecture = known.get("architecture", architecture) if is_timm(source) else architecture
+        provenance = {"classifier": architecture, "weights": "given"}
+        if weights is not None:
+            load_weights(network, weights)
     if hierarchy is None:
+        linear = classifier_of(network)
+        labels = class_labels(linear.out_features, _configuration(network))
         everyday = load(EVERYDAY)
         same = labels.wnids == [*everyday.class_wnids]
         # Under another rule the tree decides the accuracy.
         readable = same and rule == "marginal"
         hierarchy = everyday if readable else _induced(linear, labels, rule)
     else:
+        outputs = int(getattr(network, "num_classes", hierarchy.num_classes))
+        labels = class_labels(outputs, _configuration(network))
         _check_classes(hierarchy, labels, architecture)
-    model = NBDT.from_network(network, architecture, hierarchy, rule=rule).eval()
-    model.provenance = {
-        "classifier": TIMM + architecture,
-        "weights": "timm's pretrained" if weights is None else os.path.basename(weights),
-    }
+    model = NBDT.from_network(
+        network, architecture, hierarchy, rule=rule, preprocessing=preprocessing
+    ).eval()
+    model.provenance = provenance
     return model
+
+
+def _configuration(network: nn.Module) -> Mapping[str, Any]:
+    """Return timm's configuration of a network; of Hugging Face's, its labels under timm's name."""
+    labels = getattr(getattr(network, "config", None), "id2label", None)
+    if labels and list(labels.values()) != [f"LABEL_{index}" for index in range(len(labels))]:
+        return {"label_names": [*labels.values()]}
+    return cast(Mapping[str, Any], getattr(network, "pretrained_cfg", None) or {})
 
 
 def _count_classes(architecture: str, weights: str | os.PathLike[str]) -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from .lazy import lazy
+from .torchvision_cpu import TorchvisionFinder
 
 if TYPE_CHECKING:
     from .decide.attach import attach as attach
@@ -36,6 +38,7 @@ _HOME = {
     "flat": "decide.attach",
 }
 __all__ = sorted(_HOME)
+sys.meta_path.insert(0, TorchvisionFinder())  # beside a CPU-only torch, torchvision fails otherwise
 __getattr__ = lazy(__name__, _HOME)
 
 

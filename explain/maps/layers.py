@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
+from nbdt.network.given import GivenNetwork
 from nbdt.network.positions import Size, pools_by_average, positions
 
 from ..result.explanation import CLOSED_FORM
@@ -60,7 +61,9 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
     with torch.inference_mode(False), torch.no_grad():
         images = images.clone() if images.is_inference() else images
         with size_errors(model, images):
-            if getattr(model.backbone, "num_prefix_tokens", 0):
+            if isinstance(model.backbone, GivenNetwork) or getattr(
+                model.backbone, "num_prefix_tokens", 0
+            ):
                 return _through_gradients(model, images)
             feature_map = model.feature_map(images)
             pooled = _average_pool(model, feature_map, _size(images))

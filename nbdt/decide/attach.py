@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NBDTError
-from ..network.last_layer import OUTPUT, find_module, layer_of_logits, no_tensor
+from ..network.last_layer import OUTPUT, find_module, layer_of_logits, no_tensor, replace
 from ..tree.hierarchy import Hierarchy
 from .head import NBDTHead
 
@@ -54,7 +54,7 @@ def attach(
     if name == OUTPUT:
         _put_on_output(model, head)
     else:
-        _replace(model, linear, head)
+        replace(model, linear, head)
     return model
 
 
@@ -70,7 +70,7 @@ def detach(model: M) -> M:
         if name.rpartition(".")[2] == OUTPUT_HEAD:
             _take_off_output(model.get_submodule(name.rpartition(".")[0]))
         else:
-            _replace(model, head, head.linear)
+            replace(model, head, head.linear)
     return model
 
 
@@ -106,14 +106,6 @@ def _require_heads(model: nn.Module) -> dict[str, NBDTHead]:
             f"{type(model).__name__} has no NBDTHead; attach(model, hierarchy, rule=…) first."
         )
     return heads
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a module everywhere: a model may reach one layer by two names."""
-    for name, part in list(model.named_modules(remove_duplicate=False)):
-        if part is old:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, new)
 
 
 def _put_on_output(model: nn.Module, head: NBDTHead) -> None:

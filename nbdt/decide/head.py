@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NBDTError
-from ..network.last_layer import width
+from ..network.running import width
 from ..tree.hierarchy import Hierarchy
 from ..tree.index import TreeIndex
 from .paths import Decision, Path

@@ -23,7 +23,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import NBDTError
 from ..files import umask
-from ..network.last_layer import evaluating
 from ..network.positions import pools_by_average, positions
+from ..network.running import evaluating
 from .exported import ExportedAnswer, ExportedTree
 from .fingerprint import model_hash
 from .model import NBDT
@@ -158,7 +158,7 @@ def description(model: NBDT) -> dict[str, str]:
         "rule": model.rule,
         "classes": json.dumps(model.hierarchy.classes),
         "hierarchy": model.hierarchy.to_json(),
-        "preprocessing": json.dumps(asdict(model.preprocess)),
+        "preprocessing": json.dumps(model.preprocess.facts()),
         "model_hash": model_hash(model),
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -43,7 +42,7 @@ def model_hash(model: Classifier) -> str:
 
 def embedding_hash(model: Embedder) -> str:
     """Return the SHA-256 of what decides an embedding; an edited hierarchy does not change it."""
-    settings = json.dumps(asdict(model.preprocess), sort_keys=True)
+    settings = json.dumps(model.preprocess.facts(), sort_keys=True)
     return _digest([weights_hash(model.backbone), model.architecture, settings])
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..decide.answer import Answer, Calibration, answers
@@ -19,18 +14,22 @@ from ..decide.head import NBDTHead
 from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
-from ..network.load import create_timm
-from ..network.preprocessing import Preprocessing, timm_preprocessing
-from ..network.weights import shape_mismatch
+from ..network.load import blueprint, create_timm
+from ..network.preprocessing import (
+    Preprocessing,
+)
 from ..progress import Progress, no_progress
-from ..storage import is_uri
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
 from . import hub, saved
+from .making import parts_of, parts_of_timm
 from .remember import FOLDER, open_memory
 from .restrict import restricted
+from .writing import NEAR, unlike, write
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..memory.memory import Memory
     from ..memory.refit import FittedHead
 
@@ -87,27 +86,38 @@ class NBDT(nn.Module):
         if hierarchy is None:
             raise NBDTError("from_timm needs a hierarchy; nbdt.hierarchies makes or loads one.")
         network = create_timm(architecture, hierarchy.num_classes, pretrained, weights)
-        return cls.from_network(network, architecture, hierarchy, rule=rule)
+        return cls(*parts_of_timm(network, architecture, hierarchy, rule))
 
     @classmethod
     def from_network(
-        cls, network: nn.Module, architecture: str, hierarchy: Hierarchy, *, rule: str
+        cls,
+        network: nn.Module,
+        architecture: str,
+        hierarchy: Hierarchy,
+        *,
+        rule: str,
+        preprocessing: Callable[[Image], Any] | None = None,
     ) -> NBDT:
-        """Make a model of a timm network, whose classifier becomes the head's linear layer.
+        """Make a model of a classifier, whose last layer becomes the head's.
+
+        A timm network with one linear layer loses its classifier. Any other network (torchvision's,
+        Hugging Face's, one's own) stays as it is and shares its weights; it cannot be saved.
+
+        Args:
+            network: images to logits, or to an object that has them.
+            architecture: as `nbdt.network.load` parses it, to which options are added that the
+                network was made with; for other networks any name.
+            hierarchy: its classes are, in order, the network's outputs.
+            rule: as in `NBDTHead`.
+            preprocessing: a `Preprocessing`, torchvision's transforms, a Hugging Face image
+                processor, or another function of a PIL image; timm networks have their own.
 
         Raises:
-            NBDTError: the classifier is not one linear layer with an output per class.
+            NBDTError: a network that does not give a logit per class, or a preprocessing that
+                does not give (3, height, width).
         """
-        classifier = cast(Any, network).get_classifier()
-        if not isinstance(classifier, nn.Linear):
-            raise NBDTError(
-                f"Expected the classifier of {architecture!r} to be one linear layer, got "
-                f"{type(classifier).__name__}; use attach() for other models."
-            )
-        head = NBDTHead.from_linear(classifier, hierarchy, rule=rule)
-        preprocessing = timm_preprocessing(network)
-        cast(Any, network).reset_classifier(0)
-        return cls(network, head, architecture, preprocessing)
+        parts = parts_of(network, architecture, hierarchy, rule, preprocessing=preprocessing)
+        return cls(*parts).train(network.training)
 
     @property
     def hierarchy(self) -> Hierarchy:
@@ -266,7 +276,7 @@ class NBDT(nn.Module):
         dtype: torch.dtype | None = None,
         card: str | None = None,
     ) -> None:
-        """Write config.json, hierarchy.json, model.safetensors (and reference, card) to `folder`.
+        """Write config.json, hierarchy.json, weights, a probe (and reference, card) to `folder`.
 
         Args:
             folder: must not exist; it is written atomically.
@@ -274,56 +284,29 @@ class NBDT(nn.Module):
             card: Markdown for README.md.
 
         Raises:
-            NBDTError: the folder exists.
+            NBDTError: the folder exists, or the model cannot be made again from what is written:
+                its network is not timm's, or was changed.
             OSError: it cannot be written.
         """
         with new_folder(folder) as aside:
-            self._write(aside, dtype, card)
-
-    def _write(self, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
-        # The sum over the photographs of a memory needs the weights' precision.
-        exact = "head.linear." if "memory" in self.provenance else None
-        state = {
-            name: saved.stored(value, None if exact and name.startswith(exact) else dtype)
-            for name, value in self.state_dict().items()
-        }
-        save_file(state, folder / saved.WEIGHTS)
-        self.hierarchy.save(folder / "hierarchy.json")
-        if self.reference:
-            save_file(self.reference, folder / saved.REFERENCE)
-        if self.memory_place is not None and not is_uri(self.memory_place):
-            shutil.copytree(self.memory_place, folder / FOLDER)
-        if card:
-            (folder / saved.CARD).write_text(card, encoding="utf-8")
-        config = {
-            "format": saved.FORMAT,
-            "version": saved.VERSION,
-            "hierarchy_hash": self.hierarchy.hash,
-            "sha256": saved.file_hashes(folder),
-            "architecture": self.architecture,
-            "rule": self.rule,
-            "preprocessing": asdict(self.preprocess),
-            "provenance": {"torch": torch.__version__, **self.provenance},
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+            write(self, aside, dtype, card)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> NBDT:
         """Load what `save` wrote, or a bundled model such as "cifar10", in evaluation mode.
 
         Raises:
-            NBDTError: no such model, a damaged one, or one written by a newer version.
+            NBDTError: no such model, a damaged one, one written by a newer version, or one that
+                answers otherwise than it did when it was saved.
         """
         found = saved.open_saved(folder)
-        architecture = found.config["architecture"]
-        installed = found.temperature is not None
-        network = create_timm(architecture, found.hierarchy.num_classes, pretrained=installed)
-        model = cls.from_network(network, architecture, found.hierarchy, rule=found.config["rule"])
+        name, classes = found.config["architecture"], found.hierarchy.num_classes
+        kind = name, found.hierarchy, found.config["rule"]
         if found.temperature is None:
-            if problem := shape_mismatch(model, found.shapes):
-                raise NBDTError(
-                    f"{str(found.root / saved.WEIGHTS)!r} does not fit the saved architecture: {problem}."
-                )
+            found.check_fits(cls(*parts_of_timm(blueprint(name, classes), *kind)))
+        network = create_timm(name, classes, pretrained=found.temperature is not None)
+        model = cls(*parts_of_timm(network, *kind))
+        if found.temperature is None:
             model.load_state_dict(found.weights())
         else:
             model.head.scale_logits(1 / found.temperature)
@@ -332,6 +315,12 @@ class NBDT(nn.Module):
         model.reference = found.reference()
         if (found.root / FOLDER).is_dir():
             model.use_memory(found.root / FOLDER)
+        if (probe := found.probe()) and unlike(model, probe) > NEAR:
+            raise NBDTError(
+                f"The model in {str(found.root)!r} does not answer as it did when it was saved with "
+                f"{found.made_with()}; here are {saved.shown(saved.libraries())}. Install those "
+                "versions, or save the model again with these."
+            )
         return model.eval()
 
     @classmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ def make_memory(
         **(facts or {}),
         "embedding_hash": embedding_hash(model),
         "architecture": model.architecture,
-        "preprocessing": asdict(model.preprocess),
+        "preprocessing": model.preprocess.facts(),
     }
     width = model.head.linear.in_features
     return _memory(model, Table.create(os.fspath(place), width, kept))

@@ -1,6 +1,7 @@
 """Read the folder of a saved model, which is hostile until checked.
 
-A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors. A
+A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors
+and probe.safetensors. A
 config with "installed_weights" names an installed package in place of model.safetensors.
 """
 
@@ -10,6 +11,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import NBDTError, listed, nearest
 from ..files import check_record, sha256
 from ..network.installed_weights import ARCHITECTURE, PACKAGE
 from ..network.preprocessing import Preprocessing
+from ..network.weights import shape_mismatch
 from ..tree.hierarchy import Hierarchy
 
 FORMAT = "nbdt-model"
@@ -30,7 +33,10 @@ VERSION = 1
 MAX_CONFIG = 2**20  # bytes
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
-TENSOR_FILES = (WEIGHTS, REFERENCE)
+PROBE = "probe.safetensors"  # a small input and its logits
+TENSOR_FILES = (WEIGHTS, REFERENCE, PROBE)
+MAX_SIDE = 1024  # pixels of a probe
+MAX_TABLES = 2**28  # bytes of a network that are not in the file of weights
 CARD, PICTURE = "README.md", "path.png"
 UPDATE = ".refit"  # the folder of files that are to replace those of the same names
 ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, CARD, PICTURE)
@@ -57,6 +63,51 @@ class SavedModel:
         """Read the tensors of reference.safetensors, if there is one."""
         path = self.root / REFERENCE
         return _read_tensors(path) if path.exists() else {}
+
+    def probe(self) -> dict[str, Tensor]:
+        """Read the "input" and "logits" of probe.safetensors; older models have none."""
+        path = self.root / PROBE
+        if not path.exists():
+            return {}
+        _, channels, height, width = [*_read_shapes(path).get("input", ()), 0, 0, 0, 0][:4]
+        expected = {
+            "input": (1, channels, height, width),
+            "logits": (1, self.hierarchy.num_classes),
+        }
+        if _read_shapes(path) != expected or max(channels, height, width) > MAX_SIDE:
+            raise NBDTError(f"{str(path)!r} is damaged: expected tensors of shapes {expected}.")
+        return _read_tensors(path)
+
+    def check_fits(self, blueprint: nn.Module) -> None:
+        """Compare the weights with a network that has no numbers yet, before it gets memory.
+
+        Raises NBDTError: other names or shapes, or large tables that are not in the file.
+        """
+        if problem := shape_mismatch(blueprint, self.shapes):
+            raise NBDTError(
+                f"{str(self.root / WEIGHTS)!r} does not fit the saved architecture: {problem}."
+            )
+        size = sum(buffer.nbytes for buffer in blueprint.buffers())
+        if size > MAX_TABLES:
+            raise NBDTError(
+                f"{self.config['architecture']!r} needs tables of {size:,} bytes, expected at most "
+                f"{MAX_TABLES:,}; {str(self.root)!r} is no model that this release loads."
+            )
+
+    def made_with(self) -> str:
+        """Return the versions of libraries that saved the model, for a person to read."""
+        known = self.config.get("provenance", {})
+        return shown({name: known.get(name, "another version") for name in libraries()})
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions that a network's answers depend on."""
+    return {name: version(name) for name in ("torch", "timm")}
+
+
+def shown(versions: dict[str, str]) -> str:
+    """Return names and versions for a person to read."""
+    return " and ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def open_saved(folder: str | os.PathLike[str]) -> SavedModel:

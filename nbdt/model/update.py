@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from ..errors import NBDTError
 from . import saved
 from .remember import FOLDER
+from .writing import probe_of
 
 if TYPE_CHECKING:
     from .model import NBDT
@@ -45,12 +45,13 @@ def save_head(model: NBDT, folder: str | os.PathLike[str]) -> None:
     for name, value in model.head.linear.state_dict().items():
         weights[f"head.linear.{name}"] = saved.stored(value, None)
     config = json.loads((root / "config.json").read_bytes())
-    config["provenance"] = {"torch": torch.__version__, **model.provenance}
+    config["provenance"] = {**saved.libraries(), **model.provenance}
     aside = None
     try:
         aside = Path(tempfile.mkdtemp(dir=root, prefix=f"{saved.UPDATE}."))
         save_file(weights, aside / saved.WEIGHTS)
         save_file(model.reference, aside / saved.REFERENCE)
+        save_file(probe_of(model), aside / saved.PROBE)
         config["sha256"] = saved.file_hashes(aside)
         (aside / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         for file in aside.iterdir():

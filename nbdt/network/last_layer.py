@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import NBDTError, listed, nearest
+from .running import Run, run, try_inputs, width
 
 OUTPUT = ""  # the name of the model itself: its output is the logits
 # After one of these there are no logits any more, and a second softmax would be wrong silently.
@@ -23,22 +23,6 @@ _SQUASHING = (
     nn.Tanh,
 )
 _RESHAPING = (nn.Identity, nn.Flatten, nn.Unflatten)
-_FIRST = {
-    nn.Linear: 0,
-    nn.Conv1d: 1,
-    nn.Conv2d: 2,
-    nn.Conv3d: 3,
-}  # axes of positions in their input
-_SIDES = (224, 32, 28, 96, 128, 160, 256, 299, 384, 512)  # that networks are made for, in pixels
-_CHEAP = 64  # pixels that most networks without a size of their own take
-
-
-class _Run(NamedTuple):
-    """What came out when a model ran on an example."""
-
-    output: Any  # of the model
-    logits: Tensor  # (batch, classes), the output itself or a part of it
-    given: dict[str, list[Tensor]]  # by layers that may give the logits, with noise of their own
 
 
 def layer_of_logits(
@@ -64,9 +48,9 @@ def layer_of_logits(
     if layer:
         find_module(model, layer)
     if example is not None:
-        ran: _Run | None = _run(model, num_classes, example, layer)
+        ran: Run | None = run(model, num_classes, example, layer)
     else:
-        ran = None if width(model, "out") else _try(model, num_classes, layer)
+        ran = None if width(model, "out") else try_inputs(model, num_classes, layer)
     if ran is None:
         return last_layer(model, num_classes) if layer is None else layer
     answering = [
@@ -103,7 +87,7 @@ def no_tensor(model: nn.Module, output: Any) -> str:
     )
 
 
-def _refuse_probabilities(model: nn.Module, ran: _Run) -> None:
+def _refuse_probabilities(model: nn.Module, ran: Run) -> None:
     """Raise NBDTError if the output is a softmax or a sigmoid of something."""
     name, logits = type(model).__name__, ran.logits.float()
     sums = logits.sum(dim=1)
@@ -120,121 +104,6 @@ def _refuse_probabilities(model: nn.Module, ran: _Run) -> None:
                 f"{name} gives the sigmoid of its layer {layer!r}, not logits. Remove the sigmoid; a "
                 "head gives log-probabilities itself."
             )
-
-
-def _try(model: nn.Module, num_classes: int, layer: str | None) -> _Run | None:
-    """Run a model on what its first layer takes; None if it takes nothing that was tried."""
-    for shape in _shapes(model):
-        weight = next(model.parameters())
-        draw = torch.Generator().manual_seed(0)
-        example = torch.randn(shape, generator=draw).to(weight.device, weight.dtype)
-        try:
-            return _run(model, num_classes, example, layer)
-        except NBDTError:  # it ran, and gave something else for such an input
-            return None
-        except Exception:  # noqa: BLE001, S112  whatever a model raises, the input was not for it
-            continue
-    return None
-
-
-def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Yield shapes of inputs that a model probably takes: those it names, then usual ones."""
-    first = next((part for part in model.modules() if type(part) in _FIRST), None)
-    if first is None or any(parameter.is_meta for parameter in model.parameters()):
-        return
-    if isinstance(first, nn.Linear):  # or another one that is used before it
-        widths = [part.in_features for part in model.modules() if isinstance(part, nn.Linear)]
-        yield from ((2, width) for width in [*dict.fromkeys(widths)][:4])
-        return
-    named = [getattr(part, "config", part) for part in model.modules()]
-    sides = [getattr(part, name, None) for part in named for name in ("image_size", "img_size")]
-    sides += list((getattr(model, "pretrained_cfg", None) or {}).get("input_size", ()))[-1:]
-    whole = [side[-1] if isinstance(side, tuple | list) else side for side in sides]
-    usual = [side for side in whole if isinstance(side, int)]
-    for side in dict.fromkeys([_CHEAP, *usual, *_SIDES]):
-        yield 2, first.in_channels, *[side] * _FIRST[type(first)]
-
-
-def _run(model: nn.Module, num_classes: int, example: Any, layer: str | None) -> _Run:
-    """Run a model in evaluation mode, with noise on the output of every layer that fits."""
-    given: dict[str, list[Tensor]] = {}
-    draw = torch.Generator().manual_seed(1)
-
-    def add_noise(name: str) -> Callable[..., Tensor]:
-        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            noise = torch.randn(output.shape, generator=draw).to(output)
-            given.setdefault(name, []).append(output + noise)
-            return output + noise
-
-        return hook
-
-    hooks = [
-        part.register_forward_hook(add_noise(name))
-        for name, part in model.named_modules()
-        if name and (width(part, "out") == num_classes or name == layer)
-    ]
-    run = getattr(model, "_orig_mod", model)  # without torch's compiler
-    try:
-        with unchanged(model):
-            if isinstance(example, Mapping):
-                output = run(**example)
-            else:
-                output = run(*example if isinstance(example, tuple) else (example,))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return _Run(output, logits_in(output, num_classes), given)
-
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Evaluate without gradients; then restore modes, buffers and the state of random numbers."""
-    kept = [
-        (part, name, buffer, buffer.clone())
-        for part in model.modules()
-        for name, buffer in part.named_buffers(recurse=False)
-    ]
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    try:
-        with evaluating(model), torch.no_grad(), torch.random.fork_rng([*devices]):
-            yield
-    finally:
-        for part, name, buffer, before in kept:
-            setattr(part, name, buffer)
-            if not buffer.is_meta and not torch.equal(buffer, before):
-                buffer.copy_(before)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode; at the end restore every module's own mode."""
-    training = [part for part in model.modules() if part.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-def logits_in(output: Any, num_classes: int) -> Tensor:
-    """Return a model's output itself, its `logits`, or the first of several.
-
-    Raises NBDTError: that is no tensor (batch, classes).
-    """
-    if isinstance(output, Mapping):
-        found = output.get("logits")
-    elif isinstance(output, tuple | list):
-        found = getattr(output, "logits", output[0] if output else None)
-    else:
-        found = getattr(output, "logits", output)
-    if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] != num_classes:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise NBDTError(
-            f"Expected logits (batch, {num_classes}) from the model, one for each class of the "
-            f"hierarchy, got {shape}."
-        )
-    return found
 
 
 def last_layer(model: nn.Module, num_classes: int) -> str:
@@ -279,21 +148,20 @@ def _fitting(model: nn.Module, num_classes: int) -> list[str]:
     return fitting
 
 
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Replace a module everywhere: a model may reach one layer by two names."""
+    for name, part in list(model.named_modules(remove_duplicate=False)):
+        if part is old:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
+
+
 def find_module(model: nn.Module, name: str) -> nn.Module:
     """Return the module of that name. Raises NBDTError, with the nearest name, if there is none."""
     known = dict(model.named_modules(remove_duplicate=False))
     if name not in known:
         raise NBDTError(f"{type(model).__name__} has no module {name!r}.{nearest(name, known)}")
     return cast(nn.Module, known[name])
-
-
-def width(module: nn.Module, side: str) -> int | None:
-    """Return the inputs ("in") or outputs ("out") of a linear layer or 1 × 1 convolution, else None."""
-    if isinstance(module, nn.Linear):
-        return int(getattr(module, f"{side}_features"))
-    if isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and module.groups == 1:
-        return int(getattr(module, f"{side}_channels"))
-    return None
 
 
 def _after(model: nn.Module, name: str, *, sure: bool) -> Iterator[nn.Module]:

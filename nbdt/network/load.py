@@ -55,6 +55,14 @@ def create_timm(
     return network
 
 
+def is_timm(network: nn.Module) -> bool:
+    """Return whether it has timm's parts and configuration, and one linear layer as classifier."""
+    names = ("pretrained_cfg", "forward_features", "forward_head", "reset_classifier")
+    return all(hasattr(network, name) for name in names) and isinstance(
+        cast(Any, network).get_classifier(), nn.Linear
+    )
+
+
 def blueprint(architecture: str, num_classes: int | None) -> nn.Module:
     """Return the network that `create_timm` makes, without memory for its numbers (torch's "meta")."""
     import_timm()
@@ -152,14 +160,14 @@ def parse_architecture(text: str) -> Architecture:
     inputs = {key: value for key, value in values.items() if key not in _NETWORK}
     side = inputs.pop("size", values.get("img_size"))
     if side:
-        inputs["input_size"] = (3, side, side)
+        inputs["input_size"] = (values.get("in_chans", 3), side, side)
     network = {key: value for key, value in values.items() if key in _NETWORK}
     return Architecture(name, network, inputs)
 
 
 def _value(text: str, key: str, value: str) -> Any:
     parse, fits, expected = _KINDS[key]
-    with suppress(ValueError):
+    with suppress(ValueError, KeyError):
         parsed = parse(value)
         if fits(parsed):
             return parsed
@@ -176,6 +184,14 @@ def _channels(value: str) -> tuple[float, ...]:
 # How to parse an option, which values it may have, and those in words.
 _Kind: TypeAlias = tuple[Callable[[str], Any], Callable[[Any], bool], str]
 _SIDE = (int, lambda side: 1 <= side <= MAX_SIDE, f"a number of pixels from 1 to {MAX_SIDE}")
+_BOOL = (
+    lambda text: {"true": True, "false": False}[text],
+    lambda value: isinstance(value, bool),
+    "true or false",
+)
+POOLS = ("max", "avgmax", "catavgmax", "avg", "token", "map", "fast")
+ACTIVATIONS = ("relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "gelu_tanh",
+               "quick_gelu", "silu", "mish", "hard_swish", "hard_mish", "sigmoid", "tanh")  # fmt: skip
 _INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 _NETWORK: Mapping[str, _Kind] = {
     # of convolutions; "same" for TensorFlow's weights
@@ -183,6 +199,15 @@ _NETWORK: Mapping[str, _Kind] = {
     "img_size": _SIDE,  # of transformers, which are made for one size
     # pixels a position of the last feature map
     "output_stride": (int, (8, 16, 32).__contains__, "8, 16 or 32"),
+    "in_chans": (int, range(1, 65).__contains__, "a number of channels from 1 to 64"),
+    "global_pool": (str, POOLS.__contains__, " or ".join(POOLS)),
+    "act_layer": (str, ACTIVATIONS.__contains__, " or ".join(ACTIVATIONS)),
+    "bn_eps": (float, lambda eps: 0 < eps < 1, "a number between 0 and 1"),
+    "qk_norm": _BOOL,
+    "qkv_bias": _BOOL,
+    "class_token": _BOOL,
+    "no_embed_class": _BOOL,
+    "reg_tokens": (int, range(65).__contains__, "a number from 0 to 64"),
 }
 _KINDS: Mapping[str, _Kind] = {
     **_NETWORK,

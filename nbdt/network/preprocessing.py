@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from ..errors import NBDTError
 
 MAX_SIDE = 4096  # pixels
 
@@ -60,6 +63,16 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std} is not above 0")
 
+    def facts(self) -> dict[str, Any]:
+        """Return what `from_dict` reads."""
+        return asdict(self)
+
+    def example(self, like: Tensor) -> Tensor:
+        """Return two pictures of noise, (2, 3, height, width), of a tensor's type and device."""
+        shape = 2, self.size, self.size, 3
+        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        return torch.stack([self(Image.fromarray(one)) for one in noise]).to(like)
+
     def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
         """Return the square that the network sees of an image, with sides of `size` pixels."""
         side = size or self.size
@@ -80,6 +93,82 @@ class Preprocessing:
         values = pixels.movedim(-1, -3).float().div_(255)
         mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
         return values.sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class GivenPreprocessing(Preprocessing):
+    """What a function of a PIL image does, such as torchvision's transforms or Hugging Face's processors.
+
+    Its mean and standard deviation are found by trying it; `interpolation` tells functions apart.
+    """
+
+    function: Callable[[Image.Image], Any] = field(compare=False)
+
+    @classmethod
+    def of(cls, function: Callable[[Image.Image], Any]) -> GivenPreprocessing:
+        """Try a function on a black, a white and a colourful picture.
+
+        Raises NBDTError: it does not give (3, height, width), or the same for black and white.
+        """
+        noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        colourful = Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC)
+        black, white = (Image.new("RGB", (320, 240), colour) for colour in ("black", "white"))
+        low, high = (_apply(function, one).flatten(1).median(1).values for one in (black, white))
+        if not bool((high > low).all()):
+            raise NBDTError("The preprocessing gives the same for a black and a white picture.")
+        found, std = _apply(function, colourful), 1 / (high - low)
+        digest = hashlib.sha256(found.numpy().tobytes()).hexdigest()[:16]
+        moments = three((-low * std).tolist()), three(std.tolist())
+        return cls(found.shape[-1], *moments, 1.0, f"function {digest}", function)
+
+    @classmethod
+    def missing(cls, size: int) -> GivenPreprocessing:
+        """Stand for a preprocessing that nobody named; only tensors can then be given."""
+        return cls(size, (0.0,) * 3, (1.0,) * 3, 1.0, "missing", _refuse)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the function."""
+        return {name: value for name, value in vars(self).items() if name != "function"}
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return what the function gives, (3, height, width), float32."""
+        return _apply(self.function, image)
+
+    def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
+        """Return what the function leaves of an image, its shorter side of `size` pixels."""
+        values = self(image)
+        mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
+        pixels = (values * std + mean).mul(255).round().clamp(0, 255).byte().movedim(0, -1)
+        picture = Image.fromarray(pixels.contiguous().numpy())
+        scale = 1 if size is None else size / min(picture.size)
+        width, height = (round(side * scale) for side in picture.size)
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def preprocessing_of(given: Callable[[Image.Image], Any]) -> Preprocessing:
+    """Return a preprocessing itself, or what a function of a PIL image does as one."""
+    return given if isinstance(given, Preprocessing) else GivenPreprocessing.of(given)
+
+
+def _apply(function: Callable[[Image.Image], Any], image: Image.Image) -> Tensor:
+    found = function(image.convert("RGB"))
+    found = found["pixel_values"] if isinstance(found, Mapping) else found
+    found = found[0] if isinstance(found, list | tuple) else found
+    values = found if isinstance(found, Tensor) else torch.as_tensor(np.asarray(found))
+    values = values[0] if values.ndim == 4 else values
+    if values.ndim != 3 or values.shape[0] != 3:
+        raise NBDTError(
+            "Expected the preprocessing to make a tensor (3, height, width) of a PIL image, got "
+            f"{tuple(values.shape)}."
+        )
+    return values.detach().cpu().float()
+
+
+def _refuse(_image: Image.Image) -> Any:
+    raise NBDTError(
+        "Say how a photograph becomes the network's input: preprocessing=…, such as torchvision's "
+        "weights.transforms(), a Hugging Face image processor, or a function of a PIL image."
+    )
 
 
 def _within(image: Image.Image) -> Image.Image:

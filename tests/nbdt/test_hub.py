@@ -212,7 +212,11 @@ HOSTILE = {
     ),
     "code in an option": (
         lambda f: edit(f, architecture="small_convnet,act_layer=os.system"),
-        "unknown option 'act_layer'",
+        "expected act_layer to be relu .*, got 'os.system'",
+    ),
+    "an option of timm that is not ours": (
+        lambda f: edit(f, architecture="small_convnet,pretrained_cfg=evil"),
+        "unknown option 'pretrained_cfg'",
     ),
     "NaN": (lambda f: replace(f, "config.json", '"crop_pct": ', '"crop_pct": NaN, "x": '), "NaN"),
     "infinity": (

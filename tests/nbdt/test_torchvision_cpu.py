@@ -37,6 +37,17 @@ def test_another_failure_is_passed_on(tmp_path, failure, imports):
     assert failure.split("'")[1] in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("library", ["torchvision", "timm", "torchvision.transforms.v2"])
+def test_libraries_import_once_this_package_is(tmp_path, library):
+    """With a torchvision whose operators do not load, if the one here is not such."""
+    code = f"import nbdt, sys\nimport {library}\nimport torchvision\n"
+    code += (
+        "spec = torchvision.__spec__; print(type(spec.loader).__name__, torchvision.__version__)"
+    )
+    run = python(code, tmp_path)
+    assert run.stdout.split()[0] == "SourceFileLoader", run.stderr
+
+
 LIGHT = """
 import sys
 from nbdt.network.load import import_timm

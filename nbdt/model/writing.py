@@ -1,0 +1,127 @@
+"""Write a model's folder, after making the model again from what is written and comparing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import NBDTError
+from ..network.described import described
+from ..network.given import GivenNetwork
+from ..network.load import create_timm, parse_architecture
+from ..network.preprocessing import GivenPreprocessing
+from ..network.running import evaluating
+from ..network.weights import mismatch
+from ..storage import is_uri
+from . import saved
+from .making import parts_of_timm
+from .remember import FOLDER
+
+if TYPE_CHECKING:
+    from .model import NBDT
+
+    Model = TypeVar("Model", bound=NBDT)
+
+SIDE = 64  # pixels of the probe, where the network takes that
+EXACT, NEAR = 1e-4, 3e-2  # shares of the logits' range; the second where arithmetic differs
+
+
+def write(model: NBDT, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
+    """Write what `NBDT.save` describes. Raises NBDTError: a model that cannot be made again."""
+    again = _made_again(model)
+    # The sum over the photographs of a memory needs the weights' precision.
+    exact = "head.linear." if "memory" in model.provenance else None
+    state = {
+        name: saved.stored(value, None if exact and name.startswith(exact) else dtype)
+        for name, value in model.state_dict().items()
+    }
+    again.load_state_dict(state)  # rounded to `dtype`
+    save_file(state, folder / saved.WEIGHTS)
+    save_file(probe_of(again), folder / saved.PROBE)
+    model.hierarchy.save(folder / "hierarchy.json")
+    if model.reference:
+        save_file(model.reference, folder / saved.REFERENCE)
+    if model.memory_place is not None and not is_uri(model.memory_place):
+        shutil.copytree(model.memory_place, folder / FOLDER)
+    if card:
+        (folder / saved.CARD).write_text(card, encoding="utf-8")
+    config = {
+        "format": saved.FORMAT,
+        "version": saved.VERSION,
+        "hierarchy_hash": model.hierarchy.hash,
+        "sha256": saved.file_hashes(folder),
+        "architecture": model.architecture,
+        "rule": model.rule,
+        "preprocessing": model.preprocess.facts(),
+        "provenance": {**saved.libraries(), **model.provenance},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def probe_of(model: NBDT) -> dict[str, Tensor]:
+    """Return a small "input", (1, channels, side, side), and the "logits", (1, classes), of it."""
+    channels = parse_architecture(model.architecture).network.get("in_chans", 3)
+    for side in (SIDE, model.preprocess.size):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randn(1, channels, side, side, generator=draw)
+        try:
+            return {"input": images, "logits": _logits(model, images)}
+        except Exception:  # a network that is made for one size
+            if side == model.preprocess.size:
+                raise
+    raise AssertionError
+
+
+def unlike(model: NBDT, probe: dict[str, Tensor]) -> float:
+    """Return the largest difference from a probe's logits, as a share of their range."""
+    expected = probe["logits"].float()
+    found = _logits(model, probe["input"])
+    spread = float(expected.max() - expected.min()) or 1.0
+    difference = (found - expected).abs().max() / max(spread, 1e-3)
+    return float(difference.nan_to_num(torch.inf))
+
+
+def _logits(model: NBDT, images: Tensor) -> Tensor:
+    with evaluating(model), torch.no_grad():
+        return model.logits(images.to(model.head.linear.weight)).float().cpu()
+
+
+def _made_again(model: Model) -> Model:
+    """Return the model that its folder will give, with the exact weights."""
+    if isinstance(model.backbone, GivenNetwork):
+        kind = type(model.backbone.network)
+        raise NBDTError(
+            f"A model of {kind.__module__}.{kind.__qualname__} cannot be saved: only timm's networks "
+            "can be made again without running code of a file. Keep its state_dict and "
+            "hierarchy.save(…), and make the model again with NBDT.from_network."
+        )
+    if isinstance(model.preprocess, GivenPreprocessing):
+        raise NBDTError(
+            "A preprocessing that is a function cannot be saved. Set model.preprocess to a "
+            "nbdt.network.preprocessing.Preprocessing with the same size, mean and std."
+        )
+    name, classes = model.architecture, model.hierarchy.num_classes
+    network = create_timm(name, classes)
+    again = type(model)(*parts_of_timm(network, name, model.hierarchy, model.rule))
+    again.preprocess = model.preprocess
+    state = model.state_dict()
+    problem = mismatch(again, state)
+    if not problem:
+        again.load_state_dict(state)
+        weight = model.head.linear.weight
+        plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        if unlike(again, probe_of(model)) <= (EXACT if plain else NEAR):
+            return again
+        problem = "it answers otherwise"
+    _, differences = described(model.backbone, name, classes)
+    raise NBDTError(
+        f"This network is not timm's {name!r} ({'; '.join(differences[:3]) or problem}), so it could "
+        "not be loaded again. If options of timm.create_model made it, name them: "
+        f"architecture='{name.partition(',')[0]},global_pool=max'. Other changes cannot be saved."
+    )

@@ -1,0 +1,202 @@
+"""Any classifier as a backbone: without its last layer, which a head takes over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NBDTError
+from .last_layer import OUTPUT, layer_of_logits, replace
+from .positions import Size, positions
+from .running import example_for, logits_in, unchanged
+
+MOST_PREFIX_TOKENS = 8  # class tokens and registers before the patches
+
+
+class GivenNetwork(nn.Module):
+    """Images to the features that a classifier's last layer takes, or to its logits.
+
+    It has timm's names for the parts of a backbone. `feature_info` names the last layer with
+    positions that the features depend on, if there is one.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.feature_info: list[dict[str, str]] = []
+        self.num_prefix_tokens = 0
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the features, (batch, features)."""
+        return logits_in(self.network(images), None)
+
+    def forward_head(self, features: Tensor, *, pre_logits: bool = True) -> Tensor:
+        """Return the features, which are pooled."""
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features, (batch, features)."""
+        return self.forward_features(images)
+
+
+def shared_copy(network: nn.Module) -> nn.Module:
+    """Return modules of their own around the very same parameters and buffers.
+
+    Raises NBDTError: a module that Python cannot copy.
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    try:
+        return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    except Exception as error:
+        raise NBDTError(
+            f"{type(network).__name__} cannot be copied ({error}), which keeps the module itself as it "
+            "is. Leave such parts out, or use attach(), which changes the module."
+        ) from error
+
+
+def divided(
+    network: nn.Module, num_classes: int, example: Tensor | None = None
+) -> tuple[GivenNetwork, nn.Linear, Tensor]:
+    """Return a classifier as a backbone and a last layer, and the input that it was tried on.
+
+    The network itself is not changed; its weights are shared. A network that no single layer
+    divides gives its logits as features, and the last layer is the identity.
+
+    Args:
+        network: any classifier.
+        num_classes: the number of its logits.
+        example: a batch of images (2, channels, height, width); None: what its first layer takes.
+
+    Raises:
+        NBDTError: it takes no such images, or does not give logits.
+    """
+    whole = GivenNetwork(shared_copy(getattr(network, "_orig_mod", network)))
+    example = example_for(whole, num_classes) if example is None else example
+    if example is None:
+        raise NBDTError(
+            f"{type(network).__name__} took none of the inputs tried; say how photographs become its "
+            "input: preprocessing=…, a function of a PIL image such as torchvision's transforms."
+        )
+    name = layer_of_logits(whole, num_classes, example=example)
+    with unchanged(whole):
+        logits = whole(example)
+        layer = whole.get_submodule(name)
+        linear = _linear(layer, num_classes) if name != OUTPUT else None
+        if linear is not None:
+            replace(whole, layer, nn.Identity())
+            if not _gives(whole, linear, example, logits):  # the network needs its layer elsewhere
+                return divided_at_output(network, num_classes, example)
+    return _with_positions(whole, example), linear or _identity(logits), example
+
+
+def divided_at_output(
+    network: nn.Module, num_classes: int, example: Tensor
+) -> tuple[GivenNetwork, nn.Linear, Tensor]:
+    """Return the same as `divided`, with the logits as features."""
+    whole = GivenNetwork(shared_copy(network))
+    with unchanged(whole):
+        logits = logits_in(whole(example), num_classes)
+    return _with_positions(whole, example), _identity(logits), example
+
+
+def classifier_of(network: nn.Module) -> nn.Linear:
+    """Return a classifier's last layer, to read its weights.
+
+    Raises NBDTError: it takes none of the usual images, or no single layer gives its logits.
+    """
+    timms = getattr(network, "get_classifier", None)
+    layer = timms() if timms else None
+    if isinstance(layer, nn.Linear):
+        return layer
+    whole = GivenNetwork(network)
+    example = example_for(whole, None)
+    if example is not None:
+        with unchanged(whole):
+            count = whole(example).shape[1]
+        name = layer_of_logits(whole, count, example=example)
+        layer = _linear(whole.get_submodule(name), count) if name != OUTPUT else None
+    if isinstance(layer, nn.Linear):
+        return layer
+    raise NBDTError(
+        f"No linear layer of {type(network).__name__} gives its logits, so no hierarchy can be induced "
+        "from its weights; make one from class names, and use NBDT.from_network."
+    )
+
+
+def _gives(backbone: nn.Module, linear: nn.Linear, example: Tensor, logits: Tensor) -> bool:
+    try:
+        found = linear(backbone(example))
+    except Exception:  # noqa: BLE001  whatever a model raises without its layer
+        return False
+    return found.shape == logits.shape and torch.allclose(found, logits, 1e-3, 1e-4)
+
+
+def _linear(layer: nn.Module, num_classes: int) -> nn.Linear | None:
+    """Return a linear layer, or a 1 × 1 convolution as one; None for a layer of another kind."""
+    if type(layer) is nn.Linear:
+        return layer
+    if not isinstance(layer, nn.Conv2d):
+        return None
+    linear = nn.Linear(layer.in_channels, num_classes, bias=layer.bias is not None, device="meta")
+    linear.weight = nn.Parameter(layer.weight.detach().flatten(1))
+    if layer.bias is not None:
+        linear.bias = layer.bias
+    return linear
+
+
+def _identity(logits: Tensor) -> nn.Linear:
+    linear = nn.Linear(logits.shape[1], logits.shape[1], bias=False).to(logits)
+    nn.init.eye_(linear.weight)
+    return linear.requires_grad_(False)
+
+
+def _with_positions(backbone: GivenNetwork, example: Tensor) -> GivenNetwork:
+    """Find the last layer with positions whose gradient is not 0, by running one image."""
+    picture = (example.shape[-2], example.shape[-1])
+    found: dict[str, list[Tensor]] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            last = output[-1] if isinstance(output, tuple) else output
+            if isinstance(last, Tensor) and last.requires_grad and last.ndim in (3, 4):
+                found.setdefault(name, []).append(last)
+
+        return hook
+
+    hooks = [
+        part.register_forward_hook(record(name))
+        for name, part in backbone.named_modules()
+        if name not in ("", "network") and not isinstance(part, nn.Linear)
+    ]
+    try:
+        with unchanged(backbone), torch.enable_grad():
+            features = backbone(example.detach().requires_grad_())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, values in reversed(found.items()):
+        if len(values) == 1 and _counts(backbone, features, values[0], picture):
+            backbone.feature_info = [{"module": name}]
+            return backbone
+    backbone.num_prefix_tokens = 0
+    return backbone
+
+
+def _counts(backbone: GivenNetwork, features: Tensor, values: Tensor, picture: Size) -> bool:
+    """Return whether the features depend on a layer's positions; set the tokens before them."""
+    for skipped in range(MOST_PREFIX_TOKENS + 1 if values.ndim == 3 else 1):
+        backbone.num_prefix_tokens = skipped
+        grid = positions(backbone, values, picture)
+        if grid is None or grid.shape[1] == 1 or grid.shape[-2] * grid.shape[-1] == 1:
+            continue
+        draw = torch.Generator().manual_seed(0)
+        probe = torch.randn(features.shape, generator=draw).to(features)  # a norm's sum is constant
+        (slope,) = torch.autograd.grad(
+            features, values, probe, retain_graph=True, allow_unused=True
+        )
+        return slope is not None and bool(cast(Tensor, positions(backbone, slope, picture)).any())
+    return False

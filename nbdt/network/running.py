@@ -1,0 +1,157 @@
+"""Run a classifier once without leaving a trace, on an input that was given or is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NBDTError
+
+# How many axes of positions the input of a layer has.
+_FIRST = {nn.Linear: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+_SIDES = (224, 32, 28, 96, 128, 160, 256, 299, 384, 512)  # that networks are made for, in pixels
+_CHEAP = 64  # pixels that most networks without a size of their own take
+
+
+class Run(NamedTuple):
+    """What came out when a model ran on an example."""
+
+    example: Any
+    output: Any  # of the model
+    logits: Tensor  # (batch, classes), the output itself or a part of it
+    given: dict[str, list[Tensor]]  # by layers that may give the logits, with noise of their own
+
+
+def try_inputs(model: nn.Module, num_classes: int | None, layer: str | None) -> Run | None:
+    """Run a model on what its first layer takes; None if it takes nothing that was tried."""
+    for shape in _shapes(model):
+        weight = next(model.parameters())
+        draw = torch.Generator().manual_seed(0)
+        example = torch.randn(shape, generator=draw).to(weight.device, weight.dtype)
+        try:
+            return run(model, num_classes, example, layer)
+        except NBDTError:  # it ran, and gave something else for such an input
+            return None
+        except Exception:  # noqa: BLE001, S112  whatever a model raises, the input was not for it
+            continue
+    return None
+
+
+def example_for(model: nn.Module, num_classes: int | None) -> Tensor | None:
+    """Return an input that a classifier takes, (2, …), if one was found."""
+    ran = try_inputs(model, num_classes, None)
+    return None if ran is None else cast(Tensor, ran.example)
+
+
+def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Yield shapes of inputs that a model probably takes: those it names, then usual ones."""
+    first = next((part for part in model.modules() if type(part) in _FIRST), None)
+    if first is None or any(parameter.is_meta for parameter in model.parameters()):
+        return
+    if isinstance(first, nn.Linear):  # or another one that is used before it
+        widths = [part.in_features for part in model.modules() if isinstance(part, nn.Linear)]
+        yield from ((2, width) for width in [*dict.fromkeys(widths)][:4])
+        return
+    named = [getattr(part, "config", part) for part in model.modules()]
+    sides = [getattr(part, name, None) for part in named for name in ("image_size", "img_size")]
+    timm = list((getattr(model, "pretrained_cfg", None) or {}).get("input_size", ()))[-1:]
+    whole = [side[-1] if isinstance(side, tuple | list) else side for side in sides]
+    usual = [side for side in whole if isinstance(side, int)]
+    for side in dict.fromkeys([*usual, _CHEAP, *timm, *_SIDES]):
+        yield 2, first.in_channels, *[side] * _FIRST[type(first)]
+
+
+def run(model: nn.Module, num_classes: int | None, example: Any, layer: str | None) -> Run:
+    """Run a model in evaluation mode, with noise on the output of every layer that fits."""
+    given: dict[str, list[Tensor]] = {}
+    draw = torch.Generator().manual_seed(1)
+
+    def add_noise(name: str) -> Callable[..., Tensor]:
+        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            noise = torch.randn(output.shape, generator=draw).to(output)
+            given.setdefault(name, []).append(output + noise)
+            return output + noise
+
+        return hook
+
+    hooks = [
+        part.register_forward_hook(add_noise(name))
+        for name, part in model.named_modules()
+        if name and (width(part, "out") in {num_classes} - {None} or name == layer)
+    ]
+    plain = getattr(model, "_orig_mod", model)  # without torch's compiler
+    try:
+        with unchanged(model):
+            if isinstance(example, Mapping):
+                output = plain(**example)
+            else:
+                output = plain(*example if isinstance(example, tuple) else (example,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Run(example, output, logits_in(output, num_classes), given)
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Evaluate without gradients; then restore modes, buffers and the state of random numbers."""
+    kept = [
+        (part, name, buffer, buffer.clone())
+        for part in model.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    try:
+        with evaluating(model), torch.no_grad(), torch.random.fork_rng([*devices]):
+            yield
+    finally:
+        for part, name, buffer, before in kept:
+            setattr(part, name, buffer)
+            if not buffer.is_meta and not torch.equal(buffer, before):
+                buffer.copy_(before)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode; at the end restore every module's own mode."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def logits_in(output: Any, num_classes: int | None) -> Tensor:
+    """Return a model's output itself, its `logits`, or the first of several.
+
+    Raises NBDTError: that is no tensor (batch, classes); None stands for any number of them.
+    """
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, tuple | list):
+        found = getattr(output, "logits", output[0] if output else None)
+    else:
+        found = getattr(output, "logits", output)
+    fits = isinstance(found, Tensor) and found.ndim == 2
+    if not fits or num_classes not in {None, found.shape[1]}:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise NBDTError(
+            f"Expected logits (batch, {num_classes or 'classes'}) from the model, one for each class "
+            f"of the hierarchy, got {shape}."
+        )
+    return cast(Tensor, found)
+
+
+def width(module: nn.Module, side: str) -> int | None:
+    """Return the inputs ("in") or outputs ("out") of a linear layer or 1 × 1 convolution, else None."""
+    if isinstance(module, nn.Linear):
+        return int(getattr(module, f"{side}_features"))
+    if isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and module.groups == 1:
+        return int(getattr(module, f"{side}_channels"))
+    return None
