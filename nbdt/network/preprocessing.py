@@ -123,7 +123,7 @@ class GivenPreprocessing(Preprocessing):
 
     @classmethod
     def missing(cls, size: int) -> GivenPreprocessing:
-        """Stand for a preprocessing that nobody named; only tensors can then be given."""
+        """Stand for a preprocessing that was not named; only tensors can then be given."""
         return cls(size, (0.0,) * 3, (1.0,) * 3, 1.0, "missing", _refuse)
 
     def facts(self) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_a_network_with_a_head_is_explained(kind):
 
 
 def test_maps_are_those_of_timms_own_path():
-    """A network is explained alike through its parts and as one that nobody knows."""
+    """A network is explained alike through its parts and as an unknown one."""
     torch.manual_seed(0)
     network = timm.create_model("resnet18", num_classes=5).eval()
     images = torch.randn(2, 3, SIDE, SIDE)
