@@ -33,6 +33,7 @@ CORE_EXCEPTIONS = {
     "nbdt/model/hub.py": {"huggingface_hub"},
     "nbdt/model/model.py": {"huggingface_hub"},
     "nbdt/network/fetch.py": {"huggingface_hub"},
+    "nbdt/network/described.py": {"timm"},
     "nbdt/network/load.py": {"timm"},
     "nbdt/network/preprocessing.py": {"timm"},
     "nbdt/network/small_networks.py": {"timm"},

@@ -77,7 +77,9 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
 def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | None:
     """The closed form, if pooling is an average."""
     activations = positions(model.backbone, feature_map, picture)
-    if activations is None or not pools_by_average(model, feature_map, picture):
+    if activations is None or not pools_by_average(
+        model.backbone, model.head.in_features, feature_map, picture
+    ):
         return None
     count = activations.shape[-2] * activations.shape[-1]
     return Layer(

@@ -105,7 +105,9 @@ class ExportedModel(nn.Module):
         self.side = model.preprocess.size
         with evaluating(model), torch.no_grad():
             feature_map = model.feature_map(_example(model)[:1])
-            self.has_maps = pools_by_average(model, feature_map, (self.side, self.side))
+            self.has_maps = pools_by_average(
+                model.backbone, model.head.in_features, feature_map, (self.side, self.side)
+            )
         self.answer = None if accuracy is None else _answer(model, accuracy)
         self.outputs = (
             *("log_probs", "decisions"),

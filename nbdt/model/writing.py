@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeAlias, cast
 
 import torch
 from safetensors.torch import save_file
@@ -23,16 +23,12 @@ from . import saved
 from .making import parts_of_timm
 from .remember import FOLDER
 
-if TYPE_CHECKING:
-    from .model import NBDT
-
-    Model = TypeVar("Model", bound=NBDT)
-
+Model: TypeAlias = Any  # an NBDT, whose file imports this one
 SIDE = 64  # pixels of the probe, where the network takes that
 EXACT, NEAR = 1e-4, 3e-2  # shares of the logits' range; the second where arithmetic differs
 
 
-def write(model: NBDT, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
+def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     """Write what `NBDT.save` describes. Raises NBDTError: a model that cannot be made again."""
     again = _made_again(model)
     # The sum over the photographs of a memory needs the weights' precision.
@@ -64,7 +60,7 @@ def write(model: NBDT, folder: Path, dtype: torch.dtype | None, card: str | None
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def probe_of(model: NBDT) -> dict[str, Tensor]:
+def probe_of(model: Model) -> dict[str, Tensor]:
     """Return a small "input", (1, channels, side, side), and the "logits", (1, classes), of it."""
     channels = parse_architecture(model.architecture).network.get("in_chans", 3)
     for side in (SIDE, model.preprocess.size):
@@ -78,7 +74,7 @@ def probe_of(model: NBDT) -> dict[str, Tensor]:
     raise AssertionError
 
 
-def unlike(model: NBDT, probe: dict[str, Tensor]) -> float:
+def unlike(model: Model, probe: dict[str, Tensor]) -> float:
     """Return the largest difference from a probe's logits, as a share of their range."""
     expected = probe["logits"].float()
     found = _logits(model, probe["input"])
@@ -87,9 +83,10 @@ def unlike(model: NBDT, probe: dict[str, Tensor]) -> float:
     return float(difference.nan_to_num(torch.inf))
 
 
-def _logits(model: NBDT, images: Tensor) -> Tensor:
+def _logits(model: Model, images: Tensor) -> Tensor:
     with evaluating(model), torch.no_grad():
-        return model.logits(images.to(model.head.linear.weight)).float().cpu()
+        logits = model.logits(images.to(model.head.linear.weight))
+        return cast(Tensor, logits.float().cpu())
 
 
 def _made_again(model: Model) -> Model:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from ..model.model import NBDT
 
 ODD = 0.35  # log of the ratio up to which a grid's shape may differ from the picture's
 
@@ -36,7 +33,9 @@ def positions(backbone: nn.Module, values: Tensor, picture: Size) -> Tensor | No
     return values[:, skipped:].transpose(1, 2).unflatten(2, grid) if grid else None
 
 
-def pools_by_average(model: NBDT, feature_map: Tensor, picture: Size) -> bool:
+def pools_by_average(
+    backbone: nn.Module, features: int, feature_map: Tensor, picture: Size
+) -> bool:
     """Return whether the network pools by a plain average over its feature map.
 
     Networks do not document it, so this pools a random feature map. Its channels are far on both
@@ -45,11 +44,12 @@ def pools_by_average(model: NBDT, feature_map: Tensor, picture: Size) -> bool:
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         probe = torch.randn(feature_map[:1].shape, generator=draw).to(feature_map)
-        seen = positions(model.backbone, probe, picture)
-        if seen is None or seen.shape[1] != model.head.linear.in_features:
+        seen = positions(backbone, probe, picture)
+        if seen is None or seen.shape[1] != features:
             return False
         seen += 10 * torch.randn(seen.shape[1], 1, 1, generator=draw).to(seen)  # a view of `probe`
-        pooled, average = model.pool(probe), seen.mean(dim=(2, 3))
+        pooled: Tensor = cast(Any, backbone).forward_head(probe, pre_logits=True)
+        average = seen.mean(dim=(2, 3))
     near = max(1e-3, 4 * torch.finfo(probe.dtype).eps)
     return pooled.shape == average.shape and torch.allclose(pooled, average, near, near)
 
