@@ -127,6 +127,11 @@ class Visitor:
         return self.stack.hierarchy
 
     @property
+    def names(self) -> dict[str, str]:
+        """The names of the hierarchy's nodes by id."""
+        return dict(zip(self.hierarchy.ids, self.hierarchy.names, strict=True))
+
+    @property
     def answering(self) -> NBDT:
         """The model with the visitor's corrections, under its own hierarchy."""
         return self.model if self.own is None else self.own.model

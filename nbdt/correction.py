@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -79,6 +80,21 @@ class Correction:
             object.__setattr__(self, name, nfc(getattr(self, name)))
         if self.region is not None:
             object.__setattr__(self, "region", tuple(map(float, self.region)))
+
+    def in_words(self, names: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Return it as a sentence; `names` are those of node ids, without one the id is shown."""
+        node, child, label = (
+            names.get(str(key), key) for key in (self.node, self.child, self.label)
+        )
+        if self.kind == "label":
+            return f"This is: {label}"
+        if self.kind == "class":
+            return f"This is a new class in {node}: {label}"
+        if self.kind == "step":
+            return f"At {node}, it should have gone to {child}"
+        left, top, right, bottom = (round(100 * value) for value in self.region or (0, 0, 0, 0))
+        area = f"{left}–{right} % across, {top}–{bottom} % down"
+        return f"At {node}, the region {area} is irrelevant"
 
     def to_json(self) -> str:
         """Return one line of JSON, without empty fields."""

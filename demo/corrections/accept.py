@@ -55,7 +55,7 @@ def accept_corrections(
     if shift:
         grown, found = model, shifted(memory.rows, stated(waiting, model), rules, base)
     else:
-        grown, found = corrections_fitted(model, waiting, marks_of(model, store))
+        grown, found = corrections_fitted(model, waiting, marks_of(model, store), choose=True)
     if not waiting and not found.changes:
         raise StoreError(
             f"The store {store.location!r} has nothing that this model ({parent[:12]}…) has not "

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbdt.correction import Correction
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP
 from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
@@ -62,9 +61,11 @@ def list_command(
         record = {name: getattr(saved, name) for name in names}
         learned = f", applied to model {saved.learned_by[-1]}" if saved.learned_by else ""
         kept = f", photograph {saved.photograph}" if saved.photograph else ""
+        said = escape_terminal(saved.correction.in_words())
+        said += f" ({escape_terminal(saved.correction.note)})" if saved.correction.note else ""
         line = (
-            f"{saved.id}  {saved.correction.time}  {_statement(saved.correction)}"
-            f"{kept}{learned}, visitor {saved.visitor[:8]}"
+            f"{saved.id}  {saved.correction.time}  {said}{kept}{learned}, "
+            f"visitor {saved.visitor[:8]}"
         )
         record |= json.loads(saved.correction.to_json())
         typer.echo(json.dumps(record) if as_json else line)
@@ -297,17 +298,3 @@ def _opened(place: str | None) -> closing[Store]:
     from ..store import Store
 
     return closing(Store.open(place))
-
-
-def _statement(correction: Correction) -> str:
-    """Return a correction in words, with ids instead of names."""
-    box = ", ".join(f"{value:.2f}" for value in correction.region or ())
-    text = {
-        "step": f"at {correction.node}: should have gone to {correction.child}",
-        "label": f"it is: {correction.label}",
-        "class": f"a new class under {correction.node}: {correction.label}",
-        "region": f"at {correction.node}: irrelevant region {box}",
-    }[correction.kind]
-    return escape_terminal(text) + (
-        f" ({escape_terminal(correction.note)})" if correction.note else ""
-    )

@@ -92,8 +92,7 @@ def add_photographs(visitor: Visitor, files: Sequence[str]) -> str:
 def place_record(visitor: Visitor, sent: dict[str, Any]) -> dict[str, Any]:
     """Return where a new class would be: the group that is proposed, why, and all groups.
 
-    Raises:
-        NBDTError: no name or one that is taken, or too few photographs.
+    Raises NBDTError: no name or one that is taken, or too few photographs.
     """
     tree, photos = visitor.answering.hierarchy, _chosen(visitor, sent)
     name = str(sent.get("label") or "").strip()
@@ -114,8 +113,8 @@ def place_record(visitor: Visitor, sent: dict[str, Any]) -> dict[str, Any]:
 def save_class(store: Store, visitor: Visitor, sent: dict[str, Any]) -> list[int]:
     """Save photographs of a new class as corrections, all or none; return their numbers.
 
-    Raises:
-        NBDTError: a name or a place that cannot be, too few photographs, or a limit of the store.
+    Raises NBDTError: a name or a place that cannot be, too few photographs, or a limit of the
+    store.
     """
     numbers = list[int]()
     try:

@@ -55,8 +55,7 @@ def marks_of(model: NBDT, store: Store, visitor: str | None = None) -> Sequence[
 def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
     """Return a model with the corrections and marks that a visitor made and that wait to be accepted.
 
-    Raises:
-        NBDTError: the memory or the store cannot be read.
+    Raises NBDTError: the memory or the store cannot be read.
     """
     if not visitor or not acts(model):
         return None
@@ -76,9 +75,15 @@ def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
 
 
 def corrections_fitted(
-    model: NBDT, saved: Sequence[SavedCorrection], marks: Iterable[Row[Any]]
+    model: NBDT,
+    saved: Sequence[SavedCorrection],
+    marks: Iterable[Row[Any]],
+    *,
+    choose: bool = False,
 ) -> tuple[NBDT, Corrected]:
     """Fit a model's last layer with corrections and marks, without writing them to its memory.
+
+    `choose` chooses the penalty again.
 
     Returns:
         The model, or one with new classes where these act, and the fit for it.
@@ -93,7 +98,7 @@ def corrections_fitted(
     changes = [*_struck(memory.rows, list(marks)), *_stated(usable, tree)]
     found = fit_changes(
         memory.fit_rows, changes, rules, memory.fit(rules, model.fitted),
-        None if grown is model else grown.head.rules,
+        None if grown is model else grown.head.rules, choose=choose,
     )  # fmt: skip
     return grown if found.grown else model, found
 

@@ -18,27 +18,13 @@ from nbdt.progress import counted
 from ..store import Store
 from ..store.marks import bad_rows, memory_key, view_without_bad
 from ..store.url import StoreError
-from ..ui.events import (
-    QUICK,
-    PageContext,
-    for_arrived,
-    mark_arrived,
-    payload,
-    reply_to,
-)
+from ..ui.events import QUICK, PageContext, for_arrived, mark_arrived, payload, reply_to
 from ..visitor import Visitor
 from .apply import train_version
 from .model_versions import ModelVersions
 from .new_class import same_class, save_class, wire_new_class
 from .own import acts, now_says, own_model, seen_features
-from .submission import (
-    correction_api,
-    is_token,
-    new_token,
-    parse_correction,
-    save_once,
-    visitor_id,
-)
+from .submission import correction_api, is_token, new_token, parse_correction, save_once, visitor_id
 from .views import (
     compared_record,
     draw_form,
@@ -258,8 +244,6 @@ class _Handlers:
             yield visitor, self._history(visitor, text)
 
         return run
-
-    # ---- shared by the handlers -----------------------------------------------------------------
 
     def _identify(self, visitor: Visitor, token: object, request: gr.Request) -> None:
         identity = visitor_id(token, request)

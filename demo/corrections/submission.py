@@ -33,9 +33,6 @@ MAX_NOTE = 2_000  # characters, as `nbdt.demo.store.database.Limits.text`
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-# ---- who sent it -------------------------------------------------------------------------------
-
-
 def new_token() -> str:
     """Return 256 random bits, which the visitor's browser keeps."""
     return secrets.token_urlsafe(32)
@@ -63,9 +60,6 @@ def visitor_id(token: object, request: gr.Request | None) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-# ---- what it says ------------------------------------------------------------------------------
-
-
 def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy) -> Correction:
     """Return the correction of one photograph.
 
@@ -75,8 +69,7 @@ def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy
         model: the model that answered.
         hierarchy: the hierarchy that the person saw.
 
-    Raises:
-        CorrectionError: another form, or something that is not in the hierarchy.
+    Raises CorrectionError: another form, or something that is not in the hierarchy.
     """
     if not isinstance(sent, Mapping):
         raise CorrectionError(f"Expected a correction as a JSON object, got {short(sent)}.")
@@ -131,24 +124,6 @@ def _node(value: object, hierarchy: Hierarchy) -> int:
         raise CorrectionError(str(error)) from None
 
 
-def in_words(correction: Correction, hierarchy: Hierarchy) -> str:
-    """Return one correction as a sentence, with the hierarchy's present names."""
-    names = dict(zip(hierarchy.ids, hierarchy.names, strict=True))
-    if correction.kind == "label":
-        return f"This is: {names.get(str(correction.label), correction.label)}"
-    node = names.get(str(correction.node), correction.node)
-    if correction.kind == "class":
-        return f"This is a new class in {node}: {correction.label}"
-    if correction.kind == "step":
-        child = names.get(str(correction.child), correction.child)
-        return f"At {node}, it should have gone to {child}"
-    left, top, right, bottom = (round(100 * value) for value in correction.region or (0, 0, 0, 0))
-    return f"At {node}, the region {left}–{right} % across, {top}–{bottom} % down is irrelevant"
-
-
-# ---- that it is saved once ---------------------------------------------------------------------
-
-
 def save_once(
     store: Store,
     correction: Correction,
@@ -162,8 +137,7 @@ def save_once(
     A second click saves no second copy, which would count twice in training. The photograph is kept
     if the visitor, a `visitor_id`, agreed; `seen` is what the network made of it.
 
-    Raises:
-        StoreError: this visitor saved the same correction before, or the store refuses it.
+    Raises StoreError: this visitor saved the same correction before, or the store refuses it.
     """
     for saved in reversed(store.corrections(visitor=visitor)):
         time, note, reference = correction.time, correction.note, correction.reference
@@ -173,9 +147,6 @@ def save_once(
                 "first."
             )
     return store.add_correction(correction, visitor=visitor, photo=photo, seen=seen)
-
-
-# ---- for programs ------------------------------------------------------------------------------
 
 
 def correction_api(model: NBDT, store: Store) -> None:

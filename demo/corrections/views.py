@@ -22,7 +22,6 @@ from ..ui.component import component, dump, jpeg_url, photograph_url
 from ..visitor import Visitor
 from .model_versions import ModelVersions, lineage, pending
 from .own import acts
-from .submission import in_words
 
 PICTURE = 180  # pixels of a photograph before and after
 THUMBNAIL = 112  # pixels of evidence
@@ -102,9 +101,6 @@ def _step(decision: Decision, hierarchy: Hierarchy) -> dict[str, Any]:
     }
 
 
-# ---- the history --------------------------------------------------------------------------------
-
-
 def history_component() -> gr.HTML:
     """Return the list, which static/history.js draws."""
     return component(
@@ -148,7 +144,7 @@ def compared_record(visitor: Visitor, versions: ModelVersions) -> str:
     rows = [
         {
             "photo": jpeg_url(visitor.model.preprocess.frame(image, PICTURE)),
-            "said": [in_words(one, visitor.hierarchy) for one in corrections],
+            "said": [one.in_words(visitor.names) for one in corrections],
             "before": _answer(before, image, corrections),
             "after": _answer(visitor.model, image, corrections),
         }
@@ -212,7 +208,7 @@ def _correction(saved: SavedCorrection, visitor: Visitor, waits: Pending) -> dic
     own = visitor.own
     return {
         "id": saved.id,
-        "text": in_words(saved.correction, visitor.hierarchy),
+        "text": saved.correction.in_words(visitor.names),
         "note": saved.correction.note,
         "time": saved.correction.time,
         "kept": saved.photograph is not None,

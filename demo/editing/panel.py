@@ -198,9 +198,6 @@ def _edit(visitor: Visitor, sent: dict[str, Any]) -> str:
     return f"{'Redone. ' if kind == 'redo' else ''}{in_words(stack.last_edits)}"
 
 
-# ---- for programs --------------------------------------------------------------------------------
-
-
 def edit_api(model: NBDT) -> None:
     """``/edit``: a hierarchy and edits in, the edited hierarchy and what it changes out."""
     with gr.Row(visible=False):
@@ -224,8 +221,8 @@ def edited_by_program(model: NBDT, hierarchy: str, edits: str) -> tuple[str, dic
         edits: a JSON list of objects with ``kind``, ``nodes`` and, as the kind needs them, ``to``
             and ``name``.
 
-    Raises:
-        NBDTError: a hierarchy of other classes, or an edit that cannot be made; then none is made.
+    Raises NBDTError: a hierarchy of other classes, or an edit that cannot be made; then none is
+    made.
     """
     for text in (hierarchy, edits):
         if not isinstance(text, str) or len(text) > MAX_TEXT:

@@ -34,8 +34,6 @@ NO_STORE = "This page has no store (nbdt demo --store names one); download the h
 Props = dict[str, Any]  # of the panel; JSON text
 Sent = Mapping[str, Any]
 
-# ---- what the buttons do ---------------------------------------------------------------------------
-
 
 def list_saved(store: Store | None, visitor: Visitor, _: Sent) -> Props:
     """List the saved versions for this model."""

@@ -43,8 +43,7 @@ def build_review(model: NBDT, source: str) -> gr.Blocks:
         model: is fitted again when decisions are written.
         source: where it was loaded from; if that folder has the memory, the new fit is written there.
 
-    Raises:
-        NBDTError: a model without a memory.
+    Raises NBDTError: a model without a memory.
     """
     if model.memory is None:
         raise NBDTError(

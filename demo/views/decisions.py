@@ -154,9 +154,6 @@ def _thumbnail(neighbour: Neighbour) -> dict[str, Any]:
     }
 
 
-# ---- the card of one node -----------------------------------------------------------------------
-
-
 def node_view() -> gr.HTML:
     """Return the component; it is hidden until a node is clicked."""
     files = ("heat.js", "bars.js", "node.js")
@@ -213,9 +210,6 @@ def _reached(node: NodeView) -> str:
     if node.depth == 0:
         return "Every photograph begins here."
     return f"Over all steps from the root it gives {percent(node.probability)} to this."
-
-
-# ---- one decision in words ---------------------------------------------------------------------
 
 
 def question(decision: Decision) -> str:

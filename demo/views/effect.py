@@ -50,8 +50,8 @@ def _features(visitor: Visitor) -> Any:
 def effect_without(visitor: Visitor, row: object) -> Effect:
     """Return the effect of striking a row out of what the visitor's answers are fitted on.
 
-    Raises:
-        NBDTError: no such row, a class that would have too few left, or a model without a memory.
+    Raises NBDTError: no such row, a class that would have too few left, or a model without a
+    memory.
     """
     from nbdt.memory.preview import effect_of
 

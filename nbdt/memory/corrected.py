@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import cast
@@ -52,14 +53,14 @@ class Corrected:
 
 def fit_changes(
     rows: Rows, changes: Sequence[Change], rules: DecisionRules, base: FittedHead,
-    grown: DecisionRules | None = None,
+    grown: DecisionRules | None = None, *, choose: bool = False,
 ) -> Corrected:  # fmt: skip
     """Fit a head under which every changed photograph is right, and the others stay so.
 
     A photograph that is still wrong counts 4, 16 … up to `HEAVIEST` times. A change
     under which it stays wrong, or under which more of the others become wrong than `HELD` and
     chance (McNemar's standard error) allow, is kept aside. Each change is then tried without those
-    that failed. The penalty stays that of `base`. The photographs of new classes act together or
+    that failed. The photographs of new classes act together or
     not at all; there `HELD_GROWN` is the limit.
 
     Args:
@@ -68,6 +69,7 @@ def fit_changes(
         rules: of the model.
         base: the head fitted on `rows`.
         grown: the rules with new classes, which come last.
+        choose: choose the penalty again, with all of the changes; by default it stays.
     """
     last = {change.id: change for change in changes}
     start = _Base(rows, rules, base, grown)
@@ -77,6 +79,11 @@ def fit_changes(
         if earlier.label != later.label and start.is_same(earlier, later)
     }
     kept = [change for key, change in last.items() if key not in aside]
+    if choose:
+        with suppress(NBDTError):  # a change that has no place, which is found below
+            changed = examples_of(with_changes(rows, kept), start.rules)
+            strength = fit_head(changed, start.rules, base).fit.strength
+            base = replace(base, fit=replace(base.fit, strength=strength))
     first = Corrected(rows, base, aside=aside)
     if grown is not None:
         known = {*rules.hierarchy.ids, None}

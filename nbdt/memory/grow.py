@@ -57,8 +57,7 @@ def add_class(hierarchy: Hierarchy, name: str, parent: str, wnid: str | None = N
         parent: the group that it joins, by id or unambiguous name.
         wnid: its WordNet id.
 
-    Raises:
-        NBDTError: a name that is taken or cannot be one, or a parent that is unknown or a class.
+    Raises NBDTError: a name that is taken or cannot be one, or a parent that is unknown or a class.
     """
     _check_free(hierarchy, name)
     node = hierarchy.index(parent)
@@ -74,8 +73,7 @@ def add_class(hierarchy: Hierarchy, name: str, parent: str, wnid: str | None = N
 def split_class(hierarchy: Hierarchy, name: str, into: tuple[str, str]) -> Growth:
     """Make a class a group of two: the first takes its place in the order, the second is last.
 
-    Raises:
-        NBDTError: no such class, or a name that is taken or cannot be one.
+    Raises NBDTError: no such class, or a name that is taken or cannot be one.
     """
     leaf = _class(hierarchy, name)
     for one in into:
@@ -96,9 +94,8 @@ def merge_classes(hierarchy: Hierarchy, one: str, other: str, name: str | None =
         other: a class.
         name: of the result, by default that of the first.
 
-    Raises:
-        NBDTError: no such class, twice the same, all that there are, or a name that is taken or
-            cannot be one.
+    Raises NBDTError: no such class, twice the same, all that there are, or a name that is taken or
+    cannot be one.
     """
     first, second = _class(hierarchy, one), _class(hierarchy, other)
     if first == second:
@@ -124,8 +121,7 @@ def grow(model: NBDT, growth: Growth, place: str | os.PathLike[str]) -> NBDT:
         growth: of its hierarchy.
         place: a new folder, for the memory.
 
-    Raises:
-        NBDTError: no memory, or one that is not a local folder.
+    Raises NBDTError: no memory, or one that is not a local folder.
     """
     memory = model.memory
     if memory is None or is_uri(memory.table.place):

@@ -148,8 +148,7 @@ def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> 
 def write_rows(memory: Memory, rows: Rows) -> None:
     """Write rows that `with_changes` returned: the new ones together, then each changed one.
 
-    Raises:
-        NBDTError: the memory cannot be written.
+    Raises NBDTError: the memory cannot be written.
     """
     old = memory.rows
     columns = ("label", "reference", "by", "why", "active", "weight")
@@ -170,9 +169,6 @@ def _values(rows: Rows, place: int) -> tuple[str, str, str, str, bool, float]:
         rows.labels[place], rows.references[place], rows.by[place], rows.why[place],
         bool(rows.active[place]), float(rows.weights[place]),
     )  # fmt: skip
-
-
-# ---- what they would do ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -240,9 +236,8 @@ def effect_of(
         rows: ids or references.
         label: a class or a group; by default they are struck out.
 
-    Raises:
-        NBDTError: no such row or node, a class that has too few photographs left, or a memory that
-            has changed since the fit.
+    Raises NBDTError: no such row or node, a class that has too few photographs left, or a memory
+    that has changed since the fit.
     """
     node = None if label is None else memory.node_of(label)
     changes = [Change(key, node) for key in memory.table.find(rows)]

@@ -174,9 +174,6 @@ class _Compared:
         return times
 
 
-# ---- what a person says -----------------------------------------------------------------
-
-
 def parse_verdicts(
     memory: Memory, records: Iterable[Mapping[str, Any]], by: str = ""
 ) -> list[Change]:
@@ -188,9 +185,8 @@ def parse_verdicts(
             perhaps "label", the row's when the table was made.
         by: who filled it in.
 
-    Raises:
-        NBDTError: unknown rows, words or nodes, two verdicts on a row, or a row whose label has
-            changed; every line that is wrong is listed.
+    Raises NBDTError: unknown rows, words or nodes, two verdicts on a row, or a row whose label has
+    changed; every line that is wrong is listed.
     """
     found, problems = dict[str, Change](), list[str]()
     for number, record in enumerate(records, start=1):

@@ -14,7 +14,6 @@ from nbdt import NBDT
 from nbdt.correction import CorrectionError, picture_hash
 from nbdt.demo.app import build
 from nbdt.demo.corrections.submission import (
-    in_words,
     is_token,
     new_token,
     parse_correction,
@@ -61,7 +60,7 @@ def test_a_statement_becomes_a_correction_with_what_the_server_knows(cifar10, se
     assert (said.image, said.model, said.hierarchy) == (IMAGE, model_hash(cifar10), tree.hash)
     assert said.reference == ""  # no request makes training open a file of this machine
     assert (
-        in_words(said, tree)
+        said.in_words(dict(zip(tree.ids, tree.names, strict=True)))
         == f"At {first.node}, it should have gone to {first.children[first.runner_up]}"
     )
     by_name = {"kind": "step", "node": first.node, "child": first.children[first.runner_up]}
@@ -402,7 +401,10 @@ def test_a_label_must_be_one_that_the_model_knows(server, visit, cifar10):
         tab.wait_for_selector(".nbdt-correct-status[data-tone='done']")
         (saved,) = store.corrections(ids=[number_of(answered(tab))])
         assert saved.correction.label == node
-        assert in_words(saved.correction, tree) == f"This is: {name}"
+        assert (
+            saved.correction.in_words(dict(zip(tree.ids, tree.names, strict=True)))
+            == f"This is: {name}"
+        )
         tab.wait_for_selector(f"text=This is: {name}")
         tab.fill("#nbdt-correct-this-is", "")
 

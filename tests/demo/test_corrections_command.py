@@ -89,7 +89,9 @@ def test_corrections_are_listed_for_people_and_for_programs(store, place):
     said = Correction("label", picture_hash(image), label="cat", note="\x1b[31mred\n")
     number = store.add_correction(said, visitor=ANN, photo=image)
     shown = run("list", "--store", place)
-    assert shown.stdout.startswith(f"{number}  {said.time}  it is: cat ('\\x1b[31mred\\n'), photo")
+    assert shown.stdout.startswith(
+        f"{number}  {said.time}  This is: cat ('\\x1b[31mred\\n'), photo"
+    )
     assert "1 correction in" in shown.stderr
     record = json.loads(run("list", "--json", "--store", place).stdout)
     assert (record["id"], record["visitor"], record["photograph"]) == (number, ANN, 1)

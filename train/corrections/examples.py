@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -68,9 +68,6 @@ def summary(left_out: Sequence[LeftOut]) -> str:
     return "\n".join(f"- {count:,} × {reason}" for reason, count in counts.items())
 
 
-# ---- the place in a hierarchy --------------------------------------------------------------------
-
-
 def find_targets(
     corrections: Iterable[Correction], hierarchy: Hierarchy
 ) -> tuple[list[Target], list[LeftOut]]:
@@ -126,9 +123,6 @@ def _index_of(node_id: str, hierarchy: Hierarchy) -> int:
     return hierarchy.ids.index(node_id)
 
 
-# ---- photographs ---------------------------------------------------------------------------------
-
-
 def open_photographs(
     targets: Sequence[Target], root: str | os.PathLike[str] = "."
 ) -> tuple[Opened, list[LeftOut]]:
@@ -140,29 +134,24 @@ def open_photographs(
     """
     opened: Opened = []
     left_out: list[LeftOut] = []
-    waiting: dict[str, list[Target]] = defaultdict(list)
+    references = {target.correction.reference for target in targets} - {""}
+    sources = {name: cache(source.open) for name, source in _sources(references, Path(root))}
     for target in targets:
-        if target.correction.reference:
-            waiting[target.correction.reference].append(target)
-        else:
-            left_out.append(LeftOut(target.correction, "the record names no photograph"))
-    for reference, source in _sources(list(waiting), Path(root)):
-        here = waiting.pop(reference)
-        try:
-            image = source.open()
-        except ImageError as error:
-            left_out += [LeftOut(target.correction, str(error)) for target in here]
-            continue
-        found = picture_hash(image)
-        opened += [(target, image) for target in here if target.correction.image == found]
-        reason = f"{reference!r} is another picture than the one that was corrected"
-        others = [target.correction for target in here if target.correction.image != found]
-        left_out += [LeftOut(correction, reason) for correction in others]
-    for reference, missing in waiting.items():
+        reference = target.correction.reference
         reason = f"the archive has no photograph {reference!r}"
-        left_out += [LeftOut(target.correction, reason) for target in missing]
-    place = {id(target): index for index, target in enumerate(targets)}
-    return sorted(opened, key=lambda pair: place[id(pair[0])]), left_out
+        if not reference:
+            reason = "the record names no photograph"
+        elif reference in sources:
+            try:
+                image = sources[reference]()
+                if picture_hash(image) == target.correction.image:
+                    opened.append((target, image))
+                    continue
+                reason = f"{reference!r} is another picture than the one that was corrected"
+            except ImageError as error:
+                reason = str(error)
+        left_out.append(LeftOut(target.correction, reason))
+    return opened, left_out
 
 
 def _sources(references: Iterable[str], root: Path) -> Iterator[tuple[str, ImageSource]]:
@@ -181,8 +170,6 @@ def _sources(references: Iterable[str], root: Path) -> Iterator[tuple[str, Image
             for source in iter_tar(path):
                 if source.reference in members:
                     yield members.pop(source.reference), source
-                if not members:
-                    break
         except ImageError as error:
             yield from ((name, refused_source(name, error)) for name in members.values())
 
@@ -191,9 +178,6 @@ def _located(root: Path, file: str) -> Path:
     """Return a file's path below `root` or, if only that exists, below the current folder."""
     here, there = Path(file), root / file
     return here if here.exists() and not there.exists() else there
-
-
-# ---- tensors -------------------------------------------------------------------------------------
 
 
 class CorrectionBatch(NamedTuple):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..data.dataset import Images, PlainBatches, normalise
 from ..fit.measure import flat_logits
-from .examples import CorrectionBatch, Target, encode
+from .examples import CorrectionBatch, encode
 from .loss import CorrectionLoss
 
 RATES = {"head": 1e-3, "all": 1e-5}
@@ -87,13 +86,13 @@ def fit_head(  # noqa: PLR0917
     if settings.learn == "shift":
         _shift(linear, hierarchy, rule, batch, replayed, settings)
         return
-    objective = _Objective(hierarchy, rule, batch.targets, settings).to(replayed.device)
+    objective = _objective(hierarchy, rule, batch, settings)
     with torch.no_grad():
         old = linear(replayed)
     optimizer = torch.optim.Adam(linear.parameters(), settings.rate)
     for index in _replays(len(replayed), settings, progress):
         found, new = linear(batch.features), linear(replayed[index])
-        _step(optimizer, objective(found, batch.maps, linear.weight, batch.region, old[index], new))
+        _step(optimizer, objective(found, batch.maps, linear.weight, old[index], new))
 
 
 def _shift(  # noqa: PLR0917
@@ -124,7 +123,7 @@ def fit_network(
 ) -> None:
     """Train a whole network in evaluation mode, in place, while images of `data` are replayed."""
     device, linear, seen = batch.inputs.device, model.head.linear, model.preprocess
-    objective = _Objective(model.hierarchy, model.rule, batch.targets, settings).to(device)
+    objective = _objective(model.hierarchy, model.rule, batch, settings)
     old = flat_logits(model, data).to(device)
     optimizer = torch.optim.Adam(model.parameters(), settings.rate)
     for index in _replays(len(old), settings, progress):
@@ -132,32 +131,25 @@ def fit_network(
         images = normalise(torch.cat([part for part, _ in batches]).to(device), seen.mean, seen.std)
         features, maps = encode(model, batch.inputs, batch.targets)
         found, new = linear(features), linear(model.features(images))
-        _step(optimizer, objective(found, maps, linear.weight, batch.region, old[index], new))
+        _step(optimizer, objective(found, maps, linear.weight, old[index], new))
 
 
-class _Objective(nn.Module):
-    """The corrections' loss, and how far the answers to replayed images moved."""
+def _objective(
+    hierarchy: Hierarchy, rule: str, batch: CorrectionBatch, settings: CorrectionSettings
+) -> Callable[..., Tensor]:
+    """Return the corrections' loss plus how far the answers to replayed images moved."""
+    device = batch.inputs.device
+    loss = CorrectionLoss(hierarchy, rule, batch.targets).to(device)
+    rules = DecisionRules(hierarchy, rule=rule).to(device)
 
-    def __init__(
-        self,
-        hierarchy: Hierarchy,
-        rule: str,
-        targets: Sequence[Target],
-        settings: CorrectionSettings,
-    ) -> None:
-        super().__init__()
-        self.corrections = CorrectionLoss(hierarchy, rule, targets)
-        self.rules = DecisionRules(hierarchy, rule=rule)
-        self.strength = settings.strength
-
-    def forward(  # noqa: PLR0917
-        self, logits: Tensor, maps: Tensor | None, weight: Tensor, region: Tensor | None,
-        old: Tensor, new: Tensor,
-    ) -> Tensor:  # fmt: skip
-        loss = self.corrections(logits, maps, weight, region).mean()
+    def value(
+        logits: Tensor, maps: Tensor | None, weight: Tensor, old: Tensor, new: Tensor
+    ) -> Tensor:
         with full_precision(new):
-            moved = divergence(self.rules, old.float(), new.float())
-        return cast(Tensor, self.strength * loss + moved)
+            moved = divergence(rules, old.float(), new.float())
+        return settings.strength * loss(logits, maps, weight, batch.region).mean() + moved
+
+    return value
 
 
 def _replays(count: int, settings: CorrectionSettings, progress: Progress) -> Iterable[Tensor]:

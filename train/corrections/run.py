@@ -89,8 +89,7 @@ def fit_corrections(
         open_photos: returns the photographs of some targets, and the targets without one.
         progress: of the steps.
 
-    Raises:
-        NBDTError: no correction can be used, or there are no images to replay.
+    Raises NBDTError: no correction can be used, or there are no images to replay.
     """
     if not len(data.labels):
         raise NBDTError(
@@ -134,9 +133,6 @@ def _score(loss: CorrectionLoss, head: NBDTHead, batch: CorrectionBatch) -> tupl
     return value, sum(met) / len(met) if met else math.nan
 
 
-# ---- from files to a saved model -----------------------------------------------------------------
-
-
 def correct(
     model: NBDT,
     corrections: str | os.PathLike[str],
@@ -165,9 +161,8 @@ def correct(
         progress: of the images while they are read, and of the steps.
         say: called with messages for people.
 
-    Raises:
-        NBDTError: `out` has a model already, the file holds no corrections, none of them can be
-            used, or the data have other classes.
+    Raises NBDTError: `out` has a model already, the file holds no corrections, none of them can be
+    used, or the data have other classes.
     """
     folder = Path(out) / "model"
     check_new(folder)
