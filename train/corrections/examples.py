@@ -286,4 +286,6 @@ def _has_closed_form(model: NBDT, image: Image.Image) -> bool:
         maps = model.eval().feature_map(model.preprocess(image)[None].to(model.device))
     channels_first = maps.ndim == 4 and maps.shape[1] == model.head.linear.in_features
     side = model.preprocess.size
-    return channels_first and pools_by_average(model, maps, (side, side))
+    return channels_first and pools_by_average(
+        model.backbone, model.head.in_features, maps, (side, side)
+    )
