@@ -22,7 +22,7 @@ from PIL import Image
 
 from .image import ImageError, StrPath, open_image, refusal
 
-MEMORY = 5 << 28  # bytes of address space of a process; Python and its libraries take a fifth
+MEMORY = 1 << 30  # bytes of address space of a process; Python and its libraries take a tenth
 CPU_S = 4  # seconds of computing; 50 million pixels take less than two
 DEADLINE_S = 20  # seconds by the clock, on a busy machine
 MOST = 4  # processes, each started when all others are busy

@@ -8,9 +8,11 @@ millisecond at most; only the scans of a progressive JPEG are counted through it
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
-from typing import BinaryIO
+import zlib
+from typing import Any, BinaryIO
 
 MAX_TAGS = 1_000  # in one directory of a TIFF or of EXIF
 MAX_PIECES = 100_000  # strips or tiles of a TIFF, chunks of a PNG
@@ -21,8 +23,9 @@ MAX_EXIF_SEGMENTS = 16
 MAX_RLE_BYTES = 4 << 20  # of a run-length encoded BMP, which Pillow decodes in Python
 FREE_SCANS, MAX_SCANS = 16, 1_000  # of a JPEG; encoders write about ten
 MAX_SCANNED = 1_000_000_000  # scans x pixels, where there are more than FREE_SCANS
+DEFLATE = {8, 32946}  # the compression of a TIFF that tifffile has code for
 TRUST = "make it smaller, or raise the limit if you trust it"
-_PLAIN = "export it again as a plain JPEG or PNG"
+PLAIN = "export it again as a plain JPEG or PNG"
 _PIECE = 1 << 20
 _POINTERS = {34665, 34853, 40965}  # tags that lead to the directories of EXIF, GPS and Interop
 _PIECE_OFFSETS = {273, 324}  # StripOffsets, TileOffsets
@@ -62,6 +65,25 @@ def check_scans(stream: BinaryIO, pixels: int, pictures: int = 1) -> None:
         _at_most(scans * pixels, MAX_SCANNED * pictures, "pixels in all scans")
 
 
+def check_pieces(page: Any) -> None:
+    """Check the strips or tiles of a page of tifffile's before it decodes them.
+
+    Raises Refused: they share bytes, or are larger than they say once unpacked.
+    """
+    file = page.parent.filehandle
+    if sum(page.databytecounts) > file.size:
+        raise Refused("strips or tiles that fit in the file", "some that share their bytes", PLAIN)
+    most = math.prod(page.chunks) * page.dtype.itemsize + 1
+    for start, size in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if page.compression not in DEFLATE:
+            return
+        file.seek(start)
+        unpacking = zlib.decompressobj()
+        unpacking.decompress(file.read(size), most)
+        if unpacking.unconsumed_tail:
+            raise Refused(f"strips or tiles of {most - 1:,} bytes", "larger ones", PLAIN)
+
+
 def check_pixels(size: tuple[int, int], limit: int) -> None:
     """Check the number of pixels. Raises Refused."""
     pixels = size[0] * size[1]
@@ -72,7 +94,7 @@ def check_pixels(size: tuple[int, int], limit: int) -> None:
 
 def _at_most(number: int, limit: int, what: str) -> None:
     if number > limit:
-        raise Refused(f"at most {limit:,} {what}", f"{number:,} or more", _PLAIN)
+        raise Refused(f"at most {limit:,} {what}", f"{number:,} or more", PLAIN)
 
 
 def _jpeg(stream: BinaryIO) -> None:
@@ -166,9 +188,7 @@ def _tiff(stream: BinaryIO) -> None:
             # Tags that share their bytes can claim any amount of memory.
             left -= count * (_TYPE_SIZES[kind] if kind < len(_TYPE_SIZES) else 1)
             if left < 0:
-                raise Refused(
-                    f"tags that fit in its {size:,} bytes", "tags that claim more", _PLAIN
-                )
+                raise Refused(f"tags that fit in its {size:,} bytes", "tags that claim more", PLAIN)
 
 
 def _entries(stream: BinaryIO, order: str, *, big: bool) -> list[tuple[int, int, int, int]]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
-from .budget import Refused, check_pixels
+from .budget import DEFLATE, Refused, check_pieces, check_pixels
 
 for _library in ("tifffile", "PIL.TiffImagePlugin"):  # they print what files say
     logging.getLogger(_library).setLevel(logging.CRITICAL)
@@ -60,10 +60,12 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
 # ---- TIFF --------------------------------------------------------------------------------------
 
 
-def open_tiff(stream: BinaryIO, max_pixels: int, bands: Sequence[int] = ()) -> Image.Image:
+def open_tiff(
+    stream: BinaryIO, max_pixels: int, max_side: int | None = None, bands: Sequence[int] = ()
+) -> Image.Image:
     """Open a TIFF: one of at most 8 bits as Pillow does, another as an 8-bit picture with a remark.
 
-    `bands` are the numbers, from 1, of the bands to show: three as red, green and blue, or one.
+    The arguments are those of `open_image`; the picture may still be larger than `max_side`.
 
     Raises Refused: too many pixels, bands that have to be chosen, or values of another kind.
     """
@@ -80,7 +82,11 @@ def open_tiff(stream: BinaryIO, max_pixels: int, bands: Sequence[int] = ()) -> I
     with tifffile.TiffFile(stream) as file:
         page: Any = file.pages.first
         if page.photometric in {0, 1, 2}:  # grey or RGB
-            return _deep_tiff(page, stream, max_pixels, bands, pillows)
+            cells = max(1, page.samplesperpixel * page.dtype.itemsize / 8)  # of 8 bytes a pixel
+            check_pixels((page.imagewidth, page.imagelength), int(max_pixels / cells))
+            check_pixels((page.tilewidth, page.tilelength), max_pixels)
+            again = partial(reopened, TiffFile, stream)
+            return _deep_tiff(page, pillows, again, max_side, bands)
     if bands or isinstance(pillows, Exception):
         got = f"{page.samplesperpixel} bands of {page.bitspersample} bits, {page.photometric.name}"
         raise Refused("grey, RGB or 8-bit colours", got, "export it as RGB")
@@ -89,33 +95,32 @@ def open_tiff(stream: BinaryIO, max_pixels: int, bands: Sequence[int] = ()) -> I
 
 def _deep_tiff(
     page: Any,
-    stream: BinaryIO,
-    max_pixels: int,
-    bands: Sequence[int],
     pillows: TiffFile | Exception,
+    again: Callable[[], ImageFile.ImageFile],
+    max_side: int | None,
+    bands: Sequence[int],
 ) -> Image.Image:
     """Show a TIFF as tifffile decodes it; where it cannot, as `pillows`, if that is no error."""
     size, count = (page.imagewidth, page.imagelength), page.samplesperpixel
-    check_pixels(size, max_pixels * 4 // max(4, count * page.dtype.itemsize))
-    check_pixels((page.tilewidth, page.tilelength), max_pixels)
     shown, alpha = _bands(page, bands)
-    try:
-        values = page.asarray(maxworkers=1)
-    except Exception as error:  # mostly a compression that tifffile has no code for: LZW
-        if "imagecodecs" in str(error) and (bands or isinstance(pillows, Exception)):
-            got = f"{count} bands of {page.dtype} in {page.compression.name}"
-            remedy = "save it so: gdal_translate -co COMPRESS=DEFLATE"
-            raise Refused("no compression, or Deflate", got, remedy) from None
+    scale, step = _scale(page), step_to(size, max_side)
+    packed = page.bitspersample not in {8, 16, 32, 64}
+    if packed or page.predictor not in {1, 2} or page.compression not in {1, *DEFLATE}:
         if bands or isinstance(pillows, Exception):
-            raise
-        found = deep_values(pillows, partial(reopened, TiffFile, stream))
-        return pillows if found is None else eight_bit(found, _scale(page))
+            got = f"{count} bands of {page.bitspersample} bits in {page.compression.name}"
+            remedy = "save it so: gdal_translate -co COMPRESS=DEFLATE"
+            raise Refused("no compression, or Deflate", got, remedy)
+        found = deep_values(pillows, again)
+        return pillows if found is None else eight_bit(found, scale, step)
+    check_pieces(page)
+    values = page.asarray(maxworkers=1)
     if page.planarconfig == 2 and count > 1:
         values = np.moveaxis(values, 0, -1)
     values = values.reshape(size[1], size[0], count)
-    image = eight_bit(values[..., shown], _scale(page))
+    image = eight_bit(values[..., shown], scale, step)
     if alpha is not None:
-        image.putalpha(Image.fromarray((values[..., alpha] // 257).astype(np.uint8)))
+        opacity = values[::step, ::step, alpha] // 257
+        image.putalpha(Image.fromarray(opacity.astype(np.uint8)))
     elif len(shown) < count or (page.photometric != 2 and count > 1):
         named = ", ".join(str(band + 1) for band in shown)
         colours = "red, green and blue" if len(shown) == 3 else "grey"
@@ -150,7 +155,7 @@ def _bands(page: Any, asked: Sequence[int]) -> tuple[list[int], int | None]:
         return [band - 1 for band in asked], None
     colours = 3 if page.photometric == 2 or count == 3 else 1
     extra = [int(kind) for kind in page.extrasamples]
-    alpha = colours if extra[:1] in ([1], [2]) and count > colours else None
+    alpha = colours if extra[:1] in ([1], [2]) and page.dtype == np.uint16 else None
     if count < colours or (colours == 1 and count > 1 and (count, alpha) != (2, 1)):
         remedy = (
             "choose one or three: nbdt explain --bands 4,3,2, or open_image(…, bands=(4, 3, 2))"
@@ -202,52 +207,73 @@ def deep_values(picture: Image.Image, again: Callable[[], ImageFile.ImageFile]) 
         swapped = raw[:-1] + _SWAPPED[raw[-1]]
     args = swapped if isinstance(args, str) else (swapped, *args[1:])
     second.tile = [tile._replace(args=args) for tile in second.tile]
-    low = np.asarray(second)
-    if raw.startswith("LA"):
-        low = low[..., [1, 1, 1]]
-    return np.asarray(picture)[..., :3].astype(np.uint16) << 8 | low[..., :3]
+    values = np.empty((picture.height, picture.width, 3), np.uint16)
+    kept = slice(3) if swapped != "RGBA" or raw.startswith("RGBA") else [1, 1, 1]
+    for top in range(0, picture.height, _ROWS):
+        box = (0, top, picture.width, min(top + _ROWS, picture.height))
+        high, low = np.asarray(picture.crop(box)), np.asarray(second.crop(box))
+        values[top : top + _ROWS] = high[..., :3].astype(np.uint16) << 8 | low[..., kept]
+    return values
 
 
-def eight_bit(values: Array, scale: Scale) -> Image.Image:
+def step_to(size: tuple[int, int], max_side: int | None) -> int:
+    """Return which pixels suffice: every n-th, where twice `max_side` remain."""
+    return max(1, max(size) // (2 * max_side)) if max_side else 1
+
+
+def eight_bit(values: Array, scale: Scale, step: int = 1) -> Image.Image:
     """Return (height, width) or (height, width, 1 or 3) values as a picture, with a remark.
+
+    Only every pixel in `step` counts, in both directions.
 
     Raises Refused: no value is a finite number.
     """
+    values = values[::step, ::step]
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.dtype.kind not in "fiu":
         raise Refused("real numbers as pixel values", str(values.dtype), "export its magnitude")
     if values.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(values))
-    step = math.ceil(math.sqrt(values.size / SAMPLE))
-    sample = values[::step, ::step].ravel()
-    sample = sample[_valid(sample, scale.nodata)].astype(np.float64)
-    lowest = sample.min(initial=0)
-    if lowest <= -_LEAST_NODATA and math.isnan(scale.nodata):
-        rest = sample[sample > lowest]
-        if rest.size and rest.min() - lowest > np.ptp(rest):  # far from all others
-            scale, sample = replace(scale, nodata=float(lowest)), rest
-    if not sample.size:
-        remedy = "export the picture again"
-        raise Refused("finite pixel values", "none: all are NaN, infinite or no data", remedy)
+    sample, scale = _sampled(values, scale)
     black, white, remark = _range(sample, scale)
-    shown = np.empty(values.shape, np.uint8)
+
+    def shown(values: Array) -> Array:
+        valid = _valid(values, scale.nodata)
+        with np.errstate(all="ignore"):
+            scaled = (values.astype(np.float64) - black) / (white - black) * 255 + 0.5
+        whole = np.where(valid, np.clip(scaled, 0, 255), 0).astype(np.uint8)
+        return np.where(valid, 255 - whole, 0) if scale.inverted else whole
+
+    pixels = np.empty(values.shape, np.uint8)
+    table = shown(np.arange(1 << 16, dtype=np.uint16)) if values.dtype == np.uint16 else None
     missing = 0
     for top in range(0, len(values), _ROWS):
         rows = values[top : top + _ROWS]
-        valid = _valid(rows, scale.nodata)
-        missing += valid.size - int(np.count_nonzero(valid))
-        with np.errstate(all="ignore"):
-            scaled = np.clip(
-                (rows.astype(np.float64) - black) / (white - black) * 255 + 0.5, 0, 255
-            )
-        whole = np.where(valid, scaled, 0).astype(np.uint8)
-        shown[top : top + _ROWS] = np.where(valid, 255 - whole, 0) if scale.inverted else whole
+        pixels[top : top + _ROWS] = shown(rows) if table is None else table[rows]
+        if table is None or not math.isnan(scale.nodata):
+            missing += rows.size - int(np.count_nonzero(_valid(rows, scale.nodata)))
     if missing:
         remark += f" {missing / values.size:.1%} of the values are no data, shown in black."
-    image = Image.fromarray(shown)
+    image = Image.fromarray(pixels)
     image.info |= {REMARK: remark.strip()} if remark else {}
     return image
+
+
+def _sampled(values: Array, scale: Scale) -> tuple[Array, Scale]:
+    """Return some of the values that are data, (values,), and which value is no data."""
+    step = math.ceil(math.sqrt(values.size / SAMPLE))
+    sample = values[::step, ::step].ravel()
+    sample = sample[_valid(sample, scale.nodata)].astype(np.float64)
+    if not sample.size:
+        remedy = "export the picture again"
+        raise Refused("finite pixel values", "none: all are NaN, infinite or no data", remedy)
+    lowest = sample.min()
+    rest = sample[sample > lowest]
+    far = rest.size and rest.min() - lowest > np.ptp(rest)  # from all others
+    if far and lowest <= -_LEAST_NODATA and math.isnan(scale.nodata):
+        return rest, replace(scale, nodata=float(lowest))
+    return sample, scale
 
 
 def _valid(values: Array, nodata: float) -> Array:

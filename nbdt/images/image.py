@@ -39,6 +39,7 @@ from .deep import (
     half_clear,
     open_tiff,
     reopened,
+    step_to,
 )
 
 MAX_PIXELS = 500_000_000
@@ -116,7 +117,7 @@ def open_image(
         try:
             bits = check_headers(stream, form)
             if form == "TIFF":
-                picture = open_tiff(stream, max_pixels, bands)
+                picture = open_tiff(stream, max_pixels, max_side, bands)
             else:
                 picture = plugin(stream)
             check_pixels(picture.size, max_pixels)
@@ -252,8 +253,9 @@ def _decode(
     if max_side is not None:
         picture.draft(None, _target(picture.size, max_side))  # JPEG: decode at 1/2, 1/4 or 1/8
     picture.load()
+    step = step_to(picture.size, max_side)
     turn = _TURNS.get(_orientation(picture))
-    image = _eight_bit(picture, again, bits) if deep else _plain(picture)
+    image = _eight_bit(picture, again, bits, step) if deep else _plain(picture)
     remarks = [image.info.get(REMARK, "")]
     if max_side is not None and max(image.size) > max_side:
         target = _target(image.size, max_side)
@@ -304,15 +306,15 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _eight_bit(picture: Image.Image, again: Callable[[], Any], bits: int) -> Image.Image:
+def _eight_bit(picture: Image.Image, again: Callable[[], Any], bits: int, step: int) -> Image.Image:
     """Show a PNG of 16 bits, of which its chunk sBIT may say that only `bits` are used."""
     values = deep_values(picture, again)
     if values is None:
         return _plain(picture)
     high = 2.0**bits - 1 if 0 < bits < 16 and values.max() < 2**bits else 0
-    image = eight_bit(values, Scale(65535, high=high))
+    image = eight_bit(values, Scale(65535, high=high), step)
     if picture.mode == "RGBA":
-        image.putalpha(picture.getchannel("A"))
+        image.putalpha(picture.getchannel("A").resize(image.size, Image.Resampling.NEAREST))
     return image
 
 

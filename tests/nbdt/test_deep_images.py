@@ -220,7 +220,7 @@ def test_compressions_without_a_decoder_name_the_remedy(rgb: Array) -> None:
     data = bytearray(tiff(rgb.astype(np.float32), photometric="rgb", compression="deflate"))
     where = data.index(struct.pack("<HHI", 259, 3, 1)) + 8
     data[where : where + 2] = struct.pack("<H", 5)  # LZW
-    with pytest.raises(ImageError, match="float32 in LZW; save it so: .*DEFLATE"):
+    with pytest.raises(ImageError, match="32 bits in LZW; save it so: .*DEFLATE"):
         open_image(bytes(data))
 
 

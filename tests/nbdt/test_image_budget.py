@@ -231,3 +231,28 @@ def test_a_process_that_died_is_replaced(photo: Path) -> None:
     apart._idle[-1].process.kill()
     apart._idle[-1].process.wait()
     assert open_apart(photo, **LIMITS).size == (256, 256)
+
+
+def deep_tiff(payload: bytes, *, strips: int = 1) -> bytes:
+    """A TIFF of 16 bits in Deflate, 100 x `strips` pixels, whose strips are all the same bytes."""
+    fields = {256: 100, 257: strips, 258: 16, 259: 8, 262: 1, 277: 1, 278: 1}
+    start = 8 + 2 + 12 * 9 + 4
+    data = start if strips == 1 else start + 8 * strips
+    places = struct.pack("<I", data) * strips + struct.pack("<I", len(payload)) * strips
+    where = {273: data, 279: len(payload)} if strips == 1 else {273: start, 279: start + 4 * strips}
+    entries = [(tag, 1, value) for tag, value in fields.items()]
+    entries += [(tag, strips, value) for tag, value in where.items()]
+    content = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, 9) + content + bytes(4)
+    return head + (b"" if strips == 1 else places) + payload
+
+
+def test_strips_that_unpack_to_more_than_they_say() -> None:
+    assert open_image(deep_tiff(zlib.compress(bytes(200)))).size == (100, 1)
+    with pytest.raises(ImageError, match=r"expected strips or tiles of 200 bytes, got larger ones"):
+        open_image(deep_tiff(zlib.compress(bytes(50_000_000))))
+
+
+def test_strips_that_share_their_bytes() -> None:
+    with pytest.raises(ImageError, match="got some that share their bytes"):
+        open_image(deep_tiff(zlib.compress(os.urandom(100) * 2), strips=9_000))
