@@ -35,7 +35,10 @@ def randomised(model: NBDT, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
     are randomised in equal parts, the last layers first. Layers are initialised as in PyTorch;
     parameters without an initialisation (class tokens, layer scales) keep their spread.
     """
-    changed = copy.deepcopy(model).requires_grad_(requires_grad=False)
+    bare = model.with_hierarchy(model.hierarchy)
+    bare.use_memory("")  # an open one cannot be copied
+    bare.memory_place = None
+    changed = copy.deepcopy(bare).requires_grad_(requires_grad=False)
     layers = [
         (name, module)
         for name, module in changed.backbone.named_modules()

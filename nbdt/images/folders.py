@@ -28,6 +28,7 @@ MARKERS = (
     BATCH_FILE, "evaluation.json", "explanation.json", "audit.json", "manifest.json", "run.json",
     "config.json",
 )  # fmt: skip
+LANCE = {"_versions", "_transactions", "data"}  # what a table of LanceDB consists of: a memory
 SOFTWARE = "nbdt-vision"  # the text "Software" of a picture that a command wrote
 FOLDER, FILE = "folder", "file"
 
@@ -53,7 +54,9 @@ def is_image_name(name: str) -> bool:
 
 
 def is_output(names: Collection[str], read: Callable[[str], bytes]) -> bool:
-    """Return whether the files of a folder, of which `read` gives the start, are an output."""
+    """Return whether the entries of a folder, of which `read` gives the start, are an output."""
+    if LANCE <= {*names}:
+        return True
     return any(name in names and _OURS.search(read(name)) for name in MARKERS)
 
 
@@ -112,6 +115,7 @@ def iter_folder(
             ]
         elif is_own_picture(path, lambda: read_head(*os.path.split(path))):  # noqa: B023
             report.leave_out(OUTPUT, path)
+            folders.outputs.append(parts)
         else:
             empty = False
             yield file_source(path, reader=reader, folders=parts[:-1])

@@ -33,6 +33,7 @@ from nbdt.explain.audit.report import save
 from nbdt.explain.audit.result import CURVES, beaten, estimate, per_image
 from nbdt.explain.audit.run import audit
 from nbdt.explain.maps.log_odds import LogOdds, log_odds, measured_log_odds
+from nbdt.model.remember import make_memory
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.tree.index import TreeIndex
 from tests import oracle
@@ -274,6 +275,15 @@ def test_rank_correlation_equals_scipy():
     flat = np.ones((4, 5), dtype=np.float32)
     assert sanity.rank_correlation(flat, first) == 0
     assert sanity.rank_correlation(flat, 2 * flat) == 1
+
+
+def test_a_model_whose_memory_is_open_is_randomised_too(tmp_path):
+    model = tiny()
+    make_memory(model, tmp_path / "memory")
+    model.use_memory(tmp_path / "memory")
+    assert model.memory is not None
+    _, changed = next(sanity.randomised(model))
+    assert changed.memory is None
 
 
 def test_weights_are_replaced_from_the_head_down_and_the_model_is_left_alone():
