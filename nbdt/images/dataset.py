@@ -21,7 +21,16 @@ from typing import Any, TypeAlias, TypeVar
 from ..errors import NBDTError, listed
 from ..storage import is_folder, is_uri
 from .archives import SUFFIXES, is_archive, iter_tar, outputs_in_tar, survey_tar
-from .folders import OUTPUT, Folders, is_output, iter_folder, read_head, skipped
+from .folders import (
+    OUTPUT,
+    Folders,
+    is_image_name,
+    is_output,
+    is_own_picture,
+    iter_folder,
+    read_head,
+    skipped,
+)
 from .image import ImageError, StrPath, open_image, refusal
 from .layout import SPELLINGS, Layout, layout_of, split_named
 from .report import Report
@@ -270,6 +279,11 @@ def _read_named(
         return iter_list(text, reader)
     if is_table(text):
         return iter_table(text, column, reader)
+    if text.lower().endswith(".zip"):
+        error = refusal(
+            text, "an image, folder, table or tar archive", "a zip archive", "unpack it"
+        )
+        return iter([refused_source(text, error)])
     return iter([file_source(text, reader)])
 
 
@@ -282,13 +296,9 @@ def _from_archive(path: str, limits: dict[str, Any], report: Report) -> Iterator
 
 def count_inputs(arguments: Sequence[str], column: str | None = None) -> int | None:
     """Return how many images there are; None with an archive, which takes long to count."""
-    report = Report("")
-    texts = [
-        m for text in arguments for m in (_matches(text, report) if _is_pattern(text) else [text])
-    ]
-    if any(is_archive(text) and not os.path.isdir(text) for text in texts):
+    if any(is_archive(text) and not os.path.isdir(text) for text in arguments):
         return None
-    return sum(1 for text in texts for _ in _read_named(text, column, {}, report))
+    return sum(1 for _ in _each(arguments, column, {}, Report("")))
 
 
 def is_collection(text: str) -> bool:
@@ -309,13 +319,19 @@ def _is_pattern(text: str) -> bool:
 
 def _matches(pattern: str, report: Report) -> list[str]:
     """Return the sorted matches, without what is in a matched folder or in a folder of outputs."""
-    path = Path(pattern)
+    path, names = Path(pattern), set[str]()
+    fixed = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
+    found = glob.glob(pattern)
     if "**" in path.parts:  # glob's own would follow links to folders, in circles too
-        fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
-        paths = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        names = {str(p) for p in paths if not any(map(skipped, p.parts[fixed:]))}
-    else:
-        names = set(glob.glob(pattern))
+        found = [*map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor))))]
+    for name in found:
+        reason = next(filter(None, map(skipped, Path(name).parts[fixed:])), "")
+        if is_own_picture(name, partial(read_head, *os.path.split(name))):
+            reason = OUTPUT
+        if not reason:
+            names.add(name)
+        elif is_image_name(name):
+            report.leave_out(reason, name)
     folders = {name.rstrip(os.sep) for name in names if os.path.isdir(name)}
     above = {folder for name in names for folder in _folders_above(name)}
     ours = {folder for folder in above if is_output(os.listdir(folder), partial(read_head, folder))}

@@ -55,7 +55,7 @@ def is_image_name(name: str) -> bool:
 
 def is_output(names: Collection[str], read: Callable[[str], bytes]) -> bool:
     """Return whether the entries of a folder, of which `read` gives the start, are an output."""
-    if LANCE <= {*names}:
+    if {*names} >= LANCE:
         return True
     return any(name in names and _OURS.search(read(name)) for name in MARKERS)
 

@@ -21,8 +21,10 @@ from .spool import Spool
 LISTS = (".txt", ".lst")
 PARQUET = (".parquet", ".pq")
 TABLES = (".csv", ".tsv", *PARQUET)
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")  # in this order
-LABEL_COLUMNS = ("label", "class", "class_name", "category")
+PATH_COLUMNS = (  # in this order
+    "path", "file", "filename", "file_name", "image", "image_path", "filepath", "file_path", "img",
+)  # fmt: skip
+LABEL_COLUMNS = ("label", "class", "class_name", "category", "labels", "target", "species")
 SPLIT_COLUMNS = ("split", "subset", "fold")
 DELIMITERS = ",;\t|"
 MAX_LINE = 32_768  # bytes; no system has longer paths

@@ -142,6 +142,13 @@ def test_a_parquet_table_of_pictures_and_class_numbers(photos, tmp_path):
         bad.open()
 
 
+def test_a_zip_archive_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    (source,) = iter_inputs([tmp_path / "a.zip"])
+    with pytest.raises(ImageError, match="got a zip archive; unpack it"):
+        source.open()
+
+
 def test_a_wrong_column_names_the_nearest(tmp_path):
     pq.write_table(pa.table({"images": ["a"]}), tmp_path / "t.parquet")
     with pytest.raises(NBDTError, match="Did you mean 'images'"):
@@ -347,6 +354,8 @@ def test_what_systems_and_this_package_add_is_left_out_and_counted(tmp_path):
         assert part in line, line
     names = [name.removeprefix(os.fspath(root)) for name in references(root)]
     assert names == ["/a/1.png", "/a/6.nbdt.png", "/b/2.png", "/evaluation/c/4.png"]
+    assert references(root / "**" / "*.png") == references(root)
+    assert references(root / "*" / "*.png") == references(root)[:3]
 
 
 def test_a_web_dataset_is_labelled_by_the_texts_beside_its_images(tmp_path):

@@ -1,6 +1,7 @@
 """Data from every layout people have, the class order, the report, and views that never change."""
 
 import csv
+import os
 import pickle
 import shutil
 import tarfile
@@ -303,6 +304,13 @@ def test_a_test_split_that_cannot_be_read_is_reported(tmp_path, augment):
         file.write_bytes(b"x")
     with pytest.raises(NBDTError, match="no test image can be read"):
         read(tmp_path, replace(RECIPE, augment=augment, skip_corrupt=True))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_class_whose_name_is_no_utf8_is_refused_by_name(tmp_path):
+    write(tmp_path, names=["red", os.fsdecode(b"gr\xfcn")])
+    with pytest.raises(NBDTError, match=r"class name 'gr.udcfcn' holds"):
+        read(tmp_path)
 
 
 def test_labels_that_differ_by_case_alone_are_one_class(tmp_path):

@@ -115,7 +115,8 @@ def _readable(
             scanned.failed.append(str(result))
         else:
             scanned.labels.append(source.class_label)
-            scanned.digest.update(source.class_label.encode() + b"\0" + result[0])
+            label = source.class_label.encode(errors="surrogateescape")
+            scanned.digest.update(label + b"\0" + result[0])
             yield source, result[1]
 
 
