@@ -110,7 +110,7 @@ def demo_command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _share_cores()
     page = (
-        build_review(loaded, model) if review
+        build_review(loaded, model, opened) if review
         else build(loaded, store=opened, index=index, apply_data=apply_data, source=model)
     )  # fmt: skip
     typer.echo(f"NBDT demo: http://{host}:{port} (stop with Ctrl+C)")

@@ -17,6 +17,8 @@ from nbdt.memory.review import Suspect, parse_verdicts, write_changes
 from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head
 
+from ..corrections.own import compared
+from ..store import Store
 from ..ui.component import component, dump, jpeg_url
 from ..ui.events import payload, reply_to, sequence_number
 from ..uploads import use_upload_folder
@@ -36,12 +38,13 @@ NETWORK: dict[str, Any] = {
 }
 
 
-def build_review(model: NBDT, source: str) -> gr.Blocks:
+def build_review(model: NBDT, source: str, store: Store | None = None) -> gr.Blocks:
     """Return the page for a model with a memory.
 
     Args:
         model: is fitted again when decisions are written.
         source: where it was loaded from; if that folder has the memory, the new fit is written there.
+        store: visitors' corrections, of which the page says what helps more.
 
     Raises NBDTError: a model without a memory.
     """
@@ -50,11 +53,14 @@ def build_review(model: NBDT, source: str) -> gr.Blocks:
             f"The model {source!r} has no memory to review. Make one with: nbdt memory build"
         )
     use_upload_folder()
-    handlers = _Handlers(model, model.memory, source)
+    handlers = _Handlers(model, model.memory, source, store)
     with gr.Blocks(title="NBDT: review the photographs", analytics_enabled=False) as page:
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
-        view = component("review", "review.js", label="Review", record="", effect="", reply="")
+        view = component("review", "review.js", label="Review", record="", effect="", reply="",
+                         corrections="")  # fmt: skip
         page.load(handlers.arrive, None, view, **NETWORK)
+        if store is not None:
+            page.load(handlers.corrections, None, view, **NETWORK)
         view.effect(handlers.effect, None, view, trigger_mode="multiple", **NETWORK)
         view.write(handlers.write, None, view, trigger_mode="once", **NETWORK)
     return cast(gr.Blocks, page)
@@ -67,6 +73,15 @@ class _Handlers:
     model: NBDT
     memory: Memory
     source: str
+    store: Store | None = None
+
+    def corrections(self) -> gr.HTML:
+        """Say what helps more to learn the corrections that wait, and how to accept them."""
+        found = compared(self.model, self.store) if self.store is not None else None
+        if found is None:
+            return gr.HTML(corrections="")
+        first = f"nbdt corrections apply --model {self.source} --to {found.best_first[0]} --out NEW"
+        return gr.HTML(corrections=f"{found.words} To accept them for everyone: {first}")
 
     def arrive(self) -> gr.HTML:
         """Show the most suspicious photographs."""

@@ -24,7 +24,8 @@ write.addEventListener('click', () => {
 foot.append(effect, write, status);
 const names = make('datalist');
 names.id = 'nbdt-review-names';
-root.append(lead, list, names, foot);
+const corrected = make('p', 'nbdt-small');
+root.append(corrected, lead, list, names, foot);
 
 const count = () => {
   const done = decided().length;
@@ -110,6 +111,7 @@ const draw = () => {
 };
 
 watch('record', draw);
+watch('corrections', () => { corrected.textContent = props.corrections || ''; });
 watch('effect', () => {
   const reply = parsed(props.effect);
   if (!reply) return;

@@ -91,11 +91,11 @@ class Comparison:
     def best_first(self) -> tuple[str, str]:
         """Return "memory" and "shift" in the order in which to try them.
 
-        Offsets come first where they answer more of the corrected photographs right, and cost at
-        most `HELD_GROWN` of the others.
+        Offsets come first where the mistakes lean one way, so that they answer half of the corrected
+        photographs right and more than the memory, and cost at most `HELD_GROWN` of the others.
         """
-        cheap = self.gained[1] >= -HELD_GROWN * self.others
-        if self.right[1] > self.right[0] and cheap:
+        leans = 2 * self.right[1] >= self.corrections and self.right[1] > self.right[0]
+        if leans and self.gained[1] >= -HELD_GROWN * self.others:
             return "shift", "memory"
         return "memory", "shift"
 

@@ -12,6 +12,7 @@ from nbdt import NBDT
 from nbdt.correction import Correction, picture_hash
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.own import acts, own_model, seen_features
+from nbdt.demo.review.page import _Handlers
 from nbdt.demo.store import Store
 from nbdt.demo.store.marks import memory_key
 from nbdt.demo.visitor import Photograph, Visitor
@@ -254,6 +255,8 @@ def test_the_review_offers_what_helps_more_and_a_shift_can_be_accepted(
     said = run("review", *options).output
     assert "6 corrected photographs" in said
     assert "32 other photographs" in said
+    page = _Handlers(model, model.memory, str(folder), store).corrections()
+    assert page.constructor_args["corrections"].startswith(said.splitlines()[0])
     first, second = [line for line in said.splitlines() if line.startswith("nbdt")]
     assert {first.split()[6], second.split()[6]} == {"memory", "shift"}
     done = run("apply", *options, "--to", "shift", "--out", tmp_path / "new")

@@ -94,7 +94,12 @@ def test_each_correction_is_left_out_once(known):
 
 @pytest.mark.parametrize(
     ("right", "gained", "first"),
-    [((3, 5), (0, -1), "shift"), ((3, 3), (0, 4), "memory"), ((3, 5), (0, -9), "memory")],
+    [
+        ((3, 5), (0, -1), "shift"),
+        ((3, 3), (0, 4), "memory"),
+        ((3, 5), (0, -9), "memory"),
+        ((1, 4), (0, 0), "memory"),
+    ],
 )
 def test_offsets_come_first_only_where_they_help_more(right, gained, first):
     found = Comparison(10, right, 400, gained)
