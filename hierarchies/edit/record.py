@@ -124,24 +124,13 @@ class Edit:
         if unknown:
             raise EditError(f"The record of an edit has unknown fields: {', '.join(unknown)}.")
         check_kind(data.get("kind"))
-        part_of = data.get("part_of")
-        if part_of is not None:
-            check_kind(part_of, what="'part_of'")
         try:
-            summary = _summary(data.get("summary"))
-            if data["kind"] == "move" and summary.endswith(_OLD_PART_OF_GROUP):
-                part_of, summary = "group", summary.removesuffix(_OLD_PART_OF_GROUP)
-            return cls(
-                kind=data["kind"],
-                nodes=_words(data.get("nodes"), "nodes"),
-                summary=summary,
-                before=_hash(data.get("before"), "before"),
-                after=_hash(data.get("after"), "after"),
-                removed=_words(data.get("removed", []), "removed"),
-                part_of=part_of,
-                **{key: _optional_word(data, key) for key in ("to", "name", "wnid", "created")},
-            )
-        except HierarchyError as error:
+            fields = {key: _checked(key, value) for key, value in data.items()}
+            summary = fields.get("summary", "")
+            if fields["kind"] == "move" and summary.endswith(_OLD_PART_OF_GROUP):
+                fields |= {"part_of": "group", "summary": summary.removesuffix(_OLD_PART_OF_GROUP)}
+            return cls(**fields)
+        except (HierarchyError, TypeError) as error:
             raise EditError(f"The record of an edit is damaged: {error}") from None
 
 
@@ -190,30 +179,25 @@ def check_text(text: str, what: str) -> None:
 _SOFT_ANSWER = {"marginal": False, "representative": True}  # `marginal`: always log_softmax
 
 
-def _words(value: object, field: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or len(value) > MAX_NODES:
-        raise EditError(f"Expected {field!r} to be a list of node ids, got {short(value)}.")
-    for word in value:
-        check_word(word, f"A node id in {field!r}")
-    return tuple(value)
-
-
-def _optional_word(data: Mapping[Any, Any], field: str) -> str | None:
-    value = data.get(field)
-    if value is not None:
+def _checked(field: str, value: Any) -> Any:
+    """Return the value of a record's field. Raises EditError, HierarchyError: of the wrong form."""
+    if field in ("nodes", "removed"):
+        if not isinstance(value, list | tuple) or len(value) > MAX_NODES:
+            raise EditError(f"Expected {field!r} to be a list of node ids, got {short(value)}.")
+        for word in value:
+            check_word(word, f"A node id in {field!r}")
+        return tuple(value)
+    if field == "summary":
+        if not isinstance(value, str) or len(value) > MAX_SUMMARY:
+            raise EditError(f"Expected 'summary' to be text for people, got {short(value)}.")
+        check_text(value, "The summary")
+    elif field in ("before", "after"):
+        if not isinstance(value, str) or not _HASH.fullmatch(value):
+            raise EditError(
+                f"Expected {field!r} to be the hash of a hierarchy, got {short(value)}."
+            )
+    elif field == "part_of" and value is not None:
+        check_kind(value, what="'part_of'")
+    elif value is not None:
         check_word(value, f"The value of {field!r}")
-    return value
-
-
-def _hash(value: object, field: str) -> str:
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise EditError(f"Expected {field!r} to be the hash of a hierarchy, got {short(value)}.")
-    return value
-
-
-def _summary(value: object) -> str:
-    """Text that people will read: `check_text` refuses what hides or reorders it."""
-    if not isinstance(value, str) or len(value) > MAX_SUMMARY:
-        raise EditError(f"Expected 'summary' to be text for people, got {short(value)}.")
-    check_text(value, "The summary")
     return value

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbdt.errors import listed
-from nbdt.tree.building import nodes_from_nested, nodes_from_paths
-from nbdt.tree.nodes import Node, check_size, short
+from nbdt.tree.building import nodes_from_nested
+from nbdt.tree.nodes import check_size, short
 
 from .class_lists import ABOVE, BELOW, NAMES, class_names_in
 from .class_order import FormatError, check_order, shape
@@ -144,7 +144,7 @@ def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> N
     if not isinstance(data, dict):
         raise FormatError(f"Expected groups, got {shape(data)}.")
     if any(key in data for key in BELOW) and any(key in data for key in NAMES):
-        return without_chains(nodes_from_paths(_named_paths(data)), notes)
+        return without_chains(from_parents(_named_rows(data)), notes)
     # Groups with their children under a key, or classes with their group under one.
     for key in (*BELOW, *ABOVE):
         if all(isinstance(value, dict) and key in value for value in data.values()):
@@ -181,9 +181,7 @@ def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str])
         found = from_rows([(n, [*filter(None, row)]) for n, row in enumerate(rows, 1)], notes)
         return without_chains(found, notes)
     if parent is None and any(key in keys for key in BELOW):
-        return without_chains(
-            nodes_from_paths(_named_paths({"name": "/", "children": data})), notes
-        )
+        return without_chains(from_parents(_named_rows({"name": "/", "children": data})), notes)
     if parent is None or not any(key in keys for key in NAMES):
         raise FormatError(
             f"Expected categories with a name and a parent ({', '.join(ABOVE)}), got {shape(data[0])}."
@@ -201,31 +199,20 @@ def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str])
     return without_chains(from_parents(rows), notes)
 
 
-def _named_paths(root: dict[str, Any]) -> list[list[str]]:
-    """Return one path for each leaf of ``{"name": …, "children": […]}``."""
-    paths: list[list[str]] = []
-    stack: list[tuple[list[str], Any]] = [([], root)]
-    parts = 0
+def _named_rows(root: dict[str, Any]) -> list[tuple[int, int | None, str]]:
+    """Return (number, parent's number, name) of each node of ``{"name": …, "children": […]}``."""
+    rows: list[tuple[int, int | None, str]] = []
+    stack: list[tuple[int | None, Any]] = [(None, root)]
     while stack:
-        above, item = stack.pop()
-        name = _name_of(item)
-        path = [*above, name]
-        parts += len(path)
-        check_size(parts, "names in its paths")
-        below = next((key for key in BELOW if key in item), None)
+        parent, item = stack.pop()
+        check_size(len(rows) + len(stack))
+        rows.append((len(rows), parent, _name_of(item)))
+        below = next((key for key in BELOW if isinstance(item, dict) and key in item), None)
         children = item[below] if below else []
         if not isinstance(children, list):
-            raise FormatError(f'"{below}" of {short(name)} is not a list.')
-        twice = [name for name, n in Counter(map(_name_of, children)).items() if n > 1]
-        if twice:
-            raise FormatError(
-                f"Group {short(name)} contains several nodes named {listed(twice)}, which this "
-                "format cannot tell apart; rename one, or use node-link or nbdt JSON."
-            )
-        stack.extend((path, child) for child in reversed(children))
-        if not children:
-            paths.append(path)
-    return paths
+            raise FormatError(f'"{below}" of {short(rows[-1][2])} is not a list.')
+        stack.extend((rows[-1][0], child) for child in reversed(children))
+    return rows
 
 
 def _name_of(item: Any) -> str:
@@ -240,7 +227,7 @@ def _name_of(item: Any) -> str:
 
 
 _NEWICK = re.compile(r"\s+|\[[^\]]*\]|'(?:[^']|''){0,600}'|[(),;:]|[^\s()\[\]',;:]+|.", re.DOTALL)
-_SUPPORT = re.compile(r"[\d.eE+/-]*")  # numbers that programs write where a group's name would be
+_SUPPORT = re.compile(r"[\d.eE+/-]*")
 
 
 def read_newick(text: str, notes: list[str]) -> Nodes:
@@ -275,26 +262,14 @@ def read_newick(text: str, notes: list[str]) -> Nodes:
         before = piece
     else:
         if node == 0 and end == len(text):
-            return without_chains(_newick_nodes(names, parents), notes)
+            inner = {*parents}
+            named = [  # programs write numbers where a group's name would be
+                UNNAMED if place in inner and _SUPPORT.fullmatch(name) else name
+                for place, name in enumerate(names)
+            ]
+            rows = zip(range(len(names)), [None, *parents[1:]], named, strict=True)
+            return without_chains(from_parents(rows), notes)
     raise FormatError(
         f"This is not Newick, as in '(cat,(dog,wolf)canine);': it breaks off at character {end:,}, near "
         f"{short(text[max(0, end - 10) : end + 10])}."
     )
-
-
-def _newick_nodes(names: list[str], parents: list[int]) -> Nodes:
-    inner = {*parents}
-    called = [
-        UNNAMED if node in inner and _SUPPORT.fullmatch(name) else name
-        for node, name in enumerate(names)
-    ]
-    times = Counter(called)
-    ids = [
-        (f"{name}/" if times[name] == 1 else f"{node}/") if node in inner else name
-        for node, name in enumerate(called)
-    ]
-    nodes = [
-        Node(ids[node], ids[parents[node]] if node else None, name)
-        for node, name in enumerate(called)
-    ]
-    return nodes, [name for node, name in enumerate(called) if node not in inner]

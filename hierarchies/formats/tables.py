@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from typing import Any
@@ -263,7 +264,11 @@ def from_parents(rows: Iterable[tuple[Any, Any, Any]]) -> Nodes:
     groups = {*parent.values()}
     order = [name[key] for key in parent if key not in groups]
     roots = [key for key in parent if parent[key] is None]
-    ids = {key: f"{key}/" if key in groups else name[key] for key in parent}
+    times = Counter(name[key] for key in parent)
+    ids = {key: f"{name[key]}/" if key in groups else name[key]
+           for key in parent}  # fmt: skip
+    for key in groups - {None}:  # names of groups may repeat
+        ids[key] += "" if times[name[key]] == 1 else f"{key}/"
     top = "/" if len(roots) > 1 else None
     nodes = [Node("/", None, "root")] * (top is not None)
     for key, above in parent.items():

@@ -390,7 +390,7 @@ def test_named_children(file):
         ({"a": ["b", "b"]}, "two parents|Duplicate"),
         ({"name": "x", "children": [{"nom": "a"}]}, 'needs a "name"'),
         ({"name": "x", "children": {}}, "is not a list"),
-        ({"name": "x", "children": [{"name": "a"}, {"name": "a"}]}, "several nodes named 'a'"),
+        ({"name": "x", "children": [{"name": "a"}, {"name": "a"}]}, "Duplicate class 'a'"),
         ({"format": "nbdt-nested", "tree": []}, 'Expected "classes"'),
         (
             {"format": "nbdt-nested", "classes": [1, 2], "tree": {"a": ["b", "c"]}},
