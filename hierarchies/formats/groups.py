@@ -20,6 +20,7 @@ from .tables import Nodes, from_parents, from_rows, read_table, separator, witho
 
 NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
 MAX_YAML = 2 * 2**20  # characters; they take two seconds a megabyte
+MAX_DEPTH = 250  # groups within groups, in YAML
 UNNAMED = "(generated)"  # a node that gets a name from its leaves
 
 
@@ -71,11 +72,7 @@ def parse_yaml(text: str) -> Any:
     keys: list[str | None] = [None]
     try:
         for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise FormatError(
-                    f"Line {event.start_mark.line + 1}: aliases such as *{event.anchor} are not read; "
-                    "write the group where it belongs."
-                )
+            _check_event(event, len(stack))
             if isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
                 stack.pop()
                 keys.pop()
@@ -98,6 +95,17 @@ def parse_yaml(text: str) -> Any:
     if len(root) != 1:
         raise FormatError(f"Expected one YAML document, got {len(root)}.")
     return root[0]
+
+
+def _check_event(event: Any, depth: int) -> None:
+    """Refuse an alias, and nesting that is too deep: libyaml's time grows with its square."""
+    line = event.start_mark.line + 1
+    if type(event).__name__ == "AliasEvent":
+        raise FormatError(
+            f"Line {line}: aliases such as *{event.anchor} are not read; write the group where it belongs."
+        )
+    if depth > MAX_DEPTH:
+        raise FormatError(f"Line {line} is nested too deep.")
 
 
 def _put(holder: Any, keys: list[str | None], value: Any, line: int) -> None:

@@ -145,9 +145,16 @@ def test_what_cannot_be_read_is_refused_with_the_place(text, message):
         from_text(text)
 
 
-@pytest.mark.parametrize("suffix", [".yaml", ".toml", ".json"])
-def test_deep_nesting_is_one_line(suffix):
-    text = "a=" * (suffix == ".toml") + "[" * 50_000
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".yaml", "[" * 50_000),
+        (".yaml", "{a: " * 50_000 + "}" * 50_000),
+        (".toml", "a=" + "[" * 50_000),
+        (".json", "[" * 50_000),
+    ],
+)
+def test_deep_nesting_is_one_line(suffix, text):
     with pytest.raises(FormatError, match=r"not YAML|not TOML|nested too deep") as caught:
         from_text(text, suffix)
     assert "\n" not in str(caught.value)
