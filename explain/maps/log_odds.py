@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +111,7 @@ def input_maps(
         images = images.detach().clone()
         model.requires_grad_(False)
         try:
-            compute = METHODS.get(method, _saliency)
+            compute = METHODS.get(method, _by_gradients)
             return [
                 tuple(compute(LogOdds(model, node), images[row : row + 1]) for node in wanted)
                 for row, wanted in enumerate(nodes)
@@ -119,23 +121,15 @@ def input_maps(
                 parameter.requires_grad_(needed)
 
 
-def _integrated_gradients(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
-    from captum.attr import IntegratedGradients
+def _by_gradients(
+    function: LogOdds, image: Tensor, kind: str = "Saliency", **options: Any
+) -> NDArray[np.float32]:
+    """Return a map of Captum's method of that name, summed over channels."""
+    import captum.attr
 
-    attribute = IntegratedGradients(function).attribute
-    return _summed(attribute(image, n_steps=STEPS, internal_batch_size=AT_ONCE))
-
-
-def _input_x_gradient(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
-    from captum.attr import InputXGradient
-
-    return _summed(InputXGradient(function).attribute(image.requires_grad_()))
-
-
-def _saliency(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
-    from captum.attr import Saliency
-
-    return _summed(Saliency(function).attribute(image.requires_grad_()))
+    found = getattr(captum.attr, kind)(function).attribute(image.requires_grad_(), **options)
+    summed: NDArray[np.float32] = found.detach().sum(dim=1)[0].float().cpu().numpy()
+    return summed
 
 
 def _occlusion(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
@@ -165,8 +159,10 @@ def _lime(function: LogOdds, image: Tensor) -> NDArray[np.float32]:
 
 
 METHODS: Mapping[str, Callable[[LogOdds, Tensor], NDArray[np.float32]]] = {
-    "integrated gradients": _integrated_gradients,
-    "input x gradient": _input_x_gradient,
+    "integrated gradients": partial(
+        _by_gradients, kind="IntegratedGradients", n_steps=STEPS, internal_batch_size=AT_ONCE
+    ),
+    "input x gradient": partial(_by_gradients, kind="InputXGradient"),
     "occlusion": _occlusion,
     "lime": _lime,
 }
@@ -175,11 +171,6 @@ METHODS: Mapping[str, Callable[[LogOdds, Tensor], NDArray[np.float32]]] = {
 def _side(image: Tensor) -> int:
     """Pixels along a square."""
     return math.ceil(max(image.shape[-2:]) / CELLS)
-
-
-def _summed(found: Tensor) -> NDArray[np.float32]:
-    """(1, channels, height, width) to (height, width)."""
-    return found.detach().sum(dim=1)[0].float().cpu().numpy()
 
 
 def _one_a_square(found: Tensor) -> NDArray[np.float32]:

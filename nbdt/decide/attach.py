@@ -24,8 +24,7 @@ def attach(
     """Put an `NBDTHead` in the place of the layer that gives the model's logits; return the model.
 
     The model runs once to find the layer whose output is its own, see
-    `nbdt.network.last_layer.layer_of_logits`; where that cannot be done, the layer is found by
-    structure. It is kept inside the head, so that `detach` gives the model back. If no single layer
+    `nbdt.network.last_layer.layer_of_logits`. It is kept inside the head, so that `detach` gives the model back. If no single layer
     gives the logits, the head goes on the model's output, as its submodule `nbdt_head`.
 
     Args:
@@ -39,8 +38,7 @@ def attach(
     Raises:
         NBDTError: no such layer, a `layer` whose output is not the model's, a model that gives
             probabilities, or an object to which no single layer gives the logits; a model that
-            has a head already, or one that TorchScript made. A model that could not be run is
-            not checked: the structure does not show a factor, or a softmax, in ``forward``.
+            takes none of the inputs tried, that has a head already, or that TorchScript made.
     """
     if _heads(model):
         raise NBDTError("The model has an NBDTHead already; detach(model) first.")

@@ -84,23 +84,14 @@ def divided(
     name = layer_of_logits(whole, num_classes, example=example)
     with unchanged(whole):
         logits = whole(example)
-        layer = whole.get_submodule(name)
+        layer, gone = whole.get_submodule(name), nn.Identity()
         linear = _linear(layer, num_classes) if name != OUTPUT else None
         if linear is not None:
-            replace(whole, layer, nn.Identity())
+            replace(whole, layer, gone)
             if not _gives(whole, linear, example, logits):  # the network needs its layer elsewhere
-                return divided_at_output(network, num_classes, example)
+                replace(whole, gone, layer)
+                linear = None
     return _with_positions(whole, example), linear or _identity(logits), example
-
-
-def divided_at_output(
-    network: nn.Module, num_classes: int, example: Tensor
-) -> tuple[GivenNetwork, nn.Linear, Tensor]:
-    """Return the same as `divided`, with the logits as features."""
-    whole = GivenNetwork(shared_copy(network))
-    with unchanged(whole):
-        logits = logits_in(whole(example), num_classes)
-    return _with_positions(whole, example), _identity(logits), example
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:

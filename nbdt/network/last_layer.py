@@ -1,8 +1,8 @@
-"""Find the layer that gives a classifier's logits: by running it where that can be done, else by structure."""
+"""Find the layer that gives a classifier's logits, by running it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -12,17 +12,6 @@ from ..errors import NBDTError, listed, nearest
 from .running import Run, run, try_inputs, width
 
 OUTPUT = ""  # the name of the model itself: its output is the logits
-# After one of these there are no logits any more, and a second softmax would be wrong silently.
-_SQUASHING = (
-    nn.Softmax,
-    nn.Softmax2d,
-    nn.Softmin,
-    nn.LogSoftmax,
-    nn.Sigmoid,
-    nn.LogSigmoid,
-    nn.Tanh,
-)
-_RESHAPING = (nn.Identity, nn.Flatten, nn.Unflatten)
 
 
 def layer_of_logits(
@@ -32,8 +21,8 @@ def layer_of_logits(
 
     The model runs once, on the `example` or on an input that its first layer takes. The noise that
     is added to each layer's output shows which one the model's output is. Modes, buffers and
-    the state of random numbers stay as they are. A model that takes none of the inputs tried is
-    judged by its structure, see `last_layer`.
+    the state of random numbers stay as they are. A `layer` is not checked in a model that takes none
+    of the inputs tried.
 
     Args:
         model: any classifier.
@@ -43,7 +32,8 @@ def layer_of_logits(
 
     Raises:
         NBDTError: the output is no logits, such as probabilities; it is an object to which no layer
-            gives the logits; or it is not what `layer` gives.
+            gives the logits; it is not what `layer` gives; or the model takes none of the inputs
+            tried and no `layer` is named.
     """
     if layer:
         find_module(model, layer)
@@ -51,8 +41,15 @@ def layer_of_logits(
         ran: Run | None = run(model, num_classes, example, layer)
     else:
         ran = None if width(model, "out") else try_inputs(model, num_classes, layer)
+    if ran is None and layer is not None:
+        return layer
     if ran is None:
-        return last_layer(model, num_classes) if layer is None else layer
+        fitting = _fitting(model, num_classes)
+        raise NBDTError(
+            f"{type(model).__name__} took none of the inputs tried, so the layer that gives its logits "
+            f"is not known. Give example=…, what the model is called with, or name the layer: "
+            f"layer={fitting[-1]!r} ({listed(fitting)} have {num_classes} outputs)."
+        )
     answering = [
         name
         for name, found in ran.given.items()
@@ -106,23 +103,6 @@ def _refuse_probabilities(model: nn.Module, ran: Run) -> None:
             )
 
 
-def last_layer(model: nn.Module, num_classes: int) -> str:
-    """Return the name of the layer that probably gives the logits, without running the model.
-
-    It is the last registered linear layer with an output per class, or else such a 1 × 1
-    convolution. It is `OUTPUT` if no single layer gives the logits: the model computes on after it
-    (SqueezeNet: ReLU, then a pool), several parallel layers share the answer (distilled models,
-    CrossViT), or it is a part of an adapter (LoRA).
-
-    Raises NBDTError: no such layer, or one that a softmax follows.
-    """
-    *others, last = _fitting(model, num_classes)
-    _refuse_squashing(model, last)
-    goes_on = any(not isinstance(part, _RESHAPING) for part in _after(model, last, sure=True))
-    shared = any(_side_by_side(model, name, last) for name in others)
-    return OUTPUT if goes_on or shared or _in_adapter(model, last) else last
-
-
 def class_weights(model: nn.Module, num_classes: int) -> Tensor:
     """Return the weights (classes, features) of the last layer that has an output per class.
 
@@ -162,47 +142,3 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     if name not in known:
         raise NBDTError(f"{type(model).__name__} has no module {name!r}.{nearest(name, known)}")
     return cast(nn.Module, known[name])
-
-
-def _after(model: nn.Module, name: str, *, sure: bool) -> Iterator[nn.Module]:
-    """Yield what the modules around a module register after it; if `sure`, only what surely runs."""
-    while name:
-        name, _, child = name.rpartition(".")
-        around = model.get_submodule(name)
-        if sure and not isinstance(around, nn.Sequential):
-            return
-        children = dict(around.named_children())
-        yield from list(children.values())[list(children).index(child) + 1 :]
-
-
-def _refuse_squashing(model: nn.Module, name: str) -> None:
-    for part in _after(model, name, sure=False):
-        if isinstance(part, _SQUASHING):
-            kind = type(part).__name__
-            raise NBDTError(
-                f"In {type(model).__name__} a {kind} follows the last layer {name!r}, so that the "
-                f"model gives no logits. Remove the {kind}: a head gives log-probabilities itself. "
-                f"(If the model does not run it, say layer={name!r}.)"
-            )
-
-
-def _in_adapter(model: nn.Module, name: str) -> bool:
-    """Return whether a module around it is an adapter of a layer, as peft's are."""
-    while name:
-        name = name.rpartition(".")[0]
-        if name and isinstance(getattr(model.get_submodule(name), "base_layer", None), nn.Module):
-            return True
-    return False
-
-
-def _side_by_side(model: nn.Module, first: str, last: str) -> bool:
-    """Return whether the layers are parallel: siblings that nothing runs one after the other."""
-    parts, others = first.split("."), last.split(".")
-    differing = [i for i, pair in enumerate(zip(parts, others, strict=False)) if len({*pair}) > 1]
-    if len(parts) != len(others) or len(differing) != 1:
-        return False
-    around = model.get_submodule(".".join(parts[: differing[0]]))
-    if isinstance(around, nn.Sequential):
-        return False
-    same_input = width(model.get_submodule(first), "in") == width(model.get_submodule(last), "in")
-    return isinstance(around, nn.ModuleList) or same_input

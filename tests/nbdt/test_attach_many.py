@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from nbdt import DecisionRules, Hierarchy, NBDTError, NBDTHead, attach, detach, flat
-from nbdt.network.last_layer import OUTPUT, last_layer, layer_of_logits
+from nbdt.network.last_layer import OUTPUT, layer_of_logits
 
 TREE = Hierarchy.from_paths([f"g{i % 4}/c{i}" for i in range(11)])
 
@@ -57,7 +57,7 @@ def test_the_attached_model_is_log_softmax_of_its_own_logits(kind):
     model = network(make)
     images = torch.rand(2, 3, side, side)
     parts, keys = dict(model.named_modules()), list(model.state_dict())
-    assert last_layer(model, 11) == place
+    assert layer_of_logits(model, 11) == place
     with torch.inference_mode():
         logits = model(images)
         assert logits.shape == (2, 11)
@@ -287,29 +287,32 @@ def test_a_model_that_gives_probabilities_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 11), nn.Softmax(dim=1))
     with pytest.raises(NBDTError, match="gives probabilities, not logits.*Remove the softmax"):
         attach(model, TREE, rule="marginal")
-    with pytest.raises(NBDTError, match="a Softmax follows the last layer '1'.*Remove the Softmax"):
-        attach(model.to("meta"), TREE, rule="marginal")  # which cannot be run
 
 
-class Sure(nn.Module):
-    """A softmax beside the layer, run after it."""
+class Unseen(nn.Module):
+    """Takes words, which no input that is tried has."""
 
     def __init__(self):
         super().__init__()
-        self.fc, self.softmax = nn.Linear(5, 11), nn.Softmax(dim=1)
+        self.words, self.fc = nn.Embedding(9, 5), nn.Linear(5, 11)
 
-    def forward(self, x):
-        return self.softmax(self.fc(x))
+    def forward(self, words):
+        return self.fc(self.words(words).mean(1))
 
 
-def test_a_softmax_beside_the_layer_is_seen_where_the_model_cannot_be_run():
-    with torch.device("meta"):
-        model = Sure()
-    with pytest.raises(NBDTError, match="a Softmax follows the last layer 'fc'.*layer='fc'"):
+def test_a_model_that_takes_no_input_tried_needs_an_example_or_a_layer():
+    torch.manual_seed(0)
+    model, words = Unseen(), torch.randint(9, (3, 4))
+    logits = model(words)
+    with pytest.raises(NBDTError, match="none of the inputs tried.*example=….*layer='fc'"):
         attach(model, TREE, rule="marginal")
-    assert attach(model, TREE, rule="marginal", layer="fc").fc.linear.out_features == 11
-    with pytest.raises(NBDTError, match="gives probabilities, not logits"):
-        attach(Sure(), TREE, rule="marginal", layer="fc")
+    for options in ({"example": words}, {"layer": "fc"}):
+        attach(model, TREE, rule="marginal", **options)
+        assert torch.equal(model(words), logits.log_softmax(1))
+        detach(model)
+    with torch.device("meta"):
+        unreal = Unseen()
+    assert attach(unreal, TREE, rule="marginal", layer="fc").fc.linear.out_features == 11
 
 
 class Margin(nn.Module):
@@ -448,7 +451,7 @@ def test_a_layer_per_position_and_an_output_that_is_no_tensor_are_refused():
 
     model, x = Pooled(), torch.randn(2, 7, 5)
     logits = model(x)
-    attach(model, TREE, rule="marginal")
+    attach(model, TREE, rule="marginal", layer="fc")
     with pytest.raises(NBDTError, match=r"gives \(2, 7, 11\) instead of .*attach with layer=''"):
         model(x)
     attach(detach(model), TREE, rule="marginal", layer="")

@@ -262,9 +262,6 @@ def test_attach_takes_the_last_layer_that_fits():
     attach(model, TEN, rule="representative")
     assert isinstance(model[1], nn.Linear)
     assert isinstance(model[3], NBDTHead)
-    model = nn.ModuleDict({"classifier": nn.Linear(4, 10), "auxiliary": nn.Linear(4, 9)})
-    attach(model, TEN, rule="representative")
-    assert isinstance(model["classifier"], NBDTHead)
 
 
 def test_attach_keeps_the_device_the_type_and_the_parameters():
