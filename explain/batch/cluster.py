@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from nbdt.errors import NBDTError
-from nbdt.images.dataset import iter_inputs, parts_of
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.report import Report, log
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
@@ -35,7 +35,7 @@ from .compute import explaining, resolve_precision
 from .decode import decoder
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
-from .writer import PartQueue, PartResult, PartWriter, count_failed
+from .writer import PartQueue, PartResult, PartWriter, count_failed, parts_of
 
 if TYPE_CHECKING:
     from ..evidence.search import Evidence

@@ -35,6 +35,7 @@ from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource
 from nbdt.storage import LocalStorage, Storage, is_uri, open_storage
 
+from .options import differences
 from .rows import FILE_COLUMNS, META, SCHEMA, maps_of, plain_path
 
 FORMAT, VERSION = "nbdt-batch", 1
@@ -100,7 +101,12 @@ class BatchFolder:
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise NBDTError if the folder holds no batch, or another one."""
-        _check_same(self.storage, read_json(self.storage, BATCH_FILE), _record(identity))
+        differ = differences(read_json(self.storage, BATCH_FILE), _record(identity))
+        if differ:
+            raise NBDTError(
+                f"{str(self.storage)!r} holds another batch ({'; '.join(differ)}). Go on with the same "
+                "command, or name a new folder with --out."
+            )
         self.model, self._start = identity["model"], self._read(BATCH_FILE)
 
     def check_present(self) -> None:
@@ -181,7 +187,8 @@ class BatchFolder:
 
     def forget(self, part: int) -> None:
         """Remove all claims that a part is done, before it is made again."""
-        for claim in (*self._claims, part_name("rows", part)):
+        # Again in the end: a run of another share may have claimed it in between.
+        for claim in (*self._claims, part_name("rows", part), *self._claims):
             self.storage.remove(claim)
 
     def sign(self, part: int, run: str) -> None:
@@ -210,9 +217,7 @@ class BatchFolder:
         NBDTError: as `check_present` does.
         """
         self.check_present()
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
-            missing = sum(not one for one in pool.map(self._is_whole, range(count)))
-        if missing:
+        if missing := self._missing(count):
             return missing
         names = map(_PART.fullmatch, self.storage.names("rows"))
         for part in sorted(int(match[1]) for match in names if match):
@@ -222,7 +227,13 @@ class BatchFolder:
                 self.forget(part)
         self._sweep()
         self._write_manifest(_text({**_record(identity), **self._summary(count)}))
-        return 0
+        if missing := self._missing(count):  # removed since
+            self.storage.remove(MANIFEST)
+        return missing
+
+    def _missing(self, count: int) -> int:
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
+            return sum(not whole for whole in pool.map(self._is_whole, range(count)))
 
     def _write_manifest(self, text: bytes) -> None:
         """Retry: another machine that ends at the same time may sweep the file being written."""
@@ -316,35 +327,9 @@ def _unchanged(source: ImageSource, row: Sequence[object], *, every_byte: bool) 
         return sha256 is None
 
 
-def _check_same(root: Storage, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """NBDTError, listing what differs, if the batch was started for something else."""
-    before, after = _flat(old), _flat(json.loads(json.dumps(new)))
-    names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
-    if names:
-        differ = (f"{n}: {_show(before.get(n))} there, {_show(after.get(n))} now" for n in names)
-        raise NBDTError(
-            f"{str(root)!r} holds another batch ({'; '.join(differ)}). Go on with the same command, or name a "
-            "new folder with --out."
-        )
-
-
 def _record(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, **identity}
 
 
 def _text(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=1) + "\n").encode()
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    options = record.get("options")
-    plain = {name: value for name, value in record.items() if name != "options"}
-    return {**plain, **(options if isinstance(options, dict) else {})}
-
-
-def _show(value: object) -> str:
-    """The value for a message; a hash is cut short."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-        return f"{value[:12]}…"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

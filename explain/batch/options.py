@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -90,3 +92,24 @@ class BatchOptions:
 def default_part_size(maps: str, method: str, *, pages: bool) -> int:
     """Return the images in a part: fewer where each takes longer."""
     return DRAWN_PART_SIZE if pages or maps == "png" or method != GRAD_CAM else PART_SIZE
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what two records of `BatchOptions.identity` have different, for a message."""
+    before, after = _flat(old), _flat(json.loads(json.dumps(new)))
+    names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
+    return [f"{n}: {_show(before.get(n))} there, {_show(after.get(n))} now" for n in names]
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    options = record.get("options")
+    plain = {name: value for name, value in record.items() if name != "options"}
+    return {**plain, **(options if isinstance(options, dict) else {})}
+
+
+def _show(value: object) -> str:
+    """Return the value for a message; a hash is cut short."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return f"{value[:12]}…"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

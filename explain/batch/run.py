@@ -140,9 +140,9 @@ def explain_all(
             decode = decoder(model.preprocess, threads, photo=folder.draws, bands=bands)
             for rows in writer.write_all(queue, iter_inputs(inputs, column), decode):
                 on_rows(rows)
-    missing = folder.finish(queue.count, identity)
-    if pages and not missing and not folder.storage.exists(OVERVIEW):
-        folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())
+        missing = folder.finish(queue.count, identity)
+        if pages and not missing and not folder.storage.exists(OVERVIEW):
+            folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())
     return Batch(str(folder.storage), queue.images, queue.failed, queue.repeated, missing)
 
 

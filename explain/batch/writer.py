@@ -15,7 +15,6 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.images.dataset import parts_of
 from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 
@@ -156,6 +155,12 @@ class PartWriter:
             replace(explanation, photo=image.photo)
             for explanation, image in zip(explanations, good, strict=True)
         ]
+
+
+def parts_of(inputs: Iterator[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+    """Yield lists of `size` inputs, the last one shorter."""
+    while part := list(islice(inputs, size)):
+        yield part
 
 
 def count_failed(rows: Iterable[Row]) -> int:

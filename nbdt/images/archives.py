@@ -6,7 +6,7 @@ import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -80,34 +80,20 @@ def iter_tar(
         raise refusal(name, "images", "an archive without any", NAMED)
 
 
-def survey_tar(path: StrPath) -> Folders:
-    """Return the folders of an archive, and those that are outputs; raises as `iter_tar` does."""
+def survey_tar(path: StrPath, *, twice: bool = True) -> Folders:
+    """Return the folders that are outputs of this package; raises as `iter_tar` does.
+
+    Without `twice`, an archive that must be read from its start each time is not looked at.
+    """
     found, markers = Folders(), defaultdict[tuple[str, ...], dict[str, bytes]](dict)
     with _opened(os.fsdecode(path), MAX_MEMBER_BYTES) as members:
-        for member, parts in members:
-            *above, file = parts
+        for member, (*above, file) in members if twice or members.stays else ():
             if file.endswith(".json") and member.isreg():
                 markers[*above][file] = members.start(member)
-    found.outputs = [parts for parts, files in markers.items() if parts and _is_output(files)]
+    found.outputs = [
+        parts for parts, files in markers.items() if parts and is_output(files, files.__getitem__)
+    ]
     return found
-
-
-def outputs_in_tar(path: str) -> Folders:
-    """Return what `survey_tar` does; nothing of an archive that is read once, from start to end."""
-    with suppress(ImageError):
-        if not is_uri(path) and not is_compressed(path):
-            return survey_tar(path)
-    return Folders()
-
-
-def is_compressed(path: StrPath) -> bool:
-    """Return whether single images of an archive cannot be read without the ones before them."""
-    with regular_file(path, os.fsdecode(path)) as file:
-        return file.read(6).startswith(_COMPRESSED)
-
-
-def _is_output(files: dict[str, bytes]) -> bool:
-    return is_output(files, files.__getitem__)
 
 
 @contextmanager

@@ -12,15 +12,15 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from ..errors import NBDTError, listed
 from ..storage import is_folder, is_uri
-from .archives import SUFFIXES, is_archive, iter_tar, outputs_in_tar, survey_tar
+from .archives import SUFFIXES, is_archive, iter_tar, survey_tar
 from .folders import (
     OUTPUT,
     Folders,
@@ -37,7 +37,6 @@ from .report import Report
 from .sources import ImageSource, file_source, refused_source
 from .tables import TABLES, is_list, is_table, iter_list, iter_table
 
-Item = TypeVar("Item")
 Key: TypeAlias = tuple[str | None, str | None, tuple[str, ...], str | None]
 NO_CLASS, OTHER_SPLIT = "in no class folder", "of other splits"
 
@@ -288,8 +287,11 @@ def _read_named(
 
 
 def _from_archive(path: str, limits: dict[str, Any], report: Report) -> Iterator[ImageSource]:
+    known = Folders()
+    with suppress(ImageError):  # it comes up again below
+        known = survey_tar(path, twice=False)
     try:
-        yield from iter_tar(path, report=report, folders=outputs_in_tar(path), **limits)
+        yield from iter_tar(path, report=report, folders=known, **limits)
     except ImageError as error:  # the members before the damage are good
         yield refused_source(path, error)
 
@@ -305,12 +307,6 @@ def is_collection(text: str) -> bool:
     """Return whether an argument names any number of images and not one file."""
     is_file_of_many = is_archive(text) or is_table(text) or is_list(text)
     return is_uri(text) or os.path.isdir(text) or is_file_of_many or _is_pattern(text)
-
-
-def parts_of(inputs: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of `size` inputs, the last one shorter."""
-    while part := list(islice(inputs, size)):
-        yield part
 
 
 def _is_pattern(text: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 import typer
 
 from nbdt import NBDT, NBDTError
+from nbdt.explain.batch.folder import BatchFolder
 from nbdt.explain.command import _share
 from tests import oracle
 
@@ -218,6 +219,21 @@ def test_a_part_removed_midway_is_missing_and_made_by_the_next_run(small, photos
     assert not (out / "manifest.json").exists()
     assert run(small, [photos], out).missing_parts == 0
     assert content(out) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", ["_sweep", "_write_manifest"])
+def test_a_part_removed_at_the_very_end_is_missing(small, photos, tmp_path, monkeypatch, step):
+    out, own = tmp_path / "out", getattr(BatchFolder, step)
+
+    def removing(self, *given):
+        own(self, *given)
+        (out / "maps" / "part-000001.npz").unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchFolder, step, removing)
+        assert run(small, [photos], out).missing_parts == 1
+    assert not (out / "manifest.json").exists()
+    assert run(small, [photos], out).missing_parts == 0
 
 
 def test_a_part_that_another_model_made_is_made_again(small, photos, tmp_path):
