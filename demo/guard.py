@@ -58,6 +58,7 @@ _SIZES = {
     f"{_API}/queue/join": MAX_JSON,
 }
 _CALL = re.compile(rf"{_API}/(run|call)/\w+/?")
+_CLOSE = (b"connection", b"close")
 _FORWARDED = re.compile(rb"x-forwarded-.*|forwarded|x-real-ip|x-gradio-server")
 
 Message = MutableMapping[str, Any]
@@ -169,14 +170,18 @@ class Guard:
             await answer(scope, receive, send)
             return
 
+        body = Body(request, receive, size or 0)
+
         async def sending(message: Message) -> None:
             if path == "/login" and message.get("status") == 400:
                 self.failed.add(address(request), 1)
+            if message["type"] == "http.response.start" and body.is_unread:
+                message["headers"] = [*message.get("headers", ()), _CLOSE]
             await send(message)
 
         self.open += 1
         try:
-            await self.app(scope, bounded(receive, size or 0), sending)
+            await self.app(scope, body.receive, sending)
         finally:
             self.open -= 1
 
@@ -234,28 +239,33 @@ def allowed_bytes(scope: Message) -> int | None:
     return 0 if method in {"GET", "HEAD", "OPTIONS"} and known else None
 
 
-def bounded(receive: Any, size: int) -> Any:
-    """Return `receive` for one request, which refuses a body that is too large or too slow."""
-    left, ends, reading = size, time.monotonic() + BODY_S, True
+class Body:
+    """The body of one request, which may be neither too large nor too slow."""
 
-    async def receiving() -> Message:
-        nonlocal left, reading
-        if not reading:  # what comes now is the end of the connection
-            return dict(await receive())
-        patience = min(SILENCE_S, ends - time.monotonic())
+    def __init__(self, request: Request, receive: Any, size: int) -> None:
+        self._receive = receive
+        self._size = self._left = size
+        self._ends = time.monotonic() + BODY_S
+        headers = request.headers
+        # If the page answers before it has read everything, the rest may never end.
+        self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self._reading = True
+
+    async def receive(self) -> Message:
+        """Return the next message. Raises HTTPException where the body is too large or too slow."""
+        if not self._reading:  # what comes now is the end of the connection
+            return dict(await self._receive())
+        patience = min(SILENCE_S, self._ends - time.monotonic())
         try:
-            message = dict(await asyncio.wait_for(receive(), patience))
+            message = dict(await asyncio.wait_for(self._receive(), patience))
         except TimeoutError:
-            raise HTTPException(
-                408, "The request came too slowly.", {"connection": "close"}
-            ) from None
-        left -= len(message.get("body", b""))
-        reading = message.get("more_body", False)
-        if left < 0:
-            raise HTTPException(413, too_large(size), {"connection": "close"})
+            raise HTTPException(408, "The request came too slowly.") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise HTTPException(413, too_large(self._size))
+        self._reading = message.get("more_body", False)
+        self.is_unread = self.is_unread and self._reading
         return message
-
-    return receiving
 
 
 def too_large(size: int) -> str:

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any
 
 from gradio_client.utils import strip_invalid_filename_characters
 from starlette.datastructures import UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from .accounts import Accounts
@@ -72,15 +73,15 @@ def _remove(entry: Path) -> None:
 @asynccontextmanager
 async def sweeping(app: Any) -> AsyncIterator[None]:
     """Sweep as long as the server runs."""
+    stop, known = threading.Event(), app.get_blocks().temp_file_sets
 
-    async def regularly() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            await asyncio.to_thread(sweep, app.get_blocks().temp_file_sets)
+    def regularly() -> None:
+        while not stop.wait(SWEEP_S):
+            sweep(known)
 
-    task = asyncio.create_task(regularly())
+    threading.Thread(target=regularly, daemon=True).start()
     yield
-    task.cancel()
+    stop.set()
 
 
 class Uploads:
@@ -105,6 +106,8 @@ class Uploads:
                 if (file.size or 0) > MAX_BYTES:
                     return PlainTextResponse(too_large(MAX_BYTES), 413)
                 path = await asyncio.to_thread(_keep, file, folder)
+        except ClientDisconnect:
+            return Response(status_code=400)  # to no one
         except OSError as error:
             return PlainTextResponse(f"The file cannot be kept: {error.strerror}.", 507)
         finally:
@@ -129,17 +132,16 @@ class Uploads:
 
 
 def _keep(file: UploadFile, folder: str) -> str:
-    """Copy an upload into a folder of its own, whose name cannot be guessed."""
-    name = strip_invalid_filename_characters(Path(file.filename or "").name).strip(".")
-    place = Path(folder) / secrets.token_hex(16)
-    place.mkdir(mode=0o700)
+    """Copy an upload to a file whose path cannot be guessed."""
+    name = strip_invalid_filename_characters(Path(file.filename or "").name)
+    path = Path(folder) / f"{secrets.token_hex(16)}-{name or 'photograph'}"
     try:
-        with (place / (name or "photograph")).open("wb") as kept:
+        with path.open("xb") as kept:
             shutil.copyfileobj(file.file, kept)
     except OSError:
-        shutil.rmtree(place, ignore_errors=True)
+        path.unlink(missing_ok=True)
         raise
-    return kept.name
+    return str(path)
 
 
 async def progress(_request: Request) -> Response:
