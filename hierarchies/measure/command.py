@@ -131,12 +131,8 @@ def tree_record(result: TreeResult) -> dict[str, Any]:
         {"node": hierarchy.ids[node], "name": hierarchy.names[node], **values._asdict()}
         for node, values in result.nodes.items()
     ]
-    return {
-        "hierarchy": hierarchy.hash,
-        **result.accuracy,
-        "nodes": nodes,
-        "quality": quality(result),
-    }
+    measured = {"nodes": nodes, "quality": quality(result)}
+    return {"hierarchy": hierarchy.hash, **result.accuracy, **measured}
 
 
 def comparison_record(comparison: Comparison, files: Sequence[str]) -> dict[str, Any]:
@@ -144,33 +140,19 @@ def comparison_record(comparison: Comparison, files: Sequence[str]) -> dict[str,
     classes, labels = comparison.before.hierarchy.classes, comparison.before.known_labels
 
     def answer(result: TreeResult, image: int) -> dict[str, Any]:
-        hard, soft = int(result.hard[image]), int(result.soft[image])
-        names, path = result.hierarchy.names, result.hierarchy.path_of_class(hard)
-        return {
-            "hard": classes[hard],
-            "soft": classes[soft],
-            "path": [names[node] for node in path],
-        }
+        hard, tree = int(result.hard[image]), result.hierarchy
+        path = [tree.names[node] for node in tree.path_of_class(hard)]
+        return {"hard": classes[hard], "soft": classes[int(result.soft[image])], "path": path}
 
     images = [
-        {
-            "file": files[image],
-            "label": classes[int(labels[image])],
-            "verdict": verdict,
-            "before": answer(comparison.before, image),
-            "after": answer(comparison.after, image),
-        }
+        {"file": files[image], "label": classes[int(labels[image])], "verdict": verdict,
+         "before": answer(comparison.before, image), "after": answer(comparison.after, image)}
         for image, verdict in comparison.images.items()
-    ]
+    ]  # fmt: skip
     nodes = [
-        {
-            "node": change.node,
-            "name": change.name,
-            "gain": change.gain,
-            "before": change.before._asdict() if change.before else None,
-            "after": change.after._asdict() if change.after else None,
-        }
-        for change in comparison.nodes
-        if change.before != change.after
-    ]
+        {"node": change.node, "name": change.name, "gain": change.gain,
+         "before": change.before and change.before._asdict(),
+         "after": change.after and change.after._asdict()}
+        for change in comparison.nodes if change.before != change.after
+    ]  # fmt: skip
     return {"verdicts": comparison.verdicts, "images": images, "nodes": nodes}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance between classes
 LONGEST = 320  # pixels of a name; a longer one is cut
-TEXT, SOFT = "#1c1e21", "#5f656d"
+TEXT = "#1c1e21"
 
 
 @dataclass(frozen=True)
