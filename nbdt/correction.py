@@ -22,7 +22,7 @@ from .tree.nodes import nfc, short
 
 FORMAT = "nbdt-correction"
 VERSION = 1
-MAX_LINE = 2**16  # characters
+MAX_LINE, MAX_FILE = 2**16, 2**28  # characters of a line, bytes of a file
 APPLIED = "applied.jsonl"  # beside a corrected model: the corrections that it learned from
 MAX_TEXT = 4000  # characters of a reference or note
 KINDS = {
@@ -215,7 +215,11 @@ def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
         CorrectionError: a line is no correction: the message says which.
         OSError: the file cannot be read.
     """
-    found = []
+    found: list[Correction] = []
+    if (size := Path(path).stat().st_size) > MAX_FILE:
+        raise CorrectionError(
+            f"{os.fspath(path)!r} has {size:,} bytes; at most {MAX_FILE:,} are read."
+        )
     *lines, last = Path(path).read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -158,3 +158,10 @@ def test_a_record_is_read_by_people():
         "format": "nbdt-correction", "version": 1, "kind": "step", "image": IMAGE, "node": "n1",
         "child": "cat", "time": "2026-01-31T12:00:00+00:00", "note": "no tail",
     }  # fmt: skip
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    with (tmp_path / "c.jsonl").open("wb") as sparse:
+        sparse.truncate(2**28 + 1)
+    with pytest.raises(CorrectionError, match="at most 268,435,456 are read"):
+        read_corrections(tmp_path / "c.jsonl")
