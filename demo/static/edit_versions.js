@@ -48,7 +48,7 @@ nameField.addEventListener('keydown', (event) => {
 
 const picker = make('input', 'nbdt-edit-file');
 picker.type = 'file';
-picker.accept = '.json,.txt,.csv,.tsv,application/json,text/plain,text/csv';
+picker.accept = '.json,.txt,.csv,.tsv,.md,.yaml,.yml,.toml,.nwk,.newick,application/json,text/plain,text/csv';
 picker.addEventListener('change', async () => {
   const file = picker.files[0];
   picker.value = '';
