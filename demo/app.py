@@ -136,10 +136,10 @@ def _wire_photograph(
 ) -> None:
     outputs = [context.visitor, *context.outputs]
 
-    def show(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
+    def show(visitor: Visitor, image: Image.Image | None) -> tuple[Any, ...]:
         visitor.arrived = True
-        if path:
-            visitor.show(opened(path))
+        if image:
+            visitor.show(image)
         else:
             visitor.photo = None
         return visitor, *context.redraw(visitor)
@@ -149,15 +149,16 @@ def _wire_photograph(
         example = examples().get(str(payload(event).get("name")))
         if example is None:
             raise NBDTError("There is no such example; choose one of those on the page.")
-        return str(example), *show(visitor, str(example))
+        return str(example), *show(visitor, opened(str(example)))
 
     @refusing
     def change(visitor: Visitor, path: str | None) -> tuple[Any, ...]:
         """Show an upload; an example that was picked is shown already."""
         current = visitor.photo.hash if visitor.photo else None
-        if path and picture_hash(opened(path)) == current:
+        image = opened(path) if path else None
+        if image and picture_hash(image) == current:
             return visitor, *(gr.skip() for _ in context.outputs)
-        return show(visitor, path)
+        return show(visitor, image)
 
     # Not `input`: it fires again, with the old file, when a photograph is removed.
     photo.change(
