@@ -178,9 +178,14 @@ def _parquet(file: BinaryIO) -> tuple[Sequence[str], _Rows]:
         number = 0
         kind = table.schema_arrow.field(columns[0]).type
         at_once = FEW_ROWS if pa.types.is_nested(kind) or pa.types.is_binary(kind) else ROWS_AT_ONCE
-        for batch in table.iter_batches(at_once, columns=list(columns)):
-            cells = [batch.column(name).to_pylist() for name in columns]
-            for row in zip(*cells, strict=True):
+        # A text that is stored once for many rows stays one: a kilobyte could ask for gigabytes.
+        leaves = [table.schema.column(place) for place in range(len(table.schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        coded = pq.ParquetFile(file, read_dictionary=texts)
+        for batch in coded.iter_batches(at_once, columns=list(columns)):
+            cells = [_bounded(batch.column(name)) for name in columns]
+            for index in range(batch.num_rows):
+                row = [column[index].as_py() for column in cells]
                 number += 1
                 yield (
                     number,
@@ -191,6 +196,19 @@ def _parquet(file: BinaryIO) -> tuple[Sequence[str], _Rows]:
                 )
 
     return table.schema_arrow.names, rows
+
+
+def _bounded(column: Any) -> Any:
+    """Return a column. Raises ValueError if one of its texts is longer than any path."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = column.dictionary if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        longest = pc.max(pc.binary_length(values)).as_py() or 0
+        if longest > MAX_LINE:
+            raise ValueError(f"expected at most {MAX_LINE:,} bytes in a cell, got {longest:,}")
+    return column
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:

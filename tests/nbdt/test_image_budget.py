@@ -13,11 +13,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from nbdt.errors import NBDTError
 from nbdt.images import apart
 from nbdt.images.apart import open_apart
+from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import ImageError, open_image
 
 LIMITS = {"name": "photograph", "max_pixels": 50_000_000, "max_side": 512}
@@ -256,3 +260,18 @@ def test_strips_that_unpack_to_more_than_they_say() -> None:
 def test_strips_that_share_their_bytes() -> None:
     with pytest.raises(ImageError, match="got some that share their bytes"):
         open_image(deep_tiff(zlib.compress(os.urandom(100) * 2), strips=9_000))
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_is_stored_once_for_many_rows(tmp_path: Path) -> None:
+    """Such a table has kilobytes; read as text, its rows would take a hundred gigabytes."""
+    path, rows = tmp_path / "a.parquet", pa.array([0] * 100_000, pa.int32())
+    long = pa.DictionaryArray.from_arrays(rows, pa.array(["a" * (1 << 20)]))
+    pq.write_table(pa.table({"path": long}), path)
+    with pytest.raises(NBDTError, match=r"at most 32,768 bytes in a cell, got 1,048,576"):
+        next(iter_inputs([path]))
+    image = pa.DictionaryArray.from_arrays(rows[:300], pa.array([saved("PNG")]))
+    pq.write_table(pa.table({"image": image}), path)
+    assert [source.open().size for source in iter_inputs([path])][::150] == [(256, 256)] * 2
