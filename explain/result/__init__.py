@@ -1,10 +1,10 @@
 """An explanation as data, words, pictures, pages and files."""
 
-from . import files, headline, html, words
+from . import facts, files, headline, html
 from .explanation import Explanation
 
 for name, function in {  # the modules above need `Explanation`, so it cannot import them
-    "words": property(words.words),
+    "words": property(facts.words),
     "headline": property(
         lambda explanation: str(headline.headline(explanation.path, explanation.answer))
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
@@ -18,8 +18,51 @@ NOTE = (
 )
 
 
+class Photograph:
+    """A training photograph that is shown beside a decision; a base for data classes."""
+
+    reference: str
+    label: str
+    open: Callable[[], Image.Image]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, without the picture."""
+        return {name: value for name, value in vars(self).items() if name != "open"}
+
+
+class TwoSides:
+    """Photographs for and against a decision; a base for data classes."""
+
+    KIND: ClassVar[str]  # begins the names of their pictures
+    SIDES: ClassVar[tuple[str, str]]  # names of the attributes
+
+    @property
+    def sides(self) -> dict[str, tuple[Any, ...]]:
+        """The photographs of each side, by name."""
+        return {side: getattr(self, side) for side in self.SIDES}
+
+    def map(self, index: int, change: Callable[[Any, str], Item]) -> dict[str, tuple[Item, ...]]:
+        """Return `change` of each photograph and the name of its picture, by side.
+
+        Args:
+            index: of the decision.
+            change: of a photograph and a name.
+        """
+        return {
+            side: tuple(
+                change(one, f"{self.KIND}-{index + 1}-{side}-{rank}.png")
+                for rank, one in enumerate(found, start=1)
+            )
+            for side, found in self.sides.items()
+        }
+
+    def lists(self) -> dict[str, list[dict[str, Any]]]:
+        """Return plain data for JSON, by side."""
+        return {side: [one.to_dict() for one in found] for side, found in self.sides.items()}
+
+
 @dataclass(frozen=True)
-class Contribution:
+class Contribution(Photograph):
     """A training photograph's part in the log-odds of a decision.
 
     Attributes:
@@ -37,14 +80,9 @@ class Contribution:
     row: str
     open: Callable[[], Image.Image] = field(repr=False, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the picture."""
-        facts = {"reference": self.reference, "label": self.label}
-        return {**facts, "value": self.value, "row": self.row}
-
 
 @dataclass(frozen=True)
-class DecisionContributions:
+class DecisionContributions(TwoSides):
     """The log-odds of the chosen child against the runner-up, as a sum over training photographs.
 
     Attributes:
@@ -56,6 +94,8 @@ class DecisionContributions:
         entropy: under `marginal`, the part of how many classes each of the two groups divides its
             probability among.
     """
+
+    KIND, SIDES = "contribution", ("supporting", "opposing")
 
     supporting: tuple[Contribution, ...]
     opposing: tuple[Contribution, ...]
@@ -73,7 +113,7 @@ class DecisionContributions:
     @property
     def words(self) -> str:
         """The sum in one sentence; its rounded parts add up to the rounded sum."""
-        sides = [side for side in self._sides.values() if side]
+        sides = [side for side in self.sides.values() if side]
         shown = [round(sum(one.value for one in side), 1) for side in sides]
         total, none = round(self.log_odds, 1), round(self.bias + self.entropy, 1)
         texts = [
@@ -90,32 +130,10 @@ class DecisionContributions:
         shown = (*self.supporting, *self.opposing)
         return ", ".join(f"{one.reference} {signed(one.value)}" for one in shown)
 
-    @property
-    def _sides(self) -> dict[str, tuple[Contribution, ...]]:
-        return {"supporting": self.supporting, "opposing": self.opposing}
-
-    def map(
-        self, index: int, change: Callable[[Contribution, str], Item]
-    ) -> dict[str, tuple[Item, ...]]:
-        """Return `change` of each photograph and the name of its picture, by side.
-
-        Args:
-            index: of the decision.
-            change: of a photograph and a name.
-        """
-        return {
-            side: tuple(
-                change(one, f"contribution-{index + 1}-{side}-{rank}.png")
-                for rank, one in enumerate(found, start=1)
-            )
-            for side, found in self._sides.items()
-        }
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without pictures."""
-        sides = {side: [one.to_dict() for one in found] for side, found in self._sides.items()}
         rest = {"others": self.others, "rest": self.rest, "bias": self.bias}
-        return {"log_odds": self.log_odds, **sides, **rest, "entropy": self.entropy}
+        return {"log_odds": self.log_odds, **self.lists(), **rest, "entropy": self.entropy}
 
 
 def signed(value: float) -> str:

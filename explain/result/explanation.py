@@ -19,7 +19,7 @@ from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Path, percent
 from nbdt.images.deep import REMARK
 
-from .contributions import DecisionContributions
+from .contributions import DecisionContributions, Photograph, TwoSides
 from .regions import Region, upsampled
 
 Map: TypeAlias = NDArray[np.float32]
@@ -27,7 +27,7 @@ CLOSED_FORM = "closed form"  # how ``made["method"]`` begins for maps that add u
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbour(Photograph):
     """A training image that is near a query.
 
     Attributes:
@@ -45,20 +45,17 @@ class Neighbour:
     row: int
     open: Callable[[], Image.Image] = field(repr=False, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the picture."""
-        facts = {"reference": self.reference, "label": self.label}
-        return {**facts, "similarity": self.similarity, "row": self.row}
-
 
 @dataclass(frozen=True)
-class DecisionEvidence:
+class DecisionEvidence(TwoSides):
     """The training images near one decision, nearest first on both sides.
 
     Attributes:
         chosen: images of classes below the chosen child.
         rejected: images of classes below the best child that was not chosen.
     """
+
+    KIND, SIDES = "evidence", ("chosen", "rejected")
 
     chosen: tuple[Neighbour, ...]
     rejected: tuple[Neighbour, ...]
@@ -74,9 +71,7 @@ class DecisionEvidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        sides = {"chosen": self.chosen, "rejected": self.rejected}
-        lists = {side: [n.to_dict() for n in found] for side, found in sides.items()}
-        return {**lists, "vote": self.vote}
+        return {**self.lists(), "vote": self.vote}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""The measured facts that an explanation's paragraph reports, the thresholds, and places in a map.
+"""An explanation in words: one short paragraph that renders measured facts, and nothing else.
 
-Each "mostly", "close" or "small" has a threshold here. `nbdt.explain.result.words` renders the facts.
+Each "mostly", "close" or "small" has a threshold here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdt.decide.paths import Decision
+from nbdt.decide.paths import Decision, percent
 from nbdt.decide.unknown import FALSE_ALARMS
 
 from .explanation import CLOSED_FORM, Explanation
 from .regions import regrid
+from .words import count, likelier, say, with_article
 
 SURE = 0.9  # probability from which the deepest such node leads the paragraph
-UNCERTAIN = 0.5  # the answer's probability below which it is called uncertain
 CLOSE = 2 / 3  # below this share of the two best children's probability, the better is close
 MOSTLY = 0.5  # above this share of a map's positive mass, one ninth of the picture is "mostly"
 MOSTLY_BAND = 0.7  # the same for one third of it
@@ -32,6 +32,8 @@ PLACED = 0.5  # share of the log-odds that a map must hold to be the reason
 SMALL = 0.1  # share of the picture up to which regions are small
 TIE = 1e-5  # relative difference of probabilities up to which they are the same
 FACTS = 5  # at most
+ALIKE = 0.05  # difference of similarities up to which they are almost the same
+UNCERTAIN = 0.5  # the answer's probability below which it is called uncertain
 
 EVERYWHERE = "all over the picture"
 _NINTHS = (
@@ -50,10 +52,22 @@ KINDS = (  # in the order of the paragraph
 
 @dataclass(frozen=True)
 class Fact:
-    """One measured fact, of one of `KINDS`, and the values that its sentence needs."""
+    """One measured fact.
+
+    Attributes:
+        kind: one of `KINDS`.
+        text: its sentence.
+        values: what was measured.
+    """
 
     kind: str
+    text: str
     values: Mapping[str, Any]
+
+
+def words(explanation: Explanation) -> str:
+    """Return at most five sentences for a person who knows nothing of networks; see `facts`."""
+    return " ".join(fact.text for fact in facts(explanation))
 
 
 def facts(explanation: Explanation) -> list[Fact]:
@@ -115,7 +129,13 @@ def is_close(decision: Decision) -> bool:
 
 def _unknown(explanation: Explanation) -> Fact | None:
     answer = explanation.answer
-    return Fact("unknown", {"alarms": FALSE_ALARMS}) if answer and answer.unknown else None
+    if not answer or not answer.unknown:
+        return None
+    text = (
+        "This picture is unlike those that the model knows, so it may be nothing that it knows: only "
+        f"{percent(FALSE_ALARMS)} of known things look this strange to it."
+    )
+    return Fact("unknown", text, {"alarms": FALSE_ALARMS})
 
 
 def _stops(explanation: Explanation) -> Fact | None:
@@ -123,23 +143,45 @@ def _stops(explanation: Explanation) -> Fact | None:
     answer = explanation.answer
     if answer is None or answer.is_leaf or answer.accuracy is None or answer.unknown:
         return None
-    return Fact(
-        "stops", {"name": answer.name if answer.depth else None, "accuracy": answer.accuracy}
-    )
+    name = answer.name if answer.depth else None
+    where = f"no further than {with_article(name)}" if name else "to nothing"
+    text = f"To be right in {percent(answer.accuracy)} of all cases, its answer commits {where}."
+    return Fact("stops", text, {"name": name, "accuracy": answer.accuracy})
 
 
 def _lead(explanation: Explanation) -> Fact:
     path = explanation.path
     if other := _likelier_class(explanation):
-        return Fact("asked", {"answer": path.class_name, "probability": path.probability,
-                              "other": other[0], "other_probability": other[1]})  # fmt: skip
+        text = (
+            f"This is the path to {with_article(path.class_name)}, to which it gives "
+            f"{percent(path.probability)}; the most probable class is {say(other[0])}, with "
+            f"{percent(other[1])}."
+        )
+        return Fact("asked", text, {"other": other[0], "other_probability": other[1]})
     chances = np.exp(np.cumsum([d.log_probs[d.chosen] for d in path]))
     index = max([0, *np.flatnonzero(chances >= SURE).tolist()])
-    return Fact("sure", {
-        "name": _name(explanation, index), "probability": float(chances[index]),
-        "where": _reason(explanation, index), "is_answer": index == len(path) - 1,
-        "answer": path.class_name, "answer_probability": path.probability,
-    })  # fmt: skip
+    name, chance, where = (
+        _name(explanation, index),
+        float(chances[index]),
+        _reason(explanation, index),
+    )
+    only = "only " if chance < UNCERTAIN else ""
+    text = f"It is {only}{percent(chance)} sure this is {with_article(name)}"
+    if where:
+        text += (
+            f", because of parts {where}"
+            if where == EVERYWHERE
+            else f", mostly because of the region {where}"
+        )
+    doubtful, is_answer = path.probability < UNCERTAIN, index == len(path) - 1
+    if not is_answer:
+        link = f"{'and' if only else 'but'} only" if doubtful else "and"
+        text += (
+            f", {link} {percent(path.probability)} sure that it is {with_article(path.class_name)}"
+        )
+    text += ", so its answer is uncertain." if doubtful else "."
+    values = {"name": name, "probability": chance, "where": where, "is_answer": is_answer}
+    return Fact("sure", text, values)
 
 
 def _reason(explanation: Explanation, index: int) -> str | None:
@@ -169,11 +211,21 @@ def _close(explanation: Explanation) -> Fact | None:
     close = sorted(filter(is_close, path), key=lambda d: d.margin)
     if not close:
         likeliest = len(path) > 1 and all(decision.is_likeliest for decision in path)
-        return Fact("none close", {"decisions": len(path)}) if likeliest else None
+        text = f"None of its {count(len(path))} decisions was close."
+        return Fact("none close", text, {}) if likeliest else None
     rest = [d for d in path if not is_close(d)]
     clear = len(rest) if all(d.probability >= SURE for d in rest) else 0
-    pairs = [(*_sides(d), *_probabilities(d)) for d in close]
-    return Fact("close", {"pairs": pairs, "clear": clear})
+    others = f"; the other {'decision was' if clear == 1 else f'{count(clear)} were'} clear"
+    end = f"{others if clear else ''}."
+    if len(close) == 1:
+        one, other = map(say, _sides(close[0]))
+        text = f"Between {one} and {other} it was close: {_odds(close[0])}{end}"
+    else:
+        pairs = [(*map(say, _sides(d)), _odds(d)) for d in close[:2]]
+        closest = " and ".join(f"{one} against {other} ({odds})" for one, other, odds in pairs)
+        most = ": " if len(close) == 2 else ", most of all "
+        text = f"{count(len(close)).capitalize()} decisions were close{most}{closest}{end}"
+    return Fact("close", text, {"pairs": [_sides(d) for d in close], "clear": clear})
 
 
 def _likelier(explanation: Explanation) -> Fact | None:
@@ -181,12 +233,13 @@ def _likelier(explanation: Explanation) -> Fact | None:
     against = next((d for d in explanation.path if not d.is_likeliest), None)
     if against is None:
         return None
+    text = f"At the step to {say(_sides(against)[0])}, {likelier(against)}."
     # Above this decision greedy descent and the path are the same, unless it was asked for.
     hard = None if _likelier_class(explanation) else explanation.made.get("hard_answer")
-    answer = (str(hard["class"]), float(hard["probability"])) if hard else None
-    return Fact("likelier", {
-        "names": _sides(against), "shares": _probabilities(against), "hard": answer,
-    })  # fmt: skip
+    if hard:
+        name, chance = say(str(hard["class"])), percent(float(hard["probability"]))
+        text += f" That way it would have ended at {name}, with {chance}."
+    return Fact("likelier", text, {"names": _sides(against)})
 
 
 def _against(explanation: Explanation) -> Fact | None:
@@ -194,10 +247,12 @@ def _against(explanation: Explanation) -> Fact | None:
     worst = int(np.argmax(shares))
     if shares[worst] <= AGAINST:
         return None
-    others = sum(share > AGAINST for share in shares) - 1
-    return Fact(
-        "against", {"name": _name(explanation, worst), "share": shares[worst], "others": others}
+    name, others = _name(explanation, worst), sum(share > AGAINST for share in shares) - 1
+    more = f" (so does most of the maps of {count(others)} more)" if others else ""
+    text = (
+        f"At the step to {say(name)}, {percent(shares[worst])} of its map argues against it{more}."
     )
+    return Fact("against", text, {"name": name, "share": shares[worst], "others": others})
 
 
 def _change(explanation: Explanation) -> Fact | None:
@@ -205,13 +260,23 @@ def _change(explanation: Explanation) -> Fact | None:
     flips = [c for c in tried if c.flipped]
     if flips:
         best = min(flips, key=lambda c: (c.margin, c.share))
-        before = _name(explanation, best.decision)
-        return Fact("flip", {"regions": len(best.regions), "share": best.share,
-                             "before": before, "after": str(best.becomes)})  # fmt: skip
+        before, after = _name(explanation, best.decision), str(best.becomes)
+        regions = (
+            f"region{'s' if len(best.regions) > 1 else ''} ({percent(best.share)} of the picture)"
+        )
+        size = "small " if best.share <= SMALL else ""
+        text = f"Blurring {count(len(best.regions))} {size}{regions} turns {say(before)} into {say(after)}."
+        return Fact("flip", text, {"before": before, "after": after})
     # With `overtaken`, a decision that the model did not reach may have changed.
     if not tried or any(c.overtaken for c in tried):
         return None
-    return Fact("no flip", {"share": min(c.searched for c in tried), "tried": len(tried)})
+    share, single = min(c.searched for c in tried), len(tried) == 1
+    none = "no decision" if single else f"none of {count(len(tried))} decisions"
+    text = (
+        f"Blurring up to {percent(share)} of the picture, starting with what supports "
+        f"{'it' if single else 'each'} most, changed {none}."
+    )
+    return Fact("no flip", text, {"share": share, "tried": len(tried)})
 
 
 def _training(explanation: Explanation) -> Fact | None:
@@ -224,10 +289,22 @@ def _training(explanation: Explanation) -> Fact | None:
     if not both:
         return None
     decision, evidence = min(both, key=lambda pair: abs(pair[0].margin))
-    nearest = tuple(
+    chosen, rejected = (
         max(n.similarity for n in side) for side in (evidence.chosen, evidence.rejected)
     )
-    return Fact("training", {"names": _sides(decision), "similarities": nearest})
+    one, rival = map(with_article, _sides(decision))
+    text = f"The nearest training photograph of {one} is "
+    if f"{chosen:.2f}" == f"{rejected:.2f}":
+        text += f"just as similar as that of {rival}: {chosen:.2f}."
+    elif chosen - rejected > ALIKE:
+        text += f"more similar than that of {rival}: {chosen:.2f} against {rejected:.2f}."
+    else:
+        relation = "even more similar than" if rejected > chosen else "almost as similar as"
+        text = (
+            f"The nearest training photograph of {rival} is {relation} that of {one}: "
+            f"{rejected:.2f} against {chosen:.2f}."
+        )
+    return Fact("training", text, {"similarities": (chosen, rejected)})
 
 
 def _name(explanation: Explanation, index: int) -> str:
@@ -239,5 +316,6 @@ def _sides(decision: Decision) -> tuple[str, str]:
     return decision.children[decision.chosen], decision.children[decision.runner_up]
 
 
-def _probabilities(decision: Decision) -> tuple[float, float]:
-    return decision.probability, math.exp(decision.log_probs[decision.runner_up])
+def _odds(decision: Decision) -> str:
+    chances = decision.probability, math.exp(decision.log_probs[decision.runner_up])
+    return " to ".join(percent(p).removesuffix(" %") for p in chances)

@@ -21,10 +21,10 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
-from .contributions import Contribution
-from .explanation import DecisionEvidence, Explanation, Neighbour
+from .contributions import Photograph
+from .explanation import Explanation
 from .html import to_html
-from .json_record import arrays, changed_name, from_record, sides, to_record
+from .json_record import arrays, changed_name, from_record, to_record
 from .pictures import overlays, png
 
 FORMAT = "nbdt-explanation"
@@ -35,7 +35,7 @@ MAX_FILE = 512 * 2**20  # bytes of all files together, and of all unpacked maps
 THUMBNAIL = 160  # pixels of a training image in the folder
 
 Files = dict[str, bytes]
-Photograph = TypeVar("Photograph", Neighbour, Contribution)
+Shown = TypeVar("Shown", bound=Photograph)
 _NEEDED = {"explanation.json", "maps.npz"}
 
 
@@ -114,7 +114,7 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
     """The explanation with evidence that does not need its originals, and its pictures by name."""
     pictures: dict[str, Image.Image] = {}
 
-    def copied(item: Photograph, name: str) -> Photograph:
+    def copied(item: Shown, name: str) -> Shown:
         try:
             image = item.open().convert("RGB")
         except ImageError as error:  # its original is gone: keep the facts without the picture
@@ -123,13 +123,9 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
         pictures[name] = image
         return replace(item, open=image.copy)
 
-    evidence = tuple(
-        DecisionEvidence(**sides(index, found, copied))
-        for index, found in enumerate(explanation.evidence)
-    )
-    sums = tuple(
-        replace(found, **dict[str, Any](found.map(index, copied)))
-        for index, found in enumerate(explanation.contributions)
+    evidence, sums = (
+        tuple(replace(one, **one.map(index, copied)) for index, one in enumerate(found))
+        for found in (explanation.evidence, explanation.contributions)
     )
     return replace(explanation, evidence=evidence, contributions=sums), pictures
 

@@ -16,14 +16,14 @@ from PIL import Image
 from nbdt.decide.paths import Decision, as_percent, percent
 from nbdt.images.image import ImageError
 
-from .contributions import NOTE, Contribution, DecisionContributions
-from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
-from .facts import place
+from .contributions import NOTE, Contribution, TwoSides
+from .explanation import Counterfactual, Explanation, Neighbour
+from .facts import place, words
 from .headline import headline
 from .pictures import data_url, drawn, overlays, picture
 from .regions import Region
 from .stop import stop
-from .words import count, remark, say, with_article, words
+from .words import count, remark, say, with_article
 
 Content = Element | str | None
 
@@ -169,9 +169,13 @@ def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Elemen
     section = element("section", title, parts, class_="card decision", id=f"decision-{index + 1}")
     section.extend(_left_open(explanation, index))
     if index < len(explanation.evidence):
-        section.append(_evidence(explanation.evidence[index], decision))
+        near = explanation.evidence[index]
+        columns = _beside(near, decision, "Nearest training photographs of")
+        section.append(element("div", columns, class_="aside"))
     if index < len(explanation.contributions):
-        section.append(_contributions(explanation.contributions[index], decision))
+        found = explanation.contributions[index]
+        columns = _beside(found, decision, "Contributed most to")
+        section.append(element("div", element("p", found.words), columns, class_="aside"))
     return section
 
 
@@ -259,22 +263,13 @@ def _outline(regions: Iterable[Region]) -> Element:
     return element("svg", *lines, **box, **{"aria-hidden": "true"})
 
 
-def _evidence(found: DecisionEvidence, decision: Decision) -> Element:
-    columns = []
-    for child, near in (decision.chosen, found.chosen), (decision.runner_up, found.rejected):
-        title = f"Nearest training photographs of {say(decision.children[child])}"
-        columns.append(element("div", element("h3", title), _thumbnails(near)))
-    return element("div", *columns, class_="aside evidence")
-
-
-def _contributions(found: DecisionContributions, decision: Decision) -> Element:
-    """The decision's log-odds as a sum over training photographs, largest first."""
-    names = (say(decision.children[child]) for child in (decision.chosen, decision.runner_up))
-    columns = element("div", class_="evidence")
-    for name, photographs in zip(names, (found.supporting, found.opposing), strict=True):
-        title = f"Contributed most to {name}"
-        columns.append(element("div", element("h3", title), _thumbnails(photographs)))
-    return element("div", element("p", found.words), columns, class_="aside")
+def _beside(found: TwoSides, decision: Decision, title: str) -> Element:
+    """Training photographs for the chosen child and for its rival, in two columns."""
+    columns, children = element("div", class_="evidence"), (decision.chosen, decision.runner_up)
+    for child, photographs in zip(children, found.sides.values(), strict=True):
+        head = element("h3", f"{title} {say(decision.children[child])}")
+        columns.append(element("div", head, _thumbnails(photographs)))
+    return columns
 
 
 def _thumbnails(photographs: Iterable[Neighbour | Contribution]) -> Element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,12 @@ from nbdt.images.image import refusal, refuse
 
 from .contributions import Contribution, DecisionContributions
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
+from .facts import words
 from .regions import Region
-from .words import words
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Pictures = Collection[str]  # their names
 Open = Callable[[str], Image.Image]  # decodes a picture by its name
-Item = TypeVar("Item")
 
 
 def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
@@ -34,19 +33,6 @@ def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
         f"{kind}_{index}": np.asarray(values, dtype=np.float32)
         for kind, found in groups.items()
         for index, values in enumerate(found)
-    }
-
-
-def sides(
-    index: int, found: DecisionEvidence, change: Callable[[Neighbour, str], Item]
-) -> dict[str, tuple[Item, ...]]:
-    """Return `change` of each neighbour and the name of its picture, by side of the decision."""
-    return {
-        side: tuple(
-            change(neighbour, f"evidence-{index + 1}-{side}-{rank}.png")
-            for rank, neighbour in enumerate(near, start=1)
-        )
-        for side, near in (("chosen", found.chosen), ("rejected", found.rejected))
     }
 
 
@@ -76,7 +62,7 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
         "nodes": list(explanation.node_maps),
         "inner_nodes": list(explanation.node_child_maps),
         "photo": "photo.png" if explanation.photo is not None else None,
-        "evidence": [sides(i, found, row) for i, found in enumerate(explanation.evidence)],
+        "evidence": [found.map(i, row) for i, found in enumerate(explanation.evidence)],
         "contributions": [
             {**found.to_dict(), **found.map(i, row)}
             for i, found in enumerate(explanation.contributions)
@@ -142,8 +128,10 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         photo=_picture(record["photo"], pictures),
         evidence=tuple(
             DecisionEvidence(
-                tuple(_neighbour(row, pictures) for row in found["chosen"]),
-                tuple(_neighbour(row, pictures) for row in found["rejected"]),
+                *(
+                    tuple(_neighbour(row, pictures) for row in found[side])
+                    for side in DecisionEvidence.SIDES
+                )
             )
             for found in record["evidence"]
         ),
@@ -204,13 +192,17 @@ def _neighbour(record: Mapping[str, Any], pictures: Open) -> Neighbour:
     return Neighbour(reference, label, float(record["similarity"]), int(record["row"]), opener)
 
 
-def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:
-    def one(row: Mapping[str, Any]) -> Contribution:
-        reference, label, opener = _photograph(row, pictures)
-        return Contribution(reference, label, float(row["value"]), _text(row["row"]), opener)
+def _contribution(record: Mapping[str, Any], pictures: Open) -> Contribution:
+    reference, label, opener = _photograph(record, pictures)
+    return Contribution(reference, label, float(record["value"]), _text(record["row"]), opener)
 
-    supporting, opposing = (tuple(map(one, record[side])) for side in ("supporting", "opposing"))
+
+def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:
     rest, bias, entropy = (float(record[name]) for name in ("rest", "bias", "entropy"))
+    supporting, opposing = (
+        tuple(_contribution(row, pictures) for row in record[side])
+        for side in DecisionContributions.SIDES
+    )
     return DecisionContributions(supporting, opposing, int(record["others"]), rest, bias, entropy)
 
 

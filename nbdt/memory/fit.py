@@ -17,13 +17,13 @@ from torch import Tensor
 from ..errors import NBDTError
 from .targets import State, Targets
 
-TOLERANCE = 1e-6  # of the gradient's length, in lengths of the penalty's
+TOLERANCE = 1e-5  # of the gradient's length, in lengths of the penalty's
 COARSE = 3e-5  # the same, where many images make steps slow
 MANY = 20_000  # images
 STEPS = 60  # of Newton's method
 PRODUCTS = 80  # with the Hessian, in one step
 SOME = 2000  # images from which bfloat16 pays
-SHORT = 0.03  # how far a step can be solved with it
+SHORT = 0.01  # how far a step can be solved with it
 NEGLIGIBLE = 1e-6  # variance of a direction, in the largest variance
 COVERED = 1e-5  # share of a row's squared length that may be outside a basis
 
@@ -106,7 +106,7 @@ class Design:
             start: a fit to begin at, such as the one before a label changed.
             among: (images,) bool, the images that take part; by default all.
             tolerance: where to stop; by default `TOLERANCE`, or `COARSE` with `MANY` images. The
-                sum over the images then differs from a decision's log-odds by 1e-4 or 5e-4.
+                sum over the images then differs from a decision's log-odds by 5e-4 at most.
 
         Raises:
             NBDTError: a class that no image shows: its logit would fall without end.

@@ -28,9 +28,10 @@ from nbdt.explain.result.facts import (
     facts,
     place,
     share_against,
+    words,
 )
 from nbdt.explain.result.regions import Region
-from nbdt.explain.result.words import count, remark, say, with_article, words
+from nbdt.explain.result.words import count, remark, say, with_article
 from tests import oracle
 
 PETS = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
