@@ -28,11 +28,12 @@ from nbdt import NBDT
 from nbdt.decide.answer import answers
 from nbdt.decide.selective import auroc, right_nodes, risk_coverage, stopping_rules
 from nbdt.decide.unknown import FALSE_ALARMS, familiarity, rarity
+from nbdt.explain.batch.writer import parts_of
 from nbdt.hierarchies.measure.answers import TARGETS, Measurement, answer_record, halves
 from nbdt.hierarchies.measure.calibrate import fitted_temperature
 from nbdt.hierarchies.measure.comparison import measure
 from nbdt.hierarchies.measure.logits import class_logits
-from nbdt.images.dataset import iter_images, parts_of
+from nbdt.images.dataset import iter_images
 from nbdt.network.load import create_timm
 
 REPEATS = 100  # each is two halves
