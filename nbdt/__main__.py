@@ -92,19 +92,19 @@ def nbdt(
     """Any image classifier as a decision tree that a person can read, question and correct."""
 
 
-def _show_reports() -> None:
-    """Show on stderr what readers of data found and left out."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("nbdt.images")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+class _OnStderr(logging.Handler):
+    """Shows what readers of data found and left out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
 
 
 def main() -> None:
     """Run the command line: exit status 0 all good, 1 fatal, 2 usage, 3 some inputs failed."""
     keep_memory()
-    _show_reports()
+    reports = logging.getLogger("nbdt.images")
+    reports.handlers = [_OnStderr()]
+    reports.setLevel(logging.INFO)
     try:
         app()
     except (NBDTError, OSError) as error:
