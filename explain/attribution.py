@@ -21,6 +21,8 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.making import parts_of_attached
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
+from nbdt.network.given import GivenNetwork
+from nbdt.network.load import input_channels
 
 from .maps.layers import Layer, map_layer, size_errors
 from .maps.log_odds import METHODS, input_maps
@@ -93,9 +95,8 @@ def explain(
             network without positions to map.
     """
     if not isinstance(model, NBDT):
-        example = _checked(images)[:1].repeat(2, 1, 1, 1) if isinstance(images, Tensor) else None
-        parts = parts_of_attached(model, preprocessing, example)
-        model = NBDT(*parts).train(model.training)
+        example = images[:1].repeat(2, 1, 1, 1) if isinstance(images, Tensor) else None
+        model = NBDT(*parts_of_attached(model, preprocessing, example)).train(model.training)
     model.check_evaluating()
     check_method(method)
     for text in nodes:
@@ -223,11 +224,8 @@ def _with_evidence(
 ) -> list[Explanation]:
     from .evidence.search import evidence_of
 
-    seen = evidence_of(given).for_model(model)
-    return [
-        replace(found, evidence=seen.for_path(own, found.path))
-        for found, own in zip(explanations, features, strict=True)
-    ]
+    seen, pairs = evidence_of(given).for_model(model), zip(explanations, features, strict=True)
+    return [replace(found, evidence=seen.for_path(own, found.path)) for found, own in pairs]
 
 
 def _summed(model: NBDT, features: Tensor, found: list[Explanation]) -> list[Explanation]:
@@ -258,7 +256,11 @@ def _prepare(
     """The batch on the model's device, and the photographs if there are any."""
     weight = model.head.linear.weight  # its device and type are the model's
     if isinstance(images, Tensor):
-        return _checked(images).to(weight), [None] * len(images)
+        return _checked(model, images).to(weight), [None] * len(images)
+    if (channels := input_channels(model.architecture)) != 3:
+        raise NBDTError(
+            f"{model.architecture!r} takes {channels} channels, and a photograph has 3: give a tensor."
+        )
     given = [images] if isinstance(images, PHOTOS) else list(images)
     if not given:
         raise NBDTError("There are no images to explain.")
@@ -276,10 +278,12 @@ def _prepare(
     return batch.to(weight), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
 
 
-def _checked(images: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+def _checked(model: NBDT, images: Tensor) -> Tensor:
+    named = isinstance(model.backbone, GivenNetwork) and images.ndim == 4
+    channels = images.shape[1] if named else input_channels(model.architecture)
+    if images.ndim != 4 or images.shape[1] != channels or not len(images):
         raise NBDTError(
-            "Expected images of shape (batch, 3, height, width) with at least one image, got "
+            f"Expected images of shape (batch, {channels}, height, width) with at least one image, got "
             f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
         )
     if not images.is_floating_point():

@@ -68,9 +68,12 @@ def parts_of(
     given = None if preprocessing is None else preprocessing_of(preprocessing)
     if is_timm(network):
         with suppress(NBDTError):  # an architecture that timm does not know: it cannot be saved
-            architecture, _ = described(network, architecture, hierarchy.num_classes)
+            text, differences = described(network, architecture, hierarchy.num_classes)
+            architecture = architecture if differences else text
         parts = parts_of_timm(network, architecture, hierarchy, rule)
         return parts if given is None else parts._replace(preprocessing=given)
+    if given is None and hasattr(network, "pretrained_cfg"):  # timm's, with several last layers
+        given = timm_preprocessing(network)
     if example is None and given is not None:
         example = given.example(next(network.parameters()))
     backbone, linear, example = divided(network, hierarchy.num_classes, example)

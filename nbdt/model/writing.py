@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import NBDTError
 from ..network.described import described
 from ..network.given import GivenNetwork
-from ..network.load import create_timm, parse_architecture
+from ..network.load import create_timm, input_channels
 from ..network.preprocessing import GivenPreprocessing
 from ..network.running import evaluating
 from ..network.weights import mismatch
@@ -62,7 +62,7 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
 
 def probe_of(model: Model) -> dict[str, Tensor]:
     """Return a small "input", (1, channels, side, side), and the "logits", (1, classes), of it."""
-    channels = parse_architecture(model.architecture).network.get("in_chans", 3)
+    channels = input_channels(model.architecture)
     for side in (SIDE, model.preprocess.size):
         draw = torch.Generator().manual_seed(0)
         images = torch.randn(1, channels, side, side, generator=draw)
@@ -95,7 +95,7 @@ def _made_again(model: Model) -> Model:
         kind = type(model.backbone.network)
         raise NBDTError(
             f"A model of {kind.__module__}.{kind.__qualname__} cannot be saved: only timm's networks "
-            "can be made again without running code of a file. Keep its state_dict and "
+            "with one linear layer at the end can be made again without running code of a file. Keep its state_dict and "
             "hierarchy.save(…), and make the model again with NBDT.from_network."
         )
     if isinstance(model.preprocess, GivenPreprocessing):

@@ -60,7 +60,9 @@ def _options(network: nn.Module) -> Iterator[str]:
     yield from (f"act_layer={name}" for name in ACTIVATIONS if get_act_layer(name) in kinds)
     yield from (f"bn_eps={eps}" for eps in dict.fromkeys(norms))
     yield from ("output_stride=16", "output_stride=8", "pad_type=same", "qk_norm=true")
-    yield from ("class_token=false", "no_embed_class=true", "qkv_bias=false")
+    yield from ("class_token=false", "no_embed_class=true", "qkv_bias=false", "head_bias=false")
+    yield from ("fc_norm=true", "final_norm=false", "head_norm_first=true")
+    yield from ("stem_type=deep", "stem_type=deep_tiered", "stem_width=32")
     yield f"reg_tokens={getattr(network, 'num_reg_tokens', 0)}"
 
 

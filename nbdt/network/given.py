@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ..errors import NBDTError
 from .last_layer import OUTPUT, layer_of_logits, replace
-from .positions import Size, positions
+from .positions import ODD, Size, oddness, positions
 from .running import example_for, logits_in, unchanged
 
+# Their outputs are another layer's, or of attention: between positions, not at them.
+_NO_LAYERS = (nn.Linear, nn.Identity, nn.Dropout, nn.Softmax)
 MOST_PREFIX_TOKENS = 8  # class tokens and registers before the patches
 
 
@@ -161,7 +163,7 @@ def _with_positions(backbone: GivenNetwork, example: Tensor) -> GivenNetwork:
     hooks = [
         part.register_forward_hook(record(name))
         for name, part in backbone.named_modules()
-        if name not in ("", "network") and not isinstance(part, nn.Linear)
+        if name not in ("", "network") and not isinstance(part, _NO_LAYERS)
     ]
     try:
         with unchanged(backbone), torch.enable_grad():
@@ -183,6 +185,8 @@ def _counts(backbone: GivenNetwork, features: Tensor, values: Tensor, picture: S
         backbone.num_prefix_tokens = skipped
         grid = positions(backbone, values, picture)
         if grid is None or grid.shape[1] == 1 or grid.shape[-2] * grid.shape[-1] == 1:
+            continue
+        if oddness(grid.shape[-2:], picture) > ODD:  # queries or keys of attention
             continue
         draw = torch.Generator().manual_seed(0)
         probe = torch.randn(features.shape, generator=draw).to(features)  # a norm's sum is constant

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -141,6 +142,12 @@ class Architecture:
     inputs: Mapping[str, Any]  # what replaces entries of timm's configuration of the input
 
 
+def input_channels(architecture: str) -> int:
+    """Return the channels of a network's input: 3, unless its name says otherwise."""
+    named = re.search(r",in_chans=(\d+)", architecture)
+    return int(named[1]) if named else 3
+
+
 def parse_architecture(text: str) -> Architecture:
     """Parse ``name[,option=value]…``.
 
@@ -207,6 +214,12 @@ _NETWORK: Mapping[str, _Kind] = {
     "qkv_bias": _BOOL,
     "class_token": _BOOL,
     "no_embed_class": _BOOL,
+    "fc_norm": _BOOL,
+    "final_norm": _BOOL,
+    "head_norm_first": _BOOL,
+    "head_bias": _BOOL,
+    "stem_type": (str, ("deep", "deep_tiered").__contains__, "deep or deep_tiered"),
+    "stem_width": (int, range(1, 257).__contains__, "a number of channels from 1 to 256"),
     "reg_tokens": (int, range(65).__contains__, "a number from 0 to 64"),
 }
 _KINDS: Mapping[str, _Kind] = {

@@ -22,7 +22,7 @@ def positions(backbone: nn.Module, values: Tensor, picture: Size) -> Tensor | No
     """
     shape = _patches(backbone, picture)
     if values.ndim == 4:
-        first, last = _odd(values.shape[2:], shape), _odd(values.shape[1:3], shape)
+        first, last = oddness(values.shape[2:], shape), oddness(values.shape[1:3], shape)
         named_last = getattr(backbone, "output_fmt", "") == "NHWC"
         return (
             values.permute(0, 3, 1, 2) if (last, not named_last) < (first, named_last) else values
@@ -61,7 +61,7 @@ def _patches(backbone: nn.Module, picture: Size) -> tuple[float, float]:
     return picture[0] / height, picture[1] / width
 
 
-def _odd(grid: tuple[int, ...], shape: tuple[float, float]) -> float:
+def oddness(grid: tuple[int, ...], shape: tuple[float, float]) -> float:
     """Return how much a grid's aspect ratio differs from a shape's, as a log ratio."""
     return abs(math.log(grid[0] * shape[1]) - math.log(grid[1] * shape[0]))
 
@@ -75,7 +75,7 @@ def _grid(backbone: nn.Module, tokens: int, shape: tuple[float, float]) -> tuple
     for skipped in (getattr(backbone, "num_prefix_tokens", 0), 0):
         count = tokens - skipped
         for height in (h for h in range(1, count + 1) if count % h == 0):
-            found = _odd((height, count // height), shape)
+            found = oddness((height, count // height), shape)
             if count > 1 and found < best[0]:
                 best = found, (height, count // height), skipped
     return best[1], best[2]

@@ -266,6 +266,8 @@ def of_timm(name, **options):
         ("test_vit", {"qk_norm": True, "img_size": 64}, ",img_size=64,qk_norm=true"),
         ("test_vit", {"reg_tokens": 3}, ",reg_tokens=3"),
         ("test_convnext", {"global_pool": "max"}, ",global_pool=max"),
+        ("test_resnet", {"stem_width": 32}, ",stem_width=32"),
+        ("test_vit", {"final_norm": False}, ",final_norm=false"),
     ],
 )
 def test_a_saved_network_is_made_again_with_its_options(name, options, text, tmp_path):
@@ -278,6 +280,34 @@ def test_a_saved_network_is_made_again_with_its_options(name, options, text, tmp
     model.save(tmp_path / "model")
     with torch.no_grad():
         assert torch.allclose(NBDT.load(tmp_path / "model")(images), expected, atol=1e-5)
+
+
+def test_a_network_of_other_channels_is_explained_from_tensors():
+    network = of_timm("test_resnet", in_chans=4)
+    model = NBDT.from_network(network, "test_resnet", TREE, rule="marginal").eval()
+    images = torch.randn(1, 4, SIDE, SIDE)
+    assert explain(model, images)[0].path == model.paths(images)[0]
+    with pytest.raises(NBDTError, match=r"takes 4 channels, and a photograph has 3"):
+        explain(model, picture())
+
+
+def test_a_grey_network_with_a_head_is_explained_from_tensors():
+    torch.manual_seed(0)
+    grey = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 13 * 13, 5)
+    ).eval()
+    images = torch.randn(2, 1, 28, 28)
+    expected = logits_of(grey, images).log_softmax(1)
+    found = explain(attach(grey, TREE, rule="marginal"), images)
+    assert found[0].resolution == (13, 13)
+    assert [one.path.class_index for one in found] == expected.argmax(1).tolist()
+
+
+def test_timms_networks_with_two_heads_have_their_preprocessing():
+    network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5).eval()
+    model = NBDT.from_network(network, "deit", TREE, rule="marginal").eval()
+    assert model.preprocess.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert explain(model, picture())[0].resolution == (14, 14)
 
 
 def test_what_cannot_be_made_again_is_refused_by_name(tmp_path):
