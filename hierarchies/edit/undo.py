@@ -23,15 +23,12 @@ class EditStack:
         stack = EditStack(hierarchy)
         stack = stack.push(edit.move(stack.hierarchy, "owl", "predator"))
         stack = stack.undo()
-
-    Attributes:
-        hierarchy: the tree as it is now.
-        past: for each edit made, the tree before it and its record, oldest first.
-        future: for each edit undone, the tree after it and its record, the next to redo last.
     """
 
-    hierarchy: Hierarchy
+    hierarchy: Hierarchy  # the tree as it is now
+    # For each edit made, the tree before it and its record, oldest first.
     past: tuple[tuple[Hierarchy, Edit], ...] = ()
+    # For each edit undone, the tree after it and its record, the next to redo last.
     future: tuple[tuple[Hierarchy, Edit], ...] = ()
 
     @property
