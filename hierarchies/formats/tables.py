@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
 from nbdt.errors import listed
-from nbdt.tree.building import collapse_chains, nodes_from_paths
+from nbdt.tree.building import child_id, collapse_chains, nodes_from_paths
 from nbdt.tree.nodes import WNID, HierarchyError, Node, check_size, check_word, short
 
 from .class_order import FormatError
@@ -264,13 +263,30 @@ def from_parents(rows: Iterable[tuple[Any, Any, Any]]) -> Nodes:
     groups = {*parent.values()}
     order = [name[key] for key in parent if key not in groups]
     roots = [key for key in parent if parent[key] is None]
-    times = Counter(name[key] for key in parent)
-    ids = {key: f"{name[key]}/" if key in groups else name[key]
-           for key in parent}  # fmt: skip
-    for key in groups - {None}:  # names of groups may repeat
-        ids[key] += "" if times[name[key]] == 1 else f"{key}/"
     top = "/" if len(roots) > 1 else None
+    ids = _ids(parent, name, groups)
     nodes = [Node("/", None, "root")] * (top is not None)
     for key, above in parent.items():
         nodes.append(Node(ids[key], top if above is None else ids[above], name[key]))
     return nodes, order
+
+
+def _ids(
+    parent: dict[str, str | None], name: dict[str, str], groups: set[str | None]
+) -> dict[str, str]:
+    """Return the id of each node: a class's is its name, a group's its path, as in nested groups."""
+    ids: dict[str | None, str] = {None: "/"}
+    taken: set[str] = set()
+    for key in parent:
+        trail = [key]
+        while trail[-1] not in ids and parent[trail[-1]] not in ids and len(trail) <= len(parent):
+            trail.append(str(parent[trail[-1]]))
+        for node in reversed(
+            trail
+        ):  # in a cycle, which is refused later, the last has no parent's id
+            if node not in ids:
+                group = child_id(ids.get(parent[node], "/"), name[node])
+                group += f"{node}/" if group in taken else ""  # names of groups may repeat
+                taken.add(group)
+                ids[node] = group if node in groups else name[node]
+    return {str(key): word for key, word in ids.items() if key is not None}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance between classes
 LONGEST = 320  # pixels of a name; a longer one is cut
+WIDEST = 11_000  # pixels of all levels
 TEXT = "#1c1e21"
 
 
@@ -88,12 +89,16 @@ def draw(hierarchy: Hierarchy, title: str = "") -> Drawing:
 
 
 def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
-    """Return the left edge of each level: right of the longest name of the level before."""
+    """Return the left edge of each level: right of the longest name of the level before.
+
+    The levels of a tree that would be wider than a page move together.
+    """
     widths = [0.0] * (hierarchy.depth + 1)
     for node, label in enumerate(labels):
         length = font(SIZE, bool(hierarchy.children[node])).getlength(label)
         widths[hierarchy.depths[node]] = max(widths[hierarchy.depths[node]], length)
-    return list(accumulate((width + 60 for width in widths), initial=MARGIN + 5.0))
+    narrower = min(1.0, WIDEST / sum(width + 60 for width in widths))
+    return list(accumulate((narrower * (width + 60) for width in widths), initial=MARGIN + 5.0))
 
 
 def _rows(hierarchy: Hierarchy, top: float) -> list[float]:
