@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import gradio as gr
@@ -20,11 +19,13 @@ from nbdt.errors import NBDTError
 from nbdt.tree.nodes import short
 
 from .accounts import Accounts
-from .guard import Guard, SafeHeaders
+from .guard import MAX_BYTES, Guard, SafeHeaders
 from .photographs import examples
 from .ui.component import styles, theme
 from .uploads import Uploads, progress, sweeping
 
+_BELIEVED = "FORWARDED_ALLOW_IPS"
+_PROXIES = os.environ.get(_BELIEVED, "127.0.0.1,::1")
 VISITORS = 200  # states kept at once; the least recently used is dropped first
 WAITING = 64  # requests in the queue; further ones are refused
 
@@ -53,43 +54,46 @@ def launch(
     root_path, names = public_address(root_path)
     public = {*public, *names}
     page.queue(max_size=WAITING, default_concurrency_limit=2)
+    page._queue.ANALYTICS_MAX_EVENTS = 1  # noqa: SLF001 - a table of them is made after every event
     accounts, shown = Accounts(), [str(path) for path in examples().values()]
     accounts.bind(page)
-    with forwarded_headers(bool(public or root_path)):
-        return page.launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=browser,
-            auth=list(auth) if auth else None,
-            share=False,
-            show_error=False,
-            root_path=root_path,
-            # Gradio serves files of packages only if the server was started in a folder above them;
-            # these files and no others may be served.
-            allowed_paths=shown,
-            strict_cors=True,
-            ssr_mode=False,
-            enable_monitoring=False,
-            run_history=False,
-            state_session_capacity=VISITORS,
-            prevent_thread_lock=not block,
-            footer_links=["api"],
-            theme=theme(),
-            css_paths=styles(),
-            app_kwargs={
-                "routes": [
-                    _health(model),
-                    Route("/gradio_api/upload", Uploads(accounts).take, methods=["POST"]),
-                    Route("/gradio_api/upload_progress", progress),
-                ],
-                "lifespan": sweeping,
-                "middleware": [
-                    Middleware(SafeHeaders, host, public, forwarded=bool(root_path)),
-                    Middleware(Guard, accounts, shown),
-                ],
-            },
-            quiet=True,  # Gradio would suggest a public link
-        )
+    # Uvicorn reads whose headers it believes when it starts: a proxy's on this machine, or no one's.
+    os.environ[_BELIEVED] = _PROXIES if public or root_path else ""
+    return page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        auth=list(auth) if auth else None,
+        share=False,
+        show_error=False,
+        root_path=root_path,
+        # Gradio serves files of packages only if the server was started in a folder above them;
+        # these files and no others may be served.
+        allowed_paths=shown,
+        max_file_size=MAX_BYTES,
+        strict_cors=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        run_history=False,
+        state_session_capacity=VISITORS,
+        prevent_thread_lock=not block,
+        footer_links=["api"],
+        theme=theme(),
+        css_paths=styles(),
+        app_kwargs={
+            "routes": [
+                _health(model),
+                Route("/gradio_api/upload", Uploads(accounts).take, methods=["POST"]),
+                Route("/gradio_api/upload_progress", progress),
+            ],
+            "lifespan": sweeping,
+            "middleware": [
+                Middleware(SafeHeaders, host, public, forwarded=bool(root_path)),
+                Middleware(Guard, accounts, shown),
+            ],
+        },
+        quiet=True,  # Gradio would suggest a public link
+    )
 
 
 def _health(model: str) -> Route:
@@ -111,20 +115,6 @@ def public_address(root_path: str) -> tuple[str, list[str]]:
             f"{short(root_path)}; give --root-path the one that people open."
         )
     return root_path.rstrip("/"), [found[1]] if found[1] else []
-
-
-@contextmanager
-def forwarded_headers(believed: bool) -> Iterator[None]:
-    """Let uvicorn, which reads its settings when it starts, believe a proxy on this machine, or no one."""
-    name, before = "FORWARDED_ALLOW_IPS", os.environ.get("FORWARDED_ALLOW_IPS")
-    if not believed:
-        os.environ[name] = ""
-    try:
-        yield
-    finally:
-        if not believed:
-            os.environ.pop(name)
-            os.environ.update({} if before is None else {name: before})
 
 
 def check_port(host: str, port: int) -> None:

@@ -298,7 +298,8 @@ def test_files_are_deleted_by_age_whatever_they_are(page, tmp_path, monkeypatch)
     assert (strange / "old" / "deep" / ".hidden").exists()
 
 
-def test_a_running_server_deletes_old_uploads(cifar10, monkeypatch):
+def test_a_running_server_deletes_old_uploads(cifar10, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # not those of other servers
     monkeypatch.setattr(uploads, "FILES_S", 0.5)
     monkeypatch.setattr(uploads, "SWEEP_S", 0.2)
     with served(cifar10) as page:
