@@ -100,15 +100,13 @@ def _at_most(number: int, limit: int, what: str) -> None:
 def _jpeg(stream: BinaryIO) -> None:
     stream.seek(2)
     segments = metadata = exif = skipped = pixels = components = 0
-    while byte := stream.read(1):
-        if byte != b"\xff" or (marker := stream.read(1)[:1]) in (b"", b"\0", b"\xff"):
-            skipped += 1  # bytes between segments, which a decoder skips one by one
+    while len(head := stream.read(4)) == 4 and head[:2] != b"\xff\xd9":
+        if head[0] != 0xFF or head[1] in {0, 0xFF}:  # a decoder skips such bytes one by one
+            skipped += 1
             _at_most(skipped, MAX_PIECES, "bytes between segments")
-            stream.seek(-1 if byte == b"\xff" and marker == b"\xff" else 0, os.SEEK_CUR)
+            stream.seek(-3, os.SEEK_CUR)
             continue
-        if marker == b"\xd9" or len(size := stream.read(2)) < 2:
-            return
-        length = int.from_bytes(size, "big") - 2
+        marker, length = head[1:2], int.from_bytes(head[2:], "big") - 2
         segments, metadata = segments + 1, metadata + length
         start = stream.read(min(max(length, 0), 8))
         exif += marker == b"\xe1" and start[:4] == b"Exif"

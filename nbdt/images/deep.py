@@ -30,7 +30,7 @@ _PERCENTILES = (0.5, 99.5)
 _ROWS = 256  # rows that are scaled at once
 _USED = 4  # a picture below this part of a range was hardly made for it
 _LEAST_NODATA = 99  # -99, -9999 and lower may stand for no data where the file names no value
-_FLAT, _DARK = 13, 26  # 5 % and 10 % of 255
+_FLAT, _DARK, _CLEAR = 13, 26, 100  # of 255
 _SIDE, _ODD = 32, 10  # of the sample that flat pictures are found in; its values that may differ
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # orders of bytes
 
@@ -330,13 +330,16 @@ def half_clear(alpha: Image.Image) -> str:
 
 def flat(image: Image.Image) -> str:
     """Return a sentence if an RGB picture is nearly black or nearly of one colour, else ""."""
-    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)).reshape(-1, 3)
-    small = np.sort(small, axis=0).astype(int)
+    sample = image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+    bounds: Any = sample.getextrema()
+    if max(most - least for least, most in bounds) > _CLEAR:  # as in nearly every photograph
+        return ""
+    small = np.sort(np.asarray(sample).reshape(-1, 3), axis=0).astype(int)
     low, high = small[_ODD], small[-1 - _ODD]
     dark = high.max() < _DARK
     if not dark and (high - low).max() >= _FLAT:
         return ""
-    bounds: Any = image.getextrema()
+    bounds = image.getextrema()
     names = zip(("red", "green", "blue"), bounds, strict=True)
     values = ", ".join(f"{name} {least}–{most}" for name, (least, most) in names)
     return f"The picture is nearly {'black' if dark else 'of one colour'}: {values} of 255."

@@ -235,7 +235,8 @@ def _recognise(stream: BinaryIO, name: str) -> tuple[str, type[ImageFile.ImageFi
     for signature, form, plugin in _SIGNATURES:
         if head.startswith(signature):
             return form, plugin
-    got = f"a file that starts with {head[:8]!r}"
+    apple = head[4:8] == b"ftyp"  # as telephones write them
+    got = "HEIC, AVIF or a film" if apple else f"a file that starts with {head[:8]!r}"
     raise refusal(name, f"an image ({_FORMATS})", got, "convert it to one of these")
 
 
@@ -290,7 +291,8 @@ def _orientation(picture: Image.Image) -> int:
     try:
         if "exif" not in info and "Raw profile type exif" in info:  # a PNG's, in hexadecimal
             info["exif"] = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
-        check_exif(info.get("exif", b""))
+        if info.get("exif"):
+            check_exif(info["exif"])
         value = picture.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - broken EXIF costs the orientation, not the photograph
         return 1

@@ -317,6 +317,7 @@ def test_max_bytes(tmp_path: Path) -> None:
         (b"hello, I am text\n", "got a file that starts with b'hello, I'"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "b'%!PS-Ado'"),
         (b"%PDF-1.7\n", "b'%PDF-1.7'"),
+        (b"\0\0\0\x18ftypheic" + bytes(90), "got HEIC, AVIF or a film; convert it"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600, "expected an image (JPEG, PNG"),
         (b"\x1b[2J\x1b[31m", "b'\\x1b[2J\\x1b[31'"),
         (b"\0", "expected an image"),
