@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from .accounts import Accounts
 from .guard import MAX_BYTES, Window, account, address, too_large
 
+MAX_FILES = 20  # of one upload
 PREFIX = "nbdt-demo-"  # of folders with uploaded files
 FILES_S = 3600  # seconds that a file is kept
 SWEEP_S = 60  # seconds between two looks for older ones
@@ -92,29 +93,31 @@ class Uploads:
         self._taken = Window(FILES_S)
 
     async def take(self, request: Request) -> Response:
-        """Keep one file and return its path, as Gradio does. An upload that breaks off leaves nothing."""
-        owner, folder, path = account(request) or "", request.app.uploaded_file_dir, ""
+        """Keep files and return their paths, as Gradio does. An upload that breaks off leaves nothing."""
+        owner, folder, paths = account(request) or "", request.app.uploaded_file_dir, list[str]()
         visitor = owner or address(request)
         size = int(request.headers.get("content-length") or MAX_BYTES)
         try:
             if problem := self._no_room(visitor, size, folder):
                 return PlainTextResponse(problem, 507, {"connection": "close"})
-            async with request.form(max_files=1, max_fields=0) as form:
-                file = form.get("files")
-                if not isinstance(file, UploadFile):
-                    return PlainTextResponse("Send one file, named 'files'.", 400)
-                if (file.size or 0) > MAX_BYTES:
+            async with request.form(max_files=MAX_FILES, max_fields=0) as form:
+                sent = form.getlist("files")
+                files = [file for file in sent if isinstance(file, UploadFile)]
+                if not files or len(files) < len(sent):
+                    return PlainTextResponse("Send files, named 'files'.", 400)
+                if sum(file.size or 0 for file in files) > MAX_BYTES:
                     return PlainTextResponse(too_large(MAX_BYTES), 413)
-                path = await asyncio.to_thread(_keep, file, folder)
+                paths = [await asyncio.to_thread(_keep, file, folder) for file in files]
         except ClientDisconnect:
             return Response(status_code=400)  # to no one
         except OSError as error:
             return PlainTextResponse(f"The file cannot be kept: {error.strerror}.", 507)
         finally:
-            if not path:
+            if not paths:
                 self._charge(visitor, -size)
-        self._accounts.allow(path, owner)
-        return JSONResponse([path])
+        for path in paths:
+            self._accounts.allow(path, owner)
+        return JSONResponse(paths)
 
     def _no_room(self, visitor: str, size: int, folder: str) -> str:
         """Take the size of an upload into account; return why there is no room for it."""
