@@ -24,8 +24,9 @@ def attach(
     """Put an `NBDTHead` in the place of the layer that gives the model's logits; return the model.
 
     The model runs once to find the layer whose output is its own, see
-    `nbdt.network.last_layer.layer_of_logits`. It is kept inside the head, so that `detach` gives the model back. If no single layer
-    gives the logits, the head goes on the model's output, as its submodule `nbdt_head`.
+    `nbdt.network.last_layer.layer_of_logits`. It is kept inside the head, so that `detach` gives the
+    model back. If no single layer gives the logits, the head goes on the model's output, as its
+    submodule `nbdt_head`.
 
     Args:
         model: any classifier; it is changed in place.
