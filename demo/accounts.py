@@ -61,7 +61,7 @@ class Accounts:
             body.data += [None] * (len(page.fns[body.fn_index].inputs) - len(body.data))
             done, event, state = await push(body=body, username=username, **options)
             if done:
-                self.claim(event, owner)
+                self.claim(str(event), owner)
             return done, event, state
 
         async def processing(**options: Any) -> Any:
@@ -77,8 +77,8 @@ class Accounts:
                 traverse(output["data"], lambda file: self.allow(file["path"], owner), is_file_obj)
             return output
 
-        queue.push = pushing  # type: ignore[method-assign]
-        page.process_api = processing  # type: ignore[method-assign]
+        queue.push = pushing  # type: ignore[method-assign, assignment]
+        page.process_api = processing  # type: ignore[method-assign, assignment]
 
     def _check(self, path: str, owner: str) -> None:
         if not self.may_use(path, owner):

@@ -181,10 +181,11 @@ def _value_problems(record: Correction) -> Iterator[str]:
 
 
 def _is_box(value: Any) -> bool:
-    numbers = value if isinstance(value, list | tuple) and len(value) == 4 else (None,)
-    if not all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers):
+    if not isinstance(value, list | tuple) or len(value) != 4:
         return False
-    left, top, right, bottom = numbers
+    if not all(type(number) in (int, float) and 0 <= number <= 1 for number in value):
+        return False
+    left, top, right, bottom = value
     return bool(left < right and top < bottom)
 
 

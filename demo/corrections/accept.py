@@ -25,7 +25,7 @@ from .own import corrections_fitted, marks_of, stated
 if TYPE_CHECKING:
     from nbdt.decide.head import DecisionRules
     from nbdt.memory.memory import Memory
-    from nbdt.memory.table import Rows
+    from nbdt.memory.rows import Rows
 
 
 def accept_corrections(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from nbdt.memory.corrected import Corrected
     from nbdt.memory.memory import Memory
     from nbdt.memory.preview import Change
+    from nbdt.memory.rows import Rows
     from nbdt.memory.shift import Comparison
-    from nbdt.memory.table import Rows
     from nbdt.tree.hierarchy import Hierarchy
 
 SAID_BY = 8  # digits of a visitor's id that a row of the memory names

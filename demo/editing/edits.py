@@ -64,7 +64,7 @@ def carried(stack: EditStack, old: Hierarchy, new: Hierarchy) -> EditStack:
     nodes = [node for node in mine.nodes if node.id not in gone]
     here = {node.id for node in nodes}
     nodes += [
-        node if node.parent in here else replace(node, parent=mine.ids[0])
+        node if node.parent in here else node._replace(parent=mine.ids[0])
         for node in new.nodes if node.id in added
     ]  # fmt: skip
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 
 from nbdt.errors import NBDTError
-from nbdt.memory.table import Rows
+from nbdt.memory.rows import Rows
 
 if TYPE_CHECKING:
     from nbdt.explain import Evidence

@@ -26,7 +26,7 @@ from torch import Tensor
 from nbdt.decide import paths
 from nbdt.errors import NBDTError, listed
 from nbdt.memory.memory import Memory
-from nbdt.memory.table import Rows
+from nbdt.memory.rows import Rows
 from nbdt.model.model import NBDT
 from nbdt.model.remember import check_network
 from nbdt.tree.hierarchy import Hierarchy

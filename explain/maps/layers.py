@@ -61,9 +61,8 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
     with torch.inference_mode(False), torch.no_grad():
         images = images.clone() if images.is_inference() else images
         with size_errors(model, images):
-            if isinstance(model.backbone, GivenNetwork) or getattr(
-                model.backbone, "num_prefix_tokens", 0
-            ):
+            has_tokens = bool(getattr(model.backbone, "num_prefix_tokens", False))
+            if isinstance(model.backbone, GivenNetwork) or has_tokens:
                 return _through_gradients(model, images)
             feature_map = model.feature_map(images)
             pooled = _average_pool(model, feature_map, _size(images))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import NPZ_ERRORS, check_record, new_folder
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
-from .contributions import Photograph
 from .explanation import Explanation
 from .html import to_html
 from .json_record import arrays, changed_name, from_record, to_record
@@ -35,7 +34,6 @@ MAX_FILE = 512 * 2**20  # bytes of all files together, and of all unpacked maps
 THUMBNAIL = 160  # pixels of a training image in the folder
 
 Files = dict[str, bytes]
-Shown = TypeVar("Shown", bound=Photograph)
 _NEEDED = {"explanation.json", "maps.npz"}
 
 
@@ -114,7 +112,7 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
     """The explanation with evidence that does not need its originals, and its pictures by name."""
     pictures: dict[str, Image.Image] = {}
 
-    def copied(item: Shown, name: str) -> Shown:
+    def copied(item: Any, name: str) -> Any:
         try:
             image = item.open().convert("RGB")
         except ImageError as error:  # its original is gone: keep the facts without the picture
@@ -123,9 +121,10 @@ def _with_thumbnails(explanation: Explanation) -> tuple[Explanation, dict[str, I
         pictures[name] = image
         return replace(item, open=image.copy)
 
+    both = explanation.evidence, explanation.contributions
     evidence, sums = (
-        tuple(replace(one, **one.map(index, copied)) for index, one in enumerate(found))
-        for found in (explanation.evidence, explanation.contributions)
+        tuple(replace(one, **one.map(i, copied)) for i, one in enumerate(cast(Any, found)))
+        for found in both
     )
     return replace(explanation, evidence=evidence, contributions=sums), pictures
 

@@ -202,9 +202,11 @@ def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str])
             "unclear; pass the model's class names (--classes)."
         )
     by_id = parent != "supercategory" and "id" in keys
-    rows = [(item.get("id") if by_id else item.get(name), item.get(parent), item.get(name))
-            for item in data]  # fmt: skip
-    return without_chains(from_parents(rows), notes)
+    named: list[tuple[Any, Any, Any]] = [
+        (item.get("id") if by_id else item.get(name), item.get(parent), item.get(name))
+        for item in data
+    ]
+    return without_chains(from_parents(named), notes)
 
 
 def _named_rows(root: dict[str, Any]) -> list[tuple[int, int | None, str]]:
@@ -261,9 +263,9 @@ def read_newick(text: str, notes: list[str]) -> Nodes:
         elif piece == ")":
             node = parents[node]
         elif before != ":" and piece not in ":;":
-            named = bool(names[node])
+            twice = bool(names[node])
             names[node] = piece[1:-1].replace("''", "'") if piece[0] == "'" else piece
-            if named:
+            if twice:
                 break
         if node < 0 or parents[node] < -1 or (parents[node] < 0 and piece == ","):
             break

@@ -199,7 +199,7 @@ def deep_values(picture: Image.Image, again: Callable[[], ImageFile.ImageFile]) 
     if picture_mode not in ("RGB", "RGBA") or max(high for _, high in bounds[:3]) >= 256 // _USED:
         return None
     second = again()
-    args = second.tile[0].args
+    args: Any = second.tile[0].args
     raw = args if isinstance(args, str) else args[0]
     if raw.startswith("LA"):  # as four bytes a pixel: both of grey, both of opacity
         swapped = "RGBA"
@@ -281,9 +281,8 @@ def _valid(values: Array, nodata: float) -> Array:
     if math.isnan(nodata):
         return finite
     with np.errstate(all="ignore"):  # as the file would hold it: a float32 is never -3.4e38 exactly
-        return (
-            finite & (values.astype(np.float64) != float(np.float32(nodata))) & (values != nodata)
-        )
+        rounded = values.astype(np.float64) != float(np.float32(nodata))
+        return np.asarray(finite & rounded & (values != nodata))
 
 
 def _range(sample: Array, scale: Scale) -> tuple[float, float, str]:

@@ -91,7 +91,8 @@ def iter_folder(
     has no image; `strict` raises it at once. What is left out is counted in `report`.
     """
     report, folders = report or Report(root), folders or Folders()
-    empty, pending = True, [(root, (), FOLDER)]
+    empty = True
+    pending: list[tuple[str, tuple[str, ...], str]] = [(root, (), FOLDER)]
     while pending:
         path, parts, kind = pending.pop()
         if kind == FOLDER:

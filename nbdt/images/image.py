@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, BinaryIO, NoReturn, TypeAlias
+from typing import Any, BinaryIO, NoReturn, TypeAlias, cast
 
 from PIL import (
     BmpImagePlugin,
@@ -275,7 +275,7 @@ def _decode(
 
 def _check_jpeg_pieces(picture: TiffFile) -> None:
     """Check the scans of the JPEG pictures that a TIFF's strips or tiles are."""
-    tags, stream = picture.tag_v2, picture.fp
+    tags, stream = picture.tag_v2, cast(BinaryIO, picture.fp)
     pieces = len(tags.get(273) or tags.get(324) or [0])
     stream.seek(0)
     check_scans(stream, picture.width * picture.height // pieces, pieces)

@@ -38,13 +38,15 @@ class LabelledImages:
     def __init__(
         self, data: Data, hierarchy: Hierarchy, split: str | None = None, *, groups: bool = False
     ) -> None:
-        self.name, self.split, self._sources = "the data", split, data
+        self.name, self.split = "the data", split
+        self._sources: Sequence[ImageSource] = ()
         if isinstance(data, str | os.PathLike):
-            self.name, self._data = os.fspath(data), DataSet(data)
-            times = self._data.labels(split)
-            self._data.say(split)
+            self.name, read = os.fspath(data), DataSet(data)
+            self._data: DataSet | None = read
+            times = read.labels(split)
+            read.say(split)
         else:
-            self._data = None
+            self._data, self._sources = None, data
             times = Counter(source.class_label for source in data)
         self._labels = (labels_by_name if groups else class_of_name)(hierarchy)
         numbers = {str(index): index for index in range(hierarchy.num_classes)}

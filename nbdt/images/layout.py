@@ -35,8 +35,8 @@ class Layout:
             return None, folders[depth - 1] if fits else None
         if folders[: len(self.above)] != self.above:
             return None, None
-        split, *rest = [*folders[len(self.above) :], None, None]
-        return (split, rest[0]) if self.splits else (None, split)
+        below: list[str | None] = [*folders[len(self.above) :], None, None]
+        return (below[0], below[1]) if self.splits else (None, below[0])
 
 
 def layout_of(images: Mapping[Folders, int], name: str) -> Layout:

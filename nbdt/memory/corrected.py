@@ -17,7 +17,7 @@ from ..decide.paths import as_percent
 from ..errors import NBDTError
 from .preview import Change, with_changes
 from .refit import Examples, FittedHead, examples_of, fit_head
-from .table import Halves, Rows
+from .rows import Halves, Rows
 
 HELD = 0.005  # share of the other photographs that may become wrong
 HELD_GROWN = 0.02  # the same, for new classes

@@ -20,7 +20,8 @@ from ..decide.head import DecisionRules
 from ..decide.paths import Path
 from ..errors import NBDTError
 from .refit import FittedHead
-from .table import Halves, Rows, Table
+from .rows import Halves, Rows
+from .table import Table
 
 if TYPE_CHECKING:
     from ..model.model import NBDT

@@ -22,7 +22,7 @@ from .preview import Change
 if TYPE_CHECKING:
     from .attribution import Attribution
     from .memory import Memory
-    from .table import Rows
+    from .rows import Rows
 
 # Cosine of centred features: 0.86 to 1 between a photograph and its copy in JPEG of quality 50, its
 # mirror image or its inner 90 %; 99.9 % of photographs are further from every other class.

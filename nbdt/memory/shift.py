@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..tree.labels import classes_below
 from .corrected import HELD_GROWN, Corrected, fit_changes
 from .preview import Change
 from .refit import FittedHead, examples_of
-from .table import Rows
+from .rows import Rows
 
 STRENGTH = 0.05  # of the corrections' mean loss, beside the divergence of the other answers
 STEPS = 60  # of L-BFGS
@@ -68,7 +69,8 @@ def divergence(rules: DecisionRules, before: Tensor, after: Tensor) -> Tensor:
         after: the same, now.
     """
     old = rules(before)
-    return (old.exp() * (old - rules(after))).sum(dim=1).mean()
+    moved: Tensor = (old.exp() * (old - rules(after))).sum(dim=1).mean()
+    return moved
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def offsets_of(changes: Sequence[Change], rules: DecisionRules, base: FittedHead
 
     def loss(offsets: Tensor) -> Tensor:
         inside = rules(logits + offsets).masked_fill(~below, -torch.inf)
-        return -STRENGTH * inside.logsumexp(dim=1).mean()
+        return -STRENGTH * cast(Tensor, inside.logsumexp(dim=1).mean())
 
     nodes = {node for label in labels for node in tree.path_to(label)[:-1]}
     return fit_offsets(rules, nodes, loss, base.logits)

@@ -204,7 +204,7 @@ class Table:
         found = self.columns(["id", "reference"], " OR ".join(conditions)).to_pylist()
         references = {one["id"]: one["reference"] or "" for one in found}
         ids = [*references]
-        return ids[find(row, ids, [*references.values()])]
+        return str(ids[find(row, ids, [*references.values()])])
 
     def described(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the plain columns of rows, by default all, in the order of their ids."""

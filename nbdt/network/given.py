@@ -137,7 +137,7 @@ def _linear(layer: nn.Module, num_classes: int) -> nn.Linear | None:
     linear = nn.Linear(layer.in_channels, num_classes, bias=layer.bias is not None, device="meta")
     linear.weight = nn.Parameter(layer.weight.detach().flatten(1))
     if layer.bias is not None:
-        linear.bias = layer.bias
+        linear.bias = cast(nn.Parameter, layer.bias)
     return linear
 
 

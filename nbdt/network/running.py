@@ -62,7 +62,7 @@ def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     whole = [side[-1] if isinstance(side, tuple | list) else side for side in sides]
     usual = [side for side in whole if isinstance(side, int)]
     for side in dict.fromkeys([*usual, _CHEAP, *timm, *_SIDES]):
-        yield 2, first.in_channels, *[side] * _FIRST[type(first)]
+        yield 2, int(cast(int, first.in_channels)), *[side] * _FIRST[type(first)]
 
 
 def run(model: nn.Module, num_classes: int | None, example: Any, layer: str | None) -> Run:
@@ -139,7 +139,7 @@ def logits_in(output: Any, num_classes: int | None) -> Tensor:
     else:
         found = getattr(output, "logits", output)
     fits = isinstance(found, Tensor) and found.ndim == 2
-    if not fits or num_classes not in {None, found.shape[1]}:
+    if not fits or num_classes not in {None, cast(Tensor, found).shape[1]}:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise NBDTError(
             f"Expected logits (batch, {num_classes or 'classes'}) from the model, one for each class "

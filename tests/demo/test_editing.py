@@ -10,7 +10,7 @@ from PIL import Image
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.demo.editing import versions
-from nbdt.demo.editing.edits import MAX_UNDO, edited, in_words, read_request, suggest
+from nbdt.demo.editing.edits import MAX_UNDO, carried, edited, in_words, read_request, suggest
 from nbdt.demo.editing.panel import draw_edits, edited_by_program, effect_record
 from nbdt.demo.store import Store
 from nbdt.demo.views.tree import path_record, tree_record
@@ -18,6 +18,7 @@ from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit import EditError, EditStack
+from nbdt.hierarchies.edit.operations import make
 from nbdt.hierarchies.edit.record import EditRequest, consequences
 from nbdt.hierarchies.formats import WRITERS
 from nbdt.hierarchies.measure.effect import MAX_VALUES, Reference, effect
@@ -558,3 +559,15 @@ def test_a_program_edits_and_reads_what_changes():
 def test_a_program_is_refused_as_a_person_is(hierarchy, edits, message):
     with pytest.raises(NBDTError, match=message):
         edited_by_program(model_of(), hierarchy, edits)
+
+
+def test_a_new_class_whose_group_an_edit_removed_is_below_the_root():
+    old = Hierarchy.from_nested({"a": {"x": ["p", "q"], "y": ["r", "s"]}})
+    nested = {"a": {"x": ["p", "q", "t"], "y": ["r", "s"]}}
+    new = Hierarchy.from_nested(nested, classes=["p", "q", "r", "s", "t"])
+    group = next(node.id for node in old.nodes if node.name == "x")
+    stack = EditStack(old).push(make(old, EditRequest("ungroup", (group,))))
+    after = carried(stack, old, new).hierarchy
+    assert after.classes == new.classes
+    assert next(node for node in after.nodes if node.id == "t").parent == after.ids[0]
+    assert not any(node.name == "x" for node in after.nodes)

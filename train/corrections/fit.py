@@ -147,7 +147,8 @@ def _objective(
     ) -> Tensor:
         with full_precision(new):
             moved = divergence(rules, old.float(), new.float())
-        return settings.strength * loss(logits, maps, weight, batch.region).mean() + moved
+        corrected: Tensor = loss(logits, maps, weight, batch.region).mean()
+        return settings.strength * corrected + moved
 
     return value
 

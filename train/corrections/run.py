@@ -21,6 +21,7 @@ from nbdt.decide.head import NBDTHead
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.measure.calibrate import set_reference
+from nbdt.images.layout import TEST, TRAIN
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, Say, no_progress, say_nothing
@@ -28,7 +29,7 @@ from nbdt.progress import Progress, Say, no_progress, say_nothing
 from ..data.class_order import class_order
 from ..data.dataset import Images, hold_out
 from ..data.inspection import inspect, scan
-from ..data.splits import TEST, TRAIN, find_splits
+from ..data.splits import find_splits
 from ..fit.measure import accuracies, features_of, flat_logits, model_card, rounded
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples

@@ -8,12 +8,12 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.measure.calibrate import set_reference
+from nbdt.images.layout import TEST, TRAIN, VALIDATION
 from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
 from nbdt.progress import Progress, Say
 
 from ..data.dataset import Images, PlainBatches, TrainingBatches, worker_count
-from ..data.splits import TEST, TRAIN, VALIDATION
 from ..folder import Report, Row, RunFolder
 from ..prepare import Prepared
 from ..recipe import Recipe

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.measure.comparison import measure, quality
+from nbdt.images.layout import TEST, TRAIN
 from nbdt.memory.fit import Design
 from nbdt.memory.refit import balanced
 from nbdt.memory.tuning import ROUGHLY
@@ -22,7 +23,6 @@ from nbdt.tree.labels import label_nodes
 
 from ..data.dataset import KEPT, worker_count
 from ..data.inspection import say_left_out, unreadable
-from ..data.splits import TEST, TRAIN
 from ..fit.measure import rounded
 from ..prepare import Prepared
 from ..tree import TreePlan, describe
