@@ -264,7 +264,8 @@ def fit_head(
     if start is None or choose:
         tuned = tune(design, targets, fold, progress=progress)
     else:
-        starts = start.fold_fits or (start.fit,) * (int(fold.max()) + 1)
+        count = int(fold.max()) + 1  # more than `start` had, if a class of few has grown
+        starts = start.fold_fits if len(start.fold_fits) == count else (start.fit,) * count
         tuned = left_out(design, targets, fold, start.fit.strength, starts)
     first = start.fit if start is not None else tuned.fold_fits[0]
     fit = design.fit(targets, tuned.strength, start=first)

@@ -303,6 +303,20 @@ def _difference(rules, logits, pair):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("counts", [(2, 3), (3, 2), (2, 12)], ids=str)
+def test_a_refit_starts_at_a_fit_that_had_another_number_of_folds(counts):
+    tree = oracle.family()
+    rules = DecisionRules(tree, rule="marginal")
+    features, start = torch.randn(12 * 4, 5, generator=torch.Generator().manual_seed(0)), None
+    for count in counts:
+        labels = tuple(tree.classes) * count
+        examples = examples_of(rows_of(tree, features[: len(labels)], labels), rules)
+        start = fit_head(examples, rules, start, choose=False)
+        assert len(start.fold_fits) == min(5, count)
+    cold = left_out(Design(examples.features), examples.targets, examples.fold, start.fit.strength)
+    assert torch.allclose(cold.logits * cold.factor, start.logits.float(), atol=0.1)
+
+
 def test_a_large_memory_is_fitted_on_as_many_of_each_label_and_on_what_counts_more(monkeypatch):
     tree = oracle.family()
     rules = DecisionRules(tree, rule="marginal")
