@@ -21,6 +21,7 @@ from .tables import Nodes, from_parents, from_rows, read_table, separator, witho
 NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
 MAX_YAML = 2 * 2**20  # characters; they take two seconds a megabyte
 MAX_DEPTH = 250  # groups within groups, in YAML
+MAX_DIGITS = 3000  # of a number in TOML; Python writes no more than 4,300, in any base
 UNNAMED = "(generated)"  # a node that gets a name from its leaves
 
 
@@ -88,7 +89,7 @@ def parse_yaml(text: str) -> Any:
             if isinstance(value, dict | list):
                 stack.append(value)
                 keys.append(None)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:  # libyaml takes no lone surrogates
         raise FormatError(
             f"This is not YAML: {short(' '.join(str(error).split()), 200)}."
         ) from None
@@ -121,11 +122,16 @@ def _put(holder: Any, keys: list[str | None], value: Any, line: int) -> None:
         keys[-1] = value
 
 
+_ENDLESS = re.compile(rf"\b\d\w{{{MAX_DIGITS},}}")
+
+
 def parse_toml(text: str) -> Any:
-    """Parse TOML. Raises FormatError: it is none, or nested too deep."""
+    """Parse TOML. Raises FormatError: it is none, nested too deep, or holds an endless number."""
     try:
+        if _ENDLESS.search(text):
+            raise ValueError(f"a number or name has more than {MAX_DIGITS:,} digits")
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             f"This is not TOML: {short(str(error) or 'nested too deep', 200)}."
         ) from None

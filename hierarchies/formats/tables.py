@@ -206,6 +206,8 @@ def from_rows(rows: Rows, notes: list[str]) -> Nodes:
     checked: set[str] = set()
     line_of: dict[str, int] = {}
     for number, row in rows:
+        if not row:
+            raise FormatError(f"Line {number} names no class; remove it.")
         for part in row:
             if part not in checked:
                 _check_part(part, number, row)

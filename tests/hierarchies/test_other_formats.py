@@ -137,6 +137,10 @@ def test_levels_by_number_and_names_beside_ranks():
         ('{"cat": 1, "dog": 0}', "'dog', 'cat'"),
         ("path: x\nnc: 2\nnames: [person, car]\n", "2 class names without"),
         ('[{"parent": 1}]', "categories with a name and a parent"),
+        ('[["a", "b"], []]', "Line 2 names no class"),
+        ('{"categories": [[]]}', "Line 1 names no class"),
+        ('[{"genus": "G", "species": "s"}, {"genus": "", "species": null}]', "Line 2 names no"),
+        ('a: ["\ud800", b]\n', "not YAML.*surrogates"),
         ('[{"id": 2, "name": "a", "parent": ""}, {"id": 1, "name": "b", "parent": ""}]', "order"),
     ],
 )
@@ -158,6 +162,14 @@ def test_deep_nesting_is_one_line(suffix, text):
     with pytest.raises(FormatError, match=r"not YAML|not TOML|nested too deep") as caught:
         from_text(text, suffix)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-0x" + "f" * 5000, "1_" * 4000 + "1"])
+@pytest.mark.parametrize("key", ["group", "[[categories]]\nname = 'cat'\nparent"])
+def test_an_endless_number_in_toml_is_refused(key, number):
+    with pytest.raises(FormatError, match="not TOML.*digits") as caught:
+        from_text(f"{key} = {number}\n", ".toml")
+    assert len(str(caught.value)) < 300
 
 
 def test_yaml_keeps_words_that_look_like_values():
