@@ -133,7 +133,7 @@ def test_more_than_a_photograph_needs_is_refused_at_once(attack: str) -> None:
         start = time.process_time()
         with pytest.raises(ImageError) as caught:
             open_image(data, name="x")
-        assert time.process_time() - start < 1  # with tracing, which is slow
+        assert time.process_time() - start < 5  # with tracing, which is slow
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()

@@ -143,7 +143,7 @@ def test_the_path_leads_to_the_most_probable_class():
     """On any tree, ties included; some paths go against the likeliest child, and say so."""
     seen = Counter()
 
-    @settings(max_examples=100)
+    @settings(max_examples=100, derandomize=True)  # whether every kind is seen must not be luck
     @given(oracle.trees(), st.data(), st.sampled_from(oracle.RULES))
     def check(h, data, rule):
         whole = st.lists(st.integers(-3, 3), min_size=h.num_classes, max_size=h.num_classes)
