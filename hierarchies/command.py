@@ -203,9 +203,9 @@ def check(
     """Check that a file contains a valid tree; if not, report why (exit status 1)."""
     notes: list[str] = []
     try:
-        hierarchy = library.find(file, notes)
-        if classes is not None:
-            check_order(hierarchy.classes, library.class_list(classes)[0])
+        names = None if classes is None else library.class_list(classes)[0]
+        hierarchy = library.find(file, notes, names)
+        check_order(hierarchy.classes, names)
     except (NBDTError, OSError) as error:
         if not as_json:
             raise

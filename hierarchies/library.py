@@ -29,12 +29,17 @@ MODEL_HELP = (
 WEIGHTS_HELP = "A local weights file for a timm: model, instead of the Hugging Face hub."
 
 
-def find(tree: str | os.PathLike[str], notes: list[str] | None = None) -> Hierarchy:
+def find(
+    tree: str | os.PathLike[str],
+    notes: list[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Hierarchy:
     """Find the hierarchy that a text means.
 
     The text is the name of a shipped hierarchy or of a bundled model, the folder of a saved model
     or of a history (its latest version counts), or a file in any known format. A shipped name wins
-    over a file of the same name; ``./name`` is the file. `notes` is as for `formats.read`.
+    over a file of the same name; ``./name`` is the file. `notes` and the `classes` of
+    a file are as for `formats.read`.
 
     Raises:
         NBDTError: none of these, or a file without a hierarchy.
@@ -61,7 +66,7 @@ def find(tree: str | os.PathLike[str], notes: list[str] | None = None) -> Hierar
             f"There is no tree {name!r}: no such file, and no shipped tree or model of that name."
             f"{nearest(name, [*available(), *bundled])} `nbdt hierarchy list` shows them."
         )
-    return formats.read(path, notes=notes)
+    return formats.read(path, classes=classes, notes=notes)
 
 
 def open_model(source: str, weights: str | os.PathLike[str] | None = None) -> NBDT:

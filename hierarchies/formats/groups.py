@@ -205,7 +205,7 @@ def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str])
     if classes is None and all(type(i) is int for i in ids) and ids != sorted(ids):
         raise FormatError(
             "The ids of the categories are in another order than the categories, so the class order is "
-            "unclear; pass the model's class names (--classes)."
+            "unclear; give the model's class names: nbdt hierarchy convert IN OUT --classes NAMES."
         )
     by_id = parent != "supercategory" and "id" in keys
     named: list[tuple[Any, Any, Any]] = [

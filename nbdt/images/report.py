@@ -35,10 +35,10 @@ class Report:
     def __str__(self) -> str:
         found = self.used + self.images.total()
         out = [f"{count:,} {reason}" for reason, count in (+self.images).items()]
-        out += [
-            f"{counted(count, 'folder')} {reason} ({listed(self.named[reason])})"
-            for reason, count in self.folders.items()
-        ]
+        for reason, count in self.folders.items():
+            named = self.named[reason]
+            more = f" and {count - len(named):,} more" if count > len(named) else ""
+            out.append(f"{counted(count, 'folder')} {reason} ({listed(named)}{more})")
         if self.others:
             kinds = ", ".join(kind for kind, _ in self.others.most_common(5))
             out.append(f"{counted(self.others.total(), 'file')} of other kinds ({kinds})")

@@ -359,6 +359,15 @@ def test_check_compares_the_class_order_and_remarks_on_doubtful_things(nbdt, tmp
     assert "'all' has 50 children" in nbdt("check", "wide.json").out
 
 
+def test_check_takes_the_names_that_it_asks_for(nbdt, tmp_path):
+    kinds = [(3, "cat", "animal"), (1, "dog", "animal"), (2, "car", "thing"), (4, "bus", "thing")]
+    found = [{"id": i, "name": name, "supercategory": above} for i, name, above in kinds]
+    (tmp_path / "coco.json").write_text(json.dumps({"categories": found}))
+    assert "--classes" in nbdt("check", "coco.json").err
+    (tmp_path / "names.txt").write_text("dog\ncar\ncat\nbus")
+    assert "4 classes" in nbdt("check", "coco.json", "--classes", "names.txt").out
+
+
 def test_convert_reads_every_format_and_keeps_ids(nbdt, tmp_path):
     assert nbdt("convert", "zoo.json", "x.json").out == "saved: x.json\n"
     assert formats.read("x.json") == ZOO

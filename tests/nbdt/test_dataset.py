@@ -25,6 +25,7 @@ from nbdt.images.archives import iter_tar
 from nbdt.images.dataset import DataSet, count_inputs, is_collection, iter_images, iter_inputs
 from nbdt.images.folders import SOFTWARE
 from nbdt.images.image import ImageError
+from nbdt.images.report import Report
 
 
 def draw(file, seed=0):
@@ -389,3 +390,10 @@ def test_a_folder_that_a_batch_wrote_is_no_data(photos):
     (photos / "b" / "batch.json").write_text('{"format": "nbdt-batch"}')
     assert len(references(photos)) == 6
     assert len(references(photos / "b")) == 4  # named itself
+
+
+def test_folders_that_are_left_out_are_named_or_counted():
+    report = Report("data")
+    for number in range(5):
+        report.leave_out("written by nbdt", f"run{number}", is_folder=True)
+    assert "5 folders written by nbdt ('run0', 'run1', 'run2' and 2 more)" in str(report)
