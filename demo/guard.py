@@ -73,11 +73,15 @@ class Window:
 
     def add(self, key: str, amount: int = 0) -> int:
         """Add to a key's sum; returns the sum."""
-        period = int(time.monotonic() / self.seconds)
-        if period != self._period:
-            self._period, self._sums = period, Counter()
+        if self._period != self.period:
+            self._period, self._sums = self.period, Counter()
         self._sums[key] += amount
         return self._sums[key]
+
+    @property
+    def period(self) -> int:
+        """Return the number of the period that it is now."""
+        return int(time.monotonic() / self.seconds)
 
 
 class SafeHeaders:

@@ -85,6 +85,24 @@ async def sweeping(app: Any) -> AsyncIterator[None]:
     stop.set()
 
 
+class Charge:
+    """What one upload adds to the sum of its visitor and to that of all, until it is given back."""
+
+    def __init__(self, taken: Window, visitor: str) -> None:
+        self._taken, self._keys = taken, (f"of {visitor}", "in all")
+        self._period, self._size = taken.period, 0
+
+    def add(self, size: int) -> list[int]:
+        """Add bytes; return the two sums."""
+        self._size += size
+        return [self._taken.add(key, size) for key in self._keys]
+
+    def give_back(self) -> None:
+        """Subtract what was added, unless the sums have started again since."""
+        if self._period == self._taken.period:
+            self.add(-self._size)
+
+
 class Uploads:
     """Takes uploads in Gradio's place."""
 
@@ -93,12 +111,13 @@ class Uploads:
         self._taken = Window(FILES_S)
 
     async def take(self, request: Request) -> Response:
-        """Keep files and return their paths, as Gradio does. An upload that breaks off leaves nothing."""
-        owner, folder, paths = account(request) or "", request.app.uploaded_file_dir, list[str]()
-        visitor = owner or address(request)
+        """Keep files and return their paths, as Gradio does. An upload that fails leaves nothing."""
+        owner, folder = account(request) or "", Path(request.app.uploaded_file_dir)
+        charge = Charge(self._taken, owner or address(request))
         size = int(request.headers.get("content-length") or MAX_BYTES)
+        paths, done = list[Path](), False
         try:
-            if problem := self._no_room(visitor, size, folder):
+            if problem := _no_room(charge, size, folder):
                 return PlainTextResponse(problem, 507, {"connection": "close"})
             async with request.form(max_files=MAX_FILES, max_fields=0) as form:
                 sent = form.getlist("files")
@@ -107,44 +126,47 @@ class Uploads:
                     return PlainTextResponse("Send files, named 'files'.", 400)
                 if sum(file.size or 0 for file in files) > MAX_BYTES:
                     return PlainTextResponse(too_large(MAX_BYTES), 413)
-                paths = [await asyncio.to_thread(_keep, file, folder) for file in files]
+                for file in files:
+                    paths.append(_path(file, folder))
+                    await asyncio.to_thread(_keep, file, paths[-1])
+                done = True
         except ClientDisconnect:
             return Response(status_code=400)  # to no one
         except OSError as error:
             return PlainTextResponse(f"The file cannot be kept: {error.strerror}.", 507)
         finally:
-            if not paths:
-                self._charge(visitor, -size)
-        for path in paths:
-            self._accounts.allow(path, owner)
-        return JSONResponse(paths)
-
-    def _no_room(self, visitor: str, size: int, folder: str) -> str:
-        """Take the size of an upload into account; return why there is no room for it."""
-        Path(folder).mkdir(mode=0o700, exist_ok=True)
-        of_visitor, in_all = self._charge(visitor, size)
-        disk = shutil.disk_usage(folder)
-        if of_visitor > OF_VISITOR:
-            return f"You sent {OF_VISITOR:,} bytes within an hour; wait until some are deleted."
-        if in_all > IN_ALL or disk.free < size + disk.total // 100:
-            return "This server has no room for more photographs at the moment; try again later."
-        return ""
-
-    def _charge(self, visitor: str, size: int) -> tuple[int, int]:
-        return self._taken.add(f"of {visitor}", size), self._taken.add("in all", size)
+            if not done:
+                charge.give_back()
+                for path in paths:
+                    with suppress(OSError, ValueError):  # never made; a name that no file can have
+                        path.unlink()
+        names = [str(path) for path in paths]
+        for name in names:
+            self._accounts.allow(name, owner)
+        return JSONResponse(names)
 
 
-def _keep(file: UploadFile, folder: str) -> str:
-    """Copy an upload to a file whose path cannot be guessed."""
+def _no_room(charge: Charge, size: int, folder: Path) -> str:
+    """Take the size of an upload into account; return why there is no room for it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    of_visitor, in_all = charge.add(size)
+    disk = shutil.disk_usage(folder)
+    if of_visitor > OF_VISITOR:
+        return f"You sent {OF_VISITOR:,} bytes within an hour; wait until some are deleted."
+    if in_all > IN_ALL or disk.free < size + disk.total // 100:
+        return "This server has no room for more photographs at the moment; try again later."
+    return ""
+
+
+def _path(file: UploadFile, folder: Path) -> Path:
+    """Return a path for an upload that cannot be guessed."""
     name = strip_invalid_filename_characters(Path(file.filename or "").name)
-    path = Path(folder) / f"{secrets.token_hex(16)}-{name or 'photograph'}"
-    try:
-        with path.open("xb") as kept:
-            shutil.copyfileobj(file.file, kept)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-    return str(path)
+    return folder / f"{secrets.token_hex(16)}-{name or 'photograph'}"
+
+
+def _keep(file: UploadFile, path: Path) -> None:
+    with path.open("xb") as kept:
+        shutil.copyfileobj(file.file, kept)
 
 
 async def progress(_request: Request) -> Response:
