@@ -172,3 +172,10 @@ def test_every_library_of_every_extra_is_pinned():
     for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
         wanted = Requirement(text)
         assert pins[canonicalize_name(wanted.name)] in wanted.specifier, text
+
+
+def test_a_filelock_that_locks_a_removed_file_is_not_allowed():
+    """`locked` removes the file before the release; 3.20 would then let two processes in."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wanted,) = (r for r in map(Requirement, project["dependencies"]) if r.name == "filelock")
+    assert not wanted.specifier.contains("3.20.0")
