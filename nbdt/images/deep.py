@@ -81,6 +81,9 @@ def open_tiff(
     stream.seek(0)
     with tifffile.TiffFile(stream) as file:
         page: Any = file.pages.first
+        if (depths := (page.imagedepth, page.tiledepth)) != (1, 1):
+            got = f"a volume of depth {depths[0]!r:.20} in tiles of depth {depths[1]!r:.20}"
+            raise Refused("a flat picture", got, "export one of its slices")
         if page.photometric in {0, 1, 2}:  # grey or RGB
             cells = max(1, page.samplesperpixel * page.dtype.itemsize / 8)  # of 8 bytes a pixel
             check_pixels((page.imagewidth, page.imagelength), int(max_pixels / cells))

@@ -262,3 +262,15 @@ def test_a_flat_picture_of_16_bits_gets_a_remark_too() -> None:
     for value in (0, 7, 65535):
         image = open_image(tiff(np.full((9, 9), value, np.uint16)))
         assert "of one colour" in image.info["remark"] or "nearly black" in image.info["remark"]
+
+
+@pytest.mark.parametrize("tile", [None, (2, 16, 16)])
+def test_a_volume_is_refused_before_it_is_decoded(
+    rgb: Array, tile: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ImageDepth multiplies the pixels that a decoder makes."""
+    values = np.stack([rgb[..., 0].astype(np.uint16)] * 4)
+    data = tiff(values, volumetric=True, photometric="minisblack", tile=tile)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match="depth 4"):
+        open_image(data)
