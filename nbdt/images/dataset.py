@@ -25,7 +25,7 @@ from .folders import (
     OUTPUT,
     Folders,
     is_image_name,
-    is_output,
+    is_output_folder,
     is_own_picture,
     iter_folder,
     read_head,
@@ -330,7 +330,8 @@ def _matches(pattern: str, report: Report) -> list[str]:
             report.leave_out(reason, name)
     folders = {name.rstrip(os.sep) for name in names if os.path.isdir(name)}
     above = {folder for name in names for folder in _folders_above(name)}
-    ours = {folder for folder in above if is_output(os.listdir(folder), partial(read_head, folder))}
+    below = {folder for folder in above if len(Path(folder).parts) > fixed}
+    ours = {folder for folder in below if is_output_folder(folder)}
     for folder in sorted(ours):
         report.leave_out(OUTPUT, folder, is_folder=True)
     matches = sorted(n for n in names if (folders | ours).isdisjoint(_folders_above(n)))

@@ -60,6 +60,15 @@ def is_output(names: Collection[str], read: Callable[[str], bytes]) -> bool:
     return any(name in names and _OURS.search(read(name)) for name in MARKERS)
 
 
+def is_output_folder(folder: str) -> bool:
+    """Return whether a folder here is an output; one whose names cannot be read is none."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    return is_output(names, lambda name: read_head(folder, name))
+
+
 def is_own_picture(name: str, read: Callable[[], bytes]) -> bool:
     """Return whether a command wrote this picture; `read` gives the start of the file."""
     if not _PICTURE.search(name):

@@ -397,3 +397,21 @@ def test_folders_that_are_left_out_are_named_or_counted():
     for number in range(5):
         report.leave_out("written by nbdt", f"run{number}", is_folder=True)
     assert "5 folders written by nbdt ('run0', 'run1', 'run2' and 2 more)" in str(report)
+
+
+def test_a_pattern_asks_nothing_of_the_folders_above_it(photos, monkeypatch):
+    """A marker beside the folder that is named, or a folder above that cannot be listed."""
+    (photos.parent / "batch.json").write_text('{"format": "nbdt-batch"}')
+    (photos / "a" / "run").mkdir()
+    draw(photos / "a" / "run" / "x.png")
+    (photos / "a" / "run" / "run.json").write_text('{"format": "nbdt-run"}')
+    listed = os.listdir
+
+    def denied(folder):
+        if os.path.basename(folder) != "run":
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", denied)
+    assert len(references(photos / "a" / "*.png")) == 6
+    assert len(references(photos / "**" / "*.png")) == 10
