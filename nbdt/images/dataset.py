@@ -38,7 +38,7 @@ from .sources import ImageSource, file_source, refused_source
 from .tables import TABLES, is_list, is_table, iter_list, iter_table
 
 Key: TypeAlias = tuple[str | None, str | None, tuple[str, ...], str | None]
-NO_CLASS, OTHER_SPLIT = "in no class folder", "of other splits"
+NO_CLASS, OTHER_SPLIT, NO_SPLIT = "in no class folder", "of other splits", "without a split"
 
 
 class DataSet:
@@ -138,7 +138,8 @@ class DataSet:
         counts = Counter[str]()
         for (split, label), count in self.counts.items():
             other = bool(splits) and split not in splits
-            counts[NO_CLASS if label is None else OTHER_SPLIT if other else ""] += count
+            reason = (OTHER_SPLIT if split else NO_SPLIT) if other else ""
+            counts[NO_CLASS if label is None else reason] += count
         used, kinds = counts.pop("", 0), [*self.layout.notes]
         if not splits and self.splits:
             kinds.append(f"{self.name}: images of all splits ({listed(sorted(self.splits))}).")

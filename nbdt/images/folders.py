@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from ..errors import NBDTError
 from ..storage import UNREADABLE, is_uri, list_folder
@@ -31,6 +32,8 @@ MARKERS = (
 LANCE = {"_versions", "_transactions", "data"}  # what a table of LanceDB consists of: a memory
 SOFTWARE = "nbdt-vision"  # the text "Software" of a picture that a command wrote
 FOLDER, FILE = "folder", "file"
+# Real paths on the way to a folder: the data's own, then of each link where it is and where it leads.
+Trail: TypeAlias = tuple[Path, ...]
 
 _SYSTEM = {
     "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "#recycle",
@@ -95,32 +98,34 @@ def iter_folder(
 ) -> Iterator[ImageSource]:  # fmt: skip
     """Yield the images below a folder at a path or URI, in sorted order.
 
-    One folder's names are in memory at a time. Links to folders are followed at the top, unless in a
-    circle. A folder that cannot be read is a source that raises `ImageError`, and so is `root` if it
-    has no image; `strict` raises it at once. What is left out is counted in `report`.
+    One folder's names are in memory at a time. Links to folders are followed, unless in a circle or
+    to what is read anyway; of the links below another link, one to each folder is. A folder that
+    cannot be read is a source that raises `ImageError`, and so is `root` if it has no image;
+    `strict` raises it at once. What is left out is counted in `report`.
     """
     report, folders = report or Report(root), folders or Folders()
-    empty = True
-    pending: list[tuple[str, tuple[str, ...], str]] = [(root, (), FOLDER)]
+    empty, followed = True, set[Path]()
+    trail: Trail = () if is_uri(root) else (Path(root).resolve(),)
+    pending: list[tuple[str, tuple[str, ...], str, Trail]] = [(root, (), FOLDER, trail)]
     while pending:
-        path, parts, kind = pending.pop()
+        path, parts, kind, trail = pending.pop()
         if kind == FOLDER:
             try:
-                entries = _entries(path, follow=path == root)
+                entries = _entries(path, trail, followed)
             except ImageError as error:
                 if strict:
                     raise
                 empty = False
                 yield refused_source(path, error)
                 continue
-            if parts and is_output({name for name, _ in entries}, lambda n: read_head(path, n)):  # noqa: B023
+            if parts and is_output({name for name, *_ in entries}, lambda n: read_head(path, n)):  # noqa: B023
                 report.leave_out(OUTPUT, "/".join(parts), is_folder=True)
                 folders.outputs.append(parts)
                 continue
             folders.seen.append(parts)
             pending += [
-                (_join(path, name), (*parts, name), kind)
-                for name, kind in reversed(entries)
+                (_join(path, name), (*parts, name), kind, way)
+                for name, kind, way in reversed(entries)
                 if _counts(name, kind, parts, report, folders)
             ]
         elif is_own_picture(path, lambda: read_head(*os.path.split(path))):  # noqa: B023
@@ -154,27 +159,38 @@ def ending(name: str) -> str:
     return os.path.splitext(name)[1].lower() or name
 
 
-def _entries(folder: str, *, follow: bool) -> list[tuple[str, str]]:
-    """Return the sorted (name, kind) of what is in a folder: a folder, a file or a link to one."""
+def _entries(folder: str, trail: Trail, followed: set[Path]) -> list[tuple[str, str, Trail]]:
+    """Return the sorted (name, kind, trail) of what is in a folder: a folder, a file or a link to one.
+
+    `followed` holds where the links below other links lead; those that count are added.
+    """
     try:
         if is_uri(folder):
-            return sorted((name, FOLDER if kind else FILE) for name, kind in list_folder(folder))
+            found = sorted((name, FOLDER if kind else FILE) for name, kind in list_folder(folder))
+            return [(name, kind, trail) for name, kind in found]
         with os.scandir(folder) as entries:
-            return sorted((entry.name, _kind(entry, follow=follow)) for entry in entries)
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        return [(entry.name, *_kind(entry, trail, followed)) for entry in ordered]
     except (NBDTError, *UNREADABLE) as error:
         reason = getattr(error, "strerror", None) or str(error)
         remedy = "check path and permissions"
         raise refusal(folder, "a readable folder", reason, remedy) from error
 
 
-def _kind(entry: os.DirEntry[str], *, follow: bool) -> str:
+def _kind(entry: os.DirEntry[str], trail: Trail, followed: set[Path]) -> tuple[str, Trail]:
     if not entry.is_symlink():
-        return FOLDER if entry.is_dir() else FILE
+        return FOLDER if entry.is_dir() else FILE, trail
     if not os.path.isdir(entry.path):
-        return FILE
+        return FILE, trail
     here, there = Path(entry.path).parent.resolve(), Path(entry.path).resolve()
-    in_circle = here.is_relative_to(there) or there.is_relative_to(here)
-    return FOLDER if follow and not in_circle else LINK
+    read = (*trail, here)
+    if any(one.is_relative_to(there) or there.is_relative_to(one) for one in read):
+        return LINK, trail
+    if len(trail) > 1 and not skipped(entry.name):  # links below links could multiply
+        if there in followed:
+            return LINK, trail
+        followed.add(there)
+    return FOLDER, (*read, there)
 
 
 def read_head(folder: str, name: str) -> bytes:

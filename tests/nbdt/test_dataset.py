@@ -415,3 +415,53 @@ def test_a_pattern_asks_nothing_of_the_folders_above_it(photos, monkeypatch):
     monkeypatch.setattr(os, "listdir", denied)
     assert len(references(photos / "a" / "*.png")) == 6
     assert len(references(photos / "**" / "*.png")) == 10
+
+
+def linked(place, target):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target)
+
+
+def test_class_folders_may_be_links_at_any_depth(tmp_path):
+    draw_in(tmp_path / "shared", "a/1.png", "a/deep/2.png", "b/3.png", "more/4.png")
+    root = tmp_path / "data"
+    for split in ("train", "val"):
+        for name in "ab":
+            linked(root / split / name, tmp_path / "shared" / name)
+    linked(tmp_path / "shared" / "b" / "more", tmp_path / "shared" / "more")
+    found = DataSet(root)
+    assert found.labels("train") == {"a": 2, "b": 2}
+    assert found.labels("val")["a"] == 2
+    assert len(references(root)) == 7  # the link below a link is followed once
+
+
+def test_links_lead_into_no_circle_and_do_not_multiply(tmp_path):
+    root, shared = tmp_path / "data", tmp_path / "shared"
+    draw_in(root, "train/b/1.png")
+    draw_in(shared, "a/deep/2.png")
+    linked(root / "train" / "a", shared / "a")
+    circles = {root / "train" / "b" / "up": root, shared / "a" / "deep" / "back": root / "train",
+               shared / "a" / "deep" / "up": shared, shared / "a" / "again": shared / "a" / "deep",
+               root / "train" / "b" / "a": root / "train"}  # fmt: skip
+    for place, target in circles.items():
+        linked(place, target)
+    assert len(references(root)) == 2
+    assert DataSet(root / "train").report().folders["reached by links"] == len(circles)
+    levels = tmp_path / "levels"
+    for level in range(24):  # 2^24 ways to the last folder
+        for name in "xy":
+            linked(levels / str(level) / name, levels / str(level + 1))
+    draw_in(levels, "24/1.png")
+    assert len(references(levels / "0")) == 1
+
+
+def test_rows_without_a_split_are_counted_where_others_name_one(photos, tmp_path):
+    rows = ["path,label,split", "photos/a/0.png,a,train", "photos/b/7.png,b,test"]
+    rows += [f"photos/a/{number}.png,a," for number in (1, 2, 3)]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    found = DataSet(tmp_path / "t.csv")
+    assert found.report().used == 5
+    line = str(found.report("train"))
+    assert "1 used" in line
+    assert "1 of other splits" in line
+    assert "3 without a split" in line
