@@ -118,8 +118,17 @@ def restore(
 ) -> None:
     """Make the rows of an earlier version the newest ones."""
     loaded, found = opened(model, memory, weights)
+    past, before = found.table.at(version), found.version
+    if refit:
+        check_own(loaded, model, memory)
+        found.with_table(past).examples(loaded.head.rules)
     found.restore(version)
-    changed(f"restored: version {version}", model, loaded, found, memory, refit=refit)
+    back = f"To go back: nbdt memory restore {model} {before}{_named_place(memory)}"
+    if not past.counts()[0]:
+        typer.echo(
+            f"Version {version} has no active photographs: add some before the next fit.", err=True
+        )
+    changed(f"restored: version {version}", model, loaded, found, memory, refit=refit, note=back)
 
 
 def refit(
@@ -140,15 +149,17 @@ def refit(
 
 
 def changed(
-    what: str, source: str, model: NBDT, memory: Memory, place: str | None, *, refit: bool
-) -> None:
-    """Say what a change did; make it act, or say how."""
+    what: str, source: str, model: NBDT, memory: Memory, place: str | None, *, refit: bool,
+    note: str = "",
+) -> None:  # fmt: skip
+    """Say what a change did, and a note; make it act, or say how."""
     typer.echo(f"{what} (version {memory.version})")
+    if note:
+        typer.echo(note, err=True)
     if refit:
         fit(source, model, place)
         return
-    named = "" if place is None else f" --memory {place}"
-    typer.echo(f"It acts after: nbdt memory refit {source}{named}", err=True)
+    typer.echo(f"It acts after: nbdt memory refit {source}{_named_place(place)}", err=True)
 
 
 def fit(
@@ -159,12 +170,8 @@ def fit(
     Raises:
         NBDTError: a model that has no folder, or another memory than its own, without `out`.
     """
-    if out is None and not is_own_memory(model, source):
-        raise NBDTError(
-            f"The last layer can be written only into the folder of a saved model with a memory of "
-            f"its own, not for {source!r} with {place!r}. Name a new folder: nbdt memory refit "
-            f"{source} --memory {place} --out NEW"
-        )
+    if out is None:
+        check_own(model, source, place)
     before = model.provenance.get("memory", {}).get("key")
     fitted = model.refit(choose=choose, progress=tracked)
     if out is not None:
@@ -175,6 +182,20 @@ def fit(
     count, active = len(fitted.labels), model.memory.table.counts()[0] if model.memory else 0
     some = f" of {active:,}, as many of each label" if count < active else ""
     typer.echo(f"fitted on {many(count)}{some}; written: {escape_terminal(str(written))}")
+
+
+def check_own(model: NBDT, source: str, place: str | None) -> None:
+    """Raise NBDTError for a model that has no folder, or with another memory than its own."""
+    if not is_own_memory(model, source):
+        raise NBDTError(
+            f"The last layer can be written only into the folder of a saved model with a memory of "
+            f"its own, not for {source!r} with {place!r}. Name a new folder: nbdt memory refit "
+            f"{source} --memory {place} --out NEW"
+        )
+
+
+def _named_place(place: str | None) -> str:
+    return "" if place is None else f" --memory {place}"
 
 
 def _named(memory: Memory, keys: Sequence[str]) -> str:

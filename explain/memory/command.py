@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ from .effect import effect
 from .opening import By, Json, Model, Place, Weights, many, opened, report
 from .review import review
 from .show import show
+
+if TYPE_CHECKING:
+    from nbdt.tree.hierarchy import Hierarchy
+
+COUNTED = 20  # versions whose photographs are counted: each is opened
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -98,7 +103,9 @@ def info(
 def list_rows(
     model: Model,
     *,
-    label: Annotated[str | None, typer.Option(help="Only those of a class or group.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Only those of a class, or at or below a group.")
+    ] = None,
     struck_out: Annotated[
         bool, typer.Option("--struck-out", help="Only those that were struck out.")
     ] = False,
@@ -108,11 +115,31 @@ def list_rows(
 ) -> None:
     """List the photographs of a memory, a line each."""
     _, found = opened(model, memory, weights)
-    wanted = None if label is None else found.node_of(label)
-    for row in found.table.described():
-        if wanted in (None, row["label"]) and not (struck_out and row["active"]):
-            row["label"] = found.name_of(row["label"])
-            typer.echo(json.dumps(row) if as_json else _line(row))
+    below = None if label is None else _at_or_below(found.hierarchy, found.node_of(label))
+    listed = [
+        row for row in found.table.described()
+        if (below is None or row["label"] in below) and not (struck_out and row["active"])
+    ]  # fmt: skip
+    for row in listed:
+        row["label"] = found.name_of(row["label"])
+        typer.echo(json.dumps(row) if as_json else _line(row))
+    if not listed:
+        what = f"No photographs{' that were struck out' if struck_out else ''}"
+        where = f" are at or below {label!r}" if label else " are in the memory"
+        typer.echo(
+            f"{escape_terminal(what + where)}. `nbdt memory info {model}` counts the labels, and "
+            f"`nbdt memory versions {model}` lists earlier states.",
+            err=True,
+        )
+
+
+def _at_or_below(tree: Hierarchy, node: str) -> set[str]:
+    """Return the ids of a node and of all nodes below it."""
+    found = {tree.index(node)}
+    for child, parent in enumerate(tree.parents):  # parents before children
+        if parent in found:
+            found.add(child)
+    return {tree.ids[one] for one in found}
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -124,10 +151,15 @@ def _line(record: dict[str, Any]) -> str:
 
 @app.command()
 def versions(model: Model, *, memory: Place = None, weights: Weights = None) -> None:
-    """List the states that `restore` can bring back, oldest first."""
+    """List the states that `restore` can bring back, oldest first; the newest 20 with their size."""
     _, found = opened(model, memory, weights)
-    for version in found.versions():
-        typer.echo(f"{version.number:6}  {version.when}")
+    listed = found.versions()
+    for place, version in enumerate(listed, start=-len(listed)):
+        size = ""
+        if place >= -COUNTED:
+            active, struck = found.table.at(version.number).counts()
+            size = f"  {many(active)}" + (f", {struck:,} struck out" if struck else "")
+        typer.echo(f"{version.number:6}  {version.when}{size}")
 
 
 for name, command in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def new_class(
         if not found.sources:
             raise NBDTError(f"None of {many(len(sources))} can be read: {found.failed[0]}")
         place = propose_place(known, name, found.values)
-        _confirm(_proposal(loaded, name, place), yes)
+        _confirm(_proposal(loaded, name, place), yes, "--parent GROUP")
     else:
         place = ProposedPlace(parent, "")
     growth, failed = add_class(loaded.hierarchy, name, place.parent, place.wnid), list[str]()
@@ -127,7 +128,7 @@ def split(
         line = f"{part}: {many(len(named))}: {', '.join(named[:SHOWN])}{more}"
         typer.echo(escape_terminal(line))
     if not first:
-        _confirm(f"{name} is divided as listed", yes)
+        _confirm(f"{name} is divided as listed", yes, "--first ROW")
     changes = {
         rows.ids[n]: {"label": part, "by": by, "why": f"{name} was split"}
         for n, part in parts.items()
@@ -182,12 +183,23 @@ def new_group(
 # ---- shared -------------------------------------------------------------------------------
 
 
-def _confirm(text: str, yes: bool) -> None:
+def _confirm(text: str, yes: bool, otherwise: str) -> None:
+    """Ask a person, who could also have given the option `otherwise`."""
     shown = escape_terminal(text)
     if yes:
         typer.echo(shown)
-    else:
-        typer.confirm(f"{shown}. Is that right?", abort=True)
+        return
+    try:
+        right = typer.confirm(f"{shown}. Is that right?")
+    except typer.Abort:  # the end of the input, or Ctrl-C
+        if sys.stdin.isatty():
+            raise
+        typer.echo(err=True)
+        raise typer.BadParameter(
+            f"there is no terminal to answer in: accept with --yes, or say it with {otherwise}"
+        ) from None
+    if not right:
+        raise typer.Abort
 
 
 def _write(

@@ -126,9 +126,9 @@ class DecisionContributions(TwoSides):
 
     @property
     def named(self) -> str:
-        """The photographs that the sentence counts, each with its part."""
+        """The photographs that the sentence counts: the label of each, its part and its name."""
         shown = (*self.supporting, *self.opposing)
-        return ", ".join(f"{one.reference} {signed(one.value)}" for one in shown)
+        return ", ".join(f"{one.label} {signed(one.value)} ({one.reference})" for one in shown)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without pictures."""

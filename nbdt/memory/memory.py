@@ -255,6 +255,12 @@ class Memory:
                 "build MODEL --data D --out M"
             )
         rows, known = self.fit_rows, self._examples
+        if not rows.active.any():
+            raise NBDTError(
+                f"The memory at {self.table.place!r} has no active photographs, so nothing can be "
+                "fitted on it. Add some, or restore an earlier version: nbdt memory versions MODEL "
+                "lists them."
+            )
         if known is None or known[0] is not rows or known[1] is not rules:
             self._examples = known = rows, rules, examples_of(rows, rules)
         return known[2]

@@ -177,7 +177,7 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     if few := [name for name, n in zip(hierarchy.classes, counts, strict=True) if n < LEAST]:
         raise NBDTError(
             f"{len(few)} classes have fewer than {LEAST} photographs in the memory: {listed(few)}. "
-            "Add photographs of them."
+            "Add photographs of them, or restore an earlier version, which `nbdt memory versions` lists."
         )
     places = active.nonzero()[:, 0]
     features = torch.from_numpy(rows.features if active.all() else rows.features[active.numpy()])

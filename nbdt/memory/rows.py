@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,17 @@ def find(row: str, ids: Sequence[str], references: Sequence[str]) -> int:
         f"Expected the id or the reference of one row of the memory; {what} {row!r}. "
         "`nbdt memory list` prints them."
     )
+
+
+def first_of_each(ids: Any) -> NDArray[np.int64]:
+    """Return the places of the ids in their order, each id once."""
+    import pyarrow.compute as pc
+
+    order = pc.sort_indices(ids)
+    found = ids.take(order)
+    new = np.ones(len(order), bool)
+    new[1:] = pc.not_equal(found[1:], found[:-1]).to_numpy(zero_copy_only=False)
+    return cast("NDArray[np.int64]", order.to_numpy()[new].astype(np.int64))
 
 
 def sampled(

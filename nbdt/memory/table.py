@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import NBDTError
 from ..storage import is_uri
-from .rows import ENDS, Halves, Rows, find, sampled
+from .rows import ENDS, Halves, Rows, find, first_of_each, sampled
 
 NAME = "photographs"
 FORMAT = "nbdt-memory"
@@ -55,7 +54,7 @@ class Table:
         table: opened by LanceDB.
     """
 
-    kept = True  # whether changes are written
+    kept = True  # whether it is the newest version, and changes are written
 
     def __init__(self, place: str, table: Any) -> None:
         self.place = place
@@ -122,7 +121,8 @@ class Table:
     def version(self) -> int:
         """The newest version, also of other processes."""
         with reporting(self.place, "read"):
-            self._table.checkout_latest()
+            if self.kept:
+                self._table.checkout_latest()
             return int(self._table.version)
 
     def versions(self) -> list[Version]:
@@ -134,10 +134,28 @@ class Table:
             for one in found
         ]
 
+    def at(self, version: int) -> Table:
+        """Return the table of a version, to be read. Raises NBDTError: no such version."""
+        with reporting(self.place, "read"):
+            table = connect(self.place).open_table(NAME)
+            try:
+                table.checkout(version)
+            except (ValueError, TypeError):
+                known = [item.number for item in self.versions()]
+                if version in known:
+                    raise
+                raise NBDTError(
+                    f"Expected a version of {known[0]} to {known[-1]}, got {version}; `nbdt memory "
+                    "versions` lists them."
+                ) from None
+        past = Table(self.place, table)
+        past.kept = False
+        return past
+
     def counts(self) -> tuple[int, int]:
         """Return the numbers of active rows and of those that were struck out."""
         with reporting(self.place, "read"):
-            self._table.checkout_latest()
+            self.version  # noqa: B018 - also of other processes
             active = int(self._table.count_rows("active"))
             return active, int(self._table.count_rows()) - active
 
@@ -157,7 +175,7 @@ class Table:
     def _read(self, version: int, most: int | None) -> Rows:
         """Read rows in two passes: what chooses them, and then theirs, a piece at a time."""
         light = self.columns([*LIGHT, "_rowid"])
-        order = _first_of_each(light["id"].combine_chunks())
+        order = first_of_each(light["id"].combine_chunks())
         active = light["active"].to_numpy()[order]
         weights = np.ones(len(order), np.float32)
         if "weight" in light.schema.names:  # not in the first memories
@@ -209,7 +227,7 @@ class Table:
     def described(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the plain columns of rows, by default all, in the order of their ids."""
         found = self.columns(PLAIN, None if keys is None else _among(keys))
-        order = _first_of_each(found["id"].combine_chunks())
+        order = first_of_each(found["id"].combine_chunks())
         return [
             {name: "" if value is None else value for name, value in row.items()}
             for row in found.take(order).to_pylist()
@@ -272,12 +290,7 @@ class Table:
 
     def restore(self, version: int) -> None:
         """Make the rows of a version the newest ones. Raises NBDTError: no such version."""
-        known = [item.number for item in self.versions()]
-        if version not in known:
-            raise NBDTError(
-                f"Expected a version of {known[0]} to {known[-1]}, got {version}; `nbdt memory "
-                "versions` lists them."
-            )
+        self.at(version)
         with self.changing():
             self._table.restore(version)
 
@@ -308,17 +321,6 @@ def connect(place: str) -> Any:
     import lancedb
 
     return lancedb.connect(place)
-
-
-def _first_of_each(ids: Any) -> NDArray[np.int64]:
-    """Return the places of the ids in their order, each id once."""
-    import pyarrow.compute as pc
-
-    order = pc.sort_indices(ids)
-    found = ids.take(order)
-    new = np.ones(len(order), bool)
-    new[1:] = pc.not_equal(found[1:], found[:-1]).to_numpy(zero_copy_only=False)
-    return cast("NDArray[np.int64]", order.to_numpy()[new].astype(np.int64))
 
 
 def _among(keys: Iterable[str]) -> str:

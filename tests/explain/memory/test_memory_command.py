@@ -155,6 +155,8 @@ def test_relabel_add_and_restore(folder, tmp_path):
         (("strike", "nowhere.png", "--why", "bad"), "nowhere.png"),
         (("relabel", "purple", "red/0.png"), "purple"),
         (("restore", "4000"), "4000"),
+        (("restore", "0"), "Expected a version of 1"),
+        (("restore", str(10**30)), "Expected a version of 1"),
     ],
 )
 def test_a_bad_change_is_one_error(folder, arguments, words):
@@ -311,7 +313,8 @@ def test_the_terminal_shows_the_sum_or_why_there_is_none(folder, tmp_path):
     text = shown()
     for found in record["contributions"]:
         assert f"Of {found['log_odds']:+.1f}:" in text
-        assert found["supporting"][0]["reference"] in text
+        one = found["supporting"][0]
+        assert f"{one['label']} {one['value']:+.1f} ({one['reference']})" in text
     assert " ".join(NOTE.split()) in " ".join(text.split())
     nbdt("strike", folder, rows(folder)[0]["id"], "--why", "to see")
     assert "nbdt memory refit" in shown()
@@ -335,3 +338,88 @@ def test_a_batch_of_pages_shows_the_models_own_memory(folder, tmp_path):
     assert list((tmp_path / "pages").rglob("evidence-1-chosen-1.png"))
     explain_all(model, [str(tmp_path / "a.png")], tmp_path / "rows", workers=0)
     assert not list((tmp_path / "rows").rglob("evidence-*"))
+
+
+# ---- emptied memories, versions and groups ----
+
+
+def emptied(folder):
+    """Strike every photograph out; return the version before."""
+    before = int(nbdt("versions", folder).stdout.splitlines()[-1].split()[0])
+    ids = [row["id"] for row in rows(folder)]
+    assert nbdt("strike", folder, *ids, "--why", "to see").exit_code == 0
+    return before
+
+
+def test_a_version_that_cannot_be_fitted_is_not_restored_with_refit(folder):
+    before, listed = weight(folder), nbdt("versions", folder).stdout
+    refused = nbdt("restore", folder, "1", "--refit")
+    assert isinstance(refused.exception, NBDTError)
+    assert "no active photographs" in str(refused.exception)
+    assert nbdt("versions", folder).stdout == listed
+    assert len(rows(folder)) == 20
+    assert torch.equal(weight(folder), before)
+
+
+def test_a_restore_names_the_way_back(folder):
+    newest = nbdt("versions", folder).stdout.splitlines()[-1].split()[0]
+    done = nbdt("restore", folder, "1")
+    assert done.exit_code == 0, done.output
+    assert "no active photographs" in done.stderr
+    assert f"nbdt memory restore {folder} {newest}" in done.stderr
+    assert rows(folder) == []
+    back = nbdt("restore", folder, newest, "--refit")
+    assert back.exit_code == 0, back.output
+    assert "no active photographs" not in back.stderr
+    assert "nbdt memory restore" in back.stderr
+    assert len(rows(folder)) == 20
+
+
+def test_a_restore_into_another_memory_is_refused_with_refit(bare, folder):
+    place = folder / "memory"
+    listed = nbdt("versions", folder).stdout
+    newest = listed.splitlines()[-1].split()[0]
+    refused = nbdt("restore", bare, newest, "--memory", place, "--refit")
+    assert "--out" in str(refused.exception)
+    assert nbdt("versions", folder).stdout == listed
+    done = nbdt("restore", bare, newest, "--memory", place)
+    assert f"{bare} {newest} --memory {place}" in done.stderr
+
+
+def test_versions_count_their_photographs(folder, monkeypatch):
+    ids = [row["id"] for row in rows(folder)]
+    assert nbdt("strike", folder, *ids[:3], "--why", "bad").exit_code == 0
+    first, *_, before, last = nbdt("versions", folder).stdout.splitlines()
+    assert first.endswith("  0 photographs")
+    assert before.endswith("  20 photographs")
+    assert last.endswith("  17 photographs, 3 struck out")
+    monkeypatch.setattr("nbdt.explain.memory.command.COUNTED", 1)
+    *_, before, last = nbdt("versions", folder).stdout.splitlines()
+    assert "photographs" not in before
+    assert "17 photographs" in last
+
+
+def test_a_group_lists_what_is_below_it(folder):
+    listed = nbdt("list", folder, "--label", "warm", "--json").stdout.splitlines()
+    assert sorted(json.loads(line)["label"] for line in listed) == ["orange"] * 5 + ["red"] * 5
+    assert nbdt("list", folder, "--label", "red").stdout.count("\n") == 5
+    none = nbdt("list", folder, "--label", "warm", "--struck-out")
+    assert none.exit_code == 0
+    assert none.stdout == ""
+    assert "'warm'" in none.stderr
+    assert f"nbdt memory info {folder}" in none.stderr
+
+
+@pytest.mark.parametrize("command", ["review", "refit"])
+def test_an_emptied_memory_says_so(folder, command):
+    before = emptied(folder)
+    refused = nbdt(command, folder)
+    assert isinstance(refused.exception, NBDTError)
+    for fact in ("no active photographs", "nbdt memory versions"):
+        assert fact in str(refused.exception)
+    assert nbdt("restore", folder, before, "--refit").exit_code == 0
+    reds = [row["id"] for row in rows(folder) if row["label"] == "red"]
+    assert nbdt("strike", folder, *reds, "--why", "to see").exit_code == 0
+    few = str(nbdt(command, folder).exception)
+    assert "'red'" in few
+    assert "nbdt memory versions" in few

@@ -86,6 +86,14 @@ def test_a_place_that_is_not_confirmed_writes_nothing(folder, photographs, tmp_p
     assert os.listdir(tmp_path) == ["leopards"]
 
 
+def test_without_a_terminal_the_options_that_answer_are_named(folder, photographs, tmp_path):
+    refused = nbdt("new-class", folder, "leopard", photographs, "--out", tmp_path / "new")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    assert "--parent" in refused.stderr
+    assert os.listdir(tmp_path) == ["leopards"]
+
+
 def test_a_name_that_wordnet_lacks_is_placed_by_what_it_looks_like(folder, photographs, tmp_path):
     assert by_name(TREE, "SKU-1234") is None
     for number in range(5):
