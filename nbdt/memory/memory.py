@@ -24,8 +24,8 @@ from ..tree.class_names import labels_by_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 from .attribution import Attribution
 from .refit import MOST, Examples, FittedHead, Heads, examples_of, fit_head
-from .rows import Halves, Rows
-from .table import Table, Version
+from .rows import Halves, Rows, Version
+from .table import Table
 
 MAX_WHY = 2000  # characters of a reason
 

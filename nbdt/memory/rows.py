@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,19 @@ ENDS = ("/", "\\", "!")  # before the end of a reference that names a row
 LEAST = 8  # characters of an id that name a row
 
 Halves = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of a memory.
+
+    Attributes:
+        number: counted from 1.
+        when: UTC, ISO 8601.
+    """
+
+    number: int
+    when: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +106,6 @@ def find(row: str, ids: Sequence[str], references: Sequence[str]) -> int:
         f"Expected the id or the reference of one row of the memory; {what} {row!r}. "
         "`nbdt memory list` prints them."
     )
-
-
-def first_of_each(ids: Any) -> NDArray[np.int64]:
-    """Return the places of the ids in their order, each id once."""
-    import pyarrow.compute as pc
-
-    order = pc.sort_indices(ids)
-    found = ids.take(order)
-    new = np.ones(len(order), bool)
-    new[1:] = pc.not_equal(found[1:], found[:-1]).to_numpy(zero_copy_only=False)
-    return cast("NDArray[np.int64]", order.to_numpy()[new].astype(np.int64))
 
 
 def sampled(

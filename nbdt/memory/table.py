@@ -9,17 +9,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import NBDTError
 from ..storage import is_uri
-from .rows import ENDS, Halves, Rows, find, first_of_each, sampled
+from .rows import ENDS, Halves, Rows, Version, find, sampled
 
 NAME = "photographs"
 FORMAT = "nbdt-memory"
@@ -31,19 +31,6 @@ _IN_RUST = re.compile(r",? ?/[^\s,]+\.rs:\d+:\d+:?")  # places in LanceDB's code
 PATIENCE = 60  # seconds that a writer waits for another
 PIECE = 20_000  # rows that are read at a time
 FEW = 1000  # ids that are looked for one by one
-
-
-@dataclass(frozen=True)
-class Version:
-    """One state of a memory.
-
-    Attributes:
-        number: counted from 1.
-        when: UTC, ISO 8601.
-    """
-
-    number: int
-    when: str
 
 
 class Table:
@@ -175,7 +162,7 @@ class Table:
     def _read(self, version: int, most: int | None) -> Rows:
         """Read rows in two passes: what chooses them, and then theirs, a piece at a time."""
         light = self.columns([*LIGHT, "_rowid"])
-        order = first_of_each(light["id"].combine_chunks())
+        order = _first_of_each(light["id"].combine_chunks())
         active = light["active"].to_numpy()[order]
         weights = np.ones(len(order), np.float32)
         if "weight" in light.schema.names:  # not in the first memories
@@ -227,7 +214,7 @@ class Table:
     def described(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the plain columns of rows, by default all, in the order of their ids."""
         found = self.columns(PLAIN, None if keys is None else _among(keys))
-        order = first_of_each(found["id"].combine_chunks())
+        order = _first_of_each(found["id"].combine_chunks())
         return [
             {name: "" if value is None else value for name, value in row.items()}
             for row in found.take(order).to_pylist()
@@ -321,6 +308,17 @@ def connect(place: str) -> Any:
     import lancedb
 
     return lancedb.connect(place)
+
+
+def _first_of_each(ids: Any) -> NDArray[np.int64]:
+    """Return the places of the ids in their order, each id once."""
+    import pyarrow.compute as pc
+
+    order = pc.sort_indices(ids)
+    found = ids.take(order)
+    new = np.ones(len(order), bool)
+    new[1:] = pc.not_equal(found[1:], found[:-1]).to_numpy(zero_copy_only=False)
+    return cast("NDArray[np.int64]", order.to_numpy()[new].astype(np.int64))
 
 
 def _among(keys: Iterable[str]) -> str:
