@@ -253,17 +253,14 @@ def effect_of_changes(
     changed = preview(memory, changes)
     after = changed.fit(rules, fitted)
     now, then = memory.fit_rows, changed.rows  # with the rows at the same places
-    stays = torch.tensor([
-        then.active[n] and then.labels[n] == now.labels[n] and int(label) >= 0
-        for n, label in zip(was.places.tolist(), was.labels, strict=True)
-    ])  # fmt: skip
+    taken = changed.examples(rules).places  # of a large memory another sample than before
+    same = torch.tensor([then.labels[n] == now.labels[n] for n in was.places.tolist()])
+    stays = torch.isin(was.places, taken) & same & (was.labels >= 0)
     kept, labels = was.places[stays], was.labels[stays]
     answers = [
         rules(head.logits[which].float()).argmax(dim=1)
-        for head, which in (
-            (fitted, stays), (after, torch.isin(changed.examples(rules).places, kept))
-        )
-    ]  # fmt: skip
+        for head, which in ((fitted, stays), (after, torch.isin(taken, kept)))
+    ]
     accuracy = [float((found == labels).float().mean()) for found in answers]
     names = [rules.hierarchy.names[node] for node in rules.hierarchy.leaf_nodes]
     answered = tuple(

@@ -9,6 +9,7 @@ import torch
 from nbdt.decide.head import DecisionRules
 from nbdt.errors import NBDTError
 from nbdt.images.sources import ImageSource
+from nbdt.memory import refit
 from nbdt.memory.fit import Design
 from nbdt.memory.memory import Memory
 from nbdt.memory.preview import Change, effect_of, preview
@@ -111,6 +112,21 @@ def test_accuracy_and_changed_answers_are_of_the_photographs_that_stay(memory, r
     for one in found.changed:
         assert one.before != one.after
         assert one.row not in ids
+
+
+def test_of_a_sampled_memory_those_count_that_both_samples_have(memory, rules, monkeypatch):
+    monkeypatch.setattr(refit, "MOST", 6 * TREE.num_classes)  # of eight a class
+    sampled = Memory(memory.table, TREE, None, None)
+    fitted = sampled.fit(rules, None, choose=True)
+    row = memory.rows.ids[0]
+    label = next(name for name in TREE.classes if name != memory.rows.labels[0])
+    found = effect_of(sampled, rules, fitted, [row], label)
+    places = [one.examples(rules).places.tolist() for one in (sampled, found.memory)]
+    both = {*places[0]} & {*places[1]} - {0}
+    assert found.photographs == len(both) == len(places[0]) - 2  # it and one other
+    rest = [n for n, place in enumerate(places[1]) if place in both]
+    right = rules(found.after.logits[rest].float()).argmax(dim=1) == found.after.labels[rest]
+    assert found.accuracy[1] == pytest.approx(float(right.float().mean()))
 
 
 def test_another_label_changes_the_answer_at_the_photograph(memory, rules, fitted):
