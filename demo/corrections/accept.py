@@ -74,8 +74,12 @@ def accept_corrections(
             new.take_head(found.fitted)
             del new.provenance["memory"]  # the offsets are no part of a fit
         else:
-            write_rows(cast("Memory", new.memory), found.rows)
-            new.take_head(cast("Memory", new.memory).fit(new.head.rules, found.fitted))
+            learnt = cast("Memory", new.memory)
+            write_rows(learnt, found.rows)
+            for change in found.changes:  # strikes outside the sample that a large memory's fit has
+                if change.label is None and change.id not in found.rows.places:
+                    learnt.strike(change.id, change.why, by=change.by)
+            new.take_head(learnt.fit(new.head.rules, found.fitted))
         new.save(out / "model")
     return store.add_model_version(
         out / "model",

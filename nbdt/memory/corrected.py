@@ -175,6 +175,10 @@ class _Base:
         if change.label is None:
             return ""
         features = change.features
+        if features is None and change.id not in self.rows.places:
+            raise NBDTError(
+                "The fit of a large memory leaves this photograph out; a change of it needs its features."
+            )
         if features is None:
             features = self.rows.features[self.rows.places[change.id]]
         logits = fitted.fit.logits(torch.tensor(features).float()[None]) * fitted.factor

@@ -10,12 +10,15 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT
 from nbdt.correction import Correction, picture_hash
+from nbdt.demo.corrections.accept import accept_corrections
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.own import acts, own_model, seen_features
 from nbdt.demo.review.page import _Handlers
 from nbdt.demo.store import Store
 from nbdt.demo.store.marks import memory_key
 from nbdt.demo.visitor import Photograph, Visitor
+from nbdt.memory import memory as memory_module
+from nbdt.memory import refit
 from nbdt.model.fingerprint import model_hash
 from tests.demo.colours import PURPLE, TREE, painted, saved_model
 from tests.demo.pages import running, served
@@ -240,6 +243,23 @@ def test_the_operator_accepts_them_into_the_memory_of_a_new_version(folder, mode
     assert own_model(new, store, ANN) is None
     options[2] = tmp_path / "new" / "model"
     assert "has nothing that this model" in str(run(*options, tmp_path / "newer").exception)
+
+
+def test_a_mark_outside_the_sample_of_a_large_memory_is_accepted(
+    folder, store, tmp_path, monkeypatch
+):
+    for module in (memory_module, refit):
+        monkeypatch.setattr(module, "MOST", 20)  # of 32
+    model = NBDT.load(folder)
+    rows, sample = model.memory.rows, model.memory.fit_rows
+    key = next(key for key in rows.ids if key not in sample.places)
+    facts = memory_key(model.memory.table.facts)
+    store.mark_evidence(facts, key, visitor=BOB, why="blurred")
+    accept_corrections(store, model, tmp_path, print)
+    changed = NBDT.load(tmp_path / "model").memory.rows
+    place = changed.places[key]
+    assert (changed.why[place], changed.by[place]) == ("blurred", f"visitor {BOB[:8]}")
+    assert (~changed.active).nonzero()[0].tolist() == [place]
 
 
 def test_the_review_offers_what_helps_more_and_a_shift_can_be_accepted(

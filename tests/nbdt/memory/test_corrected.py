@@ -103,3 +103,10 @@ def test_striking_out_the_last_photographs_of_a_class_is_kept_aside(known):
     done = fit_changes(rows, [Change(key) for key in mine], rules, base)
     assert "fewer than" in " ".join(done.aside.values())
     assert done.rows.active.sum() >= len(rows) - len(mine) + 2
+
+
+def test_a_row_that_the_fit_has_not_is_kept_aside_without_its_features(known):
+    rows, rules, base, _ = known
+    done = fit_changes(rows, [Change("a" * 64, TREE.classes[1])], rules, base)
+    assert "needs its features" in done.aside["a" * 64]
+    assert not done.changes
