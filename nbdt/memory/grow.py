@@ -152,7 +152,8 @@ def with_classes(model: NBDT, growth: Growth) -> NBDT:
         for index, old in reversed([*enumerate(model.hierarchy.classes)]):
             for name in growth.became.get(old, (old,)):
                 made.weight[tree.classes.index(name)] = linear.weight[index]
-                made.bias[tree.classes.index(name)] = linear.bias[index]
+                if linear.bias is not None:
+                    made.bias[tree.classes.index(name)] = linear.bias[index]
     head = NBDTHead.from_linear(made, tree, rule=model.rule)
     grown = NBDT(model.backbone, head, model.architecture, model.preprocess)
     grown.provenance = {key: one for key, one in model.provenance.items() if key != "memory"}

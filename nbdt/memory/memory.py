@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..decide.head import DecisionRules
 from ..errors import NBDTError, listed, nearest
+from ..images.image import ImageError
 from ..images.sources import ImageSource
 from ..model.features import Features
 from ..progress import Progress, no_progress
@@ -142,6 +143,10 @@ class Memory:
         for image in images:
             try:
                 source = as_source(image)
+            except ImageError as error:
+                failed.append(str(error))
+                continue
+            try:
                 if named is None and source.label is None and "(" in source.class_label:
                     raise NBDTError("expected a label; pass label=, a class or a group.")
                 labels.append(named or node_of(source.class_label))
@@ -310,8 +315,11 @@ def as_source(image: Photograph) -> ImageSource:
     """Return a photograph as a source; a PIL image is known by its pixels."""
     if isinstance(image, ImageSource):
         return image
-    pixels = image.convert("RGB")
     named = str(getattr(image, "filename", "") or "")
+    try:
+        pixels = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:  # a file that Pillow opened and cannot read
+        raise ImageError(f"{named or 'a photograph'!r} cannot be read: {error}") from error
     reference = named or f"photograph {hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}"
     return ImageSource(reference, None, lambda: pixels)
 

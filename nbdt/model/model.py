@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -261,9 +262,13 @@ class NBDT(nn.Module):
 
     def take_head(self, fitted: FittedHead) -> None:
         """Use the last layer of a fit, and its cross-validated logits as the reference set."""
+        linear = self.head.linear
+        if linear.bias is None:  # a copy, since the layer may be the caller's
+            linear = self.head.linear = copy.deepcopy(linear)
+            linear.bias = nn.Parameter(linear.weight.new_zeros(linear.out_features))
         with torch.no_grad():
-            self.head.linear.weight.copy_(fitted.weight)
-            self.head.linear.bias.copy_(fitted.bias)
+            linear.weight.copy_(fitted.weight)
+            linear.bias.copy_(fitted.bias)
         self.reference, self._fitted = fitted.reference, fitted
         self.provenance["memory"] = fitted.facts
 

@@ -74,7 +74,8 @@ class SavedModel:
             "input": (1, channels, height, width),
             "logits": (1, self.hierarchy.num_classes),
         }
-        if _read_shapes(path) != expected or max(channels, height, width) > MAX_SIDE:
+        sides = channels, height, width
+        if _read_shapes(path) != expected or min(sides) < 1 or max(sides) > MAX_SIDE:
             raise NBDTError(f"{str(path)!r} is damaged: expected tensors of shapes {expected}.")
         return _read_tensors(path)
 

@@ -77,7 +77,10 @@ def probe_of(model: Model) -> dict[str, Tensor]:
 def unlike(model: Model, probe: dict[str, Tensor]) -> float:
     """Return the largest difference from a probe's logits, as a share of their range."""
     expected = probe["logits"].float()
-    found = _logits(model, probe["input"])
+    try:
+        found = _logits(model, probe["input"])
+    except RuntimeError as error:  # it is not an input of this network
+        raise NBDTError(f"The model cannot run on its own probe: {error}") from error
     spread = float(expected.max() - expected.min()) or 1.0
     difference = (found - expected).abs().max() / max(spread, 1e-3)
     return float(difference.nan_to_num(torch.inf))

@@ -1,5 +1,6 @@
 """A memory on the disk: added to, struck out, restored, shared by processes, killed, damaged."""
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from nbdt import NBDT, Hierarchy
 from nbdt.errors import NBDTError
@@ -22,6 +24,7 @@ from nbdt.memory import memory as memory_module
 from nbdt.memory import refit
 from nbdt.memory.table import Table
 from nbdt.model.remember import make_memory, open_memory
+from nbdt.network.preprocessing import Preprocessing
 
 TREE = Hierarchy.from_nested({"warm": ["red", "orange"], "cold": ["blue", "green"]})
 COLOURS = {
@@ -432,3 +435,29 @@ def test_a_large_memory_is_fitted_and_divided_by_a_sample(model, place, monkeypa
     parts = memory.attribution(fitted, rules).contributions(query, [(red, orange)])
     total = parts.rows.sum() + parts.bias + parts.entropy
     assert float(total) == pytest.approx(float(logits[0] - logits[1]), rel=1e-3)
+
+
+def test_a_photograph_that_breaks_off_is_left_out_and_the_others_are_added(tmp_path):
+    model = NBDT.load("cifar10")
+    memory = make_memory(model, tmp_path / "m")
+    whole, file = Image.effect_noise((300, 300), 60).convert("RGB"), io.BytesIO()
+    whole.save(file, "JPEG")
+    broken = Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2]))
+    added = memory.add([whole, broken], "cat")
+    assert len(added.ids) == 1
+    assert len(added.failed) == 1
+
+
+def test_a_last_layer_without_bias_is_fitted_in_a_copy(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.append(nn.Linear(8, 10, bias=False))
+    tree = NBDT.load("cifar10").hierarchy
+    to_input = Preprocessing(32, (0.5,) * 3, (0.2,) * 3, 1.0, "bilinear")
+    model = NBDT.from_network(network, "own", tree, rule="marginal", preprocessing=to_input).eval()
+    model.use_memory(make_memory(model, tmp_path / "m").table.place)
+    for shade, name in enumerate(tree.classes):
+        colours = ((20 * shade, 40 * one, 99) for one in range(3))
+        model.memory.add([Image.new("RGB", (40, 40), colour) for colour in colours], name)
+    model.refit()
+    assert model.head.linear.bias.abs().sum() > 0
+    assert network[3].bias is None
