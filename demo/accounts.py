@@ -8,41 +8,67 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from gradio.utils import LRUCache
 from gradio_client.utils import is_file_obj, traverse
 
 from .ui.events import refused
 
-KNOWN = 100_000  # sessions, and files, whose login is known
+KNOWN = 100_000  # sessions, and files, whose login is known, in all
 UNREAD = 8  # calls of one page that wait, for the network or for being read
 MESSAGES = 4 * UNREAD  # that belong to them
 UNREAD_PAGES = 32  # pages that left results unread; those of the oldest are dropped first
 NOT_YOURS = "That belongs to another login."
 
 
+class Owned:
+    """Names and their owners. At most `most`: the oldest goes, of the owner who has the most names."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: dict[str, dict[str, None]] = {}  # of each owner, the oldest first
+
+    def add(self, name: str, owner: str) -> None:
+        """Give a name to an owner; it is the newest then."""
+        names = self._names.setdefault(owner, {})
+        names.pop(name, None)
+        names[name] = None
+        if sum(map(len, self._names.values())) > self._most:
+            largest = max(self._names, key=lambda one: len(self._names[one]))
+            del self._names[largest][next(iter(self._names[largest]))]
+            if not self._names[largest]:
+                del self._names[largest]
+
+    def holds(self, name: str, owner: str) -> bool:
+        """Return whether a name is this owner's."""
+        return name in self._names.get(owner, {})
+
+    def owner_of(self, name: str) -> str | None:
+        """Return the first owner of a name; None if it has none."""
+        return next((owner for owner, names in self._names.items() if name in names), None)
+
+
 class Accounts:
     """Remembers owners. An owner is a login's name; without logins everything belongs to ""."""
 
     def __init__(self) -> None:
-        self._sessions: LRUCache[str, str] = LRUCache(KNOWN)
-        self._files: LRUCache[tuple[str, str], bool] = LRUCache(KNOWN)
+        self._sessions, self._files = Owned(KNOWN), Owned(KNOWN)
 
     def claim(self, session: str, owner: str) -> bool:
         """Return whether a session, or a result by its id, is this owner's; the first to ask is."""
         if not owner:
             return True
-        if session not in self._sessions:
-            self._sessions[session] = owner
-        return self._sessions[session] == owner
+        holder = self._sessions.owner_of(session)
+        if holder is None:
+            self._sessions.add(session, owner)
+        return holder in {None, owner}
 
     def allow(self, path: str, owner: str) -> None:
         """Let an owner use a file."""
         if owner:
-            self._files[path, owner] = True
+            self._files.add(path, owner)
 
     def may_use(self, path: str, owner: str) -> bool:
         """Return whether an owner may use a file."""
-        return not owner or (path, owner) in self._files
+        return not owner or self._files.holds(path, owner)
 
     def bind(self, page: gr.Blocks) -> None:
         """Check the owner, and what waits unread, at every call of the page's events."""

@@ -25,6 +25,7 @@ from .accounts import Accounts
 from .guard import MAX_BYTES, Window, account, address, too_large
 
 MAX_FILES = 20  # of one upload
+LEAST = 64 << 10  # bytes that a file counts as, at least
 PREFIX = "nbdt-demo-"  # of folders with uploaded files
 FILES_S = 3600  # seconds that a file is kept
 SWEEP_S = 60  # seconds between two looks for older ones
@@ -122,10 +123,12 @@ class Uploads:
             async with request.form(max_files=MAX_FILES, max_fields=0) as form:
                 sent = form.getlist("files")
                 files = [file for file in sent if isinstance(file, UploadFile)]
-                if not files or len(files) < len(sent):
-                    return PlainTextResponse("Send files, named 'files'.", 400)
-                if sum(file.size or 0 for file in files) > MAX_BYTES:
-                    return PlainTextResponse(too_large(MAX_BYTES), 413)
+                sizes = [file.size or 0 for file in files]
+                more = sum(max(one, LEAST) for one in sizes) - size
+                if refusal := _refused(sizes, len(sent)):
+                    return refusal
+                if more > 0 and (problem := _no_room(charge, more, folder)):
+                    return PlainTextResponse(problem, 507)
                 for file in files:
                     paths.append(_path(file, folder))
                     await asyncio.to_thread(_keep, file, paths[-1])
@@ -144,6 +147,17 @@ class Uploads:
         for name in names:
             self._accounts.allow(name, owner)
         return JSONResponse(names)
+
+
+def _refused(sizes: list[int], sent: int) -> Response | None:
+    """Return the answer to files of these sizes, of all parts that were sent, that are not taken."""
+    if not sizes or len(sizes) < sent:
+        return PlainTextResponse("Send files, named 'files'.", 400)
+    if sum(sizes) > MAX_BYTES:
+        return PlainTextResponse(too_large(MAX_BYTES), 413)
+    if not all(sizes):
+        return PlainTextResponse("A file is empty; send photographs.", 400)
+    return None
 
 
 def _no_room(charge: Charge, size: int, folder: Path) -> str:

@@ -313,13 +313,13 @@ def test_a_running_server_deletes_old_uploads(cifar10, tmp_path, monkeypatch):
 
 
 def test_uploads_have_quotas(page, cifar10, monkeypatch):
-    monkeypatch.setattr(uploads, "OF_VISITOR", 50_000)
+    monkeypatch.setattr(uploads, "OF_VISITOR", 250_000)
     with served(cifar10) as page:
-        assert Path(upload(page, b"x" * 30_000)).is_file()
-        status, text = upload(page, b"x" * 30_000)
+        assert Path(upload(page, b"x" * 150_000)).is_file()
+        status, text = upload(page, b"x" * 150_000)
         assert status == 507
-        assert "50,000" in text
-        assert Path(upload(page, b"x" * 10_000)).is_file()  # what was refused does not count
+        assert "250,000" in text
+        assert Path(upload(page, b"x" * 50_000)).is_file()  # what was refused does not count
     monkeypatch.setattr(uploads, "IN_ALL", 0)
     with served(cifar10) as page:
         assert upload(page, b"x")[0] == 507
