@@ -155,8 +155,6 @@ def _refused(sizes: list[int], sent: int) -> Response | None:
         return PlainTextResponse("Send files, named 'files'.", 400)
     if sum(sizes) > MAX_BYTES:
         return PlainTextResponse(too_large(MAX_BYTES), 413)
-    if not all(sizes):
-        return PlainTextResponse("A file is empty; send photographs.", 400)
     return None
 
 

@@ -92,12 +92,6 @@ def test_small_files_count_as_more(taker, monkeypatch):
     assert 200_000 < taker.window.add("of bob") < 201_000  # a larger file costs what was sent
 
 
-def test_empty_files_are_refused(taker):
-    assert taker.send(b"x", b"").status_code == 400
-    assert os.listdir(taker.folder) == []
-    assert taker.window.add("of ann") == 0
-
-
 def test_nobody_makes_the_server_forget_what_belongs_to_others(monkeypatch):
     monkeypatch.setattr(accounts, "KNOWN", 10)
     known, path = accounts.Accounts(), "photograph"
