@@ -11,14 +11,11 @@ mistakes on the first are corrected. Features are kept; a run takes two minutes 
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
-import torch
-from memory_review import features, rows_of
+from memory_data import Data, opened, rows_of
 from torch import Tensor
 
-from nbdt import NBDT, DecisionRules, Hierarchy
+from nbdt import DecisionRules
 from nbdt.hierarchies import readable
 from nbdt.memory.corrected import fit_changes
 from nbdt.memory.preview import Change, with_changes
@@ -27,14 +24,6 @@ from nbdt.memory.shift import compare, shifted
 from nbdt.model.features import Features
 
 MISTAKES, LEANING = 50, 10
-
-
-class Data:
-    """Features and classes of training and test photographs."""
-
-    def __init__(self, model: NBDT, place: str) -> None:
-        self.train, self.true = features(model, place, "train")
-        self.test, self.answers = features(model, place, "test")
 
 
 def right(head: FittedHead, rules: DecisionRules, values: Tensor, true: np.ndarray) -> np.ndarray:
@@ -69,7 +58,7 @@ def mistakes(data: Data, rules: DecisionRules, draw: np.random.Generator) -> str
 
 
 def leaning(data: Data, rules: DecisionRules, draw: np.random.Generator) -> str | None:
-    tree: Hierarchy = rules.hierarchy
+    tree = rules.hierarchy
     one, other = draw.choice(tree.classes, 2, replace=False)
     order = draw.permutation(len(data.true))
     kept = np.concatenate([order[data.true[order] == name][:15] for name in tree.classes])
@@ -99,14 +88,8 @@ def leaning(data: Data, rules: DecisionRules, draw: np.random.Generator) -> str 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    data = Data(NBDT.load(options.model), options.data)
-    made = readable(sorted({*data.true.tolist()}))
+    options, data = opened(__doc__)
+    made = readable(data.classes)
     tree = made[0] if isinstance(made, tuple) else made
     ways = [DecisionRules(tree, rule=rule) for rule in ("marginal", "representative")]
     print("rule | mistakes | kept aside | these right: corrected, full fit, offsets | "

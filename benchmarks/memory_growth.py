@@ -9,17 +9,15 @@ five photographs each; then the last layer is fitted once. Features are kept.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import torch
-from memory_review import features, rows_of
+from memory_data import Data, opened, rows_of
 
-from nbdt import NBDT, DecisionRules, Hierarchy
+from nbdt import DecisionRules, Hierarchy
 from nbdt.explain.memory.places import propose_place
 from nbdt.hierarchies import readable
 from nbdt.memory.grow import add_class
@@ -29,21 +27,16 @@ from nbdt.model.features import Features
 FIVE = 5
 
 
-class Data:
-    """Features and classes of training and test photographs."""
-
-    def __init__(self, model: NBDT, place: str) -> None:
-        self.train, self.true = features(model, place, "train")
-        self.test, self.answers = features(model, place, "test")
-
-    def right(self, hierarchy: Hierarchy, rule: str, kept: np.ndarray) -> tuple[np.ndarray, float]:
-        """Whether test photographs are right after a fit on `kept`, and seconds of the fit."""
-        rules = DecisionRules(hierarchy, rule=rule)
-        start = time.perf_counter()
-        head = fit_head(examples_of(rows_of(self.train, self.true, kept), rules), rules)
-        seconds = time.perf_counter() - start
-        answers = rules(self.test.values @ head.weight.T + head.bias).argmax(dim=1).tolist()
-        return np.array([hierarchy.classes[n] for n in answers]) == self.answers, seconds
+def right(
+    data: Data, hierarchy: Hierarchy, rule: str, kept: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Whether test photographs are right after a fit on `kept`, and seconds of the fit."""
+    rules = DecisionRules(hierarchy, rule=rule)
+    start = time.perf_counter()
+    head = fit_head(examples_of(rows_of(data.train, data.true, kept), rules), rules)
+    seconds = time.perf_counter() - start
+    answers = rules(data.test.values @ head.weight.T + head.bias).argmax(dim=1).tolist()
+    return np.array([hierarchy.classes[n] for n in answers]) == data.answers, seconds
 
 
 def placed(
@@ -64,20 +57,13 @@ def placed(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    data = Data(NBDT.load(options.model), options.data)
-    classes = sorted({*data.true.tolist()})
+    options, data = opened(__doc__)
     print("rule | old classes before, after | new classes | seconds of the fit")
     for rule in ("marginal", "representative"):
         for seed in range(options.seeds):
             draw = np.random.default_rng(seed)
-            order = draw.permutation(classes).tolist()
-            old, new = sorted(order[: len(classes) // 2]), order[len(classes) // 2 :]
+            order = draw.permutation(data.classes).tolist()
+            old, new = sorted(order[: len(order) // 2]), order[len(order) // 2 :]
             made = readable(old)
             tree = made[0] if isinstance(made, tuple) else made
             five = {
@@ -86,9 +72,9 @@ def main() -> None:
             }
             known = np.flatnonzero(np.isin(data.true, old))
             is_old = np.isin(data.answers, old)
-            before, _ = data.right(tree, rule, known)
+            before, _ = right(data, tree, rule, known)
             tree = placed(tree, new, data.train, data.true, five)
-            after, seconds = data.right(tree, rule, np.concatenate([known, *five.values()]))
+            after, seconds = right(data, tree, rule, np.concatenate([known, *five.values()]))
             shares = (before[is_old].mean(), after[is_old].mean(), after[~is_old].mean())
             print(f"{rule} | " + " | ".join(f"{100 * share:.1f}" for share in shares)
                   + f" | {seconds:.1f}", flush=True)  # fmt: skip

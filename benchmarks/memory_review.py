@@ -10,36 +10,18 @@ with its best setting for images. Features are kept; a run takes a minute after 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 
 import numpy as np
 import torch
+from memory_data import opened, rows_of
 from sklearn.metrics import roc_auc_score
 
-from nbdt import NBDT, DecisionRules, Hierarchy
-from nbdt.images.dataset import iter_images
+from nbdt import DecisionRules, Hierarchy
 from nbdt.memory.attribution import Attribution
 from nbdt.memory.refit import FittedHead, examples_of, fit_head
 from nbdt.memory.review import suspects
 from nbdt.memory.table import Rows
-from nbdt.model.features import Features, embed
-
-
-def features(model: NBDT, data: str, split: str) -> tuple[Features, np.ndarray]:
-    found = embed(model, list(iter_images(data, split)))
-    return found, np.array([source.class_label for source in found.sources])
-
-
-def rows_of(found: Features, labels: np.ndarray, kept: np.ndarray) -> Rows:
-    ids = np.array([key.hex() for key in found.keys])
-    kept = kept[ids[kept].argsort()]
-    text = ("",) * len(kept)
-    names = tuple(found.sources[n].reference for n in kept)
-    return Rows(
-        tuple(ids[kept].tolist()), found.values[kept].half().numpy(), tuple(labels[kept].tolist()),
-        names, text, text, np.ones(len(kept), bool), text, 1,
-    )  # fmt: skip
 
 
 def cleanlab_order(head: FittedHead) -> np.ndarray | None:
@@ -55,20 +37,10 @@ def cleanlab_order(head: FittedHead) -> np.ndarray | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--wrong", type=float, default=0.1)
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    model = NBDT.load(options.model)
-    (train, true), (test, answers) = (
-        features(model, options.data, split) for split in ("train", "test")
-    )
-    classes = sorted({*true.tolist()})
+    options, data = opened(__doc__, wrong=0.1)
+    train, true, test, classes = data.train, data.true, data.test, data.classes
     rules = DecisionRules(Hierarchy.from_paths([[name] for name in classes]), rule="marginal")
-    expected = torch.tensor([classes.index(name) for name in answers])
+    expected = torch.tensor([classes.index(name) for name in data.answers])
 
     def fitted(rows: Rows, start: FittedHead | None = None) -> tuple[FittedHead, float]:
         head = fit_head(examples_of(rows, rules), rules, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,14 +48,12 @@ def add(
     """Add labelled photographs; those that cannot be added are listed, a line each."""
     if bool(images and label) == bool(data) or bool(images) != bool(label):
         raise typer.BadParameter("give photographs and --label, or --data")
-    loaded, found = opened(model, memory, weights)
+    loaded, found, done = changing(model, memory, weights, refit=refit)
     to_device(loaded)
     sources = iter_images(data, split) if data else iter_inputs(images or (), max_side=AMPLE_SIDE)
-    added = found.add(
-        list(sources), label, by=by, why=why, pictures=pictures, progress=tracked
-    )  # fmt: skip
+    added = found.add([*sources], label, by=by, why=why, pictures=pictures, progress=tracked)
     if added.ids:
-        changed(f"added: {many(len(added.ids))}", model, loaded, found, memory, refit=refit)
+        done(f"added: {many(len(added.ids))}")
     report(added.failed)
 
 
@@ -70,9 +68,8 @@ def strike(
     refit: Refit = False,
 ) -> None:
     """Strike photographs out: they take no part in the fit and are not shown as evidence."""
-    loaded, found = opened(model, memory, weights)
-    keys = found.strike(rows, why, by=by)
-    changed(f"struck out: {_named(found, keys)}", model, loaded, found, memory, refit=refit)
+    _, found, done = changing(model, memory, weights, refit=refit)
+    done(f"struck out: {_named(found, found.strike(rows, why, by=by))}")
 
 
 def take_back(
@@ -86,9 +83,8 @@ def take_back(
     refit: Refit = False,
 ) -> None:
     """Let photographs that were struck out count again."""
-    loaded, found = opened(model, memory, weights)
-    keys = found.take_back(rows, why, by=by)
-    changed(f"taken back: {_named(found, keys)}", model, loaded, found, memory, refit=refit)
+    _, found, done = changing(model, memory, weights, refit=refit)
+    done(f"taken back: {_named(found, found.take_back(rows, why, by=by))}")
 
 
 def relabel(
@@ -103,9 +99,8 @@ def relabel(
     refit: Refit = False,
 ) -> None:
     """Give photographs another label."""
-    loaded, found = opened(model, memory, weights)
-    keys = found.relabel(rows, label, why, by=by)
-    changed(f"relabelled: {_named(found, keys)}", model, loaded, found, memory, refit=refit)
+    _, found, done = changing(model, memory, weights, refit=refit)
+    done(f"relabelled: {_named(found, found.relabel(rows, label, why, by=by))}")
 
 
 def restore(
@@ -117,18 +112,16 @@ def restore(
     refit: Refit = False,
 ) -> None:
     """Make the rows of an earlier version the newest ones."""
-    loaded, found = opened(model, memory, weights)
-    past, before = found.table.at(version), found.version
+    loaded, found, done = changing(model, memory, weights, refit=refit)
+    past = found.table.at(version)
     if refit:
-        check_own(loaded, model, memory)
         found.with_table(past).examples(loaded.head.rules)
     found.restore(version)
-    back = f"To go back: nbdt memory restore {model} {before}{_named_place(memory)}"
     if not past.counts()[0]:
         typer.echo(
             f"Version {version} has no active photographs: add some before the next fit.", err=True
         )
-    changed(f"restored: version {version}", model, loaded, found, memory, refit=refit, note=back)
+    done(f"restored: version {version}")
 
 
 def refit(
@@ -148,18 +141,32 @@ def refit(
     fit(model, loaded, memory, out=out, choose=choose)
 
 
-def changed(
-    what: str, source: str, model: NBDT, memory: Memory, place: str | None, *, refit: bool,
-    note: str = "",
-) -> None:  # fmt: skip
-    """Say what a change did, and a note; make it act, or say how."""
-    typer.echo(f"{what} (version {memory.version})")
-    if note:
-        typer.echo(note, err=True)
+def changing(
+    source: str, place: str | None, weights: Path | None, *, refit: bool
+) -> tuple[NBDT, Memory, Callable[[str], None]]:
+    """Open a model and its memory for a change.
+
+    Returns:
+        Both, and a function to call after the change with what it did: it says so and how to go
+        back, and makes the change act or says how.
+
+    Raises:
+        NBDTError: as `opened`, or a model whose last layer cannot be written.
+    """
+    model, memory = opened(source, place, weights)
     if refit:
-        fit(source, model, place)
-        return
-    typer.echo(f"It acts after: nbdt memory refit {source}{_named_place(place)}", err=True)
+        check_own(model, source, place)
+    before, named = memory.version, "" if place is None else f" --memory {place}"
+
+    def done(what: str) -> None:
+        typer.echo(f"{what} (version {memory.version})")
+        typer.echo(f"To go back: nbdt memory restore {source} {before}{named}", err=True)
+        if refit:
+            fit(source, model, place)
+        else:
+            typer.echo(f"It acts after: nbdt memory refit {source}{named}", err=True)
+
+    return model, memory, done
 
 
 def fit(
@@ -192,10 +199,6 @@ def check_own(model: NBDT, source: str, place: str | None) -> None:
             f"its own, not for {source!r} with {place!r}. Name a new folder: nbdt memory refit "
             f"{source} --memory {place} --out NEW"
         )
-
-
-def _named_place(place: str | None) -> str:
-    return "" if place is None else f" --memory {place}"
 
 
 def _named(memory: Memory, keys: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from nbdt.files import write_atomic
 from nbdt.memory.review import Suspect, parse_verdicts, suspects, write_changes
 from nbdt.progress import escape_terminal, tracked
 
-from .changes import changed
+from .changes import changing
 from .opening import By, Json, Model, Place, Refit, Weights, many, opened
 
 if TYPE_CHECKING:
@@ -48,12 +48,13 @@ def review(
     as_json: Json = False,
 ) -> None:
     """Find photographs with wrong labels, worst first, and take a person's verdicts on them."""
-    loaded, found = opened(model, memory, weights)
     if apply is not None:
+        _, found, done = changing(model, memory, weights, refit=refit)
         verdicts = parse_verdicts(found, read_table(apply), by)
         write_changes(found, verdicts)
-        changed(f"reviewed: {many(len(verdicts))}", model, loaded, found, memory, refit=refit)
+        done(f"reviewed: {many(len(verdicts))}")
         return
+    loaded, found = opened(model, memory, weights)
     ranked = [one for one in ranked_rows(loaded, found) if one.reasons][:most]
     records = [_record(found, number, one) for number, one in enumerate(ranked, start=1)]
     if out is not None:

@@ -210,9 +210,12 @@ def _close(explanation: Explanation) -> Fact | None:
     path = explanation.path
     close = sorted(filter(is_close, path), key=lambda d: d.margin)
     if not close:
-        likeliest = len(path) > 1 and all(decision.is_likeliest for decision in path)
+        answer = explanation.answer
+        open_ = answer is not None and (answer.unknown or not answer.is_leaf)
+        if open_ or path.probability < UNCERTAIN or len(path) < 2:
+            return None  # beside "not sure" or "unknown" it would sound sure
         text = f"None of its {count(len(path))} decisions was close."
-        return Fact("none close", text, {}) if likeliest else None
+        return Fact("none close", text, {}) if all(d.is_likeliest for d in path) else None
     rest = [d for d in path if not is_close(d)]
     clear = len(rest) if all(d.probability >= SURE for d in rest) else 0
     others = f"; the other {'decision was' if clear == 1 else f'{count(clear)} were'} clear"

@@ -168,6 +168,22 @@ def test_a_sure_answer_is_said_once():
     assert words(explanation).count("sure") == 1
 
 
+def test_an_answer_that_is_not_sure_or_unknown_has_no_close_call_denied():
+    """Two to one at each of two decisions: none is close, and the class is unlikely."""
+    unsure = pets(0.69, 0.69)
+    assert unsure.headline.startswith("not sure")
+    assert unsure.path.probability < 0.5
+    path = pets(0.99, 0.98).path
+    unknown, stopped = (
+        replace(answered(probability=0.99, **facts), path=path)
+        for facts in ({"unknown": True}, {"unknown": False})
+    )
+    assert unknown.headline.startswith("unknown")
+    for explanation in (unsure, unknown, stopped):
+        assert "none close" not in found(explanation)
+        assert "was close" not in words(explanation)
+
+
 def test_an_uncertain_answer_is_called_so():
     assert found(pets(0.8, 0.55))["sure"]["name"] == "animal"
     text = words(pets(0.8, 0.55))
@@ -351,6 +367,7 @@ def check_other_kinds(explanation, kinds):
     if "none close" in kinds:
         assert not close
         assert all(decision.is_likeliest for decision in path)
+        assert not explanation.headline.startswith(("not sure", "unknown"))
     if "likelier" in kinds:
         assert not all(decision.is_likeliest for decision in path)
     answer = explanation.answer

@@ -150,6 +150,37 @@ def test_relabel_add_and_restore(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "change", [("strike", "--why", "dark"), ("relabel", "blue"), ("add", "--label", "blue")]
+)
+def test_a_change_whose_refit_is_refused_names_the_way_back(folder, data, change):
+    """The fit needs two photographs of each class, and one red is left."""
+    before, weights = rows(folder), weight(folder)
+    red = [row["id"] for row in before if row["label"] == "red"]
+    command, *more = change
+    named = red[1:]
+    if command == "add":
+        assert nbdt("strike", folder, *red[1:], "--why", "dark").exit_code == 0
+        before, named = rows(folder), [data.parent / "new.png"]
+        photograph("blue", 50).save(named[0])
+    done = nbdt(command, folder, *more, *named, "--refit")
+    assert "1 classes have fewer than 2" in str(done.exception)
+    (back,) = [line for line in done.stderr.splitlines() if line.startswith("To go back: ")]
+    assert rows(folder) != before
+    assert nbdt(*back.split()[-3:]).exit_code == 0
+    assert rows(folder) == before
+    assert torch.equal(weight(folder), weights)
+
+
+def test_a_refit_that_has_nowhere_to_go_is_refused_before_the_change(bare, data, tmp_path):
+    nbdt("build", bare, "--data", data, "--out", tmp_path / "m")
+    given = bare, "--memory", tmp_path / "m"
+    versions = nbdt("versions", *given).stdout
+    done = nbdt("strike", *given, "red/0.png", "--why", "dark", "--refit")
+    assert "--out NEW" in str(done.exception)
+    assert nbdt("versions", *given).stdout == versions
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("strike", "nowhere.png", "--why", "bad"), "nowhere.png"),

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from nbdt.decide.head import DecisionRules
+from nbdt.memory.refit import examples_of, fit_head
 from nbdt.memory.table import Rows
 from tests import oracle
 
@@ -22,3 +24,11 @@ def drawn():
     active = np.ones(len(ids), bool)
     rows = Rows(ids, features.half().numpy(), labels, ids, text, text, active, text, 1)
     return rows, middles
+
+
+@pytest.fixture(scope="module", params=oracle.RULES)
+def known(request, drawn):
+    """Rows, rules, the head fitted on the rows, and the middles of the classes."""
+    rows, middles = drawn
+    rules = DecisionRules(oracle.family(), rule=request.param)
+    return rows, rules, fit_head(examples_of(rows, rules), rules), middles

@@ -3,24 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
-from nbdt.decide.head import DecisionRules
 from nbdt.memory.corrected import HEAVIEST, fit_changes
 from nbdt.memory.preview import Change
-from nbdt.memory.refit import examples_of, fit_head
+from nbdt.memory.refit import examples_of
 from tests import oracle
 
 TREE = oracle.family()
-
-
-@pytest.fixture(scope="module", params=oracle.RULES)
-def known(request, drawn):
-    """Rows, rules, the head fitted on the rows, and the middles of the classes."""
-    rows, middles = drawn
-    rules = DecisionRules(TREE, rule=request.param)
-    return rows, rules, fit_head(examples_of(rows, rules), rules), middles
 
 
 def answer(fitted, rules, features):

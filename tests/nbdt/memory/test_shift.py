@@ -6,19 +6,10 @@ import torch
 
 from nbdt.decide.head import DecisionRules
 from nbdt.memory.preview import Change
-from nbdt.memory.refit import examples_of, fit_head
 from nbdt.memory.shift import Comparison, compare, divergence, fit_offsets, offsets_of, shifted
 from tests import oracle
 
 TREE = oracle.family()
-
-
-@pytest.fixture(scope="module", params=oracle.RULES)
-def known(request, drawn):
-    """Rows, rules, the head fitted on the rows, and the middles of the classes."""
-    rows, middles = drawn
-    rules = DecisionRules(TREE, rule=request.param)
-    return rows, rules, fit_head(examples_of(rows, rules), rules), middles
 
 
 def between(middles, one, other, count, share=0.42, seed=0):
