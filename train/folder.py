@@ -110,10 +110,7 @@ class RunFolder:
         for pattern in (f"{FOLDER}/.*.ckpt.*", ".run.json.*", ".probe*"):
             for path in self.root.glob(pattern):
                 path.unlink(missing_ok=True)
-        for path in (
-            *self.root.glob(".model.*"),
-            self.memory,
-        ):
+        for path in (*self.root.glob(".model.*"), self.memory):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +59,10 @@ def prepare(  # noqa: PLR0917
     given = hierarchy if isinstance(hierarchy, Hierarchy) else None
     order = class_order(scans[TRAIN].classes, recipe.classes, given)
     order, images = inspect(scans, recipe, order)
-    drawn = (
-        (TEST, recipe.held_out_test, recipe.seed + 1),
-        (VALIDATION, recipe.held_out, recipe.seed),
-    )
-    for name, amount, seed in drawn:
-        if name not in images:
-            images[TRAIN], images[name] = hold_out(images[TRAIN], amount, seed)
+    if TEST not in images:
+        images[TRAIN], images[TEST] = hold_out(images[TRAIN], recipe.held_out_test, recipe.seed + 1)
+    if VALIDATION not in images:
+        images[TRAIN], images[VALIDATION] = hold_out(images[TRAIN], recipe.held_out, recipe.seed)
     if recipe.freeze_backbone and not choosing:  # cross-validation makes the choices
         images[TRAIN] = images[TRAIN].joined(images.pop(VALIDATION))
     _announce(say, scans, images, order)
@@ -76,15 +73,11 @@ def prepare(  # noqa: PLR0917
     network, knows_classes = with_classes(start, order)
     if recipe.whiten and not start.has_weights:
         whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
+    contents = hashlib.sha256(b"".join(scanned.digest.digest() for scanned in scans.values()))
     return Prepared(
         recipe, os.fspath(data), folder, network, knows_classes, start.preprocessing, order, given,
-        plan, images, _contents(scans),
+        plan, images, contents.hexdigest(),
     )  # fmt: skip
-
-
-def _contents(scans: Mapping[str, Scan]) -> str:
-    digests = b"".join(scanned.digest.digest() for scanned in scans.values())
-    return hashlib.sha256(digests).hexdigest()
 
 
 def _announce(
@@ -100,21 +93,16 @@ def _announce(
     )
     if groups := int((images[TRAIN].labels < 0).sum()):
         say(f"{groups:,} of the images to train on have a group as their label: any class in it.")
-    for line in _reports(scans):
-        say(line)
-    for scanned in scans.values():
-        say_left_out(say, scanned.split.name, scanned.failed)
-
-
-def _reports(scans: Mapping[str, Scan]) -> Iterator[str]:
-    """Yield how each data set was read, and what was used and left out."""
     for data in {scanned.split.data: None for scanned in scans.values()}:
         parts = [scanned for scanned in scans.values() if scanned.split.data is data]
         report = data.report(*(part for s in parts if (part := s.split.part) is not None))
         unreadable = sum(len(scanned.failed) for scanned in parts)
         report.used -= unreadable
         report.images["unreadable"] += unreadable
-        yield from report.lines()
+        for line in report.lines():
+            say(line)
+    for scanned in scans.values():
+        say_left_out(say, scanned.split.name, scanned.failed)
 
 
 def facts_of(run: Prepared, command: str) -> dict[str, Any]:

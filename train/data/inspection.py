@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,7 +38,6 @@ class Scan:
     pixels: list[Pixels] = field(default_factory=list)  # readable ones that are, (size, size, 3)
     labels: list[str] = field(default_factory=list)  # one for each readable image
     failed: list[str] = field(default_factory=list)  # a message for each that cannot be read
-    in_memory: bool = False  # whether the images are kept in memory
     # of the readable images: contents and labels, in order; not where they are
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -57,67 +57,49 @@ def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan
 
     Raises NBDTError: the images cannot be listed.
     """
-    what = f"reading {split.name} images"
+    keep = recipe.augment == "shift" and not recipe.freeze_backbone
     try:
-        if recipe.augment == "shift" and not recipe.freeze_backbone:
-            found = _read(split, progress(_sources(split), None, what), recipe)
-            return found or _check(split, _sources(split), recipe)
-        return _check(split, progress(_sources(split), None, what), recipe)
+        sources = progress(split.data.images(split.part), None, f"reading {split.name} images")
+        found = _read(split, sources, recipe, keep=keep)
+        return found or _read(split, split.data.images(split.part), recipe, keep=False)
     except ImageError as error:
         raise NBDTError(f"The {split.name} images cannot be read: {error}") from None
 
 
-def _sources(split: Split) -> Iterator[ImageSource]:
-    return split.data.images(split.part)
-
-
-def _read(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan | None:
-    """Return a split in memory; None if it does not fit."""
+def _read(
+    split: Split, sources: Iterable[ImageSource], recipe: Recipe, *, keep: bool
+) -> Scan | None:
+    """Return what was read, with pixels to `keep`; None if these do not fit into memory."""
     limit = int(recipe.memory_gigabytes * 1e9) // (3 * recipe.image_size**2)
-    scanned = Scan(split, in_memory=True)
-
-    def opened(source: ImageSource) -> tuple[bytes, Pixels]:
-        digest, decode = source.content()
-        return digest, np.array(ImageOps.fit(decode(), (recipe.image_size, recipe.image_size)))
-
-    for _, pixels in _readable(scanned, sources, opened, recipe):
-        scanned.pixels.append(pixels)
-        if len(scanned.pixels) > limit:
-            return None
-    return scanned
-
-
-def _check(split: Split, sources: Iterable[ImageSource], recipe: Recipe) -> Scan:
-    scanned = Scan(split)
-
-    def opened(source: ImageSource) -> tuple[bytes, None]:
-        # Features are kept, so whoever computes them reports unreadable images then.
-        if recipe.freeze_backbone or not (recipe.check_images or recipe.skip_corrupt):
-            name = source.reference.replace("\\", "/").rpartition("/")[2]
-            return f"{name} {source.state()[0]}".encode(errors="surrogateescape"), None
-        digest, decode = source.content()
-        decode().close()
-        return digest, None
-
-    scanned.sources += [source for source, _ in _readable(scanned, sources, opened, recipe)]
-    return scanned
-
-
-def _readable(
-    scanned: Scan,
-    sources: Iterable[ImageSource],
-    work: Callable[[ImageSource], tuple[bytes, Any]],
-    recipe: Recipe,
-) -> Iterator[tuple[ImageSource, Any]]:
-    """Yield each readable source with the result of `work`; record the others, and what was read."""
-    for source, result in read_each(work, sources, worker_count(recipe)):
+    scanned, opened = Scan(split), partial(_opened, recipe=recipe, keep=keep)
+    for source, result in read_each(opened, sources, worker_count(recipe)):
         if isinstance(result, ImageError):
             scanned.failed.append(str(result))
+            continue
+        digest, pixels = result
+        label = source.class_label.encode(errors="surrogateescape")
+        scanned.digest.update(label + b"\0" + digest)
+        scanned.labels.append(source.class_label)
+        if pixels is None:
+            scanned.sources.append(source)
+        elif len(scanned.pixels) == limit:
+            return None
         else:
-            scanned.labels.append(source.class_label)
-            label = source.class_label.encode(errors="surrogateescape")
-            scanned.digest.update(label + b"\0" + result[0])
-            yield source, result[1]
+            scanned.pixels.append(pixels)
+    return scanned
+
+
+def _opened(source: ImageSource, recipe: Recipe, *, keep: bool) -> tuple[bytes, Pixels | None]:
+    """Return a digest of an image, and its pixels to `keep`. Raises ImageError."""
+    # Features are kept, so whoever computes them reports unreadable images then.
+    if not keep and (recipe.freeze_backbone or not (recipe.check_images or recipe.skip_corrupt)):
+        name = source.reference.replace("\\", "/").rpartition("/")[2]
+        return f"{name} {source.state()[0]}".encode(errors="surrogateescape"), None
+    digest, decode = source.content()
+    image = decode()
+    if not keep:
+        return digest, None
+    return digest, np.array(ImageOps.fit(image, (recipe.image_size, recipe.image_size)))
 
 
 def inspect(
@@ -219,11 +201,8 @@ def _other_files(scanned: Scan, missing: list[str]) -> str:
 def _too_few(
     scans: Mapping[str, Scan], indices: list[int | None], order: ClassOrder, recipe: Recipe
 ) -> str:
-    amounts = [
-        amount
-        for name, amount in ((VALIDATION, recipe.held_out), (TEST, recipe.held_out_test))
-        if name not in scans
-    ]
+    drawn = {VALIDATION: recipe.held_out, TEST: recipe.held_out_test}
+    amounts = [amount for name, amount in drawn.items() if name not in scans]
     short = []
     for index, count in sorted(Counter(i for i in indices if i is not None and i >= 0).items()):
         needed = sum(held_out_count(count, amount) for amount in amounts)
@@ -242,7 +221,7 @@ def _too_few(
 
 def _images(scanned: Scan, indices: list[int | None]) -> Images:
     labels: Tensor = torch.tensor(indices)
-    if not scanned.in_memory:
+    if not scanned.pixels:
         return Images(labels, scanned.sources)
     stacked = torch.from_numpy(np.stack(scanned.pixels)).permute(0, 3, 1, 2).contiguous()
     scanned.pixels.clear()
