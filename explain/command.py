@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, find, open_model
+from nbdt.images.dataset import is_collection
 from nbdt.model.remember import open_memory
 from nbdt.model.restrict import read_names
+from nbdt.storage import is_uri
 
 from .attribution import Method
-from .batch.options import Engine, Maps, Precision
-from .options import ExplainOptions
+from .batch.options import LOCAL, Engine, Maps, Precision
 from .single_files import explain_files
 
 app = typer.Typer(add_completion=False)
@@ -138,36 +139,38 @@ def explain_command(
 
     A batch writes Parquet rows and raw maps instead, and a manifest once it is complete.
     """
-    share = _share(shard)
+    share, is_remote = _share(shard), is_uri(out or "")
     loaded = open_model(model, weights)
     if hierarchy:
         loaded = loaded.with_hierarchy(find(hierarchy))
-    options = ExplainOptions(
-        model=loaded.restrict(read_names(only)) if only else loaded,
-        images=images,
-        out=out,
-        method=method,
-        accuracy=target(accuracy),
-        evidence=None if memory is None else memory != "none" and open_memory(loaded, memory),
-        counterfactuals=counterfactuals,
-        pages=pages,
-        as_json=as_json,
-        batch={
-            "maps": maps, "column": column, "bands": _bands(bands), "shard": share, "precision": precision,
-            "batch_size": batch_size, "engine": engine, "ray_address": ray_address,
-            "workers": workers, "verify": verify,
-        },
-    )  # fmt: skip
-    if rows or (rows is None and options.suits_batch):
+    chosen: dict[str, Any] = {
+        "model": loaded.restrict(read_names(only)) if only else loaded,
+        "images": images,
+        "out": out,
+        "method": method,
+        "accuracy": target(accuracy),
+        "evidence": None if memory is None else memory != "none" and open_memory(loaded, memory),
+        "counterfactuals": counterfactuals,
+        "bands": _bands(bands),
+        "pages": pages,
+        "as_json": as_json,
+    }
+    if rows is None:
+        rows = is_remote or engine != LOCAL or any(map(is_collection, images))
+    if rows:
         from .batch.command import explain_batch
 
-        explain_batch(options)
-    elif options.needs_batch:
+        explain_batch(
+            **chosen, maps=maps, column=column, shard=share, precision=precision,
+            batch_size=batch_size, engine=engine, ray_address=ray_address, workers=workers,
+            verify=verify,
+        )  # fmt: skip
+    elif share != (1, 1) or is_remote:
         raise typer.BadParameter(
             "--shard, and an --out that is a URI, need a batch; leave out --pictures, or add --rows."
         )
     else:
-        explain_files(options)
+        explain_files(**chosen)
 
 
 def target(text: str) -> float | None:

@@ -6,22 +6,24 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from nbdt.decide.answer import promise
 from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource
+from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
 
 from .attribution import explain
-from .options import ExplainOptions
 from .result.contributions import NOTE
 from .result.explanation import Explanation
 from .result.headline import headline
@@ -31,24 +33,23 @@ from .result.words import remark
 SUMS = ("contributions", "no_contributions")
 
 
-def explain_files(options: ExplainOptions) -> None:
-    """Show each image; report failures at once, and by exit status 3 in the end."""
-    out = Path(options.out or "")
-    out.mkdir(parents=True, exist_ok=True)
+def explain_files(
+    model: NBDT, images: Sequence[str], out: str | None, *, bands: Sequence[int], pages: bool,
+    as_json: bool, **how: Any,
+) -> None:  # fmt: skip
+    """Show each image, explained as `how` says; report failures at once, and by exit status 3."""
+    folder = Path(out or "")
+    folder.mkdir(parents=True, exist_ok=True)
     taken = set[str]()
 
     def show(source: ImageSource) -> None:
-        explanation = explain(
-            options.model, source.open(), method=options.method, accuracy=options.accuracy,
-            evidence=options.evidence, counterfactuals=options.counterfactuals,
-        )[0]  # fmt: skip
+        explanation = explain(model, source.open(), **how)[0]
         name = free_name(source.reference, taken, ".nbdt")
-        target = _write(explanation, out, name, pages=options.pages)
-        _report(source, explanation, target, as_json=options.as_json)
+        target = _write(explanation, folder, name, pages=pages)
+        _report(source, explanation, target, as_json=as_json)
 
-    promise = "" if options.as_json else options.promise
-    bands = options.batch["bands"]
-    show_each(options.images, show, as_json=options.as_json, last=promise, bands=bands)
+    last = "" if as_json else promise(model.calibration, how["accuracy"])
+    show_each(images, show, as_json=as_json, last=last, bands=bands)
 
 
 def show_each(
