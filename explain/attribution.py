@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,14 +15,11 @@ from nbdt.decide.answer import DEFAULT_ACCURACY, answers, promise
 from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
 from nbdt.errors import NBDTError, nearest
-from nbdt.images.image import AMPLE_SIDE, open_image
 from nbdt.model.fingerprint import model_hash
-from nbdt.model.making import parts_of_attached
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
-from nbdt.network.given import GivenNetwork
-from nbdt.network.load import input_channels
 
+from .inputs import Images, model_inside, prepared
 from .maps.layers import Layer, map_layer, size_errors
 from .maps.log_odds import METHODS, input_maps
 from .maps.node_maps import (
@@ -46,15 +42,11 @@ Method: TypeAlias = Literal[
     "grad-cam", "integrated gradients", "input x gradient", "occlusion", "lime"
 ]
 GRAD_CAM = "grad-cam"
-PHOTO_SIDE = 320  # pixels of the stored photograph: enough to look at, small enough to keep
-
-Photo: TypeAlias = "Image.Image | str | os.PathLike[str]"
-PHOTOS = (Image.Image, str, os.PathLike)
 
 
 def explain(
     model: NBDT | nn.Module,
-    images: Tensor | Photo | Sequence[Photo],
+    images: Images,
     *,
     nodes: Sequence[str] = (),
     classes: Sequence[int] | None = None,
@@ -95,31 +87,21 @@ def explain(
             network without positions to map.
     """
     if not isinstance(model, NBDT):
-        example = images[:1].repeat(2, 1, 1, 1) if isinstance(images, Tensor) else None
-        model = NBDT(*parts_of_attached(model, preprocessing, example)).train(model.training)
+        model = model_inside(model, images, preprocessing)
     model.check_evaluating()
     check_method(method)
     for text in nodes:
         find_node(model.hierarchy, text)
-    batch, photos = _prepare(model, images)
+    batch, photos = prepared(model, images)
+    if evidence is None:
+        evidence = model.memory or False  # an empty one shows nothing
+    wanted: dict[str, Any] = {"nodes": nodes, "classes": classes, "accuracy": accuracy}
+    wanted["evidence"] = None if evidence is False else evidence
     with full_precision(batch):
         if method == GRAD_CAM:
-            layer = map_layer(model, batch)
-            features = layer.features
-            found = explain_layer(
-                model, layer, photos, nodes=nodes, classes=classes, accuracy=accuracy
-            )
+            found = explain_layer(model, map_layer(model, batch), photos, **wanted)
         else:
-            features = _features(model, batch)
-            found = _by_input(
-                model, features, batch, photos,
-                nodes=nodes, classes=classes, accuracy=accuracy, method=method,
-            )  # fmt: skip
-            found = _summed(model, features, found)
-        if evidence is None:
-            evidence = model.memory or False  # an empty one shows nothing
-        if evidence is not False:
-            found = _with_evidence(model, features, found, evidence)
+            found = _by_input(model, batch, photos, method, **wanted)
         return _with_counterfactuals(model, batch, found) if counterfactuals else found
 
 
@@ -149,62 +131,89 @@ def explain_layer(
     Raises:
         NBDTError: an unknown node, features that are not finite, evidence of another model.
     """
-    logits = head_logits(model, layer.features)
-    found = model.head.rules.paths(logits, classes)
+    found = model.head.rules.paths(head_logits(model, layer.features), classes)
     child_maps = path_child_maps(model, layer, found)
     others, below = node_maps(model, layer, nodes), node_child_maps(model, layer, nodes)
-    given = answers_made(model, layer.features, None if classes is not None else found, accuracy)
-    made = _made(model, layer.method, layer.name)
-    explanations = [
-        Explanation(
-            path=path,
-            maps=log_odds_maps(path, child_maps[row]),
-            child_maps=child_maps[row],
-            node_maps=others[row],
-            node_child_maps=below[row],
-            photo=photos[row],
-            made={**made, **given[row]},
-        )
-        for row, path in enumerate(found)
+    maps = [
+        {
+            "maps": log_odds_maps(path, own),
+            "child_maps": own,
+            "node_maps": others[row],
+            "node_child_maps": below[row],
+        }
+        for row, (path, own) in enumerate(zip(found, child_maps, strict=True))
     ]
-    explanations = _summed(model, layer.features, explanations)
-    return (
-        explanations
-        if evidence is None
-        else _with_evidence(model, layer.features, explanations, evidence)
+    made = {"method": layer.method, "layer": layer.name}
+    given = answers_made(model, layer.features, None if classes is not None else found, accuracy)
+    return _explanations(
+        model, layer.features, found, maps, photos, made=made, given=given, evidence=evidence
     )
 
 
 def _by_input(
     model: NBDT,
-    features: Tensor,
     batch: Tensor,
     photos: Sequence[Image.Image | None],
+    method: str,
     *,
     nodes: Sequence[str],
     classes: Sequence[int] | None,
     accuracy: float | None,
-    method: str,
+    evidence: Memory | Evidence | None,
 ) -> list[Explanation]:
     """One of Captum's methods, on the input image."""
-    logits = head_logits(model, features)
-    found = model.head.rules.paths(logits, classes)
+    with torch.no_grad(), size_errors(model, batch):
+        features = model.features(batch)
+    found = model.head.rules.paths(head_logits(model, features), classes)
     others = [find_node(model.hierarchy, text) for text in nodes]
     wanted = [[*chosen_nodes(model, path), *others] for path in found]
-    maps = input_maps(model, batch, wanted, method)
-    made = _made(model, f"{method} (Captum)", "input")
-    given = answers_made(model, features, None if classes is not None else found, accuracy)
     ids = [model.hierarchy.ids[node] for node in others]
-    return [
-        Explanation(
-            path=path,
-            maps=own[: len(path)],
-            node_maps=dict(zip(ids, own[len(path) :], strict=True)),
-            photo=photo,
-            made={**made, **answer},
-        )
-        for path, own, photo, answer in zip(found, maps, photos, given, strict=True)
+    maps = [
+        {"maps": own[: len(path)], "node_maps": dict(zip(ids, own[len(path) :], strict=True))}
+        for path, own in zip(found, input_maps(model, batch, wanted, method), strict=True)
     ]
+    made = {"method": f"{method} (Captum)", "layer": "input"}
+    given = answers_made(model, features, None if classes is not None else found, accuracy)
+    return _explanations(
+        model, features, found, maps, photos, made=made, given=given, evidence=evidence
+    )
+
+
+def _explanations(
+    model: NBDT,
+    features: Tensor,
+    paths: Sequence[Path],
+    maps: Sequence[Mapping[str, Any]],
+    photos: Sequence[Image.Image | None],
+    *,
+    made: Mapping[str, str],
+    given: Sequence[Mapping[str, Any]],
+    evidence: Memory | Evidence | None,
+) -> list[Explanation]:
+    """Return explanations of (batch, features) with their maps, by the names of the fields."""
+    how = {
+        **made,
+        "of": "log-odds of each chosen child among its siblings",
+        "architecture": model.architecture,
+        "rule": model.rule,
+        "model": model_hash(model),
+        "hierarchy": model.hierarchy.hash,
+        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+    }
+    found = [
+        Explanation(path=path, photo=photo, made={**how, **answer}, **own)
+        for path, photo, answer, own in zip(paths, photos, given, maps, strict=True)
+    ]
+    if "memory" in model.provenance and model.memory_place is not None:
+        from .evidence.contributions import with_contributions
+
+        found = with_contributions(model, features, found)
+    if evidence is None:
+        return found
+    from .evidence.search import evidence_of
+
+    seen, pairs = evidence_of(evidence).for_model(model), zip(found, features, strict=True)
+    return [replace(one, evidence=seen.for_path(own, one.path)) for one, own in pairs]
 
 
 def check_method(method: str) -> None:
@@ -216,26 +225,6 @@ def check_method(method: str) -> None:
         )
 
 
-# ---- evidence and counterfactuals ----------------------------------------------------------
-
-
-def _with_evidence(
-    model: NBDT, features: Tensor, explanations: Sequence[Explanation], given: Memory | Evidence
-) -> list[Explanation]:
-    from .evidence.search import evidence_of
-
-    seen, pairs = evidence_of(given).for_model(model), zip(explanations, features, strict=True)
-    return [replace(found, evidence=seen.for_path(own, found.path)) for found, own in pairs]
-
-
-def _summed(model: NBDT, features: Tensor, found: list[Explanation]) -> list[Explanation]:
-    if "memory" not in model.provenance or model.memory_place is None:
-        return found
-    from .evidence.contributions import with_contributions
-
-    return with_contributions(model, features, found)
-
-
 def _with_counterfactuals(
     model: NBDT, batch: Tensor, explanations: Sequence[Explanation]
 ) -> list[Explanation]:
@@ -245,60 +234,6 @@ def _with_counterfactuals(
         replace(found, counterfactuals=counterfactuals(model, image, found.path, found.maps))
         for found, image in zip(explanations, batch, strict=True)
     ]
-
-
-# ---- input and output ----------------------------------------------------------------------
-
-
-def _prepare(
-    model: NBDT, images: Tensor | Photo | Sequence[Photo]
-) -> tuple[Tensor, Sequence[Image.Image | None]]:
-    """The batch on the model's device, and the photographs if there are any."""
-    weight = model.head.linear.weight  # its device and type are the model's
-    if isinstance(images, Tensor):
-        return _checked(model, images).to(weight), [None] * len(images)
-    if (channels := input_channels(model.architecture)) != 3:
-        raise NBDTError(
-            f"{model.architecture!r} takes {channels} channels, and a photograph has 3: give a tensor."
-        )
-    given = [images] if isinstance(images, PHOTOS) else list(images)
-    if not given:
-        raise NBDTError("There are no images to explain.")
-    for item in given:
-        if not isinstance(item, PHOTOS):
-            raise NBDTError(
-                f"Expected photographs (PIL images or paths) or one tensor, got {type(item).__name__} "
-                "in a sequence; torch.stack what model.preprocess returns."
-            )
-    pictures = [
-        item if isinstance(item, Image.Image) else open_image(item, max_side=AMPLE_SIDE)
-        for item in given
-    ]
-    batch = torch.stack([model.preprocess(picture) for picture in pictures])
-    return batch.to(weight), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
-
-
-def _checked(model: NBDT, images: Tensor) -> Tensor:
-    named = isinstance(model.backbone, GivenNetwork) and images.ndim == 4
-    channels = images.shape[1] if named else input_channels(model.architecture)
-    if images.ndim != 4 or images.shape[1] != channels or not len(images):
-        raise NBDTError(
-            f"Expected images of shape (batch, {channels}, height, width) with at least one image, got "
-            f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
-        )
-    if not images.is_floating_point():
-        raise NBDTError(
-            f"Expected images as model.preprocess returns them, of floating point, got {images.dtype}."
-        )
-    if not bool(torch.isfinite(images).all()):
-        raise NBDTError("The images hold values that are not finite; check how they were prepared.")
-    return images
-
-
-def _features(model: NBDT, batch: Tensor) -> Tensor:
-    """(batch, features), without a layer to map."""
-    with torch.no_grad(), size_errors(model, batch):
-        return model.features(batch)
 
 
 def answers_made(
@@ -335,16 +270,3 @@ def answers_made(
         {**row, "answer": answer.facts, "promise": text}
         for row, answer in zip(rows, given, strict=True)
     ]
-
-
-def _made(model: NBDT, method: str, layer: str) -> Mapping[str, Any]:
-    return {
-        "method": method,
-        "of": "log-odds of each chosen child among its siblings",
-        "layer": layer,
-        "architecture": model.architecture,
-        "rule": model.rule,
-        "model": model_hash(model),
-        "hierarchy": model.hierarchy.hash,
-        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
-    }

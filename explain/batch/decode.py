@@ -20,7 +20,7 @@ from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource, in_threads
 from nbdt.network.preprocessing import Preprocessing
 
-from ..attribution import PHOTO_SIDE
+from ..inputs import PHOTO_SIDE
 
 
 @dataclass(frozen=True, eq=False, repr=False)

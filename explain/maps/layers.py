@@ -171,15 +171,17 @@ def _size(images: Tensor) -> Size:
 @contextmanager
 def size_errors(model: NBDT, images: Tensor) -> Iterator[None]:
     """Explain a network's error about images of a size that it cannot take."""
-    height, width = images.shape[-2:]
+    channels, height, width = images.shape[1:]
     size = model.preprocess.size
+    # The channels of a timm network were checked by its name.
+    known = (height, width) == (size, size) and not isinstance(model.backbone, GivenNetwork)
     try:
         yield
     except (AssertionError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or (height, width) == (size, size):
+        if isinstance(error, torch.OutOfMemoryError) or known:
             raise
         raise NBDTError(
-            f"{model.architecture!r} cannot take images of {height} × {width} pixels "
-            f"({str(error).splitlines()[0]}); it was made for {size} × {size}: use "
+            f"{model.architecture!r} cannot take images of {height} × {width} pixels and {channels} "
+            f"channels ({str(error).splitlines()[0]}); it was made for {size} × {size}: use "
             "model.preprocess."
         ) from error

@@ -303,6 +303,27 @@ def test_a_grey_network_with_a_head_is_explained_from_tensors():
     assert [one.path.class_index for one in found] == expected.argmax(1).tolist()
 
 
+def test_tensors_that_a_network_with_a_head_does_not_take_are_refused():
+    torch.manual_seed(0)
+    own = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 5)
+    )
+    model = NBDT.from_network(own.eval(), "own", TREE, rule="marginal", preprocessing=TRANSFORM)
+    headed = attach(own, TREE, rule="marginal")
+    timms = attach(of_timm("test_resnet"), TREE, rule="marginal")
+    for shape, message in (
+        ((3, SIDE, SIDE), r"\(batch, .*, height, width\).*got \(3, "),
+        ((0, 3, SIDE, SIDE), r"at least one image, got \(0, "),
+        ((1, 1, SIDE, SIDE), r"1 channels|\(1, 1, "),
+    ):
+        for network in (headed, timms, model.eval()):
+            with pytest.raises(NBDTError, match=message):
+                explain(network, torch.randn(shape))
+    with pytest.raises(NBDTError, match="floating point"):
+        explain(headed, torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8))
+    assert len(explain(headed, torch.randn(2, 3, SIDE, SIDE))) == 2
+
+
 def test_timms_networks_with_two_heads_have_their_preprocessing():
     network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5).eval()
     model = NBDT.from_network(network, "deit", TREE, rule="marginal").eval()
