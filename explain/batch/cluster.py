@@ -124,11 +124,12 @@ def explain_parts(
                 )
             )  # fmt: skip
             for row in results.iter_rows():
-                if error := row.pop("error"):
-                    raise NBDTError(error)
-                for line in row.pop("report"):
+                result = PartResult(**row)
+                if result.error:
+                    raise NBDTError(result.error)
+                for line in result.report:
                     log.info("%s", line)
-                yield PartResult(**row)
+                yield result
     except ray.exceptions.RayError as error:
         raise NBDTError(f"The cluster gave up: {error}") from error
 
@@ -288,8 +289,7 @@ class Worker:
                 failed, made = self._write(part, inputs)
             except (NBDTError, OSError) as failure:
                 error = str(failure)
-        done = PartResult(part, len(inputs), failed, made)
-        return {**vars(done), "error": error, "report": row["report"]}
+        return vars(PartResult(part, len(inputs), failed, made, error, row["report"]))
 
     def _write(self, part: int, inputs: Sequence[ImageSource]) -> tuple[int, bool]:
         """Return how many images failed, and whether this run made the part.

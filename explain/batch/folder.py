@@ -1,13 +1,7 @@
 """The folder of a batch: what it was started for, which of its parts are done, and its end.
 
-::
-
-    batch.json               what it was started for; written first
-    rows/part-000000.parquet   the rows of the first images; complete once it exists
-    maps/part-000000.npz       their maps
-    pages/part-000000/…        their pages or pictures, if drawn
-    manifest.json            exists once nothing is missing
-    index.html               links to the pages, if drawn; written last
+``docs/batch.md`` lists the files. A part is complete once its rows exist. The manifest exists once
+nothing is missing; the overview is written last.
 
 A part always has the same inputs, in a later run and in another machine's shard too.
 """
@@ -17,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -151,8 +145,7 @@ class BatchFolder:
         same = partial(_unchanged, every_byte=every_byte)
         if not any(is_uri(source.file) for source in inputs):
             return all(map(same, inputs, rows))
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
-            return all(pool.map(same, inputs, rows))
+        return all(_at_once(same, inputs, rows))
 
     def _is_whole(self, part: int) -> bool:
         return all(self._has(kind, part) for kind in self.kinds)
@@ -232,8 +225,7 @@ class BatchFolder:
         return missing
 
     def _missing(self, count: int) -> int:
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
-            return sum(not whole for whole in pool.map(self._is_whole, range(count)))
+        return sum(not whole for whole in _at_once(self._is_whole, range(count)))
 
     def _write_manifest(self, text: bytes) -> None:
         """Retry: another machine that ends at the same time may sweep the file being written."""
@@ -248,10 +240,9 @@ class BatchFolder:
         """Return counts of images and all that made them."""
         images = failed = 0
         made = set[str]()
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # an object store is slow for each file
-            for fact in pool.map(self.facts, range(count)):
-                images, failed = images + fact["rows"], failed + fact["failed"]
-                made.add(json.dumps(fact["made"], sort_keys=True))
+        for fact in _at_once(self.facts, range(count)):
+            images, failed = images + fact["rows"], failed + fact["failed"]
+            made.add(json.dumps(fact["made"], sort_keys=True))
         counts = {"images": images, "explained": images - failed, "failed": failed}
         return {"counts": counts, "parts": count, "made": [json.loads(t) for t in sorted(made)]}
 
@@ -265,6 +256,12 @@ class BatchFolder:
     def _read(self, name: str) -> bytes:
         with self.storage.open(name) as file:
             return file.read()
+
+
+def _at_once(work: Callable[..., Any], *items: Iterable[Any]) -> Iterator[Any]:
+    """Yield the results of `work` in order, from threads: an object store is slow for each file."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(work, *items)
 
 
 def _facts(metadata: Any) -> dict[str, Any]:

@@ -24,45 +24,23 @@ OK, FAILED = "ok", "failed"
 META = b"nbdt"  # the key of a part's facts in its Parquet metadata
 HALF_MAX = float(np.finfo(np.float16).max)
 
-DECISION = pa.struct(
-    [
-        ("node", pa.string()),
-        ("node_id", pa.string()),
-        ("chosen", pa.string()),
-        ("chosen_id", pa.string()),
-        ("probability", pa.float64()),
-        ("runner_up", pa.string()),
-        ("runner_up_id", pa.string()),
-        ("runner_up_probability", pa.float64()),
-        ("margin", pa.float64()),
-        ("is_likeliest", pa.bool_()),
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("bytes", pa.int64()),
-        ("modified_ns", pa.int64()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("remark", pa.string()),
-        ("class", pa.string()),
-        ("class_index", pa.int32()),
-        ("probability", pa.float64()),
-        ("answer", pa.string()),
-        ("answer_id", pa.string()),
-        ("answer_probability", pa.float64()),
-        ("answer_depth", pa.int32()),
-        ("is_class", pa.bool_()),
-        ("unknown", pa.bool_()),
-        ("removed_probability", pa.float64()),
-        ("hard_class", pa.string()),
-        ("hard_probability", pa.float64()),
-        ("decisions", pa.list_(DECISION)),
-    ]
-)
+_TEXT, _NUMBER, _COUNT, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+DECISION = pa.struct({
+    "node": _TEXT, "node_id": _TEXT,
+    "chosen": _TEXT, "chosen_id": _TEXT, "probability": _NUMBER,
+    "runner_up": _TEXT, "runner_up_id": _TEXT, "runner_up_probability": _NUMBER,
+    "margin": _NUMBER, "is_likeliest": _FLAG,
+})  # fmt: skip
+SCHEMA = pa.schema({
+    "row": _COUNT, "path": _TEXT,
+    "sha256": _TEXT, "bytes": _COUNT, "modified_ns": _COUNT,
+    "status": _TEXT, "error": _TEXT, "remark": _TEXT,
+    "class": _TEXT, "class_index": pa.int32(), "probability": _NUMBER,
+    "answer": _TEXT, "answer_id": _TEXT, "answer_probability": _NUMBER, "answer_depth": pa.int32(),
+    "is_class": _FLAG, "unknown": _FLAG, "removed_probability": _NUMBER,
+    "hard_class": _TEXT, "hard_probability": _NUMBER,
+    "decisions": pa.list_(DECISION),
+})  # fmt: skip
 FILE_COLUMNS = ("path", "sha256", "bytes", "modified_ns")
 
 

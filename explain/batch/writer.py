@@ -40,6 +40,8 @@ class PartResult:
     images: int
     failed: int
     made: bool
+    error: str = ""  # why the batch cannot go on
+    report: Sequence[str] = ()  # lines about the inputs
 
 
 @dataclass

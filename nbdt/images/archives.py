@@ -7,8 +7,10 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, BinaryIO, cast
 
 from ..storage import is_uri
@@ -111,34 +113,21 @@ def _opened(name: str, limit: int) -> Iterator[_Members]:
         raise refusal(name, expected, got, "fetch or pack it again") from error
 
 
-def _labelled(sources: Iterator[ImageSource | _Label]) -> Iterator[ImageSource]:
-    """Yield the images, labelled by the text files beside them, before or after."""
-    waiting, label, last = list[ImageSource](), None, None
-    try:
-        for source in sources:
-            key = (source.folders, _stem(source.reference))
-            if key != last:
-                yield from (replace(one, label=label) for one in waiting)
-                waiting, label, last = [], None, key
-            if isinstance(source, _Label):
-                label = source.text
-            else:
-                waiting.append(source)
-    except Exception:  # what came before a damage is good
-        yield from (replace(one, label=label) for one in waiting)
-        raise
-    yield from (replace(one, label=label) for one in waiting)
-
-
-def _stem(reference: str) -> str:
-    return reference.rpartition("!")[2].rpartition("/")[2].partition(".")[0]
-
-
-@dataclass(frozen=True)
-class _Label:
-    reference: str
-    folders: tuple[str, ...]
-    text: str
+def _labelled(found: Iterator[tuple[Any, ImageSource | str]]) -> Iterator[ImageSource]:
+    """Yield the images, labelled by the texts with the same key, before or after."""
+    for _, group in groupby(found, itemgetter(0)):
+        images, label, damage = list[ImageSource](), None, None
+        try:
+            for _, one in group:
+                if isinstance(one, str):
+                    label = one
+                else:
+                    images.append(one)
+        except Exception as error:  # noqa: BLE001 - what came before a damage is good
+            damage = error
+        yield from (replace(image, label=label) for image in images)
+        if damage:
+            raise damage
 
 
 class _Header(tarfile.TarInfo):
@@ -185,37 +174,32 @@ class _Members:
 
     def images(
         self, known: Folders, report: Report, reader: Callable[..., Any]
-    ) -> Iterator[ImageSource | _Label]:
-        """Yield images, and the labels beside them."""
+    ) -> Iterator[tuple[Any, ImageSource | str]]:
+        """Yield images and labels, with a key that an image and its label share."""
         outputs = {*known.outputs}
         for member, (*above, file) in self:
             reference, folders = f"{self.path}!{member.name}", tuple(above)
+            key = (folders, file.partition(".")[0])
             reason = next(filter(None, map(skipped, (*above, file))), "")
             if any(folders[:depth] in outputs for depth in range(1, len(folders) + 1)):
                 reason = OUTPUT
             if file.endswith(LABEL) and not reason and member.isreg():
-                text = self.start(member)[:MAX_LABEL].decode(errors="backslashreplace").strip()
-                yield _Label(reference, folders, text)
+                label = self.start(member)[:MAX_LABEL]
+                yield key, label.decode(errors="backslashreplace").strip()
             elif not is_image_name(file):
                 report.others[ending(file)] += 1
             elif reason:
                 report.leave_out(reason, reference)
             else:
-                yield from self._image(member, reference, folders, report, reader)
-
-    def _image(
-        self, member: tarfile.TarInfo, reference: str, folders: tuple[str, ...], report: Report,
-        reader: Callable[..., Any],
-    ) -> Iterator[ImageSource]:  # fmt: skip
-        try:
-            read = self.reader(member, reference)
-        except ImageError as error:
-            yield refused_source(reference, error, self.path, folders=folders)
-            return
-        if is_own_picture(reference, read):
-            report.leave_out(OUTPUT, reference)
-        else:
-            yield bytes_source(reference, read, self.path, reader, folders=folders)
+                try:
+                    read = self.reader(member, reference)
+                except ImageError as error:
+                    yield key, refused_source(reference, error, self.path, folders=folders)
+                    continue
+                if is_own_picture(reference, read):
+                    report.leave_out(OUTPUT, reference)
+                else:
+                    yield key, bytes_source(reference, read, self.path, reader, folders=folders)
 
     def start(self, member: tarfile.TarInfo) -> bytes:
         """Return the first kilobytes of a member."""

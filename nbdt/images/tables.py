@@ -185,15 +185,9 @@ def _parquet(file: BinaryIO) -> tuple[Sequence[str], _Rows]:
         for batch in coded.iter_batches(at_once, columns=list(columns)):
             cells = [_bounded(batch.column(name)) for name in columns]
             for index in range(batch.num_rows):
-                row = [column[index].as_py() for column in cells]
+                row = zip(columns, cells, strict=True)
                 number += 1
-                yield (
-                    number,
-                    [
-                        _named(cell, names.get(column))
-                        for column, cell in zip(columns, row, strict=True)
-                    ],
-                )
+                yield number, [_named(cell[index].as_py(), names.get(name)) for name, cell in row]
 
     return table.schema_arrow.names, rows
 
