@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import chain, count
+from typing import Any
 
 from nbdt.tree.hierarchy import Hierarchy
 
@@ -87,10 +88,14 @@ def names_from_concepts(
     for node in hierarchy.inner_nodes:
         if node not in assigned:
             labels.qualified(node)
-    return [
-        _row(hierarchy.ids[node], labels.labels[node], labels.concept[node])
-        for node in hierarchy.inner_nodes
-    ]
+    rows, net = [], wordnet()
+    for node in hierarchy.inner_nodes:
+        fit: tuple[Any, ...] = (None, None, 0.0, 0.0, 0.0, False)
+        if best := labels.concept[node]:
+            words = net.wnid(best.synset), net.name(best.synset)
+            fit = (*words, best.precision, best.recall, best.fit, best.names)
+        rows.append(NodeName(hierarchy.ids[node], labels.labels[node], *fit))
+    return rows
 
 
 def apply_names(hierarchy: Hierarchy, rows: Iterable[NodeName]) -> Hierarchy:
@@ -103,22 +108,6 @@ def apply_names(hierarchy: Hierarchy, rows: Iterable[NodeName]) -> Hierarchy:
         for node in hierarchy.nodes
     ]
     return Hierarchy(tuple(nodes), hierarchy.classes)
-
-
-def _row(node: str, label: str, concept: Concept | None) -> NodeName:
-    if concept is None:
-        return NodeName(node, label, None, None, 0.0, 0.0, 0.0, named=False)
-    net = wordnet()
-    return NodeName(
-        node,
-        label,
-        net.wnid(concept.synset),
-        net.name(concept.synset),
-        concept.precision,
-        concept.recall,
-        concept.fit,
-        concept.names,
-    )
 
 
 def leaf_label(classes: Sequence[str], limit: int = 2, total: int | None = None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from .errors import NBDTError, listed
-from .files import write_atomic
+from .files import check_record, write_atomic
 from .tree.nodes import nfc, short
 
 FORMAT = "nbdt-correction"
@@ -116,28 +116,17 @@ class Correction:
             raise CorrectionError(
                 f"Expected one JSON object a line, got {short(text)} ({type(error).__name__})."
             ) from None
-        return cls(**_fields(data))
-
-
-def _fields(data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise CorrectionError(
-            f'Expected a JSON object with "format": "{FORMAT}", got {short(data)}.'
-        )
-    if data.get("version") != VERSION:
-        raise CorrectionError(
-            f"Correction format version {short(data.get('version'))} is not known to this release, "
-            f"which reads version {VERSION}; upgrade nbdt-vision."
-        )
-    found = {key: value for key, value in data.items() if key not in ("format", "version")}
-    known = {field.name for field in fields(Correction)}
-    if unknown := sorted(set(found) - known):
-        raise CorrectionError(
-            f"Unknown field {listed(unknown)}; known: {', '.join(sorted(known))}."
-        )
-    if missing := sorted({"kind", "image", "time"} - set(found)):
-        raise CorrectionError(f"The field {listed(missing)} is missing.")
-    return found
+        line = text if isinstance(text, str) else text.decode(errors="replace")
+        check_record(data, line[:60], FORMAT, VERSION, CorrectionError)
+        found = {key: value for key, value in data.items() if key not in ("format", "version")}
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(found.keys() - known):
+            raise CorrectionError(
+                f"Unknown field {listed(unknown)}; known: {', '.join(sorted(known))}."
+            )
+        if missing := sorted({"kind", "image", "time"} - found.keys()):
+            raise CorrectionError(f"The field {listed(missing)} is missing.")
+        return cls(**found)
 
 
 def _problems(record: Correction) -> Iterator[str]:

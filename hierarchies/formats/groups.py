@@ -6,7 +6,8 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 from nbdt.errors import listed
@@ -67,59 +68,42 @@ def parse_yaml(text: str) -> Any:
 
     if len(text) > MAX_YAML:
         raise FormatError(f"The YAML has more than {MAX_YAML:,} characters; write JSON instead.")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    root: list[Any] = []
-    stack: list[Any] = [root]  # a list, or a dictionary and the key that waits for a value
-    keys: list[str | None] = [None]
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        for event in yaml.parse(text, Loader=loader):
-            _check_event(event, len(stack))
-            if isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-                stack.pop()
-                keys.pop()
-                continue
-            if isinstance(event, yaml.ScalarEvent):
-                plain_null = not event.style and event.value in ("", "~", "null")
-                value: Any = None if plain_null else event.value
-            elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-                value = {} if isinstance(event, yaml.MappingStartEvent) else []
-            else:
-                continue
-            _put(stack[-1], keys, value, event.start_mark.line + 1)
-            if isinstance(value, dict | list):
-                stack.append(value)
-                keys.append(None)
+        found = [_yaml_value(e, events, 1) for e in events if isinstance(e, yaml.NodeEvent)]
     except (yaml.YAMLError, UnicodeError) as error:  # libyaml takes no lone surrogates
         raise FormatError(
             f"This is not YAML: {short(' '.join(str(error).split()), 200)}."
         ) from None
-    if len(root) != 1:
-        raise FormatError(f"Expected one YAML document, got {len(root)}.")
-    return root[0]
+    if len(found) != 1:
+        raise FormatError(f"Expected one YAML document, got {len(found)}.")
+    return found[0]
 
 
-def _check_event(event: Any, depth: int) -> None:
-    """Refuse an alias, and nesting that is too deep: libyaml's time grows with its square."""
+def _yaml_value(event: Any, events: Iterator[Any], depth: int) -> Any:
+    """Return the value that begins with an event; libyaml's time grows with the square of the depth."""
+    import yaml
+
     line = event.start_mark.line + 1
-    if type(event).__name__ == "AliasEvent":
+    if isinstance(event, yaml.AliasEvent):
         raise FormatError(
             f"Line {line}: aliases such as *{event.anchor} are not read; write the group where it belongs."
         )
     if depth > MAX_DEPTH:
         raise FormatError(f"Line {line} is nested too deep.")
-
-
-def _put(holder: Any, keys: list[str | None], value: Any, line: int) -> None:
-    """Put a value into its list or dictionary, or keep it as the key of the next value."""
-    if isinstance(holder, list):
-        holder.append(value)
-    elif keys[-1] is not None:
-        holder[keys[-1]], keys[-1] = value, None
-    elif not isinstance(value, str) or value in holder:
-        problem = "occurs twice in one group" if isinstance(value, str) else "is no name"
-        raise FormatError(f"Line {line}: the key {short(value)} {problem}.")
-    else:
-        keys[-1] = value
+    if isinstance(event, yaml.ScalarEvent):
+        return event.value if event.style or event.value not in ("", "~", "null") else None
+    inside = takewhile(lambda inner: not isinstance(inner, yaml.CollectionEndEvent), events)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return [_yaml_value(item, events, depth + 1) for item in inside]
+    group: dict[str, Any] = {}
+    for item in inside:
+        key = _yaml_value(item, events, depth + 1)
+        if not isinstance(key, str) or key in group:
+            problem = "occurs twice in one group" if isinstance(key, str) else "is no name"
+            raise FormatError(f"Line {item.start_mark.line + 1}: the key {short(key)} {problem}.")
+        group[key] = _yaml_value(next(events), events, depth + 1)
+    return group
 
 
 _ENDLESS = re.compile(rf"\b\d\w{{{MAX_DIGITS},}}")
@@ -234,9 +218,8 @@ def _named_rows(root: dict[str, Any]) -> list[tuple[int, int | None, str]]:
 def _name_of(item: Any) -> str:
     if isinstance(item, str):
         return item
-    name = (
-        next((item[key] for key in NAMES if key in item), None) if isinstance(item, dict) else None
-    )
+    keys = NAMES if isinstance(item, dict) else ()
+    name = next((item[key] for key in keys if key in item), None)
     if not isinstance(name, str):
         raise FormatError(f'Each node needs a "name" that is text; got {shape(item)}.')
     return name

@@ -93,7 +93,11 @@ def read_table(text: str, notes: list[str], marks: Sequence[str]) -> Nodes:
     if len(rows) > 2 and (columns := rank_columns(rows[0][1])):
         return _ranked(rows, columns, notes)
     if mark in CELLS:  # rows end where their last name is
-        rows = [(n, row[: _length(row)]) for n, row in rows if any(row)]
+        rows = [
+            (n, row[: max(i for i, cell in enumerate(row, 1) if cell)])
+            for n, row in rows
+            if any(row)
+        ]
     if (
         rows
         and all(WNID.fullmatch(row[-1]) for _, row in rows)
@@ -131,10 +135,6 @@ def _edges(rows: Rows, columns: Sequence[int], notes: list[str]) -> Nodes:
             raise FormatError(f"Line {number} has {len(row)} cells; the header has {len(header)}.")
     found = from_parents((row[columns[0]], row[columns[1]], row[columns[2]]) for _, row in rest)
     return without_chains(found, notes)
-
-
-def _length(row: Sequence[str]) -> int:
-    return max(place for place, cell in enumerate(row, start=1) if cell)
 
 
 def _paths(text: str, mark: str) -> Rows:
@@ -262,33 +262,20 @@ def from_parents(rows: Iterable[tuple[Any, Any, Any]]) -> Nodes:
     for above in [*parent.values()]:
         if above is not None and above not in name:
             parent[above], name[above] = None, above
-    groups = {*parent.values()}
-    order = [name[key] for key in parent if key not in groups]
-    roots = [key for key in parent if parent[key] is None]
-    top = "/" if len(roots) > 1 else None
-    ids = _ids(parent, name, groups)
-    nodes = [Node("/", None, "root")] * (top is not None)
+    members: dict[str | None, list[str]] = {}
     for key, above in parent.items():
-        nodes.append(Node(ids[key], top if above is None else ids[above], name[key]))
-    return nodes, order
-
-
-def _ids(
-    parent: dict[str, str | None], name: dict[str, str], groups: set[str | None]
-) -> dict[str, str]:
-    """Return the id of each node: a class's is its name, a group's its path, as in nested groups."""
-    ids: dict[str | None, str] = {None: "/"}
+        members.setdefault(above, []).append(key)
+    top = "/" if len(members.get(None, ())) > 1 else None
+    order = members.get(None, [])[:]
+    for key in order:  # grows while it is read
+        order += members.get(key, ())
+    ids: dict[str | None, str | None] = {None: top}
     taken: set[str] = set()
-    for key in parent:
-        trail = [key]
-        while trail[-1] not in ids and parent[trail[-1]] not in ids and len(trail) <= len(parent):
-            trail.append(str(parent[trail[-1]]))
-        for node in reversed(
-            trail
-        ):  # in a cycle, which is refused later, the last has no parent's id
-            if node not in ids:
-                group = child_id(ids.get(parent[node], "/"), name[node])
-                group += f"{node}/" if group in taken else ""  # names of groups may repeat
-                taken.add(group)
-                ids[node] = group if node in groups else name[node]
-    return {str(key): word for key, word in ids.items() if key is not None}
+    for key in dict.fromkeys([*order, *parent]):  # what no root reaches is a cycle, refused later
+        group = child_id(ids.get(parent[key]), name[key])  # its path, as in nested groups
+        group += f"{key}/" if group in taken else ""  # names of groups may repeat
+        taken.add(group)
+        ids[key] = group if key in members else name[key]
+    nodes = [Node("/", None, "root")] * (top is not None)
+    nodes += [Node(str(ids[key]), ids[above], name[key]) for key, above in parent.items()]
+    return nodes, [name[key] for key in parent if key not in members]

@@ -21,14 +21,7 @@ MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance betwee
 LONGEST = 320  # pixels of a name; a longer one is cut
 WIDEST = 11_000  # pixels of all levels
 TEXT = "#1c1e21"
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """A Bézier curve of four points."""
-
-    points: tuple[tuple[float, float], ...]
-    colour: str
+Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Drawing:
 
     width: float = 0
     height: float = 0
-    strokes: list[Stroke] = field(default_factory=list)
+    strokes: list[tuple[Points, str]] = field(default_factory=list)  # Bézier curves and colours
     dots: list[tuple[float, float, float, str]] = field(default_factory=list)  # x, y, radius
     words: list[Word] = field(default_factory=list)
 
@@ -83,7 +76,7 @@ def draw(hierarchy: Hierarchy, title: str = "") -> Drawing:
             right = lefts[hierarchy.depths[child]] - 5
             middle = right - 20
             curve = ((end, y), (middle, y), (middle, ys[child]), (right, ys[child]))
-            drawing.strokes.append(Stroke(curve, colours[child]))
+            drawing.strokes.append((curve, colours[child]))
     drawing.height = top + ROW * hierarchy.num_classes + MARGIN
     return drawing
 

@@ -107,8 +107,8 @@ def rendered(drawing: Drawing, kind: str) -> bytes:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
     axes.axis("off")
     codes = [Curve.MOVETO, *3 * [Curve.CURVE4]]
-    curves = [Curve(stroke.points, codes) for stroke in drawing.strokes]
-    colours = [stroke.colour for stroke in drawing.strokes]
+    curves = [Curve(points, codes) for points, _ in drawing.strokes]
+    colours = [colour for _, colour in drawing.strokes]
     axes.add_collection(PathCollection(curves, facecolors="none", edgecolors=colours))
     x, y, radius, colour = zip(*drawing.dots, strict=True)
     axes.scatter(x, y, [(2 * r) ** 2 for r in radius], colour, linewidths=0)

@@ -13,7 +13,7 @@ most of the synonyms share.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
@@ -77,8 +77,10 @@ def _shared_senses(synonyms: Sequence[str], wordnet: WordNet) -> tuple[Candidate
 
 
 def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    as_lemma = _as_lemma(text, wordnet)
-    return as_lemma or _as_compound(text, wordnet) or _as_two_words(text, wordnet)
+    if as_lemma := _as_lemma(text, wordnet):
+        return as_lemma
+    modifiers, head = known_ending(words_of(text), wordnet)
+    return (head and _under_head(modifiers, head, wordnet)) or _as_two_words(text, wordnet)
 
 
 def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
@@ -96,39 +98,28 @@ def _as_lemma(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
 
 def _forms(text: str, wordnet: WordNet) -> Iterable[str]:
     """Return spellings and singulars, each once, the name itself first."""
-    forms: dict[str, None] = {}
-    for spelling in _spellings(text):
-        forms[spelling] = None
-        forms |= dict.fromkeys(_singulars(spelling, wordnet))
-    return forms
-
-
-def _spellings(text: str) -> Iterator[str]:
     text = text.strip(" _").replace("\u2019", "'")
     key = lemma_key(text)
-    yield key
-    yield key.replace("-", "_")
-    yield key.replace("_", "-")
-    yield _SEPARATORS.sub("", key)
-    yield key.replace("'s", "")
-    yield lemma_key(_CAMEL.sub("_", text))
-
-
-def _singulars(key: str, wordnet: WordNet) -> Iterator[str]:
-    yield from wordnet.lexicon.plurals.get(key, ())
-    for ending, replacement in _ENDINGS:
-        if key.endswith(ending):
-            yield key[: -len(ending)] + replacement
+    spellings = (
+        key,
+        key.replace("-", "_"),
+        key.replace("_", "-"),
+        _SEPARATORS.sub("", key),
+        key.replace("'s", ""),
+        lemma_key(_CAMEL.sub("_", text)),
+    )
+    forms: dict[str, None] = {}
+    for spelling in spellings:
+        endings = (e for e in _ENDINGS if spelling.endswith(e[0]))
+        regular = (spelling[: -len(ending)] + singular for ending, singular in endings)
+        plurals = wordnet.lexicon.plurals.get(spelling, ())
+        forms |= dict.fromkeys((spelling, *plurals, *regular))
+    return forms
 
 
 def words_of(text: str) -> list[str]:
     """Return the words of a name, in lower case: of "CamelCase", "snake_case" and "with-hyphens"."""
     return lemma_key(_CAMEL.sub("_", text).replace("-", "_")).strip("_").split("_")
-
-
-def _as_compound(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
-    modifiers, head = known_ending(words_of(text), wordnet)
-    return _under_head(modifiers, head, wordnet) if head else ()
 
 
 def known_ending(

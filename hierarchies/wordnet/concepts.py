@@ -104,13 +104,17 @@ def fitting_concepts(
     appeal = cache(partial(_appeal, net=net))
     concepts: dict[int, list[Concept]] = {}
     for node in reversed(hierarchy.inner_nodes):
-        counts = {
-            concept: _count(starts[concept], spans[node])
-            for concept in set().union(*(shared[child] for child in hierarchy.children[node]))
-        }
-        size = len(spans[node])
+        span, counts = spans[node], {}
+        for concept in set().union(*(shared[child] for child in hierarchy.children[node])):
+            places = starts[concept]
+            counts[concept] = bisect_left(places, span.stop) - bisect_left(places, span.start)
+        size = len(span)
         shared[node] = {c for c, count in counts.items() if count >= MIN_PRECISION * size}
-        rows = [_concept(c, counts[c], size, len(starts[c]), appeal(c)) for c in shared[node]]
+        rows = []
+        for synset in shared[node]:
+            count, total = counts[synset], len(starts[synset])
+            fit = 2 * count / (size + total)
+            rows.append(Concept(synset, count / size, count / total, fit, appeal(synset)))
         concepts[node] = sorted(
             (row for row in rows if row.precision * size > MIN_LEAVES - 0.5),
             key=lambda row: row.rank,
@@ -132,14 +136,6 @@ def _classes_by_concept(
         leaf = hierarchy.leaf_nodes[known[row]]
         by_concept.setdefault(concept, []).append((hierarchy.spans[leaf].start, leaf))
     return {concept: sorted(leaves) for concept, leaves in by_concept.items()}
-
-
-def _count(positions: list[int], span: range) -> int:
-    return bisect_left(positions, span.stop) - bisect_left(positions, span.start)
-
-
-def _concept(synset: int, count: int, size: int, total: int, appeal: float) -> Concept:
-    return Concept(synset, count / size, count / total, 2 * count / (size + total), appeal)
 
 
 def _appeal(synset: int, net: WordNet) -> float:

@@ -254,33 +254,27 @@ def _choices(entry: Entry, share: FloatArray, net: WordNet) -> list[SenseChoice]
     synset = np.array([candidate.synset for candidate in entry.candidates])
     order = np.lexsort((synset, -share)).tolist()
     times = len(entry.places)
-    considered = [_considered(entry.candidates[place], share[place], net) for place in order]
+    considered = []
+    for place in order:
+        parents = net.parents[synset[place]].tolist()
+        kind, index = net.name(parents[0]) if parents else "", int(synset[place])
+        found = SenseCandidate(net.wnid(index), net.name(index), kind, float(share[place]))
+        considered.append(found)
     rejected = tuple(considered[times:])
+    # The lead over the best rejected sense does not count those of classes of the same name.
+    rest = sum(candidate.share for candidate in rejected)
     choices = [
         SenseChoice(
             entry.given,
             entry.given,
-            considered[rank],
+            found,
             rejected,
             entry.candidates[order[rank]].match,
-            _margin(considered[rank], rejected),
+            (found.share - rejected[0].share) / (found.share + rest) if rejected else 1.0,
         )
-        for rank in range(times)
+        for rank, found in enumerate(considered[:times])
     ]
     return sorted(choices, key=lambda choice: choice.wnid)
-
-
-def _margin(chosen: SenseCandidate, rejected: Sequence[SenseCandidate]) -> float:
-    """Return the lead over the best rejected sense, without those of classes of the same name."""
-    left = chosen.share + sum(candidate.share for candidate in rejected)
-    return (chosen.share - rejected[0].share) / left if rejected else 1.0
-
-
-def _considered(candidate: Candidate, share: float, net: WordNet) -> SenseCandidate:
-    synset = candidate.synset
-    parents = net.parents[synset].tolist()
-    kind = net.name(parents[0]) if parents else ""
-    return SenseCandidate(net.wnid(synset), net.name(synset), kind, float(share))
 
 
 def distinct_names(names: Sequence[str], wnids: Sequence[str | None], net: WordNet) -> list[str]:

@@ -95,9 +95,8 @@ def _graph(synsets: Sequence[int], labels: Sequence[str], net: WordNet) -> nx.Di
     """Return a graph with each class as a leaf below its synset; chains are not collapsed."""
     parents = chosen_parents(synsets, net)
     taken = set(labels)
-    keys = {
-        synset: _key(net.wnid(synset), taken) for synset in {*synsets, *parents, *parents.values()}
-    }
+    keys = {synset: net.wnid(synset) for synset in {*synsets, *parents, *parents.values()}}
+    keys = {synset: f"{key}/" if key in taken else key for synset, key in keys.items()}
     graph: nx.DiGraph[str] = nx.DiGraph()
     for synset in sorted(keys):
         graph.add_node(keys[synset], name=net.name(synset), wnid=net.wnid(synset))
@@ -106,8 +105,3 @@ def _graph(synsets: Sequence[int], labels: Sequence[str], net: WordNet) -> nx.Di
         graph.add_node(label, name=label, wnid=net.wnid(synset))
         graph.add_edge(keys[synset], label)
     return graph
-
-
-def _key(wnid: str, taken: set[str]) -> str:
-    """Return a node id that no class name uses."""
-    return wnid if wnid not in taken else f"{wnid}/"

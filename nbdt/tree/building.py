@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .nodes import HierarchyError, Node, check_size, check_word, nfc, node_record, short
+from .nodes import HierarchyError, Node, check_size, check_word, nfc, short
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -53,20 +53,17 @@ def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
             f"Expected a networkx.DiGraph with edges from parent to child, got "
             f"{type(graph).__name__}."
         )
-    ids = {key: _graph_id(graph, key, classes) for key in graph}
+    ids = {None: None} | {key: _graph_id(graph, key, classes) for key in graph}
     return [
         Node(
-            ids[key],
-            None if parent is _NO_PARENT else ids[parent],
-            str(graph.nodes[key].get("name", key)) if graph.out_degree(key) else ids[key],
+            str(ids[key]),
+            ids[parent],
+            str(graph.nodes[key].get("name", key)) if graph.out_degree(key) else str(ids[key]),
             graph.nodes[key].get("wnid"),
         )
         for key in graph
-        for parent in (list(graph.predecessors(key)) or [_NO_PARENT])
+        for parent in (list(graph.predecessors(key)) or [None])  # networkx takes None as no node
     ]
-
-
-_NO_PARENT = object()
 
 
 def nodes_from_json(text: str | bytes) -> tuple[tuple[Node, ...], tuple[str, ...]]:
@@ -107,11 +104,14 @@ def nodes_from_json(text: str | bytes) -> tuple[tuple[Node, ...], tuple[str, ...
 def nodes_to_json(nodes: Sequence[Node], classes: Sequence[str]) -> str:
     """Return readable JSON with a format version, one node a line."""
     encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes one a call
-    lines = [encode(node_record(node)) for node in nodes]
-    names = json.dumps(list(classes), ensure_ascii=False)
+    lines = []
+    for node in nodes:
+        name = {} if node.name == node.id else {"name": node.name}
+        wnid = {"wnid": node.wnid} if node.wnid else {}
+        lines.append(encode({"id": node.id, "parent": node.parent} | name | wnid))
     body = ",\n  ".join(lines)
     return (
-        f'{{"format": "{FORMAT}", "version": {VERSION},\n "classes": {names},\n'
+        f'{{"format": "{FORMAT}", "version": {VERSION},\n "classes": {encode(list(classes))},\n'
         f' "nodes": [\n  {body}\n]}}\n'
     )
 

@@ -197,11 +197,7 @@ class Hierarchy:
     @cached_property
     def leaf_nodes(self) -> tuple[int, ...]:
         """Node index of each class."""
-        nodes = [0] * self.num_classes
-        for index, class_index in enumerate(self.class_indices):
-            if class_index >= 0:
-                nodes[class_index] = index
-        return tuple(nodes)
+        return tuple(self._by_id[name] for name in self.classes)
 
     @cached_property
     def class_wnids(self) -> tuple[str | None, ...]:

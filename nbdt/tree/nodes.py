@@ -34,16 +34,6 @@ class Node(NamedTuple):
     wnid: str | None = None
 
 
-def node_record(node: Node) -> dict[str, str | None]:
-    """Return a node as JSON data, without a name equal to its id."""
-    record: dict[str, str | None] = {"id": node.id, "parent": node.parent}
-    if node.name != node.id:
-        record["name"] = node.name
-    if node.wnid:
-        record["wnid"] = node.wnid
-    return record
-
-
 def canonical_tree(nodes: Sequence[Node], classes: Sequence[str]) -> tuple[Node, ...]:
     """Check the nodes; return them breadth-first, siblings by their smallest class index.
 

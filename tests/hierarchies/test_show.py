@@ -135,7 +135,9 @@ def test_every_node_is_drawn_once_inside_the_page_and_no_names_overlap(name):
 def test_strokes_join_each_node_to_its_parent():
     drawing = draw(SMALL)
     place = {word.text: (word.x - 10, word.y) for word in drawing.words}
-    ends = {(round(s.points[-1][0] + 5), s.points[-1][1], s.points[0][1]) for s in drawing.strokes}
+    ends = {
+        (round(points[-1][0] + 5), points[-1][1], points[0][1]) for points, _ in drawing.strokes
+    }
     for node in range(1, SMALL.num_nodes):
         x, y = place[SMALL.names[node]]
         assert (round(x), y, place[SMALL.names[SMALL.parents[node]]][1]) in ends
