@@ -31,7 +31,6 @@ KINDS = {
     "region": ("node", "region"),
     "class": ("label", "node"),
 }
-_OPTIONAL = {"region": ("child",)}
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 Box = tuple[float, float, float, float]
@@ -139,7 +138,7 @@ def _problems(record: Correction) -> Iterator[str]:
         given = getattr(record, name) is not None
         if name in needed and not given:
             yield f"A {record.kind!r} correction needs {name!r}."
-        if given and name not in (*needed, *_OPTIONAL.get(record.kind, ())):
+        if given and name not in (*needed, *(("child",) if record.kind == "region" else ())):
             yield f"A {record.kind!r} correction has no {name!r}; it has {', '.join(needed)}."
     yield from _value_problems(record)
 

@@ -124,7 +124,14 @@ class _Side(Named):
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         super().__init__(hierarchy)
-        self.leaf_sets = _leaf_sets(hierarchy)
+        # A number for the set of classes below each node: equal sets, equal numbers. The sum of a
+        # 256-bit hash of each class; sets themselves would be quadratic in a deep hierarchy.
+        sums = [0] * hierarchy.num_nodes
+        for name, node in zip(hierarchy.classes, hierarchy.leaf_nodes, strict=True):
+            sums[node] = int.from_bytes(hashlib.sha256(name.encode()).digest())
+        for node in range(hierarchy.num_nodes - 1, 0, -1):  # children before parents
+            sums[hierarchy.parents[node]] += sums[node]
+        self.leaf_sets = sums
 
     def keys(self) -> Iterator[Sequence[object]]:
         """For each rule of `match_nodes` a key of every node; None for a node that has none."""
@@ -138,19 +145,6 @@ class _Side(Named):
     def decision(self, node: int) -> tuple[int, ...]:
         """The classes below each child of a node."""
         return tuple(sorted(self.leaf_sets[child] for child in self.hierarchy.children[node]))
-
-
-def _leaf_sets(hierarchy: Hierarchy) -> list[int]:
-    """A number for the set of classes below each node: equal sets, equal numbers.
-
-    The sum of a 256-bit hash of each class; sets themselves would be quadratic in a deep hierarchy.
-    """
-    sums = [0] * hierarchy.num_nodes
-    for name, node in zip(hierarchy.classes, hierarchy.leaf_nodes, strict=True):
-        sums[node] = int.from_bytes(hashlib.sha256(name.encode()).digest())
-    for node in range(hierarchy.num_nodes - 1, 0, -1):  # children before parents
-        sums[hierarchy.parents[node]] += sums[node]
-    return sums
 
 
 def _order(before: Hierarchy, after: Hierarchy) -> Iterator[Change]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +23,6 @@ from .record import Edit, EditError, check_text
 MAX_NUMBER = 999_999
 MAX_WHY = 2_000  # characters
 MAX_HEADER = 32 * 2**20  # bytes of the "history" line; it holds the edits
-_FILE = re.compile(r"[0-9]{6}\.json")
 
 
 class HistoryError(NBDTError):
@@ -209,7 +207,7 @@ class History:
 
     def _numbers(self) -> list[int]:
         """Return the numbers of all versions, in order; an empty file was claimed and not filled."""
-        return sorted(int(entry.name[:6]) for entry in self._files() if _is_filled(entry))
+        return sorted(int(path.stem) for path in self._files() if _is_filled(path))
 
     def _headers(self, numbers: Sequence[int]) -> Iterator[object]:
         """Yield `Version.to_dict` of each, or the HistoryError that says why it cannot be read."""
@@ -242,16 +240,12 @@ class History:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.json"
 
-    def _files(self) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(self.folder) as entries:
-                return [entry for entry in entries if _FILE.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
+    def _files(self) -> Iterator[Path]:
+        return self.folder.glob(f"{6 * '[0-9]'}.json")
 
     def _claim(self) -> int:
         """The next number, claimed: creating a file succeeds in one process only."""
-        number = max((int(entry.name[:6]) for entry in self._files()), default=0)
+        number = max((int(path.stem) for path in self._files()), default=0)
         while True:
             number += 1
             with suppress(FileExistsError):
@@ -270,9 +264,9 @@ def _check_words(who: object, why: object) -> None:
         raise HistoryError(str(error)) from None
 
 
-def _is_filled(entry: os.DirEntry[str]) -> bool:
+def _is_filled(path: Path) -> bool:
     try:
-        return entry.stat().st_size > 0
+        return path.stat().st_size > 0
     except FileNotFoundError:  # a save that failed took its claim back
         return False
 

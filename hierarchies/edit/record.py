@@ -29,19 +29,10 @@ class EditKind(NamedTuple):
     to: bool = False  # whether it takes the group that the node goes to
     name: str = "none"  # whether a name is "required", "optional" or "none"
 
-    @property
-    def least(self) -> int:
-        """Fewest nodes."""
-        return self.nodes + self.members
-
-    @property
-    def most(self) -> int | None:
-        """Most nodes; None where there is a list."""
-        return None if self.members else self.nodes
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {"least": self.least, "most": self.most, "to": self.to, "name": self.name}
+        """Plain data for JSON: fewest nodes, and most, None where there is a list."""
+        most = None if self.members else self.nodes
+        return {"least": self.nodes + self.members, "most": most, "to": self.to, "name": self.name}
 
 
 KINDS = {
@@ -161,8 +152,9 @@ def check_complete(request: EditRequest | Edit) -> None:
     """Refuse an edit that lacks what its kind takes. Raises EditError."""
     check_kind(request.kind)
     kind, given = KINDS[request.kind], len(request.nodes)
-    if not kind.least <= given <= (kind.most or given):
-        expected = f"{kind.least}{'' if kind.most else ' or more'}"
+    least = kind.nodes + kind.members
+    if given < least or (given > least and not kind.members):
+        expected = f"{least}{' or more' if kind.members else ''}"
         raise EditError(f"{request.kind!r} takes {expected} nodes, got {given}.")
     for field, needed in (("to", kind.to), ("name", kind.name == "required")):
         if needed and not getattr(request, field):

@@ -25,9 +25,9 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nbdt.errors import listed
 from nbdt.files import write_atomic
@@ -46,29 +46,15 @@ ALL_MARKS = ("/", ",", ">", ";", "|", "\\", "\t")  # of equals the first counts
 _YAML_LINE = re.compile(r"\s*($|#|---|- |[^\s:/>|][^:]*:(\s|$))")
 MAX_BYTES = 32 * 2**20  # 100,000 classes take about 20 MB
 
-Reader = Callable[[str, Sequence[str] | None, list[str]], Nodes]
-
-
-def _of_parsed(parse: Callable[[str], Any]) -> Reader:
-    return lambda text, classes, notes: groups.read_groups(parse(text), classes, notes)
-
-
-def _of_lines(marks: Sequence[str]) -> Reader:
-    return lambda text, _, notes: tables.read_table(text, notes, marks)
-
-
-READERS: dict[str, Reader] = {
-    "nbdt": lambda text, classes, _: graphs.read_own(text, classes),
-    "original": lambda text, classes, _: graphs.read_graph(text, classes),
-    "node-link": lambda text, classes, _: graphs.read_graph(text, classes),
-    "nested": _of_parsed(groups.parse),
-    "yaml": _of_parsed(groups.parse_yaml),
-    "toml": _of_parsed(groups.parse_toml),
-    "newick": lambda text, _, notes: groups.read_newick(text, notes),
-    "paths": _of_lines(tables.PATHS),
-    "csv": _of_lines(tables.CELLS),
-    "outline": lambda text, _, notes: tables.read_outline(text, notes),
+PARSERS = {"nested": groups.parse, "yaml": groups.parse_yaml, "toml": groups.parse_toml}
+GRAPHS = ("original", "node-link")
+LINES: dict[str, Callable[[str, list[str]], Nodes]] = {
+    "newick": groups.read_newick,
+    "paths": partial(tables.read_table, marks=tables.PATHS),
+    "csv": partial(tables.read_table, marks=tables.CELLS),
+    "outline": tables.read_outline,
 }
+FORMATS = ("nbdt", *GRAPHS, *PARSERS, *LINES)
 SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".nwk": "newick", ".newick": "newick",
             ".tre": "newick", ".tree": "newick"}  # fmt: skip
 FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what to do
@@ -138,19 +124,19 @@ def from_text(
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     notes = [] if notes is None else notes
     try:
-        kind = _known(format, READERS, "read") if format else detect_format(text, suffix)
-        graph = kind in ("original", "node-link")
-        if wnids is not None and not graph:
+        kind = _known(format, FORMATS, "read") if format else detect_format(text, suffix)
+        if wnids is not None and kind not in GRAPHS:
             raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
-        if kind == "nbdt":  # as it is: its hash counts
+        if kind == "nbdt":
             nodes, names = graphs.read_own(text, classes)
+        elif kind in GRAPHS:
+            nodes, names = graphs.read_graph(text, classes, wnids)
+        elif kind in PARSERS:
+            nodes, names = groups.read_groups(PARSERS[kind](text), classes, notes)
         else:
-            if graph:
-                nodes, order = graphs.read_graph(text, classes, wnids)
-            else:
-                nodes, order = READERS[kind](text, classes, notes)
-                order = order if classes is None else list(classes)
-            nodes, names = composed(nodes, order)
+            nodes, names = LINES[kind](text, notes)
+        if kind != "nbdt":  # which is kept as it is: its hash counts
+            nodes, names = composed(nodes, names if classes is None else classes)
         hierarchy = Hierarchy(tuple(collapse_chains(nodes) if collapse else nodes), tuple(names))
     except HierarchyError as error:
         doubt = [f" Note that {note}." for note in notes if note.endswith(tables.IF_HEADER)]
@@ -214,10 +200,10 @@ def _detect_json(data: object) -> str:
     return "nested"
 
 
-def _known(kind: str, table: Mapping[str, object], action: str) -> str:
-    if kind not in table:
+def _known(kind: str, known: Collection[str], action: str) -> str:
+    if kind not in known:
         raise FormatError(
-            f"The format {short(kind)} cannot be {action}; choose {listed(table, 9)}."
+            f"The format {short(kind)} cannot be {action}; choose {listed(known, 9)}."
         )
     return kind
 

@@ -81,8 +81,14 @@ def _id(value: Any) -> str:
 
 
 def _parents(data: dict[str, Any], records: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """Return the parents of each node. Edges are "links" until networkx 3.5, "edges" since."""
+    edges = [data[key] for key in ("edges", "links") if key in data]
+    if not edges or not isinstance(edges[0], list):
+        raise FormatError('Expected a list of edges under "links" or "edges"; there is none.')
+    if edges[0] != edges[-1]:
+        raise FormatError('"links" and "edges" are both there and differ; remove one.')
     parents: dict[str, list[str | None]] = {}
-    for edge in _edges(data):
+    for edge in edges[0]:
         if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
             raise FormatError(f'An edge needs "source" and "target"; got {shape(edge)}.')
         source, target = _id(edge["source"]), _id(edge["target"])
@@ -91,16 +97,6 @@ def _parents(data: dict[str, Any], records: Mapping[str, Any]) -> dict[str, list
                 raise FormatError(f'An edge names the node {short(end)}, which "nodes" lacks.')
         parents.setdefault(target, []).append(source)
     return parents
-
-
-def _edges(data: dict[str, Any]) -> list[Any]:
-    """Return the edges: "links" until networkx 3.5, "edges" since; both if they agree."""
-    edges = [data[key] for key in ("edges", "links") if key in data]
-    if not edges or not isinstance(edges[0], list):
-        raise FormatError('Expected a list of edges under "links" or "edges"; there is none.')
-    if edges[0] != edges[-1]:
-        raise FormatError('"links" and "edges" are both there and differ; remove one.')
-    return edges[0]
 
 
 def _leaf(node: str, record: dict[str, Any]) -> Leaf:

@@ -32,14 +32,8 @@ LEVELS = {"level", "l", "rank", "tier", "ebene", "niveau", "hierarchy"}  # befor
 _FILLING = {"taxon", "label", "latin"}  # "taxon_kingdom_name" is a kingdom
 _LEAF = {"name", "label", "common", "scientific", "scientificname", "commonname", "english",
          "vernacularname", "vernacular", "taxon", "item"}  # fmt: skip
-_PARENT = {
-    "parent",
-    "parentid",
-    "parentname",
-    "supercategory",
-    "parenttaxonid",
-    "parentnameusageid",
-}
+_PARENT = {"parent", "parentid", "parentname", "supercategory", "parenttaxonid",
+           "parentnameusageid"}  # fmt: skip
 _ID = ("child", "id", "taxonid", "node", "category", "class")
 MISSING = {"", "-", "–", "—", "?", "na", "n/a", "nan", "nil", "none", "null", "unranked"}
 

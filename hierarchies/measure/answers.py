@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -152,24 +152,15 @@ def answer_record(
     """
     measurement = Measurement(result.rules, result.logits, result.known_labels)
     plan = plan_of(result, measurement, reference)
-    targets = sorted({*TARGETS, accuracy})
     kinds = ("plain", "reordered") if better_mistakes else ("plain",)
     levels = calibration_by_level(measurement.masses, measurement.depth, result.hierarchy)
     record: dict[str, Any] = {
         "accuracy": accuracy,
-        "targets": [],
+        **_at_targets(measurement, plan, sorted({*TARGETS, accuracy})),
         "rules": _rules(measurement),
         "levels": levels,
         "lists": {kind: _lists(result, kind) for kind in kinds},
     }
-    if plan:
-        first, _ = plan.repeats[0][0]
-        images = len(measurement.depth)
-        record["calibration"] = {"source": plan.source, "images": len(first), "shared": plan.shared}
-        record["targets"] = [
-            target_record(target, measurement.quality(plan, target), images, first)
-            for target in targets
-        ]
     if unknown is not None:
         record["unknown"] = _unknown(measurement, plan, unknown)
     return record
@@ -193,18 +184,23 @@ def group_record(
     result = measure(logits, likeliest, tree, rule)
     measurement = Measurement(result.rules, logits, likeliest)
     plan = plan_of(result, measurement, reference)
-    record: dict[str, Any] = {"images": len(labels), "targets": []}
+    record: dict[str, Any] = {"images": len(labels)} | _at_targets(measurement, plan, TARGETS)
     answers = {"flat": logits.argmax(dim=1), "soft": result.soft, "hard": result.hard}
     for kind, answer in answers.items():
         record[kind] = float(below.gather(1, answer[:, None]).double().mean())
-    if plan:
-        calibration, _ = plan.repeats[0][0]
-        record["calibration"] = {"source": plan.source, "images": len(calibration)}
-        record["targets"] = [
-            target_record(target, measurement.quality(plan, target), len(labels), calibration)
-            for target in TARGETS
-        ]
     return record
+
+
+def _at_targets(
+    measurement: Measurement, plan: Plan | None, targets: Sequence[float]
+) -> dict[str, Any]:
+    """Return how good answers are at each target, and what set the thresholds, if there is a plan."""
+    if plan is None:
+        return {"targets": []}
+    first, images = plan.repeats[0][0][0], len(measurement.depth)
+    rows = [target_record(t, measurement.quality(plan, t), images, first) for t in targets]
+    source = {"source": plan.source, "images": len(first), "shared": plan.shared}
+    return {"targets": rows, "calibration": source}
 
 
 def target_record(

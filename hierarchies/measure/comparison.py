@@ -158,11 +158,8 @@ class Comparison:
     @property
     def changed(self) -> dict[str, int]:
         """How many images have another answer, "soft" and "hard"."""
-        before, after = self.before, self.after
-        return {
-            "soft": int((before.soft != after.soft).sum()),
-            "hard": int((before.hard != after.hard).sum()),
-        }
+        soft, hard = self.before.soft != self.after.soft, self.before.hard != self.after.hard
+        return {"soft": int(soft.sum()), "hard": int(hard.sum())}
 
     @cached_property
     def images(self) -> dict[int, str]:

@@ -58,18 +58,15 @@ def interactive_page(hierarchy: Hierarchy, title: str = "") -> str:
     """
     folder = files("nbdt.hierarchies") / "data"
     script = (folder / "page.js").read_text(encoding="utf-8")
-    parts = {"POLICY": _policy(script), "DATA": _data(hierarchy, title), "SCRIPT": script}
-    template = (folder / "page.html").read_text(encoding="utf-8")
-    # One pass: a name that looks like a placeholder stays as it is.
-    return _PLACEHOLDER.sub(lambda match: parts[match[1]], template)
-
-
-def _policy(script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
+    policy = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'"
     )
+    parts = {"POLICY": policy, "DATA": _data(hierarchy, title), "SCRIPT": script}
+    template = (folder / "page.html").read_text(encoding="utf-8")
+    # One pass: a name that looks like a placeholder stays as it is.
+    return _PLACEHOLDER.sub(lambda match: parts[match[1]], template)
 
 
 def _data(hierarchy: Hierarchy, title: str) -> str:

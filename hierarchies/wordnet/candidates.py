@@ -25,16 +25,8 @@ from .database import WordNet, lemma_key
 Match = Literal["word", "form", "compound", "head", "override"]
 
 # WordNet's own rules of detachment for nouns (morphy), ending to replacement.
-_ENDINGS = (
-    ("s", ""),
-    ("ses", "s"),
-    ("xes", "x"),
-    ("zes", "z"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("men", "man"),
-    ("ies", "y"),
-)
+_ENDINGS = (("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+            ("men", "man"), ("ies", "y"))  # fmt: skip
 _SEPARATORS = re.compile("[-_']")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHORTEST_PART = 3

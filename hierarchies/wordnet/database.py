@@ -21,14 +21,8 @@ from nbdt.files import NPZ_ERRORS
 
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 FILE_NAME, LICENSE_NAME = "wordnet-3.0-nouns.npz", "WORDNET-LICENSE.txt"
-CORE_COLUMNS = (
-    "offset",
-    "lexicographer",
-    "hyponyms",
-    "individual",
-    "parent_count",
-    "parent_target",
-)
+CORE_COLUMNS = ("offset", "lexicographer", "hyponyms", "individual", "parent_count",
+                "parent_target")  # fmt: skip
 LEXICON_COLUMNS = ("words", "word_count", "rank", "tag_count", "plurals")
 
 IntArray = npt.NDArray[np.int32]
@@ -232,7 +226,10 @@ def read_words(columns: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
     numbers = [lemma_number.setdefault(text.lower(), len(lemma_number)) for text in word]
     synset = np.repeat(np.arange(len(columns["word_count"])), columns["word_count"])
     lemma = np.array(numbers, dtype=np.int64)
-    chosen = _by_rank(lemma, synset, columns["rank"])
+    order = np.argsort(lemma * 256 + columns["rank"], kind="stable")
+    # "Moon" and "moon" are two words of one synset, but one lemma: both have the same rank.
+    same = (np.diff(lemma[order]) == 0) & (np.diff(synset[order]) == 0)
+    chosen = order[np.concatenate([[True], ~same])]
     counts = np.bincount(lemma[chosen], minlength=len(lemma_number))
     lines = columns["plurals"].tobytes().decode("utf-8").split("\n")
     plurals = (line.split(" ") for line in lines)
@@ -245,12 +242,3 @@ def read_words(columns: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
         lemma_number,
         {row[0]: tuple(row[1:]) for row in plurals},
     )
-
-
-def _by_rank(lemma: IndexArray, synset: IndexArray, rank: npt.NDArray[Any]) -> IndexArray:
-    """Return positions sorted by lemma, then rank; one for each lemma and synset."""
-    order = np.argsort(lemma * 256 + rank, kind="stable")
-    # "Moon" and "moon" are two words of one synset, but one lemma: both have the same rank.
-    same = (np.diff(lemma[order]) == 0) & (np.diff(synset[order]) == 0)
-    chosen: IndexArray = order[np.concatenate([[True], ~same])]
-    return chosen

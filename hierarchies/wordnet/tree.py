@@ -83,12 +83,8 @@ def chosen_parents(synsets: Sequence[int], net: WordNet) -> dict[int, int]:
 
 
 def _default_names(synsets: Sequence[int], net: WordNet) -> list[str]:
-    names = [net.name(synset) for synset in synsets]
-    times = Counter(names)
-    return [
-        name if times[name] == 1 else net.wnid(synset)
-        for name, synset in zip(names, synsets, strict=True)
-    ]
+    times = Counter(map(net.name, synsets))
+    return [net.name(s) if times[net.name(s)] == 1 else net.wnid(s) for s in synsets]
 
 
 def _graph(synsets: Sequence[int], labels: Sequence[str], net: WordNet) -> nx.DiGraph[str]:

@@ -53,7 +53,11 @@ def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
             f"Expected a networkx.DiGraph with edges from parent to child, got "
             f"{type(graph).__name__}."
         )
-    ids = {None: None} | {key: _graph_id(graph, key, classes) for key in graph}
+    ids: dict[Any, str | None] = {None: None}
+    for key in graph:
+        name, is_leaf = str(graph.nodes[key].get("name")), graph.out_degree(key) == 0
+        by_name = is_leaf and str(key) not in classes and name in classes
+        ids[key] = name if by_name else str(key)
     return [
         Node(
             str(ids[key]),
@@ -223,10 +227,3 @@ def _members(name: str, value: object) -> list[tuple[object, object]]:
     for item in value:
         members.extend(item.items() if isinstance(item, Mapping) else [(item, None)])
     return members
-
-
-def _graph_id(graph: nx.DiGraph[Any], key: object, classes: set[str]) -> str:
-    name = graph.nodes[key].get("name")
-    if graph.out_degree(key) == 0 and str(key) not in classes and str(name) in classes:
-        return str(name)
-    return str(key)

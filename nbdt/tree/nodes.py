@@ -78,15 +78,12 @@ def check_word(word: object, what: str) -> None:
         raise HierarchyError(
             f"{what} has {len(word):,} characters ({short(word)}); at most {MAX_NAME} are allowed."
         )
-    hidden = not word.isprintable() and (any(map(_hides, word)) or _STRAY_JOINER.search(word))
+    hides = (unicodedata.category(one) in _DECEPTIVE and one not in _JOINERS for one in word)
+    hidden = not word.isprintable() and (any(hides) or _STRAY_JOINER.search(word))
     if hidden or not _INVISIBLE.isdisjoint(word):
         raise HierarchyError(
             f"{what} {word!a} holds control, bidirectional or zero-width characters; remove them."
         )
-
-
-def _hides(character: str) -> bool:
-    return unicodedata.category(character) in _DECEPTIVE and character not in _JOINERS
 
 
 def _check_words(nodes: Sequence[Node], classes: Sequence[str]) -> None:
