@@ -14,7 +14,7 @@ import nbdt
 from nbdt.decide.answer import DEFAULT_ACCURACY, answers, promise
 from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
-from nbdt.errors import NBDTError, nearest
+from nbdt.errors import check_known
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
@@ -218,11 +218,7 @@ def _explanations(
 
 def check_method(method: str) -> None:
     """Raise NBDTError, with the choices, for a method that `explain` does not have."""
-    known = [GRAD_CAM, *METHODS]
-    if method not in known:
-        raise NBDTError(
-            f"Unknown method {method!r}; there are {', '.join(known)}.{nearest(method, known)}"
-        )
+    check_known("method", method, [GRAD_CAM, *METHODS])
 
 
 def _with_counterfactuals(

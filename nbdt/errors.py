@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 LONGEST, MOST = 64, 2000  # characters and words that `nearest` compares
 
@@ -25,6 +25,14 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> str:
         near = [name for name in near if name[:1].casefold() == word[:1].casefold()][:MOST]
     matches = difflib.get_close_matches(word, near, limit, 0.6) if len(word) <= LONGEST else []
     return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+
+
+def check_known(what: str, word: str, known: Collection[str]) -> None:
+    """Raise NBDTError, with the choices, unless `word` is among them."""
+    if word not in known:
+        raise NBDTError(
+            f"Unknown {what} {word!r}; there are {', '.join(known)}.{nearest(word, known)}"
+        )
 
 
 def listed(items: Iterable[object], limit: int = 5) -> str:

@@ -108,10 +108,7 @@ def train_command(
         raise typer.BadParameter(
             "--hierarchy, --sense, --weights, --resume and --finetune belong to a RECIPE"
         )
-    if progress == "json":
-        _correct_for_parent(corrections, model, data, out, settings or [])
-    else:
-        _correct(corrections, model, data, out, settings or [])
+    _correct(corrections, model, data, out, settings or [], as_json=progress == "json")
 
 
 def _train(  # noqa: PLR0917
@@ -181,42 +178,34 @@ def _show(model: NBDT, out: Path) -> None:
     _say(f"Try it: nbdt demo --model {folder}")
 
 
-def _correct(  # noqa: PLR0917
-    corrections: Path,
-    model: Path | None,
-    data: Path,
-    out: Path,
-    settings: list[str],
-    events: JsonProgress | None = None,
-) -> None:
+def _correct(
+    corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str], *,
+    as_json: bool,
+) -> None:  # fmt: skip
     from .corrections.run import correct, settings_from
 
-    fitted = correct(
-        NBDT.load(DEFAULT_MODEL if model is None else model),
-        corrections,
-        data,
-        out,
-        settings_from(settings),
-        command=_command_line(),
-        progress=events or tracked,
-        say=events.say if events else _say,
-    )
+    events = JsonProgress(sys.stdout) if as_json else None
+    # Another process reads the events, so nothing else is written on stdout.
+    with contextlib.redirect_stdout(sys.stderr if events else sys.stdout):
+        try:
+            fitted = correct(
+                NBDT.load(DEFAULT_MODEL if model is None else model),
+                corrections,
+                data,
+                out,
+                settings_from(settings),
+                command=_command_line(),
+                progress=events or tracked,
+                say=events.say if events else _say,
+            )
+        except NBDTError as error:
+            if events is None:
+                raise
+            events.fail(str(error))
+            raise typer.Exit(1) from None
     if events is None:
         Console().print(_table(fitted))
         typer.echo(f"saved: {out / 'model'}")
-
-
-def _correct_for_parent(
-    corrections: Path, model: Path | None, data: Path, out: Path, settings: list[str]
-) -> None:
-    """Write nothing but events on stdout: another process reads them."""
-    events = JsonProgress(sys.stdout)
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            _correct(corrections, model, data, out, settings, events)
-        except NBDTError as error:
-            events.fail(str(error))
-            raise typer.Exit(1) from None
 
 
 def _table(fitted: CorrectionFit) -> Table:

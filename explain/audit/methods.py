@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nbdt.errors import NBDTError, nearest
+from nbdt.errors import check_known
 from nbdt.model.model import NBDT
 
 from ..attribution import explain
@@ -61,11 +61,7 @@ def known_methods() -> list[str]:
 
 def check_method(method: str) -> None:
     """Raise NBDTError, with the nearest names, for an unknown method."""
-    names = known_methods()
-    if method not in names:
-        raise NBDTError(
-            f"Unknown method {method!r}; choose one of {', '.join(names)}.{nearest(method, names)}"
-        )
+    check_known("method", method, known_methods())
 
 
 def _random(nodes: Nodes, rng: np.random.Generator) -> Maps:

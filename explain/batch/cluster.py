@@ -11,13 +11,12 @@ import logging
 import os
 import platform
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
@@ -77,8 +76,8 @@ def connected(address: str | None) -> Iterator[Any]:
     started: dict[str, Any] = {}
     with ExitStack() as stack:
         if address == "local":
-            logs = tempfile.mkdtemp(prefix="nbdt-ray-")
-            stack.callback(shutil.rmtree, logs, ignore_errors=True)
+            aside = tempfile.TemporaryDirectory(prefix="nbdt-ray-", ignore_cleanup_errors=True)
+            logs = stack.enter_context(aside)
             here = {"_node_ip_address": "127.0.0.1", "_temp_dir": logs}
             started = {"include_dashboard": False, **here}
         stack.callback(ray.shutdown)
@@ -138,8 +137,7 @@ def best_precision(ray: Any, workers: int | None) -> str:
     """Return what "auto" means on the cluster's workers, not on the caller's machine."""
     _, share = workers_of(ray.nodes(), workers)
     best = ray.remote(**share)(lambda: resolve_precision(AUTO, best_device()))
-    precision: str = ray.get(best.remote())
-    return precision
+    return cast(str, ray.get(best.remote()))
 
 
 @contextmanager
@@ -260,14 +258,13 @@ class Worker:
         self.batch, self.error = batch, ""
         self.contexts = ExitStack()  # open as long as the process lives
         try:
-            self._start(stored)
+            self._start(batch, stored)
         except (NBDTError, OSError) as error:
             self.error = f"A worker on {platform.node()} cannot start: {error} {SHARED}"
 
-    def _start(self, stored: Any) -> None:
+    def _start(self, batch: ClusterBatch, stored: Any) -> None:
         import ray
 
-        batch = self.batch
         batch.enter()
         model = to_device(_loaded(ray.get(stored), batch.identity["model"]))
         options = replace(batch.options, evidence=_evidence(model, batch))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import nbdt
-from nbdt.errors import NBDTError
+from nbdt.errors import check_known
 from nbdt.model.model import NBDT
 
 from ..attribution import GRAD_CAM, answers_made, explain
@@ -31,8 +31,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """
     if precision == AUTO:
         return BFLOAT16 if _has_bfloat16(device) else FLOAT32
-    if precision not in {FLOAT32, BFLOAT16}:
-        raise NBDTError(f"Unknown precision {precision!r}; there are auto, float32 and bfloat16.")
+    check_known("precision", precision, (AUTO, FLOAT32, BFLOAT16))
     return precision
 
 

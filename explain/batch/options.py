@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
-from nbdt.errors import NBDTError, nearest
+from nbdt.errors import NBDTError, check_known
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
@@ -53,11 +53,7 @@ class BatchOptions:
         check_method(self.method)
         if self.accuracy is not None:
             check_target(self.accuracy)
-        if self.maps not in MAPS:
-            raise NBDTError(
-                f"Unknown maps {self.maps!r}; there are {', '.join(MAPS)}."
-                f"{nearest(self.maps, list(MAPS))}"
-            )
+        check_known("maps", self.maps, MAPS)
         for name in ("batch_size", "part_size"):
             if getattr(self, name) < 1:
                 raise NBDTError(f"{name}: expected at least 1, got {getattr(self, name)}.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from nbdt.decide.answer import DEFAULT_ACCURACY
-from nbdt.errors import NBDTError, nearest
+from nbdt.errors import NBDTError, check_known
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.sources import cores
 from nbdt.model.model import NBDT
@@ -107,7 +107,10 @@ def explain_all(
             folder of another batch (the message lists what differs) or that another run is writing
             to, or inputs that cannot be listed.
     """
-    _check(model, engine, shard)
+    model.check_evaluating()
+    check_known("engine", engine, ENGINES)
+    if not 1 <= shard[0] <= shard[1]:
+        raise NBDTError(f"Expected shard i of n with 1 ≤ i ≤ n, got {shard[0]} of {shard[1]}.")
     options = BatchOptions(
         maps, pages, method, accuracy, _shown(model, evidence, pages=pages), counterfactuals, column,
         resolve_precision(precision, model.device), batch_size,
@@ -157,16 +160,6 @@ def _shown(
     from ..evidence.search import evidence_of
 
     return evidence_of(given)
-
-
-def _check(model: NBDT, engine: str, shard: tuple[int, int]) -> None:
-    model.check_evaluating()
-    if engine not in ENGINES:
-        raise NBDTError(
-            f"Unknown engine {engine!r}; there are {' and '.join(ENGINES)}.{nearest(engine, ENGINES)}"
-        )
-    if not 1 <= shard[0] <= shard[1]:
-        raise NBDTError(f"Expected shard i of n with 1 ≤ i ≤ n, got {shard[0]} of {shard[1]}.")
 
 
 def _check_apart(folder: BatchFolder, inputs: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ import typer
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import NBDTError
+from ..errors import NBDTError, check_known
 from ..files import umask
 from ..network.positions import pools_by_average, positions
 from ..network.running import evaluating
@@ -75,8 +75,7 @@ def export(
             accuracy for a model that is not calibrated.
         OSError: the file cannot be written.
     """
-    if format not in _WRITERS:
-        raise NBDTError(f"Unknown format {format!r}; there are {', '.join(_WRITERS)}.")
+    check_known("format", format, _WRITERS)
     target = Path(path)
     if target.is_dir():
         raise NBDTError(f"{str(target)!r} is a folder; name a file.")

@@ -191,7 +191,7 @@ def test_a_full_memory_ends_the_batch_and_says_what_to_do(small, photos, tmp_pat
         ({"maps": "pngs"}, "Did you mean 'png'"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"shard": (3, 2)}, "shard i of n"),
-        ({"precision": "half"}, "auto, float32 and bfloat16"),
+        ({"precision": "half"}, "auto, float32, bfloat16"),
         ({"counterfactuals": True}, "add --pages"),
         ({"method": "gradcam"}, "Did you mean 'grad-cam'"),
     ],
