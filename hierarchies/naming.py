@@ -88,7 +88,8 @@ def names_from_concepts(
     for node in hierarchy.inner_nodes:
         if node not in assigned:
             labels.qualified(node)
-    rows, net = [], wordnet()
+    net = wordnet()
+    rows = []
     for node in hierarchy.inner_nodes:
         fit: tuple[Any, ...] = (None, None, 0.0, 0.0, 0.0, False)
         if best := labels.concept[node]:

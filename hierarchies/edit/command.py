@@ -28,25 +28,19 @@ def make_edit(
         EditError: it cannot be made on this hierarchy.
     """
     try:
-        request = _request(kind, words, name)
+        check_kind(kind)
+        takes, nodes = KINDS[kind], [*words]
+        if takes.name == "none" and name is not None:
+            raise EditError(f"{kind!r} takes no name, got {short(name)}.")
+        if takes.name == "required" and not takes.members and name is None and nodes:
+            name = nodes.pop()
+        to = nodes.pop() if takes.to and nodes else None
+        request = EditRequest(kind, tuple(nodes), to, name)
+        check_complete(request)
     except EditError as error:
         usage = f"{kind} {KINDS[kind].usage}" if kind in KINDS else USAGE
         raise typer.BadParameter(f"{error} Usage: nbdt hierarchy edit TREE {usage}") from None
     return make(hierarchy, request)
-
-
-def _request(kind: str, words: Sequence[str], name: str | None) -> EditRequest:
-    check_kind(kind)
-    takes, nodes, to = KINDS[kind], [*words], None
-    if takes.name == "none" and name is not None:
-        raise EditError(f"{kind!r} takes no name, got {short(name)}.")
-    if takes.name == "required" and not takes.members and name is None and nodes:
-        name = nodes.pop()
-    if takes.to and nodes:
-        to = nodes.pop()
-    request = EditRequest(kind, tuple(nodes), to, name)
-    check_complete(request)
-    return request
 
 
 def keep_edit(

@@ -113,8 +113,12 @@ class Draft(Named):
 
     def create(self, name: str, parent: str, members: Sequence[int]) -> str:
         """Make a group in `parent` that takes `members`; returns its id."""
-        created = self._free_id(nfc(name))
-        self.nodes[created] = Node(created, parent, nfc(name))
+        # "bird/", "bird/2", …: neither an id nor a name yet, so it finds one node.
+        name, taken = nfc(name), {*self.hierarchy.ids, *self.hierarchy.names}
+        stem = f"{name[: MAX_NAME - 20]}/"
+        ids = chain([stem], (f"{stem}{number}" for number in count(2)))
+        created = next(node_id for node_id in ids if node_id not in taken)
+        self.nodes[created] = Node(created, parent, name)
         for member in members:
             self.put(self.hierarchy.ids[member], created)
         return created
@@ -172,13 +176,6 @@ class Draft(Named):
                 self.nodes[node.id] = node._replace(name=new_name)
                 self.remarks.append(f"{short(node.name)} is called {short(new_name)} now")
         return len(self.remarks) > remarks
-
-    def _free_id(self, name: str) -> str:
-        """Return "bird/", "bird/2", …: neither an id nor a name yet, so it finds one node."""
-        taken = {*self.hierarchy.ids, *self.hierarchy.names}
-        stem = f"{name[: MAX_NAME - 20]}/"
-        candidates = chain([stem], (f"{stem}{number}" for number in count(2)))
-        return next(node_id for node_id in candidates if node_id not in taken)
 
 
 def _held(hierarchy: Hierarchy, node: int) -> list[str]:

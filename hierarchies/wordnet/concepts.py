@@ -104,7 +104,8 @@ def fitting_concepts(
     appeal = cache(partial(_appeal, net=net))
     concepts: dict[int, list[Concept]] = {}
     for node in reversed(hierarchy.inner_nodes):
-        span, counts = spans[node], {}
+        span = spans[node]
+        counts: dict[int, int] = {}
         for concept in set().union(*(shared[child] for child in hierarchy.children[node])):
             places = starts[concept]
             counts[concept] = bisect_left(places, span.stop) - bisect_left(places, span.start)

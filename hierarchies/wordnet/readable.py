@@ -165,22 +165,17 @@ class _Divider:
         for row, synset in zip(rows.tolist(), ancestors.tolist(), strict=True):
             covers[synset].append(known[row][0])
         used = {group.name, *(other.name for other in group.groups), *self.names}
-        concepts = [
-            (len(members), float(self.net.information_content[synset]), name, members)
-            for synset, members in covers.items()
-            if 2 <= len(members) < len(group.classes)
-            and (name := self._concept_name(synset, members)) is not None
-            and name not in used
-        ]
+        concepts = []
+        for synset, members in covers.items():
+            same = all(self.synsets[index] == synset for index in members)
+            name = self.net.name(synset) if same else everyday_name(synset, self.net)
+            if 2 <= len(members) < len(group.classes) and name is not None and name not in used:
+                content = float(self.net.information_content[synset])
+                concepts.append((len(members), content, name, members))
         if not concepts:
             return None
         *_, name, members = max(concepts)
         return _Group(name, members)
-
-    def _concept_name(self, synset: int, members: Sequence[int]) -> str | None:
-        """Return the everyday name of a concept, or its word if all members are of that synset."""
-        same = all(self.synsets[index] == synset for index in members)
-        return self.net.name(synset) if same else everyday_name(synset, self.net)
 
     def _alike(self, group: _Group, most: int, small: Sequence[_Group] = ()) -> list[_Group]:
         """Take the classes out of a group and return them in at most `most` groups.

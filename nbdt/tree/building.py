@@ -40,8 +40,25 @@ def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]
     if not isinstance(nested, Mapping) or not nested:
         raise HierarchyError(f"Expected a mapping of groups, got {short(nested)}.")
     only = next(iter(nested.values())) if len(nested) == 1 else None
+    root = None if only else "/"
     nodes = [] if only else [Node("/", None, "root")]
-    return nodes, _walk_nested(nested, None if only else "/", nodes)
+    classes: list[str] = []
+    groups: dict[tuple[str, str], str] = {}
+    stack: list[tuple[str | None, object, object]] = [
+        (root, name, value) for name, value in reversed(list(nested.items()))
+    ]
+    while stack:
+        check_size(len(nodes) + len(stack))
+        parent, name, value = stack.pop()
+        check_word(name, "A name in the nested groups")
+        if value is None or value == {}:
+            nodes.append(Node(str(name), parent, str(name)))
+            classes.append(str(name))
+            continue
+        group = _group(nodes, groups, parent, str(name))
+        stack.extend((group, *member) for member in reversed(_members(str(name), value)))
+    _refuse_class_as_group(nodes, groups)
+    return nodes, classes
 
 
 def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
@@ -192,27 +209,6 @@ def _refuse_class_as_group(nodes: Sequence[Node], groups: Mapping[tuple[str, str
                 f"Class {node.id!r} is also an inner node; a class is a leaf: write a path below "
                 f"it, such as '{node.id}/{node.id} (other)'."
             )
-
-
-def _walk_nested(nested: Mapping[str, Any], root: str | None, nodes: list[Node]) -> list[str]:
-    """Append the nodes of a nested mapping; return the classes as met."""
-    classes: list[str] = []
-    groups: dict[tuple[str, str], str] = {}
-    stack: list[tuple[str | None, object, object]] = [
-        (root, name, value) for name, value in reversed(list(nested.items()))
-    ]
-    while stack:
-        check_size(len(nodes) + len(stack))
-        parent, name, value = stack.pop()
-        check_word(name, "A name in the nested groups")
-        if value is None or value == {}:
-            nodes.append(Node(str(name), parent, str(name)))
-            classes.append(str(name))
-            continue
-        group = _group(nodes, groups, parent, str(name))
-        stack.extend((group, *member) for member in reversed(_members(str(name), value)))
-    _refuse_class_as_group(nodes, groups)
-    return classes
 
 
 def _members(name: str, value: object) -> list[tuple[object, object]]:

@@ -66,7 +66,12 @@ class TreeIndex(nn.Module):
         self._add("leaf_nodes", np.array(hierarchy.leaf_nodes))
         node_of_edge, edge_of_node = self._index_edges(parents)
         self._index_descent(parents, node_of_edge, edge_of_node)
-        self._index_levels(parents, depths)
+        bounds = np.searchsorted(depths, np.arange(1, self.depth + 2)).tolist()
+        self.levels = list(pairwise(bounds))
+        family = np.zeros_like(parents)
+        for low, high in self.levels:
+            family[low:high] = np.unique(parents[low:high], return_inverse=True)[1]
+        self._add("family", family)
         sizes = np.array([len(span) for span in hierarchy.spans])
         self._add("sizes", sizes[node_of_edge, None])
         self._index_stages(parents, depths, classes, edge_of_node)
@@ -109,14 +114,6 @@ class TreeIndex(nn.Module):
         self._add("group_of_edge", np.repeat(np.arange(len(start)), size))
         self._add("group_below", below)
         self._add("child_edges", children)
-
-    def _index_levels(self, parents: Ints, depths: Ints) -> None:
-        bounds = np.searchsorted(depths, np.arange(1, self.depth + 2)).tolist()
-        self.levels = list(pairwise(bounds))
-        family = np.zeros_like(parents)
-        for low, high in self.levels:
-            family[low:high] = np.unique(parents[low:high], return_inverse=True)[1]
-        self._add("family", family)
 
     def target_paths(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The edges from each target node, (batch,), up to the root, and their images."""
