@@ -169,12 +169,11 @@ def _value_problems(record: Correction) -> Iterator[str]:
 
 
 def _is_box(value: Any) -> bool:
-    if not isinstance(value, list | tuple) or len(value) != 4:
-        return False
-    if not all(type(number) in (int, float) and 0 <= number <= 1 for number in value):
+    numbers = isinstance(value, list | tuple) and all(type(one) in (int, float) for one in value)
+    if not numbers or len(value) != 4:
         return False
     left, top, right, bottom = value
-    return bool(left < right and top < bottom)
+    return bool(0 <= left < right <= 1 and 0 <= top < bottom <= 1)
 
 
 def _is_time(value: object) -> bool:

@@ -128,12 +128,18 @@ def _by_names(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf]:
 
 def _places(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[set[int]]:
     """Return the leaves that each name can mean: by id, label or, if some name means none, WordNet's words."""
+    from ..wordnet.database import wordnet
+
     owners: dict[str, set[int]] = {}
     found: list[set[int]] = []
-    for words_of in (_own_words, _lemmas):
+    for by_own_words in (True, False):
         for place, leaf in enumerate(leaves):
-            for word in words_of(leaf):
-                owners.setdefault(word, set()).add(place)
+            words: Iterable[str | None] = (leaf.id, leaf.label, leaf.wnid)
+            if not by_own_words:
+                synset = wordnet().find(leaf.wnid)
+                words = () if synset is None else wordnet().lemmas(synset)
+            for word in filter(None, words):
+                owners.setdefault(normal_spelling(word), set()).add(place)
         found = [set().union(*(owners.get(word, ()) for word in _spelt(name))) for name in classes]
         if all(found) or not any(leaf.wnid for leaf in leaves):
             break
@@ -179,18 +185,6 @@ def _spelt(name: str) -> set[str]:
     """Return the words of a name: two for "tench, Tinca tinca", also "crane" for "crane (bird)"."""
     unqualified = re.sub(r" *\([^()]*\)$", "", name)
     return {normal_spelling(piece) for piece in (name, unqualified, *name.split(","))} - {""}
-
-
-def _own_words(leaf: Leaf) -> set[str]:
-    return {normal_spelling(word) for word in (leaf.id, leaf.label, leaf.wnid) if word}
-
-
-def _lemmas(leaf: Leaf) -> set[str]:
-    from ..wordnet.database import wordnet
-
-    synset = wordnet().find(leaf.wnid)
-    words: Iterable[str] = () if synset is None else wordnet().lemmas(synset)
-    return {normal_spelling(word) for word in words}
 
 
 def shape(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,7 +44,7 @@ class Reference:
             raise NBDTError(
                 "The model's reference set is damaged: a label is no class, or a logit is not finite."
             )
-        self.measure = lru_cache(maxsize=KEPT)(self._measure)
+        self.measure = lru_cache(maxsize=KEPT)(partial(measure, self.logits, self.labels))
 
     @classmethod
     def of(cls, model: NBDT) -> Reference | None:
@@ -54,10 +54,6 @@ class Reference:
             complete = {"logits", "labels"} <= saved.keys()
             _REFERENCES[model] = cls(saved["logits"], saved["labels"]) if complete else None
         return _REFERENCES[model]
-
-    def _measure(self, hierarchy: Hierarchy, rule: str) -> TreeResult:
-        """Return a hierarchy's answers on the set; `measure` keeps those of the last few."""
-        return measure(self.logits, self.labels, hierarchy, rule)
 
 
 _REFERENCES: WeakKeyDictionary[NBDT, Reference | None] = WeakKeyDictionary()

@@ -13,6 +13,7 @@ most of the synonyms share.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -60,12 +61,9 @@ def _shared_senses(synonyms: Sequence[str], wordnet: WordNet) -> tuple[Candidate
     """Return the senses that most of the known synonyms have."""
     rows = [_senses(text, wordnet) for text in synonyms if text.strip(" _")]
     by_synset = {candidate.synset: candidate for row in reversed(rows) for candidate in row}
-    votes = {
-        synset: sum(any(candidate.synset == synset for candidate in row) for row in rows)
-        for synset in by_synset
-    }
+    votes = Counter(candidate.synset for row in rows for candidate in row)
     most = max(votes.values(), default=0)
-    return tuple(by_synset[synset] for synset in by_synset if votes[synset] == most)
+    return tuple(row for synset, row in by_synset.items() if votes[synset] == most)
 
 
 def _senses(text: str, wordnet: WordNet) -> tuple[Candidate, ...]:
