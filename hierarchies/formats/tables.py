@@ -93,25 +93,16 @@ def read_table(text: str, notes: list[str], marks: Sequence[str]) -> Nodes:
     if len(rows) > 2 and (columns := rank_columns(rows[0][1])):
         return _ranked(rows, columns, notes)
     if mark in CELLS:  # rows end where their last name is
-        rows = [
-            (n, row[: max(i for i, cell in enumerate(row, 1) if cell)])
-            for n, row in rows
-            if any(row)
-        ]
-    if (
-        rows
-        and all(WNID.fullmatch(row[-1]) for _, row in rows)
-        and max(len(r) for _, r in rows) < 2
-    ):
+        rows = [(n, row[: max(i for i, cell in enumerate(row, 1) if cell)]) for n, row in rows]
+    if rows and all(len(row) == 1 and WNID.fullmatch(row[0]) for _, row in rows):
         raise FormatError(
             "This is a list of WordNet ids, which contains no hierarchy. Pass it as wnids=…, with "
             "the graph-….json that it belongs to."
         )
     if mark in PATHS:
         _refuse_other_marks(rows, mark)
-    if len(rows) > 2 < len(rows[0][1]) + 1 and {*rows[0][1]}.isdisjoint(
-        chain(*(row for _, row in rows[1:]))
-    ):
+    first, others = rows[0][1] if rows else [], [row for _, row in rows[1:]]
+    if len(others) > 1 and len(first) > 1 and {*first}.isdisjoint(chain(*others)):
         notes.append(f"line {rows[0][0]} shares no name with the others: {IF_HEADER}")
     return from_rows(rows, notes)
 
