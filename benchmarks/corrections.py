@@ -107,7 +107,7 @@ def taught(  # noqa: PLR0917
     rows = pool.features[index]
     reported = CorrectionBatch(targets, torch.empty(0), rows, None, None)
     found = copy.deepcopy(linear)
-    fit_head(found, rules.hierarchy, rules.rule, reported, replay, settings)
+    fit_head(found, rules, reported, replay, settings)
     return found
 
 

@@ -15,6 +15,7 @@ from nbdt.model.update import is_own_memory, save_head
 from nbdt.network.encoder import to_device
 from nbdt.progress import escape_terminal, tracked
 
+from . import opening
 from .opening import By, Model, Place, Refit, Rows, Weights, Why, many, opened, report
 
 if TYPE_CHECKING:
@@ -31,14 +32,9 @@ def add(
     ] = None,
     *,
     label: Annotated[str | None, typer.Option(help="Their class or group.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Labelled photographs: class folders, an archive of them, or a table."),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Keep small pictures, to show without the originals.")
-    ] = False,
+    data: Annotated[Path | None, opening.DATA] = None,
+    split: opening.Split = None,
+    pictures: opening.Pictures = False,
     why: Why = "",
     by: By = "",
     memory: Place = None,

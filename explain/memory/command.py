@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,12 +19,9 @@ from nbdt.progress import escape_terminal, tracked
 from . import changes, grow
 from .convert import convert
 from .effect import effect
-from .opening import By, Json, Model, Place, Weights, many, opened, report
+from .opening import DATA, By, Json, Model, Pictures, Place, Split, Weights, many, opened, report
 from .review import review
 from .show import show
-
-if TYPE_CHECKING:
-    from nbdt.tree.hierarchy import Hierarchy
 
 COUNTED = 20  # versions whose photographs are counted: each is opened
 
@@ -40,18 +37,10 @@ def memory() -> None:
 def build(
     model: Model,
     *,
-    data: Annotated[
-        Path,
-        typer.Option(help="Labelled photographs: class folders, an archive of them, or a table."),
-    ],
+    data: Annotated[Path, DATA],
     out: Annotated[Path, typer.Option(metavar="M", help="A new folder for the memory.")],
-    split: Annotated[str | None, typer.Option(help="A folder of splits inside the data.")] = None,
-    pictures: Annotated[
-        bool,
-        typer.Option(
-            "--pictures", "--thumbnails", help="Keep small pictures, to show without the originals."
-        ),
-    ] = False,
+    split: Split = None,
+    pictures: Pictures = False,
     by: By = "",
     weights: Weights = None,
 ) -> None:
@@ -115,10 +104,12 @@ def list_rows(
 ) -> None:
     """List the photographs of a memory, a line each."""
     _, found = opened(model, memory, weights)
-    below = None if label is None else _at_or_below(found.hierarchy, found.node_of(label))
+    tree = found.hierarchy
+    node = None if label is None else tree.index(found.node_of(label))
+    below = {key for at, key in enumerate(tree.ids) if node in tree.path_to(at)}
     listed = [
         row for row in found.table.described()
-        if (below is None or row["label"] in below) and not (struck_out and row["active"])
+        if (node is None or row["label"] in below) and not (struck_out and row["active"])
     ]  # fmt: skip
     for row in listed:
         row["label"] = found.name_of(row["label"])
@@ -131,15 +122,6 @@ def list_rows(
             f"`nbdt memory versions {model}` lists earlier states.",
             err=True,
         )
-
-
-def _at_or_below(tree: Hierarchy, node: str) -> set[str]:
-    """Return the ids of a node and of all nodes below it."""
-    found = {tree.index(node)}
-    for child, parent in enumerate(tree.parents):  # parents before children
-        if parent in found:
-            found.add(child)
-    return {tree.ids[one] for one in found}
 
 
 def _line(record: dict[str, Any]) -> str:

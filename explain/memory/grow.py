@@ -22,7 +22,7 @@ from nbdt.model.features import embed
 from nbdt.network.encoder import to_device
 from nbdt.progress import escape_terminal, tracked
 
-from .opening import By, Model, Place, Weights, Why, many, opened, report
+from .opening import By, Model, Pictures, Place, Weights, Why, many, opened, report
 from .places import ProposedPlace, propose_place
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def new_class(
         str | None, typer.Option(help="The group that it joins; by default one is proposed.")
     ] = None,
     yes: Yes = False,
-    pictures: Annotated[bool, typer.Option("--pictures", help="Keep small pictures.")] = False,
+    pictures: Pictures = False,
     why: Why = "",
     by: By = "",
     memory: Place = None,

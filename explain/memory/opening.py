@@ -25,6 +25,14 @@ Rows = Annotated[
     list[str],
     typer.Argument(metavar="ROW...", help="Ids or references, as `nbdt memory list` prints them."),
 ]
+DATA = typer.Option(help="Labelled photographs: class folders, an archive of them, or a table.")
+Split = Annotated[str | None, typer.Option(help="A folder of splits inside the data.")]
+Pictures = Annotated[
+    bool,
+    typer.Option(
+        "--pictures", "--thumbnails", help="Keep small pictures, to show without the originals."
+    ),
+]
 Why = Annotated[str, typer.Option(help="The reason.")]
 By = Annotated[str, typer.Option(help="Who says so.")]
 Refit = Annotated[bool, typer.Option("--refit", help="Fit the model's last layer at once.")]

@@ -7,16 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from PIL import Image
 
 from nbdt.decide.paths import Path as DecisionPath
 from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.images.sources import ImageSource
-from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
 
 from ..attribution import explain
@@ -54,17 +51,16 @@ def _show_one(
     near: ModelEvidence, source: ImageSource, *, k: int, out: Path, taken: set[str], as_json: bool
 ) -> None:
     image = source.open()
-    feature_map, features, path = _query(near.model, image)
-    found = near.for_path(features, path, k)
+    explained, (feature_map, features) = explain(near.model, image)[0], forward(near.model, [image])
+    path, found = explained.path, near.for_path(features[0], explained.path, k)
     photo = near.model.preprocess.frame(image, 320)
     closest = _closest_decision(path, found)
     compared = [side[0] for side in (found[closest].chosen, found[closest].rejected) if side]
-    node_map = explain(near.model, image)[0].maps[closest]
     stem = free_name(source.reference, taken)
     pictures = {"picture": out / f"{stem}.evidence.png"}
     write_atomic(pictures["picture"], png(sheet(photo, path, found), marked=True))
     try:
-        views = near.look_closer(feature_map, compared, node_map)
+        views = near.look_closer(feature_map[0], compared, explained.maps[closest])
     except NBDTError as error:  # an original is missing, or there is no grid of regions
         typer.echo(f"no picture of regions: {error}", err=True)
     else:
@@ -84,13 +80,6 @@ def _show_one(
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip
             typer.echo(f"{sign} {escape_terminal(decision.children[child])}: {_listed(side)}")
     typer.echo(f"pictures: {', '.join(places.values())}")
-
-
-def _query(model: NBDT, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor, DecisionPath]:
-    """Return feature map, features and path of one photograph."""
-    with torch.inference_mode():
-        feature_map, pooled = forward(model, [image])
-        return feature_map[0], pooled[0], model.head.paths(pooled)[0]
 
 
 def _closest_decision(path: DecisionPath, found: tuple[DecisionEvidence, ...]) -> int:

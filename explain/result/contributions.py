@@ -136,7 +136,7 @@ class DecisionContributions(TwoSides):
         return {"log_odds": self.log_odds, **self.lists(), **rest, "entropy": self.entropy}
 
 
-def signed(value: float) -> str:
-    """Return a value with its sign and one digit: "+3.1", "−0.4", "0.0"."""
-    text = f"{value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
+def signed(value: float, digits: int = 1) -> str:
+    """Return a value with its sign: "+3.1", "−0.4"; a rounded zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")

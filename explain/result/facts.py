@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nbdt.decide.paths import Decision, percent
 from nbdt.decide.unknown import FALSE_ALARMS
 
-from .explanation import CLOSED_FORM, Explanation
+from .explanation import CLOSED_FORM, Counterfactual, Explanation
 from .regions import regrid
 from .words import count, likelier, say, with_article
 
@@ -124,6 +124,13 @@ def is_close(decision: Decision) -> bool:
     return 0 <= decision.margin < math.log(CLOSE / (1 - CLOSE))
 
 
+def blurred(change: Counterfactual, size: str = "") -> str:
+    """Return what was blurred in words, such as ``"two regions (4 % of the picture)"``."""
+    number = len(change.regions)
+    regions = f"{count(number)} {size}region{'s' if number > 1 else ''}"
+    return f"{regions} ({percent(change.share)} of the picture)"
+
+
 # ---- one kind each -----------------------------------------------------------------------------
 
 
@@ -160,11 +167,7 @@ def _lead(explanation: Explanation) -> Fact:
         return Fact("asked", text, {"other": other[0], "other_probability": other[1]})
     chances = np.exp(np.cumsum([d.log_probs[d.chosen] for d in path]))
     index = max([0, *np.flatnonzero(chances >= SURE).tolist()])
-    name, chance, where = (
-        _name(explanation, index),
-        float(chances[index]),
-        _reason(explanation, index),
-    )
+    name, where, chance = _name(explanation, index), _reason(explanation, index), chances[index]
     only = "only " if chance < UNCERTAIN else ""
     text = f"It is {only}{percent(chance)} sure this is {with_article(name)}"
     if where:
@@ -180,7 +183,7 @@ def _lead(explanation: Explanation) -> Fact:
             f", {link} {percent(path.probability)} sure that it is {with_article(path.class_name)}"
         )
     text += ", so its answer is uncertain." if doubtful else "."
-    values = {"name": name, "probability": chance, "where": where, "is_answer": is_answer}
+    values = {"name": name, "probability": float(chance), "where": where, "is_answer": is_answer}
     return Fact("sure", text, values)
 
 
@@ -264,11 +267,8 @@ def _change(explanation: Explanation) -> Fact | None:
     if flips:
         best = min(flips, key=lambda c: (c.margin, c.share))
         before, after = _name(explanation, best.decision), str(best.becomes)
-        regions = (
-            f"region{'s' if len(best.regions) > 1 else ''} ({percent(best.share)} of the picture)"
-        )
-        size = "small " if best.share <= SMALL else ""
-        text = f"Blurring {count(len(best.regions))} {size}{regions} turns {say(before)} into {say(after)}."
+        regions = blurred(best, "small " if best.share <= SMALL else "")
+        text = f"Blurring {regions} turns {say(before)} into {say(after)}."
         return Fact("flip", text, {"before": before, "after": after})
     # With `overtaken`, a decision that the model did not reach may have changed.
     if not tried or any(c.overtaken for c in tried):

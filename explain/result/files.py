@@ -48,8 +48,10 @@ def save(explanation: Explanation, folder: str | os.PathLike[str]) -> None:
         OSError: it cannot be written.
     """
     content = _content(explanation)
+    files = {name: _facts(data) for name, data in content.items()}
+    manifest = _json({"format": FORMAT, "version": VERSION, "files": files})
     with new_folder(folder) as aside:
-        for name, data in [*content.items(), ("manifest.json", _manifest(content))]:
+        for name, data in [*content.items(), ("manifest.json", manifest)]:
             (aside / name).write_bytes(data)
 
 
@@ -99,10 +101,11 @@ def _content(explanation: Explanation) -> Files:
     for found in explanation.counterfactuals:
         if found.picture is not None:
             pictures[changed_name(found.decision)] = found.picture
-    record = to_record(explanation, pictures)
+    record, maps = to_record(explanation, pictures), io.BytesIO()
+    np.savez_compressed(maps, **cast(Any, arrays(explanation)))
     return {
         "explanation.json": _json({"format": FORMAT, "version": VERSION, **record}),
-        "maps.npz": _npz(explanation),
+        "maps.npz": maps.getvalue(),
         **{name: png(image) for name, image in pictures.items()},
         "index.html": to_html(explanation).encode("utf-8", "backslashreplace"),
     }
@@ -137,17 +140,6 @@ def _json(data: Mapping[str, Any]) -> bytes:
             f"The explanation cannot be written as JSON ({error}); `made` holds plain data only: "
             "text, finite numbers, lists and mappings."
         ) from None
-
-
-def _npz(explanation: Explanation) -> bytes:
-    stream, named = io.BytesIO(), dict[str, Any](arrays(explanation))
-    np.savez_compressed(stream, **named)
-    return stream.getvalue()
-
-
-def _manifest(content: Files) -> bytes:
-    files = {name: _facts(data) for name, data in content.items()}
-    return _json({"format": FORMAT, "version": VERSION, "files": files})
 
 
 def _facts(data: bytes) -> dict[str, Any]:

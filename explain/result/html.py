@@ -16,9 +16,9 @@ from PIL import Image
 from nbdt.decide.paths import Decision, as_percent, percent
 from nbdt.images.image import ImageError
 
-from .contributions import NOTE, Contribution, TwoSides
+from .contributions import NOTE, Contribution, TwoSides, signed
 from .explanation import Counterfactual, Explanation, Neighbour
-from .facts import place, words
+from .facts import blurred, place, words
 from .headline import headline
 from .pictures import data_url, drawn, overlays, picture
 from .regions import Region
@@ -78,7 +78,7 @@ def notebook_html(explanation: Explanation) -> str:
         for one in (*found.supporting, *found.opposing):
             image = _thumbnail(one)
             image.set("style", "width:80px; margin-right:4px")
-            image.set("title", f"{one.label} {_signed(one.value)} ({one.reference})")
+            image.set("title", f"{one.label} {signed(one.value, 2)} ({one.reference})")
             sums.append(image)
     if explanation.no_contributions:
         sums.append(element("p", explanation.no_contributions))
@@ -217,14 +217,14 @@ def _change(change: Counterfactual, decision: Decision) -> Element:
     title = element("h3", "What would change it")
     text = element("div", title, element("p", _outcome(change, decision)))
     if change.margin >= 0 and change.flipped:
-        before, after = (_signed(value) for value in change.log_odds)
+        before, after = (signed(value, 2) for value in change.log_odds)
         odds = f"Log-odds {before} before, {after} after."
         text.append(element("p", odds, class_="soft small"))
     rival = element("bdi", str(change.runner_up_path))
     text.append(element("p", "The other path: ", rival, class_="soft small"))
     if change.picture is None:
         return element("div", text, class_="change bare")
-    alt = f"The photograph, {_blurred(change)} blurred"
+    alt = f"The photograph, {blurred(change)} blurred"
     image = element("img", src=data_url(change.picture), alt=alt)
     frame = element("div", image, _outline(change.regions), class_="frame")
     return element("div", frame, text, class_="change")
@@ -235,17 +235,11 @@ def _outcome(change: Counterfactual, decision: Decision) -> str:
     if change.margin < 0:
         return "The model’s own path takes another child."
     if change.flipped:
-        return f"Blurring {_blurred(change)} turns {name} into {say(str(change.becomes))}."
+        return f"Blurring {blurred(change)} turns {name} into {say(str(change.becomes))}."
     if change.overtaken:
         return "Nothing that was tried flips this step: blurring changed an earlier one first."
     most = percent(change.searched)
     return f"Nothing that was tried: with up to {most} of the picture blurred it stays {name}."
-
-
-def _blurred(found: Counterfactual) -> str:
-    number = len(found.regions)
-    share = percent(found.share)
-    return f"{count(number)} region{'s' if number > 1 else ''} ({share} of the picture)"
 
 
 def _outline(regions: Iterable[Region]) -> Element:
@@ -275,8 +269,8 @@ def _beside(found: TwoSides, decision: Decision, title: str) -> Element:
 def _thumbnails(photographs: Iterable[Neighbour | Contribution]) -> Element:
     thumbs = element("ul", class_="thumbs")
     for one in photographs:
-        number = one.value if isinstance(one, Contribution) else one.similarity
-        text = _signed(number) if isinstance(one, Contribution) else f"{number:.2f}"
+        is_part = isinstance(one, Contribution)
+        text = signed(one.value, 2) if is_part else f"{one.similarity:.2f}"
         caption = element("figcaption", _name(one.label), f" {text}")
         shown = element("figure", _thumbnail(one), caption, title=one.reference)
         thumbs.append(element("li", shown))
@@ -324,9 +318,3 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
             parts = value if isinstance(value, list | tuple) else [value]
             shown = [f"{part:.4g}" if isinstance(part, float) else str(part) for part in parts]
             yield (above + key).replace("_", " "), " × ".join(shown)
-
-
-def _signed(value: float) -> str:
-    """Two digits with a sign; a rounded zero has none."""
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nbdt.decide.paths import Decision, Path
 from nbdt.errors import NBDTError
 from nbdt.images.image import refusal, refuse
 
-from .contributions import Contribution, DecisionContributions
+from .contributions import Contribution, DecisionContributions, TwoSides
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import words
 from .regions import Region
@@ -127,12 +128,7 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         node_child_maps=dict(zip(inner, _numbered(maps, "below"), strict=True)),
         photo=_picture(record["photo"], pictures),
         evidence=tuple(
-            DecisionEvidence(
-                *(
-                    tuple(_neighbour(row, pictures) for row in found[side])
-                    for side in DecisionEvidence.SIDES
-                )
-            )
+            DecisionEvidence(*_sides(found, DecisionEvidence, pictures))
             for found in record["evidence"]
         ),
         contributions=tuple(_sum(row, pictures) for row in record.get("contributions", ())),
@@ -171,10 +167,7 @@ def _counterfactual(record: Mapping[str, Any], pictures: Open) -> Counterfactual
         decision=int(record["decision"]),
         margin=float(record["margin"]),
         runner_up_path=_path(record["runner_up_path"]),
-        regions=tuple(
-            Region(tuple((int(r), int(c)) for r, c in row["cells"]), _pair(row["grid"]))
-            for row in record["regions"]
-        ),
+        regions=tuple(map(_region, record["regions"])),
         flipped=record["flipped"] is True,
         becomes=None if becomes is None else _text(becomes),
         log_odds=(before, after),
@@ -187,46 +180,40 @@ def _counterfactual(record: Mapping[str, Any], pictures: Open) -> Counterfactual
     )
 
 
-def _neighbour(record: Mapping[str, Any], pictures: Open) -> Neighbour:
-    reference, label, opener = _photograph(record, pictures)
-    return Neighbour(reference, label, float(record["similarity"]), int(record["row"]), opener)
-
-
-def _contribution(record: Mapping[str, Any], pictures: Open) -> Contribution:
-    reference, label, opener = _photograph(record, pictures)
-    return Contribution(reference, label, float(record["value"]), _text(record["row"]), opener)
-
-
 def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:
     rest, bias, entropy = (float(record[name]) for name in ("rest", "bias", "entropy"))
-    supporting, opposing = (
-        tuple(_contribution(row, pictures) for row in record[side])
-        for side in DecisionContributions.SIDES
-    )
+    supporting, opposing = _sides(record, DecisionContributions, pictures)
     return DecisionContributions(supporting, opposing, int(record["others"]), rest, bias, entropy)
 
 
+def _sides(
+    record: Mapping[str, Any], kind: type[TwoSides], pictures: Open
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the photographs of both sides, which open the pictures that were saved."""
+    for side in kind.SIDES:
+        yield tuple(_photograph(row, kind is DecisionEvidence, pictures) for row in record[side])
+
+
 def _photograph(
-    record: Mapping[str, Any], pictures: Open
-) -> tuple[str, str, Callable[[], Image.Image]]:
-    """Return reference, label, and what opens the picture that was saved."""
+    record: Mapping[str, Any], is_near: bool, pictures: Open
+) -> Neighbour | Contribution:
     reference, label = _text(record["reference"]), _text(record["label"])
     image = _picture(record["picture"], pictures)
-
-    def missing() -> Image.Image:
-        expected, got = "a picture saved with the explanation", "none"
-        refuse(refusal(reference, expected, got, "look at the original training data"))
-
-    return reference, label, image.copy if image else missing
+    expected, advice = "a picture saved with the explanation", "look at the original training data"
+    missing = partial(refuse, refusal(reference, expected, "none", advice))
+    opener = image.copy if image else missing
+    if is_near:
+        return Neighbour(reference, label, float(record["similarity"]), int(record["row"]), opener)
+    return Contribution(reference, label, float(record["value"]), _text(record["row"]), opener)
 
 
 def _picture(name: object, pictures: Open) -> Image.Image | None:
     return None if name is None else pictures(_text(name))
 
 
-def _pair(values: Sequence[Any]) -> tuple[int, int]:
-    one, other = map(int, values)
-    return one, other
+def _region(record: Mapping[str, Any]) -> Region:
+    rows, columns = map(int, record["grid"])
+    return Region(tuple((int(r), int(c)) for r, c in record["cells"]), (rows, columns))
 
 
 def _text(value: object) -> str:

@@ -97,18 +97,12 @@ class Attribution:
             found = score_coefficients(
                 logits[None].double(), nodes, self.rules.tree, self.rules.rule
             )[0]
-        chosen, other = found[::2], found[1::2]
-        difference = (chosen - other).float()
+        difference = (found[::2] - found[1::2]).float()
         nearness = self.examples.features @ centred - fit.center @ centred
         rows = (difference @ self._pull.T) * nearness
         entropy = torch.zeros(len(pairs))
         if self.rules.rule == "marginal":
-            entropy = (_entropy(chosen) - _entropy(other)).float()
+            each = torch.special.entr(found).sum(dim=1)  # in nats
+            entropy = (each[::2] - each[1::2]).float()
         bias = difference @ fit.bias * factor
         return Contributions(rows, bias, entropy, difference @ logits + entropy)
-
-
-def _entropy(weights: Tensor) -> Tensor:
-    """Return the entropy of each row, in nats."""
-    found: Tensor = torch.special.entr(weights).sum(dim=-1)
-    return found

@@ -175,30 +175,27 @@ class _Base:
         if change.label is None:
             return ""
         features = change.features
-        if features is None and change.id not in self.rows.places:
-            raise NBDTError(
-                "The fit of a large memory leaves this photograph out; a change of it needs its features."
-            )
         if features is None:
+            if change.id not in self.rows.places:
+                raise NBDTError(
+                    "The fit of a large memory leaves this photograph out; a change of it needs its "
+                    "features."
+                )
             features = self.rows.features[self.rows.places[change.id]]
         logits = fitted.fit.logits(torch.tensor(features).float()[None]) * fitted.factor
-        answer = int(_answers(self.rules, logits)[0])
-        tree = self.rules.hierarchy
-        return (
-            "" if answer in tree.classes_under(tree.index(change.label)) else tree.classes[answer]
-        )
+        answer, tree = int(_answers(self.rules, logits)[0]), self.rules.hierarchy
+        is_right = answer in tree.classes_under(tree.index(change.label))
+        return "" if is_right else tree.classes[answer]
 
     def _held(
         self, rows: Rows, examples: Examples, fitted: FittedHead, about: set[str], held: float
     ) -> tuple[int, int, float]:
         """Compare the answers of the other photographs. Raises NBDTError: too many became wrong."""
         places = {rows.ids[n]: row for row, n in enumerate(examples.places.tolist())}
-        old = self.examples.places.tolist()
-        pairs = torch.tensor(
-            [(row, places[self.rows.ids[n]]) for row, n in enumerate(old)
-             if self.rows.ids[n] in places and self.rows.ids[n] not in about],
-            dtype=torch.int64,
-        ).reshape(-1, 2)  # fmt: skip
+        old = [self.rows.ids[n] for n in self.examples.places.tolist()]
+        others = places.keys() - about
+        same = [(row, places[key]) for row, key in enumerate(old) if key in others]
+        pairs = torch.tensor(same, dtype=torch.int64).reshape(-1, 2)
         labels = self.examples.labels[pairs[:, 0]]
         pairs, labels = pairs[labels >= 0], labels[labels >= 0]
         before, after = self.answers[pairs[:, 0]], _answers(self.rules, fitted.logits)[pairs[:, 1]]

@@ -276,14 +276,9 @@ class Memory:
         Raises:
             NBDTError: as `examples`, or the memory has changed since the fit.
         """
-        examples = self.examples(rules)
-        known = self._attribution
-        if known is None or (known.fitted, known.examples, known.rules) != (
-            fitted,
-            examples,
-            rules,
-        ):
-            self._attribution = known = Attribution(fitted, examples, rules)
+        wanted, known = (fitted, self.examples(rules), rules), self._attribution
+        if known is None or (known.fitted, known.examples, known.rules) != wanted:
+            self._attribution = known = Attribution(*wanted)
         return known
 
     def fit(

@@ -232,14 +232,11 @@ def encode(model: NBDT, inputs: Tensor, targets: Sequence[Target]) -> tuple[Tens
 def _with_children(model: NBDT, features: Tensor, targets: Sequence[Target]) -> list[Target]:
     """Give each region without a child the child that the model chooses there."""
     log_probs = model.head.rules.log_probs(model.head.logits(features))
-    completed = []
-    for row, target in zip(log_probs, targets, strict=True):
-        if target.correction.region is not None and target.child is None:
-            child = chosen_child(row, model.hierarchy, target.node)
-            completed.append(dataclasses.replace(target, child=child))
-        else:
-            completed.append(target)
-    return completed
+    return [
+        dataclasses.replace(target, child=chosen_child(row, model.hierarchy, target.node))
+        if target.correction.region is not None and target.child is None else target
+        for row, target in zip(log_probs, targets, strict=True)
+    ]  # fmt: skip
 
 
 def chosen_child(log_probs: Tensor, hierarchy: Hierarchy, node: int) -> int:

@@ -15,7 +15,6 @@ from nbdt.errors import NBDTError, nearest
 from nbdt.memory.shift import divergence, fit_offsets
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
-from nbdt.tree.hierarchy import Hierarchy
 
 from ..data.dataset import Images, PlainBatches, normalise
 from ..fit.measure import flat_logits
@@ -72,58 +71,45 @@ class CorrectionSettings:
         return RATES[self.learn] if self.learning_rate is None else self.learning_rate
 
 
-def fit_head(  # noqa: PLR0917
-    linear: nn.Linear,
-    hierarchy: Hierarchy,
-    rule: str,
-    batch: CorrectionBatch,
-    replayed: Tensor,
-    settings: CorrectionSettings,
-    *,
-    progress: Progress = no_progress,
-) -> None:
+def fit_head(
+    linear: nn.Linear, rules: DecisionRules, batch: CorrectionBatch, replayed: Tensor,
+    settings: CorrectionSettings, *, progress: Progress = no_progress,
+) -> None:  # fmt: skip
     """Train a last layer, in place, on features of corrections and of `replayed` (count, features)."""
-    if settings.learn == "shift":
-        _shift(linear, hierarchy, rule, batch, replayed, settings)
-        return
-    objective = _objective(hierarchy, rule, batch, settings)
     with torch.no_grad():
         old = linear(replayed)
+    if settings.learn == "shift":
+        _shift(linear, rules, batch, old, settings.strength)
+        return
+    objective = _objective(rules, batch, settings)
     optimizer = torch.optim.Adam(linear.parameters(), settings.rate)
     for index in _replays(len(replayed), settings, progress):
         found, new = linear(batch.features), linear(replayed[index])
         _step(optimizer, objective(found, batch.maps, linear.weight, old[index], new))
 
 
-def _shift(  # noqa: PLR0917
-    linear: nn.Linear, hierarchy: Hierarchy, rule: str, batch: CorrectionBatch, replayed: Tensor,
-    settings: CorrectionSettings,
-) -> None:  # fmt: skip
+def _shift(
+    linear: nn.Linear, rules: DecisionRules, batch: CorrectionBatch, others: Tensor, strength: float
+) -> None:
     """Add offsets of the decisions that corrections are about to the bias of a last layer."""
     if linear.bias is None:
         raise NBDTError("The last layer has no bias to shift; use learn=head.")
-    loss = CorrectionLoss(hierarchy, rule, batch.targets).to(replayed.device)
-    rules = DecisionRules(hierarchy, rule=rule).to(replayed.device)
-    about = [node for target in batch.targets for node in target.nodes(hierarchy)]
+    loss = CorrectionLoss(rules.hierarchy, rules.rule, batch.targets).to(others.device)
+    about = [node for target in batch.targets for node in target.nodes(rules.hierarchy)]
     with torch.no_grad():
-        found, others = linear(batch.features).double(), linear(replayed)
-    offsets = fit_offsets(
-        rules, about, lambda shift: settings.strength * loss(found + shift).mean(), others
-    )
+        found = linear(batch.features).double()
+    offsets = fit_offsets(rules, about, lambda shift: strength * loss(found + shift).mean(), others)
     with torch.no_grad():
         linear.bias.add_(offsets)
 
 
 def fit_network(
-    model: NBDT,
-    batch: CorrectionBatch,
-    data: Images,
-    settings: CorrectionSettings,
+    model: NBDT, batch: CorrectionBatch, data: Images, settings: CorrectionSettings,
     progress: Progress,
-) -> None:
+) -> None:  # fmt: skip
     """Train a whole network in evaluation mode, in place, while images of `data` are replayed."""
     device, linear, seen = batch.inputs.device, model.head.linear, model.preprocess
-    objective = _objective(model.hierarchy, model.rule, batch, settings)
+    objective = _objective(model.head.rules, batch, settings)
     old = flat_logits(model, data).to(device)
     optimizer = torch.optim.Adam(model.parameters(), settings.rate)
     for index in _replays(len(old), settings, progress):
@@ -135,12 +121,10 @@ def fit_network(
 
 
 def _objective(
-    hierarchy: Hierarchy, rule: str, batch: CorrectionBatch, settings: CorrectionSettings
+    rules: DecisionRules, batch: CorrectionBatch, settings: CorrectionSettings
 ) -> Callable[..., Tensor]:
     """Return the corrections' loss plus how far the answers to replayed images moved."""
-    device = batch.inputs.device
-    loss = CorrectionLoss(hierarchy, rule, batch.targets).to(device)
-    rules = DecisionRules(hierarchy, rule=rule).to(device)
+    loss = CorrectionLoss(rules.hierarchy, rules.rule, batch.targets).to(batch.features.device)
 
     def value(
         logits: Tensor, maps: Tensor | None, weight: Tensor, old: Tensor, new: Tensor

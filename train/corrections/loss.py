@@ -72,7 +72,12 @@ class CorrectionLoss(nn.Module):
             steps = (self.kinds == 0).nonzero().flatten()
             losses = logits.new_zeros(len(logits))
             losses = losses.index_add(0, steps, -log_probs[self.edges[steps], steps])
-            losses = self._add_labels(losses, logits, log_probs)
+            rows = (self.kinds == 1).nonzero().flatten()
+            image, edges = self.tree.target_paths(self.labels[rows])
+            losses = losses.index_add(0, rows[image], -log_probs[edges, rows[image]])
+            if self.rule == "representative":
+                missed = mass_nll(logits[rows], self.labels[rows], self.tree)
+                losses = losses.index_add(0, rows, missed)
             regions = (self.kinds == 2).nonzero().flatten()
             if len(regions):
                 if feature_maps is None or weight is None or region is None:
@@ -82,17 +87,6 @@ class CorrectionLoss(nn.Module):
                     feature_maps[regions], weight, region[regions], self.tree, self.rule,
                 )  # fmt: skip
                 losses = losses.index_add(0, regions, shares.to(losses.dtype))
-        return losses
-
-    def _add_labels(self, losses: Tensor, logits: Tensor, log_probs: Tensor) -> Tensor:
-        rows = (self.kinds == 1).nonzero().flatten()
-        if not len(rows):
-            return losses
-        labels = self.labels[rows]
-        image, edges = self.tree.target_paths(labels)
-        losses = losses.index_add(0, rows[image], -log_probs[edges, rows[image]])
-        if self.rule == "representative":
-            losses = losses.index_add(0, rows, mass_nll(logits[rows], labels, self.tree))
         return losses
 
 

@@ -112,7 +112,7 @@ def fit_corrections(
         batch = examples.correction_batch(fitted, opened, batch.targets)
     else:
         last, replayed = fitted.head.linear, features_of(fitted, data, progress)
-        fit_head(last, model.hierarchy, model.rule, batch, replayed, settings, progress=progress)
+        fit_head(last, fitted.head.rules, batch, replayed, settings, progress=progress)
     loss_after, met_after = _score(loss, fitted.head, batch)
     applied = tuple(target.correction for target in batch.targets)
     return CorrectionFit(fitted, applied, left_out, loss_before, loss_after, met_before, met_after)
