@@ -268,18 +268,14 @@ class ModelEvidence:
         """
         if k < 1:
             raise NBDTError(f"Expected k of at least 1, got {k}.")
-        spans = [span for decision in path for span in self._sides(decision)]
+        spans = [
+            self.order.spans[self.model.hierarchy.index(decision.child_ids[child])]
+            for decision in path for child in (decision.chosen, decision.runner_up)
+        ]  # fmt: skip
         query, hidden = self._query(features), np.array(self.hidden, dtype=np.int64)
         nearest = self.search.nearest(query, self.order.order, spans, k, hidden)
-        sides = [self._neighbours(side) for side in nearest]
+        sides = [tuple(map(self.neighbour, at.tolist(), near.tolist())) for at, near in nearest]
         return tuple(map(DecisionEvidence, sides[::2], sides[1::2]))
-
-    def _sides(self, decision: paths.Decision) -> tuple[Span, Span]:
-        chosen, rejected = (
-            self.model.hierarchy.index(decision.child_ids[child])
-            for child in (decision.chosen, decision.runner_up)
-        )
-        return self.order.spans[chosen], self.order.spans[rejected]
 
     def _query(self, features: Tensor) -> Floats:
         width = self.search.embeddings.shape[1]
@@ -292,10 +288,6 @@ class ModelEvidence:
             raise NBDTError("The features hold values that are not finite numbers.")
         row: Floats = units(features.detach().float().cpu().numpy()[None])[0]
         return row
-
-    def _neighbours(self, nearest: Nearest) -> tuple[Neighbour, ...]:
-        pairs = zip(*(values.tolist() for values in nearest), strict=True)
-        return tuple(self.neighbour(row, similarity) for row, similarity in pairs)
 
     def neighbour(self, row: int, similarity: float) -> Neighbour:
         """Return a row's photograph as a result."""

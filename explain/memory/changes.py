@@ -13,10 +13,10 @@ from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.model.update import is_own_memory, save_head
 from nbdt.network.encoder import to_device
-from nbdt.progress import escape_terminal, tracked
+from nbdt.progress import counted, escape_terminal, tracked
 
 from . import opening
-from .opening import By, Model, Place, Refit, Rows, Weights, Why, many, opened, report
+from .opening import By, Model, Place, Refit, Rows, Weights, Why, opened, report
 
 if TYPE_CHECKING:
     from nbdt.memory.memory import Memory
@@ -49,7 +49,7 @@ def add(
     sources = iter_images(data, split) if data else iter_inputs(images or (), max_side=AMPLE_SIDE)
     added = found.add([*sources], label, by=by, why=why, pictures=pictures, progress=tracked)
     if added.ids:
-        done(f"added: {many(len(added.ids))}")
+        done(f"added: {counted(len(added.ids), 'photograph')}")
     report(added.failed)
 
 
@@ -181,10 +181,10 @@ def fit(
         model.save(out)
     elif fitted.key != before or choose:
         save_head(model, source)
-    written = out or source
+    written = escape_terminal(str(out or source))
     count, active = len(fitted.labels), model.memory.table.counts()[0] if model.memory else 0
     some = f" of {active:,}, as many of each label" if count < active else ""
-    typer.echo(f"fitted on {many(count)}{some}; written: {escape_terminal(str(written))}")
+    typer.echo(f"fitted on {counted(count, 'photograph')}{some}; written: {written}")
 
 
 def check_own(model: NBDT, source: str, place: str | None) -> None:

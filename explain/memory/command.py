@@ -14,12 +14,12 @@ from nbdt.hierarchies.library import open_model
 from nbdt.images.dataset import iter_images
 from nbdt.model.remember import make_memory
 from nbdt.network.encoder import to_device
-from nbdt.progress import escape_terminal, tracked
+from nbdt.progress import counted, escape_terminal, tracked
 
 from . import changes, grow
 from .convert import convert
 from .effect import effect
-from .opening import DATA, By, Json, Model, Pictures, Place, Split, Weights, many, opened, report
+from .opening import DATA, By, Json, Model, Pictures, Place, Split, Weights, opened, report
 from .review import review
 from .show import show
 
@@ -52,9 +52,9 @@ def build(
         added = made.add(sources, by=by, pictures=pictures, progress=tracked)
         if not added.ids:
             raise NBDTError(
-                f"None of {many(len(sources))} can be added; the first: {added.failed[0]}"
+                f"None of {counted(len(sources), 'photograph')} can be added; the first: {added.failed[0]}"
             )
-    typer.echo(f"written: {out} ({many(len(added.ids))})")
+    typer.echo(f"written: {out} ({counted(len(added.ids), 'photograph')})")
     report(added.failed)
 
 
@@ -80,7 +80,7 @@ def info(
         typer.echo(json.dumps(record))
         return
     typer.echo(f"{record['place']}, version {record['version']}")
-    typer.echo(f"{many(active)}, {struck:,} struck out")
+    typer.echo(f"{counted(active, 'photograph')}, {struck:,} struck out")
     typer.echo(
         f"network: {record['architecture']}, embedding hash {record['embedding_hash'][:12]}…"
     )
@@ -140,7 +140,8 @@ def versions(model: Model, *, memory: Place = None, weights: Weights = None) -> 
         size = ""
         if place >= -COUNTED:
             active, struck = found.table.at(version.number).counts()
-            size = f"  {many(active)}" + (f", {struck:,} struck out" if struck else "")
+            struck_out = f", {struck:,} struck out" if struck else ""
+            size = f"  {counted(active, 'photograph')}{struck_out}"
         typer.echo(f"{version.number:6}  {version.when}{size}")
 
 

@@ -26,8 +26,9 @@ from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import ImageError
 from nbdt.memory.memory import Memory
 from nbdt.model.remember import check_network, make_memory
+from nbdt.progress import counted
 
-from .opening import Weights, many, report
+from .opening import Weights, report
 
 MAX_MANIFEST = 64 << 20  # bytes; 100,000 class names take about 3 MB
 
@@ -55,7 +56,7 @@ def convert(
     with new_folder(out) as aside:
         memory = make_memory(loaded, aside, facts=facts)
         failed = _fill(memory, rows, embeddings, {} if data is None else _originals(data))
-    typer.echo(f"written: {out} ({many(len(rows) - len(failed))})")
+    typer.echo(f"written: {out} ({counted(len(rows) - len(failed), 'photograph')})")
     report(failed)
 
 

@@ -20,9 +20,9 @@ from nbdt.memory.grow import Growth, add_class, grow, merge_classes, split_class
 from nbdt.memory.refit import LEAST
 from nbdt.model.features import embed
 from nbdt.network.encoder import to_device
-from nbdt.progress import escape_terminal, tracked
+from nbdt.progress import counted, escape_terminal, tracked
 
-from .opening import By, Model, Pictures, Place, Weights, Why, many, opened, report
+from .opening import By, Model, Pictures, Place, Weights, Why, opened, report
 from .places import ProposedPlace, propose_place
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def new_class(
         add_class(loaded.hierarchy, name, loaded.hierarchy.ids[0])  # a name that is taken
         found = embed(loaded, sources, progress=tracked)
         if not found.sources:
-            raise NBDTError(f"None of {many(len(sources))} can be read: {found.failed[0]}")
+            raise NBDTError(
+                f"None of {counted(len(sources), 'photograph')} can be read: {found.failed[0]}"
+            )
         place = propose_place(known, name, found.values)
         _confirm(_proposal(loaded, name, place), yes, "--parent GROUP")
     else:
@@ -125,7 +127,7 @@ def split(
     for part in (one, two):
         named = [rows.references[n] for n in places if parts[n] == part]
         more = ", …" if len(named) > SHOWN else ""
-        line = f"{part}: {many(len(named))}: {', '.join(named[:SHOWN])}{more}"
+        line = f"{part}: {counted(len(named), 'photograph')}: {', '.join(named[:SHOWN])}{more}"
         typer.echo(escape_terminal(line))
     if not first:
         _confirm(f"{name} is divided as listed", yes, "--first ROW")

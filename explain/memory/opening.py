@@ -65,8 +65,3 @@ def report(failed: Sequence[str]) -> None:
     if failed:
         typer.echo(f"left out: {len(failed):,}", err=True)
         raise typer.Exit(3)
-
-
-def many(count: int) -> str:
-    """Return a number of photographs in words."""
-    return f"{count:,} photograph{'' if count == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,12 +74,9 @@ def by_features(memory: Memory, features: Tensor) -> ProposedPlace:
     """Propose the group around the class whose mean photograph is most like the mean of these."""
     rows, hierarchy = memory.rows, memory.hierarchy
     values = torch.from_numpy(rows.features[rows.active]).float()
-    labels = [label for label, active in zip(rows.labels, rows.active, strict=True) if active]
-    centre = values.mean(dim=0)
-    means = torch.stack([
-        values[[label == name for label in labels]].mean(dim=0) for name in hierarchy.classes
-    ])  # fmt: skip
-    mean = features.float().mean(dim=0)
+    labels = np.array(rows.labels)[rows.active]
+    centre, mean = values.mean(dim=0), features.float().mean(dim=0)
+    means = torch.stack([values[labels == name].mean(dim=0) for name in hierarchy.classes])
     cosines = torch.nn.functional.cosine_similarity(means - centre, mean - centre)
     nearest = int(cosines.nan_to_num(-1.0).argmax())
     reason = f"its photographs are most like those of {hierarchy.classes[nearest]!r}"

@@ -14,10 +14,10 @@ from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
 from nbdt.memory.review import Suspect, parse_verdicts, suspects, write_changes
-from nbdt.progress import escape_terminal, tracked
+from nbdt.progress import counted, escape_terminal, tracked
 
 from .changes import changing
-from .opening import By, Json, Model, Place, Refit, Weights, many, opened
+from .opening import By, Json, Model, Place, Refit, Weights, opened
 
 if TYPE_CHECKING:
     from nbdt.memory.memory import Memory
@@ -52,7 +52,7 @@ def review(
         _, found, done = changing(model, memory, weights, refit=refit)
         verdicts = parse_verdicts(found, read_table(apply), by)
         write_changes(found, verdicts)
-        done(f"reviewed: {many(len(verdicts))}")
+        done(f"reviewed: {counted(len(verdicts), 'photograph')}")
         return
     loaded, found = opened(model, memory, weights)
     ranked = [one for one in ranked_rows(loaded, found) if one.reasons][:most]
@@ -63,7 +63,7 @@ def review(
         writer.writeheader()
         writer.writerows({**one, "reference": _plain(one["reference"])} for one in records)
         write_atomic(out, stream.getvalue().encode())
-        typer.echo(f"written: {out} ({many(len(records))} to look at)")
+        typer.echo(f"written: {out} ({counted(len(records), 'photograph')} to look at)")
         return
     for record in records:
         typer.echo(json.dumps(record) if as_json else _line(record))

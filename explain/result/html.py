@@ -107,14 +107,9 @@ def _answer(explanation: Explanation) -> Element:
     text = element("div", element("h1", _name(answer.title)))
     text.append(element("p", answer.text, class_="soft sure"))
     text.append(element("p", words(explanation), class_="words"))
-    notes = (
-        explanation.remark,
-        explanation.left_out,
-        explanation.promise,
-        explanation.no_contributions,
-    )
-    for note in filter(None, notes):
-        text.append(element("p", note, class_="soft small"))
+    for name in ("remark", "left_out", "promise", "no_contributions"):
+        if note := getattr(explanation, name):
+            text.append(element("p", note, class_="soft small"))
     if photo is None:
         return element("header", text, class_="card answer bare")
     alt = "The photograph, as much of it as the model saw"

@@ -200,8 +200,8 @@ def _photograph(
     reference, label = _text(record["reference"]), _text(record["label"])
     image = _picture(record["picture"], pictures)
     expected, advice = "a picture saved with the explanation", "look at the original training data"
-    missing = partial(refuse, refusal(reference, expected, "none", advice))
-    opener = image.copy if image else missing
+    gone = refusal(reference, expected, "none", advice)
+    opener: Callable[[], Image.Image] = image.copy if image else partial(refuse, gone)
     if is_near:
         return Neighbour(reference, label, float(record["similarity"]), int(record["row"]), opener)
     return Contribution(reference, label, float(record["value"]), _text(record["row"]), opener)

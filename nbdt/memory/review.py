@@ -72,13 +72,12 @@ def suspects(rows: Rows, attribution: Attribution) -> list[Suspect]:
     reasons = found.reasons()
     order = sorted(range(len(found.own)), key=lambda n: (not reasons[n], float(found.own[n]), n))
     ids, leaves = rules.hierarchy.ids, rules.hierarchy.leaf_nodes
-    listed_rows = [(n, int(examples.places[n])) for n in order]
     return [
         Suspect(
             rows.ids[place], rows.references[place], rows.labels[place], float(found.own[n]),
             ids[leaves[int(found.rival[n])]], float(found.rival_share[n]), tuple(reasons[n]),
         )
-        for n, place in listed_rows if rows.why[place] != KEPT
+        for n in order if rows.why[place := int(examples.places[n])] != KEPT
     ]  # fmt: skip
 
 
@@ -133,11 +132,9 @@ class _Compared:
             share = percent(float(self.rival_share[row]))
             found[row].append(f"the other photographs say {name} ({share})")
         for row, copy in self.copies.items():
-            place = int(self.examples.places[copy])
-            what = (
-                f"{self.rows.references[place]}, which is labelled {names[int(self.nodes[copy])]}"
-            )
-            found[row].append(f"nearly the same as {what}")
+            reference = self.rows.references[int(self.examples.places[copy])]
+            label = names[int(self.nodes[copy])]
+            found[row].append(f"nearly the same as {reference}, which is labelled {label}")
         for row in self._far():
             found[row].append(f"unlike the other photographs of {names[int(self.nodes[row])]}")
         for row, times in self._misleading().items():
