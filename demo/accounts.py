@@ -5,6 +5,7 @@ Gradio lets everyone who knows the name of a session, a result or a file use it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -95,9 +96,7 @@ class Accounts:
             if session and not self.claim(session, owner):
                 raise refused(NOT_YOURS)
             if owner:
-                traverse(
-                    options["inputs"], lambda file: self._check(file["path"], owner), is_file_obj
-                )
+                traverse(options["inputs"], partial(self._check, owner), is_file_obj)
             output = await process(**options)
             if owner:
                 traverse(output["data"], lambda file: self.allow(file["path"], owner), is_file_obj)
@@ -106,8 +105,8 @@ class Accounts:
         queue.push = pushing  # type: ignore[method-assign, assignment]
         page.process_api = processing  # type: ignore[method-assign, assignment]
 
-    def _check(self, path: str, owner: str) -> None:
-        if not self.may_use(path, owner):
+    def _check(self, owner: str, file: Any) -> None:
+        if not self.may_use(file["path"], owner):
             raise refused(NOT_YOURS)
 
 

@@ -18,15 +18,18 @@ from nbdt.model.model import NBDT
 from .corrections.panel import correction_panel
 from .corrections.views import correction_component
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
-from .photographs import (
-    examples,
-    examples_view,
-    opened,
-    photograph,
-    refuse_addresses,
-)
+from .photographs import examples, examples_view, opened, photograph, refuse_addresses
 from .ui.component import component
-from .ui.events import FORGOTTEN, QUICK, Drawn, PageContext, mark_arrived, payload, refusing
+from .ui.events import (
+    FORGOTTEN,
+    NETWORK,
+    QUICK,
+    Drawn,
+    PageContext,
+    mark_arrived,
+    payload,
+    refusing,
+)
 from .uploads import use_upload_folder
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
@@ -47,7 +50,6 @@ TOP = (
     "which part of the photograph decided.</p></header>"
 )
 REPORTED = ("answer", "promise", "removed_probability", "remark")  # by the API, beside the path
-NETWORK: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network"}
 
 
 def build(
@@ -79,15 +81,8 @@ def build(
         photo, examples_row, tree, drawn = _layout(first, source)
         note = component("note", "note.js", text="")
         correction = correction_component()
-        context = PageContext(
-            page=page,
-            store=store,
-            visitor=visitor,
-            tree=tree,
-            note=note,
-            components=(*drawn.values(), correction),
-            apply_data=apply_data,
-        )
+        parts = (*drawn.values(), correction)
+        context = PageContext(page, store, visitor, tree, note, parts, apply_data)
         edit_panel(context, drawn["edits"][0])
         correction_panel(context, correction[0], drawn["strip"][0], model)
         effect_panel(context, drawn["strip"][0])
@@ -137,7 +132,7 @@ def _wire_photograph(
     outputs = [context.visitor, *context.outputs]
 
     def show(visitor: Visitor, image: Image.Image | None) -> tuple[Any, ...]:
-        visitor.arrived = True
+        mark_arrived(visitor)
         if image:
             visitor.show(image)
         else:
@@ -161,25 +156,18 @@ def _wire_photograph(
         return show(visitor, image)
 
     # Not `input`: it fires again, with the old file, when a photograph is removed.
-    photo.change(
-        change,
-        [context.visitor, photo],
-        outputs,
-        show_progress_on=answer,
-        concurrency_limit=2,
-        **NETWORK,
-    )
+    options: dict[str, Any] = {"show_progress_on": answer, "concurrency_limit": 2, **NETWORK}
+    photo.change(change, [context.visitor, photo], outputs, **options)
     examples_row.pick(pick, context.visitor, [photo, *outputs], show_progress_on=answer, **NETWORK)
 
 
 def _wire_nodes(context: PageContext, node: gr.HTML) -> None:
     @refusing
     def select(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
-        note: dict[str, Any] = {"text": "" if visitor.arrived else FORGOTTEN}
         if not visitor.arrived:
-            return gr.skip(), gr.HTML(**note)
+            return gr.skip(), gr.HTML(text=FORGOTTEN)
         visitor.select(payload(event).get("id", ""))
-        return draw_node(visitor, photo=False), gr.HTML(**note)
+        return draw_node(visitor, photo=False), gr.HTML(text="")
 
     def close(visitor: Visitor) -> gr.HTML:
         visitor.selected = None
@@ -213,10 +201,5 @@ def _explain_api(model: NBDT) -> None:
         pairs = zip(overlays(explanation), captions, strict=True)
         return {**explanation.path.to_dict(), **facts}, list(pairs)
 
-    go.click(
-        explain_image,
-        [image, names],
-        [record, pictures],
-        api_name="explain",
-        concurrency_id="network",
-    )
+    outputs, network = [record, pictures], NETWORK["concurrency_id"]
+    go.click(explain_image, [image, names], outputs, api_name="explain", concurrency_id=network)

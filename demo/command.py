@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
 from nbdt.torchvision_cpu import import_torchvision
-
-if TYPE_CHECKING:
-    from .store import Store
 
 PASSWORD = "NBDT_DEMO_PASSWORD"  # noqa: S105 - the variable's name
 NO_STORE = "none"
@@ -90,25 +87,30 @@ def demo_command(
     if model == DEFAULT_MODEL:
         typer.echo(LARGER)
     import_torchvision()
+    import torch
+
     from nbdt.explain import Evidence
 
     from .app import build
     from .log import shorten_log
     from .review.page import build_review
     from .server import check_port, launch, public_address
+    from .store import Store
 
-    port = port or _free_port(host)
-    check_port(host, port)
+    port = check_port(host, port)
     public_address(root_path)
     users = None if auth is None else logins(auth)
     loaded = open_model(model, weights)
     if memory is not None:
         loaded.use_memory(memory)
     index = Evidence(loaded.memory) if loaded.memory else None
-    opened = _store(store)
+    opened = None if store == NO_STORE else Store.open(store)
     # Stop as for Ctrl+C, which removes the uploads.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _share_cores()
+    # A photograph uses half of the cores, since two are computed at once. Threads that wait for a
+    # core that another process has are slow: with two threads on two busy cores a photograph took 2
+    # to 4 times as long as with one.
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     page = (
         build_review(loaded, model, opened) if review
         else build(loaded, store=opened, index=index, apply_data=apply_data, source=model)
@@ -119,17 +121,6 @@ def demo_command(
         page, host, port, model=model, auth=users, public=public_host or (), root_path=root_path,
         browser=browser,
     )  # fmt: skip
-
-
-def _share_cores() -> None:
-    """Let a photograph use half of the cores: two are computed at once.
-
-    Threads that wait for a core that another process has are slow: with two threads on two busy
-    cores a photograph took 2 to 4 times as long as with one.
-    """
-    import torch
-
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
 
 
 def logins(text: str) -> list[tuple[str, str]]:
@@ -166,18 +157,3 @@ def _logins_of(path: Path) -> list[tuple[str, str]]:
     if not pairs:
         raise NBDTError(f"{str(path)!r} has no line of user:password.")
     return pairs
-
-
-def _store(url: str | None) -> Store | None:
-    from .store import Store
-    from .store.url import default_url
-
-    return None if url == NO_STORE else Store.open(default_url() if url is None else url)
-
-
-def _free_port(host: str) -> int:
-    import socket
-
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

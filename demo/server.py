@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -50,6 +51,10 @@ def launch(
 
     Raises NBDTError: the port is taken, or `root_path` is neither a path nor an address.
     """
+
+    async def health(_request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "model": model, "version": nbdt.__version__})
+
     check_port(host, port)
     root_path, names = public_address(root_path)
     public = {*public, *names}
@@ -82,7 +87,7 @@ def launch(
         css_paths=styles(),
         app_kwargs={
             "routes": [
-                _health(model),
+                Route("/health", health),
                 Route("/gradio_api/upload", Uploads(accounts).take, methods=["POST"]),
                 Route("/gradio_api/upload_progress", progress),
             ],
@@ -94,13 +99,6 @@ def launch(
         },
         quiet=True,  # Gradio would suggest a public link
     )
-
-
-def _health(model: str) -> Route:
-    async def health(_request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "model": model, "version": nbdt.__version__})
-
-    return Route("/health", health)
 
 
 def public_address(root_path: str) -> tuple[str, list[str]]:
@@ -117,25 +115,27 @@ def public_address(root_path: str) -> tuple[str, list[str]]:
     return root_path.rstrip("/"), [found[1]] if found[1] else []
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise NBDTError, which names the next free port, if the server cannot listen there."""
-    problem = _bind_error(host, port)
-    if problem is None:
-        return
-    free = next(
-        (p for p in range(port + 1, min(port + 101, 65536)) if not _bind_error(host, p)), None
-    )
-    remedy = f"Port {free} is free: --port {free}." if free else "Choose another with --port."
+def check_port(host: str, port: int) -> int:
+    """Return the port, or any free one for 0.
+
+    Raises NBDTError, which names the next free port: the server cannot listen there.
+    """
+    try:
+        return _listen(host, port)
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+    remedy = "Choose another with --port."
+    for free in range(port + 1, min(port + 101, 65536)):
+        with suppress(OSError):
+            remedy = f"Port {_listen(host, free)} is free: --port {free}."
+            break
     raise NBDTError(f"Cannot listen on {host}, port {port}: {problem}. {remedy}")
 
 
-def _bind_error(host: str, port: int) -> str | None:
+def _listen(host: str, port: int) -> int:
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(kind, socket.SOCK_STREAM) as probe:
         # As the server does: a port that was just closed is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return (error.strerror or str(error)).lower()
-    return None
+        probe.bind((host, port))
+        return int(probe.getsockname()[1])

@@ -42,6 +42,7 @@ MAX_NAME = 200  # characters of a name that a visitor sends
 THUMBNAIL = 512  # pixels of the longer side of earlier photographs, which bounds the memory
 
 Map = NDArray[np.float32]
+_pruned = lru_cache(maxsize=32)(pruned)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +162,10 @@ class Visitor:
     def allow(self, names: object) -> None:
         """Answer only with some classes from now on, given as ids or names; None allows all classes.
 
-        Raises:
-            NBDTError: another form, or names that `allowed_classes` refuses; then nothing changes.
+        Raises NBDTError: another form, or names that `allowed_classes` refuses; then nothing changes.
         """
-        self.only = (
-            None if names is None else tuple(allowed_classes(self.hierarchy, text_list(names)))
-        )
+        given = None if names is None else allowed_classes(self.hierarchy, text_list(names))
+        self.only = None if given is None else tuple(given)
 
     def possible(self, hierarchy: Hierarchy) -> Hierarchy:
         """Return a tree over the model's classes without those that cannot occur."""
@@ -191,7 +190,7 @@ class Visitor:
 
     def remember(self, image: Image.Image) -> None:
         """Keep a photograph as one of this session, behind the one that is shown."""
-        self._photo()
+        self.shown()
         photo = Photograph.of(self.model, image).thumbnail()
         if photo.hash not in {old.hash for old in self.recent}:
             first, *rest = self.recent
@@ -199,7 +198,8 @@ class Visitor:
 
     def use(self, model: NBDT) -> None:
         """Use another version of the model, with its own hierarchy, for all photographs."""
-        if self.index is not None and not _fits(self.index, model):
+        facts = self.index.memory.table.facts if self.index else {}
+        if facts.get("embedding_hash") != embedding_hash(model):
             self.index = None
         if model.hierarchy.classes != self.answering.hierarchy.classes:
             self.only = None
@@ -218,7 +218,7 @@ class Visitor:
 
         Raises NBDTError: there is no photograph yet.
         """
-        photo, layer = self._photo()
+        photo, layer = self.shown()
         key = photo.hash, self.hierarchy.hash, self.only
         if key not in self._explanations:
             model = self.current_model()
@@ -236,7 +236,7 @@ class Visitor:
 
         Raises NBDTError: there is no photograph yet, or no node of that id among what can occur.
         """
-        model, (photo, layer) = self.current_model(), self._photo()
+        model, (photo, layer) = self.current_model(), self.shown()
         hierarchy = model.hierarchy
         index = _index(hierarchy, node_id)
         rules = model.head.rules
@@ -255,19 +255,14 @@ class Visitor:
 
     def class_map(self) -> Map:
         """Return plain Grad-CAM of the answer's flat logit, which uses no hierarchy."""
-        _, layer = self._photo()
         index = self.explanation().path.class_index
-        values: Map = class_maps(self.current_model(), layer, [index])[0]
-        return values
+        return class_maps(self.current_model(), self.shown()[1], [index])[0]
 
-    def _photo(self) -> tuple[Photograph, Layer]:
+    def shown(self) -> tuple[Photograph, Layer]:
+        """Return the photograph on the page. Raises NBDTError: there is none yet."""
         if self.photo is None or self.photo.layer is None:
             raise NBDTError("There is no photograph yet; upload one first.")
         return self.photo, self.photo.layer
-
-
-def _fits(index: Evidence, model: NBDT) -> bool:
-    return bool(index.memory.table.facts["embedding_hash"] == embedding_hash(model))
 
 
 def text_list(names: object) -> list[str]:
@@ -275,11 +270,6 @@ def text_list(names: object) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise NBDTError(f"Expected a list of names of classes or groups, got {short(names)}.")
     return [name[:MAX_NAME] for name in names]
-
-
-@lru_cache(maxsize=32)
-def _pruned(hierarchy: Hierarchy, only: tuple[int, ...]) -> Hierarchy:
-    return pruned(hierarchy, only)
 
 
 def _index(hierarchy: Hierarchy, node_id: str) -> int:

@@ -20,7 +20,7 @@ from nbdt.model.update import is_own_memory, save_head
 from ..corrections.own import compared
 from ..store import Store
 from ..ui.component import component, dump, jpeg_url
-from ..ui.events import payload, reply_to, sequence_number
+from ..ui.events import NETWORK, payload, reply_to, sequence_number
 from ..uploads import use_upload_folder
 
 MOST = 60  # photographs on the page; the next come when these are written
@@ -30,12 +30,7 @@ TOP = (
     "probably have wrong labels, or mislead the model; the worst come first. Nothing is written "
     "until you say so, and every change can be undone (nbdt memory restore).</p></header>"
 )
-NETWORK: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_id": "network",
-    "concurrency_limit": 1,
-}
+ALONE: dict[str, Any] = {**NETWORK, "show_progress": "hidden", "concurrency_limit": 1}
 
 
 def build_review(model: NBDT, source: str, store: Store | None = None) -> gr.Blocks:
@@ -58,11 +53,11 @@ def build_review(model: NBDT, source: str, store: Store | None = None) -> gr.Blo
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
         view = component("review", "review.js", label="Review", record="", effect="", reply="",
                          corrections="")  # fmt: skip
-        page.load(handlers.arrive, None, view, **NETWORK)
+        page.load(handlers.arrive, None, view, **ALONE)
         if store is not None:
-            page.load(handlers.corrections, None, view, **NETWORK)
-        view.effect(handlers.effect, None, view, trigger_mode="multiple", **NETWORK)
-        view.write(handlers.write, None, view, trigger_mode="once", **NETWORK)
+            page.load(handlers.corrections, None, view, **ALONE)
+        view.effect(handlers.effect, None, view, trigger_mode="multiple", **ALONE)
+        view.write(handlers.write, None, view, trigger_mode="once", **ALONE)
     return cast(gr.Blocks, page)
 
 
@@ -149,7 +144,6 @@ class _Handlers:
         }  # fmt: skip
 
     def _picture(self, one: Suspect) -> str:
-        """Return the picture of a row; "" if there is neither the original nor a kept one."""
         pictures = Pictures(self.memory.table, self.model.preprocess.frame, None)
         try:
             return jpeg_url(pictures.open(one.id, one.reference), SIDE)

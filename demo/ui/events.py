@@ -28,6 +28,8 @@ QUICK: dict[str, Any] = {
     "trigger_mode": "multiple",
     "api_visibility": "private",
 }
+# Options of events that run the network: one at a time, not part of the API.
+NETWORK: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network"}
 # The server drops a visitor's state after some hours, when there are too many, and when it stops.
 # The page of such a visitor still shows what the server no longer has.
 FORGOTTEN = "The server has forgotten this page: its edits are gone. Show the photograph again."

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
 
 import gradio as gr
 
 from nbdt.correction import picture_hash
-from nbdt.decide.paths import Path, percent
+from nbdt.decide.paths import percent
 from nbdt.explain.result.headline import headline
 from nbdt.explain.result.words import remark
 from nbdt.model.model import NBDT
@@ -33,10 +32,14 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
         return gr.HTML(record=dump(_knowledge(visitor.answering)))
     explanation = visitor.explanation()
     path, answer = explanation.path, explanation.answer
+    steps = [
+        {"name": d.children[d.chosen], "probability": d.probability, "remark": remark(d)}
+        for d in path
+    ]
     record = {
         **_knowledge(visitor.answering),
         **asdict(headline(path, answer)),
-        "trail": _trail(path),
+        "trail": [{"name": path.decisions[0].node}, *steps],
         "stop": answer.depth if answer else len(path),
         "promise": explanation.promise,
         "cautions": _cautions(visitor.answering, visitor.photo, explanation.remark),
@@ -47,30 +50,23 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
 
 def _cautions(model: NBDT, photo: Photograph, remark: str) -> list[str]:
     """Return reasons why this answer may be worth less than it seems."""
-    return [text for text in (remark, _unknown_example(model, photo), _small(model, photo)) if text]
-
-
-def _unknown_example(model: NBDT, photo: Photograph) -> str | None:
+    cautions = [remark] if remark else []
     name = _example_hashes().get(photo.hash)
-    if name is None or knows(model, name):
-        return None
-    return f"This example shows “{name}”, which is not one of its classes."
+    if name is not None and not knows(model, name):
+        cautions.append(f"This example shows “{name}”, which is not one of its classes.")
+    (width, height), side = photo.image.size, model.preprocess.size
+    if min(width, height) < SMALL * side:
+        cautions.append(
+            f"This picture is small: {width:,} × {height:,} pixels, fewer than the {side:,} × {side:,} "
+            "that the network looks at. It is enlarged, and detail that it lacks cannot count."
+        )
+    return cautions
 
 
 @lru_cache(maxsize=1)
 def _example_hashes() -> dict[str, str]:
     """Return the names of the examples by the hash of the photograph."""
     return {picture_hash(opened(str(path))): name for name, path in examples().items()}
-
-
-def _small(model: NBDT, photo: Photograph) -> str | None:
-    (width, height), side = photo.image.size, model.preprocess.size
-    if min(width, height) >= SMALL * side:
-        return None
-    return (
-        f"This picture is small: {width:,} × {height:,} pixels, fewer than the {side:,} × {side:,} "
-        "that the network looks at. It is enlarged, and detail that it lacks cannot count."
-    )
 
 
 def _left_out(visitor: Visitor) -> str:
@@ -85,14 +81,6 @@ def _left_out(visitor: Visitor) -> str:
         f"Only {len(only):,} of {len(classes):,} classes can occur. {text} The likeliest of them: "
         f"{classes[best]}, {percent(float(chances[best]))}."
     )
-
-
-def _trail(path: Path) -> list[dict[str, Any]]:
-    steps = [
-        {"name": d.children[d.chosen], "probability": d.probability, "remark": remark(d)}
-        for d in path
-    ]
-    return [{"name": path.decisions[0].node}, *steps]
 
 
 def _knowledge(model: NBDT) -> dict[str, str]:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from nbdt.decide.paths import Decision, percent
 from nbdt.explain import Explanation
 from nbdt.explain.result.contributions import NOTE, DecisionContributions, signed
-from nbdt.explain.result.explanation import DecisionEvidence, Neighbour
+from nbdt.explain.result.explanation import DecisionEvidence
 from nbdt.explain.result.facts import AGAINST, EVERYWHERE, is_close, place, share_against
 from nbdt.explain.result.stop import stop
 from nbdt.explain.result.words import remark, say
 
 from ..ui.component import component, dump, map_record, photograph_url
-from ..visitor import Map, NodeView, Visitor
+from ..visitor import Visitor
 from .effect import struck_rows
 
 SHOWN = 3  # training photographs a side
@@ -30,6 +30,7 @@ HINT = (
     "--memory M"
 )
 
+FIRST = "The first question"
 UNSEEN = "Show it a photograph to see how this is decided."
 IMPOSSIBLE = "Nothing is decided here: with the classes that you allow, at most one thing below it can occur."
 
@@ -45,6 +46,7 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
     if visitor.photo is None:
         return gr.HTML(record=dump(None))
     explanation = visitor.explanation()
+    name, flat = explanation.path.class_name, visitor.class_map()
     height, width = explanation.resolution
     record = {
         "photo": visitor.photo.url,
@@ -52,7 +54,12 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
         "scale": explanation.scale,
         "resolution": f"{width} × {height}",
         "steps": [_step(explanation, number) for number in range(len(explanation.path))],
-        "flat": _flat(explanation, visitor.class_map()),
+        "flat": {
+            "name": name,
+            "map": map_record(flat),
+            "scale": float(np.abs(flat).max()),
+            "label": f"The photograph, coloured by plain Grad-CAM of {name}",
+        },
         "stop": _stop(explanation),
         "struck": struck_rows(visitor),
         "note": NOTE if explanation.contributions else explanation.no_contributions,
@@ -64,9 +71,10 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
 def competitors(decision: Decision) -> dict[str, Any]:
     """Return the chosen child, its rival, and the rest of the probability."""
     rest = len(decision.children) - 2
-    record = {
-        "chosen": _child(decision, decision.chosen),
-        "rival": _child(decision, decision.runner_up),
+    sides = {"chosen": decision.chosen, "rival": decision.runner_up}
+    record: dict[str, Any] = {
+        side: {"name": decision.children[one], "probability": math.exp(decision.log_probs[one])}
+        for side, one in sides.items()
     }
     if rest:
         shared = 1 - record["chosen"]["probability"] - record["rival"]["probability"]
@@ -113,26 +121,18 @@ def _stop(explanation: Explanation) -> dict[str, Any] | None:
     }
 
 
-def _child(decision: Decision, position: int) -> dict[str, Any]:
-    return {
-        "name": decision.children[position],
-        "probability": math.exp(decision.log_probs[position]),
-    }
-
-
-def _flat(explanation: Explanation, values: Map) -> dict[str, Any]:
-    name = explanation.path.class_name
-    return {
-        "name": name,
-        "map": map_record(values),
-        "scale": float(np.abs(values).max()),
-        "label": f"The photograph, coloured by plain Grad-CAM of {name}",
-    }
-
-
 def _evidence(evidence: DecisionEvidence) -> dict[str, Any]:
     sides = {"chosen": evidence.chosen, "rejected": evidence.rejected}
-    return {side: [_thumbnail(n) for n in near[:SHOWN]] for side, near in sides.items()}
+    return {
+        side: [
+            {
+                "picture": photograph_url(one, THUMBNAIL), "label": one.label,
+                "similarity": f"{one.similarity:.2f}",
+            }
+            for one in near[:SHOWN]
+        ]
+        for side, near in sides.items()
+    }  # fmt: skip
 
 
 def _sum(found: DecisionContributions) -> dict[str, Any]:
@@ -144,14 +144,6 @@ def _sum(found: DecisionContributions) -> dict[str, Any]:
         for one in (*found.supporting, *found.opposing)
     ]  # fmt: skip
     return {"words": found.words, "photographs": photographs}
-
-
-def _thumbnail(neighbour: Neighbour) -> dict[str, Any]:
-    return {
-        "picture": photograph_url(neighbour, THUMBNAIL),
-        "label": neighbour.label,
-        "similarity": f"{neighbour.similarity:.2f}",
-    }
 
 
 def node_view() -> gr.HTML:
@@ -171,13 +163,9 @@ def draw_node(visitor: Visitor, *, photo: bool = True) -> gr.HTML:
 def _unseen(visitor: Visitor, node_id: str, sentence: str) -> dict[str, Any]:
     hierarchy = visitor.hierarchy
     index = hierarchy.index(node_id)
-    parent = hierarchy.names[hierarchy.parents[index]] if index else ""
-    return {
-        "id": node_id,
-        "name": hierarchy.names[index],
-        "eyebrow": f"Below {parent}" if parent else "The first question",
-        "sentence": sentence,
-    }
+    eyebrow = f"Below {hierarchy.names[hierarchy.parents[index]]}" if index else FIRST
+    name = hierarchy.names[index]
+    return {"id": node_id, "name": name, "eyebrow": eyebrow, "sentence": sentence}
 
 
 def _record(visitor: Visitor, node_id: str) -> dict[str, Any]:
@@ -186,30 +174,21 @@ def _record(visitor: Visitor, node_id: str) -> dict[str, Any]:
     if node_id not in visitor.current_model().hierarchy.ids:
         return _unseen(visitor, node_id, IMPOSSIBLE)
     node = visitor.node(node_id)
-    name = visitor.hierarchy.names[visitor.hierarchy.index(node.id)]
+    reached, eyebrow = "Every photograph begins here.", FIRST
+    if node.depth:
+        reached = f"Over all steps from the root it gives {percent(node.probability)} to this."
+        eyebrow = f"Below {node.decision.node}, {'on' if node.taken else 'off'} the path"
     return {
         **competitors(node.decision),
-        "id": node.id,
-        "name": name,
-        "eyebrow": _eyebrow(node),
+        "id": node_id,
+        "name": visitor.names[node_id],
+        "eyebrow": eyebrow,
         "question": question(node.decision),
-        "sentence": sentence(node.decision, node.map) + " " + _reached(node),
+        "sentence": f"{sentence(node.decision, node.map)} {reached}",
         "map": map_record(node.map),
         "scale": visitor.explanation().scale,
         "label": map_label(node.decision),
     }
-
-
-def _eyebrow(node: NodeView) -> str:
-    if node.depth == 0:
-        return "The first question"
-    return f"Below {node.decision.node}, {'on' if node.taken else 'off'} the path"
-
-
-def _reached(node: NodeView) -> str:
-    if node.depth == 0:
-        return "Every photograph begins here."
-    return f"Over all steps from the root it gives {percent(node.probability)} to this."
 
 
 def question(decision: Decision) -> str:

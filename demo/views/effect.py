@@ -10,7 +10,7 @@ from nbdt.errors import NBDTError
 from nbdt.explain.memory.effect import answer_words, effect_words
 
 from ..ui.component import dump
-from ..ui.events import PageContext, payload, sequence_number
+from ..ui.events import NETWORK, PageContext, payload, sequence_number
 from ..visitor import Visitor
 
 if TYPE_CHECKING:
@@ -21,30 +21,18 @@ def effect_panel(context: PageContext, strip: gr.HTML) -> None:
     """Wire the strip's questions; a strike itself is a mark, which needs a store."""
 
     def ask(visitor: Visitor, event: gr.EventData) -> gr.HTML:
-        return _answered(visitor, payload(event), may_strike=context.store is not None)
+        sent = payload(event)
+        reply: dict[str, Any] = {"seq": sequence_number(sent), "row": str(sent.get("row", ""))[:64]}
+        try:
+            done, (photo, _) = effect_without(visitor, sent.get("row")), visitor.shown()
+            path = answer_words(*done.paths(visitor.current_model().head.rules, photo.features))
+            lines = [f"This photograph: {path}", *effect_words(done)]
+            reply |= {"lines": lines, "may_strike": context.store is not None}
+        except NBDTError as error:
+            reply["error"] = str(error)
+        return gr.HTML(effect=dump(reply))
 
-    strip.ask_effect(
-        ask, context.visitor, strip, concurrency_id="network", api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
-
-
-def _answered(visitor: Visitor, sent: dict[str, Any], *, may_strike: bool) -> gr.HTML:
-    reply: dict[str, Any] = {"seq": sequence_number(sent), "row": str(sent.get("row", ""))[:64]}
-    try:
-        done = effect_without(visitor, sent.get("row"))
-        path = answer_words(*done.paths(visitor.current_model().head.rules, _features(visitor)))
-        reply["lines"] = [f"This photograph: {path}", *effect_words(done)]
-        reply["may_strike"] = may_strike
-    except NBDTError as error:
-        reply["error"] = str(error)
-    return gr.HTML(effect=dump(reply))
-
-
-def _features(visitor: Visitor) -> Any:
-    if visitor.photo is None:
-        raise NBDTError("There is no photograph yet; upload one first.")
-    return visitor.photo.features
+    strip.ask_effect(ask, context.visitor, strip, show_progress="hidden", **NETWORK)
 
 
 def effect_without(visitor: Visitor, row: object) -> Effect:

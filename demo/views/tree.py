@@ -24,31 +24,16 @@ from ..ui.component import dump, scripts, static_text
 if TYPE_CHECKING:
     from ..visitor import Visitor
 
-SCRIPTS = (
-    "page.js",
-    "tree_model.js",
-    "tree_rows.js",
-    "tree_branches.js",
-    "tree_search.js",
-    "tree_edits.js",
-    "tree_dialog.js",
-    "tree_menu.js",
-    "tree_drag.js",
-    "tree_only.js",
-    "tree_keys.js",
-    "tree.js",
-)
+PARTS = "model", "rows", "branches", "search", "edits", "dialog", "menu", "drag", "only", "keys"
+SCRIPTS = "page.js", *(f"tree_{part}.js" for part in PARTS), "tree.js"
 
 
 def tree_view() -> gr.HTML:
     """The component. Its props, all JSON text: `tree`, `path`, `reply`, `names`, `kinds`, `synonyms`."""
+    props: dict[str, Any] = dict.fromkeys(("tree", "path", "reply", "names", "synonyms"), "")
     return gr.HTML(
         value="",
-        tree="",
-        path="",
-        reply="",
-        names="",
-        synonyms="",
+        **props,
         kinds=dump({kind: takes.to_dict() for kind, takes in KINDS.items()}),
         html_template=static_text("tree.html"),
         js_on_load=scripts(*SCRIPTS),
