@@ -16,7 +16,7 @@ from nbdt.explain.result.pictures import overlays
 from nbdt.model.model import NBDT
 
 from .corrections.panel import correction_panel
-from .corrections.views import correction_component
+from .corrections.views import correction_component, draw_form
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .photographs import examples, examples_view, opened, photograph, refuse_addresses
 from .ui.component import component
@@ -80,11 +80,11 @@ def build(
         gr.HTML(TOP, html_template=TOP, js_on_load=None, apply_default_css=False)
         photo, examples_row, tree, drawn = _layout(first, source)
         note = component("note", "note.js", text="")
-        correction = correction_component()
-        parts = (*drawn.values(), correction)
+        form = correction_component()
+        parts = (*drawn.values(), (form, draw_form))
         context = PageContext(page, store, visitor, tree, note, parts, apply_data)
         edit_panel(context, drawn["edits"][0])
-        correction_panel(context, correction[0], drawn["strip"][0], model)
+        correction_panel(context, form, drawn["strip"][0], model)
         effect_panel(context, drawn["strip"][0])
         _wire_photograph(context, photo, examples_row, drawn["answer"][0])
         _wire_nodes(context, drawn["node"][0])

@@ -33,7 +33,7 @@ from .ui.component import jpeg_url
 if TYPE_CHECKING:
     from nbdt.explain import Evidence
 
-    from .corrections.own_model import OwnModel
+    from .corrections.own import OwnModel
 
 MAX_SIDE = 1024  # pixels of the longer side of a photograph: 3 MB a visitor
 RECENT = 20  # photographs that a visitor's edits are tried on

@@ -6,9 +6,8 @@ import json
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
     from ..store import Store
     from ..store.schema import ModelVersion
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True,
+    help="List, export, apply and delete the corrections that people made on the page.",
+)  # fmt: skip
 photos_app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.add_typer(photos_app, name="photos", help="Photographs kept with their owners' consent.")
 
@@ -35,19 +37,6 @@ SearchOption = Annotated[
 ]
 
 
-class To(StrEnum):
-    """Where corrections go."""
-
-    memory = "memory"
-    shift = "shift"
-    weights = "weights"
-
-
-@app.callback()
-def corrections() -> None:
-    """List, export, apply and delete the corrections that people made on the page."""
-
-
 @app.command("list")
 def list_command(
     store: StoreOption = None, visitor: VisitorOption = None, as_json: JsonOption = False
@@ -57,21 +46,19 @@ def list_command(
         saved_corrections = opened.corrections(visitor=visitor)
         location = opened.location
     for saved in saved_corrections:
-        names = ("id", "visitor", "photograph", "learned_by")
-        record = {name: getattr(saved, name) for name in names}
+        if as_json:
+            names = ("id", "visitor", "photograph", "learned_by")
+            record = {name: getattr(saved, name) for name in names}
+            typer.echo(json.dumps(record | json.loads(saved.correction.to_json())))
+            continue
         learned = f", applied to model {saved.learned_by[-1]}" if saved.learned_by else ""
         kept = f", photograph {saved.photograph}" if saved.photograph else ""
         said = escape_terminal(saved.correction.in_words())
         said += f" ({escape_terminal(saved.correction.note)})" if saved.correction.note else ""
-        line = (
-            f"{saved.id}  {saved.correction.time}  {said}{kept}{learned}, "
-            f"visitor {saved.visitor[:8]}"
-        )
-        record |= json.loads(saved.correction.to_json())
-        typer.echo(json.dumps(record) if as_json else line)
-    typer.echo(
-        f"{counted(len(saved_corrections), 'correction')} in {escape_terminal(location)}", err=True
-    )
+        who = f"visitor {saved.visitor[:8]}"
+        typer.echo(f"{saved.id}  {saved.correction.time}  {said}{kept}{learned}, {who}")
+    found = counted(len(saved_corrections), "correction")
+    typer.echo(f"{found} in {escape_terminal(location)}", err=True)
 
 
 @app.command("export")
@@ -112,7 +99,7 @@ def apply_command(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     *,
     to: Annotated[
-        To | None,
+        Literal["memory", "shift", "weights"] | None,
         typer.Option(
             help="memory, or shift of decisions, where the last layer is fitted on a memory (see "
             "`review`); else weights, by training."
@@ -134,14 +121,18 @@ def apply_command(
     from .own import acts
 
     loaded, is_saved = open_model(model), model in bundled() or Path(model).is_dir()
-    if to in {To.memory, To.shift} and not acts(loaded):
+    if to in {"memory", "shift"} and not acts(loaded):
         raise NBDTError(f"The last layer of {model!r} is not fitted on a memory; use --to weights.")
-    by_training = to == To.weights or not acts(loaded)
+
+    def say(text: str) -> None:
+        typer.echo(escape_terminal(text), err=True)
+
+    by_training = to == "weights" or not acts(loaded)
     if by_training and data is None:
         raise typer.BadParameter("--to weights needs --data, the images of the training")
     with _opened(store) as opened:
         if not by_training:
-            version = accept_corrections(opened, loaded, out, _say, shift=to == To.shift)
+            version = accept_corrections(opened, loaded, out, say, shift=to == "shift")
         else:
             version = _shown(
                 apply_corrections(
@@ -150,16 +141,11 @@ def apply_command(
                 )
             )  # fmt: skip
     left_out = f"; {version.left_out:,} left out" if version.left_out else ""
-    typer.echo(
-        f"model {version.id} learned from {counted(version.learned, 'correction')}{left_out}"
-    )
+    learned = counted(version.learned, "correction")
+    typer.echo(f"model {version.id} learned from {learned}{left_out}")
     for kind in ("flat", "soft", "hard"):
         before, after = (version.accuracy[when][kind] for when in ("before", "after"))
         typer.echo(f"{kind} accuracy on held-out images: {before:.2%} before, {after:.2%} after")
-
-
-def _say(text: str) -> None:
-    typer.echo(escape_terminal(text), err=True)
 
 
 @app.command("review")
@@ -195,11 +181,8 @@ def _shown(events: Generator[ProgressEvent, None, ModelVersion]) -> ModelVersion
             if event.event == "progress":
                 bar.update(task, description=event.text, completed=event.done, total=event.count)
             else:
-                bar.console.print(
-                    "\n".join(map(escape_terminal, event.text.splitlines())),
-                    markup=False,
-                    highlight=False,
-                )
+                text = "\n".join(map(escape_terminal, event.text.splitlines()))
+                bar.console.print(text, markup=False, highlight=False)
 
 
 @app.command("models")
@@ -250,17 +233,10 @@ def delete_command(
             opened.delete_corrections(numbers)
             typer.echo(f"deleted: {', '.join(map(str, numbers))}")
             return
-        deleted = opened.delete_visitor(str(visitor))
+        deleted, name = opened.delete_visitor(str(visitor)), str(visitor)[:64]
         if not deleted:
-            raise StoreError(
-                f"The store has nothing of visitor {str(visitor)[:64]!r}; an id has 64 digits."
-            )
+            raise StoreError(f"The store has nothing of visitor {name!r}; an id has 64 digits.")
     typer.echo(f"deleted: {deleted:,} corrections, photographs and marks")
-
-
-@photos_app.callback()
-def photos() -> None:
-    """List or delete photographs that were kept with their owners' consent."""
 
 
 @photos_app.command("list")

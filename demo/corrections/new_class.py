@@ -20,7 +20,7 @@ from ..photographs import opened
 from ..store import Store
 from ..store.url import StoreError
 from ..ui.component import dump, jpeg_url
-from ..ui.events import QUICK, reply_to, sequence_number
+from ..ui.events import NETWORK, QUICK, reply_to, sequence_number
 from ..visitor import RECENT, Photograph, Visitor
 from .own import seen_features
 from .submission import parse_correction, save_once
@@ -41,9 +41,7 @@ def wire_new_class(
         "More photographs", file_count="multiple", file_types=["image"], visible="hidden",
         elem_id="nbdt-more",
     )  # fmt: skip
-    options: dict[str, Any] = {
-        "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "network",
-    }  # fmt: skip
+    options: dict[str, Any] = {"show_progress": "hidden", **NETWORK}
     more.upload(_added, [visitor, more], [visitor, form], **options)
     form.propose(identified(_proposed), inputs, form, **options)
     form.list_photographs(identified(_listed), inputs, form, **QUICK)
@@ -116,10 +114,9 @@ def save_class(store: Store, visitor: Visitor, sent: dict[str, Any]) -> list[int
     Raises NBDTError: a name or a place that cannot be, too few photographs, or a limit of the
     store.
     """
-    numbers = list[int]()
+    numbers, tree = list[int](), visitor.answering.hierarchy
     try:
         for photo in _chosen(visitor, sent):
-            tree = visitor.answering.hierarchy
             correction = parse_correction(sent, photo.hash, visitor.model, tree)
             seen = seen_features(visitor.model, photo)
             numbers.append(save_once(store, correction, visitor=visitor.id, photo=None, seen=seen))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import tracked
+from nbdt.progress import counted, tracked
 from nbdt.tree.class_names import normalised_name
 
 from ..store import Store
@@ -21,7 +22,6 @@ from ..store.marks import bad_rows, memory_key
 from ..store.schema import SavedCorrection
 from ..visitor import Photograph, Visitor
 from .model_versions import pending
-from .own_model import OwnModel
 
 if TYPE_CHECKING:
     from nbdt.memory.corrected import Corrected
@@ -32,6 +32,33 @@ if TYPE_CHECKING:
     from nbdt.tree.hierarchy import Hierarchy
 
 SAID_BY = 8  # digits of a visitor's id that a row of the memory names
+
+
+@dataclass(frozen=True, eq=False)
+class OwnModel:
+    """A model with one visitor's corrections; the network below is the shared one."""
+
+    model: NBDT
+    corrected: Corrected
+
+    def reason(self, image: str) -> str:
+        """Return why what was said about a photograph does not act, "" if it does."""
+        return self.corrected.aside.get(image, "")
+
+    def acts_on(self, image: str) -> bool:
+        """Return whether the answers follow what was said about a photograph."""
+        return image in {change.id for change in self.corrected.changes}
+
+    @property
+    def words(self) -> str:
+        """What changed beside the photograph, as a sentence."""
+        found = self.corrected
+        heavy = max((change.weight for change in found.changes), default=1)
+        more = f" The photograph counts {heavy:.0f} times." if heavy > 1 else ""
+        return (
+            f"{found.changed:,} of {counted(found.others, 'other photograph')} changed.{more} This is "
+            "yours alone until the operator accepts it."
+        )
 
 
 def acts(model: NBDT) -> bool:
@@ -107,8 +134,10 @@ def compared(model: NBDT, store: Store) -> Comparison | None:
     """Compare rows of the memory with offsets, by the corrections that wait; None without any."""
     from nbdt.memory.shift import compare
 
+    if not acts(model):
+        return None
     waits = pending(model_hash(model), store.model_versions())
-    changes = stated(store.corrections(pending=waits), model) if acts(model) else []
+    changes = stated(store.corrections(pending=waits), model)
     known = [change for change in changes if change.label in model.hierarchy.ids]
     if not known:
         return None

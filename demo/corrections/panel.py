@@ -16,9 +16,17 @@ from nbdt.model.model import NBDT
 from nbdt.progress import counted
 
 from ..store import Store
-from ..store.marks import bad_rows, memory_key, view_without_bad
+from ..store.marks import marked_bad, memory_key, view_without_bad
 from ..store.url import StoreError
-from ..ui.events import QUICK, PageContext, for_arrived, mark_arrived, payload, reply_to
+from ..ui.events import (
+    NETWORK,
+    QUICK,
+    PageContext,
+    for_arrived,
+    mark_arrived,
+    payload,
+    reply_to,
+)
 from ..visitor import Visitor
 from .apply import train_version
 from .model_versions import ModelVersions
@@ -71,10 +79,7 @@ def correction_panel(context: PageContext, form: gr.HTML, strip: gr.HTML, model:
         handle = for_arrived(handlers.identified(act), form, "reply", outputs)
         saved = event(handle, inputs, outputs, **QUICK)
         if act == handlers.correct and acts(model):
-            saved.then(
-                handlers.act, inputs, everything, show_progress="hidden",
-                api_visibility="private", concurrency_id="network",
-            )  # fmt: skip
+            saved.then(handlers.act, inputs, everything, show_progress="hidden", **NETWORK)
     if acts(model):
         wire_new_class(form, visitor, inputs, handlers.identified)
     for event, act, outputs in (
@@ -85,21 +90,14 @@ def correction_panel(context: PageContext, form: gr.HTML, strip: gr.HTML, model:
         (history.refresh, handlers.refresh, [visitor, history]),
     ):
         event(handlers.identified(act), inputs, outputs, **QUICK)
-    _wire_models(handlers, inputs, everything)
-    correction_api(model, context.store)
-
-
-def _wire_models(handlers: _Handlers, inputs: list[Any], everything: list[Any]) -> None:
-    """Wire the models that learned: choose one, and, where that is allowed, teach another."""
-    handlers.history.choose(
-        handlers.identified(handlers.choose), inputs, everything,
-        show_progress="minimal", api_visibility="private", concurrency_id="network",
-    )  # fmt: skip
-    if handlers.context.apply_data is not None:
-        handlers.history.train(
-            handlers.train(handlers.context.apply_data), inputs, [inputs[0], handlers.history], show_progress="hidden",
-            api_visibility="private", concurrency_limit=1,
+    choose = handlers.identified(handlers.choose)
+    history.choose(choose, inputs, everything, show_progress="minimal", **NETWORK)
+    if context.apply_data is not None:
+        history.train(
+            handlers.train(context.apply_data), inputs, [visitor, history],
+            show_progress="hidden", api_visibility="private", concurrency_limit=1,
         )  # fmt: skip
+    correction_api(model, context.store)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,29 +132,24 @@ class _Handlers:
     def correct(self, visitor: Visitor, sent: dict[str, Any]) -> tuple[Any, ...]:
         """Save a correction; the reply has its number only once it is on the disk."""
         try:
-            photo = visitor.photo
-            if photo is None or photo.layer is None:
-                raise StoreError("There is no photograph yet; upload one first.")
+            photo, _ = visitor.shown()
             if sent.get("kind") == "class":
                 numbers = save_class(self.store, visitor, sent)
                 visitor.unheard = numbers[-1]
-                text = f"Thank you. {counted(len(numbers), 'photograph')} of the class are saved."
-                return (
-                    visitor,
-                    gr.HTML(reply=reply_to(sent, text, done=True)),
-                    self._history(visitor),
+                text = f"{counted(len(numbers), 'photograph')} of the class are saved."
+            else:
+                correction = parse_correction(sent, photo.hash, visitor.model, visitor.hierarchy)
+                copy = photo.image if sent.get("keep") is True else None
+                seen = seen_features(visitor.model, photo)
+                number = save_once(
+                    self.store, correction, visitor=visitor.id, photo=copy, seen=seen
                 )
-            correction = parse_correction(sent, photo.hash, visitor.model, visitor.hierarchy)
-            keep = sent.get("keep") is True
-            copy = photo.image if keep else None
-            seen = seen_features(visitor.model, photo)
-            number = save_once(self.store, correction, visitor=visitor.id, photo=copy, seen=seen)
+                visitor.unheard = number if seen else visitor.unheard
+                kept = "The photograph is kept with it." if copy else "No photograph was kept."
+                text = f"Correction {number} is saved. {kept}"
         except NBDTError as error:
             return visitor, gr.HTML(reply=reply_to(sent, str(error))), gr.skip()
-        what = "The photograph is kept with it." if keep else "No photograph was kept."
-        if seen is not None:
-            visitor.unheard = number
-        text = f"Thank you. Correction {number} is saved. {what}"
+        text = f"Thank you. {text}"
         return visitor, gr.HTML(reply=reply_to(sent, text, done=True)), self._history(visitor)
 
     def act(self, visitor: Visitor, token: object, request: gr.Request) -> tuple[Any, ...]:
@@ -165,10 +158,8 @@ class _Handlers:
         if number is None:  # nothing was saved
             return tuple(gr.skip() for _ in range(len(self.context.components) + 2))
         self._identify(visitor, token, request)
-        text = self._adapt(visitor, number)
-        return self._redrawn(
-            visitor, reply_to({}, f"Correction {number} is saved. {text}", done=True)
-        )
+        text = f"Correction {number} is saved. {self._adapt(visitor, number)}"
+        return self._redrawn(visitor, reply_to({}, text, done=True))
 
     def list_evidence(self, visitor: Visitor, _: dict[str, Any]) -> gr.HTML:
         """Return the training images to choose from."""
@@ -276,20 +267,12 @@ class _Handlers:
             visitor.index = None
         visitor.forget()
 
-    def _marked(self, visitor: Visitor) -> list[str]:
-        """Return the names of the photographs that the visitor called bad evidence."""
-        if self.index is None:
-            return []
-        memory = self.index.memory
-        marks = self.store.marks(memory_key(memory.table.facts), visitor=visitor.id)
-        return [*bad_rows(marks, memory.rows).values()] if marks else []
-
     def _history(self, visitor: Visitor, text: str = "", compared: str | None = None) -> gr.HTML:
         may_apply = self.context.apply_data is not None
         try:
-            record = history_record(
-                visitor, self.versions, self._marked(visitor), may_apply=may_apply
-            )
+            bad = marked_bad(self.index, self.store, visitor.id) if self.index else {}
+            marks = [*bad.values()]
+            record = history_record(visitor, self.versions, marks, may_apply=may_apply)
         except NBDTError as error:
             return gr.HTML(progress=str(error))
         props: dict[str, Any] = {} if compared is None else {"compared": compared}

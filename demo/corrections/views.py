@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -29,13 +29,11 @@ SHOWN = 50  # corrections in the list, the latest
 COMPARED = 6  # photographs before and after
 
 
-def correction_component() -> tuple[gr.HTML, Callable[[Visitor], gr.HTML]]:
-    """Return the form, not yet placed, and the function that draws it for a visitor."""
-    form = component(
-        "correct", "correction.js", label="Correct this answer",
-        record="", classes="", evidence="", photos="", place="", reply="", render=False,
-    )  # fmt: skip
-    return form, draw_form
+def correction_component() -> gr.HTML:
+    """Return the form, not yet placed."""
+    props = dict.fromkeys(("record", "classes", "evidence", "photos", "place", "reply"), "")
+    label = "Correct this answer"
+    return component("correct", "correction.js", label=label, render=False, **props)
 
 
 def draw_form(visitor: Visitor) -> gr.HTML:
@@ -48,9 +46,10 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
     if visitor.photo is None or visitor.photo.layer is None:
         return {"record": "", "evidence": ""}
     path = visitor.explanation().path
+    own = visitor.own.corrected.fitted.key if visitor.own else ""
     record = {
         "photo": visitor.photo.url,
-        "key": f"{visitor.photo.hash} {visitor.hierarchy.hash} {_own_key(visitor)}",
+        "key": f"{visitor.photo.hash} {visitor.hierarchy.hash} {own}",
         "acts": acts(visitor.model),
         "answer": path.class_name,
         "steps": [_step(decision, visitor.hierarchy) for decision in path],
@@ -59,10 +58,6 @@ def form_props(visitor: Visitor) -> dict[str, Any]:
     tree = visitor.hierarchy
     classes = dump([*tree.classes, *(tree.names[node] for node in tree.inner_nodes[1:])])
     return {"record": dump(record), "classes": classes, "evidence": "", "photos": "", "place": ""}
-
-
-def _own_key(visitor: Visitor) -> str:
-    return visitor.own.corrected.fitted.key if visitor.own else ""
 
 
 def evidence_record(visitor: Visitor) -> str:

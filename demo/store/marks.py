@@ -22,25 +22,27 @@ def memory_key(facts: Mapping[str, Any]) -> str:
     return str(facts.get("index") or facts["embedding_hash"])
 
 
-def bad_references(marks: Iterable[Row[Any]]) -> list[str]:
-    """Return the images that the last mark of any visitor calls bad."""
-    last = {(mark.visitor, mark.reference): mark.bad for mark in marks}
-    return sorted({reference for (_, reference), bad in last.items() if bad})
-
-
 def bad_rows(marks: Iterable[Row[Any]], rows: Rows) -> dict[str, str]:
-    """Return the ids and names of the rows that marks call bad; other images are passed over."""
+    """Return the ids and names of the rows that the last mark of any visitor calls bad.
+
+    Images that are no rows are passed over.
+    """
     found: dict[str, str] = {}
-    for reference in bad_references(marks):
+    last = {(mark.visitor, mark.reference): mark.bad for mark in marks}
+    for reference in sorted({reference for (_, reference), bad in last.items() if bad}):
         with suppress(NBDTError):
             place = rows.place(reference)
             found[rows.ids[place]] = rows.names[place]
     return found
 
 
+def marked_bad(evidence: Evidence, store: Store, visitor: str) -> dict[str, str]:
+    """Return the ids and names of the rows that one visitor called bad."""
+    marks = store.marks(memory_key(evidence.memory.table.facts), visitor=visitor)
+    return bad_rows(marks, evidence.memory.rows) if marks else {}
+
+
 def view_without_bad(evidence: Evidence, store: Store, visitor: str) -> Evidence:
     """Return the evidence as one visitor sees it: without the photographs that they called bad."""
-    memory = evidence.memory
-    marks = store.marks(memory_key(memory.table.facts), visitor=visitor)
-    bad = bad_rows(marks, memory.rows) if marks else {}
+    bad = marked_bad(evidence, store, visitor)
     return evidence.view(bad) if bad else evidence

@@ -275,7 +275,7 @@ def test_nothing_to_learn_is_said(store, place, data, tmp_path):
     store.add_correction(Correction("label", "c" * 64, label="cat", model="d" * 64), visitor=ANN)
     result = run("apply", "--model", "cifar10", "--data", data, "--out", tmp_path / "out",
                  "--store", place, status=1)  # fmt: skip
-    assert "has no correction that this model" in str(result.exception)
+    assert "has nothing that this model" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
