@@ -130,14 +130,11 @@ class SafeHeaders:
         requested, origin = _authority(f"//{headers.get('host', '')}"), headers.get("origin")
         remedy = "If that is how people reach this page, start it with --public-host"
         # An attacker's name that resolves to this machine (DNS rebinding) would be same-origin.
-        if (
-            self.local
-            and requested
-            and not (is_loopback(_name(requested)) or self._is_public(requested))
-        ):
+        name = _name(requested)
+        if self.local and requested and not (is_loopback(name) or self._is_public(requested)):
             return (
                 f"This page is for this machine alone, not for {requested[:80]!r}. {remedy} "
-                f"{_name(requested)[:80]}."
+                f"{name[:80]}."
             )
         if origin is None:
             return ""

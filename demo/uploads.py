@@ -57,19 +57,16 @@ def sweep(known: Iterable[set[str]] = ()) -> None:
                 continue
             for entry in folder.iterdir():
                 with suppress(OSError):
-                    if entry.lstat().st_mtime < oldest:
-                        _remove(entry)
+                    if entry.lstat().st_mtime >= oldest:
+                        continue
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry, ignore_errors=True)
+                    else:
+                        entry.unlink()
             if folder.stat().st_mtime < oldest:
                 folder.rmdir()  # fails unless it is empty
     for names in known:
         names -= {name for name in [*names] if not os.path.exists(name)}
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry, ignore_errors=True)
-    else:
-        entry.unlink()
 
 
 @asynccontextmanager
@@ -130,7 +127,9 @@ class Uploads:
                 if more > 0 and (problem := _no_room(charge, more, folder)):
                     return PlainTextResponse(problem, 507)
                 for file in files:
-                    paths.append(_path(file, folder))
+                    name = strip_invalid_filename_characters(Path(file.filename or "").name)
+                    # a path that cannot be guessed
+                    paths.append(folder / f"{secrets.token_hex(16)}-{name or 'photograph'}")
                     await asyncio.to_thread(_keep, file, paths[-1])
                 done = True
         except ClientDisconnect:
@@ -143,19 +142,16 @@ class Uploads:
                 for path in paths:
                     with suppress(OSError, ValueError):  # never made; a name that no file can have
                         path.unlink()
-        names = [str(path) for path in paths]
-        for name in names:
-            self._accounts.allow(name, owner)
-        return JSONResponse(names)
+        for path in paths:
+            self._accounts.allow(str(path), owner)
+        return JSONResponse([*map(str, paths)])
 
 
 def _refused(sizes: list[int], sent: int) -> Response | None:
     """Return the answer to files of these sizes, of all parts that were sent, that are not taken."""
     if not sizes or len(sizes) < sent:
         return PlainTextResponse("Send files, named 'files'.", 400)
-    if sum(sizes) > MAX_BYTES:
-        return PlainTextResponse(too_large(MAX_BYTES), 413)
-    return None
+    return PlainTextResponse(too_large(MAX_BYTES), 413) if sum(sizes) > MAX_BYTES else None
 
 
 def _no_room(charge: Charge, size: int, folder: Path) -> str:
@@ -168,12 +164,6 @@ def _no_room(charge: Charge, size: int, folder: Path) -> str:
     if in_all > IN_ALL or disk.free < size + disk.total // 100:
         return "This server has no room for more photographs at the moment; try again later."
     return ""
-
-
-def _path(file: UploadFile, folder: Path) -> Path:
-    """Return a path for an upload that cannot be guessed."""
-    name = strip_invalid_filename_characters(Path(file.filename or "").name)
-    return folder / f"{secrets.token_hex(16)}-{name or 'photograph'}"
 
 
 def _keep(file: UploadFile, path: Path) -> None:

@@ -18,8 +18,7 @@ from nbdt.progress import Say
 
 from ..store import Store
 from ..store.schema import ModelVersion
-from ..store.url import StoreError
-from .model_versions import pending
+from .model_versions import nothing_waits, waiting
 from .own import corrections_fitted, marks_of, stated
 
 if TYPE_CHECKING:
@@ -48,23 +47,19 @@ def accept_corrections(
         NBDTError: `out` has a model, or it cannot be written.
     """
     check_new(out / "model")
-    parent = model_hash(model)
-    waiting = store.corrections(pending=pending(parent, store.model_versions()))
+    saved = waiting(store, model)
     memory, rules = cast("Memory", model.memory), model.head.rules
     base = memory.fit(rules, model.fitted)
     if shift:
-        grown, found = model, shifted(memory.rows, stated(waiting, model), rules, base)
+        grown, found = model, shifted(memory.rows, stated(saved, model), rules, base)
     else:
-        grown, found = corrections_fitted(model, waiting, marks_of(model, store), choose=True)
-    if not waiting and not found.changes:
-        raise StoreError(
-            f"The store {store.location!r} has nothing that this model ({parent[:12]}…) has not "
-            "learned from; `nbdt corrections list` shows what it has."
-        )
+        grown, found = corrections_fitted(model, saved, marks_of(model, store), choose=True)
+    if not saved and not found.changes:
+        raise nothing_waits(store, model)
     for key, reason in found.aside.items():
         say(f"kept aside: {key[:12]}…: {reason}")
     acting = {change.id for change in found.changes}
-    learned = [one.id for one in waiting if one.correction.image in acting]
+    learned = [one.id for one in saved if one.correction.image in acting]
     if not acting:
         raise NBDTError("None of the corrections can act; no model was written.")
     out.mkdir(parents=True, exist_ok=True)
@@ -84,9 +79,9 @@ def accept_corrections(
     return store.add_model_version(
         out / "model",
         model_hash(NBDT.load(out / "model")),
-        parent=parent,
+        parent=model_hash(model),
         learned=learned,
-        left_out=len(waiting) - len(learned),
+        left_out=len(saved) - len(learned),
         accuracy=_accuracy((rules, memory.rows, base), (new.head.rules, found.rows, found.fitted)),
     )
 

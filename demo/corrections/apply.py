@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-from nbdt.correction import APPLIED, Correction, read_corrections
+from nbdt.correction import APPLIED, read_corrections
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.fingerprint import model_hash
@@ -17,10 +17,10 @@ from nbdt.progress import ProgressEvent, read_progress, say_nothing
 
 from ..store import Store
 from ..store.schema import ModelVersion
-from ..store.url import StoreError, default_url
+from ..store.url import default_url
 from .accept import accept_corrections
 from .export import export
-from .model_versions import ModelVersions, pending
+from .model_versions import ModelVersions, nothing_waits, waiting
 from .own import acts
 
 SHOWN = 200  # characters of a line on the page
@@ -61,13 +61,9 @@ def apply_corrections(
         NBDTError: `out` has a model, or training failed.
     """
     check_new(out / "model")
-    parent = model_hash(model)
-    waiting = store.corrections(pending=pending(parent, store.model_versions()))
-    if not waiting:
-        raise StoreError(
-            f"The store {store.location!r} has no correction that this model ({parent[:12]}…) has "
-            "not learned from; `nbdt corrections list` shows what it has."
-        )
+    saved = waiting(store, model)
+    if not saved:
+        raise nothing_waits(store, model)
     out.mkdir(parents=True, exist_ok=True)
     if source is None:
         source = str(out / "parent")
@@ -76,12 +72,15 @@ def apply_corrections(
     # outlive a visitor's request to delete them.
     with tempfile.TemporaryDirectory(prefix=".photographs-", dir=out) as photos:
         lines = out / "corrections.jsonl"
-        written = export(store, waiting, lines, Path(photos), search)
+        written = export(store, saved, lines, Path(photos), search)
         command = [
             sys.executable, "-m", "nbdt", "train", "--corrections", str(lines), "--model", source,
             "--data", str(data), "--out", str(out), "--progress", "json",
         ]  # fmt: skip
-        for setting in _settings(settings, written):
+        has_learn = any(setting.startswith("learn=") for setting in settings)
+        if not has_learn and any(one.kind == "region" for one in written.values()):
+            settings = [*settings, "learn=head"]  # the default's offsets move no map
+        for setting in settings:
             command += ["--set", setting]
         yield from _run(command)
     applied = set(read_corrections(out / APPLIED))
@@ -90,18 +89,11 @@ def apply_corrections(
     return store.add_model_version(
         out / "model",
         model_hash(new),
-        parent=parent,
+        parent=model_hash(model),
         learned=learned,
         left_out=len(written) - len(learned),
         accuracy=new.provenance["corrected"]["accuracy"],
     )
-
-
-def _settings(given: Sequence[str], written: Mapping[int, Correction]) -> Sequence[str]:
-    """Add ``learn=head`` for regions, unless `learn` is given: the default's offsets move no map."""
-    has_learn = any(setting.startswith("learn=") for setting in given)
-    has_regions = any(correction.kind == "region" for correction in written.values())
-    return [*given, "learn=head"] if has_regions and not has_learn else given
 
 
 def _run(command: Sequence[str]) -> Iterator[ProgressEvent]:
@@ -138,7 +130,7 @@ def train_version(versions: ModelVersions, model: NBDT, data: Path) -> Iterator[
     if acts(model):
         accept_corrections(versions.store, model, out, say_nothing)
         return
-    saved = versions.of_hash(model_hash(model))
-    source = saved.folder if saved else None
+    version = versions.of_hash(model_hash(model))
+    source = version.folder if version else None
     for event in apply_corrections(versions.store, model, data, out, source=source):
         yield str(event)[:SHOWN]

@@ -11,7 +11,7 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..store import Store
-from ..store.schema import ModelVersion, Pending
+from ..store.schema import ModelVersion, Pending, SavedCorrection
 from ..store.url import StoreError
 
 LOADED = 4  # versions in memory beside the model that the page was opened with
@@ -44,6 +44,20 @@ def pending(model: str, versions: Sequence[ModelVersion]) -> Pending:
     family = {origin, *(version.hash for version in descendants(origin, versions))}
     ids = {version.id for version in versions if version.hash in ancestors}
     return Pending(frozenset(family), frozenset(ids))
+
+
+def waiting(store: Store, model: NBDT, visitor: str | None = None) -> list[SavedCorrection]:
+    """Return the corrections, of one visitor or of all, that wait for a model."""
+    waits = pending(model_hash(model), store.model_versions())
+    return store.corrections(visitor=visitor, pending=waits)
+
+
+def nothing_waits(store: Store, model: NBDT) -> StoreError:
+    """Return the error that a store has nothing for a model to learn."""
+    return StoreError(
+        f"The store {store.location!r} has nothing that this model "
+        f"({model_hash(model)[:12]}…) has not learned from; `nbdt corrections list` shows what it has."
+    )
 
 
 class ModelVersions:

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
-from nbdt.model.fingerprint import embedding_hash, model_hash
+from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import counted, tracked
 from nbdt.tree.class_names import normalised_name
@@ -21,7 +21,7 @@ from ..store import Store
 from ..store.marks import bad_rows, memory_key
 from ..store.schema import SavedCorrection
 from ..visitor import Photograph, Visitor
-from .model_versions import pending
+from .model_versions import waiting
 
 if TYPE_CHECKING:
     from nbdt.memory.corrected import Corrected
@@ -86,8 +86,7 @@ def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
     """
     if not visitor or not acts(model):
         return None
-    waits = pending(model_hash(model), store.model_versions())
-    saved = store.corrections(visitor=visitor, pending=waits)
+    saved = waiting(store, model, visitor)
     marks = marks_of(model, store, visitor)
     if not saved and not marks:
         return None
@@ -136,8 +135,7 @@ def compared(model: NBDT, store: Store) -> Comparison | None:
 
     if not acts(model):
         return None
-    waits = pending(model_hash(model), store.model_versions())
-    changes = stated(store.corrections(pending=waits), model)
+    changes = stated(waiting(store, model), model)
     known = [change for change in changes if change.label in model.hierarchy.ids]
     if not known:
         return None

@@ -32,15 +32,9 @@ MAX_TEXT = 2**22  # characters of one call
 
 def edit_view() -> gr.HTML:
     """Return the part that shows what an edit changes, and versions. Its props are JSON text."""
-    return component(
-        "edit",
-        "edit_effect.js",
-        "edit_versions.js",
-        "edit.js",
-        label="Your hierarchy",
-        formats=dump([*WRITERS]),
-        **dict.fromkeys(("effect", "status", "file", "saved", "difference"), ""),
-    )
+    props = dict.fromkeys(("effect", "status", "file", "saved", "difference"), "")
+    files = "edit_effect.js", "edit_versions.js", "edit.js"
+    return component("edit", *files, label="Your hierarchy", formats=dump([*WRITERS]), **props)
 
 
 def draw_edits(visitor: Visitor) -> gr.HTML:
@@ -56,6 +50,7 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
     if now is own or now.hash == own.hash:
         return {"edited": False, "hash": short_hash(now)}
     reference, problem = _reference(model if visitor.only is None else visitor.current_model())
+    possible = consequences(records, model.rule) if records else None
     recent = [visitor.logits(photo) for photo in visitor.recent]
 
     def measured(since: Hierarchy) -> dict[str, Any]:
@@ -68,9 +63,7 @@ def effect_record(visitor: Visitor) -> dict[str, Any]:
         "hash": short_hash(now),
         "edits": len(stack.past),
         "words": in_words(records) or "This hierarchy is from a file or a saved version.",
-        "consequences": _in_plain_words(
-            consequences(records, model.rule) if records else None, model.rule
-        ),
+        "consequences": _in_plain_words(possible, model.rule),
         "soft_changes": model.rule != "marginal",
         "problem": problem,
         "step": measured(before) if records else None,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import undefer
 
 from nbdt.hierarchies.edit.history import History, Version
 from nbdt.tree.hierarchy import Hierarchy
@@ -55,10 +55,24 @@ class StoredHistory(History):
         check_word(name, "The name of a hierarchy")
         at_most(len(content.encode()), self._limits.hierarchy_bytes, "bytes in a hierarchy")
         edits = json.dumps([edit.to_dict() for edit in version.edits])
-        check_disk(self._engine, len(content) + len(edits))
+        limits, instead, size = (
+            self._limits,
+            "Download this one instead.",
+            len(content) + len(edits),
+        )
+        check_disk(self._engine, size)
         of_name = HierarchyRow.model == self._model, HierarchyRow.name == name
         with writing(self._engine) as session:
-            self._check_room(session, version.who, len(content) + len(edits))
+            check_room(
+                session, HierarchyRow, version.who,
+                (limits.hierarchies_of_visitor, limits.hierarchies),
+                "saved hierarchies", instead=instead,
+            )  # fmt: skip
+            check_room(
+                session, HierarchyRow, version.who, (None, limits.hierarchy_text_in_all),
+                "characters of saved hierarchies", more=size, instead=instead,
+                size=func.length(HierarchyRow.content) + func.length(HierarchyRow.edits),
+            )  # fmt: skip
             last = session.scalar(select(func.max(HierarchyRow.version)).where(*of_name))
             row = HierarchyRow(
                 visitor=version.who, model=self._model, name=name, version=(last or 0) + 1,
@@ -67,18 +81,6 @@ class StoredHistory(History):
             session.add(row)
             session.flush()
             return Version.from_dict(_header(row))
-
-    def _check_room(self, session: Session, visitor: str, size: int) -> None:
-        limits, instead = self._limits, "Download this one instead."
-        check_room(
-            session, HierarchyRow, visitor, (limits.hierarchies_of_visitor, limits.hierarchies),
-            "saved hierarchies", instead=instead,
-        )  # fmt: skip
-        check_room(
-            session, HierarchyRow, visitor, (None, limits.hierarchy_text_in_all),
-            "characters of saved hierarchies", more=size, instead=instead,
-            size=func.length(HierarchyRow.content) + func.length(HierarchyRow.edits),
-        )  # fmt: skip
 
 
 def _header(row: HierarchyRow) -> dict[str, Any]:

@@ -139,20 +139,15 @@ class Store:
         def work(session: Session) -> int:
             query = delete(SavedCorrection).where(SavedCorrection.id.in_(ids))
             query = query.where(db.owned_by(SavedCorrection, visitor))
-            gone = session.execute(
-                query.returning(SavedCorrection.id, SavedCorrection.photograph)
-            ).all()
+            columns = SavedCorrection.id, SavedCorrection.photograph
+            gone = session.execute(query.returning(*columns)).all()
             whose = "" if visitor is None else " of yours"
             _check_deleted(ids, [row.id for row in gone], f"correction{whose} with the number")
             photographs = {row.photograph for row in gone} - {None}
-            needed = select(SavedCorrection.photograph).where(
-                SavedCorrection.photograph.is_not(None)
-            )
-            session.execute(
-                delete(PhotographRow).where(
-                    PhotographRow.id.in_(photographs), PhotographRow.id.not_in(needed)
-                )
-            )
+            kept = SavedCorrection.photograph
+            needed = PhotographRow.id.in_(select(kept).where(kept.is_not(None)))
+            unused = PhotographRow.id.in_(photographs) & ~needed
+            session.execute(delete(PhotographRow).where(unused))
             return len(gone)
 
         db.deleting(self._engine, work)
@@ -166,13 +161,10 @@ class Store:
         def work(session: Session) -> int:
             gone = 0
             for table in (SavedCorrection, PhotographRow, MarkRow):
-                deleted = session.execute(
-                    delete(table).where(table.visitor == visitor).returning(table.id)
-                )
-                gone += len(deleted.all())
-            session.execute(
-                update(HierarchyRow).where(HierarchyRow.visitor == visitor).values(visitor="")
-            )
+                theirs = delete(table).where(table.visitor == visitor)
+                gone += len(session.execute(theirs.returning(table.id)).all())
+            saved = update(HierarchyRow).where(HierarchyRow.visitor == visitor)
+            session.execute(saved.values(visitor=""))
             return gone
 
         return db.deleting(self._engine, work)
@@ -295,9 +287,7 @@ class Store:
             )  # fmt: skip
             session.add(version)
             session.flush()
-            session.add_all(
-                LearnedRow(model_id=version.id, correction_id=each) for each in existing
-            )
+            session.add_all(LearnedRow(model_id=version.id, correction_id=one) for one in existing)
             return version
 
     def model_versions(self) -> list[ModelVersion]:

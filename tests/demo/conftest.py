@@ -1,8 +1,12 @@
 """What the demo's tests share: one page of the session, and visitors in a browser."""
 
+from contextlib import closing
+
 import pytest
 
+from nbdt.demo.store import Store
 from tests.browser import record
+from tests.demo.colours import saved_model
 from tests.demo.pages import served
 
 
@@ -11,6 +15,19 @@ def page(cifar10):
     """The address of the page of the ten classes, without a store."""
     with served(cifar10, model="cifar10") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The folder of `colours.saved_model`, which tests only read."""
+    return saved_model(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A new store, in ``kept.sqlite``."""
+    with closing(Store.open(str(tmp_path / "kept.sqlite"))) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -9,10 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from nbdt.demo.app import build
 from nbdt.demo.server import launch
 from tests.browser import free_port, wait_until_open
 
+SERVED = [  # marks of tests with a server, which is as quick as the machine
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings(  # pandas 3, in Gradio
+        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
+    ),
+]
 CAT = Path(__file__).parents[2] / "demo" / "static" / "cat.jpg"
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{constructor}}"
 

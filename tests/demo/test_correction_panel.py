@@ -26,14 +26,9 @@ from nbdt.images.dataset import iter_images
 from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory, open_memory
-from tests.demo.pages import CAT, HOSTILE, running, served
+from tests.demo.pages import CAT, HOSTILE, SERVED, running, served
 
-pytestmark = [
-    pytest.mark.timeout(600),  # a server starts, and trains, as quickly as it can
-    pytest.mark.filterwarnings(  # pandas 3, in Gradio
-        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
-    ),
-]
+pytestmark = SERVED
 
 IMAGE = "ab" * 32
 

@@ -12,22 +12,17 @@ from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence
 from nbdt.memory.preview import with_head
-from tests.demo.colours import COLOURS, painted, saved_model
-from tests.demo.pages import served
+from tests.demo.colours import COLOURS, painted
+from tests.demo.pages import SERVED, served
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings(  # pandas 3, in Gradio
-        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
-    ),
-]
+pytestmark = SERVED
 
 ANN = "a" * 64
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return NBDT.load(saved_model(tmp_path_factory.mktemp("memory")))
+def model(folder):
+    return NBDT.load(folder)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A class that the model does not know: added on the page for one visitor, undone, accepted for all."""
 
-from contextlib import closing
-
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -12,30 +10,13 @@ from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.new_class import add_photographs, place_record, same_class, save_class
 from nbdt.demo.corrections.own import own_model
 from nbdt.demo.editing.edits import edited
-from nbdt.demo.store import Store
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
-from tests.demo.colours import COLOURS, PURPLE, TREE, painted, saved_model
-from tests.demo.pages import served
+from tests.demo.colours import COLOURS, PURPLE, TREE, painted
+from tests.demo.pages import SERVED, served
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings(  # pandas 3, in Gradio
-        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
-    ),
-]
+pytestmark = SERVED
 ANN = "a" * 64
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return saved_model(tmp_path_factory.mktemp("grown"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    with closing(Store.open(str(tmp_path / "kept.sqlite"))) as opened:
-        yield opened
 
 
 @pytest.fixture

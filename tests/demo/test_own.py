@@ -20,22 +20,12 @@ from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.memory import memory as memory_module
 from nbdt.memory import refit
 from nbdt.model.fingerprint import model_hash
-from tests.demo.colours import PURPLE, TREE, painted, saved_model
-from tests.demo.pages import running, served
+from tests.demo.colours import PURPLE, TREE, painted
+from tests.demo.pages import SERVED, running, served
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings(  # pandas 3, in Gradio
-        "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
-    ),
-]
+pytestmark = SERVED
 
 ANN, BOB = "a" * 64, "b" * 64
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return saved_model(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture
@@ -66,12 +56,6 @@ def stated(store, model, image, visitor=ANN, **said):
     correction = Correction(kind, picture_hash(image), model=model_hash(model), **said)
     seen = seen_features(model, Photograph.of(model, image))
     return store.add_correction(correction, visitor=visitor, seen=seen)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with closing(Store.open(str(tmp_path / "kept.sqlite"))) as opened:
-        yield opened
 
 
 # ---- for one visitor --------------------------------------------------------------------------
