@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import gradio as gr
 from PIL import Image
 
 from nbdt.correction import picture_hash
 from nbdt.errors import NBDTError
-from nbdt.explain import explain
+from nbdt.explain import Evidence, explain
 from nbdt.explain.result.pictures import overlays
 from nbdt.model.model import NBDT
 
@@ -19,6 +19,7 @@ from .corrections.panel import correction_panel
 from .corrections.views import correction_component, draw_form
 from .editing.panel import draw_edits, edit_api, edit_panel, edit_view
 from .photographs import examples, examples_view, opened, photograph, refuse_addresses
+from .store import Store
 from .ui.component import component
 from .ui.events import (
     FORGOTTEN,
@@ -37,11 +38,6 @@ from .views.effect import effect_panel
 from .views.tree import draw as draw_tree
 from .views.tree import path_record, synonyms, tree_record, tree_view
 from .visitor import Visitor, text_list
-
-if TYPE_CHECKING:
-    from nbdt.explain import Evidence
-
-    from .store import Store
 
 STATE_S = 2 * 3600  # seconds after a visitor's last photograph until their state is dropped
 TOP = (
@@ -68,8 +64,7 @@ def build(
         apply_data: the training data for applying corrections; None if visitors may not apply any.
         source: the model's name on the command line.
 
-    Raises:
-        NBDTError: the memory belongs to another network.
+    Raises NBDTError: the memory belongs to another network.
     """
     if index is not None:
         index.for_model(model)

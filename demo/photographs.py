@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,14 @@ def opened(path: str) -> Image.Image:
 def refuse_addresses(page: gr.Blocks) -> None:
     """Refuse web addresses in place of files in every component: Gradio would fetch them."""
     for block in page.blocks.values():
-        block.async_move_resource_to_block_cache = _local(  # type: ignore[method-assign]
-            block.async_move_resource_to_block_cache
-        )
+        local = partial(_local, block.async_move_resource_to_block_cache)
+        block.async_move_resource_to_block_cache = local  # type: ignore[method-assign]
 
 
-def _local(move: Any) -> Any:
-    async def moved(path: str | Path | None) -> str | None:
-        if path is not None and "://" in str(path):
-            raise refused("A web address was sent in place of a file; upload the file itself.")
-        local_path: str | None = await move(path)
-        return local_path
-
-    return moved
+async def _local(move: Any, path: str | Path | None) -> Any:
+    if path is not None and "://" in str(path):
+        raise refused("A web address was sent in place of a file; upload the file itself.")
+    return await move(path)
 
 
 # ---- examples ----------------------------------------------------------------------------------

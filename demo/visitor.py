@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,24 +16,21 @@ from torch import Tensor
 from nbdt.correction import picture_hash
 from nbdt.decide.paths import Decision
 from nbdt.errors import NBDTError
-from nbdt.explain import Explanation
+from nbdt.explain import Evidence, Explanation
 from nbdt.explain.attribution import explain_layer
 from nbdt.explain.maps.layers import Layer, map_layer
 from nbdt.explain.maps.node_maps import class_maps, node_maps
 from nbdt.hierarchies.edit.undo import EditStack
+from nbdt.memory.corrected import Corrected
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import allowed_classes, pruned
+from nbdt.progress import counted
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
 from .editing.edits import carried
 from .ui.component import jpeg_url
-
-if TYPE_CHECKING:
-    from nbdt.explain import Evidence
-
-    from .corrections.own import OwnModel
 
 MAX_SIDE = 1024  # pixels of the longer side of a photograph: 3 MB a visitor
 RECENT = 20  # photographs that a visitor's edits are tried on
@@ -95,6 +92,33 @@ class NodeView:
     map: Map
     depth: int  # the number of steps from the root
     taken: bool  # whether the path goes through the node
+
+
+@dataclass(frozen=True, eq=False)
+class OwnModel:
+    """A model with one visitor's corrections; the network below is the shared one."""
+
+    model: NBDT
+    corrected: Corrected
+
+    def reason(self, image: str) -> str:
+        """Return why what was said about a photograph does not act, "" if it does."""
+        return self.corrected.aside.get(image, "")
+
+    def acts_on(self, image: str) -> bool:
+        """Return whether the answers follow what was said about a photograph."""
+        return image in {change.id for change in self.corrected.changes}
+
+    @property
+    def words(self) -> str:
+        """What changed beside the photograph, as a sentence."""
+        found = self.corrected
+        heavy = max((change.weight for change in found.changes), default=1)
+        more = f" The photograph counts {heavy:.0f} times." if heavy > 1 else ""
+        return (
+            f"{found.changed:,} of {counted(found.others, 'other photograph')} changed.{more} This is "
+            "yours alone until the operator accepts it."
+        )
 
 
 class Visitor:

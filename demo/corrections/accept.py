@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from nbdt.decide.head import DecisionRules
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.memory.grow import Growth, grow
+from nbdt.memory.memory import Memory
 from nbdt.memory.preview import write_rows
 from nbdt.memory.refit import FittedHead, examples_of
+from nbdt.memory.rows import Rows
 from nbdt.memory.shift import shifted
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -20,11 +23,6 @@ from ..store import Store
 from ..store.schema import ModelVersion
 from .model_versions import nothing_waits, waiting
 from .own import corrections_fitted, marks_of, stated
-
-if TYPE_CHECKING:
-    from nbdt.decide.head import DecisionRules
-    from nbdt.memory.memory import Memory
-    from nbdt.memory.rows import Rows
 
 
 def accept_corrections(
@@ -48,7 +46,7 @@ def accept_corrections(
     """
     check_new(out / "model")
     saved = waiting(store, model)
-    memory, rules = cast("Memory", model.memory), model.head.rules
+    memory, rules = cast(Memory, model.memory), model.head.rules
     base = memory.fit(rules, model.fitted)
     if shift:
         grown, found = model, shifted(memory.rows, stated(saved, model), rules, base)
@@ -69,7 +67,7 @@ def accept_corrections(
             new.take_head(found.fitted)
             del new.provenance["memory"]  # the offsets are no part of a fit
         else:
-            learnt = cast("Memory", new.memory)
+            learnt = cast(Memory, new.memory)
             write_rows(learnt, found.rows)
             for change in found.changes:  # strikes outside the sample that a large memory's fit has
                 if change.label is None and change.id not in found.rows.places:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP
+from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, open_model
 from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 
 from ..store.url import STORE_HELP, StoreError
@@ -113,7 +113,6 @@ def apply_command(
     search: SearchOption = None,
 ) -> None:
     """Teach a model the corrections that wait for it; the page then offers the result."""
-    from nbdt.hierarchies.library import open_model
     from nbdt.model.saved import bundled
 
     from .accept import accept_corrections
@@ -154,8 +153,6 @@ def review_command(
     store: StoreOption = None,
 ) -> None:  # fmt: skip
     """Say what helps more on photographs that were left out: rows of the memory, or a shift."""
-    from nbdt.hierarchies.library import open_model
-
     from .own import compared
 
     with _opened(store) as opened:

@@ -42,8 +42,7 @@ def export(
     Returns:
         The corrections as written, by number.
 
-    Raises:
-        StoreError: the store cannot be read. OSError: a file cannot be written.
+    Raises StoreError: the store cannot be read. OSError: a file cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     copies = {item.correction.image: item.photograph for item in saved if item.photograph}

@@ -59,19 +59,17 @@ def _listed(visitor: Visitor, _: dict[str, Any]) -> gr.HTML:
 def _added(visitor: Visitor, files: list[str] | None) -> tuple[Visitor, gr.HTML]:
     """Add uploads to the photographs of this session."""
     try:
-        text = add_photographs(visitor, files or [])
+        reply = reply_to({}, add_photographs(visitor, files or []), done=True)
     except NBDTError as error:
         return visitor, gr.HTML(reply=reply_to({}, str(error)))
-    photos = _listed(visitor, {}).constructor_args["photos"]
-    return visitor, gr.HTML(photos=photos, reply=reply_to({}, text, done=True))
+    return visitor, gr.HTML(photos=_listed(visitor, {}).constructor_args["photos"], reply=reply)
 
 
 def _proposed(visitor: Visitor, sent: dict[str, Any]) -> gr.HTML:
     try:
-        place = place_record(visitor, sent)
+        return gr.HTML(place=dump(place_record(visitor, sent) | {"seq": sequence_number(sent)}))
     except NBDTError as error:
         return gr.HTML(reply=reply_to(sent, str(error)))
-    return gr.HTML(place=dump(place | {"seq": sequence_number(sent)}))
 
 
 def add_photographs(visitor: Visitor, files: Sequence[str]) -> str:

@@ -4,61 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import Row
 
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
+from nbdt.memory.corrected import Corrected, fit_changes
+from nbdt.memory.grow import Growth, add_class, with_classes
+from nbdt.memory.memory import Memory
+from nbdt.memory.preview import Change, Preview, with_head
+from nbdt.memory.rows import Rows
+from nbdt.memory.shift import Comparison, compare
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import counted, tracked
+from nbdt.progress import tracked
 from nbdt.tree.class_names import normalised_name
+from nbdt.tree.hierarchy import Hierarchy
 
 from ..store import Store
 from ..store.marks import bad_rows, memory_key
 from ..store.schema import SavedCorrection
-from ..visitor import Photograph, Visitor
+from ..visitor import OwnModel, Photograph, Visitor
 from .model_versions import waiting
 
-if TYPE_CHECKING:
-    from nbdt.memory.corrected import Corrected
-    from nbdt.memory.memory import Memory
-    from nbdt.memory.preview import Change
-    from nbdt.memory.rows import Rows
-    from nbdt.memory.shift import Comparison
-    from nbdt.tree.hierarchy import Hierarchy
-
 SAID_BY = 8  # digits of a visitor's id that a row of the memory names
-
-
-@dataclass(frozen=True, eq=False)
-class OwnModel:
-    """A model with one visitor's corrections; the network below is the shared one."""
-
-    model: NBDT
-    corrected: Corrected
-
-    def reason(self, image: str) -> str:
-        """Return why what was said about a photograph does not act, "" if it does."""
-        return self.corrected.aside.get(image, "")
-
-    def acts_on(self, image: str) -> bool:
-        """Return whether the answers follow what was said about a photograph."""
-        return image in {change.id for change in self.corrected.changes}
-
-    @property
-    def words(self) -> str:
-        """What changed beside the photograph, as a sentence."""
-        found = self.corrected
-        heavy = max((change.weight for change in found.changes), default=1)
-        more = f" The photograph counts {heavy:.0f} times." if heavy > 1 else ""
-        return (
-            f"{found.changed:,} of {counted(found.others, 'other photograph')} changed.{more} This is "
-            "yours alone until the operator accepts it."
-        )
 
 
 def acts(model: NBDT) -> bool:
@@ -75,7 +46,7 @@ def seen_features(model: NBDT, photo: Photograph) -> tuple[str, bytes] | None:
 
 def marks_of(model: NBDT, store: Store, visitor: str | None = None) -> Sequence[Row[Any]]:
     """Return the marks on photographs of a model's memory, of one visitor or of all."""
-    facts = cast("Memory", model.memory).table.facts
+    facts = cast(Memory, model.memory).table.facts
     return store.marks(memory_key(facts), visitor=visitor)
 
 
@@ -93,9 +64,7 @@ def own_model(model: NBDT, store: Store, visitor: str) -> OwnModel | None:
     grown, corrected = corrections_fitted(model, saved, marks)
     if not corrected.changes and not corrected.aside:
         return None
-    from nbdt.memory.preview import Preview, with_head
-
-    memory = cast("Memory", model.memory)
+    memory = cast(Memory, model.memory)
     view = memory.with_table(Preview(memory.table, corrected.rows)).under(grown.hierarchy)
     return OwnModel(with_head(grown, corrected.fitted, view), corrected)
 
@@ -114,10 +83,7 @@ def corrections_fitted(
     Returns:
         The model, or one with new classes where these act, and the fit for it.
     """
-    from nbdt.memory.corrected import fit_changes
-    from nbdt.memory.grow import Growth, with_classes
-
-    memory, rules = cast("Memory", model.memory), model.head.rules
+    memory, rules = cast(Memory, model.memory), model.head.rules
     usable = _usable(saved, model)
     tree = _with_new_classes(usable, model.hierarchy)
     grown = model if tree is model.hierarchy else with_classes(model, Growth(tree))
@@ -131,15 +97,13 @@ def corrections_fitted(
 
 def compared(model: NBDT, store: Store) -> Comparison | None:
     """Compare rows of the memory with offsets, by the corrections that wait; None without any."""
-    from nbdt.memory.shift import compare
-
     if not acts(model):
         return None
     changes = stated(waiting(store, model), model)
     known = [change for change in changes if change.label in model.hierarchy.ids]
     if not known:
         return None
-    memory, rules = cast("Memory", model.memory), model.head.rules
+    memory, rules = cast(Memory, model.memory), model.head.rules
     return compare(memory.rows, known, rules, memory.fit(rules, model.fitted), tracked)
 
 
@@ -156,8 +120,6 @@ def _usable(saved: Sequence[SavedCorrection], model: NBDT) -> list[SavedCorrecti
 
 def _with_new_classes(saved: Sequence[SavedCorrection], tree: Hierarchy) -> Hierarchy:
     """Return the tree with the classes that corrections name; what it has already stays."""
-    from nbdt.memory.grow import add_class
-
     for one in saved:
         said = one.correction
         if said.kind == "class":
@@ -173,8 +135,6 @@ def _stated(saved: Sequence[SavedCorrection], tree: Hierarchy) -> list[Change]:
 
     An earlier one stays where the last says less: a group that it is in.
     """
-    from nbdt.memory.preview import Change
-
     known = {normalised_name(key): key for key in tree.ids}
     changes: dict[str, Change] = {}
     for one in saved:
@@ -184,8 +144,9 @@ def _stated(saved: Sequence[SavedCorrection], tree: Hierarchy) -> list[Change]:
             continue
         if said.kind == "class":
             label = known.get(normalised_name(label), label)
-        before = changes.get(said.image)
-        if before and _says_less(label, before.label, tree):
+        earlier = changes[said.image].label if said.image in changes else None
+        above = tree.path_to(tree.index(earlier))[:-1] if earlier in tree.ids else []
+        if label in {tree.ids[node] for node in above}:  # says less
             continue
         features = np.frombuffer(one.features or b"", np.float16)
         by = f"visitor {one.visitor[:SAID_BY]}"
@@ -197,16 +158,8 @@ def _stated(saved: Sequence[SavedCorrection], tree: Hierarchy) -> list[Change]:
     return list(changes.values())
 
 
-def _says_less(label: str, before: str | None, tree: Hierarchy) -> bool:
-    if before not in tree.ids or label not in tree.ids:
-        return False
-    return tree.index(label) in tree.path_to(tree.index(before))[:-1]
-
-
 def _struck(rows: Rows, marks: Sequence[Row[Any]]) -> list[Change]:
     """Return strikes of the rows that the last mark of anyone calls bad evidence."""
-    from nbdt.memory.preview import Change
-
     said = {mark.reference: mark for mark in marks if mark.bad}
     changes = []
     for key, name in bad_rows(marks, rows).items():

@@ -17,7 +17,6 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
 
-from ..store.schema import ModelVersion, Pending, SavedCorrection
 from ..ui.component import component, dump, jpeg_url, photograph_url
 from ..visitor import Visitor
 from .model_versions import ModelVersions, lineage, pending
@@ -114,11 +113,34 @@ def history_record(
     saved = store.corrections(visitor=visitor.id)
     offered, current = versions.offered(), model_hash(visitor.model)
     waits = pending(current, store.model_versions())
+    own = visitor.own
     record = {
-        "corrections": [_correction(one, visitor, waits) for one in saved[: -SHOWN - 1 : -1]],
+        "corrections": [
+            {
+                "id": one.id,
+                "text": one.correction.in_words(visitor.names),
+                "note": one.correction.note,
+                "time": one.correction.time,
+                "kept": one.photograph is not None,
+                "learned": waits.is_applied(one),
+                "acts": own is not None and own.acts_on(one.correction.image),
+                "aside": own.reason(one.correction.image) if own else "",
+            }
+            for one in saved[: -SHOWN - 1 : -1]
+        ],
         "more": max(0, len(saved) - SHOWN),
         "marks": list(marks),
-        "versions": [_version(one, current) for one in reversed(offered)],
+        "versions": [
+            {
+                "id": one.id,
+                "learned": one.learned,
+                "accuracy": [
+                    one.accuracy.get(when, {}).get("soft") for when in ("before", "after")
+                ],
+                "chosen": one.hash == current,
+            }
+            for one in reversed(offered)
+        ],
         "first": current == model_hash(versions.base),
         "waiting": store.count_pending(waits) if may_apply else 0,
         "may_apply": may_apply,
@@ -173,11 +195,7 @@ def _answer(model: NBDT, image: Image.Image, corrections: Sequence[Correction]) 
     path = explain(model, image)[0].path
     requested = [_requested(model, image, path, one) for one in corrections]
     names = [path.decisions[0].node, *(d.children[d.chosen] for d in path)]
-    return {
-        "path": names,
-        "probability": path.probability,
-        "wanted": [record for record in requested if record],
-    }
+    return {"path": names, "probability": path.probability, "wanted": [*filter(None, requested)]}
 
 
 def _requested(
@@ -197,26 +215,3 @@ def _requested(
             share = math.exp(decision.log_probs[position])
             return {"name": decision.children[position], "at": decision.node, "probability": share}
     return None
-
-
-def _correction(saved: SavedCorrection, visitor: Visitor, waits: Pending) -> dict[str, Any]:
-    own = visitor.own
-    return {
-        "id": saved.id,
-        "text": saved.correction.in_words(visitor.names),
-        "note": saved.correction.note,
-        "time": saved.correction.time,
-        "kept": saved.photograph is not None,
-        "learned": waits.is_applied(saved),
-        "acts": own is not None and own.acts_on(saved.correction.image),
-        "aside": own.reason(saved.correction.image) if own else "",
-    }
-
-
-def _version(version: ModelVersion, current: str) -> dict[str, Any]:
-    return {
-        "id": version.id,
-        "learned": version.learned,
-        "accuracy": [version.accuracy.get(when, {}).get("soft") for when in ("before", "after")],
-        "chosen": version.hash == current,
-    }

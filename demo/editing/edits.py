@@ -117,19 +117,12 @@ def _concepts(hierarchy: Hierarchy, places: Sequence[int]) -> list[str]:
     members = {index for place in places for index in hierarchy.classes_under(place)}
     if not 2 <= len(members) < hierarchy.num_classes:
         return []
-    apart = _apart(hierarchy, frozenset(members))
-    synsets = leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
-    group = next(node for node in apart.inner_nodes if node)
-    return [wordnet().name(concept.synset) for concept in fitting_concepts(apart, synsets)[group]]
-
-
-def _apart(hierarchy: Hierarchy, members: frozenset[int]) -> Hierarchy:
-    """A tree of one group, with all other classes beside it."""
-    root, group = "\N{SECTION SIGN}" * 2, "\N{SECTION SIGN}" * 3
-    while {root, group} & {*hierarchy.classes}:
-        root, group = root + group, group + root
     leaves = [
-        Node(name, group if index in members else root, name)
-        for index, name in enumerate(hierarchy.classes)
+        Node(str(index), "group" if index in members else "root", str(index))
+        for index in range(hierarchy.num_classes)
     ]
-    return Hierarchy((Node(root, None, root), Node(group, root, group), *leaves), hierarchy.classes)
+    inner = Node("root", None, "root"), Node("group", "root", "group")
+    apart = Hierarchy((*inner, *leaves), tuple(leaf.id for leaf in leaves))
+    synsets = leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
+    concepts = fitting_concepts(apart, synsets)[apart.index("group")]
+    return [wordnet().name(concept.synset) for concept in concepts]

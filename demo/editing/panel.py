@@ -97,8 +97,12 @@ def edit_panel(context: PageContext, view: gr.HTML) -> None:
     """Wire the tree's edits and the buttons of `edit_view`; call it inside the page's Blocks."""
     panel, outputs = EditPanel(context, view), [context.visitor, *context.outputs]
     tree, visitor = context.tree, context.visitor
-    tree.tree_edit(for_arrived(panel.change, tree, "reply", outputs), visitor, outputs, **QUICK)
-    tree.tree_only(for_arrived(panel.allow, tree, "reply", outputs), visitor, outputs, **QUICK)
+    tree.tree_edit(
+        for_arrived(panel.tree_changed(_edit), tree, "reply", outputs), visitor, outputs, **QUICK
+    )
+    tree.tree_only(
+        for_arrived(panel.tree_changed(_allow), tree, "reply", outputs), visitor, outputs, **QUICK
+    )
     tree.name_wanted(for_arrived(offer_names, tree, "reply", [tree]), visitor, tree, **QUICK)
     for name in versions.ACTIONS:
         act = for_arrived(panel.act(name), view, "status", outputs)
@@ -112,26 +116,24 @@ class EditPanel:
     context: PageContext
     view: gr.HTML
 
-    def change(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
-        """Make an edit that the tree sends."""
-        return self._tree_changed(visitor, payload(event), _edit)
+    def tree_changed(
+        self, act: Callable[[Visitor, dict[str, Any]], str]
+    ) -> Callable[..., tuple[Any, ...]]:
+        """Return the handler that does what the tree sends; the line below the tree says what."""
+        tree = self.context.tree
 
-    def allow(self, visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
-        """Answer only with the classes that are ticked in the tree, or with all again."""
-        return self._tree_changed(visitor, payload(event), _allow)
+        def handle(visitor: Visitor, event: gr.EventData) -> tuple[Any, ...]:
+            before, sent = (visitor.stack, visitor.only), payload(event)
+            reply: dict[str, Any] = {"seq": sequence_number(sent), "ok": True}
+            try:
+                reply |= {"text": act(visitor, sent), "hash": short_hash(visitor.hierarchy)}
+                return self._redrawn(visitor, {tree: {"reply": dump(reply)}})
+            except NBDTError as error:
+                visitor.stack, visitor.only = before
+                reply = {"seq": reply["seq"], "ok": False, "text": str(error)}
+                return self._only(tree, {"reply": dump(reply)})
 
-    def _tree_changed(
-        self, visitor: Visitor, sent: dict[str, Any], act: Callable[[Visitor, dict[str, Any]], str]
-    ) -> tuple[Any, ...]:
-        """Do what the tree sends and redraw; the line below the tree says what happened."""
-        before, reply = (visitor.stack, visitor.only), {"seq": sequence_number(sent)}
-        try:
-            done = {"ok": True, "text": act(visitor, sent), "hash": short_hash(visitor.hierarchy)}
-            return self._redrawn(visitor, {self.context.tree: {"reply": dump(reply | done)}})
-        except NBDTError as error:
-            visitor.stack, visitor.only = before
-            refusal = {"ok": False, "text": str(error)}
-            return self._only(self.context.tree, {"reply": dump(reply | refusal)})
+        return handle
 
     def act(self, name: str) -> Callable[..., tuple[Any, ...]]:
         """Return the handler of one of the panel's buttons."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from nbdt.errors import listed
@@ -20,11 +20,9 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
+from ..store import Store
 from ..ui.component import dump
 from ..visitor import Visitor
-
-if TYPE_CHECKING:
-    from ..store import Store
 
 MAX_UPLOAD = 2**22  # characters; 1,000 classes take some 100,000
 MOST_SAVED = 200  # versions in the list, the newest

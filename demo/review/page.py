@@ -84,9 +84,17 @@ class _Handlers:
 
     def effect(self, event: gr.EventData) -> gr.HTML:
         """Say what the decisions so far would do."""
-        sent = payload(event)
+        sent, text, rules = payload(event), "", self.model.head.rules
         try:
-            text = self._effect(self._changes(sent))
+            if changes := self._changes(sent):
+                fitted = self.memory.fit(rules, self.model.fitted)
+                found = effect_of_changes(self.memory, rules, fitted, changes)
+                before, after = (f"{100 * share:.1f} %" for share in found.accuracy)
+                text = (
+                    f"Of the {found.photographs:,} photographs that stay as they are, {after} would be "
+                    f"right ({before} now), each answered by a fit without it; "
+                    f"{len(found.changed):,} answers change."
+                )
         except NBDTError as error:
             text = str(error)
         return gr.HTML(effect=dump({"seq": sequence_number(sent), "text": text}))
@@ -113,18 +121,6 @@ class _Handlers:
         if not isinstance(given, list) or not all(isinstance(one, dict) for one in given[:MOST]):
             raise NBDTError("Expected a list of decisions.")
         return parse_verdicts(self.memory, given[:MOST], by)
-
-    def _effect(self, changes: list[Change]) -> str:
-        if not changes:
-            return ""
-        rules = self.model.head.rules
-        fitted = self.memory.fit(rules, self.model.fitted)
-        found = effect_of_changes(self.memory, rules, fitted, changes)
-        before, after = (f"{100 * share:.1f} %" for share in found.accuracy)
-        return (
-            f"Of the {found.photographs:,} photographs that stay as they are, {after} would be right "
-            f"({before} now), each answered by a fit without it; {len(found.changed):,} answers change."
-        )
 
     def _record(self) -> dict[str, Any]:
         memory, tree = self.memory, self.model.hierarchy

@@ -54,8 +54,7 @@ class Limits:
 def open_engine(text: str) -> sa.Engine:
     """Connect to a store; create it, or bring its schema up to date, under a lock.
 
-    Raises:
-        StoreError: it cannot be reached, is something else, or a newer release wrote it.
+    Raises StoreError: it cannot be reached, is something else, or a newer release wrote it.
     """
     url = store_url(text)
     name = url.render_as_string(hide_password=True)
@@ -89,8 +88,7 @@ def open_engine(text: str) -> sa.Engine:
 def writing(engine: sa.Engine) -> Iterator[Session]:
     """Yield a session that commits durably when the block ends, or changes nothing.
 
-    Raises:
-        StoreError: the database refused; nothing was stored.
+    Raises StoreError: the database refused; nothing was stored.
     """
     try:
         with Session(engine, expire_on_commit=False) as session, session.begin():
@@ -109,8 +107,7 @@ def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
     SQLite needs space to delete. On a full disk it gets that of the reserve, and overwrites what it
     deleted afterwards, in small steps.
 
-    Raises:
-        StoreError: as `writing`.
+    Raises StoreError: as `writing`.
     """
     try:
         with writing(engine) as session:
@@ -199,9 +196,8 @@ def migration_config(connection: sa.Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes |= {
-        "connection": connection, "metadata": Table.metadata, "version_table": VERSION_TABLE,
-    }  # fmt: skip
+    config.attributes["connection"] = connection
+    config.attributes |= {"metadata": Table.metadata, "version_table": VERSION_TABLE}
     return config
 
 

@@ -48,8 +48,7 @@ class StoredHistory(History):
     def _add(self, version: Version, hierarchy: Hierarchy) -> Version:
         """Write a row: the next version of its name.
 
-        Raises:
-            StoreError: a limit. HierarchyError: a name that cannot be one.
+        Raises StoreError: a limit. HierarchyError: a name that cannot be one.
         """
         name, content = version.why, hierarchy.to_json()
         check_word(name, "The name of a hierarchy")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Row
 
 from nbdt.errors import NBDTError
+from nbdt.explain import Evidence
 from nbdt.memory.rows import Rows
 
-if TYPE_CHECKING:
-    from nbdt.explain import Evidence
-
-    from .store import Store
+from .store import Store
 
 
 def memory_key(facts: Mapping[str, Any]) -> str:

@@ -20,8 +20,7 @@ WEBP_SIDE = 16383  # pixels; the format's limit
 def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
     """Return a lossless WebP, or a PNG where a side is too long for WebP.
 
-    Raises:
-        StoreError: the picture has another hash, or takes more than `max_bytes`.
+    Raises StoreError: the picture has another hash, or takes more than `max_bytes`.
     """
     if picture_hash(image) != expected_hash:
         raise StoreError(
@@ -51,8 +50,7 @@ def suffix(data: bytes) -> str:
 def keep_photograph(session: Session, photo: PhotographRow, limits: Limits) -> int:
     """Store a copy, unless the visitor has one of the same hash; returns its id.
 
-    Raises:
-        StoreError: a limit.
+    Raises StoreError: a limit.
     """
     same = select(PhotographRow.id).filter_by(hash=photo.hash, visitor=photo.visitor)
     if (existing := session.scalar(same)) is not None:

@@ -45,8 +45,7 @@ class Store:
     def open(cls, url: str | None = None, *, limits: db.Limits | None = None) -> Self:
         """Open a SQLite file (by default the user's own) or a PostgreSQL database; create it if new.
 
-        Raises:
-            StoreError: it cannot be reached, is something else, or a newer release wrote it.
+        Raises StoreError: it cannot be reached, is something else, or a newer release wrote it.
         """
         return cls(db.open_engine(url or default_url()), limits or db.Limits())
 
@@ -75,8 +74,7 @@ class Store:
         `seen` is the `embedding_hash` of a network and the features that it made of the photograph,
         float16.
 
-        Raises:
-            StoreError: text that cannot be stored, another photograph, or a limit.
+        Raises StoreError: text that cannot be stored, another photograph, or a limit.
         """
         db.check_texts(correction.note, correction.reference, correction.label, correction.node,
                        correction.child, visitor)  # fmt: skip
@@ -228,8 +226,7 @@ class Store:
             bad: False takes an earlier mark back.
             why: the visitor's reason.
 
-        Raises:
-            StoreError: text that cannot be stored, or a limit.
+        Raises StoreError: text that cannot be stored, or a limit.
         """
         db.check_texts(reference, why, visitor)
         db.at_most(len(why), self.limits.text, "characters in a note")
@@ -272,8 +269,7 @@ class Store:
             left_out: number of corrections that could not be used.
             accuracy: "before" and "after", on held-out images.
 
-        Raises:
-            StoreError: the store has this model already.
+        Raises StoreError: the store has this model already.
         """
         with db.writing(self._engine) as session:
             if session.scalar(select(ModelVersion.id).where(ModelVersion.hash == model)):

@@ -36,8 +36,7 @@ def default_url() -> str:
 def store_url(text: str) -> URL:
     """Return SQLAlchemy's URL for a URL or the path of a SQLite file.
 
-    Raises:
-        StoreError: another kind of database, a store in memory, or no valid URL.
+    Raises StoreError: another kind of database, a store in memory, or no valid URL.
     """
     if "://" not in text:
         return URL.create("sqlite", database=os.fspath(Path(text).expanduser().absolute()))

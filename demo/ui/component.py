@@ -87,9 +87,7 @@ def map_record(values: NDArray[np.float32]) -> dict[str, Any]:
     return {"height": height, "width": width, "values": numbers}
 
 
-FONT = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
-
-
 def theme() -> Base:
     """Return the theme: it loads no fonts from other hosts; static/page.css has its colours."""
-    return Base(font=FONT, font_mono=["ui-monospace", "Consolas", "monospace"], radius_size="lg")
+    font = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+    return Base(font=font, font_mono=["ui-monospace", "Consolas", "monospace"], radius_size="lg")

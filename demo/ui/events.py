@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from nbdt.errors import NBDTError
 
+from ..store import Store
 from ..visitor import Visitor
 from .component import dump
-
-if TYPE_CHECKING:
-    from ..store import Store
 
 Drawn = tuple[gr.HTML, Callable[[Visitor], gr.HTML]]  # a component and the function that draws it
 

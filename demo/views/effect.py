@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from nbdt.errors import NBDTError
 from nbdt.explain.memory.effect import answer_words, effect_words
+from nbdt.memory.preview import Effect, effect_of
 
 from ..ui.component import dump
 from ..ui.events import NETWORK, PageContext, payload, sequence_number
 from ..visitor import Visitor
-
-if TYPE_CHECKING:
-    from nbdt.memory.preview import Effect
 
 
 def effect_panel(context: PageContext, strip: gr.HTML) -> None:
@@ -41,8 +39,6 @@ def effect_without(visitor: Visitor, row: object) -> Effect:
     Raises NBDTError: no such row, a class that would have too few left, or a model without a
     memory.
     """
-    from nbdt.memory.preview import effect_of
-
     model = visitor.current_model()
     if model.memory is None or model.fitted is None or not isinstance(row, str):
         raise NBDTError("These answers are not fitted on a memory of photographs.")

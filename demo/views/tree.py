@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import gradio as gr
 from torch import Tensor
@@ -20,9 +20,7 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..editing.edits import in_words
 from ..ui.component import dump, scripts, static_text
-
-if TYPE_CHECKING:
-    from ..visitor import Visitor
+from ..visitor import Visitor
 
 PARTS = "model", "rows", "branches", "search", "edits", "dialog", "menu", "drag", "only", "keys"
 SCRIPTS = "page.js", *(f"tree_{part}.js" for part in PARTS), "tree.js"
