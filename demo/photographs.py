@@ -46,7 +46,7 @@ def opened(path: str) -> Image.Image:
 def refuse_addresses(page: gr.Blocks) -> None:
     """Refuse web addresses in place of files in every component: Gradio would fetch them."""
     for block in page.blocks.values():
-        local = partial(_local, block.async_move_resource_to_block_cache)
+        local: Any = partial(_local, block.async_move_resource_to_block_cache)
         block.async_move_resource_to_block_cache = local  # type: ignore[method-assign]
 
 

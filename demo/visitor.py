@@ -280,7 +280,8 @@ class Visitor:
     def class_map(self) -> Map:
         """Return plain Grad-CAM of the answer's flat logit, which uses no hierarchy."""
         index = self.explanation().path.class_index
-        return class_maps(self.current_model(), self.shown()[1], [index])[0]
+        values: Map = class_maps(self.current_model(), self.shown()[1], [index])[0]
+        return values
 
     def shown(self) -> tuple[Photograph, Layer]:
         """Return the photograph on the page. Raises NBDTError: there is none yet."""
