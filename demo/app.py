@@ -190,7 +190,7 @@ def _explain_api(model: NBDT) -> None:
         if not image:
             raise NBDTError("Send one image.")
         asked = model if only is None else model.restrict(text_list(only))
-        explanation = explain(asked, opened(image))[0]
+        explanation = explain(asked, opened(image), level="fast")[0]
         facts = {key: explanation.made.get(key) for key in REPORTED}
         captions = [decision.children[decision.chosen] for decision in explanation.path]
         pairs = zip(overlays(explanation), captions, strict=True)

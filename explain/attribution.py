@@ -20,7 +20,8 @@ from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
 
 from .inputs import Images, model_inside, prepared
-from .maps.layers import Layer, map_layer, size_errors
+from .maps.layers import Layer, NoPositionsError, map_layer, size_errors
+from .maps.levels import FAST, PLAIN_GRID, at_level, check_level, plain_maps
 from .maps.log_odds import METHODS, input_maps
 from .maps.node_maps import (
     chosen_nodes,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Method: TypeAlias = Literal[
     "grad-cam", "integrated gradients", "input x gradient", "occlusion", "lime"
 ]
+Level: TypeAlias = Literal["fast", "default", "careful"]
 GRAD_CAM = "grad-cam"
 
 
@@ -55,12 +57,14 @@ def explain(
     evidence: Memory | Evidence | Literal[False] | None = None,
     counterfactuals: bool = False,
     preprocessing: Callable[[Image.Image], Any] | None = None,
+    level: str = "default",
 ) -> list[Explanation]:
     """Return the path to each image's most probable class, with every decision's log-odds map.
 
-    The default maps are Grad-CAM, signed and raw, of all decisions from one forward pass: in closed
-    form where the head is linear on an average pool, else by the exact gradient through the modules
-    between the layer and the head; see `nbdt.explain.maps.layers`.
+    At level "fast" the maps are Grad-CAM, signed and raw, of all decisions from one forward pass: in
+    closed form where the head is linear on an average pool, else by the exact gradient through the
+    modules between the layer and the head; see `nbdt.explain.maps.layers`. The other levels sharpen
+    them, and hide parts of the picture to find a region that matters to each decision alone.
 
     Args:
         model: in evaluation mode; or any network that `attach` gave a head.
@@ -79,17 +83,20 @@ def explain(
             model often.
         preprocessing: for photographs and a network with a head: torchvision's transforms, a Hugging
             Face image processor, or another function of a PIL image.
+        level: "fast", "default" (about 25 forward passes) or "careful" (about 55); see
+            `nbdt.explain.maps.levels`. Maps of methods other than "grad-cam" stay as they are.
 
     Raises:
         ImageError: a path that holds no readable image.
         NBDTError: a model in training mode, an empty or misshapen batch, values that are not
-            finite, an unknown node or method, evidence of another model, or, for "grad-cam", a
-            network without positions to map.
+            finite, an unknown node, method or level, evidence of another model, or, for "grad-cam"
+            at level "fast" and for `nodes`, a network without positions to map.
     """
     if not isinstance(model, NBDT):
         model = model_inside(model, images, preprocessing)
     model.check_evaluating()
     check_method(method)
+    check_level(level)
     for text in nodes:
         find_node(model.hierarchy, text)
     batch, photos = prepared(model, images)
@@ -98,10 +105,14 @@ def explain(
     wanted: dict[str, Any] = {"nodes": nodes, "classes": classes, "accuracy": accuracy}
     wanted["evidence"] = None if evidence is False else evidence
     with full_precision(batch):
+        layer = None
         if method == GRAD_CAM:
-            found = explain_layer(model, map_layer(model, batch), photos, **wanted)
+            layer = _layer(model, batch, needed=level == FAST or bool(nodes))
+        if layer:
+            found = explain_layer(model, layer, photos, **wanted)
         else:
             found = _by_input(model, batch, photos, method, **wanted)
+        found = at_level(model, batch, found, level, sharpen=layer is not None)
         return _with_counterfactuals(model, batch, found) if counterfactuals else found
 
 
@@ -161,18 +172,22 @@ def _by_input(
     accuracy: float | None,
     evidence: Memory | Evidence | None,
 ) -> list[Explanation]:
-    """One of Captum's methods, on the input image."""
+    """One of Captum's methods, on the input image; or maps to be, without a layer for Grad-CAM."""
     with torch.no_grad(), size_errors(model, batch):
         features = model.features(batch)
     found = model.head.rules.paths(head_logits(model, features), classes)
     others = [find_node(model.hierarchy, text) for text in nodes]
     wanted = [[*chosen_nodes(model, path), *others] for path in found]
     ids = [model.hierarchy.ids[node] for node in others]
+    if method == GRAD_CAM:
+        values, made = plain_maps(wanted), {"method": PLAIN_GRID, "layer": "input"}
+    else:
+        values = input_maps(model, batch, wanted, method)
+        made = {"method": f"{method} (Captum)", "layer": "input"}
     maps = [
         {"maps": own[: len(path)], "node_maps": dict(zip(ids, own[len(path) :], strict=True))}
-        for path, own in zip(found, input_maps(model, batch, wanted, method), strict=True)
+        for path, own in zip(found, values, strict=True)
     ]
-    made = {"method": f"{method} (Captum)", "layer": "input"}
     given = answers_made(model, features, None if classes is not None else found, accuracy)
     return _explanations(
         model, features, found, maps, photos, made=made, given=given, evidence=evidence
@@ -216,6 +231,16 @@ def _explanations(
     return [replace(one, evidence=seen.for_path(own, one.path)) for one, own in pairs]
 
 
+def _layer(model: NBDT, batch: Tensor, *, needed: bool) -> Layer | None:
+    """The layer for Grad-CAM; None, or an error if it is needed, where no layer has positions."""
+    try:
+        return map_layer(model, batch)
+    except NoPositionsError:
+        if needed:
+            raise
+        return None
+
+
 def check_method(method: str) -> None:
     """Raise NBDTError, with the choices, for a method that `explain` does not have."""
     check_known("method", method, [GRAD_CAM, *METHODS])
@@ -227,7 +252,10 @@ def _with_counterfactuals(
     from .counterfactual import counterfactuals
 
     return [
-        replace(found, counterfactuals=counterfactuals(model, image, found.path, found.maps))
+        replace(
+            found,
+            counterfactuals=counterfactuals(model, image, found.path, found.maps, found.tested),
+        )
         for found, image in zip(explanations, batch, strict=True)
     ]
 

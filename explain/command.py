@@ -20,8 +20,9 @@ from nbdt.model.remember import open_memory
 from nbdt.model.restrict import read_names
 from nbdt.storage import is_uri
 
-from .attribution import Method
+from .attribution import Level, Method
 from .batch.options import LOCAL, Engine, Maps, Precision
+from .maps.levels import DEFAULT, FAST
 from .single_files import explain_files
 
 app = typer.Typer(add_completion=False)
@@ -57,6 +58,12 @@ def explain_command(
         ),
     ] = None,
     method: Annotated[Method, typer.Option(help="How maps are computed.")] = "grad-cam",
+    level: Annotated[
+        Level | None,
+        typer.Option(
+            help="fast (1 pass), default (about 25) or careful (about 55); a batch is always fast."
+        ),
+    ] = None,
     maps: Annotated[
         Maps, typer.Option(help="Maps of a batch: npz (raw arrays), png (pictures) or none.")
     ] = "npz",
@@ -160,6 +167,11 @@ def explain_command(
     if rows:
         from .batch.command import explain_batch
 
+        if level not in {None, FAST}:
+            raise typer.BadParameter(
+                f"A batch has --level fast, not {level}; --pictures explains each image on its own."
+            )
+
         explain_batch(
             **chosen, maps=maps, column=column, shard=share, precision=precision,
             batch_size=batch_size, engine=engine, ray_address=ray_address, workers=workers,
@@ -170,7 +182,7 @@ def explain_command(
             "--shard, and an --out that is a URI, need a batch; leave out --pictures, or add --rows."
         )
     else:
-        explain_files(**chosen)
+        explain_files(**chosen, level=level or DEFAULT)
 
 
 def target(text: str) -> float | None:

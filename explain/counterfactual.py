@@ -4,7 +4,8 @@ A decision is flipped if the path to the most probable class still reaches it an
 child: if the most probable class is below its node, and not below the chosen child.
 
 Cells are blurred in the order of the decision's map until the decision falls, then every cell that
-is not needed is given back. The map only proposes; each claim is a forward pass of the model on the
+is not needed is given back; the same from the decision's tested region, if its blur flips it. The map
+only proposes; each claim is a forward pass of the model on the
 blurred picture. Deletion in a map's order with a blurred baseline follows RISE (Petsiuk et al.,
 2018); that the smallest such region explains, Fong and Vedaldi (2017), who optimise a mask where
 this searches over cells.
@@ -24,21 +25,24 @@ from torch import Tensor
 from nbdt.decide.paths import Decision, Path
 from nbdt.model.model import NBDT
 
+from .maps.hiding import BLURRED, blurred, hidden, hidden_logits
 from .result.explanation import Counterfactual
-from .result.regions import Cell, connected, regrid
+from .result.regions import Cell, TestedRegion, connected, regrid
 
 FINEST = 16  # cells a side; finer maps are summed to it, or single pixels would be searched
-BLUR = 1 / 8  # standard deviation of the baseline, as a share of the picture's side
 MOST = 0.5  # share of the picture that may be blurred
-SOFTNESS = 1 / 8  # standard deviation of a mask's edge, as a share of a cell
-BATCH = 16  # pictures in one forward pass
+FEW = 16  # cells of which every number is tried
 
 Cells = tuple[Cell, ...]
 Outcome = tuple[float, float, str]  # margin, log-odds of the chosen child, the winner's name
 
 
 def counterfactuals(
-    model: NBDT, image: Tensor, path: Path, maps: Sequence[NDArray[np.float32]]
+    model: NBDT,
+    image: Tensor,
+    path: Path,
+    maps: Sequence[NDArray[np.float32]],
+    tested: Sequence[TestedRegion | None] = (),
 ) -> tuple[Counterfactual, ...]:
     """Return for each decision of a path the small set of regions whose blurring flips it.
 
@@ -50,26 +54,35 @@ def counterfactuals(
         path: the image's path, from `explain` or `model.paths`.
         maps: one per decision, (rows, columns) of any resolution, positive where the picture
             supports the chosen child.
+        tested: one per decision: a region to begin with as well; the smaller result is returned.
     """
     image = image.to(model.device)
     with torch.inference_mode():
         logits = model.logits(image[None]).float()
         untouched = model.head.rules(logits)[0].cpu()
-        blurred = gaussian_blur(image, BLUR * min(image.shape[1:]))
-        trials = [_Trial(model, image, blurred, *pair) for pair in zip(path, maps, strict=True)]
+        pair = image[None], blurred(image[None])
+        trials = [_Trial(model, pair, *found) for found in zip(path, maps, strict=True)]
         ends = [trial.best_elsewhere(untouched) for trial in trials]
         rivals = model.head.rules.paths(logits.expand(len(ends), -1), ends)
+        starts = tested or [None] * len(trials)
         return tuple(
-            _search(trial, untouched, index, rival)
-            for index, (trial, rival) in enumerate(zip(trials, rivals, strict=True))
+            _search(trial, untouched, index, rival, start)
+            for index, (trial, rival, start) in enumerate(zip(trials, rivals, starts, strict=True))
         )
 
 
-def _search(trial: _Trial, untouched: Tensor, index: int, rival: Path) -> Counterfactual:
+def _search(
+    trial: _Trial, untouched: Tensor, index: int, rival: Path, start: TestedRegion | None
+) -> Counterfactual:
     before, odds_before, _ = trial.outcome(untouched)
     order = trial.order()
     limit = max(1, int(MOST * len(order))) if before >= 0 and trial.is_reached(untouched) else 0
-    cells = _needed(_prefix(order[:limit], trial.margins), trial.margins)
+    found = [_needed(_prefix(order[:limit], trial.margins), trial.margins)]
+    if start and limit and start.regions[0].grid == trial.grid:
+        region = tuple(cell for piece in start.regions for cell in piece.cells)
+        if trial.margins([region])[0] < 0:
+            found.append(_needed(region, trial.margins))
+    cells = min(filter(None, found), key=len, default=())
     _, odds, winner = trial.outcome(trial.run([cells])[0] if cells else untouched)
     return Counterfactual(
         decision=index,
@@ -82,7 +95,7 @@ def _search(trial: _Trial, untouched: Tensor, index: int, rival: Path) -> Counte
         share=len(cells) / len(order),
         searched=limit / len(order),
         passes=trial.passes,
-        baseline=f"Gaussian blur, standard deviation {BLUR:.3g} of the side",
+        baseline=BLURRED,
         picture=trial.picture(cells) if cells else None,
         overtaken=trial.overtaken,
     )
@@ -94,7 +107,7 @@ def _prefix(order: Cells, margins: Callable[[Sequence[Cells]], list[float]]) -> 
     With few cells every length is tried; with more, doubling lengths and then bisection; one cell less
     than the result does not flip it.
     """
-    if len(order) <= BATCH:
+    if len(order) <= FEW:
         tried = margins([order[:length] for length in range(1, len(order) + 1)])
         return next((order[: n + 1] for n, margin in enumerate(tried) if margin < 0), ())
     low, high = 0, 1
@@ -136,17 +149,16 @@ class _Trial:
     def __init__(
         self,
         model: NBDT,
-        image: Tensor,
-        blurred: Tensor,
+        pair: tuple[Tensor, Tensor],  # the image and its blur, (1, 3, height, width) each
         decision: Decision,
         values: NDArray[np.float32],
     ) -> None:
-        self.model, self.image, self.blurred = model, image, blurred
+        self.model, self.pair = model, pair
         self.chosen, self.names = decision.chosen, decision.children
         tree = model.hierarchy
         classes = (tree.classes_under(tree.index(child)) for child in decision.child_ids)
         self.below = [torch.tensor(below) for below in classes]
-        sides = zip(values.shape, image.shape[1:], strict=True)
+        sides = zip(values.shape, pair[0].shape[2:], strict=True)
         rows, columns = (min(FINEST, cells, pixels) for cells, pixels in sides)
         self.grid = (rows, columns)
         self.values = regrid(values, rows, columns)
@@ -173,12 +185,11 @@ class _Trial:
 
     def run(self, sets: Sequence[Cells]) -> list[Tensor]:
         """The log-probabilities of all classes, for each set blurred."""
-        found: list[Tensor] = []
-        for start in range(0, len(sets), BATCH):
-            pictures = self.pictures(sets[start : start + BATCH])
-            found += self.model.head.rules(self.model.logits(pictures).float()).cpu()
+        masks = self.masks(sets)
+        rows = torch.zeros(len(sets), dtype=torch.long)
+        logits = hidden_logits(self.model, *self.pair, rows, masks).to(self.model.device)
         self.passes += len(sets)
-        return found
+        return [*self.model.head.rules(logits).cpu()]
 
     def is_reached(self, row: Tensor) -> bool:
         """Whether the most probable class is below this decision's node."""
@@ -198,62 +209,17 @@ class _Trial:
         odds -= float(torch.stack(mass).logsumexp(0))
         return chosen - rival, odds, self.names[best.index(max(best))]
 
-    def pictures(self, sets: Sequence[Cells]) -> Tensor:
-        """(sets, 3, height, width): the image, each set of cells in it blurred."""
+    def masks(self, sets: Sequence[Cells]) -> Tensor:
+        """(sets, rows, columns): 1 in the cells of each set."""
         masks = torch.zeros(len(sets), *self.grid)
         for mask, cells in zip(masks, sets, strict=True):
             mask[tuple(zip(*cells, strict=True))] = 1
-        height, width = self.image.shape[1:]
-        soft = soft_masks(masks, height, width).to(self.image)[:, None]
-        return self.image + soft * (self.blurred - self.image)
+        return masks
 
     def picture(self, cells: Cells) -> Image.Image:
         """What the model saw, as colours again."""
         preprocess = self.model.preprocess
         mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        colours = self.pictures([cells])[0].cpu() * std + mean
+        colours = hidden(*self.pair, self.masks([cells]))[0].cpu() * std + mean
         pixels = (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         return Image.fromarray(pixels.contiguous().numpy())
-
-
-# ---- blur ---------------------------------------------------------------------------------------
-
-
-def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Each pixel as the Gaussian-weighted mean of those there are: no colour enters from outside.
-
-    Args:
-        image: (…, height, width).
-        sigma: standard deviation in pixels.
-    """
-    height, width = image.shape[-2:]
-    rows, columns = (_gaussian(length, sigma).to(image) for length in (height, width))
-    return rows @ image @ columns.t()
-
-
-def soft_masks(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks over cells as masks over pixels, from 0 to 1, their edges smoothed.
-
-    Args:
-        masks: (batch, rows, columns), 0 or 1.
-        height, width: in pixels, no fewer than rows and columns.
-
-    Returns:
-        (batch, height, width). Masks of cells that cover the picture sum to 1 everywhere.
-    """
-    rows, columns = masks.shape[-2:]
-    return _spread(height, rows) @ masks @ _spread(width, columns).t()
-
-
-def _spread(pixels: int, cells: int) -> Tensor:
-    """(pixels, cells): how much each pixel belongs to each cell; rows sum to 1."""
-    owner = (torch.arange(pixels) + 0.5) * cells / pixels
-    member = torch.nn.functional.one_hot(owner.long(), cells).float()
-    return _gaussian(pixels, SOFTNESS * pixels / cells) @ member
-
-
-def _gaussian(length: int, sigma: float) -> Tensor:
-    """(length, length): Gaussian weights of all positions around each; rows sum to 1."""
-    places = torch.arange(length, dtype=torch.float64)
-    weights: Tensor = (-0.5 * ((places[:, None] - places) / sigma) ** 2).softmax(dim=1)
-    return weights.float()

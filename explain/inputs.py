@@ -56,11 +56,9 @@ def prepared(model: NBDT, images: Images) -> tuple[Tensor, Sequence[Image.Image 
     Raises NBDTError: no images, or such that the model does not take.
     """
     weight = model.head.linear.weight  # its device and type are the model's
-    channels = input_channels(model.architecture)
     if isinstance(images, Tensor):
-        any_number = isinstance(model.backbone, GivenNetwork)
-        return _checked(images, None if any_number else channels).to(weight), [None] * len(images)
-    if channels != 3:
+        return checked(model, images).to(weight), [None] * len(images)
+    if (channels := input_channels(model.architecture)) != 3:
         raise NBDTError(
             f"{model.architecture!r} takes {channels} channels, and a photograph has 3: give a tensor."
         )
@@ -79,6 +77,15 @@ def prepared(model: NBDT, images: Images) -> tuple[Tensor, Sequence[Image.Image 
     ]
     batch = torch.stack([model.preprocess(picture) for picture in pictures])
     return batch.to(weight), [model.preprocess.frame(picture, PHOTO_SIDE) for picture in pictures]
+
+
+def checked(model: NBDT, images: Tensor) -> Tensor:
+    """Return a batch if it is what the model takes: (batch, channels, height, width), finite.
+
+    Raises NBDTError: anything else.
+    """
+    any_number = isinstance(model.backbone, GivenNetwork)
+    return _checked(images, None if any_number else input_channels(model.architecture))
 
 
 def _checked(images: Tensor, channels: int | None) -> Tensor:

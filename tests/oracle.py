@@ -514,6 +514,17 @@ def path_specificity(before, after, path, spread):
 # Corrections: what `nbdt.train.corrections.loss` computes in batches.
 
 
+def swaps(before, after, path):
+    """For each decision the share of the others' regions that lower it less than its own does."""
+    shares = []
+    for row, node in enumerate(path):
+        own = before[node] - after[row][node]
+        others = [before[node] - after[other][node] for other in range(len(path)) if other != row]
+        points = [1 if own > fall else 0.5 if own == fall else 0 for fall in others]
+        shares.append(sum(points) / len(points) if points else math.nan)
+    return shares
+
+
 def sibling_log_probs(h, rule, z):
     """(nodes,) log p(node | parent) of one image's class logits `z` (classes,), root 0."""
     scores = node_scores(h, np.asarray(z, dtype=np.float64)[None], rule)[0]

@@ -192,7 +192,7 @@ def _photographs(
 
 def _answer(model: NBDT, image: Image.Image, corrections: Sequence[Correction]) -> dict[str, Any]:
     """Return the path, its probability, and that of each step or class that was asked for."""
-    path = explain(model, image)[0].path
+    path = explain(model, image, level="fast")[0].path
     requested = [_requested(model, image, path, one) for one in corrections]
     names = [path.decisions[0].node, *(d.children[d.chosen] for d in path)]
     return {"path": names, "probability": path.probability, "wanted": [*filter(None, requested)]}

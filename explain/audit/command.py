@@ -24,7 +24,7 @@ from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
 from nbdt.progress import tracked
 
-from .methods import check_method
+from .methods import check_method, known_methods
 from .report import save, tables
 from .result import Audit
 from .run import METHODS, audit
@@ -38,8 +38,12 @@ def audit_command(
     model: Model,
     *,
     data: Annotated[Path, typer.Option(help="A folder of images, or a tar archive of them.")],
-    images: Annotated[int, typer.Option(min=1, help="Number of images, drawn with the seed.")] = 50,
-    methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
+    images: Annotated[
+        int, typer.Option(min=1, help="Images, drawn with the seed; 30 for a verdict.")
+    ] = 30,
+    methods: Annotated[
+        str, typer.Option(help=f"Separated by commas: {', '.join(known_methods())}.")
+    ] = ",".join(METHODS),
     seed: Annotated[int, typer.Option(help="For the draw, controls, noise and weights.")] = 0,
     weights: Weights = None,
     out: Annotated[Path, typer.Option(help="A new folder for audit.json and index.html.")] = Path(

@@ -5,7 +5,8 @@ A control ignores the decision: a method that does not beat the controls explain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from nbdt.model.model import NBDT
 
 from ..attribution import explain
 from ..maps.layers import map_layer
+from ..maps.levels import ABOVE, FAST, searches, sharper
 from ..maps.log_odds import METHODS, input_maps
 from ..maps.node_maps import class_maps
 
@@ -31,7 +33,17 @@ SIDE = 16  # cells along the side of a control map; an audit averages them withi
 def method_maps(
     model: NBDT, images: Tensor, nodes: Nodes, method: str, rng: np.random.Generator | None = None
 ) -> Maps:
-    """Return for every image one map, (height, width), for each decision of its path.
+    """Return the maps of `claims` alone."""
+    return claims(model, images, nodes, method, rng)[0]
+
+
+def claims(
+    model: NBDT, images: Tensor, nodes: Nodes, method: str, rng: np.random.Generator | None = None
+) -> tuple[Maps, Maps]:
+    """Return for every image one map, (height, width), for each decision of its path; and regions.
+
+    The regions are also maps, whose highest cells are what matters to the decision alone: the
+    candidate that a level found best, whether or not it passed. For other methods they are the maps.
 
     Args:
         images: (batch, 3, height, width), preprocessed.
@@ -43,20 +55,44 @@ def method_maps(
     """
     check_method(method)
     if method in CONTROLS:
-        return CONTROLS[method](nodes, rng or np.random.default_rng(0))
-    if method in OTHERS:
-        return OTHERS[method](model, images, nodes)
-    if method in METHODS:
-        return input_maps(model, images, nodes, method)
-    return [
-        found.maps
-        for found in explain(model, images, classes=_classes(model, nodes), evidence=False)
-    ]
+        maps = CONTROLS[method](nodes, rng or np.random.default_rng(0))
+    elif method in OTHERS:
+        maps = OTHERS[method](model, images, nodes)
+    elif method in METHODS:
+        maps = input_maps(model, images, nodes, method)
+    else:
+        fast = explain(model, images, classes=_classes(model, nodes), evidence=False, level=FAST)
+        maps = [one.maps for one in fast]
+        if method in ABOVE:
+            found = searches(model, images, fast, method)
+            regions = [tuple(one.masks[one.best].astype(np.float32)) for one in found]
+            return sharper(model, images, fast) or maps, regions
+    return maps, maps
+
+
+@contextmanager
+def counted_passes(model: NBDT) -> Iterator[list[int]]:
+    """Append the number of images of every forward pass of `model` to a list.
+
+    A backward pass is not counted; it takes about as long as two forward passes.
+    """
+    counts: list[int] = []
+    plain = model.feature_map
+
+    def counting(images: Tensor) -> Tensor:
+        counts.append(len(images))
+        return plain(images)
+
+    model.feature_map = counting  # type: ignore[method-assign]
+    try:
+        yield counts
+    finally:
+        del model.feature_map
 
 
 def known_methods() -> list[str]:
     """Names of all methods and controls."""
-    return ["grad-cam", *METHODS, *OTHERS, *CONTROLS]
+    return [*ABOVE, "grad-cam", *METHODS, *OTHERS, *CONTROLS]
 
 
 def check_method(method: str) -> None:

@@ -1,4 +1,4 @@
-"""What hiding the regions of a map changes: deletion, insertion and specificity.
+"""What hiding the regions of a map changes: deletion, insertion, specificity and swap.
 
 A region is one cell of a grid, the same for every method, as in Samek et al., *Evaluating the
 visualization of what a deep neural network has learned* (2017). Curves and areas are those of RISE
@@ -8,7 +8,7 @@ ties are broken at random instead of by position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,12 @@ from torch import Tensor
 
 from nbdt.model.model import NBDT
 
-from ..counterfactual import gaussian_blur
-from ..maps.log_odds import MOST_AT_ONCE, PIXELS_AT_ONCE, measured_log_odds
+from ..maps.hiding import BASELINES, hidden_logits
+from ..maps.log_odds import measured_log_odds, of_logits
 from ..result.regions import regrid
 from .methods import Maps, Nodes
 from .result import Values
 
-BLUR = 1 / 12  # of the image's side: the standard deviation of the blur that hides a region
-TOP = 0.2  # share of the regions that are hidden for specificity
 Grid = tuple[int, int]
 
 
@@ -63,27 +61,6 @@ def _ranks(values: Values, rng: np.random.Generator) -> NDArray[np.int64]:
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order))
     return ranks
-
-
-def blurred(images: Tensor) -> Tensor:
-    """Blur each image with a Gaussian of `BLUR` of its longer side."""
-    return gaussian_blur(images, BLUR * max(images.shape[-2:]))
-
-
-def mean_coloured(images: Tensor) -> Tensor:
-    """Replace each image by its mean colour."""
-    return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
-
-
-BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {"blur": blurred, "mean": mean_coloured}
-
-
-def pixel_ranks(ranks: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Expand ranks of cells (…, cells) to pixels (…, height, width)."""
-    rows, columns = (
-        torch.arange(side) * count // side for side, count in zip(size, grid, strict=True)
-    )
-    return ranks[..., rows[:, None] * grid[1] + columns]
 
 
 def curves(
@@ -129,15 +106,12 @@ def composed(
 
     The first `count` regions come from `top`, the others from `rest`.
     """
-    ranks = pixel_ranks(rankings.ranks, rankings.grid, (top.shape[-2], top.shape[-1]))
-    pairs = torch.cartesian_prod(torch.arange(len(ranks)), torch.tensor(counts))
-    size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (top.shape[-2] * top.shape[-1])))
-    parts = []
-    for rows, limits in (part.T for part in pairs.split(size)):
-        chosen = (ranks[rows] < limits[:, None, None])[:, None].to(top.device)
-        image = rankings.image[rows].to(top.device)
-        parts.append(measured_log_odds(model, torch.where(chosen, top[image], rest[image])))
-    return torch.cat(parts).view(len(ranks), len(counts), -1)
+    ranks, limits = rankings.ranks, torch.tensor(counts)[:, None]
+    masks = (ranks[:, None] < limits).view(-1, *rankings.grid)  # (rankings · counts, rows, columns)
+    rows = rankings.image.repeat_interleave(len(counts))
+    logits = hidden_logits(model, rest, top, rows, masks, softness=0)
+    log_odds = of_logits(model, logits.to(model.device)).cpu()
+    return log_odds.view(len(ranks), len(counts), -1)
 
 
 def _decided(log_odds: Tensor, rankings: Rankings) -> Tensor:
@@ -152,10 +126,19 @@ def area(curve: Values) -> Values:
     return areas
 
 
-def spreads(log_odds: Values) -> Values:
-    """Return the standard deviation over images of (images, nodes) log-odds; 1 where it is 0."""
-    deviation = log_odds.std(axis=0)
-    return np.where(deviation > 1e-9, deviation, 1.0)
+def swap(before: Values, after: Values, nodes: Nodes) -> Values:
+    """Return the share of the path's other regions whose hiding lowers a decision less than its own.
+
+    It is (decisions,), NaN where a path has no other decision; equal falls count as half, so one map
+    for all decisions reaches exactly a half. Arguments are those of `specificity`.
+    """
+    shares, ends = [], np.cumsum([len(path) for path in nodes])
+    for image, path, end in zip(before, nodes, ends, strict=True):
+        falls = image[list(path)] - after[end - len(path) : end, list(path)]  # (hidden, decisions)
+        wins = (np.sign(falls.diagonal() - falls) + 1) / 2
+        others = len(path) - 1
+        shares += [*((wins.sum(axis=0) - 0.5) / others if others else [np.nan])]
+    return np.array(shares, dtype=np.float64)
 
 
 def specificity(before: Values, after: Values, nodes: Nodes, spread: Values) -> Values:
@@ -170,7 +153,7 @@ def specificity(before: Values, after: Values, nodes: Nodes, spread: Values) -> 
         before: (images, nodes) log-odds.
         after: (decisions, nodes) log-odds without each decision's top regions.
         nodes: for every image the chosen children on its path.
-        spread: (nodes,), see `spreads`.
+        spread: (nodes,), see `nbdt.explain.maps.log_odds.fixed_spread`.
     """
     shares, rows = [], iter(after)
     for image, path in zip(before, nodes, strict=True):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
+OWN = ("specificity path_share blur", "specificity path_share mean", "swap blur", "swap mean")
+CHECKS = (
+    "randomised: all", "randomised, absolute: all", "max sensitivity", "completeness error",
+)  # fmt: skip
 TABLE_STYLE = """
 main { max-width: 1280px; }
 table { border-collapse: collapse; font-size: .875rem; }
@@ -38,7 +42,7 @@ td, th { padding: 4px 10px 4px 0; text-align: left; vertical-align: bottom; }
 
 
 def tables(audit: Audit) -> list[Table]:
-    """Return the measures as two tables: means over images and 95 % intervals."""
+    """Return the measures as three tables: means over images and 95 % intervals."""
     made = audit.made
     return [
         _table(
@@ -51,17 +55,26 @@ def tables(audit: Audit) -> list[Table]:
             [_faithful_row(audit, method) for method in audit.methods.values()],
         ),
         _table(
-            "is it this decision's, and the weights'? (random weights and noise: "
-            f"{made['checked_images']} images)",
-            f"Specific: how often hiding a map's top {made['top_share']:.0%} moves its own decision "
-            "more than the others on the path; one map for all decisions reaches at most 50 %. "
+            "is it this decision's?",
+            f"Specific: how often hiding a map's top {made['top_share']:.0%} (or the region that a level "
+            "tested) moves its own decision more than the others on the path; one map for all decisions "
+            "reaches at most 50 %. Swap: how often it lowers the decision more than hiding what another "
+            "decision's map shows; one map for all reaches exactly 50 %. Levels choose regions under "
+            "blur: for them only the columns 'mean' are evidence.",
+            ("method", "specific, blur ↑", "specific, mean ↑", "swap, blur ↑", "swap, mean ↑"),
+            [_row(method, OWN) for method in audit.methods.values()],
+        ),
+        _table(
+            f"is it the weights'? ({made['checked_images']} images)",
             "Random weights: rank correlation with the map of random weights, signed and absolute. "
             f"Noise: largest relative change of the map under {made['noise_samples']} draws of "
             f"± {made['noise_radius']:.0%}. Sum: relative error of the map's sum, for methods that "
-            "promise one.",
-            ("method", "specific, blur ↑", "specific, mean ↑", "random weights ↓", "absolute ↓",
-             "noise ↓", "sum ↓"),
-            [_check_row(method) for method in audit.methods.values()],
+            "promise one. Passes: forward passes for the maps of an image; seconds: on this machine.",
+            ("method", "random weights ↓", "absolute ↓", "noise ↓", "sum ↓", "passes", "seconds"),
+            [
+                (*_row(method, CHECKS), f"{method.passes:.0f}", f"{method.seconds:.2f}")
+                for method in audit.methods.values()
+            ],
         ),
     ]  # fmt: skip
 
@@ -82,9 +95,7 @@ def _faithful_row(audit: Audit, method: MethodAudit) -> tuple[str, ...]:
     return (method.method, *measured, f"{count} of {len(CURVES)}")
 
 
-def _check_row(method: MethodAudit) -> tuple[str, ...]:
-    names = ("specificity path_share blur", "specificity path_share mean", "randomised: all",
-             "randomised, absolute: all", "max sensitivity", "completeness error")  # fmt: skip
+def _row(method: MethodAudit, names: Sequence[str]) -> tuple[str, ...]:
     values = [method.estimates.get(name) for name in names]
     return (method.method, *("–" if value is None else str(value) for value in values))
 

@@ -14,6 +14,7 @@ from .methods import CONTROLS
 
 RESAMPLES = 2000
 FEWEST = 5  # images that an interval needs; the bootstrap of fewer is too narrow
+FEWEST_TO_JUDGE = 30  # images that a verdict needs: the measures of ten differ by ten points
 SANE = 0.5  # largest rank correlation with the maps of random weights that passes
 CURVES = ("deletion blur", "insertion blur", "deletion mean", "insertion mean")
 SIGNED, ABSOLUTE = "randomised: ", "randomised, absolute: "  # followed by what is randomised
@@ -79,6 +80,8 @@ class MethodAudit:
     # mean probabilities over decisions, by "deletion blur" and so on, at equal steps from no region
     # to all regions
     curves: Mapping[str, Values]
+    passes: float = float("nan")  # forward passes an image, for its maps
+    seconds: float = float("nan")  # an image, for its maps
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -91,6 +94,8 @@ class MethodAudit:
             "method": self.method,
             "measures": {name: value.to_dict() for name, value in self.estimates.items()},
             "curves": {name: values.tolist() for name, values in self.curves.items()},
+            "passes": self.passes,
+            "seconds": self.seconds,
         }
 
 
@@ -113,8 +118,10 @@ class Audit:
         }
 
 
-def findings(methods: Mapping[str, MethodAudit]) -> list[str]:
-    """Return sentences on every method that is no control, in order."""
+def findings(methods: Mapping[str, MethodAudit], images: int) -> list[str]:
+    """Return sentences on every method that is no control, in order; none on too few images."""
+    if images < FEWEST_TO_JUDGE:
+        return [f"No verdict: {images} images were audited; it takes {FEWEST_TO_JUDGE}."]
     return [
         f"{name}: {sentence}"
         for name, method in methods.items()
@@ -153,17 +160,22 @@ def _faithful(methods: Mapping[str, MethodAudit], name: str) -> str:
 
 
 def _specific(method: MethodAudit) -> str:
-    pair = [method.estimates[f"specificity path_share {name}"] for name in ("blur", "mean")]
-    if not pair[0].images:
+    kinds = {"specificity path_share": "of comparisons along a path", "swap": "of swaps of maps"}
+    pairs = [[method.estimates[f"{kind} {name}"] for name in ("blur", "mean")] for kind in kinds]
+    if not pairs[0][0].images:
         return "specificity does not apply: every path has a single decision."
-    shown = " and ".join(f"{value.mean:.0%}" for value in pair)
-    if all(value.low > 0.5 for value in pair):
-        return (
-            f"is specific: its top regions move their own decision more than others ({shown} of "
-            "comparisons along a path, blur and mean; one map for all decisions wins at most half)."
-        )
-    word = "FAILS to be" if all(value.mean <= 0.5 for value in pair) else "is not surely"
-    return f"{word} specific to its decision ({shown} of comparisons along a path, blur and mean)."
+    shown = ", ".join(
+        f"{' and '.join(f'{value.mean:.0%}' for value in pair)} {what}"
+        for pair, what in zip(pairs, kinds.values(), strict=True)
+    )
+    values = [value for pair in pairs for value in pair]
+    if all(value.low > 0.5 for value in values):
+        word = "is specific: its top regions move their own decision more than others"
+    elif all(value.mean <= 0.5 for value in values):
+        word = "FAILS to be specific to its decision"
+    else:
+        word = "is not surely specific to its decision"
+    return f"{word} ({shown}, blur and mean; one map for all decisions wins at most half)."
 
 
 def _sane(method: MethodAudit) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,19 +17,17 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
 
-from ..maps.log_odds import measured_log_odds
+from ..inputs import checked
+from ..maps.candidates import SHARE, cell_grid
+from ..maps.log_odds import fixed_spread, measured_log_odds
 from . import perturbation, sanity
-from .methods import CONTROLS, Maps, check_method, method_maps
+from .methods import CONTROLS, Maps, check_method, claims, counted_passes, method_maps
 from .result import ABSOLUTE, SIGNED, Audit, MethodAudit, Values, findings, per_image
 
-METHODS = (
-    "grad-cam", "class grad-cam", "integrated gradients", "occlusion", "saliency",
-    *CONTROLS,
-)  # fmt: skip
+METHODS = ("default", "careful", "grad-cam", "class grad-cam", "occlusion", *CONTROLS)
 STEPS = 8  # of a curve
 CHECKED = 8  # images for random weights and noise, which need many maps each
 CHUNK = 8  # images whose maps are in memory together
-GRID_SIDES = 4, 16  # fewest and most regions along a side
 
 
 def audit(
@@ -58,19 +57,18 @@ def audit(
     audited = _Audited(model, images, checked, np.random.default_rng(seed))
     measured: dict[str, defaultdict[str, list[Values]]] = {m: defaultdict(list) for m in names}
     first_maps: dict[str, Maps] = {method: [] for method in names}
-    starts = range(0, len(images), CHUNK)
-    for low in progress(starts, len(starts), f"times {CHUNK} images"):
+    work = [(low, method) for low in range(0, len(images), CHUNK) for method in names]
+    for low, method in progress(work, len(work), f"times {CHUNK} images"):
         part = slice(low, low + CHUNK)
-        for method in names:
-            maps = method_maps(model, images[part], audited.nodes[part], method, audited.rng)
-            for name, values in audited.measure(part, method, maps):
-                measured[method][name].append(values)
-            first_maps[method] += maps[: max(0, audited.checked - low)]
+        found = audited.explained(part, method)
+        for name, values in audited.measure(part, method, *found):
+            measured[method][name].append(values)
+        first_maps[method] += found[0][: max(0, audited.checked - low)]
     again = audited.repeat(first_maps, seed, progress)
     results = {
         method: audited.summarise(method, measured[method], again[method]) for method in names
     }
-    return Audit(results, audited.made(seed), findings(results))
+    return Audit(results, audited.made(seed), findings(results, len(images)))
 
 
 class _Audited:
@@ -82,22 +80,39 @@ class _Audited:
             paths = [path for part in images.split(CHUNK) for path in model.paths(part)]
         self.nodes = [model.hierarchy.path_of_class(path.class_index)[1:] for path in paths]
         self.log_odds: Values = measured_log_odds(model, images).double().numpy()
-        self.spread = perturbation.spreads(self.log_odds)
-        self.grid = _grid(method_maps(model, images[:1], self.nodes[:1], "grad-cam"))
+        self.spread = fixed_spread(model)
+        self.costs: dict[str, Values] = defaultdict(lambda: np.zeros(2))  # passes and seconds
+        self.grid = cell_grid(
+            method_maps(model, images[:1], self.nodes[:1], "grad-cam")[0][0].shape
+        )
         self.checked = min(checked, len(images))
 
-    def measure(self, part: slice, method: str, maps: Maps) -> Iterator[tuple[str, Values]]:
+    def explained(self, part: slice, method: str) -> tuple[Maps, Maps]:
+        """Return what a method claims about some images, and count what it costs."""
+        start = time.perf_counter()
+        with counted_passes(self.model) as passes:
+            found = claims(self.model, self.images[part], self.nodes[part], method, self.rng)
+        self.costs[method] += sum(passes), time.perf_counter() - start
+        return found
+
+    def measure(
+        self, part: slice, method: str, maps: Maps, regions: Maps
+    ) -> Iterator[tuple[str, Values]]:
         """Yield the measures of some images' maps by name: a value or a curve for each decision."""
         model, images, nodes = self.model, self.images[part], self.nodes[part]
         order = perturbation.ranked(maps, nodes, self.grid, self.rng)
+        tops = order
+        if regions is not maps:
+            tops = perturbation.ranked(regions, nodes, self.grid, self.rng)
         for baseline in perturbation.BASELINES:
             pair = perturbation.curves(model, images, order, baseline, STEPS)
             for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
                 yield f"{kind} {baseline}", curve
-            after = perturbation.without_top(model, images, order, baseline, perturbation.TOP)
+            after = perturbation.without_top(model, images, tops, baseline, SHARE)
             before, spread = self.log_odds[part], self.spread
             specific = perturbation.specificity(before, after, nodes, spread)
             yield f"specificity path_share {baseline}", specific
+            yield f"swap {baseline}", perturbation.swap(before, after, nodes)
         errors = sanity.completeness_error(model, images, nodes, maps, method)
         if errors is not None:
             yield "completeness error", errors
@@ -139,10 +154,12 @@ class _Audited:
                 measured = perturbation.area(measured)
             values[name] = per_image(measured, counts)
         values |= {name: per_image(v, counts[: self.checked]) for name, v in again.items()}
-        return MethodAudit(method, values, mean_curves)
+        passes, seconds = self.costs[method] / len(self.images)
+        return MethodAudit(method, values, mean_curves, float(passes), float(seconds))
 
     def made(self, seed: int) -> Mapping[str, Any]:
         """Return what was audited, and how."""
+        reference = len(self.model.reference.get("logits", ()))
         return {
             "model": model_hash(self.model),
             "architecture": self.model.architecture,
@@ -153,7 +170,10 @@ class _Audited:
             "checked_images": self.checked,
             "regions": list(self.grid),
             "steps": STEPS,
-            "top_share": perturbation.TOP,
+            "top_share": SHARE,
+            "spread": f"of {reference} photographs of the model's reference set"
+            if reference
+            else "none: nats",
             "noise_radius": sanity.RADIUS,
             "noise_samples": sanity.SAMPLES,
             "seed": seed,
@@ -161,20 +181,9 @@ class _Audited:
         }
 
 
-def _grid(maps: Maps) -> perturbation.Grid:
-    """Return the grid of the model's own maps, limited to `GRID_SIDES`."""
-    low, high = GRID_SIDES
-    height, width = (min(max(side, low), high) for side in maps[0][0].shape)
-    return height, width
-
-
 def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str]) -> Sequence[str]:
     model.check_evaluating()
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise NBDTError(
-            "Expected images of shape (batch, 3, height, width) with at least one image, got "
-            f"{tuple(images.shape)}; torch.stack what model.preprocess returns."
-        )
+    checked(model, images)
     for method in methods:
         check_method(method)
     if not [method for method in methods if method not in CONTROLS]:

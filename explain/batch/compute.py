@@ -17,6 +17,7 @@ from nbdt.model.model import NBDT
 
 from ..attribution import GRAD_CAM, answers_made, explain
 from ..maps.layers import map_layer
+from ..maps.levels import FAST
 from ..maps.node_maps import head_logits, path_maps
 from ..result.explanation import Explanation
 from .options import AUTO, BFLOAT16, FLOAT32, BatchOptions
@@ -90,7 +91,7 @@ def _cheapest(model: NBDT, options: BatchOptions) -> Explainer:
     if not options.pages and options.maps == "npz" and options.method == GRAD_CAM:
         return partial(_paths, model, options.accuracy, with_maps=True)
     return partial(
-        explain, model, method=options.method, accuracy=options.accuracy,
+        explain, model, method=options.method, accuracy=options.accuracy, level=FAST,
         evidence=options.evidence or False, counterfactuals=options.counterfactuals,
     )  # fmt: skip
 

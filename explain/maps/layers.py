@@ -31,6 +31,10 @@ from ..result.explanation import CLOSED_FORM
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 
 
+class NoPositionsError(NBDTError):
+    """No layer of a network has positions that reach the head."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A batch's last feature map, and the weight of each of its channels for any score."""
@@ -109,7 +113,7 @@ def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None =
             seen = None if slope is None else positions(model.backbone, slope, _size(images))
             if seen is not None and seen.any():
                 return _gradient_layer(model, name, tensor, features, _size(images))
-    raise NBDTError(
+    raise NoPositionsError(
         f"{model.architecture!r} has no layer with positions for a node map. Use model.paths(images) "
         "for its paths, or another method of explain, such as method='occlusion'."
     )

@@ -51,7 +51,10 @@ def _show_one(
     near: ModelEvidence, source: ImageSource, *, k: int, out: Path, taken: set[str], as_json: bool
 ) -> None:
     image = source.open()
-    explained, (feature_map, features) = explain(near.model, image)[0], forward(near.model, [image])
+    explained, (feature_map, features) = (
+        explain(near.model, image, level="fast")[0],
+        forward(near.model, [image]),
+    )
     path, found = explained.path, near.for_path(features[0], explained.path, k)
     photo = near.model.preprocess.frame(image, 320)
     closest = _closest_decision(path, found)

@@ -20,7 +20,7 @@ from nbdt.decide.paths import Path, percent
 from nbdt.images.deep import REMARK
 
 from .contributions import DecisionContributions, Photograph, TwoSides
-from .regions import Region, upsampled
+from .regions import Region, TestedRegion, upsampled
 
 Map: TypeAlias = NDArray[np.float32]
 CLOSED_FORM = "closed form"  # how ``made["method"]`` begins for maps that add up to the log-odds
@@ -124,6 +124,8 @@ class Explanation:
         contributions: one a decision: its log-odds as a sum over the photographs of the model's
             memory; empty for a model whose last layer was not fitted on one.
         counterfactuals: one a decision: what would change it; empty unless asked for.
+        tested: one a decision: the region whose hiding lowers it, and lowers it more than it changes
+            the others; None where no such region was found. Empty at level "fast".
         made: how: method, layer, model, hierarchy, versions.
     """
 
@@ -136,6 +138,7 @@ class Explanation:
     evidence: tuple[DecisionEvidence, ...] = ()
     contributions: tuple[DecisionContributions, ...] = ()
     counterfactuals: tuple[Counterfactual, ...] = ()
+    tested: tuple[TestedRegion | None, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from nbdt.images.image import refusal, refuse
 from .contributions import Contribution, DecisionContributions, TwoSides
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import words
-from .regions import Region
+from .regions import Region, TestedRegion
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Pictures = Collection[str]  # their names
@@ -69,8 +69,17 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
             for i, found in enumerate(explanation.contributions)
         ],
         "counterfactuals": [_counterfactual_record(c) for c in explanation.counterfactuals],
+        "tested": [found and _tested_record(found) for found in explanation.tested],
         "made": dict(explanation.made),
     }
+
+
+def _tested_record(found: TestedRegion) -> dict[str, Any]:
+    return {**vars(found), "regions": [_region_record(region) for region in found.regions]}
+
+
+def _region_record(region: Region) -> dict[str, Any]:
+    return {**vars(region), "bounds": region.bounds, "box": region.box}
 
 
 def _path_record(path: Path) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def _counterfactual_record(found: Counterfactual) -> dict[str, Any]:
         **{name: value for name, value in vars(found).items() if name != "picture"},
         "margin": _finite(found.margin),
         "runner_up_path": _path_record(found.runner_up_path),
-        "regions": [{**vars(r), "bounds": r.bounds, "box": r.box} for r in found.regions],
+        "regions": [_region_record(region) for region in found.regions],
         "log_odds": [_finite(value) for value in found.log_odds],
         "picture": changed_name(found.decision) if found.picture is not None else None,
     }
@@ -133,6 +142,7 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         ),
         contributions=tuple(_sum(row, pictures) for row in record.get("contributions", ())),
         counterfactuals=tuple(_counterfactual(row, pictures) for row in record["counterfactuals"]),
+        tested=tuple(row and _tested(row) for row in record.get("tested", ())),
         made=dict(record["made"]),
     )
 
@@ -178,6 +188,13 @@ def _counterfactual(record: Mapping[str, Any], pictures: Open) -> Counterfactual
         picture=_picture(record["picture"], pictures),
         overtaken=record.get("overtaken") is True,
     )
+
+
+def _tested(record: Mapping[str, Any]) -> TestedRegion:
+    whole, blurred, mean = map(float, record["log_odds"])
+    first, second = ((float(own), float(other)) for own, other in record["changes"])
+    regions = tuple(map(_region, record["regions"]))
+    return TestedRegion(regions, (whole, blurred, mean), (first, second), float(record["share"]))
 
 
 def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:

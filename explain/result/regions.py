@@ -34,6 +34,22 @@ class Region:
         return left / width, top / height, right / width, bottom / height
 
 
+@dataclass(frozen=True)
+class TestedRegion:
+    """A part of the picture that was hidden to see what it does to one decision of a path.
+
+    It lowered the chosen child's log-odds, and lowered them more than it changed those of any other
+    decision on the path: when it was blurred, and when it took the picture's mean colour.
+    """
+
+    regions: tuple[Region, ...]  # its pieces, the largest first
+    log_odds: tuple[float, float, float]  # of the chosen child: whole picture, blurred, mean colour
+    # by way of hiding, blur and mean colour: the fall of this decision and the largest change of
+    # another one, in standard deviations of their log-odds over many photographs
+    changes: tuple[tuple[float, float], tuple[float, float]]
+    share: float  # of the picture, from 0 to 1
+
+
 def connected(cells: Iterable[Cell], grid: tuple[int, int]) -> tuple[Region, ...]:
     """The cells as regions, the largest first."""
     from scipy.ndimage import label

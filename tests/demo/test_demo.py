@@ -512,7 +512,7 @@ def test_a_visitor_sees_what_explain_says(cifar10):
     visitor.show(PHOTO)
     visitor.stack = visitor.stack.push(edit.move(visitor.hierarchy, "cat", "vehicle"))
     nodes = list(visitor.hierarchy.ids[1:])
-    slow = explain(cifar10.with_hierarchy(visitor.hierarchy), PHOTO, nodes=nodes)[0]
+    slow = explain(cifar10.with_hierarchy(visitor.hierarchy), PHOTO, nodes=nodes, level="fast")[0]
     fast = visitor.explanation()
     assert fast.path.to_dict() == slow.path.to_dict()
     for one, other in zip(fast.maps, slow.maps, strict=True):

@@ -22,17 +22,17 @@ from nbdt.explain.audit.methods import method_maps
 from nbdt.explain.audit.perturbation import (
     BASELINES,
     area,
-    blurred,
     curves,
     ranked,
     specificity,
-    spreads,
+    swap,
     without_top,
 )
 from nbdt.explain.audit.report import save
 from nbdt.explain.audit.result import CURVES, beaten, estimate, per_image
 from nbdt.explain.audit.run import audit
-from nbdt.explain.maps.log_odds import LogOdds, log_odds, measured_log_odds
+from nbdt.explain.maps.hiding import blurred
+from nbdt.explain.maps.log_odds import LogOdds, fixed_spread, log_odds, measured_log_odds
 from nbdt.model.remember import make_memory
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.tree.index import TreeIndex
@@ -95,7 +95,7 @@ def known(shaky=False):
     return NBDT(Known(shaky), head, "hand-made", plain).eval()
 
 
-def known_images(count=12):
+def known_images(count=30):
     """Noise, with one pattern in each of the two squares that matter."""
     generator = torch.Generator().manual_seed(0)
     images = 0.3 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
@@ -234,7 +234,7 @@ def test_curves_equal_the_reference(curve_case, baseline):
 def test_specificity_equals_the_reference(curve_case):
     model, images, nodes, _, given = curve_case
     before = measured_log_odds(model, images).numpy()
-    spread = spreads(before)
+    spread = RNG.uniform(0.5, 2, len(TREE.nodes))
     after = without_top(model, images, given, "mean", 0.2)
     found = specificity(before, after, nodes, spread)
     ends = np.cumsum([len(own) for own in nodes])
@@ -242,6 +242,75 @@ def test_specificity_equals_the_reference(curve_case):
         rows = slice(ends[image] - len(own), ends[image])
         reference = oracle.path_specificity(before[image], after[rows], own, spread)
         assert np.allclose(found[rows], reference)
+
+
+def test_swap_equals_the_reference(curve_case):
+    model, images, nodes, _, given = curve_case
+    before = measured_log_odds(model, images).numpy()
+    after = without_top(model, images, given, "mean", 0.2)
+    expected = []
+    for image, own in enumerate(nodes):
+        low = sum(map(len, nodes[:image]))
+        rows = slice(low, low + len(own))
+        expected += oracle.swaps(before[image], after[rows], own)
+    assert np.allclose(swap(before, after, nodes), expected)
+
+
+def test_one_map_for_all_decisions_reaches_half_of_the_swaps(known_audit):
+    for baseline in BASELINES:
+        for shared in ("class grad-cam", "random", "centre"):
+            assert known_audit.methods[shared].estimates[f"swap {baseline}"].mean == 0.5
+        assert known_audit.methods["grad-cam"].estimates[f"swap {baseline}"].mean == 1
+
+
+def test_the_spread_is_that_of_the_reference_set_not_of_the_audited_images():
+    model = tiny()
+    assert (fixed_spread(model) == 1).all()
+    logits = torch.tensor(oracle.logits(TREE, batch=40)).half()
+    model.reference = {"logits": logits, "labels": torch.zeros(40).long()}
+    scores = oracle.node_scores(TREE, logits.double().numpy(), "representative")
+    expected = oracle.log_odds(TREE, scores).std(axis=0, ddof=1)
+    assert np.allclose(fixed_spread(model)[1:], expected[1:], rtol=1e-6)
+    found = audit(model, torch.randn(1, 3, 32, 32), methods=["grad-cam"], checked=1)
+    assert "40 photographs" in found.made["spread"]
+
+
+def test_few_images_give_no_verdict():
+    found = audit(known(), known_images(29), methods=["grad-cam"], checked=1)
+    (finding,) = found.findings
+    assert "29 images" in finding
+    assert "30" in finding
+    assert "FAILS" not in finding
+
+
+@pytest.mark.parametrize("method", ["occlusion", "lime"])
+def test_hidden_pictures_are_shared_by_all_decisions(method):
+    model = tiny()
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
+    with audit_methods.counted_passes(model) as passes:
+        together = method_maps(model, images, nodes, method)
+    shared = sum(passes)
+    with audit_methods.counted_passes(model) as passes:
+        alone = [method_maps(model, images, [[node]], method)[0][0] for node in nodes[0]]
+    assert sum(passes) == len(nodes[0]) * shared
+    for one, other in zip(together[0], alone, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_a_levels_regions_are_what_specificity_is_measured_on():
+    model, images = known(), known_images(4)
+    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
+    maps, regions = audit_methods.claims(model, images, nodes, "default")
+    for own, found, squares in zip(maps, regions, [(KIND, WHICH)] * 4, strict=True):
+        assert len(own) == len(found) == 2
+        for region, place in zip(found, squares, strict=True):
+            assert set(np.unique(region)) == {0, 1}
+            seen = np.kron(region, np.ones((CELL, CELL))) * square(place).numpy()
+            assert seen.sum() >= 0.5 * square(place).sum()  # it covers what decides
+    result = audit(model, images, methods=["default"], checked=1).methods["default"]
+    assert result.estimates["specificity path_share mean"].mean == 1
+    assert 10 < result.passes < 25
 
 
 def test_decisions_with_one_map_share_its_ranking(curve_case):
@@ -370,7 +439,7 @@ def test_progress_reaches_its_end():
             done[what][1] += 1
 
     audit(known(), known_images(10), methods=["grad-cam"], checked=2, progress=counted)
-    assert [2, 2] in done.values()
+    assert [6, 6] in done.values()  # three methods on twice eight images
     assert len(done) == 3
     assert all(expected == reached for expected, reached in done.values())
 
@@ -378,8 +447,13 @@ def test_progress_reaches_its_end():
 def test_a_seed_gives_the_same_audit_and_the_model_is_left_alone():
     model, images = known(), known_images(4)
     weights = model.head.linear.weight.clone()
-    first, second = (audit(model, images, methods=["saliency"], checked=2) for _ in range(2))
-    assert first.to_dict() == second.to_dict()
+    first, second = (
+        audit(model, images, methods=["saliency"], checked=2).to_dict() for _ in range(2)
+    )
+    for method in (*first["methods"], *second["methods"]):
+        assert method.pop("seconds") >= 0  # all else is the same
+    assert first == second
+    assert [method["passes"] for method in first["methods"]] == [2, 0, 0]  # one for each decision
     assert torch.equal(weights, model.head.linear.weight)
     assert not model.training
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
@@ -440,7 +514,7 @@ def test_a_saved_audit_is_whole_and_offline(known_audit, tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
-    assert json.loads((tmp_path / "out" / "audit.json").read_text())["made"]["images"] == 12
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["made"]["images"] == 30
     text = (tmp_path / "out" / "index.html").read_text()
     assert "http://" not in text and "https://" not in text  # noqa: PT018
     assert text.count("data:image/png;base64,") == 2

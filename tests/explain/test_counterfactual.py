@@ -12,14 +12,8 @@ from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.explain import explain
-from nbdt.explain.counterfactual import (
-    BLUR,
-    SOFTNESS,
-    _prefix,
-    counterfactuals,
-    gaussian_blur,
-    soft_masks,
-)
+from nbdt.explain.counterfactual import _prefix, counterfactuals
+from nbdt.explain.maps.hiding import BLUR, SOFTNESS, gaussian_blur, soft_masks
 from nbdt.explain.result.regions import Region, connected, regrid
 from nbdt.network.preprocessing import Preprocessing
 from tests import oracle

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from captum.attr import LayerGradCam
 from PIL import Image
 
 from nbdt import NBDT, Hierarchy, NBDTError
-from nbdt.explain import explain
+from nbdt.explain import explain as explain_at
 from nbdt.explain.result.pictures import AGAINST, FOR, heat, overlays, picture
 from nbdt.model.fingerprint import model_hash
 
+explain = partial(explain_at, level="fast")  # the maps of one forward pass
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",
                              "vehicle/road/van"])  # fmt: skip
 RULES = ["representative", "marginal"]

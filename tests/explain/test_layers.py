@@ -1,6 +1,7 @@
 """Node maps of many families equal Captum's Grad-CAM on the layer that the explanation names."""
 
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from PIL import Image
 from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
-from nbdt.explain import explain
+from nbdt.explain import explain as explain_at
 from nbdt.explain.maps.layers import map_layer
 from nbdt.explain.maps.log_odds import METHODS, LogOdds
 from nbdt.network.preprocessing import Preprocessing
 
+explain = partial(explain_at, level="fast")  # the maps of one forward pass
 TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/road/bus",
                              "vehicle/road/van"])  # fmt: skip
 # Architecture, side in pixels, layer, and how its values are laid out.

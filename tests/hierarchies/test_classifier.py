@@ -243,7 +243,7 @@ def test_maps_are_of_the_feature_map_right_before_the_average_pool(name):
     tree = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
     model = NBDT.from_timm(name, tree, rule="marginal").eval()
     images = torch.randn(1, 3, 64, 64)
-    found = explain(model, images)[0]
+    found = explain(model, images, level="fast")[0]
     with torch.inference_mode():
         feature_map = model.feature_map(images)
         pooled = model.pool(feature_map)
@@ -291,7 +291,7 @@ def test_its_paths_read_well_and_its_maps_are_there(mobilenet, data_dir):
     from nbdt.explain import explain
 
     _, image = next(photographs(data_dir, 1))
-    found = explain(mobilenet, image)[0]
+    found = explain(mobilenet, image, level="fast")[0]
     assert found.path.class_name == "tench"
     assert found.path.decisions[0].children[found.path.decisions[0].chosen] == "animal"
     assert found.resolution == (7, 7)

@@ -1,0 +1,131 @@
+"""Levels of an explanation: what its maps and regions are worth, and what they cost.
+
+docs/explanations.md has the measured figures. Costs are in times of a forward pass, for a whole path.
+
+- "fast": 1. Grad-CAM: where the object's evidence is; the maps of a path look alike.
+- "default": about 25. Grad-CAM sharpened by integrated gradients from the blurred picture (9), and
+  tested regions (16), from 9 windows and a proposal for each decision.
+- "careful": about 55. The same from 36 windows and three rounds of proposals.
+
+A network without a layer finer than the last keeps the maps of "fast", and one without any layer with
+positions gets maps fitted to the tests on a plain grid; ``made["method"]`` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from nbdt.errors import check_known
+from nbdt.model.model import NBDT
+
+from ..result.explanation import Explanation, Map
+from ..result.regions import regrid
+from .candidates import cell_grid
+from .integrated import COST, finer_layer, sharpened
+from .node_maps import chosen_nodes
+from .tested import Search, search, verified_regions
+
+FAST, DEFAULT = "fast", "default"
+PLAIN_SIDE = 8  # cells along a side where no layer gives a grid
+PLAIN_GRID = "fitted to hidden regions of a plain grid: this network has no layer with positions"
+TOGETHER = 16  # images whose candidates run together
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a level above "fast" does."""
+
+    along: int  # windows along a side of the picture
+    rounds: int  # of proposals
+
+
+ABOVE: Mapping[str, Level] = {
+    DEFAULT: Level(3, 1),
+    "careful": Level(6, 3),
+}
+LEVELS = (FAST, *ABOVE)
+
+
+def check_level(level: str) -> None:
+    """Raise NBDTError, with the choices, for an unknown level."""
+    check_known("level", level, LEVELS)
+
+
+def plain_maps(nodes: Sequence[Sequence[int]]) -> list[tuple[Map, ...]]:
+    """Return maps of zeros, one for each node of each image, which know nothing yet."""
+    return [(np.zeros((PLAIN_SIDE, PLAIN_SIDE), np.float32),) * len(own) for own in nodes]
+
+
+def searches(model: NBDT, images: Tensor, found: Sequence[Explanation], level: str) -> list[Search]:
+    """Return for each image what its candidates did: see `nbdt.explain.maps.tested.search`.
+
+    Args:
+        model: in evaluation mode.
+        images: (batch, 3, height, width), preprocessed, on the model's device.
+        found: their explanations, whose maps guide the search.
+        level: "default" or "careful".
+    """
+    grid = cell_grid(found[0].maps[0].shape)
+    priors = [np.array([regrid(values, *grid) for values in one.maps]) for one in found]
+    paths = [one.path for one in found]
+    above = ABOVE[level]
+    return search(model, images, paths, priors, along=above.along, rounds=above.rounds)
+
+
+def sharper(
+    model: NBDT, images: Tensor, found: Sequence[Explanation]
+) -> list[tuple[Map, ...]] | None:
+    """Return the maps of levels above "fast" for each image; None without a finer layer.
+
+    Arguments are those of `searches`.
+    """
+    layer = finer_layer(model, images[:1], found[0].maps[0].shape[0])
+    if layer is None:
+        return None
+    return [
+        sharpened(model, image, chosen_nodes(model, one.path), one.maps, layer)
+        for image, one in zip(images, found, strict=True)
+    ]
+
+
+def at_level(
+    model: NBDT, images: Tensor, found: Sequence[Explanation], level: str, *, sharpen: bool = True
+) -> list[Explanation]:
+    """Return explanations of a level: with sharper maps and tested regions.
+
+    Args:
+        model: in evaluation mode.
+        images: (batch, 3, height, width), preprocessed, on the model's device.
+        found: their explanations of level "fast".
+        level: one of `LEVELS`; for "fast" they are returned as they are.
+        sharpen: whether the maps are Grad-CAM, which integrated gradients sharpen.
+    """
+    if level == FAST:
+        return [*found]
+    result: list[Explanation] = []
+    for low in range(0, len(found), TOGETHER):
+        result += _at_level(model, images[low:][:TOGETHER], found[low:][:TOGETHER], level, sharpen)
+    return result
+
+
+def _at_level(
+    model: NBDT, images: Tensor, found: Sequence[Explanation], level: str, sharpen: bool
+) -> list[Explanation]:
+    seen = searches(model, images, found, level)
+    regions = verified_regions(model, images, [one.path for one in found], seen)
+    maps = sharper(model, images, found) if sharpen else None
+    result = []
+    for row, (one, tests, tested) in enumerate(zip(found, seen, regions, strict=True)):
+        made = {**one.made, "level": level, "passes": 1 + len(tests.masks) + len(tests.claims)}
+        if maps:
+            made["method"] = f"grad-cam, sharpened by integrated gradients; {one.made['method']}"
+            made["passes"] += COST
+        own = maps[row] if maps else one.maps
+        if one.made["method"] == PLAIN_GRID:
+            own = tuple(tests.maps.astype(np.float32))
+        result.append(replace(one, maps=own, tested=tested, made=made))
+    return result

@@ -1,0 +1,178 @@
+"""Tested regions: for each decision of a path, a region whose hiding moves that decision most.
+
+Maps of one path look alike, so a map cannot say what decided *this* step. A test can: candidates are
+blurred one by one, and every picture shows what happens to all decisions. Fixed windows come first;
+maps fitted to their outcomes propose further regions. A decision's region is the candidate that lowers
+it more than it changes most of the others. It is shown only if it passes under the mean colour too,
+which took no part in the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbdt.decide.paths import Path
+from nbdt.model.model import NBDT
+
+from ..result.regions import TestedRegion, connected
+from .candidates import Mask, Values, beyond_others, distinct, grown, windows
+from .hiding import BASELINES, hidden_logits
+from .log_odds import fixed_spread, of_logits
+from .node_maps import chosen_nodes
+from .regression import fitted
+
+LEAST = 0.25  # fall that counts, in spreads; a ratio adds it to what the others change
+CHOOSING, VERIFYING = "blur", "mean"  # of `BASELINES`
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What hiding candidates did to the decisions of one image's path."""
+
+    before: Values  # (decisions,) log-odds of the chosen children in the whole picture
+    spread: Values  # (decisions,) of these log-odds over many photographs
+    prior: Values  # (decisions, rows, columns): where the evidence was thought to be
+    masks: Mask  # (sets, rows, columns), bool: the candidates
+    after: Values  # (sets, decisions) log-odds with each candidate blurred
+
+    def with_more(self, masks: Mask, after: Values) -> Search:
+        """Return the search with the outcomes of further candidates."""
+        masks, after = (np.concatenate(p) for p in ((self.masks, masks), (self.after, after)))
+        return Search(self.before, self.spread, self.prior, masks, after)
+
+    @cached_property
+    def maps(self) -> Values:
+        """(decisions, rows, columns), in log-odds: fitted to the outcomes, guided by the prior."""
+        falls = (self.before - self.after).T
+        return np.array([
+            fitted(prior, self.masks, own) for prior, own in zip(self.prior, falls, strict=True)
+        ])  # fmt: skip
+
+    def proposals(self) -> Mask:
+        """Return new candidates: a piece of each map where it exceeds those of the other decisions."""
+        excess = beyond_others(self.maps / self.spread[:, None, None])
+        tried = len(self.masks)
+        return distinct([*self.masks, *map(grown, excess)])[tried:]
+
+    @cached_property
+    def best(self) -> list[int]:
+        """For each decision the candidate that lowers it more than it changes most of the others.
+
+        Among equals, the one that lowers it most in proportion to the largest change of another.
+        """
+        falls = (self.before - self.after) / self.spread
+        wins = (falls[:, :, None] > np.abs(falls)[:, None]).sum(axis=2)
+        ratios = falls / (LEAST + _others(falls))
+        return [int(row) for row in np.lexsort((ratios, wins), axis=0)[-1]]
+
+    def passed(self, after: Values) -> list[bool]:
+        """Whether each decision falls enough, and more than others change.
+
+        Args:
+            after: (decisions, decisions) log-odds with each one's own region hidden.
+        """
+        falls = (self.before - after) / self.spread
+        own, others = falls.diagonal(), _others(falls).diagonal()
+        return [bool(found) for found in (own >= LEAST) & (own > others)]
+
+    @property
+    def claims(self) -> list[int]:
+        """The candidates that pass for a decision where they were chosen: to be verified."""
+        passed = self.passed(self.after[self.best])
+        return sorted({row for row, found in zip(self.best, passed, strict=True) if found})
+
+    def regions(self, verified: Values) -> tuple[TestedRegion | None, ...]:
+        """Return each decision's region, None where none passes both tests.
+
+        Args:
+            verified: (claims, decisions) log-odds with `claims` hidden in the other way.
+        """
+        rows = dict(zip(self.claims, verified, strict=True))
+        both = [(self.after[row], rows.get(row, self.before)) for row in self.best]
+        tests = zip(
+            *(self.passed(np.array(after)) for after in zip(*both, strict=True)), strict=True
+        )
+        return tuple(
+            self._region(index, np.array(both[index])) if all(passed) else None
+            for index, passed in enumerate(tests)
+        )
+
+    def _region(self, index: int, after: Values) -> TestedRegion:
+        mask, falls = self.masks[self.best[index]], (self.before - after) / self.spread
+        (chosen, verified), others = falls[:, index], _others(falls)[:, index]
+        cells = [(int(row), int(column)) for row, column in np.argwhere(mask)]
+        return TestedRegion(
+            connected(cells, (mask.shape[0], mask.shape[1])),
+            (float(self.before[index]), float(after[0, index]), float(after[1, index])),
+            ((float(chosen), float(others[0])), (float(verified), float(others[1]))),
+            float(mask.mean()),
+        )
+
+
+def _others(falls: Values) -> Values:
+    """Return the largest absolute change of the other decisions, (sets, decisions)."""
+    others = np.abs(falls)[:, None] * ~np.eye(falls.shape[1], dtype=bool)
+    largest: Values = others.max(axis=2)
+    return largest
+
+
+def search(
+    model: NBDT,
+    images: Tensor,
+    paths: Sequence[Path],
+    priors: Sequence[Values],
+    *,
+    along: int,
+    rounds: int,
+) -> list[Search]:
+    """Blur candidates in each image, those of all images together.
+
+    Args:
+        model: in evaluation mode.
+        images: (batch, 3, height, width), preprocessed, on the model's device.
+        paths: of the images.
+        priors: for every image (decisions, rows, columns): maps that say where evidence is, on the
+            grid of cells; zeros if nothing is known.
+        along: windows along a side of the picture.
+        rounds: how often the fitted maps propose further regions.
+    """
+    nodes, spread = [chosen_nodes(model, path) for path in paths], fixed_spread(model)
+    masks = [windows((prior.shape[1], prior.shape[2]), along) for prior in priors]
+    after = hide(model, images, nodes, masks, CHOOSING)
+    found = [
+        Search(np.array([decision.log_odds for decision in path]), spread[own], *rest)
+        for path, own, *rest in zip(paths, nodes, priors, masks, after, strict=True)
+    ]
+    for _ in range(rounds):
+        masks = [one.proposals() for one in found]
+        after = hide(model, images, nodes, masks, CHOOSING)
+        found = [one.with_more(*more) for one, *more in zip(found, masks, after, strict=True)]
+    return found
+
+
+def verified_regions(
+    model: NBDT, images: Tensor, paths: Sequence[Path], found: Sequence[Search]
+) -> list[tuple[TestedRegion | None, ...]]:
+    """Return for each image the regions that pass in a way of hiding that did not choose them."""
+    nodes = [chosen_nodes(model, path) for path in paths]
+    after = hide(model, images, nodes, [one.masks[one.claims] for one in found], VERIFYING)
+    return [one.regions(verified) for one, verified in zip(found, after, strict=True)]
+
+
+def hide(
+    model: NBDT, images: Tensor, nodes: Sequence[list[int]], masks: Sequence[Mask], baseline: str
+) -> list[Values]:
+    """Return for every image (sets, decisions): the log-odds of its nodes with each set hidden."""
+    counts = [len(own) for own in masks]
+    rows = torch.arange(len(masks)).repeat_interleave(torch.tensor(counts))
+    together = torch.from_numpy(np.concatenate(masks))
+    logits = hidden_logits(model, images, BASELINES[baseline](images), rows, together)
+    log_odds = of_logits(model, logits.to(model.device)).cpu().double().numpy()
+    parts = np.split(log_odds, np.cumsum(counts)[:-1])
+    return [part[:, path] for part, path in zip(parts, nodes, strict=True)]
