@@ -297,8 +297,8 @@ def test_a_batch_gives_what_each_image_gives_and_leaves_nothing_behind(level):
 
 
 def test_an_unknown_level_is_refused_with_the_nearest():
-    with pytest.raises(NBDTError, match=r"Unknown level 'carefull'.*fast.*Did you mean 'careful'"):
-        explain(striped_model(), torch.zeros(1, 3, SIDE, SIDE), level="carefull")
+    with pytest.raises(NBDTError, match=r"Unknown level 'kareful'.*fast.*Did you mean 'careful'"):
+        explain(striped_model(), torch.zeros(1, 3, SIDE, SIDE), level="kareful")
 
 
 def test_other_methods_keep_their_maps_and_get_regions():
