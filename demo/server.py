@@ -51,10 +51,6 @@ def launch(
 
     Raises NBDTError: the port is taken, or `root_path` is neither a path nor an address.
     """
-
-    async def health(_request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "model": model, "version": nbdt.__version__})
-
     check_port(host, port)
     root_path, names = public_address(root_path)
     public = {*public, *names}
@@ -87,7 +83,7 @@ def launch(
         css_paths=styles(),
         app_kwargs={
             "routes": [
-                Route("/health", health),
+                _health(model),
                 Route("/gradio_api/upload", Uploads(accounts).take, methods=["POST"]),
                 Route("/gradio_api/upload_progress", progress),
             ],
@@ -99,6 +95,13 @@ def launch(
         },
         quiet=True,  # Gradio would suggest a public link
     )
+
+
+def _health(model: str) -> Route:
+    async def health(_request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "model": model, "version": nbdt.__version__})
+
+    return Route("/health", health)
 
 
 def public_address(root_path: str) -> tuple[str, list[str]]:
