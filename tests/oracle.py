@@ -716,3 +716,18 @@ def contribution(weight_of_pull, coefficients, row, query):
     """One photograph's part of a decision's log-odds: a product of two sums, in float64."""
     pull = sum(c * a for c, a in zip(coefficients, weight_of_pull, strict=True))
     return pull * sum(x * q for x, q in zip(row, query, strict=True))
+
+
+def grouped(maps, regions, least):
+    """Consecutive maps that all correlate in rank, pair by pair; those with a region are alone."""
+    from scipy.stats import spearmanr
+
+    groups = []
+    for i in range(len(maps)):
+        before = groups[-1] if groups else ()
+        free = before and not any(regions[j] for j in (*before, i))
+        if free and all(spearmanr(maps[i], maps[j], axis=None).statistic > least for j in before):
+            groups[-1] = (*before, i)
+        else:
+            groups.append((i,))
+    return groups
