@@ -20,8 +20,8 @@ from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
 
 from .inputs import Images, model_inside, prepared
-from .maps.layers import Layer, NoPositionsError, map_layer, size_errors
-from .maps.levels import FAST, PLAIN_GRID, at_level, check_level, plain_maps
+from .maps.layers import Layer, any_layer, map_layer, size_errors
+from .maps.levels import FAST, at_level, check_level
 from .maps.log_odds import METHODS, input_maps
 from .maps.node_maps import (
     chosen_nodes,
@@ -105,14 +105,12 @@ def explain(
     wanted: dict[str, Any] = {"nodes": nodes, "classes": classes, "accuracy": accuracy}
     wanted["evidence"] = None if evidence is False else evidence
     with full_precision(batch):
-        layer = None
         if method == GRAD_CAM:
-            layer = _layer(model, batch, needed=level == FAST or bool(nodes))
-        if layer:
-            found = explain_layer(model, layer, photos, **wanted)
+            layer_of = map_layer if level == FAST or nodes else any_layer
+            found = explain_layer(model, layer_of(model, batch), photos, **wanted)
         else:
             found = _by_input(model, batch, photos, method, **wanted)
-        found = at_level(model, batch, found, level, sharpen=layer is not None)
+        found = at_level(model, batch, found, level, sharpen=method == GRAD_CAM)
         return _with_counterfactuals(model, batch, found) if counterfactuals else found
 
 
@@ -132,7 +130,7 @@ def explain_layer(
 
     Args:
         model: one whose backbone and linear layer computed `layer`; its hierarchy may be another.
-        layer: from `map_layer`.
+        layer: from `any_layer`.
         photos: the square part of each image that the network saw, or None.
         nodes: as in `explain`.
         classes: as in `explain`.
@@ -148,7 +146,7 @@ def explain_layer(
     maps = [
         {
             "maps": log_odds_maps(path, own),
-            "child_maps": own,
+            "child_maps": () if layer.is_plain else own,
             "node_maps": others[row],
             "node_child_maps": below[row],
         }
@@ -172,18 +170,15 @@ def _by_input(
     accuracy: float | None,
     evidence: Memory | Evidence | None,
 ) -> list[Explanation]:
-    """One of Captum's methods, on the input image; or maps to be, without a layer for Grad-CAM."""
+    """One of Captum's methods, on the input image."""
     with torch.no_grad(), size_errors(model, batch):
         features = model.features(batch)
     found = model.head.rules.paths(head_logits(model, features), classes)
     others = [find_node(model.hierarchy, text) for text in nodes]
     wanted = [[*chosen_nodes(model, path), *others] for path in found]
     ids = [model.hierarchy.ids[node] for node in others]
-    if method == GRAD_CAM:
-        values, made = plain_maps(wanted), {"method": PLAIN_GRID, "layer": "input"}
-    else:
-        values = input_maps(model, batch, wanted, method)
-        made = {"method": f"{method} (Captum)", "layer": "input"}
+    values = input_maps(model, batch, wanted, method)
+    made = {"method": f"{method} (Captum)", "layer": "input"}
     maps = [
         {"maps": own[: len(path)], "node_maps": dict(zip(ids, own[len(path) :], strict=True))}
         for path, own in zip(found, values, strict=True)
@@ -229,16 +224,6 @@ def _explanations(
 
     seen, pairs = evidence_of(evidence).for_model(model), zip(found, features, strict=True)
     return [replace(one, evidence=seen.for_path(own, one.path)) for one, own in pairs]
-
-
-def _layer(model: NBDT, batch: Tensor, *, needed: bool) -> Layer | None:
-    """The layer for Grad-CAM; None, or an error if it is needed, where no layer has positions."""
-    try:
-        return map_layer(model, batch)
-    except NoPositionsError:
-        if needed:
-            raise
-        return None
 
 
 def check_method(method: str) -> None:

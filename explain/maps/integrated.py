@@ -23,6 +23,7 @@ from ..result.explanation import Map
 from ..result.regions import regrid
 from .candidates import Values
 from .hiding import gaussian_blur
+from .layers import in_this_thread
 from .log_odds import of_logits
 
 STEPS = 4  # of the line
@@ -104,7 +105,7 @@ def _slopes(model: NBDT, picture: Tensor, nodes: Sequence[int], name: str, at: T
         torch.set_grad_enabled(True)
         return leaf.clone()  # what follows may write in place
 
-    handle = model.backbone.get_submodule(name).register_forward_hook(replaced)
+    handle = model.backbone.get_submodule(name).register_forward_hook(in_this_thread(replaced))
     try:
         with torch.no_grad():
             log_odds = of_logits(model, model.logits(picture)).sum(dim=0).unbind()
@@ -125,7 +126,7 @@ def _outputs(backbone: nn.Module, names: Sequence[str]) -> Iterator[list[tuple[s
             if isinstance(output, Tensor):
                 seen.append((name, output.clone()))
 
-        return record
+        return in_this_thread(record)
 
     handles = [backbone.get_submodule(name).register_forward_hook(hook(name)) for name in names]
     try:

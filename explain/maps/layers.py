@@ -13,6 +13,7 @@ of an image share one forward pass and one backward pass:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from nbdt.network.positions import Size, pools_by_average, positions
 from ..result.explanation import CLOSED_FORM
 
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
+PLAIN_SIDE = 8  # cells along a side where no layer gives a grid
+PLAIN_GRID = "fitted to hidden regions of a plain grid: this network has no layer with positions"
 
 
 class NoPositionsError(NBDTError):
@@ -51,6 +54,11 @@ class Layer:
         """Return Grad-CAM of scores with gradients `vectors`: (batch, queries, height, width)."""
         weights = self.channel_weights(vectors).float()
         return torch.einsum("bqd,bdhw->bqhw", weights, self.activations.float())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is from `plain_layer`."""
+        return self.method == PLAIN_GRID
 
 
 def map_layer(model: NBDT, images: Tensor) -> Layer:
@@ -75,6 +83,31 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
             if positions(model.backbone, feature_map, _size(images)) is None:
                 return _through_gradients(model, images)  # an earlier layer may have positions
             return _through_gradients(model, images, feature_map)
+
+
+def plain_layer(model: NBDT, images: Tensor) -> Layer:
+    """Run `images` up to the head of a network without positions; maps of the result are zeros.
+
+    Raises NBDTError: the network refuses the size.
+    """
+    with torch.no_grad(), size_errors(model, images):
+        features = model.features(images)
+    cells = features.new_zeros(len(features), 1, PLAIN_SIDE, PLAIN_SIDE)
+    return Layer("input", PLAIN_GRID, features, cells, lambda vectors: vectors[..., :1])
+
+
+def any_layer(model: NBDT, images: Tensor) -> Layer:
+    """Return `map_layer`, or `plain_layer` for a network without positions."""
+    try:
+        return map_layer(model, images)
+    except NoPositionsError:
+        return plain_layer(model, images)
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a module's hook that acts only in the thread that made it: others share the network."""
+    owner = threading.get_ident()
+    return lambda *values: hook(*values) if threading.get_ident() == owner else None
 
 
 def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | None:
@@ -158,7 +191,7 @@ def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[
             again = kept.clone()  # what follows may write in place
             return (*parts[:-1], again) if isinstance(output, tuple) else again
 
-        return hook
+        return in_this_thread(hook)
 
     handles = [backbone.get_submodule(n).register_forward_hook(record(n)) for n in names]
     try:

@@ -26,12 +26,11 @@ from ..result.explanation import Explanation, Map
 from ..result.regions import regrid
 from .candidates import cell_grid
 from .integrated import COST, finer_layer, sharpened
+from .layers import PLAIN_GRID
 from .node_maps import chosen_nodes
 from .tested import Search, search, verified_regions
 
 FAST, DEFAULT = "fast", "default"
-PLAIN_SIDE = 8  # cells along a side where no layer gives a grid
-PLAIN_GRID = "fitted to hidden regions of a plain grid: this network has no layer with positions"
 TOGETHER = 16  # images whose candidates run together
 
 
@@ -53,11 +52,6 @@ LEVELS = (FAST, *ABOVE)
 def check_level(level: str) -> None:
     """Raise NBDTError, with the choices, for an unknown level."""
     check_known("level", level, LEVELS)
-
-
-def plain_maps(nodes: Sequence[Sequence[int]]) -> list[tuple[Map, ...]]:
-    """Return maps of zeros, one for each node of each image, which know nothing yet."""
-    return [(np.zeros((PLAIN_SIDE, PLAIN_SIDE), np.float32),) * len(own) for own in nodes]
 
 
 def searches(model: NBDT, images: Tensor, found: Sequence[Explanation], level: str) -> list[Search]:
@@ -117,7 +111,8 @@ def _at_level(
 ) -> list[Explanation]:
     seen = searches(model, images, found, level)
     regions = verified_regions(model, images, [one.path for one in found], seen)
-    maps = sharper(model, images, found) if sharpen else None
+    plain = found[0].made["method"] == PLAIN_GRID
+    maps = sharper(model, images, found) if sharpen and not plain else None
     result = []
     for row, (one, tests, tested) in enumerate(zip(found, seen, regions, strict=True)):
         made = {**one.made, "level": level, "passes": 1 + len(tests.masks) + len(tests.claims)}
@@ -125,7 +120,7 @@ def _at_level(
             made["method"] = f"grad-cam, sharpened by integrated gradients; {one.made['method']}"
             made["passes"] += COST
         own = maps[row] if maps else one.maps
-        if one.made["method"] == PLAIN_GRID:
+        if plain:
             own = tuple(tests.maps.astype(np.float32))
         result.append(replace(one, maps=own, tested=tested, made=made))
     return result

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from nbdt.explain import Explanation, explain
 from nbdt.explain.maps.candidates import beyond_others, cell_grid, grown, windows
 from nbdt.explain.maps.hiding import BASELINES, SOFTNESS, hidden_logits
 from nbdt.explain.maps.integrated import finer_layer, integrated
+from nbdt.explain.maps.layers import PLAIN_GRID, PLAIN_SIDE
 from nbdt.explain.maps.levels import LEVELS
 from nbdt.explain.maps.regression import LENGTH, NOISE, fitted
 from nbdt.explain.maps.tested import LEAST, Search
@@ -275,6 +277,42 @@ def test_maps_are_sharpened_where_there_is_a_finer_layer():
     (one, _), (other, _) = explain(plain, images, level="fast"), explain(plain, images)
     assert np.array_equal(one.maps[0], other.maps[0])
     assert one.made["method"] == other.made["method"]
+
+
+def test_other_threads_may_use_the_network_while_it_is_mapped(monkeypatch):
+    torch.manual_seed(0)
+    model = NBDT.from_timm("resnet10t", TREE, rule="marginal").eval()
+    images, logits = torch.randn(1, 3, 64, 64), model.logits
+    expected, seen = logits(images), []
+
+    def logits_beside_another_thread(pictures):
+        with ThreadPoolExecutor(1) as other:
+            seen.append(other.submit(logits, images).result())
+        return logits(pictures)
+
+    monkeypatch.setattr(model, "logits", logits_beside_another_thread)
+    explain(model, images)
+    assert seen
+    assert all(torch.equal(one, expected) for one in seen)
+
+
+def test_a_network_without_positions_gets_maps_fitted_to_a_plain_grid():
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 6))
+    backbone.forward_features = backbone.forward
+    backbone.forward_head = lambda features, pre_logits: features
+    preprocess = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3, 1.0, "bicubic")
+    model = NBDT(backbone, NBDTHead(6, TREE, rule="marginal"), "flat", preprocess).eval()
+    images = torch.randn(2, 3, SIDE, SIDE)
+    found = explain(model, images)
+    for one, path in zip(found, model.paths(images), strict=True):
+        assert one.path == path
+        assert one.made["method"] == PLAIN_GRID
+        assert one.resolution == (PLAIN_SIDE, PLAIN_SIDE)
+        assert one.child_maps == ()
+        assert all(values.any() for values in one.maps)
+    with pytest.raises(NBDTError, match="no layer with positions"):
+        explain(model, images, level="fast")
 
 
 @pytest.mark.parametrize("level", LEVELS)
