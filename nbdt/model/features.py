@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ON_CPU, ON_GPU = 16, 64  # images in a batch; a CPU loses time with the memory of larger ones
 SHARD = 512  # embeddings in a file; an interrupted run loses fewer
+log = logging.getLogger(__name__)
 
 Row: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -143,7 +144,7 @@ class FeatureStore:
     """Embeddings of one network, by the SHA-256 of the image file.
 
     Each file of the folder is an array of "key" (32,) uint8 and "row" (features,) float32, read through
-    a memory map. A damaged file is left out: its embeddings are computed again.
+    a memory map. A damaged file is named in a warning; its embeddings are computed again.
 
     Attributes:
         folder: of the files; None keeps the embeddings only as long as the store.
@@ -162,8 +163,8 @@ class FeatureStore:
             table = np.load(path, mmap_mode="r", allow_pickle=False)
             keys = [key.tobytes() for key in table["key"]]
             self.rows |= zip(keys, table["row"], strict=True)
-        except (OSError, ValueError, EOFError, IndexError):
-            pass
+        except (OSError, ValueError, EOFError, IndexError) as error:
+            log.warning("Ignored %s, kept embeddings that cannot be read: %s", path, error)
 
     def add(self, rows: dict[bytes, Row]) -> None:
         """Keep rows; they are written when there are `SHARD` of them."""
@@ -175,8 +176,10 @@ class FeatureStore:
     def flush(self) -> None:
         """Write what is new; a folder that cannot be written costs only time."""
         if self._new and self.folder:
-            with suppress(OSError):
+            try:
                 self._write(self.folder)
+            except OSError as error:
+                log.warning("Embeddings cannot be kept in %s: %s", self.folder, error)
             self._new.clear()
 
     def _write(self, folder: Path) -> None:

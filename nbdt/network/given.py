@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import NBDTError
 from .last_layer import OUTPUT, layer_of_logits, replace
 from .positions import ODD, Size, oddness, positions
-from .running import example_for, logits_in, unchanged
+from .running import logits_in, try_inputs, unchanged
 
 # Their outputs are another layer's, or of attention: between positions, not at them.
 _NO_LAYERS = (nn.Linear, nn.Identity, nn.Dropout, nn.Softmax)
@@ -77,12 +77,14 @@ def divided(
         NBDTError: it takes no such images, or does not give logits.
     """
     whole = GivenNetwork(shared_copy(getattr(network, "_orig_mod", network)))
-    example = example_for(whole, num_classes) if example is None else example
     if example is None:
-        raise NBDTError(
-            f"{type(network).__name__} took none of the inputs tried; say how photographs become its "
-            "input: preprocessing=…, a function of a PIL image such as torchvision's transforms."
-        )
+        try:
+            example = cast(Tensor, try_inputs(whole.network, num_classes).example)
+        except NBDTError as error:
+            raise NBDTError(
+                f"{error} Say how photographs become its input: preprocessing=…, a function of a PIL "
+                "image such as torchvision's transforms."
+            ) from error
     name = layer_of_logits(whole, num_classes, example=example)
     with unchanged(whole):
         logits = whole(example)
@@ -105,18 +107,19 @@ def classifier_of(network: nn.Module) -> nn.Linear:
     layer = timms() if timms else None
     if isinstance(layer, nn.Linear):
         return layer
-    whole = GivenNetwork(network)
-    example = example_for(whole, None)
-    if example is not None:
-        with unchanged(whole):
-            count = whole(example).shape[1]
-        name = layer_of_logits(whole, count, example=example)
+    whole, reason = GivenNetwork(network), ""
+    try:
+        ran = try_inputs(network, None)
+        count = ran.logits.shape[1]
+        name = layer_of_logits(whole, count, example=ran.example)
         layer = _linear(whole.get_submodule(name), count) if name != OUTPUT else None
+    except NBDTError as error:
+        reason = f" {error}"
     if isinstance(layer, nn.Linear):
         return layer
     raise NBDTError(
         f"No linear layer of {type(network).__name__} gives its logits, so no hierarchy can be induced "
-        "from its weights; make one from class names, and use NBDT.from_network."
+        f"from its weights; make one from class names, and use NBDT.from_network.{reason}"
     )
 
 

@@ -37,19 +37,24 @@ def layer_of_logits(
     """
     if layer:
         find_module(model, layer)
-    if example is not None:
-        ran: Run | None = run(model, num_classes, example, layer)
-    else:
-        ran = None if width(model, "out") else try_inputs(model, num_classes, layer)
-    if ran is None and layer is not None:
-        return layer
-    if ran is None:
+    if width(model, "out") and example is None and layer is None:
+        _fitting(model, num_classes)  # raises: there is nothing inside a layer
+    try:
+        ran = (
+            try_inputs(model, num_classes, layer)
+            if example is None
+            else run(model, num_classes, example, layer)
+        )
+    except NBDTError as error:
+        if example is not None:
+            raise
+        if layer is not None:
+            return layer
         fitting = _fitting(model, num_classes)
         raise NBDTError(
-            f"{type(model).__name__} took none of the inputs tried, so the layer that gives its logits "
-            f"is not known. Give example=…, what the model is called with, or name the layer: "
-            f"layer={fitting[-1]!r} ({listed(fitting)} have {num_classes} outputs)."
-        )
+            f"{error} Give example=…, what the model is called with, or name the layer that gives "
+            f"its logits: layer={fitting[-1]!r} ({listed(fitting)} have {num_classes} outputs)."
+        ) from error
     answering = [
         name
         for name, found in ran.given.items()

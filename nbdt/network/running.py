@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import NBDTError
 
 # How many axes of positions the input of a layer has.
 _FIRST = {nn.Linear: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-_SIDES = (224, 32, 28, 96, 128, 160, 256, 299, 384, 512)  # that networks are made for, in pixels
-_CHEAP = 64  # pixels that most networks without a size of their own take
+_SIDES = (64, 224, 32, 28, 96, 128, 160, 256, 299, 384, 512)  # pixels: a cheap one, then usual ones
 
 
 class Run(NamedTuple):
@@ -26,43 +26,49 @@ class Run(NamedTuple):
     given: dict[str, list[Tensor]]  # by layers that may give the logits, with noise of their own
 
 
-def try_inputs(model: nn.Module, num_classes: int | None, layer: str | None) -> Run | None:
-    """Run a model on what its first layer takes; None if it takes nothing that was tried."""
+def try_inputs(model: nn.Module, num_classes: int | None, layer: str | None = None) -> Run:
+    """Run a model on what its first layer takes, or on images.
+
+    Raises NBDTError: it takes nothing that was tried; the message says what that was, and the last
+    reason.
+    """
+    tried, reason = [], "its first layer is neither linear nor a convolution with weights"
     for shape in _shapes(model):
         weight = next(model.parameters())
         draw = torch.Generator().manual_seed(0)
         example = torch.randn(shape, generator=draw).to(weight.device, weight.dtype)
         try:
             return run(model, num_classes, example, layer)
-        except NBDTError:  # it ran, and gave something else for such an input
-            return None
-        except Exception:  # noqa: BLE001, S112  whatever a model raises, the input was not for it
-            continue
-    return None
-
-
-def example_for(model: nn.Module, num_classes: int | None) -> Tensor | None:
-    """Return an input that a classifier takes, (2, …), if one was found."""
-    ran = try_inputs(model, num_classes, None)
-    return None if ran is None else cast(Tensor, ran.example)
+        except Exception as error:  # noqa: BLE001  whatever a model raises, the input was not for it
+            tried.append("×".join(map(str, shape)))
+            reason = (
+                f"the last gave {type(error).__name__}: {str(error).strip()[:300] or 'no message'}"
+            )
+            if isinstance(error, NBDTError) and len(shape) > 2:  # no other size would give logits
+                break
+    raise NBDTError(
+        f"{type(model).__name__} took none of the inputs tried ({', '.join(tried) or 'none'}): {reason}."
+    )
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     """Yield shapes of inputs that a model probably takes: those it names, then usual ones."""
-    first = next((part for part in model.modules() if type(part) in _FIRST), None)
-    if first is None or any(parameter.is_meta for parameter in model.parameters()):
+    first = next((part for part in model.modules() if isinstance(part, (*_FIRST,))), None)
+    if first is None or any(value.is_meta or is_lazy(value) for value in model.parameters()):
         return
-    if isinstance(first, nn.Linear):  # or another one that is used before it
+    axes = next(axes for kind, axes in _FIRST.items() if isinstance(first, kind))
+    if axes == 0:  # or another one that is used before it
         widths = [part.in_features for part in model.modules() if isinstance(part, nn.Linear)]
         yield from ((2, width) for width in [*dict.fromkeys(widths)][:4])
-        return
     named = [getattr(part, "config", part) for part in model.modules()]
     sides = [getattr(part, name, None) for part in named for name in ("image_size", "img_size")]
     timm = list((getattr(model, "pretrained_cfg", None) or {}).get("input_size", ()))[-1:]
     whole = [side[-1] if isinstance(side, tuple | list) else side for side in sides]
     usual = [side for side in whole if isinstance(side, int)]
-    for side in dict.fromkeys([*usual, _CHEAP, *timm, *_SIDES]):
-        yield 2, int(cast(int, first.in_channels)), *[side] * _FIRST[type(first)]
+    # Some networks turn colours and patches into channels before their first layer.
+    for channels in dict.fromkeys([getattr(first, "in_channels", 3), 3]):
+        for side in dict.fromkeys([*usual, _SIDES[0], *timm, *_SIDES]):
+            yield 2, int(channels), *[side] * (axes or 2)
 
 
 def run(model: nn.Module, num_classes: int | None, example: Any, layer: str | None) -> Run:

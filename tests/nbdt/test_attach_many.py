@@ -24,6 +24,29 @@ def tm(name, **options):
     return lambda: timm.create_model(name, num_classes=11, **options)
 
 
+class Standardised(nn.Conv2d):
+    """As timm's NFNets have."""
+
+
+class Before(nn.Module):
+    """Puts another step before the layers."""
+
+    def __init__(self, step, *layers):
+        super().__init__()
+        self.step, self.body = step, nn.Sequential(*layers)
+
+    def forward(self, images):
+        return self.body(self.step(images))
+
+
+def patches(images):
+    return nn.functional.unfold(images, 8, stride=8).mT
+
+
+def pooled(first):
+    return first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 11)
+
+
 # Model, pixels, and where its logits come from.
 MODELS = {
     "resnet18": (tv("resnet18"), 64, "fc"),
@@ -38,6 +61,21 @@ MODELS = {
     "hidden layer": (tm("efficientvit_b0"), 64, "head.classifier.4"),
     "heads averaged": (tm("crossvit_tiny_240"), 240, OUTPUT),
     "vision transformer": (tm("vit_tiny_patch16_224", img_size=32), 32, "head"),
+    "convolution of its own class": (
+        lambda: nn.Sequential(*pooled(Standardised(3, 8, 3))),
+        32,
+        "3",
+    ),
+    "patches as channels": (
+        lambda: Before(nn.PixelUnshuffle(4), *pooled(nn.Conv2d(48, 8, 3))),
+        32,
+        "body.3",
+    ),
+    "patches as rows": (
+        lambda: Before(patches, nn.Linear(192, 8), nn.Flatten(), nn.Linear(128, 11)),
+        32,
+        "body.2",
+    ),
 }
 
 
@@ -304,8 +342,21 @@ def test_a_model_that_takes_no_input_tried_needs_an_example_or_a_layer():
     torch.manual_seed(0)
     model, words = Unseen(), torch.randint(9, (3, 4))
     logits = model(words)
-    with pytest.raises(NBDTError, match="none of the inputs tried.*example=….*layer='fc'"):
+    with pytest.raises(NBDTError) as refused:
         attach(model, TREE, rule="marginal")
+    for fact in (
+        "Unseen",
+        "2×5",
+        "2×3×512×512",
+        "Error: Expected tensor",
+        "example=…",
+        "layer='fc'",
+    ):
+        assert fact in str(refused.value)
+    unmade = nn.Sequential(nn.LazyConv2d(8, 3), nn.Flatten(), nn.Linear(8, 11))
+    with pytest.raises(NBDTError, match="tried .none.*with weights.*layer='2'"):
+        attach(unmade, TREE, rule="marginal")
+    assert unmade[0].has_uninitialized_params()
     for options in ({"example": words}, {"layer": "fc"}):
         attach(model, TREE, rule="marginal", **options)
         assert torch.equal(model(words), logits.log_softmax(1))

@@ -97,7 +97,7 @@ def test_equal_files_are_computed_once_whatever_their_names(model, data, cache, 
 
 
 @pytest.mark.parametrize("what", ["weights", "preprocessing", "cut short", "other bytes", "pickle"])
-def test_embeddings_of_other_things_are_not_used(model, data, cache, computed, what):
+def test_embeddings_of_other_things_are_not_used(model, data, cache, computed, caplog, what):
     first = embed(model, iter_images(data))
     del computed[:]
     (kept,) = cache.glob("*/*.npy")
@@ -113,7 +113,9 @@ def test_embeddings_of_other_things_are_not_used(model, data, cache, computed, w
         np.save(kept, np.array([print], dtype=object), allow_pickle=True)
     again = embed(model, iter_images(data))
     assert sum(computed) == 19
-    assert torch.equal(again.values, first.values) == (what not in {"weights", "preprocessing"})
+    damaged = what not in {"weights", "preprocessing"}
+    assert torch.equal(again.values, first.values) == damaged
+    assert (kept.name in caplog.text) == damaged
 
 
 def test_what_an_interrupted_run_computed_is_kept(model, data, computed):
@@ -135,11 +137,12 @@ def test_nothing_is_written_where_nothing_is_to_be_kept(model, data, cache):
     assert not cache.exists()
 
 
-def test_a_folder_that_cannot_be_written_costs_only_time(model, data, cache):
+def test_a_folder_that_cannot_be_written_costs_only_time(model, data, cache, caplog):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file is where the folder should be")
     first, again = (embed(model, iter_images(data)).values for _ in range(2))
     assert torch.equal(first, again)
+    assert str(cache) in caplog.text
 
 
 def test_look_sees_each_image_kept_or_not(model, data):
