@@ -1,8 +1,8 @@
 """A batch on a Ray cluster.
 
-One task lists the inputs in parts; a pool of actors (Ray Data), each with the model, explains the
-parts and writes them to the batch's folder, which all nodes can reach. Only names travel, the files
-are those of one machine, and another worker repeats a part whose worker dies.
+The caller lists the inputs in parts; a pool of actors, each with the model, explains the parts and
+writes them to the batch's folder, which all nodes can reach. Only names travel, the files are those
+of one machine, and Ray repeats a part whose worker dies.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from nbdt.errors import NBDTError
 from nbdt.images.dataset import iter_inputs
-from nbdt.images.report import Report, log
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -34,22 +33,18 @@ from .compute import explaining, resolve_precision
 from .decode import decoder
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
-from .writer import PartQueue, PartResult, PartWriter, count_failed, parts_of
+from .writer import PartQueue, PartWriter, Row, count_failed
 
 if TYPE_CHECKING:
     from ..evidence.search import Evidence
 
-Record: TypeAlias = dict[str, Any]
-
 QUIET = {  # no telemetry, no outside request; only fatal errors in the log
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
 SHARED = "Nodes need the same files: name a disk that all share, or URIs, such as s3://…"
-LISTING_CPUS = 0  # listing waits for disks and needs no worker's CPU
 
 
 @contextmanager
@@ -64,7 +59,6 @@ def connected(address: str | None) -> Iterator[Any]:
         os.environ.setdefault(name, value)
     try:
         import ray
-        import ray.data
     except ModuleNotFoundError as error:
         raise NBDTError(
             f"--engine ray needs {error.name}; install it with: pip install 'nbdt-vision[scale]'"
@@ -99,36 +93,47 @@ def explain_parts(
     *,
     identity: Mapping[str, Any],
     workers: int | None,
-) -> Iterator[PartResult]:
-    """Yield the result of every part, in the order in which they are done.
+) -> Iterator[Sequence[Row]]:
+    """Yield the rows of each part that is made, in the order in which they are done; count all.
 
     Raises NBDTError: an error of any process about inputs, folder, model or evidence; or a failure
     of Ray.
     """
-    from ray.data import ActorPoolStrategy
+    from ray.util import ActorPool
 
-    batch = batch_of(options, queue, identity)
+    evidence = options.evidence
+    place = None if evidence is None else evidence.memory.table.place
+    batch = ClusterBatch(
+        options=replace(options, evidence=None),
+        storage=queue.folder.storage,
+        identity=identity,
+        start=os.getcwd(),
+        evidence=place if place is None or is_uri(place) else os.path.abspath(place),
+        verify=queue.verify,
+    )
     count, share = workers_of(ray.nodes(), workers)
+    # Ray starts a dead actor again, on any node, and repeats what it was doing.
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **share)(Worker)
+    stored = ray.put(_saved(model))
+    pool = ActorPool([actor.remote(batch, stored) for _ in range(count)])
+
+    def finished() -> Iterator[Sequence[Row]]:
+        part, images, failed, made = pool.get_next_unordered()
+        queue.add(images, failed, repeated=not made)
+        if made:
+            yield queue.folder.rows(part)
+
     try:
-        with _one_by_one(ray):
-            results = (  # lists are files of this node, so they are read here
-                ray.data.from_items([0], override_num_blocks=1)
-                .flat_map(
-                    list_parts, fn_kwargs={"batch": batch}, num_cpus=LISTING_CPUS,
-                    label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-                )
-                .map(
-                    Worker, fn_constructor_args=(batch, ray.put(_saved(model))),
-                    compute=ActorPoolStrategy(size=count), **share,
-                )
-            )  # fmt: skip
-            for row in results.iter_rows():
-                result = PartResult(**row)
-                if result.error:
-                    raise NBDTError(result.error)
-                for line in result.report:
-                    log.info("%s", line)
-                yield result
+        for job in queue.parts(iter_inputs(identity["inputs"], options.column)):
+            if not pool.has_free():
+                yield from finished()
+            # A part that is written and then repeated, since its worker died, was not done before.
+            pool.submit(lambda one, job: one.write.remote(*job, one.done.remote(*job)), job)
+        while pool.has_next():
+            yield from finished()
+    except ray.exceptions.RayTaskError as error:
+        known = isinstance(error.cause, NBDTError | OSError)
+        raise NBDTError(str(error.cause if known else f"The cluster gave up: {error}")) from None
     except ray.exceptions.RayError as error:
         raise NBDTError(f"The cluster gave up: {error}") from error
 
@@ -138,22 +143,6 @@ def best_precision(ray: Any, workers: int | None) -> str:
     _, share = workers_of(ray.nodes(), workers)
     best = ray.remote(**share)(lambda: resolve_precision(AUTO, best_device()))
     return cast(str, ray.get(best.remote()))
-
-
-@contextmanager
-def _one_by_one(ray: Any) -> Iterator[None]:
-    """Send parts one by one and quietly; by default Ray sends a hundred megabytes of names at once.
-
-    The settings belong to the process, so they are restored at the end.
-    """
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    before = context.enable_progress_bars, context.target_max_block_size
-    context.enable_progress_bars, context.target_max_block_size = False, 1
-    try:
-        yield
-    finally:
-        context.enable_progress_bars, context.target_max_block_size = before
 
 
 def _saved(model: NBDT) -> dict[str, bytes]:
@@ -192,22 +181,6 @@ def workers_of(
     return count, share
 
 
-def batch_of(options: BatchOptions, queue: PartQueue, identity: Mapping[str, Any]) -> ClusterBatch:
-    """Return what the workers of one run are sent; each call names another run."""
-    evidence = options.evidence
-    place = None if evidence is None else evidence.memory.table.place
-    return ClusterBatch(
-        options=replace(options, evidence=None),
-        storage=queue.folder.storage,
-        identity=identity,
-        start=os.getcwd(),
-        evidence=place if place is None or is_uri(place) else os.path.abspath(place),
-        shard=queue.shard,
-        verify=queue.verify,
-        run=secrets.token_hex(8),
-    )
-
-
 # ---- in the processes of the cluster -----------------------------------------------------------
 
 
@@ -220,86 +193,67 @@ class ClusterBatch:
     identity: Mapping[str, Any]  # from `BatchOptions.identity`
     start: str  # the folder that relative paths start from
     evidence: str | None  # where the memory is
-    shard: tuple[int, int]  # this and the next as in `explain_all`
-    verify: bool
-    run: str  # names this run, so that a part can say which run wrote it
-
-    def enter(self) -> None:
-        """Make relative paths mean what they mean to the caller."""
-        if os.path.isdir(self.start):
-            os.chdir(self.start)
-        elif not all(map(is_uri, self.identity["inputs"])):
-            raise NBDTError(f"There is no folder {self.start!r}.")
-
-
-def list_parts(_: Record, batch: ClusterBatch) -> Iterator[Record]:
-    """Yield the inputs of each part of this share; then an empty part, with the reader's report."""
-    (number, shards), part, problem = batch.shard, 0, ""
-    report = Report("the inputs")
-    try:
-        batch.enter()
-        inputs = iter_inputs(batch.identity["inputs"], batch.options.column, report=report)
-        for members in parts_of(inputs, batch.options.part_size):
-            if part % shards == number - 1:
-                yield {"part": part, "inputs": members, "error": "", "report": []}
-            part += 1
-    except (NBDTError, OSError) as error:
-        problem = str(error)
-    yield {"part": part, "inputs": [], "error": problem, "report": report.lines()}
+    verify: bool  # as in `explain_all`
 
 
 class Worker:
-    """An actor that loads the model once and then writes parts.
+    """An actor that loads the model once, with its first part, and then writes parts."""
 
-    It reports an error in a row's ``error``; Ray would repeat what raises.
-    """
-
-    def __init__(self, batch: ClusterBatch, stored: Any) -> None:
-        self.batch, self.error = batch, ""
+    def __init__(self, batch: ClusterBatch, stored: Mapping[str, bytes]) -> None:
+        self.batch, self.stored = batch, stored
         self.contexts = ExitStack()  # open as long as the process lives
+
+    @cached_property
+    def writer(self) -> PartWriter:
+        """The model, ready to write parts. Raises NBDTError: this node cannot take part."""
+        batch = self.batch
         try:
-            self._start(batch, stored)
+            if os.path.isdir(batch.start):
+                os.chdir(batch.start)  # relative paths mean what they mean to the caller
+            elif not all(map(is_uri, batch.identity["inputs"])):
+                raise NBDTError(f"There is no folder {batch.start!r}.")
+            model = to_device(_loaded(self.stored, batch.identity["model"]))
+            options = replace(batch.options, evidence=_evidence(model, batch))
+            folder = BatchFolder(batch.storage, options.kinds)
+            folder.check(batch.identity)
+            explainer = self.contexts.enter_context(explaining(model, options))
+            torch.set_num_threads(_threads())
         except (NBDTError, OSError) as error:
-            self.error = f"A worker on {platform.node()} cannot start: {error} {SHARED}"
+            where = platform.node()
+            raise NBDTError(f"A worker on {where} cannot start: {error} {SHARED}") from None
+        return PartWriter(model, explainer, folder, options, lambda _: None)
 
-    def _start(self, batch: ClusterBatch, stored: Any) -> None:
-        import ray
-
-        batch.enter()
-        model = to_device(_loaded(ray.get(stored), batch.identity["model"]))
-        options = replace(batch.options, evidence=_evidence(model, batch))
-        folder = BatchFolder(batch.storage, options.kinds)
-        folder.check(batch.identity)
-        explainer = self.contexts.enter_context(explaining(model, options))
-        share = ray.get_runtime_context().get_assigned_resources()
-        threads = max(1, int(share.get("CPU", 1)))
-        torch.set_num_threads(threads)
-        self.decoder = decoder(model.preprocess, threads, photo=folder.draws, bands=options.bands)
-        self.writer = PartWriter(model, explainer, folder, options, lambda _: None)
-
-    def __call__(self, row: Record) -> Record:
-        """Write one part, unless it is empty, and return its result."""
-        part, inputs, error = row["part"], row["inputs"], row["error"] or self.error
-        failed, made = 0, False
-        if inputs and not error:
-            try:
-                failed, made = self._write(part, inputs)
-            except (NBDTError, OSError) as failure:
-                error = str(failure)
-        return vars(PartResult(part, len(inputs), failed, made, error, row["report"]))
-
-    def _write(self, part: int, inputs: Sequence[ImageSource]) -> tuple[int, bool]:
-        """Return how many images failed, and whether this run made the part.
-
-        A worker may die after it wrote a part and before it reported it; the part is then done when
-        another worker repeats it.
-        """
+    def done(self, part: int, inputs: Sequence[ImageSource]) -> int | None:
+        """Return how many images of a part failed, if it is done already, else None."""
         folder = self.writer.folder
-        if folder.is_done(part, inputs, every_byte=self.batch.verify):
-            return folder.facts(part)["failed"], folder.is_from(part, self.batch.run)
-        folder.forget(part)
-        folder.sign(part, self.batch.run)
-        return count_failed(self.writer.write(part, self.decoder(inputs))), True
+        if not folder.is_done(part, inputs, every_byte=self.batch.verify):
+            return None
+        return int(folder.facts(part)["failed"])
+
+    def write(
+        self, part: int, inputs: Sequence[ImageSource], failed: int | None
+    ) -> tuple[int, int, int, bool]:
+        """Write a part unless it is done: then `failed` of its images failed.
+
+        Returns:
+            Its number, how many images it has and how many failed, and whether it was made.
+        """
+        if failed is not None:
+            return part, len(inputs), failed, False
+        writer = self.writer
+        writer.folder.forget(part)
+        decode = decoder(
+            writer.model.preprocess, _threads(), photo=writer.folder.draws,
+            bands=writer.options.bands,
+        )  # fmt: skip
+        return part, len(inputs), count_failed(writer.write(part, decode(inputs))), True
+
+
+def _threads() -> int:
+    """Return how many CPUs Ray gave to this process."""
+    import ray
+
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:

@@ -184,14 +184,6 @@ class BatchFolder:
         for claim in (*self._claims, part_name("rows", part), *self._claims):
             self.storage.remove(claim)
 
-    def sign(self, part: int, run: str) -> None:
-        """Record, until the batch is complete, which run writes a part; before the part itself."""
-        self.storage.write(_signature(part, run), b"")
-
-    def is_from(self, part: int, run: str) -> bool:
-        """Return whether a run signed a part."""
-        return self.storage.exists(_signature(part, run))
-
     def rows(self, part: int) -> list[dict[str, Any]]:
         """Return all rows of a part that is done."""
         with self.storage.open(part_name("rows", part)) as file:
@@ -272,10 +264,6 @@ def _facts(metadata: Any) -> dict[str, Any]:
 def part_name(kind: str, part: int) -> str:
     """Return where a part's rows, maps, pages or pictures are in a batch's folder."""
     return f"{kind}/part-{part:06d}{KINDS[kind]}"
-
-
-def _signature(part: int, run: str) -> str:
-    return f"rows/.part-{part:06d}.{run}"
 
 
 def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:

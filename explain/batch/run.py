@@ -8,7 +8,7 @@ share the parts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -130,19 +130,16 @@ def explain_all(
         explainer = stack.enter_context(explaining(model, options))
         stack.enter_context(folder.locked(shard))
         folder.open(identity)
+        made: Iterable[Sequence[Row]]
         if engine == RAY:
-            for result in explain_parts(
-                ray, model, options, queue, identity=identity, workers=workers
-            ):
-                queue.add(result)
-                if result.made:
-                    on_rows(folder.rows(result.part))
+            made = explain_parts(ray, model, options, queue, identity=identity, workers=workers)
         else:
             writer = PartWriter(model, explainer, folder, options, queue.on_images)
             threads = cores() if workers is None else workers
             decode = decoder(model.preprocess, threads, photo=folder.draws, bands=bands)
-            for rows in writer.write_all(queue, iter_inputs(inputs, column), decode):
-                on_rows(rows)
+            made = writer.write_all(queue, iter_inputs(inputs, column), decode)
+        for rows in made:
+            on_rows(rows)
         missing = folder.finish(queue.count, identity)
         if pages and not missing and not folder.storage.exists(OVERVIEW):
             folder.storage.write(OVERVIEW, overview(folder, queue.count).encode())

@@ -29,21 +29,6 @@ from .rows import FAILED, drawn_name, packed_maps, parquet, plain_path, row_of
 Row: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class PartResult:
-    """Counts of one part that a cluster finished.
-
-    The last result has no images; its `part` is the number of parts.
-    """
-
-    part: int
-    images: int
-    failed: int
-    made: bool
-    error: str = ""  # why the batch cannot go on
-    report: Sequence[str] = ()  # lines about the inputs
-
-
 @dataclass
 class PartQueue:
     """The parts of this run's share that are not done, and counts of all its parts."""
@@ -59,32 +44,30 @@ class PartQueue:
     repeated: int = 0
     waiting: deque[tuple[int, int]] = field(default_factory=deque)
 
-    def unfinished(self, inputs: Iterator[ImageSource]) -> Iterator[ImageSource]:
-        """Yield the inputs of unfinished parts; a part is in `waiting` once its first input came."""
+    def parts(self, inputs: Iterator[ImageSource]) -> Iterator[tuple[int, list[ImageSource]]]:
+        """Yield number and inputs of the parts of this share."""
         number, shards = self.shard
         for part, members in enumerate(parts_of(inputs, self.size)):
             self.count += 1
-            if part % shards != number - 1:
-                continue
-            self.images += len(members)
+            if part % shards == number - 1:
+                yield part, members
+
+    def unfinished(self, inputs: Iterator[ImageSource]) -> Iterator[ImageSource]:
+        """Yield the inputs of unfinished parts; a part is in `waiting` once its first input came."""
+        for part, members in self.parts(inputs):
             if self.folder.is_done(part, members, every_byte=self.verify):
-                self.repeated += len(members)
-                self.failed += self.folder.facts(part)["failed"]
-                self.on_images(len(members))
+                self.add(len(members), self.folder.facts(part)["failed"], repeated=True)
                 continue
             self.folder.forget(part)
             self.waiting.append((part, len(members)))
             yield from members
 
-    def add(self, result: PartResult) -> None:
-        """Count a part that a cluster has made, or found done."""
-        if not result.images:
-            self.count = result.part
-            return
-        self.images += result.images
-        self.failed += result.failed
-        self.repeated += 0 if result.made else result.images
-        self.on_images(result.images)
+    def add(self, images: int, failed: int, *, repeated: bool) -> None:
+        """Count the images of a part that is done."""
+        self.images += images
+        self.failed += failed
+        self.repeated += images if repeated else 0
+        self.on_images(images)
 
 
 @dataclass(frozen=True)
@@ -127,6 +110,7 @@ class PartWriter:
             for first in images:
                 part, size = queue.waiting.popleft()
                 rows = self.write(part, chain([first], islice(images, size - 1)))
+                queue.images += size
                 queue.failed += count_failed(rows)
                 yield rows
 
