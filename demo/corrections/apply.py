@@ -34,7 +34,6 @@ def apply_corrections(
     *,
     source: str | None = None,
     settings: Sequence[str] = (),
-    search: Sequence[str] = (),
 ) -> Generator[ProgressEvent, None, ModelVersion]:
     """Train a model with the corrections that it has not learned from, and record the new version.
 
@@ -48,7 +47,6 @@ def apply_corrections(
         out: a folder for the new model, in `out`/model.
         source: name or folder of the model; without it the model is saved to `out`/parent.
         settings: key=value, for training; ``learn=head`` is added if there are regions to learn.
-        search: where to look for photographs that were not kept.
 
     Yields:
         The progress of the training.
@@ -72,7 +70,7 @@ def apply_corrections(
     # outlive a visitor's request to delete them.
     with tempfile.TemporaryDirectory(prefix=".photographs-", dir=out) as photos:
         lines = out / "corrections.jsonl"
-        written = export(store, saved, lines, Path(photos), search)
+        written = export(store, saved, lines, Path(photos))
         command = [
             sys.executable, "-m", "nbdt", "train", "--corrections", str(lines), "--model", source,
             "--data", str(data), "--out", str(out), "--progress", "json",

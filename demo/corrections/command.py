@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -25,16 +24,10 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True,
     help="List, export, apply and delete the corrections that people made on the page.",
 )  # fmt: skip
-photos_app = typer.Typer(add_completion=False, no_args_is_help=True)
-app.add_typer(photos_app, name="photos", help="Photographs kept with their owners' consent.")
 
 StoreOption = Annotated[str | None, typer.Option("--store", envvar="NBDT_STORE", help=STORE_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")]
 VisitorOption = Annotated[str | None, typer.Option("--visitor", help="Only this visitor's.")]
-SearchOption = Annotated[
-    list[str] | None,
-    typer.Option("--search", help="Where to look for photographs that were not kept; repeatable."),
-]
 
 
 @app.command("list")
@@ -70,7 +63,6 @@ def export_command(
     *,
     store: StoreOption = None,
     visitor: VisitorOption = None,
-    search: SearchOption = None,
 ) -> None:
     """Write corrections and photographs in the form that `nbdt train --corrections` reads."""
     from .export import export
@@ -78,15 +70,11 @@ def export_command(
     with _opened(store) as opened:
         saved = opened.corrections(visitor=visitor)
         folder = photos or out.parent / f"{out.stem}_photographs"
-        written = export(opened, saved, out, folder, search or [])
+        written = export(opened, saved, out, folder)
     missing = sum(not correction.reference for correction in written.values())
     typer.echo(f"written: {out} ({counted(len(written), 'correction')})")
     if missing:
-        typer.echo(
-            f"{missing:,} of them have no photograph: it was not kept. If you have it, name its "
-            "folder with --search.",
-            err=True,
-        )
+        typer.echo(f"{missing:,} of them have no photograph: it was not kept.", err=True)
 
 
 @app.command("apply")
@@ -110,7 +98,6 @@ def apply_command(
         list[str] | None,
         typer.Option("--set", help="key=value, as for `nbdt train --corrections`."),
     ] = None,
-    search: SearchOption = None,
 ) -> None:
     """Teach a model the corrections that wait for it; the page then offers the result."""
     from nbdt.model.saved import bundled
@@ -136,7 +123,7 @@ def apply_command(
             version = _shown(
                 apply_corrections(
                     opened, loaded, cast(Path, data), out,
-                    source=model if is_saved else None, settings=settings or [], search=search or [],
+                    source=model if is_saved else None, settings=settings or [],
                 )
             )  # fmt: skip
     left_out = f"; {version.left_out:,} left out" if version.left_out else ""
@@ -182,23 +169,6 @@ def _shown(events: Generator[ProgressEvent, None, ModelVersion]) -> ModelVersion
                 bar.console.print(text, markup=False, highlight=False)
 
 
-@app.command("models")
-def models_command(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the models that learned from corrections."""
-    with _opened(store) as opened:
-        versions = opened.model_versions()
-    for version in versions:
-        if as_json:
-            typer.echo(json.dumps(asdict(version)))
-            continue
-        soft = (f"{version.accuracy[when]['soft']:.2%}" for when in ("before", "after"))
-        typer.echo(
-            f"{version.id}  {version.time}  {escape_terminal(version.folder)}: {version.learned:,} "
-            f"corrections, soft accuracy {' -> '.join(soft)}"
-        )
-    typer.echo(counted(len(versions), "model"), err=True)
-
-
 @app.command("marks")
 def marks_command(
     store: StoreOption = None, visitor: VisitorOption = None, as_json: JsonOption = False
@@ -234,37 +204,6 @@ def delete_command(
         if not deleted:
             raise StoreError(f"The store has nothing of visitor {name!r}; an id has 64 digits.")
     typer.echo(f"deleted: {deleted:,} corrections, photographs and marks")
-
-
-@photos_app.command("list")
-def list_photos(
-    store: StoreOption = None, visitor: VisitorOption = None, as_json: JsonOption = False
-) -> None:
-    """List photographs, oldest first."""
-    with _opened(store) as opened:
-        photographs = opened.photographs(visitor=visitor)
-    for photo in photographs:
-        line = (
-            f"{photo.id}  {photo.time}  {photo.width} × {photo.height}, {photo.size:,} bytes, "
-            f"visitor {photo.visitor[:8]}"
-        )
-        typer.echo(json.dumps(photo._asdict()) if as_json else line)
-    size = sum(photo.size for photo in photographs)
-    typer.echo(f"{counted(len(photographs), 'photograph')}, {size / 1e6:.1f} MB", err=True)
-
-
-@photos_app.command("delete")
-def delete_photos(
-    numbers: Annotated[list[int] | None, typer.Argument(help="As `list` shows them.")] = None,
-    *,
-    everything: Annotated[bool, typer.Option("--all", help="Delete all of them.")] = False,
-    store: StoreOption = None,
-) -> None:
-    """Delete photographs; the corrections stay."""
-    if bool(numbers) == everything:
-        raise typer.BadParameter("give the numbers of photographs, or --all")
-    with _opened(store) as opened:
-        typer.echo(f"deleted: {opened.delete_photographs(numbers or None):,} photographs")
 
 
 def _opened(place: str | None) -> closing[Store]:

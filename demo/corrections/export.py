@@ -7,17 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nbdt.correction import Correction, picture_hash, write_corrections
+from nbdt.correction import Correction, write_corrections
 from nbdt.files import write_atomic
-from nbdt.images.dataset import iter_inputs
-from nbdt.images.image import ImageError
 
 from ..store import Store
-from ..store.photographs import encoded, suffix
+from ..store.photographs import suffix
 from ..store.schema import SavedCorrection
-from ..visitor import MAX_SIDE
-
-MAX_FOUND = 256 << 20  # bytes of one photograph, written without loss
 
 
 def export(
@@ -25,19 +20,16 @@ def export(
     saved: Sequence[SavedCorrection],
     out: Path,
     photos: Path,
-    search: Sequence[str] = (),
 ) -> dict[int, Correction]:
     """Write corrections as `nbdt train --corrections` reads them, and their photographs.
 
-    A correction's reference becomes the path of the kept copy. Without a copy it does not change, unless
-    the photograph is found below `search` by its hash.
+    A correction's reference becomes the path of the kept copy. Without a copy it does not change.
 
     Args:
         store: has the photographs.
         saved: the corrections.
         out: a file of JSON lines, replaced if it exists.
         photos: a folder for photographs; it is made if needed.
-        search: files, folders and archives that may contain the photographs.
 
     Returns:
         The corrections as written, by number.
@@ -49,29 +41,9 @@ def export(
     paths = {
         image: _write(photos, image, store.photograph_bytes(copy)) for image, copy in copies.items()
     }
-    without = {item.correction.image for item in saved if not item.correction.reference}
-    missing = without - paths.keys()
-    if missing and search:
-        paths |= _write_matches(missing, search, photos)
     written = {item.id: _with_path(item.correction, paths, out.parent) for item in saved}
     write_corrections(written.values(), out, append=False)
     return written
-
-
-def _write_matches(missing: set[str], search: Sequence[str], photos: Path) -> dict[str, Path]:
-    """Write the photographs that have one of the hashes; return the paths by hash."""
-    paths: dict[str, Path] = {}
-    for source in iter_inputs(list(search), max_side=MAX_SIDE):  # as the page opens them
-        try:
-            picture = source.open()
-        except ImageError:
-            continue  # not a photograph
-        image = picture_hash(picture)
-        if image in missing - paths.keys():
-            paths[image] = _write(photos, image, encoded(picture, image, MAX_FOUND))
-        if len(paths) == len(missing):
-            break
-    return paths
 
 
 def _write(photos: Path, image: str, data: bytes) -> Path:

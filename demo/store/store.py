@@ -140,7 +140,11 @@ class Store:
             columns = SavedCorrection.id, SavedCorrection.photograph
             gone = session.execute(query.returning(*columns)).all()
             whose = "" if visitor is None else " of yours"
-            _check_deleted(ids, [row.id for row in gone], f"correction{whose} with the number")
+            if missing := sorted({*ids} - {row.id for row in gone}):
+                numbers = ", ".join(map(str, missing[:5]))
+                raise StoreError(
+                    f"There is no correction{whose} with the number {numbers}; nothing was deleted."
+                )
             photographs = {row.photograph for row in gone} - {None}
             kept = SavedCorrection.photograph
             needed = PhotographRow.id.in_(select(kept).where(kept.is_not(None)))
@@ -169,13 +173,6 @@ class Store:
 
     # ---- photographs ----------------------------------------------------------------------------
 
-    def photographs(self, *, visitor: str | None = None) -> Sequence[Row[Any]]:
-        """Return the columns of `PhotographRow` but the data for each kept copy, oldest first."""
-        columns = [column for column in PhotographRow.__table__.columns if column.key != "data"]
-        query = select(*columns).where(db.owned_by(PhotographRow, visitor))
-        with db.reading(self._engine) as session:
-            return session.execute(query.order_by(PhotographRow.id)).all()
-
     def photograph(self, photograph: int, *, visitor: str | None = None) -> Image.Image:
         """Return one kept copy. Raises as `photograph_bytes`; ImageError: it is damaged."""
         data = self.photograph_bytes(photograph, visitor=visitor)
@@ -190,19 +187,6 @@ class Store:
         if data is None:
             raise StoreError(f"There is no photograph {photograph}; it may have been deleted.")
         return data
-
-    def delete_photographs(self, ids: Collection[int] | None = None) -> int:
-        """Delete these copies, or all; the corrections stay. Returns how many were deleted."""
-        query = delete(PhotographRow).returning(PhotographRow.id)
-        if ids is not None:
-            query = query.where(PhotographRow.id.in_(ids))
-
-        def work(session: Session) -> int:
-            gone = session.scalars(query).all()
-            _check_deleted(ids or (), gone, "photograph")
-            return len(gone)
-
-        return db.deleting(self._engine, work)
 
     # ---- hierarchies and marks ------------------------------------------------------------------
 
@@ -290,9 +274,3 @@ class Store:
         """Return all, oldest first; `nbdt.demo.corrections.model_versions` relates them."""
         with db.reading(self._engine) as session:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id)))
-
-
-def _check_deleted(wanted: Collection[int], gone: Collection[int], what: str) -> None:
-    if missing := sorted({*wanted} - {*gone}):
-        numbers = ", ".join(map(str, missing[:5]))
-        raise StoreError(f"There is no {what} {numbers}; nothing was deleted.")

@@ -27,6 +27,7 @@ from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory, open_memory
 from tests.demo.pages import CAT, HOSTILE, SERVED, running, served
+from tests.demo.stores import kept_photographs
 
 pytestmark = SERVED
 
@@ -251,7 +252,7 @@ def test_only_who_agrees_has_their_photograph_kept_and_delete_deletes_it(server,
     tab.click(f"button[aria-label='Delete correction {number}']")
     tab.wait_for_selector(f"text=Correction {number} is deleted.")
     assert store.corrections(ids=[number]) == []
-    assert saved.photograph not in [kept.id for kept in store.photographs()]
+    assert saved.photograph not in [kept.id for kept in kept_photographs(store)]
 
 
 @pytest.mark.browser

@@ -20,12 +20,12 @@ from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lin
 from nbdt.demo.store import Store
 from nbdt.demo.store.marks import memory_key, view_without_bad
 from nbdt.demo.store.url import StoreError
-from nbdt.demo.visitor import MAX_SIDE
 from nbdt.explain import Evidence, explain
 from nbdt.images.dataset import iter_images
 from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory
+from tests.demo.stores import kept_photographs
 
 ANN, BOB = "a" * 64, "b" * 64
 
@@ -107,13 +107,11 @@ def test_corrections_and_photographs_are_deleted_one_by_one_or_by_visitor(store,
         image = picture(seed)
         said = Correction("label", picture_hash(image), label="cat")
         store.add_correction(said, visitor=visitor, photo=image)
-    assert "3 photographs" in run("photos", "list", "--store", place).stderr
     assert run("delete", 1, "--store", place).stdout == "deleted: 1\n"
-    run("photos", "delete", 2, "--store", place)
-    assert [s.photograph for s in store.corrections()] == [None, 3]
+    assert [s.photograph for s in store.corrections()] == [2, 3]
     assert run("delete", "--visitor", BOB, "--store", place).stdout.startswith("deleted: 2 ")
     assert [s.id for s in store.corrections()] == [2]
-    assert run("photos", "delete", "--all", "--store", place).stdout == "deleted: 0 photographs\n"
+    assert [photo.id for photo in kept_photographs(store)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -121,15 +119,13 @@ def test_corrections_and_photographs_are_deleted_one_by_one_or_by_visitor(store,
     [
         (["delete", "7"], "There is no correction with the number 7; nothing was deleted."),
         (["delete", "--visitor", "x"], "The store has nothing of visitor 'x'"),
-        (["photos", "delete", "7"], "There is no photograph 7; nothing was deleted."),
     ],
 )
 def test_what_cannot_be_deleted_is_an_error(place, arguments, message):
     assert message in str(run(*arguments, "--store", place, status=1).exception)
 
 
-@pytest.mark.parametrize("arguments", [["delete"], ["delete", "1", "--visitor", ANN],
-                                       ["photos", "delete"], ["export"]])  # fmt: skip
+@pytest.mark.parametrize("arguments", [["delete"], ["delete", "1", "--visitor", ANN], ["export"]])
 def test_unclear_wishes_are_usage_errors(place, arguments):
     run(*arguments, "--store", place, status=2)
 
@@ -153,21 +149,6 @@ def test_an_export_names_photographs_where_training_finds_them(store, place, tmp
     elsewhere = tmp_path / "photos"
     run("export", "--out", out, "--photos", elsewhere, "--store", place)
     assert read_corrections(out)[0].reference.startswith(str(elsewhere))
-
-
-def test_a_photograph_that_was_not_kept_is_found_by_its_hash(store, place, tmp_path):
-    albums = tmp_path / "albums" / "2026"
-    albums.mkdir(parents=True)
-    (albums / "notes.jpg").write_text("no photograph")
-    picture(8).save(albums / "other.png")
-    Image.effect_noise((MAX_SIDE + 400, 500), 90).convert("RGB").save(albums / "large.jpg")
-    seen = open_image(albums / "large.jpg", max_side=MAX_SIDE)  # as the page opens it
-    store.add_correction(Correction("label", picture_hash(seen), label="cat"), visitor=ANN)
-    out = tmp_path / "said.jsonl"
-    shown = run("export", "--out", out, "--search", albums.parent, "--store", place)
-    assert "no photograph" not in shown.stderr
-    (said,) = read_corrections(out)
-    assert picture_hash(open_image(tmp_path / said.reference)) == said.image
 
 
 # ---- apply -------------------------------------------------------------------------------------
