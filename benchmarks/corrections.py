@@ -105,7 +105,7 @@ def taught(  # noqa: PLR0917
 ) -> nn.Linear:  # fmt: skip
     index = torch.tensor([int(target.correction.image, 16) for target in targets])
     rows = pool.features[index]
-    reported = CorrectionBatch(targets, torch.empty(0), rows, None, None)
+    reported = CorrectionBatch(targets, rows, None, None)
     found = copy.deepcopy(linear)
     fit_head(found, rules, reported, replay, settings)
     return found

@@ -185,48 +185,33 @@ class CorrectionBatch(NamedTuple):
 
     Attributes:
         targets: what each asks for; a region's child is filled in.
-        inputs: (corrections, 3, size, size), preprocessed.
         features: (corrections, features).
         maps: (corrections, features, height, width); None without region corrections.
         region: (corrections, height, width) share of each position in the region; None likewise.
     """
 
     targets: list[Target]
-    inputs: Tensor
     features: Tensor
     maps: Tensor | None
     region: Tensor | None
 
 
-def correction_batch(
-    model: NBDT, opened: Opened, fixed: list[Target] | None = None
-) -> CorrectionBatch:
-    """Return corrections and their photographs as tensors.
-
-    Args:
-        model: in evaluation mode.
-        opened: targets and their photographs.
-        fixed: the targets of an earlier call, whose regions' children stay.
-    """
+def correction_batch(model: NBDT, opened: Opened) -> CorrectionBatch:
+    """Return corrections and their photographs as tensors; the model is in evaluation mode."""
     targets = [target for target, _ in opened]
-    inputs = torch.stack([model.preprocess(image) for _, image in opened]).to(model.device)
+    photographs: dict[str, Tensor] = {}  # several corrections of one photograph need it once
+    for target, image in opened:
+        photographs.setdefault(target.correction.image, model.preprocess(image))
+    rows = [[*photographs].index(target.correction.image) for target in targets]
+    inputs = torch.stack([*photographs.values()]).to(model.device)
     with torch.no_grad():
-        features, maps = encode(model.eval(), inputs, targets)
-        targets = fixed or _with_children(model, features, targets)
-    region = None if maps is None else _regions(targets, maps)
-    return CorrectionBatch(targets, inputs, features, maps, region)
-
-
-def encode(model: NBDT, inputs: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor | None]:
-    """Return pooled features of inputs (count, 3, size, size), and the maps if regions need them."""
-    places: dict[str, int] = {}  # several corrections of one photograph need it once
-    rows = [places.setdefault(item.correction.image, len(places)) for item in targets]
-    photographs = inputs[[rows.index(place) for place in range(len(places))]]
-    feature_maps = [model.feature_map(part) for part in photographs.split(ENCODED)]
-    features = torch.cat([model.pool(part) for part in feature_maps])[rows]
+        maps = [model.feature_map(part) for part in inputs.split(ENCODED)]
+        features = torch.cat([model.pool(part) for part in maps])[rows]
+        targets = _with_children(model, features, targets)
     if all(target.correction.region is None for target in targets):
-        return features, None
-    return features, torch.cat(feature_maps)[rows]
+        return CorrectionBatch(targets, features, None, None)
+    feature_maps = torch.cat(maps)[rows]
+    return CorrectionBatch(targets, features, feature_maps, _regions(targets, feature_maps))
 
 
 def _with_children(model: NBDT, features: Tensor, targets: Sequence[Target]) -> list[Target]:
@@ -267,7 +252,7 @@ def without_regions(model: NBDT, opened: Opened, learn: str) -> tuple[Opened, li
     regions = [pair for pair in opened if pair[0].correction.kind == "region"]
     if not regions:
         return opened, []
-    reason = "an offset moves no map; learn a region with learn=head or learn=all"
+    reason = "an offset moves no map; learn a region with learn=head"
     if learn != "shift":
         if _has_closed_form(model, regions[0][1]):
             return opened, []

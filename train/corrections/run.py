@@ -34,7 +34,7 @@ from ..fit.measure import accuracies, features_of, flat_logits, model_card, roun
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples
 from .examples import CorrectionBatch, LeftOut, Opened, Target
-from .fit import CorrectionSettings, fit_head, fit_network
+from .fit import CorrectionSettings, fit_head
 from .loss import CorrectionLoss
 
 SHARE = 0.1  # of each class, held out of collections smaller than the recipe expects
@@ -107,12 +107,8 @@ def fit_corrections(
     batch = examples.correction_batch(model, opened)
     loss = CorrectionLoss(model.hierarchy, model.rule, batch.targets).to(batch.features.device)
     loss_before, met_before = _score(loss, model.head, batch)
-    if settings.learn == "all":
-        fit_network(fitted, batch, data, settings, progress)
-        batch = examples.correction_batch(fitted, opened, batch.targets)
-    else:
-        last, replayed = fitted.head.linear, features_of(fitted, data, progress)
-        fit_head(last, fitted.head.rules, batch, replayed, settings, progress=progress)
+    last, replayed = fitted.head.linear, features_of(fitted, data, progress)
+    fit_head(last, fitted.head.rules, batch, replayed, settings, progress=progress)
     loss_after, met_after = _score(loss, fitted.head, batch)
     applied = tuple(target.correction for target in batch.targets)
     return CorrectionFit(fitted, applied, left_out, loss_before, loss_after, met_before, met_after)
