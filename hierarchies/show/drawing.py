@@ -1,4 +1,4 @@
-"""A hierarchy as a drawing, PNG or SVG, which grows to the right. Names are horizontal; none overlap."""
+"""A hierarchy as a drawing, which grows to the right. Names are horizontal; none overlap."""
 
 from __future__ import annotations
 
@@ -6,90 +6,74 @@ import colorsys
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbdt.tree.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import ImageFont
 
 MARGIN, SIZE, ROW = 20, 13, 24  # pixels: outer margin, letters, distance between classes
+TITLE = 17  # pixels: letters of the title
 LONGEST = 320  # pixels of a name; a longer one is cut
 WIDEST = 11_000  # pixels of all levels
+DPI = 72  # a pixel of a drawing is a point of its figure
 TEXT = "#1c1e21"
-Points = tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True)
-class Word:
-    """A text that begins at `x`, its middle at `y`."""
+def draw(hierarchy: Hierarchy, title: str = "") -> Figure:
+    """Return a figure of a hierarchy, at `DPI` dots an inch."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path as Curve
 
-    x: float
-    y: float
-    text: str
-    colour: str = TEXT
-    bold: bool = False
-    size: int = SIZE
-
-
-@dataclass
-class Drawing:
-    """Lines, dots and words, in pixels."""
-
-    width: float = 0
-    height: float = 0
-    strokes: list[tuple[Points, str]] = field(default_factory=list)  # Bézier curves and colours
-    dots: list[tuple[float, float, float, str]] = field(default_factory=list)  # x, y, radius
-    words: list[Word] = field(default_factory=list)
-
-    def write(self, word: Word) -> float:
-        """Add a word and return where it ends."""
-        end = word.x + font(word.size, word.bold).getlength(word.text)
-        self.words.append(word)
-        self.width = max(self.width, end + MARGIN)
-        return end
-
-
-def draw(hierarchy: Hierarchy, title: str = "") -> Drawing:
-    """Lay out a hierarchy; `svg` and `png` turn the result into the content of a file."""
-    drawing = Drawing()
-    top = float(MARGIN)
-    if title:
-        drawing.write(
-            Word(MARGIN, top + 8, fitting(title, 17, bold=True, width=560), size=17, bold=True)
-        )
-        top += 36
+    names, bold = hierarchy.names, [bool(children) for children in hierarchy.children]
+    labels = [
+        fitting(name, SIZE, bold=b, width=LONGEST) for name, b in zip(names, bold, strict=True)
+    ]
+    lengths = [font(SIZE, b).getlength(label) for label, b in zip(labels, bold, strict=True)]
+    lefts, ys = _columns(hierarchy, lengths), _rows(hierarchy, MARGIN + 36.0 * bool(title))
+    xs = [lefts[depth] for depth in hierarchy.depths]
+    ends = [x + 10 + length for x, length in zip(xs, lengths, strict=True)]
+    title = fitting(title, TITLE, bold=True, width=560)
+    width = max(*ends, MARGIN + font(TITLE, bold=True).getlength(title)) + MARGIN
+    height = max(ys) + ROW / 2 + MARGIN
+    figure = Figure((width / DPI, height / DPI), DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    curves = []
+    for child, parent in enumerate(hierarchy.parents[1:], start=1):
+        right, start = xs[child] - 5, ends[parent] + 6
+        points = [
+            (start, ys[parent]),
+            (right - 20, ys[parent]),
+            (right - 20, ys[child]),
+            (right, ys[child]),
+        ]
+        curves.append(Curve(points, [Curve.MOVETO, *3 * [Curve.CURVE4]]))
     colours = [_colour(hue) for hue in hues(hierarchy)]
-    labels = [fitting(name, SIZE, bold=bool(below), width=LONGEST)
-              for name, below in zip(hierarchy.names, hierarchy.children, strict=True)]  # fmt: skip
-    lefts = _columns(hierarchy, labels)
-    ys = _rows(hierarchy, top)
-    for node, label in enumerate(labels):
-        x, y, group = lefts[hierarchy.depths[node]], ys[node], bool(hierarchy.children[node])
-        drawing.dots.append((x, y, 4.5 if group else 3, colours[node]))
-        end = drawing.write(Word(x + 10, y, label, bold=group)) + 6
-        for child in hierarchy.children[node]:
-            right = lefts[hierarchy.depths[child]] - 5
-            middle = right - 20
-            curve = ((end, y), (middle, y), (middle, ys[child]), (right, ys[child]))
-            drawing.strokes.append((curve, colours[child]))
-    drawing.height = top + ROW * hierarchy.num_classes + MARGIN
-    return drawing
+    axes.add_collection(PathCollection(curves, facecolors="none", edgecolors=colours[1:]))
+    axes.scatter(xs, ys, [81 if b else 36 for b in bold], colours, linewidths=0)
+    style: dict[str, Any] = {"color": TEXT, "va": "center_baseline", "parse_math": False}
+    for x, y, label, strong in zip(xs, ys, labels, bold, strict=True):
+        axes.text(x + 10, y, label, size=SIZE, weight="bold" if strong else "normal", **style)
+    if title:
+        axes.text(MARGIN, MARGIN + 8, title, size=TITLE, weight="bold", **style)
+    return figure
 
 
-def _columns(hierarchy: Hierarchy, labels: Sequence[str]) -> list[float]:
+def _columns(hierarchy: Hierarchy, lengths: Sequence[float]) -> list[float]:
     """Return the left edge of each level: right of the longest name of the level before.
 
     The levels of a tree that would be wider than a page move together.
     """
     widths = [0.0] * (hierarchy.depth + 1)
-    for node, label in enumerate(labels):
-        length = font(SIZE, bool(hierarchy.children[node])).getlength(label)
-        widths[hierarchy.depths[node]] = max(widths[hierarchy.depths[node]], length)
+    for depth, length in zip(hierarchy.depths, lengths, strict=True):
+        widths[depth] = max(widths[depth], length)
     narrower = min(1.0, WIDEST / sum(width + 60 for width in widths))
     return list(accumulate((narrower * (width + 60) for width in widths), initial=MARGIN + 5.0))
 

@@ -18,7 +18,7 @@ from nbdt.errors import NBDTError, listed
 from nbdt.files import write_atomic
 from nbdt.tree.hierarchy import Hierarchy
 
-from .drawing import Drawing, draw
+from .drawing import DPI, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_PIXELS, MAX_SIDE = 120e6, 65_000  # matplotlib draws at most 2**16 on a side
 LONGEST = 34  # characters of a name beside a bar
-DPI = 72  # a pixel of a drawing is a point of its figure
 PICTURES = (".html", ".png", ".svg")
 _PLACEHOLDER = re.compile("@(POLICY|DATA|SCRIPT)@")
 
@@ -83,40 +82,21 @@ def _data(hierarchy: Hierarchy, title: str) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def rendered(drawing: Drawing, kind: str) -> bytes:
-    """Return the drawing as "png", at double resolution if it is small enough, or "svg".
+def rendered(figure: Figure, kind: str) -> bytes:
+    """Return the file of a drawing as "png", at double resolution if it is small enough, or "svg".
 
     In an SVG names are text; nothing is loaded.
 
     Raises NBDTError: as a PNG it would have too many pixels.
     """
-    from matplotlib.collections import PathCollection
-    from matplotlib.figure import Figure
-    from matplotlib.path import Path as Curve
-
-    area, side = drawing.width * drawing.height, max(drawing.width, drawing.height)
-    if kind == "png" and (area > MAX_PIXELS or side > MAX_SIDE):
+    width, height = figure.get_size_inches() * DPI
+    if kind == "png" and (width * height > MAX_PIXELS or max(width, height) > MAX_SIDE):
         raise NBDTError(
-            f"As a PNG this tree would have {area / 1e6:,.0f} million pixels, more than "
+            f"As a PNG this tree would have {width * height / 1e6:,.0f} million pixels, more than "
             f"{MAX_PIXELS / 1e6:,.0f} or than {MAX_SIDE:,} on a side; write .svg or .html instead."
         )
-    figure = Figure((drawing.width / DPI, drawing.height / DPI), DPI)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
-    axes.axis("off")
-    codes = [Curve.MOVETO, *3 * [Curve.CURVE4]]
-    curves = [Curve(points, codes) for points, _ in drawing.strokes]
-    colours = [colour for _, colour in drawing.strokes]
-    axes.add_collection(PathCollection(curves, facecolors="none", edgecolors=colours))
-    x, y, radius, colour = zip(*drawing.dots, strict=True)
-    axes.scatter(x, y, [(2 * r) ** 2 for r in radius], colour, linewidths=0)
-    for word in drawing.words:
-        axes.text(
-            word.x, word.y, word.text, color=word.colour, size=word.size, va="center_baseline",
-            weight="bold" if word.bold else "normal", parse_math=False,
-        )  # fmt: skip
-    return saved(
-        figure, kind, dpi=DPI * (2 if 4 * area <= MAX_PIXELS and 2 * side <= MAX_SIDE else 1)
-    )
+    doubled = 4 * width * height <= MAX_PIXELS and 2 * max(width, height) <= MAX_SIDE
+    return saved(figure, kind, dpi=2 * DPI if doubled else DPI)
 
 
 def bars(
