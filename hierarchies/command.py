@@ -228,9 +228,6 @@ def convert(
     from_format: Annotated[
         str | None, typer.Option("--from", help="Format of IN; detected by default.")
     ] = None,
-    to_format: Annotated[
-        str | None, typer.Option("--to", help="Format of OUT: nbdt (the default) or node-link.")
-    ] = None,
     classes: shell.Classes = None,
     wnids: Annotated[
         Path | None, typer.Option(help="The original NBDT's file of WordNet ids, in class order.")
@@ -238,7 +235,7 @@ def convert(
     collapse: Annotated[bool, typer.Option(help="Remove groups with a single child.")] = False,
     overwrite: shell.Overwrite = False,
 ) -> None:
-    """Convert a tree in any known format to nbdt or node-link JSON, or to a picture."""
+    """Convert a tree in any known format to the JSON of this package, or to a picture."""
     if from_format is None and wnids is None and not collapse and not source.is_file():
         hierarchy = library.find(source)
     else:
@@ -247,4 +244,4 @@ def convert(
         hierarchy = formats.read(source, from_format, labels, wnids, collapse=collapse, notes=notes)
         for note in notes:
             typer.echo(f"note: {escape_terminal(note)}", err=True)
-    shell.save(hierarchy, target, overwrite=overwrite, format_name=to_format)
+    shell.save(hierarchy, target, overwrite=overwrite)

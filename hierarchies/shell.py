@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from nbdt.errors import NBDTError
+from nbdt.errors import NBDTError, listed
 from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
-from . import formats
 from .library import MODEL_HELP, WEIGHTS_HELP
 from .show import print_tree
 from .show.picture import PICTURES, save_picture
@@ -76,17 +75,21 @@ def save(
     *,
     overwrite: bool,
     title: str = "",
-    format_name: str | None = None,
     quiet: bool = False,
 ) -> None:
     """Write a picture, or a tree that replaces no file without `overwrite`."""
-    if format_name is None and path.suffix.lower() in PICTURES:
+    if path.suffix.lower() in PICTURES:
         save_picture(hierarchy, path, title)
+    elif path.suffix.lower() != ".json":
+        raise NBDTError(
+            f"{os.fspath(path)!r}: expected a file named .json for the tree, or {listed(PICTURES)} "
+            "for a picture of it."
+        )
     elif path.exists() and not overwrite:
         raise NBDTError(
             f"{os.fspath(path)!r} exists already; name another file, or give --overwrite."
         )
     else:
-        formats.write(hierarchy, path, format_name)
+        hierarchy.save(path)
     if not quiet:
         typer.echo(f"saved: {escape_terminal(str(path))}")

@@ -1,4 +1,4 @@
-r"""Hierarchies in files of several formats: `read` and `write`.
+r"""Hierarchies in files of several formats.
 
 ========== ========================================================= =====================
 format     content                                                   class order
@@ -8,15 +8,13 @@ node-link  networkx node-link JSON, with "links" or "edges"          stated, or 
 original   ``graph-*.json`` of the original NBDT                     its ``wnids/*.txt``
 nested     JSON: groups within groups, "name" and "children",        stated, or as in file
            OpenImages, categories with a parent as in COCO
-yaml, toml the same as nested                                        as in file
+yaml       the same as nested                                        as in file
 newick     ``(cat,(dog,wolf)canine)carnivore;``                      as in file
 paths      one path a line, ``animal/cat``; ``>`` or ``\\`` separate  the lines
 csv        a row a class, outermost group first; a header of ranks   the rows
            or levels is recognised, and a rank may be missing
 outline    one name a line, indented below its group                 the lines
 ========== ========================================================= =====================
-
-Only "nbdt" and "node-link" are written.
 """
 
 from __future__ import annotations
@@ -25,12 +23,11 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from nbdt.errors import listed
-from nbdt.files import write_atomic
 from nbdt.tree.building import FORMAT, collapse_chains, composed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID, HierarchyError, short
@@ -40,13 +37,13 @@ from .class_lists import class_names_in
 from .class_order import FormatError
 from .tables import Nodes
 
-__all__ = ["FormatError", "read", "write"]
+__all__ = ["FormatError", "read"]
 
 ALL_MARKS = ("/", ",", ">", ";", "|", "\\", "\t")  # of equals the first counts
 _YAML_LINE = re.compile(r"\s*($|#|---|- |[^\s:/>|][^:]*:(\s|$))")
 MAX_BYTES = 32 * 2**20  # 100,000 classes take about 20 MB
 
-PARSERS = {"nested": groups.parse, "yaml": groups.parse_yaml, "toml": groups.parse_toml}
+PARSERS = {"nested": groups.parse, "yaml": groups.parse_yaml}
 GRAPHS = ("original", "node-link")
 LINES: dict[str, Callable[[str, list[str]], Nodes]] = {
     "newick": groups.read_newick,
@@ -55,7 +52,7 @@ LINES: dict[str, Callable[[str, list[str]], Nodes]] = {
     "outline": tables.read_outline,
 }
 FORMATS = ("nbdt", *GRAPHS, *PARSERS, *LINES)
-SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".nwk": "newick", ".newick": "newick",
+SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".nwk": "newick", ".newick": "newick",
             ".tre": "newick", ".tree": "newick"}  # fmt: skip
 FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what to do
     ("<", "XML or HTML; export it as CSV, one path a line"),
@@ -65,10 +62,6 @@ FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what
     ("format-version:", "OBO; write one path a line"),
     ("PK\x03\x04", "a spreadsheet or archive; save it as CSV"),
 )
-WRITERS: dict[str, Callable[[Hierarchy], str]] = {
-    "nbdt": Hierarchy.to_json,
-    "node-link": graphs.write_graph,
-}
 
 
 def read(
@@ -124,7 +117,9 @@ def from_text(
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     notes = [] if notes is None else notes
     try:
-        kind = _known(format, FORMATS, "read") if format else detect_format(text, suffix)
+        if format and format not in FORMATS:
+            raise FormatError(f"Unknown format {short(format)}; choose {listed(FORMATS, 9)}.")
+        kind = format or detect_format(text, suffix)
         if wnids is not None and kind not in GRAPHS:
             raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
         if kind == "nbdt":
@@ -144,33 +139,13 @@ def from_text(
     return graphs.name_unnamed(hierarchy)
 
 
-def write(
-    hierarchy: Hierarchy,
-    path: str | os.PathLike[str],
-    format: str | None = None,  # noqa: A002  the word that people type
-) -> None:
-    """Write a hierarchy as "nbdt" (the default for .json) or "node-link" JSON, atomically.
-
-    Both keep everything; an existing file is replaced.
-
-    Raises:
-        FormatError: an unknown format or suffix; nothing is written.
-        OSError: the file cannot be written.
-    """
-    suffix = Path(path).suffix.lower()
-    if format is None and suffix != ".json":
-        raise FormatError(
-            f"{os.fspath(path)!r}: no format is written for the suffix {suffix!r}; write .json, or "
-            f"name one of {listed(WRITERS)}."
-        )
-    write_atomic(path, WRITERS[_known(format or "nbdt", WRITERS, "written")](hierarchy))
-
-
 def detect_format(text: str, suffix: str = "") -> str:
     """Return the format of a text. Raises FormatError for an unknown one."""
     start = text.lstrip()[:1]
     if not start:
         raise FormatError("The file is empty.")
+    if suffix.lower() == ".toml":
+        raise FormatError("This is TOML; write it as YAML or JSON.")
     if kind := SUFFIXES.get(suffix.lower()):
         return kind
     if text.lstrip().startswith(("(", "[&")):
@@ -198,14 +173,6 @@ def _detect_json(data: object) -> str:
         ids = [node.get("id") for node in nodes if isinstance(node, dict) and "name" not in node]
         return "original" if any(WNID.fullmatch(str(node)) for node in ids) else "node-link"
     return "nested"
-
-
-def _known(kind: str, known: Collection[str], action: str) -> str:
-    if kind not in known:
-        raise FormatError(
-            f"The format {short(kind)} cannot be {action}; choose {listed(known, 9)}."
-        )
-    return kind
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:

@@ -1,8 +1,7 @@
-"""Read and write graphs in JSON: the package's own, networkx's and those of the original NBDT."""
+"""Read graphs in JSON: the package's own, networkx's and those of the original NBDT."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -135,14 +134,3 @@ def _first_leaves(hierarchy: Hierarchy) -> list[list[int]]:
         parent = hierarchy.parents[node]
         first[parent] = sorted(first[parent] + first[node])[:2]
     return first
-
-
-def write_graph(hierarchy: Hierarchy) -> str:
-    """Return a networkx node-link graph, which keeps everything, for every release of networkx.
-
-    It contains the edges twice: networkx reads "links" until 3.5, "edges" since.
-    """
-    from networkx import node_link_data
-
-    data = node_link_data(hierarchy.to_networkx(), edges="edges")
-    return json.dumps({**data, "links": data["edges"]}, ensure_ascii=False) + "\n"

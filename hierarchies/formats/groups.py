@@ -1,10 +1,9 @@
-"""Read groups within groups: JSON of several tools, YAML, TOML and Newick."""
+"""Read groups within groups: JSON of several tools, YAML and Newick."""
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
@@ -22,7 +21,6 @@ from .tables import Nodes, from_parents, from_rows, read_table, separator, witho
 NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
 MAX_YAML = 2 * 2**20  # characters; they take two seconds a megabyte
 MAX_DEPTH = 250  # groups within groups, in YAML
-MAX_DIGITS = 3000  # of a number in TOML; Python writes no more than 4,300, in any base
 UNNAMED = "(generated)"  # a node that gets a name from its leaves
 
 
@@ -106,23 +104,8 @@ def _yaml_value(event: Any, events: Iterator[Any], depth: int) -> Any:
     return group
 
 
-_ENDLESS = re.compile(rf"\b\d\w{{{MAX_DIGITS},}}")
-
-
-def parse_toml(text: str) -> Any:
-    """Parse TOML. Raises FormatError: it is none, nested too deep, or holds an endless number."""
-    try:
-        if _ENDLESS.search(text):
-            raise ValueError(f"a number or name has more than {MAX_DIGITS:,} digits")
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"This is not TOML: {short(str(error) or 'nested too deep', 200)}."
-        ) from None
-
-
 def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> Nodes:
-    """Read parsed JSON, YAML or TOML of any shape that holds a hierarchy.
+    """Read parsed JSON or YAML of any shape that holds a hierarchy.
 
     These are groups as in `Hierarchy.from_nested`, nodes with "name" and "children" (also as OpenImages
     calls them), a list of categories with a parent each (as COCO's), and a mapping from classes to groups.

@@ -39,10 +39,7 @@ def save_picture(hierarchy: Hierarchy, path: str | os.PathLike[str], title: str 
     """
     suffix = Path(path).suffix.lower()
     if suffix not in PICTURES:
-        raise NBDTError(
-            f"{os.fspath(path)!r}: a picture is one of {listed(PICTURES)}; other formats are "
-            "written by `nbdt hierarchy convert`."
-        )
+        raise NBDTError(f"{os.fspath(path)!r}: expected a picture, one of {listed(PICTURES)}.")
     if suffix == ".html":
         write_atomic(path, interactive_page(hierarchy, title))
     else:

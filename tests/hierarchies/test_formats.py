@@ -1,4 +1,4 @@
-"""Other people's files: what is read, what is written, and every broken one refused by name."""
+"""Other people's files: what is read, and every broken one refused by name."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nbdt import Hierarchy, NBDTError
 from nbdt.hierarchies import formats
-from nbdt.hierarchies.formats import FormatError, read, write
+from nbdt.hierarchies.formats import FormatError, read
 from tests import oracle
 
 # As the original NBDT's `nbdt-hierarchy` writes them: WordNet ids, labels, made-up inner nodes.
@@ -277,15 +277,6 @@ def test_what_networkx_writes(file):
     for edges in ("links", "edges"):
         data = nx.node_link_data(tree.to_networkx(), edges=edges)
         assert read(file(data)) == tree
-
-
-def test_networkx_reads_what_is_written(tmp_path):
-    tree = oracle.zoo()
-    write(tree, tmp_path / "x.json", "node-link")
-    data = json.loads((tmp_path / "x.json").read_text())
-    for edges in ("links", "edges"):
-        graph = nx.node_link_graph(data, edges=edges)
-        assert Hierarchy.from_networkx(graph, tree.classes) == tree
 
 
 def test_a_graph_with_numbers_and_names(file):
@@ -563,20 +554,23 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         read(tmp_path / "nothing.json")
 
 
-def test_unknown_formats_list_the_choices(file, tmp_path):
-    with pytest.raises(FormatError, match="'xml' cannot be read; choose 'nbdt', 'original'"):
+def test_unknown_formats_list_the_choices(file):
+    with pytest.raises(FormatError, match="Unknown format 'xml'; choose 'nbdt', 'original'"):
         read(file({}), "xml")
-    with pytest.raises(FormatError, match="'original' cannot be written; choose 'nbdt'"):
-        write(oracle.zoo(), tmp_path / "x", "original")
-    with pytest.raises(FormatError, match=r"suffix '.xml'.*'node-link'"):
-        write(oracle.zoo(), tmp_path / "x.xml")
 
 
 def test_a_format_error_is_one_of_ours():
     assert issubclass(FormatError, NBDTError)
 
 
-# Writing.
+# What comes back.
+
+
+def written(tree, kind):
+    """Return the text of a tree as this package, or networkx, writes it."""
+    if kind == "nbdt":
+        return tree.to_json()
+    return json.dumps(nx.node_link_data(tree.to_networkx(), edges="edges"))
 
 
 @pytest.mark.parametrize("kind", ["nbdt", "node-link"])
@@ -584,7 +578,7 @@ def test_a_format_error_is_one_of_ours():
 @given(tree=oracle.trees())
 def test_everything_comes_back(tmp_path_factory, kind, tree):
     path = tmp_path_factory.mktemp("out") / "x"
-    write(tree, path, kind)
+    path.write_text(written(tree, kind))
     assert read(path) == read(path, kind) == read(path, classes=list(tree.classes)) == tree
 
 
@@ -627,26 +621,15 @@ HARD_NAMES = ["tench, Tinca tinca", "a/b", 'quo"te', "semi;colon", " padded ", "
 
 
 @pytest.mark.parametrize("kind", ["nbdt", "node-link"])
-def test_hard_names_come_back(tmp_path, kind):
+def test_hard_names_come_back(file, kind):
     tree = Hierarchy.from_paths([("x, y" if i % 2 else "z", n) for i, n in enumerate(HARD_NAMES)])
-    write(tree, tmp_path / "x.csv", kind)
-    assert read(tmp_path / "x.csv") == tree
+    assert read(file(written(tree, kind), "x.csv")) == tree
 
 
-def test_a_suffix_chooses_the_format(tmp_path):
-    write(oracle.family(), tmp_path / "x.JSON")
-    assert Hierarchy.load(tmp_path / "x.JSON") == oracle.family()
-    for name in ("x.txt", "x.csv", "x.nwk"):  # formats that would lose ids
-        with pytest.raises(FormatError, match=r"'\.(txt|csv|nwk)'.*'nbdt', 'node-link'"):
-            write(oracle.family(), tmp_path / name)
-        assert not (tmp_path / name).exists()
-
-
-def test_a_deep_tree(tmp_path):
+def test_a_deep_tree(file):
     tree = oracle.caterpillar(5000)
     for kind in ("nbdt", "node-link"):
-        write(tree, tmp_path / kind, kind)
-        assert read(tmp_path / kind) == tree
+        assert read(file(written(tree, kind), kind)) == tree
 
 
 def test_a_path_of_many_parts(file):
