@@ -13,7 +13,6 @@ import gradio as gr
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.record import Consequences, consequences
-from nbdt.hierarchies.formats import WRITERS
 from nbdt.hierarchies.measure.effect import Reference, effect, reference_effect
 from nbdt.model.model import NBDT
 from nbdt.tree.hierarchy import Hierarchy
@@ -34,7 +33,7 @@ def edit_view() -> gr.HTML:
     """Return the part that shows what an edit changes, and versions. Its props are JSON text."""
     props = dict.fromkeys(("effect", "status", "file", "saved", "difference"), "")
     files = "edit_effect.js", "edit_versions.js", "edit.js"
-    return component("edit", *files, label="Your hierarchy", formats=dump([*WRITERS]), **props)
+    return component("edit", *files, label="Your hierarchy", **props)
 
 
 def draw_edits(visitor: Visitor) -> gr.HTML:

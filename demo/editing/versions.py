@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from nbdt.errors import listed
 from nbdt.hierarchies.edit import EditError, EditStack
 from nbdt.hierarchies.edit.difference import diff
-from nbdt.hierarchies.formats import WRITERS, FormatError, from_text
+from nbdt.hierarchies.formats import FormatError, from_text
 from nbdt.model.fingerprint import model_hash
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
@@ -77,13 +77,9 @@ def compare(store: Store | None, visitor: Visitor, sent: Sent) -> Props:
 
 
 def download(_: Store | None, visitor: Visitor, sent: Sent) -> Props:
-    """Return the hierarchy as the text of a file. Raises FormatError: an unknown format."""
-    kind = sent.get("format")
-    if not isinstance(kind, str) or kind not in WRITERS:
-        raise FormatError(f"Unknown format {short(kind)}; choose one of {listed(WRITERS, 9)}.")
-    name = f"hierarchy-{kind}-{visitor.hierarchy.hash[:8]}.json"
-    text = WRITERS[kind](visitor.hierarchy)
+    """Return the hierarchy as the text of a file."""
     kept = short_hash(visitor.hierarchy)
+    name, text = f"hierarchy-{visitor.hierarchy.hash[:8]}.json", visitor.hierarchy.to_json()
     return {"file": dump({"name": name, "text": text, "seq": sent.get("seq"), "kept": kept})}
 
 

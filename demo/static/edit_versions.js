@@ -35,8 +35,6 @@ nameField.autocomplete = 'off';
 const versionList = make('select');
 const firstList = make('select');
 const secondList = make('select');
-const formatList = make('select');
-options(formatList, parsed(props.formats).map((format) => [format, format === 'nbdt' ? 'nbdt (JSON, everything)' : format]));
 
 const saveButton = button('Save', () => {
   trigger('edit_save', { name: nameField.value });
@@ -118,14 +116,14 @@ const versionsPart = () => {
   const made = make('details', 'nbdt-edit-versions');
   const download = button('Download', () => {
     downloads += 1;
-    trigger('edit_download', { format: formatList.value, seq: downloads });
+    trigger('edit_download', { seq: downloads });
   });
   const compare = button('Compare', () => trigger('edit_compare', { version: chosen(firstList), other: chosen(secondList) }));
   made.append(
     make('summary', '', 'Save, load, compare, download'),
     group('Versions', keepsNothing, saving, loading),
     group('Compare', line(labelled('From', firstList), labelled('To', secondList), compare), compareOutput),
-    group('Files', line(labelled('Format', formatList), download, button('Open a file …', () => picker.click()), picker)),
+    group('Files', line(download, button('Open a file …', () => picker.click()), picker)),
     group('Start again', line(button('Back to the model’s own hierarchy', () => trigger('edit_reset', {})))),
   );
   made.addEventListener('toggle', () => {

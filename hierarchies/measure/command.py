@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from ..library import find, open_model
 from ..shell import Data, Model, SplitName, Weights, exit_with
 from .answers import answer_record, group_record, without
-from .comparison import Comparison, TreeResult, measure, quality
+from .comparison import VERDICTS, Comparison, TreeResult, measure, quality
 from .effect import Reference
 from .logits import Logits, class_logits, unlabelled_logits
 from .report import picture, show
@@ -67,16 +68,17 @@ def evaluate_command(
     out.mkdir(parents=True, exist_ok=True)
     labelled = class_logits(loaded, data, split=split, hierarchy=hierarchies[0], progress=tracked)
     strange = unlabelled_logits(loaded, unknown, progress=tracked) if unknown else None
-    record, before, comparison = _measured(
+    record = {"format": "nbdt-evaluation", "version": 1, "model": model, "data": str(data)}
+    record |= _measured(
         loaded, labelled, hierarchies, accuracy=accuracy, better_mistakes=better_mistakes,
         unknown=strange.logits if strange else None,
     )  # fmt: skip
-    record = {"format": "nbdt-evaluation", "version": 1, "model": model, "data": str(data)} | record
     write_atomic(out / "evaluation.json", json.dumps(record, indent=1, ensure_ascii=True) + "\n")
-    if before:
-        write_atomic(out / "evaluation.png", picture(record, before, comparison))
-    show(record, before, comparison)
-    written = ["evaluation.json", *(["evaluation.png"] if before else [])]
+    written = ["evaluation.json"]
+    if "before" in record:
+        write_atomic(out / "evaluation.png", picture(record))
+        written.append("evaluation.png")
+    show(record)
     typer.echo(f"written: {', '.join(str(out / name) for name in written)}")
     exit_with([*labelled.failed, *(strange.failed if strange else ())])
 
@@ -91,8 +93,8 @@ def _hierarchy(name: str | None, own: Hierarchy) -> Hierarchy:
 
 def _measured(
     model: NBDT, labelled: Logits, trees: Sequence[Hierarchy], **options: Any
-) -> tuple[dict[str, Any], TreeResult | None, Comparison | None]:
-    """Return plain data for JSON; results where some photographs have a class as their label.
+) -> dict[str, Any]:
+    """Return plain data for JSON, of one tree or of the change from the first to the second.
 
     Labels are classes and groups of the first tree; `options` are those of `answer_record`.
     """
@@ -109,19 +111,20 @@ def _measured(
         given = grouped.logits, grouped.labels, trees[0], model.rule
         record["groups"] = group_record(*given, without(model.reference, logits))
     if not len(labels):
-        return record, None, None
+        return record
     before, *others = (measure(logits, labels, tree, model.rule) for tree in trees)
-    comparison = Comparison(before, *others) if others else None
+    classes = before.hierarchy.num_classes
     record |= {
         "flat": share_right(logits.argmax(dim=1), labels),
-        "classes_without_images": before.hierarchy.num_classes - len(labels.unique()),
+        "classes": classes,
+        "classes_without_images": classes - len(labels.unique()),
         "before": tree_record(before),
         "answers": answer_record(before, without(model.reference, grouped.logits), **options),
     }
-    if comparison:
-        record["after"] = tree_record(comparison.after)
-        record["changes"] = comparison_record(comparison, photographs.files)
-    return record, before, comparison
+    for after in others:
+        record["after"] = tree_record(after)
+        record["changes"] = comparison_record(Comparison(before, after), photographs.files)
+    return record
 
 
 def tree_record(result: TreeResult) -> dict[str, Any]:
@@ -155,4 +158,6 @@ def comparison_record(comparison: Comparison, files: Sequence[str]) -> dict[str,
          "after": change.after and change.after._asdict()}
         for change in comparison.nodes if change.before != change.after
     ]  # fmt: skip
-    return {"verdicts": comparison.verdicts, "images": images, "nodes": nodes}
+    counts = Counter(comparison.images.values())
+    verdicts = {verdict: counts[verdict] for verdict in VERDICTS}
+    return {"verdicts": verdicts, "images": images, "nodes": nodes}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -29,13 +28,9 @@ class NodeResult(NamedTuple):
     """How well one inner node decides, over the images with a class below it."""
 
     images: int  # their number
+    mistakes: int  # how many of them it sends to a wrong child
     accuracy: float  # share of them that it sends to the right child
     log_prob: float  # mean log-probability of the right child
-
-    @property
-    def mistakes(self) -> int:
-        """How many images it sends to a wrong child."""
-        return self.images - round(self.images * self.accuracy)
 
 
 @lru_cache(maxsize=32)
@@ -124,13 +119,11 @@ def _nodes(rules: DecisionRules, logits: Tensor, labels: Tensor) -> dict[int, No
         sums[1] += (right & (values == best[:, parent])).sum(0)
         sums[2] += torch.where(right, values, 0).sum(0)
     totals = torch.zeros(3, hierarchy.num_nodes, dtype=torch.float64).index_add(1, parent, sums)
-    images, correct, log_prob = totals.tolist()
+    rows = zip(*totals.tolist(), strict=True)
     return {
-        node: NodeResult(
-            int(images[node]), correct[node] / images[node], log_prob[node] / images[node]
-        )
-        for node in hierarchy.inner_nodes
-        if images[node]
+        node: NodeResult(int(images), int(images - right), right / images, log_prob / images)
+        for node, (images, right, log_prob) in enumerate(rows)
+        if images
     }
 
 
@@ -213,22 +206,6 @@ class Comparison:
             for node in sorted(gone)
         ]
         return tuple(sorted(changes, key=lambda change: -abs(change.gain)))
-
-    @property
-    def verdicts(self) -> dict[str, int]:
-        """How many images of each verdict."""
-        counts = Counter(self.images.values())
-        return {verdict: counts[verdict] for verdict in VERDICTS}
-
-    @property
-    def easier(self) -> list[NodeChange]:
-        """Nodes that make fewer mistakes than before, the most so first."""
-        return [change for change in self.nodes if change.gain > 0]
-
-    @property
-    def harder(self) -> list[NodeChange]:
-        """Nodes that make more mistakes than before, the most so first."""
-        return [change for change in self.nodes if change.gain < 0]
 
 
 def quality(result: TreeResult) -> dict[str, dict[str, float]]:

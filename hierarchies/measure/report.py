@@ -12,7 +12,6 @@ from rich.text import Text
 from nbdt.progress import escape_terminal
 
 from ..show.picture import bars, saved
-from .comparison import Comparison, NodeChange, NodeResult, TreeResult
 
 BEFORE, AFTER = "#9aa5b1", "#2166ac"
 CURVES = (AFTER, "#b35806", "#7b3294", "#1b7837", "#555555")
@@ -20,41 +19,36 @@ EASIER, HARDER = "#2166ac", "#d6282d"  # distinct in all common colour blindness
 SHOWN = 8
 
 
-def show(record: dict[str, Any], before: TreeResult | None, comparison: Comparison | None) -> None:
-    """Print the most important of an evaluation, `record`.
-
-    `before` is the measured tree, None where no photograph has a class as its label; `comparison` is with
-    another tree, if there is one.
-    """
+def show(record: dict[str, Any]) -> None:
+    """Print the most important of an evaluation, the content of evaluation.json."""
     console = Console(highlight=False, emoji=False)
     if "groups" in record:
         console.print(_group_table(record["groups"]))
-    if before is None:
+    if "before" not in record:  # no photograph has a class as its label
         return
     console.print(_accuracy_table(record))
     if missing := record["classes_without_images"]:
-        console.print(
-            f"{missing} of {before.hierarchy.num_classes} classes have no photograph here."
-        )
-    if comparison is None:
+        console.print(f"{missing} of {record['classes']} classes have no photograph here.")
+    if "changes" not in record:
         if record["answers"]["targets"]:
             console.print(_target_table(record["answers"]))
         console.print(_rule_table(record["answers"]))
         for line in _answer_lines(record["answers"]):
             console.print(line)
-        console.print(_hardest_table(before))
+        console.print(_hardest_table(record["before"]["nodes"]))
         return
     if record["rule"] == "marginal":
         console.print(
             "Under the marginal rule a tree changes paths and hard answers, never soft ones."
         )
-    counts = [f"{count} {verdict}" for verdict, count in comparison.verdicts.items() if count]
-    console.print(f"{len(comparison.images):,} photographs changed: {', '.join(counts) or 'none'}.")
-    if comparison.easier or comparison.harder:
-        console.print(_node_table(comparison))
-    changed = [row for row in record["changes"]["images"] if row["verdict"] != "other path"]
-    if changed:
-        console.print(_image_table(changed))
+    changes = record["changes"]
+    counts = [f"{count} {verdict}" for verdict, count in changes["verdicts"].items() if count]
+    console.print(f"{len(changes['images']):,} photographs changed: {', '.join(counts) or 'none'}.")
+    if changed := _most_changed(record):
+        console.print(_node_table(changed))
+    images = [row for row in changes["images"] if row["verdict"] != "other path"]
+    if images:
+        console.print(_image_table(images))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -143,26 +137,32 @@ def _answer_lines(answers: dict[str, Any]) -> Iterator[str]:
         yield line
 
 
-def _node_table(comparison: Comparison) -> Table:
+def _most_changed(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the decisions that make fewer mistakes than before, then those that make more."""
+    nodes = record["changes"]["nodes"]
+    easier = [node for node in nodes if node["gain"] > 0]
+    harder = [node for node in nodes if node["gain"] < 0]
+    return [*easier[:SHOWN], *harder[:SHOWN]]
+
+
+def _node_table(changed: Sequence[dict[str, Any]]) -> Table:
     table = _table("easier and harder decisions", "decision", "mistakes before", "after", "")
-    rows = [(change, "easier", "blue") for change in comparison.easier[:SHOWN]]
-    rows += [(change, "harder", "red") for change in comparison.harder[:SHOWN]]
-    for change, word, colour in rows:
-        counts = (_mistakes(change.before), _mistakes(change.after))
-        table.add_row(_cell(change.name), *counts, Text(word, style=colour))
+    for node in changed:
+        word, colour = ("easier", "blue") if node["gain"] > 0 else ("harder", "red")
+        counts = (_mistakes(node["before"]), _mistakes(node["after"]))
+        table.add_row(_cell(node["name"]), *counts, Text(word, style=colour))
     return table
 
 
-def _mistakes(result: NodeResult | None) -> str:
-    return "" if result is None else f"{result.mistakes} of {result.images}"
+def _mistakes(node: dict[str, Any] | None) -> str:
+    return "" if node is None else f"{node['mistakes']} of {node['images']}"
 
 
-def _hardest_table(result: TreeResult) -> Table:
+def _hardest_table(nodes: Sequence[dict[str, Any]]) -> Table:
     table = _table("decisions with the most mistakes", "decision", "mistakes", "right")
-    for node in hardest(result)[:SHOWN]:
-        values = result.nodes[node]
-        name = _cell(result.hierarchy.names[node])
-        table.add_row(name, _mistakes(values), f"{values.accuracy:.1%}")
+    for node in sorted(nodes, key=lambda node: -node["mistakes"])[:SHOWN]:
+        if node["mistakes"]:
+            table.add_row(_cell(node["name"]), _mistakes(node), f"{node['accuracy']:.1%}")
     return table
 
 
@@ -182,18 +182,18 @@ def _cell(name: str) -> Text:
     return Text(escape_terminal(name), overflow="fold")
 
 
-def picture(record: dict[str, Any], before: TreeResult, comparison: Comparison | None) -> bytes:
-    """Draw a PNG file; the arguments are those of `show`."""
+def picture(record: dict[str, Any]) -> bytes:
+    """Draw a PNG file of an evaluation, the content of evaluation.json."""
     from matplotlib.figure import Figure
 
+    if "changes" not in record:
+        figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+        _curves(figure.subplots(), record["answers"])
+        return saved(figure)
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 3])
-    if comparison is None:
-        _curves(left, record["answers"])
-        _hardest(right, before)
-    else:
-        _accuracies(left, record["flat"], before, comparison.after)
-        _changes(right, [*comparison.easier[:SHOWN], *reversed(comparison.harder[:SHOWN])])
+    _accuracies(left, record)
+    _changes(right, _most_changed(record))
     return saved(figure)
 
 
@@ -218,49 +218,30 @@ def _curves(axes: Any, answers: dict[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _accuracies(axes: Any, flat: float, before: TreeResult, after: TreeResult) -> None:
-    for place, label, result, colour in (
-        (-0.2, "before", before, BEFORE),
-        (0.2, "after", after, AFTER),
-    ):
-        values = [100 * share for share in (flat, result.accuracy["soft"], result.accuracy["hard"])]
-        drawn = axes.bar(
-            [kind + place for kind in range(3)], values, 0.4, color=colour, label=label
-        )
+def _accuracies(axes: Any, record: dict[str, Any]) -> None:
+    for place, when, colour in ((-0.2, "before", BEFORE), (0.2, "after", AFTER)):
+        values = [100 * values["accuracy"] for values in record[when]["quality"].values()]
+        drawn = axes.bar([kind + place for kind in range(3)], values, 0.4, color=colour, label=when)
         axes.bar_label(drawn, fmt="%.1f", padding=2)
-    axes.set_xticks(range(3), ("flat", "soft", "hard"))
-    axes.set(ylim=(0, 125), ylabel="right answers, %", title=f"{len(before.logits):,} images")
+    axes.set_xticks(range(3), record["before"]["quality"])
+    axes.set(ylim=(0, 125), ylabel="right answers, %", title=f"{record['images']:,} images")
     axes.set_yticks(range(0, 101, 20))
     axes.legend(loc="upper left", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _changes(axes: Any, changes: Sequence[NodeChange]) -> None:
+def _changes(axes: Any, changed: Sequence[dict[str, Any]]) -> None:
     axes.set_title("decisions that got easier (blue) or harder (red)")
-    if not changes:
+    if not changed:
         axes.text(0.5, 0.5, "none", ha="center", va="center")
         axes.axis("off")
         return
-    gains = [change.gain for change in changes]
+    ordered = sorted(changed, key=lambda node: -node["gain"])
+    gains = [node["gain"] for node in ordered]
     colours = [EASIER if gain > 0 else HARDER for gain in gains]
-    names = [change.name for change in changes]
+    names = [node["name"] for node in ordered]
     bars(axes, names, gains, [f"{gain:+d}" for gain in gains], color=colours)
     axes.margins(x=0.15)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("mistakes avoided, in photographs")
-
-
-def _hardest(axes: Any, result: TreeResult) -> None:
-    worst = hardest(result)[:SHOWN]
-    names = [result.hierarchy.names[node] for node in worst]
-    rows = [result.nodes[node] for node in worst]
-    labels = [f"{row.accuracy:.1%} of {row.images}" for row in rows]
-    bars(axes, names, [100 * row.accuracy for row in rows], labels, color=AFTER)
-    axes.set(xlim=(0, 125), xlabel="right decisions, %", title="decisions with the most mistakes")
-
-
-def hardest(result: TreeResult) -> list[int]:
-    """Inner nodes with mistakes, those with the most first."""
-    wrong = [node for node, values in result.nodes.items() if values.mistakes]
-    return sorted(wrong, key=lambda node: -result.nodes[node].mistakes)
