@@ -110,8 +110,14 @@ def explain(
             found = explain_layer(model, layer_of(model, batch), photos, **wanted)
         else:
             found = _by_input(model, batch, photos, method, **wanted)
-        found = at_level(model, batch, found, level, sharpen=method == GRAD_CAM)
-        return _with_counterfactuals(model, batch, found) if counterfactuals else found
+        return at_level(
+            model,
+            batch,
+            found,
+            level,
+            sharpen=method == GRAD_CAM,
+            counterfactuals=counterfactuals,
+        )
 
 
 def explain_layer(
@@ -229,20 +235,6 @@ def _explanations(
 def check_method(method: str) -> None:
     """Raise NBDTError, with the choices, for a method that `explain` does not have."""
     check_known("method", method, [GRAD_CAM, *METHODS])
-
-
-def _with_counterfactuals(
-    model: NBDT, batch: Tensor, explanations: Sequence[Explanation]
-) -> list[Explanation]:
-    from .counterfactual import counterfactuals
-
-    return [
-        replace(
-            found,
-            counterfactuals=counterfactuals(model, image, found.path, found.maps, found.tested),
-        )
-        for found, image in zip(explanations, batch, strict=True)
-    ]
 
 
 def answers_made(

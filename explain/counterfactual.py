@@ -1,40 +1,47 @@
-"""Find a few regions whose blurring flips a decision.
+"""Find the smallest region whose blurring flips a decision.
 
 A decision is flipped if the path to the most probable class still reaches it and then takes another
 child: if the most probable class is below its node, and not below the chosen child.
 
-Cells are blurred in the order of the decision's map until the decision falls, then every cell that
-is not needed is given back; the same from the decision's tested region, if its blur flips it. The map
-only proposes; each claim is a forward pass of the model on the
-blurred picture. Deletion in a map's order with a blurred baseline follows RISE (Petsiuk et al.,
-2018); that the smallest such region explains, Fong and Vedaldi (2017), who optimise a mask where
-this searches over cells.
+Two regions that flip it are reduced until every cell is needed, and the smaller counts: the first cells
+in the order of the decision's map, and the smallest region that was tried before, as a candidate of the
+level or for a decision above. Each claim is a forward pass on the blurred picture. Deletion in a
+map's order with a blurred baseline follows RISE (Petsiuk et al., 2018); that the smallest such region
+explains, Fong and Vedaldi (2017), who optimise a mask where this searches over cells.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from nbdt.decide.paths import Decision, Path
 from nbdt.model.model import NBDT
 
-from .maps.hiding import BLURRED, blurred, hidden, hidden_logits
-from .result.explanation import Counterfactual
-from .result.regions import Cell, TestedRegion, connected, regrid
+from .maps.candidates import Mask, Values, cell_grid
+from .maps.hiding import BLURRED, Blurs
+from .maps.tested import Search
+from .result.explanation import Counterfactual, Explanation
+from .result.regions import connected, regrid
 
-FINEST = 16  # cells a side; finer maps are summed to it, or single pixels would be searched
 MOST = 0.5  # share of the picture that may be blurred
 FEW = 16  # cells of which every number is tried
 
-Cells = tuple[Cell, ...]
-Outcome = tuple[float, float, str]  # margin, log-odds of the chosen child, the winner's name
+Margins = Callable[[Mask], Values]  # (sets, rows, columns) to (sets,): negative where flipped
+
+
+def with_counterfactuals(
+    model: NBDT, image: Tensor, found: Explanation, search: Search | None = None
+) -> Explanation:
+    """Return the explanation with what flips each decision, its passes counted; see `counterfactuals`."""
+    flips = counterfactuals(model, image, found.path, found.maps, search)
+    passes = found.made.get("passes", 1) + 1 + sum(one.passes for one in flips)
+    return replace(found, counterfactuals=flips, made={**found.made, "passes": passes})
 
 
 def counterfactuals(
@@ -42,7 +49,7 @@ def counterfactuals(
     image: Tensor,
     path: Path,
     maps: Sequence[NDArray[np.float32]],
-    tested: Sequence[TestedRegion | None] = (),
+    search: Search | None = None,
 ) -> tuple[Counterfactual, ...]:
     """Return for each decision of a path the small set of regions whose blurring flips it.
 
@@ -54,172 +61,128 @@ def counterfactuals(
         path: the image's path, from `explain` or `model.paths`.
         maps: one per decision, (rows, columns) of any resolution, positive where the picture
             supports the chosen child.
-        tested: one per decision: a region to begin with as well; the smaller result is returned.
+        search: what a level tried: its candidates do not run again.
     """
-    image = image.to(model.device)
-    with torch.inference_mode():
-        logits = model.logits(image[None]).float()
-        untouched = model.head.rules(logits)[0].cpu()
-        pair = image[None], blurred(image[None])
-        trials = [_Trial(model, pair, *found) for found in zip(path, maps, strict=True)]
-        ends = [trial.best_elsewhere(untouched) for trial in trials]
-        rivals = model.head.rules.paths(logits.expand(len(ends), -1), ends)
-        starts = tested or [None] * len(trials)
-        return tuple(
-            _search(trial, untouched, index, rival, start)
-            for index, (trial, rival, start) in enumerate(zip(trials, rivals, starts, strict=True))
-        )
-
-
-def _search(
-    trial: _Trial, untouched: Tensor, index: int, rival: Path, start: TestedRegion | None
-) -> Counterfactual:
-    before, odds_before, _ = trial.outcome(untouched)
-    order = trial.order()
-    limit = max(1, int(MOST * len(order))) if before >= 0 and trial.is_reached(untouched) else 0
-    found = [_needed(_prefix(order[:limit], trial.margins), trial.margins)]
-    if start and limit and start.regions[0].grid == trial.grid:
-        region = tuple(cell for piece in start.regions for cell in piece.cells)
-        if trial.margins([region])[0] < 0:
-            found.append(_needed(region, trial.margins))
-    cells = min(filter(None, found), key=len, default=())
-    _, odds, winner = trial.outcome(trial.run([cells])[0] if cells else untouched)
-    return Counterfactual(
-        decision=index,
-        margin=before,
-        runner_up_path=rival,
-        regions=connected(cells, trial.grid),
-        flipped=bool(cells),
-        becomes=winner if cells else None,
-        log_odds=(odds_before, odds),
-        share=len(cells) / len(order),
-        searched=limit / len(order),
-        passes=trial.passes,
-        baseline=BLURRED,
-        picture=trial.picture(cells) if cells else None,
-        overtaken=trial.overtaken,
+    blurs = Blurs(model, image.to(model.device))
+    if search is not None:
+        blurs.add(search.masks, search.logits)
+    nothing = np.zeros(cell_grid(maps[0].shape), dtype=bool)
+    whole, steps = blurs.log_probs(nothing[None])[0], [_Step(model, one) for one in path]
+    ends = [int(whole.where(step.others, -torch.inf).argmax()) for step in steps]
+    logits = blurs.logits[nothing.tobytes()].to(model.device)
+    rivals = model.head.rules.paths(logits.expand(len(ends), -1), ends)
+    return tuple(
+        _found(blurs, step, index, regrid(values, *nothing.shape), rival)
+        for index, (step, values, rival) in enumerate(zip(steps, maps, rivals, strict=True))
     )
 
 
-def _prefix(order: Cells, margins: Callable[[Sequence[Cells]], list[float]]) -> Cells:
-    """The first cells of `order` that flip the decision; empty if no length tried does.
+def _found(blurs: Blurs, step: _Step, index: int, values: Values, rival: Path) -> Counterfactual:
+    passes, overtaken, nothing = blurs.passes, False, np.zeros(values.shape, dtype=bool)
+    (margin,), (reached,) = step.margins(blurs.log_probs(nothing[None]))
+    limit = max(1, int(MOST * values.size)) if reached and margin >= 0 else 0
 
-    With few cells every length is tried; with more, doubling lengths and then bisection; one cell less
+    def margins(masks: Mask) -> Values:
+        nonlocal overtaken
+        found, reached = step.margins(blurs.log_probs(masks))
+        overtaken |= not reached.all()
+        return np.where(reached, found, np.inf)  # where a decision above is flipped first
+
+    starts = []
+    if limit:
+        places = np.argsort(-values, axis=None, kind="stable").argsort().reshape(values.shape)
+        starts = [_smallest(blurs, step), _prefix(places, limit, margins)]
+    needed = [_needed(start, margins) for start in starts if start.any()]
+    mask = min(needed, key=np.sum, default=nothing)
+    flipped, (before, after) = bool(mask.any()), blurs.log_probs(np.array([nothing, mask]))
+    cells = [(int(row), int(column)) for row, column in np.argwhere(mask)]
+    return Counterfactual(
+        decision=index,
+        margin=float(margin),
+        runner_up_path=rival,
+        regions=connected(cells, nothing.shape),
+        flipped=flipped,
+        becomes=step.names[int(step.child[after.argmax()])] if flipped else None,
+        log_odds=(step.log_odds(before), step.log_odds(after)),
+        share=len(cells) / mask.size,
+        searched=limit / mask.size,
+        passes=blurs.passes - passes,
+        baseline=BLURRED,
+        picture=blurs.picture(mask) if flipped else None,
+        overtaken=overtaken,
+    )
+
+
+def _smallest(blurs: Blurs, step: _Step) -> Mask:
+    """The smallest set that was tried and flips a decision, of these the one that does most; or none."""
+    masks = np.array([*blurs.masks.values()])
+    margins, reached = step.margins(blurs.log_probs(masks))
+    flips = reached & (margins < 0)
+    first = np.lexsort((margins, masks.sum(axis=(1, 2)), ~flips))[0]
+    return masks[first] & flips[first]
+
+
+def _prefix(places: NDArray[np.int64], limit: int, margins: Margins) -> Mask:
+    """The first cells that flip the decision, at most `limit`; none if no number tried does.
+
+    Of few cells every number is tried; of more, doubling numbers and then bisection; one cell less
     than the result does not flip it.
+
+    Args:
+        places: (rows, columns) of every cell in the order of the map, from 0.
+        limit: the most cells.
+        margins: see `Margins`.
     """
-    if len(order) <= FEW:
-        tried = margins([order[:length] for length in range(1, len(order) + 1)])
-        return next((order[: n + 1] for n, margin in enumerate(tried) if margin < 0), ())
+    if limit <= FEW:
+        tried = margins(places < np.arange(1, limit + 1)[:, None, None])
+        return places <= next(iter(np.flatnonzero(tried < 0)), -1)
     low, high = 0, 1
-    while margins([order[:high]])[0] >= 0:
-        if high == len(order):
-            return ()
-        low, high = high, min(2 * high, len(order))
+    while margins((places < high)[None])[0] >= 0:
+        if high == limit:
+            return places < 0
+        low, high = high, min(2 * high, limit)
     while high - low > 1:
         middle = (low + high) // 2
-        if margins([order[:middle]])[0] < 0:
-            high = middle
-        else:
-            low = middle
-    return order[:high]
+        flips = margins((places < middle)[None])[0] < 0
+        low, high = (low, middle) if flips else (middle, high)
+    return places < high
 
 
-def _needed(cells: Cells, margins: Callable[[Sequence[Cells]], list[float]]) -> Cells:
+def _needed(mask: Mask, margins: Margins) -> Mask:
     """Backward elimination: what is left flips the decision, and no cell of it can be spared."""
-    while len(cells) > 1:
-        left_out = margins([_without(cells, (cell,)) for cell in cells])
-        ranked = sorted(zip(left_out, cells, strict=True))
-        spare = tuple(cell for margin, cell in ranked if margin < 0)[: len(cells) - 1]
-        if not spare:
+    while (size := int(mask.sum())) > 1:
+        cells = np.zeros((size, *mask.shape), dtype=bool)
+        cells[(np.arange(size), *np.nonzero(mask))] = True
+        left_out = margins(mask & ~cells)
+        order = np.argsort(left_out, kind="stable")
+        spare = cells[order][left_out[order] < 0][: size - 1]
+        if not len(spare):
             break
         # As many as can go together, the most dispensable first; one alone can.
-        while len(spare) > 1 and margins([_without(cells, spare)])[0] >= 0:
+        while len(spare) > 1 and margins((mask & ~spare.any(axis=0))[None])[0] >= 0:
             spare = spare[: len(spare) // 2]
-        cells = _without(cells, spare)
-    return cells
+        mask = mask & ~spare.any(axis=0)
+    return mask
 
 
-def _without(cells: Cells, gone: Cells) -> Cells:
-    return tuple(cell for cell in cells if cell not in gone)
+class _Step:
+    """A decision, in terms of the log-probabilities of all classes."""
 
-
-class _Trial:
-    """One decision of one picture: blurs sets of cells, runs the model, counts."""
-
-    def __init__(
-        self,
-        model: NBDT,
-        pair: tuple[Tensor, Tensor],  # the image and its blur, (1, 3, height, width) each
-        decision: Decision,
-        values: NDArray[np.float32],
-    ) -> None:
-        self.model, self.pair = model, pair
-        self.chosen, self.names = decision.chosen, decision.children
+    def __init__(self, model: NBDT, decision: Decision) -> None:
         tree = model.hierarchy
-        classes = (tree.classes_under(tree.index(child)) for child in decision.child_ids)
-        self.below = [torch.tensor(below) for below in classes]
-        sides = zip(values.shape, pair[0].shape[2:], strict=True)
-        rows, columns = (min(FINEST, cells, pixels) for cells, pixels in sides)
-        self.grid = (rows, columns)
-        self.values = regrid(values, rows, columns)
-        self.passes, self.overtaken = 0, False
+        self.names, self.child = decision.children, torch.full((tree.num_classes,), -1)
+        for number, child in enumerate(decision.child_ids):
+            self.child[tree.classes_under(tree.index(child))] = number
+        self.chosen = self.child == decision.chosen
+        self.others = (self.child >= 0) & ~self.chosen
 
-    def order(self) -> Cells:
-        """All cells, the one that supports the chosen child most first."""
-        places = np.argsort(-self.values, axis=None, kind="stable")
-        rows, columns = np.unravel_index(places, self.grid)
-        return tuple(zip(rows.tolist(), columns.tolist(), strict=True))
+    def margins(self, rows: Tensor) -> tuple[Values, NDArray[np.bool_]]:
+        """Return by how much the chosen child leads, and whether the path comes this way, (sets,)."""
+        own, other = (rows[:, side].amax(dim=1) for side in (self.chosen, self.others))
+        reached = torch.maximum(own, other) == rows.amax(dim=1)
+        return (own - other).double().numpy(), reached.numpy()
 
-    def margins(self, sets: Sequence[Cells]) -> list[float]:
-        """The decision's margin after blurring each set; negative where it is flipped.
-
-        Infinite where a decision above it is flipped first: the path does not reach this one.
-        """
-        rows = self.run(sets)
-        reached = [self.is_reached(row) for row in rows]
-        self.overtaken |= not all(reached)
-        return [
-            self.outcome(row)[0] if comes else math.inf
-            for row, comes in zip(rows, reached, strict=True)
-        ]
-
-    def run(self, sets: Sequence[Cells]) -> list[Tensor]:
-        """The log-probabilities of all classes, for each set blurred."""
-        masks = self.masks(sets)
-        rows = torch.zeros(len(sets), dtype=torch.long)
-        logits = hidden_logits(self.model, *self.pair, rows, masks).to(self.model.device)
-        self.passes += len(sets)
-        return [*self.model.head.rules(logits).cpu()]
-
-    def is_reached(self, row: Tensor) -> bool:
-        """Whether the most probable class is below this decision's node."""
-        return bool(row.max() == max(row[classes].max() for classes in self.below))
-
-    def best_elsewhere(self, row: Tensor) -> int:
-        """The most probable class below the other children."""
-        others = torch.cat([c for child, c in enumerate(self.below) if child != self.chosen])
-        return int(others[row[others].argmax()])
-
-    def outcome(self, row: Tensor) -> Outcome:
-        """Of the log-probabilities of all classes, (classes,), once the decision is reached."""
-        best = [float(row[classes].max()) for classes in self.below]
-        mass = [row[classes].logsumexp(0) for classes in self.below]
-        chosen, odds = best[self.chosen], float(mass.pop(self.chosen))
-        rival = max(value for child, value in enumerate(best) if child != self.chosen)
-        odds -= float(torch.stack(mass).logsumexp(0))
-        return chosen - rival, odds, self.names[best.index(max(best))]
-
-    def masks(self, sets: Sequence[Cells]) -> Tensor:
-        """(sets, rows, columns): 1 in the cells of each set."""
-        masks = torch.zeros(len(sets), *self.grid)
-        for mask, cells in zip(masks, sets, strict=True):
-            mask[tuple(zip(*cells, strict=True))] = 1
-        return masks
-
-    def picture(self, cells: Cells) -> Image.Image:
-        """What the model saw, as colours again."""
-        preprocess = self.model.preprocess
-        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        colours = hidden(*self.pair, self.masks([cells]))[0].cpu() * std + mean
-        pixels = (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-        return Image.fromarray(pixels.contiguous().numpy())
+    def log_odds(self, row: Tensor) -> float:
+        """Return the log-odds of the chosen child."""
+        own, other = (row[side].logsumexp(dim=0) for side in (self.chosen, self.others))
+        return float(own - other)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nbdt.decide.rules import full_precision
 from nbdt.model.model import NBDT
 
+from .candidates import Mask, distinct
 from .log_odds import pictures_at_once
 
 BLUR = 1 / 8  # standard deviation of the baseline "blur", as a share of the shorter side
@@ -80,6 +82,40 @@ def hidden_logits(
             logits = model.logits(pictures.contiguous(memory_format=layout))
             found.append(logits.float().cpu())
     return torch.cat(found).clone()
+
+
+class Blurs:
+    """One image with sets of cells blurred: each set runs once, whoever asks for it.
+
+    Args:
+        model: in evaluation mode.
+        image: (3, height, width), preprocessed, on the model's device.
+    """
+
+    def __init__(self, model: NBDT, image: Tensor) -> None:
+        self.model, self.pair, self.passes = model, (image[None], blurred(image[None])), 0
+        self.masks: dict[bytes, Mask] = {}
+        self.logits: dict[bytes, Tensor] = {}
+
+    def add(self, masks: Mask, logits: Tensor) -> None:
+        """Take the logits (sets, classes) of sets that ran elsewhere."""
+        for mask, row in zip(masks, logits, strict=True):
+            self.masks[mask.tobytes()], self.logits[mask.tobytes()] = mask, row
+
+    def log_probs(self, masks: Mask) -> Tensor:
+        """Return the log-probabilities of all classes with each set blurred, (sets, classes)."""
+        new = distinct([mask for mask in masks if mask.tobytes() not in self.masks])
+        if len(new):
+            rows = torch.zeros(len(new), dtype=torch.long)
+            self.add(new, hidden_logits(self.model, *self.pair, rows, torch.from_numpy(new)))
+            self.passes += len(new)
+        logits = torch.stack([self.logits[mask.tobytes()] for mask in masks])
+        return self.model.head.rules(logits.to(self.model.device)).cpu()
+
+    def picture(self, mask: Mask) -> Image.Image:
+        """Return what the model sees with one set blurred, as colours again."""
+        shown = hidden(*self.pair, torch.from_numpy(mask[None]))[0]
+        return self.model.preprocess.colours(shown.cpu())
 
 
 # ---- masks and blur -----------------------------------------------------------------------------

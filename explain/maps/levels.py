@@ -87,7 +87,13 @@ def sharper(
 
 
 def at_level(
-    model: NBDT, images: Tensor, found: Sequence[Explanation], level: str, *, sharpen: bool = True
+    model: NBDT,
+    images: Tensor,
+    found: Sequence[Explanation],
+    level: str,
+    *,
+    sharpen: bool = True,
+    counterfactuals: bool = False,
 ) -> list[Explanation]:
     """Return explanations of a level: with sharper maps and tested regions.
 
@@ -97,18 +103,28 @@ def at_level(
         found: their explanations of level "fast".
         level: one of `LEVELS`; for "fast" they are returned as they are.
         sharpen: whether the maps are Grad-CAM, which integrated gradients sharpen.
+        counterfactuals: whether to find what flips each decision, beginning with what was tried.
     """
-    if level == FAST:
-        return [*found]
-    result: list[Explanation] = []
+    pairs: list[tuple[Explanation, Search | None]] = []
     for low in range(0, len(found), TOGETHER):
-        result += _at_level(model, images[low:][:TOGETHER], found[low:][:TOGETHER], level, sharpen)
-    return result
+        some, part = images[low:][:TOGETHER], found[low:][:TOGETHER]
+        pairs += (
+            [(one, None) for one in part]
+            if level == FAST
+            else _at_level(model, some, part, level, sharpen)
+        )
+    if not counterfactuals:
+        return [one for one, _ in pairs]
+    from ..counterfactual import with_counterfactuals
+
+    return [
+        with_counterfactuals(model, image, *pair) for image, pair in zip(images, pairs, strict=True)
+    ]
 
 
 def _at_level(
     model: NBDT, images: Tensor, found: Sequence[Explanation], level: str, sharpen: bool
-) -> list[Explanation]:
+) -> list[tuple[Explanation, Search]]:
     seen = searches(model, images, found, level)
     regions = verified_regions(model, images, [one.path for one in found], seen)
     plain = found[0].made["method"] == PLAIN_GRID
@@ -122,5 +138,5 @@ def _at_level(
         own = maps[row] if maps else one.maps
         if plain:
             own = tuple(tests.maps.astype(np.float32))
-        result.append(replace(one, maps=own, tested=tested, made=made))
+        result.append((replace(one, maps=own, tested=tested, made=made), tests))
     return result

@@ -40,11 +40,13 @@ class Search:
     prior: Values  # (decisions, rows, columns): where the evidence was thought to be
     masks: Mask  # (sets, rows, columns), bool: the candidates
     after: Values  # (sets, decisions) log-odds with each candidate blurred
+    logits: Tensor  # (sets, classes) of the same pictures
 
-    def with_more(self, masks: Mask, after: Values) -> Search:
+    def with_more(self, masks: Mask, after: Values, logits: Tensor) -> Search:
         """Return the search with the outcomes of further candidates."""
         masks, after = (np.concatenate(p) for p in ((self.masks, masks), (self.after, after)))
-        return Search(self.before, self.spread, self.prior, masks, after)
+        logits = torch.cat([self.logits, logits])
+        return Search(self.before, self.spread, self.prior, masks, after, logits)
 
     @cached_property
     def maps(self) -> Values:
@@ -144,15 +146,18 @@ def search(
     """
     nodes, spread = [chosen_nodes(model, path) for path in paths], fixed_spread(model)
     masks = [windows((prior.shape[1], prior.shape[2]), along) for prior in priors]
-    after = hide(model, images, nodes, masks, CHOOSING)
+    outcomes = hide(model, images, nodes, masks, CHOOSING)
     found = [
-        Search(np.array([decision.log_odds for decision in path]), spread[own], *rest)
-        for path, own, *rest in zip(paths, nodes, priors, masks, after, strict=True)
+        Search(np.array([decision.log_odds for decision in path]), spread[own], *rest, *outcome)
+        for path, own, outcome, *rest in zip(paths, nodes, outcomes, priors, masks, strict=True)
     ]
     for _ in range(rounds):
         masks = [one.proposals() for one in found]
-        after = hide(model, images, nodes, masks, CHOOSING)
-        found = [one.with_more(*more) for one, *more in zip(found, masks, after, strict=True)]
+        outcomes = hide(model, images, nodes, masks, CHOOSING)
+        found = [
+            one.with_more(own, *outcome)
+            for one, own, outcome in zip(found, masks, outcomes, strict=True)
+        ]
     return found
 
 
@@ -161,18 +166,23 @@ def verified_regions(
 ) -> list[tuple[TestedRegion | None, ...]]:
     """Return for each image the regions that pass in a way of hiding that did not choose them."""
     nodes = [chosen_nodes(model, path) for path in paths]
-    after = hide(model, images, nodes, [one.masks[one.claims] for one in found], VERIFYING)
-    return [one.regions(verified) for one, verified in zip(found, after, strict=True)]
+    outcomes = hide(model, images, nodes, [one.masks[one.claims] for one in found], VERIFYING)
+    return [one.regions(verified) for one, (verified, _) in zip(found, outcomes, strict=True)]
 
 
 def hide(
     model: NBDT, images: Tensor, nodes: Sequence[list[int]], masks: Sequence[Mask], baseline: str
-) -> list[Values]:
-    """Return for every image (sets, decisions): the log-odds of its nodes with each set hidden."""
+) -> list[tuple[Values, Tensor]]:
+    """Return for every image the outcomes of hiding each of its sets.
+
+    They are the log-odds of its nodes, (sets, decisions), and the logits, (sets, classes).
+    """
     counts = [len(own) for own in masks]
     rows = torch.arange(len(masks)).repeat_interleave(torch.tensor(counts))
     together = torch.from_numpy(np.concatenate(masks))
     logits = hidden_logits(model, images, BASELINES[baseline](images), rows, together)
     log_odds = of_logits(model, logits.to(model.device)).cpu().double().numpy()
-    parts = np.split(log_odds, np.cumsum(counts)[:-1])
-    return [part[:, path] for part, path in zip(parts, nodes, strict=True)]
+    parts = zip(
+        np.split(log_odds, np.cumsum(counts)[:-1]), logits.split(counts), nodes, strict=True
+    )
+    return [(part[:, path], own) for part, own, path in parts]

@@ -94,6 +94,12 @@ class Preprocessing:
         mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
         return values.sub_(mean).div_(std)
 
+    def colours(self, values: Tensor) -> Image.Image:
+        """Return the picture of an input (3, height, width)."""
+        mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
+        pixels = (values * std + mean).mul(255).round().clamp(0, 255).byte().movedim(0, -1)
+        return Image.fromarray(pixels.contiguous().numpy())
+
 
 @dataclass(frozen=True)
 class GivenPreprocessing(Preprocessing):
@@ -136,10 +142,7 @@ class GivenPreprocessing(Preprocessing):
 
     def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
         """Return what the function leaves of an image, its shorter side of `size` pixels."""
-        values = self(image)
-        mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
-        pixels = (values * std + mean).mul(255).round().clamp(0, 255).byte().movedim(0, -1)
-        picture = Image.fromarray(pixels.contiguous().numpy())
+        picture = self.colours(self(image))
         scale = 1 if size is None else size / min(picture.size)
         width, height = (round(side * scale) for side in picture.size)
         return picture.resize((width, height), Image.Resampling.BICUBIC)

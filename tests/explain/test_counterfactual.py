@@ -13,7 +13,16 @@ from torch import nn
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.counterfactual import _prefix, counterfactuals
-from nbdt.explain.maps.hiding import BLUR, SOFTNESS, gaussian_blur, soft_masks
+from nbdt.explain.maps.candidates import cell_grid
+from nbdt.explain.maps.hiding import (
+    BLUR,
+    SOFTNESS,
+    blurred,
+    gaussian_blur,
+    hidden_logits,
+    soft_masks,
+)
+from nbdt.explain.maps.tested import Search
 from nbdt.explain.result.regions import Region, connected, regrid
 from nbdt.network.preprocessing import Preprocessing
 from tests import oracle
@@ -71,9 +80,9 @@ def found_for(model, image, maps=None):
 
 def model_says(model, image, cells, grid, path, index):
     """The decision's margin after blurring, by the reference implementations and the plain path of the model."""
-    blurred = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
+    replaced = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
     mask = oracle.soft_mask(cells, grid, SIDE, SIDE, SOFTNESS)
-    mixed = torch.from_numpy(image.numpy() * (1 - mask) + blurred * mask).float()
+    mixed = torch.from_numpy(image.numpy() * (1 - mask) + replaced * mask).float()
     log_probs = model.head(model.features(mixed[None]))[0].detach().double().numpy()
     return oracle.class_margin(TREE, log_probs, path.class_index, index)
 
@@ -130,8 +139,9 @@ def test_a_flip_that_an_earlier_one_hides_is_not_claimed(rule):
 def test_of_a_few_cells_every_number_is_tried():
     """Two cells flip nothing, three do, four do not: doubling would miss it."""
     margins = {1: 1.0, 2: 1.0, 3: -1.0, 4: 1.0}
-    order = ((0, 0), (0, 1), (1, 0), (1, 1))
-    assert _prefix(order, lambda sets: [margins[len(one)] for one in sets]) == order[:3]
+    places = np.arange(4).reshape(2, 2)
+    found = _prefix(places, 4, lambda sets: np.array([margins[int(one.sum())] for one in sets]))
+    assert np.array_equal(found, places < 3)
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)
@@ -222,8 +232,8 @@ def test_the_picture_is_what_the_model_saw():
     model, image = striped_model(), striped_image([(2, 5)])
     _, (found, _) = found_for(model, image)
     mask = oracle.soft_mask([(2, 5)], (8, 8), SIDE, SIDE, SOFTNESS)
-    blurred = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
-    seen = (image.numpy() * (1 - mask) + blurred * mask) * 0.5 + 0.5
+    replaced = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
+    seen = (image.numpy() * (1 - mask) + replaced * mask) * 0.5 + 0.5
     shown = np.asarray(found.picture).transpose(2, 0, 1)
     assert np.abs(shown - 255 * seen.clip(0, 1)).max() <= 1
     assert "Gaussian blur" in found.baseline
@@ -242,7 +252,7 @@ def test_any_network_and_map_will_do(name):
             assert 0 <= found.share <= max(0.5, found.searched)
             for region in found.regions:
                 assert all(0 <= side <= 1 for side in region.box)
-                assert region.grid == tuple(min(16, cells) for cells in shape)
+                assert region.grid == cell_grid(shape)
 
 
 def test_nothing_is_left_behind():
@@ -260,8 +270,49 @@ def test_explain_gives_them_when_asked():
     model = NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
     images = torch.randn(2, 3, 32, 32)
     assert explain(model, images)[0].counterfactuals == ()
-    for found, image in zip(explain(model, images, counterfactuals=True), images, strict=True):
+    explained = explain(model, images, counterfactuals=True, level="fast")
+    for found, image in zip(explained, images, strict=True):
         assert found.counterfactuals == counterfactuals(model, image, found.path, found.maps)
+
+
+@pytest.mark.parametrize("level", ["fast", "default"])
+def test_no_picture_runs_twice_and_every_one_is_counted(level, monkeypatch):
+    """What the level tried and what an earlier decision tried is known; the outcome is checked again."""
+    seen = []
+
+    def recorded(model, images, baseline, rows, masks, **options):
+        seen.extend((float(baseline.std()), mask.numpy().tobytes()) for mask in masks)
+        return hidden_logits(model, images, baseline, rows, masks, **options)
+
+    for place in ("hiding", "tested"):
+        monkeypatch.setattr(f"nbdt.explain.maps.{place}.hidden_logits", recorded)
+    model, image = striped_model(), striped_image([(2, 5), (2, 6), (6, 1)])
+    (found,) = explain(model, image[None], level=level, counterfactuals=True)
+    assert len(seen) == len(set(seen)) == found.made["passes"] - 1
+    first = found.counterfactuals[0]
+    assert first.flipped
+    cells = [cell for region in first.regions for cell in region.cells]
+    assert model_says(model, image, cells, (8, 8), found.path, 0) < 0
+    for left_out in cells:
+        rest = [cell for cell in cells if cell != left_out]
+        assert model_says(model, image, rest, (8, 8), found.path, 0) >= 0
+
+
+def test_a_region_that_the_level_tried_is_where_the_search_begins():
+    """The map is wrong everywhere, so that only the candidate can flip the decision."""
+    model, patch = striped_model(), [(6, 6), (6, 7)]
+    image, path = striped_image(patch), model.paths(striped_image(patch)[None])[0]
+    wrong = -model.feature_map(image[None])[0, 0].detach().numpy()
+    masks = np.zeros((1, 8, 8), dtype=bool)
+    masks[0, 5:, 5:] = True
+    logits = hidden_logits(
+        model, image[None], blurred(image[None]), torch.zeros(1, dtype=int), torch.from_numpy(masks)
+    )
+    search = Search(*[np.zeros(())] * 3, masks, np.zeros((1, 2)), logits)
+    (found, _) = counterfactuals(model, image, path, [wrong, wrong], search)
+    (without, _) = counterfactuals(model, image, path, [wrong, wrong])
+    assert not without.flipped
+    assert [region.cells for region in found.regions] == [tuple(patch)]
 
 
 # ---- blur, masks, regions ----------------------------------------------------------------------
@@ -269,8 +320,8 @@ def test_explain_gives_them_when_asked():
 
 def test_blur_and_masks_equal_their_twins():
     image = torch.rand(3, 9, 13)
-    blurred = gaussian_blur(image, 2.5)
-    for channel, row in zip(image, blurred, strict=True):
+    found = gaussian_blur(image, 2.5)
+    for channel, row in zip(image, found, strict=True):
         assert np.allclose(row.numpy(), oracle.gaussian_blur(channel.numpy(), 2.5), atol=1e-6)
     cells = [(0, 1), (2, 0)]
     masks = torch.zeros(1, 3, 2)

@@ -143,7 +143,12 @@ def made(after, verified, spread=(1.0, 1.0)):
     masks = np.zeros((2, 4, 4), dtype=bool)
     masks[0, :2, :2] = masks[1, 2:, 2:] = True
     search = Search(
-        np.array([4.0, 4.0]), np.array(spread), np.zeros((2, 4, 4)), masks, np.array(after)
+        np.array([4.0, 4.0]),
+        np.array(spread),
+        np.zeros((2, 4, 4)),
+        masks,
+        np.array(after),
+        torch.zeros(2, 4),
     )
     return search, search.regions(np.array(verified).reshape(-1, 2))
 
