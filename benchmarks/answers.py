@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from nbdt import NBDT
 from nbdt.decide.answer import answers
-from nbdt.decide.selective import auroc, right_nodes, risk_coverage, stopping_rules
+from nbdt.decide.selective import right_nodes, risk_coverage, stopping_rules
 from nbdt.decide.unknown import FALSE_ALARMS, familiarity, rarity
 from nbdt.explain.batch.writer import parts_of
 from nbdt.hierarchies.measure.answers import TARGETS, Measurement, answer_record, halves
@@ -171,9 +172,9 @@ def unknown(model: NBDT, known: Tensor, data: Path, cache: Path) -> None:
         found = familiarity(kept_logits(model, cache, f"unknown-{place}", images))
         flagged = rarity(found, scores.sort().values) <= FALSE_ALARMS
         share = float(flagged.double().mean())
-        print(
-            f"  {name}: {len(found)} images, AUROC {auroc(scores, found):.3f}, flagged {share:.1%}"
-        )
+        is_known = torch.arange(len(scores) + len(found)) < len(scores)
+        area = roc_auc_score(is_known.numpy(), torch.cat([scores, found]).numpy())
+        print(f"  {name}: {len(found)} images, AUROC {area:.3f}, flagged {share:.1%}")
 
 
 # ---- cost -------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,52 +215,11 @@ def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
                 found.append(Correction.from_json(line))
             except CorrectionError as error:
                 raise CorrectionError(f"{os.fspath(path)!r}, line {number}: {error}") from None
-    return found + ([Correction.from_json(last)] if _is_whole(last) else [])
+    with suppress(CorrectionError):
+        found.append(Correction.from_json(last))
+    return found
 
 
-def write_corrections(
-    corrections: Iterable[Correction], path: str | os.PathLike[str], *, append: bool = True
-) -> None:
-    """Write corrections as JSON lines, after those in the file already or instead of them.
-
-    Appending is one write, flushed to the disk, after cutting off a half line that a killed writer
-    left. Replacing is atomic.
-
-    Raises OSError: the file cannot be written; what was in it is kept.
-    """
-    data = "".join(record.to_json() + "\n" for record in corrections).encode()
-    if not append:
-        write_atomic(path, data)
-        return
-    with open(path, "a+b", buffering=0) as file:
-        ending = _line_end(file)
-        size = file.seek(0, os.SEEK_END)
-        if file.write(ending + data) < len(ending + data):
-            file.truncate(size)
-            raise OSError(errno.ENOSPC, "not all of it could be written", os.fspath(path))
-        os.fsync(file.fileno())
-
-
-def _line_end(file: Any) -> bytes:
-    """Cut off a half last line; return the line end that a whole one lacks."""
-    size = file.seek(0, os.SEEK_END)
-    start = max(0, size - 4 * MAX_LINE)
-    file.seek(start)
-    tail = file.read()
-    last = tail[tail.rfind(b"\n") + 1 :]
-    if not last:
-        return b""
-    if _is_whole(last):
-        return b"\n"
-    if last == tail and start:
-        raise CorrectionError(f"{file.name!r} does not hold JSON lines; name another file.")
-    file.truncate(size - len(last))
-    return b""
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        Correction.from_json(line)
-    except CorrectionError:
-        return False
-    return True
+def write_corrections(corrections: Iterable[Correction], path: str | os.PathLike[str]) -> None:
+    """Write corrections as JSON lines, atomically. Raises OSError if the file cannot be written."""
+    write_atomic(path, "".join(record.to_json() + "\n" for record in corrections))

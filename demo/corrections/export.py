@@ -42,7 +42,7 @@ def export(
         image: _write(photos, image, store.photograph_bytes(copy)) for image, copy in copies.items()
     }
     written = {item.id: _with_path(item.correction, paths, out.parent) for item in saved}
-    write_corrections(written.values(), out, append=False)
+    write_corrections(written.values(), out)
     return written
 
 

@@ -15,12 +15,10 @@ from nbdt.decide.likeliest import REORDERED, distance_at, reordered
 from nbdt.decide.selective import (
     AnswerQuality,
     answer_quality,
-    auroc,
     average_precision,
     calibration_by_level,
     right_nodes,
     risk_coverage,
-    share_interval,
     stopping_rules,
 )
 from nbdt.decide.stopping import PathMasses
@@ -207,9 +205,11 @@ def target_record(
     target: float, quality: AnswerQuality, images: int, calibration: Calibration
 ) -> dict[str, Any]:
     """Return a target, how good answers to so many images are at it, and the spread to expect."""
-    interval = share_interval(round(quality.right * images), images)
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(quality.right * images), images).proportion_ci(method="wilson")
     spread = calibration.spread(target)
-    return {"target": target, **quality._asdict(), "interval": interval, "spread": spread}
+    return {"target": target, **quality._asdict(), "interval": (*interval,), "spread": spread}
 
 
 def _rules(measurement: Measurement) -> dict[str, Any]:
@@ -240,11 +240,15 @@ def _lists(result: TreeResult, kind: str) -> dict[str, float]:
 
 
 def _unknown(measurement: Measurement, plan: Plan | None, logits: Tensor) -> dict[str, Any]:
+    from sklearn.metrics import roc_auc_score
+
     scores = torch.cat([familiarity(part) for part in logits.split(CHUNK)])
-    record: dict[str, Any] = {"images": len(scores), "auroc": auroc(measurement.known, scores)}
+    known = measurement.known
+    is_known = torch.arange(len(known) + len(scores)) < len(known)
+    auroc = float(roc_auc_score(is_known.numpy(), torch.cat([known, scores]).cpu().numpy()))
+    record: dict[str, Any] = {"images": len(scores), "auroc": auroc}
     if plan:
         pairs = [pair for parts in plan.repeats for pair in parts]
-        known = measurement.known
         record["flagged"] = fmean(_flagged(c, scores) for c, _ in pairs)
         record["false_alarms"] = fmean(_flagged(c, known[mask]) for c, mask in pairs)
     return record

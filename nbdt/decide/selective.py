@@ -9,7 +9,6 @@ probable class, so that rules differ only in where they stop.
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -138,20 +137,6 @@ def average_precision(critical: Tensor, information: Tensor, depth: Tensor) -> f
     return float(-torch.trapezoid(torch.cat([sure, end + 1]), torch.cat([kept, end])))
 
 
-def share_interval(count: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a share of independent images (Wilson, 1927).
-
-    Raises NBDTError: no images, or a count outside 0 to `images`.
-    """
-    if not 0 <= count <= images or not images:
-        raise NBDTError(f"Expected a count of 0 to {images} in at least one image, got {count}.")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, scale = count / images, 1 + z * z / images
-    centre = share + z * z / (2 * images)
-    width = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    return max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale)
-
-
 class AnswerQuality(NamedTuple):
     """How good answers at given depths are."""
 
@@ -193,16 +178,3 @@ def calibration_by_level(
             error = {"calibration_error": calibration_error(chance, hit)}
             found.append({"depth": level, "images": int(here.sum()), **means, **error})
     return found
-
-
-def auroc(known: Tensor, unknown: Tensor) -> float:
-    """Return how often a known image scores higher than an unknown one; a tie counts half.
-
-    The area under the receiver operating characteristic (Hanley and McNeil, 1982) of (images,) scores.
-    Raises NBDTError: no images on a side.
-    """
-    if not len(known) or not len(unknown):
-        raise NBDTError(f"Expected images on both sides, got {len(known)} and {len(unknown)}.")
-    ordered = unknown.sort().values
-    below, upto = (torch.searchsorted(ordered, known, right=right) for right in (False, True))
-    return float((below + upto).double().mean() / (2 * len(unknown)))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from nbdt import DecisionRules, NBDTError
 from nbdt.decide.likeliest import distance_at, reordered
@@ -17,12 +16,10 @@ from nbdt.decide.selective import (
     FIXED,
     RULES,
     answer_quality,
-    auroc,
     average_precision,
     calibration_by_level,
     right_nodes,
     risk_coverage,
-    share_interval,
     stopping_rules,
     swept,
 )
@@ -234,33 +231,12 @@ def test_distance_at_is_the_mean_over_the_first_classes():
 # ---- shares and scores ----
 
 
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_intervals_are_wilsons(pair):
-    count, images = pair
-    low, high = share_interval(count, images)
-    expected = binomtest(count, images).proportion_ci(0.95, method="wilson")
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert 0 <= low <= count / images + 1e-12
-    assert count / images - 1e-12 <= high <= 1
-
-
-@given(*[st.lists(st.integers(0, 6), min_size=1, max_size=20)] * 2)
-def test_auroc_counts_pairs(known, unknown):
-    found = auroc(torch.tensor(known).double(), torch.tensor(unknown).double())
-    assert found == pytest.approx(oracle.area_under_roc(known, unknown))
-
-
 def test_what_cannot_be_measured_is_refused():
     table = torch.zeros(3, 2)
     with pytest.raises(NBDTError, match="one shape with images"):
         swept(table, torch.zeros(3, 3))
     with pytest.raises(NBDTError, match="one shape with images"):
         swept(table[:0], table[:0])
-    with pytest.raises(NBDTError, match="both sides, got 0 and 3"):
-        auroc(torch.zeros(0), torch.zeros(3))
-    for count, images in ((1, 0), (4, 3), (-1, 3)):
-        with pytest.raises(NBDTError, match="in at least one image"):
-            share_interval(count, images)
     with pytest.raises(NBDTError, match=r"\(batch, 10\) log-probabilities.* 0"):
         reordered(torch.zeros(1, 10), oracle.zoo(), 0)
     with pytest.raises(NBDTError, match=r"\(batch, 10\) log-probabilities"):

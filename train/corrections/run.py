@@ -194,7 +194,7 @@ def correct(
         "accuracy": {"test": after},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_corrections(fitted.applied, folder.parent / APPLIED, append=False)
+    write_corrections(fitted.applied, folder.parent / APPLIED)
     new.save(folder, dtype=torch.float16, card=model_card(new))
     return fitted
 
