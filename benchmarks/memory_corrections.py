@@ -12,23 +12,16 @@ mistakes on the first are corrected. Features are kept; a run takes two minutes 
 from __future__ import annotations
 
 import numpy as np
-from memory_data import Data, opened, rows_of
-from torch import Tensor
+from memory_data import Data, opened, right, rows_of, tree_over
 
 from nbdt import DecisionRules
-from nbdt.hierarchies import readable
 from nbdt.memory.corrected import fit_changes
 from nbdt.memory.preview import Change, with_changes
-from nbdt.memory.refit import FittedHead, examples_of, fit_head
+from nbdt.memory.refit import examples_of, fit_head
 from nbdt.memory.shift import compare, shifted
 from nbdt.model.features import Features
 
 MISTAKES, LEANING = 50, 10
-
-
-def right(head: FittedHead, rules: DecisionRules, values: Tensor, true: np.ndarray) -> np.ndarray:
-    answers = rules(values.float() @ head.weight.T + head.bias).argmax(dim=1).tolist()
-    return np.array([rules.hierarchy.classes[n] for n in answers]) == true
 
 
 def changes_of(found: Features, true: np.ndarray, places: np.ndarray) -> list[Change]:
@@ -89,8 +82,7 @@ def leaning(data: Data, rules: DecisionRules, draw: np.random.Generator) -> str 
 
 def main() -> None:
     options, data = opened(__doc__)
-    made = readable(data.classes)
-    tree = made[0] if isinstance(made, tuple) else made
+    tree = tree_over(data.classes)
     ways = [DecisionRules(tree, rule=rule) for rule in ("marginal", "representative")]
     print("rule | mistakes | kept aside | these right: corrected, full fit, offsets | "
           "test: before, corrected, full fit, offsets | left out: memory, offsets; first")  # fmt: skip

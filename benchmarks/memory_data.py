@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from nbdt import NBDT
+from nbdt import NBDT, DecisionRules, Hierarchy
+from nbdt.hierarchies import readable
 from nbdt.images.dataset import iter_images
+from nbdt.memory.refit import FittedHead
 from nbdt.memory.table import Rows
 from nbdt.model.features import Features, embed
 
@@ -36,6 +39,20 @@ def rows_of(found: Features, labels: np.ndarray, kept: np.ndarray) -> Rows:
         tuple(ids[kept].tolist()), found.values[kept].half().numpy(), tuple(labels[kept].tolist()),
         names, text, text, np.ones(len(kept), bool), text, 1,
     )  # fmt: skip
+
+
+def right(
+    head: FittedHead, rules: DecisionRules, values: torch.Tensor, true: np.ndarray
+) -> np.ndarray:
+    """Return whether a head's answers to photographs are right."""
+    answers = rules(values.float() @ head.weight.T + head.bias).argmax(dim=1).tolist()
+    return np.array([rules.hierarchy.classes[n] for n in answers]) == true
+
+
+def tree_over(classes: Sequence[str]) -> Hierarchy:
+    """Return a readable tree of these classes."""
+    made = readable(classes)
+    return made[0] if isinstance(made, tuple) else made
 
 
 def opened(description: str, **more: float) -> tuple[argparse.Namespace, Data]:

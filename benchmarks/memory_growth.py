@@ -15,11 +15,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from memory_data import Data, opened, rows_of
+from memory_data import Data, opened, right, rows_of, tree_over
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.explain.memory.places import propose_place
-from nbdt.hierarchies import readable
 from nbdt.memory.grow import add_class
 from nbdt.memory.refit import examples_of, fit_head
 from nbdt.model.features import Features
@@ -27,7 +26,7 @@ from nbdt.model.features import Features
 FIVE = 5
 
 
-def right(
+def fitted(
     data: Data, hierarchy: Hierarchy, rule: str, kept: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Whether test photographs are right after a fit on `kept`, and seconds of the fit."""
@@ -35,8 +34,7 @@ def right(
     start = time.perf_counter()
     head = fit_head(examples_of(rows_of(data.train, data.true, kept), rules), rules)
     seconds = time.perf_counter() - start
-    answers = rules(data.test.values @ head.weight.T + head.bias).argmax(dim=1).tolist()
-    return np.array([hierarchy.classes[n] for n in answers]) == data.answers, seconds
+    return right(head, rules, data.test.values, data.answers), seconds
 
 
 def placed(
@@ -64,17 +62,16 @@ def main() -> None:
             draw = np.random.default_rng(seed)
             order = draw.permutation(data.classes).tolist()
             old, new = sorted(order[: len(order) // 2]), order[len(order) // 2 :]
-            made = readable(old)
-            tree = made[0] if isinstance(made, tuple) else made
+            tree = tree_over(old)
             five = {
                 name: draw.choice(np.flatnonzero(data.true == name), FIVE, replace=False)
                 for name in new
             }
             known = np.flatnonzero(np.isin(data.true, old))
             is_old = np.isin(data.answers, old)
-            before, _ = right(data, tree, rule, known)
+            before, _ = fitted(data, tree, rule, known)
             tree = placed(tree, new, data.train, data.true, five)
-            after, seconds = right(data, tree, rule, np.concatenate([known, *five.values()]))
+            after, seconds = fitted(data, tree, rule, np.concatenate([known, *five.values()]))
             shares = (before[is_old].mean(), after[is_old].mean(), after[~is_old].mean())
             print(f"{rule} | " + " | ".join(f"{100 * share:.1f}" for share in shares)
                   + f" | {seconds:.1f}", flush=True)  # fmt: skip

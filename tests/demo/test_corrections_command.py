@@ -25,9 +25,8 @@ from nbdt.images.dataset import iter_images
 from nbdt.images.image import open_image
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory
+from tests.demo.colours import ANN, BOB
 from tests.demo.stores import kept_photographs
-
-ANN, BOB = "a" * 64, "b" * 64
 
 
 @pytest.fixture

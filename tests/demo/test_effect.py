@@ -5,19 +5,16 @@ import torch
 
 from nbdt import NBDT
 from nbdt.demo.corrections.own import own_model
-from nbdt.demo.store import Store
 from nbdt.demo.store.marks import memory_key
 from nbdt.demo.views.effect import effect_without, struck_rows
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence
 from nbdt.memory.preview import with_head
-from tests.demo.colours import COLOURS, painted
+from tests.demo.colours import ANN, BOB, COLOURS, adapt, painted, painted_file
 from tests.demo.pages import SERVED, served
 
 pytestmark = SERVED
-
-ANN = "a" * 64
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +25,7 @@ def model(folder):
 @pytest.fixture
 def visitor(model):
     seen = Visitor(model)
+    seen.id = ANN
     seen.show(painted(COLOURS["red"], 40))
     return seen
 
@@ -37,15 +35,15 @@ def weights(visitor):
     return torch.cat([head.weight.detach().flatten(), head.bias.detach()])
 
 
-def test_a_strike_acts_for_one_visitor_and_undo_gives_the_same_weights(model, visitor, tmp_path):
+def test_a_strike_acts_for_one_visitor_and_undo_gives_the_same_weights(model, visitor, store):
     before, version = weights(visitor), model.memory.version
-    store, key = Store.open(str(tmp_path / "kept.db")), memory_key(model.memory.table.facts)
+    key = memory_key(model.memory.table.facts)
     parts = visitor.explanation().contributions[0].supporting
     after = effect_without(visitor, parts[0].row).after
 
     def mark(row, bad=True):
         store.mark_evidence(key, row, visitor=ANN, bad=bad)
-        visitor.adapt(own_model(model, store, ANN))
+        adapt(visitor, store)
 
     mark(parts[0].row)
     once = weights(visitor)
@@ -63,8 +61,7 @@ def test_a_strike_acts_for_one_visitor_and_undo_gives_the_same_weights(model, vi
     mark(parts[1].row, bad=False)
     assert torch.equal(weights(visitor), before)
     assert model.memory.version == version
-    assert own_model(model, store, "b" * 64) is None
-    store.close()
+    assert own_model(model, store, BOB) is None
 
 
 @pytest.mark.parametrize("row", [None, 3, "nowhere", ["a"]])
@@ -82,13 +79,13 @@ def test_a_model_without_memory_refuses(cifar10):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_person_asks_strikes_out_and_takes_back(model, visit, tmp_path, kept):
+def test_a_person_asks_strikes_out_and_takes_back(model, visit, tmp_path, store, kept):
     own = with_head(model, model.fitted)
-    store = Store.open(str(tmp_path / "kept.db")) if kept else None
-    with served(own, store=store, index=Evidence(own.memory), model="own") as address:
+    with served(
+        own, store=store if kept else None, index=Evidence(own.memory), model="own"
+    ) as address:
         tab = visit(address)
-        photo = tmp_path / "photo.png"
-        painted(COLOURS["red"], 40).save(photo)
+        photo = painted_file(tmp_path, COLOURS["red"], 40)
         tab.set_input_files("#nbdt-photo input[type=file]", photo)
         part = tab.locator(".nbdt-part").first
         part.wait_for()

@@ -12,11 +12,10 @@ from nbdt.demo.corrections.own import own_model
 from nbdt.demo.editing.edits import edited
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
-from tests.demo.colours import COLOURS, PURPLE, TREE, painted
+from tests.demo.colours import ANN, BOB, COLOURS, PURPLE, TREE, adapt, painted, painted_file
 from tests.demo.pages import SERVED, served
 
 pytestmark = SERVED
-ANN = "a" * 64
 
 
 @pytest.fixture
@@ -35,15 +34,11 @@ def said(visitor, name="purple", parent=TREE.ids[0]):
     return {"kind": "class", "label": name, "node": parent, "photos": photos, "seq": 1}
 
 
-def adapted(visitor, store):
-    visitor.adapt(own_model(visitor.model, store, visitor.id))
-
-
 def test_a_new_class_acts_for_one_visitor_and_undo_is_exact(visitor, store):
     before, tree = visitor.explanation().path, visitor.hierarchy
     numbers = save_class(store, visitor, said(visitor))
     assert len(numbers) == 3
-    adapted(visitor, store)
+    adapt(visitor, store)
     assert visitor.explanation().path.class_name == "purple"
     assert visitor.hierarchy.classes == (*TREE.classes, "purple")
     for name, colour in COLOURS.items():  # the old classes hold
@@ -53,10 +48,10 @@ def test_a_new_class_acts_for_one_visitor_and_undo_is_exact(visitor, store):
     assert visitor.explanation().path.class_name == "purple"
     parts = visitor.explanation().contributions[-1]
     assert parts.supporting[0].label == "purple"
-    assert own_model(visitor.model, store, "b" * 64) is None
+    assert own_model(visitor.model, store, BOB) is None
     assert len(visitor.model.memory.rows) == 32
     store.delete_corrections(same_class(store, ANN, numbers[1]), visitor=ANN)
-    adapted(visitor, store)
+    adapt(visitor, store)
     visitor.show(painted(PURPLE, 0))
     after = visitor.explanation().path
     assert visitor.hierarchy is tree
@@ -72,7 +67,7 @@ def test_the_place_is_proposed_and_another_can_be_chosen(visitor, store):
     assert any(name in place["reason"] for name in TREE.classes)
     cold = TREE.ids[TREE.names.index("cold")]
     save_class(store, visitor, said(visitor, parent=cold))
-    adapted(visitor, store)
+    adapt(visitor, store)
     tree = visitor.hierarchy
     assert tree.ids[tree.parents[tree.index("purple")]] == cold
 
@@ -80,11 +75,11 @@ def test_the_place_is_proposed_and_another_can_be_chosen(visitor, store):
 def test_an_edited_tree_takes_the_class_and_loses_it_again(visitor, store):
     visitor.stack = edited(visitor.stack, {"kind": "rename", "nodes": ["warm"], "name": "hot"})
     numbers = save_class(store, visitor, said(visitor, parent=TREE.ids[TREE.names.index("warm")]))
-    adapted(visitor, store)
+    adapt(visitor, store)
     assert "hot" in visitor.hierarchy.names
     assert visitor.explanation().path.class_name == "purple"
     store.delete_corrections(numbers, visitor=ANN)
-    adapted(visitor, store)
+    adapt(visitor, store)
     assert "hot" in visitor.hierarchy.names
     assert visitor.hierarchy.classes == TREE.classes
 
@@ -112,15 +107,16 @@ def test_what_is_no_new_class_is_refused_and_nothing_is_kept(visitor, store, cha
 def test_a_photograph_too_few_is_kept_aside_with_the_reason(visitor, store):
     numbers = save_class(store, visitor, said(visitor))
     store.delete_corrections(numbers[:2], visitor=ANN)
-    adapted(visitor, store)
+    adapt(visitor, store)
     assert visitor.hierarchy.classes == TREE.classes
     assert "purple" in visitor.own.reason(store.corrections()[0].correction.image)
 
 
 def test_uploads_join_the_session_and_what_is_none_is_named(visitor, tmp_path):
-    painted(PURPLE, 5).save(tmp_path / "five.png")
     (tmp_path / "text.png").write_text("no picture")
-    text = add_photographs(visitor, [str(tmp_path / "five.png"), str(tmp_path / "text.png")])
+    text = add_photographs(
+        visitor, [str(painted_file(tmp_path, PURPLE, 5)), str(tmp_path / "text.png")]
+    )
     assert text.startswith("1 photograph added.")
     assert picture_hash(painted(PURPLE, 5)) in {photo.hash for photo in visitor.recent}
     assert visitor.photo is visitor.recent[0]
@@ -142,10 +138,7 @@ def test_the_operator_accepts_a_new_class_for_everybody(visitor, folder, store, 
 
 @pytest.mark.browser
 def test_three_photographs_make_a_class_on_the_page(folder, store, tmp_path, visit):
-    files = []
-    for number in range(3):
-        files.append(tmp_path / f"{number}.png")
-        painted(PURPLE, number).save(files[-1])
+    files = [painted_file(tmp_path, PURPLE, number) for number in range(3)]
     with served(NBDT.load(folder), store, model="own") as url:
         tab = visit(url)
         tab.set_input_files("#nbdt-photo input[type=file]", files[0])

@@ -20,12 +20,10 @@ from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.memory import memory as memory_module
 from nbdt.memory import refit
 from nbdt.model.fingerprint import model_hash
-from tests.demo.colours import PURPLE, TREE, painted
+from tests.demo.colours import ANN, BOB, PURPLE, TREE, painted, painted_file
 from tests.demo.pages import SERVED, running, served
 
 pytestmark = SERVED
-
-ANN, BOB = "a" * 64, "b" * 64
 
 
 @pytest.fixture
@@ -36,9 +34,7 @@ def model(folder):
 @pytest.fixture
 def photo(tmp_path):
     """A file with a colour between two classes."""
-    file = tmp_path / "purple.png"
-    painted(PURPLE, 1).save(file)
-    return file
+    return painted_file(tmp_path, PURPLE, 1)
 
 
 def answer(model, image):

@@ -31,10 +31,10 @@ from nbdt.demo.store.url import StoreError, default_url, store_url
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit.history import HistoryError
 from nbdt.images.image import open_image
+from tests.demo.colours import ANN, BOB
 from tests.demo.stores import kept_photographs
 
 UNPRIVILEGED = 65534  # the id of a user without rights
-ANN, BOB = "a" * 64, "b" * 64
 MODEL, OTHER = "1" * 64, "2" * 64
 TREE = Hierarchy.from_nested({"animal": ["cat", "dog", "owl"], "vehicle": ["car", "bus"]})
 PHOTO = Image.effect_noise((40, 30), 90).convert("RGB")

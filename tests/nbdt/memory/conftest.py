@@ -1,4 +1,4 @@
-"""Rows of a memory whose classes lie apart."""
+"""Rows of a memory whose classes are far apart, and photographs between classes."""
 
 import numpy as np
 import pytest
@@ -26,9 +26,21 @@ def drawn():
     return rows, middles
 
 
+@pytest.fixture(scope="session")
+def mixed(drawn):
+    """Make (features,) float16 of a photograph between classes, from shares by class index."""
+
+    def mix(shares, seed=1):
+        noise = torch.randn(12, generator=torch.Generator().manual_seed(seed))
+        middle = sum(share * drawn[1][number] for number, share in shares.items())
+        return (middle + 0.1 * noise).half().numpy()
+
+    return mix
+
+
 @pytest.fixture(scope="module", params=oracle.RULES)
 def known(request, drawn):
-    """Rows, rules, the head fitted on the rows, and the middles of the classes."""
-    rows, middles = drawn
+    """Rows, rules, and the head fitted on the rows."""
+    rows, _ = drawn
     rules = DecisionRules(oracle.family(), rule=request.param)
-    return rows, rules, fit_head(examples_of(rows, rules), rules), middles
+    return rows, rules, fit_head(examples_of(rows, rules), rules)

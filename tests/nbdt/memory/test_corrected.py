@@ -18,38 +18,32 @@ def answer(fitted, rules, features):
     return int(rules(logits[None]).argmax())
 
 
-def photograph(middles, shares, seed=1):
-    draw = torch.Generator().manual_seed(seed)
-    found = sum(share * middles[n] for n, share in shares.items())
-    return (found + 0.1 * torch.randn(12, generator=draw)).half().numpy()
-
-
-def test_a_corrected_photograph_and_its_near_duplicate_are_right(known):
-    rows, rules, base, middles = known
-    seen = photograph(middles, {0: 0.4, 1: 0.6})
+def test_a_corrected_photograph_and_its_near_duplicate_are_right(known, mixed):
+    rows, rules, base = known
+    seen = mixed({0: 0.4, 1: 0.6})
     assert answer(base, rules, seen) == 1
     done = fit_changes(rows, [Change("a" * 64, TREE.classes[0], seen)], rules, base)
     assert not done.aside
     assert answer(done.fitted, rules, seen) == 0
-    assert answer(done.fitted, rules, photograph(middles, {0: 0.4, 1: 0.6}, seed=2)) == 0
+    assert answer(done.fitted, rules, mixed({0: 0.4, 1: 0.6}, seed=2)) == 0
     assert done.others == len(rows)
     assert done.fitted.key == examples_of(done.rows, rules).key
     assert (base.key, len(rows)) == (examples_of(rows, rules).key, 8 * TREE.num_classes)
 
 
-def test_a_step_needs_only_a_class_under_the_child(known):
-    rows, rules, base, middles = known
+def test_a_step_needs_only_a_class_under_the_child(known, mixed):
+    rows, rules, base = known
     group = next(node for node in TREE.inner_nodes[1:])
     under = TREE.classes_under(group)
     outside = next(n for n in range(TREE.num_classes) if n not in under)
-    seen = photograph(middles, {under[0]: 0.45, outside: 0.55})
+    seen = mixed({under[0]: 0.45, outside: 0.55})
     done = fit_changes(rows, [Change("a" * 64, TREE.ids[group], seen)], rules, base)
     assert answer(done.fitted, rules, seen) in under
 
 
-def test_a_photograph_that_stays_wrong_counts_more(known):
-    rows, rules, base, middles = known
-    change = Change("a" * 64, TREE.classes[0], photograph(middles, {0: 0.3, 1: 0.7}))
+def test_a_photograph_that_stays_wrong_counts_more(known, mixed):
+    rows, rules, base = known
+    change = Change("a" * 64, TREE.classes[0], mixed({0: 0.3, 1: 0.7}))
     weak = replace(base, fit=replace(base.fit, strength=base.fit.strength / 1000))
     done = fit_changes(rows, [change], rules, weak)
     assert 1 < done.changes[0].weight <= HEAVIEST
@@ -63,9 +57,9 @@ def test_a_photograph_that_stays_wrong_counts_more(known):
     assert "later" in done.aside["b"]
 
 
-def test_what_harms_the_others_or_has_no_place_is_kept_aside(known):
-    rows, rules, base, middles = known
-    seen = photograph(middles, {0: 0.3, 1: 0.7})
+def test_what_harms_the_others_or_has_no_place_is_kept_aside(known, mixed):
+    rows, rules, base = known
+    seen = mixed({0: 0.3, 1: 0.7})
     wanted, unknown = Change("a" * 64, TREE.classes[0], seen), Change("b" * 64, "nothing", -seen)
     done = fit_changes(rows, [wanted, unknown], rules, base)
     assert [change.id for change in done.changes] == [wanted.id]
@@ -78,7 +72,7 @@ def test_what_harms_the_others_or_has_no_place_is_kept_aside(known):
 
 
 def test_a_row_that_is_the_same_photograph_takes_the_new_label(known):
-    rows, rules, base, _ = known
+    rows, rules, base = known
     done = fit_changes(rows, [Change("a" * 64, TREE.classes[1], rows.features[0])], rules, base)
     assert rows.labels[0] == TREE.classes[0]
     assert done.rows.labels[0] == TREE.classes[1]
@@ -86,7 +80,7 @@ def test_a_row_that_is_the_same_photograph_takes_the_new_label(known):
 
 
 def test_striking_out_the_last_photographs_of_a_class_is_kept_aside(known):
-    rows, rules, base, _ = known
+    rows, rules, base = known
     mine = [
         key for key, label in zip(rows.ids, rows.labels, strict=True) if label == rows.labels[0]
     ]
@@ -96,7 +90,7 @@ def test_striking_out_the_last_photographs_of_a_class_is_kept_aside(known):
 
 
 def test_a_row_that_the_fit_has_not_is_kept_aside_without_its_features(known):
-    rows, rules, base, _ = known
+    rows, rules, base = known
     done = fit_changes(rows, [Change("a" * 64, TREE.classes[1])], rules, base)
     assert "needs its features" in done.aside["a" * 64]
     assert not done.changes

@@ -12,14 +12,10 @@ from tests import oracle
 TREE = oracle.family()
 
 
-def between(middles, one, other, count, share=0.42, seed=0):
+def between(mixed, one, other, count):
     """Photographs of `one` that look rather like `other`."""
-    draw = torch.Generator().manual_seed(seed)
-    mixed = share * middles[one] + (1 - share) * middles[other]
-    return [
-        Change(f"{n:064x}", TREE.classes[one], (mixed + 0.1 * torch.randn(12, generator=draw)).half().numpy())
-        for n in range(count)
-    ]  # fmt: skip
+    seen = (mixed({one: 0.42, other: 0.58}, seed=n) for n in range(count))
+    return [Change(f"{n:064x}", TREE.classes[one], each) for n, each in enumerate(seen)]
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)
@@ -32,7 +28,7 @@ def test_divergence_equals_its_definition_decision_by_decision(rule):
 
 
 def test_offsets_are_the_minimum_and_move_no_other_decision(known):
-    _, rules, base, _ = known
+    _, rules, base = known
     group = next(node for node in TREE.inner_nodes[1:])
     child = TREE.children[group][0]
     wanted = torch.zeros(TREE.num_classes, dtype=torch.float64)
@@ -55,9 +51,9 @@ def test_offsets_are_the_minimum_and_move_no_other_decision(known):
             assert value(near) >= value(found)
 
 
-def test_corrected_photographs_are_likelier_and_the_rows_stay(known):
-    rows, rules, base, middles = known
-    changes = between(middles, 0, 1, 10)
+def test_corrected_photographs_are_likelier_and_the_rows_stay(known, mixed):
+    rows, rules, base = known
+    changes = between(mixed, 0, 1, 10)
     done = shifted(rows, changes, rules, base)
     features = torch.stack([torch.tensor(change.features).float() for change in changes])
     old, new = (
@@ -72,13 +68,13 @@ def test_corrected_photographs_are_likelier_and_the_rows_stay(known):
     assert shifted(rows, [Change("a" * 64, "nothing")], rules, base).fitted is base
 
 
-def test_each_correction_is_left_out_once(known):
-    rows, rules, base, middles = known
-    found = compare(rows, between(middles, 0, 1, 7), rules, base)
+def test_each_correction_is_left_out_once(known, mixed):
+    rows, rules, base = known
+    found = compare(rows, between(mixed, 0, 1, 7), rules, base)
     assert (found.corrections, found.others) == (7, len(rows))
     assert all(0 <= right <= 7 for right in found.right)
     assert found.right[0] >= 5  # they are alike, so the others teach each
-    one = compare(rows, between(middles, 0, 1, 1), rules, base)
+    one = compare(rows, between(mixed, 0, 1, 1), rules, base)
     assert one.right == (0, 0)
     assert one.gained == (0, 0)
 
