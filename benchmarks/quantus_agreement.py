@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nbdt import NBDT
 from nbdt.explain.audit.methods import method_maps
-from nbdt.explain.audit.perturbation import area, curves, ranked
+from nbdt.explain.audit.perturbation import Trials, area, curves, ranked
 from nbdt.explain.audit.sanity import RADIUS, SAMPLES, noisy, sensitivity
 from nbdt.explain.maps.log_odds import log_odds
 from nbdt.explain.result.regions import regrid
@@ -95,12 +95,9 @@ def largest_difference(case: Case, values: list[np.ndarray]) -> float:
     Quantus sums a region's values and orders ties otherwise: it is given our order.
     """
     images = case.images[:EQUAL] - case.images[:EQUAL].mean(dim=(2, 3), keepdim=True)
-    order = ranked(
-        [(v,) for v in values[:EQUAL]], case.first[:EQUAL], GRID, np.random.default_rng(0)
-    )
-    ours, _ = curves(case.model, images, order, "mean", REGIONS)
+    ours, order = our_curves(case, images, values[:EQUAL], seed=0)
     spread = np.ones((case.patch, case.patch))
-    ranks = np.kron(-order.ranks.numpy().reshape(-1, *GRID).astype(float), spread)[:, None]
+    ranks = np.kron(-order.astype(float), spread)[:, None]
     metric = quantus.RegionPerturbation(
         patch_size=case.patch, regions_evaluation=REGIONS, perturb_baseline=0.0, **QUIET
     )
@@ -108,10 +105,20 @@ def largest_difference(case: Case, values: list[np.ndarray]) -> float:
     return float(np.abs(ours[:, :1] - falls - ours[:, 1:]).max())
 
 
+def our_curves(
+    case: Case, images: Tensor, values: list[np.ndarray], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deletion curves of the first decisions, (images, regions + 1), and the ranks of regions."""
+    rng, found, order = np.random.default_rng(seed), [], []
+    for image, nodes, own in zip(images, case.first, values, strict=False):
+        order.append(ranked([own], GRID, rng))
+        found.append(curves(Trials(case.model, image, nodes, GRID), order[-1], "mean", REGIONS)[0])
+    return np.concatenate(found), np.concatenate(order)
+
+
 def deletions(case: Case, values: list[np.ndarray]) -> tuple[float, float, float]:
     """Ours, Quantus's region perturbation and its pixel flipping, each with its own mean."""
-    order = ranked([(v,) for v in values], case.first, GRID, np.random.default_rng(SEED))
-    ours, _ = curves(case.model, case.images, order, "mean", REGIONS)
+    ours, _ = our_curves(case, case.images, values, SEED)
     cells = np.stack([np.kron(regrid(v, *GRID), np.ones((case.patch, case.patch))) for v in values])
     region = quantus.RegionPerturbation(
         patch_size=case.patch, regions_evaluation=REGIONS, perturb_baseline="mean", **QUIET

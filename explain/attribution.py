@@ -83,7 +83,7 @@ def explain(
             model often.
         preprocessing: for photographs and a network with a head: torchvision's transforms, a Hugging
             Face image processor, or another function of a PIL image.
-        level: "fast", "default" (about 25 forward passes) or "careful" (about 55); see
+        level: "fast", "default" (about 20 forward passes) or "careful" (about 50); see
             `nbdt.explain.maps.levels`. Maps of methods other than "grad-cam" stay as they are.
 
     Raises:

@@ -61,7 +61,7 @@ def explain_command(
     level: Annotated[
         Level | None,
         typer.Option(
-            help="fast (1 pass), default (about 25) or careful (about 55); a batch is always fast."
+            help="fast (1 pass), default (about 20) or careful (about 50); a batch is always fast."
         ),
     ] = None,
     maps: Annotated[

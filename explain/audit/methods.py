@@ -17,11 +17,10 @@ from torch import Tensor
 from nbdt.errors import check_known
 from nbdt.model.model import NBDT
 
-from ..attribution import explain
-from ..maps.layers import map_layer
-from ..maps.levels import ABOVE, FAST, searches, sharper
+from ..maps.layers import any_layer, map_layer
+from ..maps.levels import ABOVE, searches, sharper
 from ..maps.log_odds import METHODS, input_maps
-from ..maps.node_maps import class_maps
+from ..maps.node_maps import class_maps, head_logits, path_maps
 
 Maps: TypeAlias = "list[tuple[NDArray[np.float32], ...]]"
 Nodes: TypeAlias = "Sequence[Sequence[int]]"
@@ -34,7 +33,18 @@ def method_maps(
     model: NBDT, images: Tensor, nodes: Nodes, method: str, rng: np.random.Generator | None = None
 ) -> Maps:
     """Return the maps of `claims` alone."""
-    return claims(model, images, nodes, method, rng)[0]
+    check_method(method)
+    if method in CONTROLS:
+        return CONTROLS[method](nodes, rng or np.random.default_rng(0))
+    if method in OTHERS:
+        return OTHERS[method](model, images, nodes)
+    if method in METHODS:
+        return input_maps(model, images, nodes, method)
+    if method in ABOVE:
+        return _at_level(model, images, nodes, method, regions=False)[0]
+    layer = map_layer(model, images)
+    logits = head_logits(model, layer.features)
+    return path_maps(model, layer, model.head.rules.paths(logits, _classes(model, nodes)))
 
 
 def claims(
@@ -42,10 +52,11 @@ def claims(
 ) -> tuple[Maps, Maps]:
     """Return for every image one map, (height, width), for each decision of its path; and regions.
 
-    The regions are also maps, whose highest cells are what matters to the decision alone: the
-    candidate that a level found best, whether or not it passed. For other methods they are the maps.
+    The regions are maps of 1 in what matters to the decision alone, else 0: the candidate that a level
+    found best, whether or not it passed. For other methods they are the maps.
 
     Args:
+        model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
         nodes: for every image the nodes of a path, from below the root to a leaf.
         method: one of `known_methods()`; `rng` is for the "random" control.
@@ -53,21 +64,24 @@ def claims(
     Raises:
         NBDTError: an unknown method, or one that this network's layers do not allow.
     """
-    check_method(method)
-    if method in CONTROLS:
-        maps = CONTROLS[method](nodes, rng or np.random.default_rng(0))
-    elif method in OTHERS:
-        maps = OTHERS[method](model, images, nodes)
-    elif method in METHODS:
-        maps = input_maps(model, images, nodes, method)
-    else:
-        fast = explain(model, images, classes=_classes(model, nodes), evidence=False, level=FAST)
-        maps = [one.maps for one in fast]
-        if method in ABOVE:
-            found = searches(model, images, fast, method)
-            regions = [tuple(one.masks[one.best].astype(np.float32)) for one in found]
-            return sharper(model, images, fast) or maps, regions
+    if method in ABOVE:
+        return _at_level(model, images, nodes, method, regions=True)
+    maps = method_maps(model, images, nodes, method, rng)
     return maps, maps
+
+
+def _at_level(
+    model: NBDT, images: Tensor, nodes: Nodes, level: str, *, regions: bool
+) -> tuple[Maps, Maps]:
+    layer, found = any_layer(model, images), []
+    paths = model.head.rules.paths(head_logits(model, layer.features), _classes(model, nodes))
+    maps = path_maps(model, layer, paths)
+    if regions or layer.is_plain:
+        found = searches(model, images, paths, maps, level)
+    tops: Maps = [tuple(one.masks[one.best].astype(np.float32)) for one in found]
+    if layer.is_plain:
+        return [tuple(one.maps.astype(np.float32)) for one in found], tops
+    return sharper(model, images, paths, maps) or maps, tops
 
 
 @contextmanager

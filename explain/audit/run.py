@@ -19,7 +19,9 @@ from nbdt.progress import Progress, no_progress
 
 from ..inputs import checked
 from ..maps.candidates import SHARE, cell_grid
-from ..maps.log_odds import fixed_spread, measured_log_odds
+from ..maps.layers import any_layer
+from ..maps.log_odds import fixed_spread, pictures_at_once
+from ..maps.node_maps import chosen_nodes
 from . import perturbation, sanity
 from .methods import CONTROLS, Maps, check_method, claims, counted_passes, method_maps
 from .result import ABSOLUTE, SIGNED, Audit, MethodAudit, Values, findings, per_image
@@ -27,7 +29,6 @@ from .result import ABSOLUTE, SIGNED, Audit, MethodAudit, Values, findings, per_
 METHODS = ("default", "careful", "grad-cam", "class grad-cam", "occlusion", *CONTROLS)
 STEPS = 8  # of a curve
 CHECKED = 8  # images for random weights and noise, which need many maps each
-CHUNK = 8  # images whose maps are in memory together
 
 
 def audit(
@@ -48,105 +49,106 @@ def audit(
         methods: see `known_methods`.
         checked: images whose maps are repeated under noise and with random weights.
         seed: for the controls, ties, noise and random weights.
-        progress: shows progress, first of images, then of changed images and models.
+        progress: shows progress, first of images, then of noise and of models with random weights.
 
     Raises:
         NBDTError: a model in training mode, images of another shape, or an unknown method.
     """
     names = _checked_methods(model, images, methods)
-    audited = _Audited(model, images, checked, np.random.default_rng(seed))
-    measured: dict[str, defaultdict[str, list[Values]]] = {m: defaultdict(list) for m in names}
-    first_maps: dict[str, Maps] = {method: [] for method in names}
-    work = [(low, method) for low in range(0, len(images), CHUNK) for method in names]
-    for low, method in progress(work, len(work), f"times {CHUNK} images"):
-        part = slice(low, low + CHUNK)
-        found = audited.explained(part, method)
-        for name, values in audited.measure(part, method, *found):
-            measured[method][name].append(values)
-        first_maps[method] += found[0][: max(0, audited.checked - low)]
-    again = audited.repeat(first_maps, seed, progress)
-    results = {
-        method: audited.summarise(method, measured[method], again[method]) for method in names
-    }
+    audited = _Audited(model, images, names, checked, np.random.default_rng(seed))
+    for row in progress(range(len(images)), len(images), "images"):
+        audited.measure(row)
+    again = audited.repeat(seed, progress)
+    results = {method: audited.summarise(method, again[method]) for method in names}
     return Audit(results, audited.made(seed), findings(results, len(images)))
 
 
 class _Audited:
-    """The images under audit and the model's answers."""
+    """The images under audit, the model's answers, and what was measured."""
 
-    def __init__(self, model: NBDT, images: Tensor, checked: int, rng: np.random.Generator) -> None:
-        self.model, self.images, self.rng = model, images, rng
+    def __init__(
+        self,
+        model: NBDT,
+        images: Tensor,
+        methods: Sequence[str],
+        checked: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.model, self.images, self.methods, self.rng = model, images, methods, rng
         with torch.inference_mode():
-            paths = [path for part in images.split(CHUNK) for path in model.paths(part)]
-        self.nodes = [model.hierarchy.path_of_class(path.class_index)[1:] for path in paths]
-        self.log_odds: Values = measured_log_odds(model, images).double().numpy()
+            size = pictures_at_once(model, images)
+            paths = [path for part in images.split(size) for path in model.paths(part)]
+        self.nodes = [chosen_nodes(model, path) for path in paths]
         self.spread = fixed_spread(model)
-        self.costs: dict[str, Values] = defaultdict(lambda: np.zeros(2))  # passes and seconds
-        self.grid = cell_grid(
-            method_maps(model, images[:1], self.nodes[:1], "grad-cam")[0][0].shape
-        )
+        self.grid = cell_grid(any_layer(model, images[:1]).activations.shape)
         self.checked = min(checked, len(images))
+        # By method: its maps of the checked images, passes and seconds, and its measures by name.
+        self.maps: dict[str, Maps] = defaultdict(list)
+        self.costs: dict[str, Values] = defaultdict(lambda: np.zeros(2))
+        self.measured: dict[str, dict[str, list[Values]]] = {
+            method: defaultdict(list) for method in methods
+        }
 
-    def explained(self, part: slice, method: str) -> tuple[Maps, Maps]:
-        """Return what a method claims about some images, and count what it costs."""
-        start = time.perf_counter()
-        with counted_passes(self.model) as passes:
-            found = claims(self.model, self.images[part], self.nodes[part], method, self.rng)
-        self.costs[method] += sum(passes), time.perf_counter() - start
-        return found
+    def measure(self, row: int) -> None:
+        """Measure all methods on one image."""
+        image, nodes = self.images[row : row + 1], [self.nodes[row]]
+        trials = perturbation.Trials(self.model, image[0], nodes[0], self.grid)
+        for method in self.methods:
+            start = time.perf_counter()
+            with counted_passes(self.model) as passes:
+                maps, regions = claims(self.model, image, nodes, method, self.rng)
+            self.costs[method] += sum(passes), time.perf_counter() - start
+            if row < self.checked:
+                self.maps[method] += maps
+            measures = dict(self._measures(trials, maps, regions))
+            errors = sanity.completeness_error(self.model, image, nodes, maps, method)
+            if errors is not None:
+                measures["completeness error"] = errors
+            for name, values in measures.items():
+                self.measured[method][name].append(values)
 
-    def measure(
-        self, part: slice, method: str, maps: Maps, regions: Maps
+    def _measures(
+        self, trials: perturbation.Trials, maps: Maps, regions: Maps
     ) -> Iterator[tuple[str, Values]]:
-        """Yield the measures of some images' maps by name: a value or a curve for each decision."""
-        model, images, nodes = self.model, self.images[part], self.nodes[part]
-        order = perturbation.ranked(maps, nodes, self.grid, self.rng)
-        tops = order
-        if regions is not maps:
-            tops = perturbation.ranked(regions, nodes, self.grid, self.rng)
+        """Yield the measures of an image's maps by name: a value or a curve for each decision."""
+        order = perturbation.ranked(maps[0], self.grid, self.rng)
+        same = regions is maps
+        tops = order if same else perturbation.ranked(regions[0], self.grid, self.rng)
         for baseline in perturbation.BASELINES:
-            pair = perturbation.curves(model, images, order, baseline, STEPS)
+            pair = perturbation.curves(trials, order, baseline, STEPS)
             for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
                 yield f"{kind} {baseline}", curve
-            after = perturbation.without_top(model, images, tops, baseline, SHARE)
-            before, spread = self.log_odds[part], self.spread
-            specific = perturbation.specificity(before, after, nodes, spread)
+            after = perturbation.without_top(trials, tops, baseline, SHARE)
+            spread = self.spread[trials.nodes]
+            specific = perturbation.specificity(trials.before, after, spread)
             yield f"specificity path_share {baseline}", specific
-            yield f"swap {baseline}", perturbation.swap(before, after, nodes)
-        errors = sanity.completeness_error(model, images, nodes, maps, method)
-        if errors is not None:
-            yield "completeness error", errors
+            yield f"swap {baseline}", perturbation.swap(trials.before, after)
 
-    def repeat(
-        self, first_maps: Mapping[str, Maps], seed: int, progress: Progress
-    ) -> dict[str, dict[str, Values]]:
+    def repeat(self, seed: int, progress: Progress) -> dict[str, dict[str, Values]]:
         """Compare maps with those under noise and with random weights: a value for each decision."""
         images, nodes = self.images[: self.checked], self.nodes[: self.checked]
-        values: dict[str, dict[str, Values]] = {method: {} for method in first_maps}
+        values: dict[str, dict[str, Values]] = {method: {} for method in self.maps}
         for _ in progress(range(sanity.SAMPLES), sanity.SAMPLES, "times noise"):
             changed = sanity.noisy(self.model, images, self.rng)
-            for method, before in first_maps.items():
+            for method, before in self.maps.items():
                 after = method_maps(self.model, changed, nodes, method, self.rng)
                 worst = values[method].get("max sensitivity", np.array(0.0))
-                values[method]["max sensitivity"] = np.maximum(
-                    worst, sanity.sensitivity(before, after)
-                )
+                change = sanity.sensitivity(before, after)
+                values[method]["max sensitivity"] = np.maximum(worst, change)
         changes = sanity.randomised(self.model, seed=seed)
         for stage, model in progress(changes, sanity.STAGES, "models with random weights"):
-            for method, before in first_maps.items():
+            for method, before in self.maps.items():
                 after = method_maps(model, images, nodes, method, self.rng)
                 signed, absolute = sanity.correlations(before, after).T
                 values[method][SIGNED + stage] = signed
                 values[method][ABSOLUTE + stage] = absolute
         return values
 
-    def summarise(
-        self, method: str, parts: Mapping[str, list[Values]], again: Mapping[str, Values]
-    ) -> MethodAudit:
+    def summarise(self, method: str, again: Mapping[str, Values]) -> MethodAudit:
         """Return the measures of a method: means over images, and areas and means of curves."""
         counts = np.array([len(path) for path in self.nodes])
         values, mean_curves = {}, {}
-        for name, pieces in parts.items():
+        for name, pieces in self.measured[method].items():
             measured = np.concatenate(pieces)
             if measured.ndim == 2:
                 points = [per_image(point, counts).mean() for point in measured.T]

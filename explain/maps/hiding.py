@@ -15,7 +15,7 @@ from nbdt.decide.rules import full_precision
 from nbdt.model.model import NBDT
 
 from .candidates import Mask, distinct
-from .log_odds import pictures_at_once
+from .log_odds import laid_out, pictures_at_once
 
 BLUR = 1 / 8  # standard deviation of the baseline "blur", as a share of the shorter side
 SOFTNESS = 1 / 8  # standard deviation of a mask's edge, as a share of a cell
@@ -71,15 +71,13 @@ def hidden_logits(
         softness: as in `soft_masks`.
     """
     size = pictures_at_once(model, images)
-    # Convolutions on a CPU are up to 1.4 times as fast with the channels last.
-    layout = torch.channels_last if images.device.type == "cpu" else torch.contiguous_format
     found = [torch.empty(0, model.hierarchy.num_classes)]
     if not len(rows):  # some networks take no batch of 0
         return found[0]
     with torch.inference_mode(), full_precision(images):
         for part, own in zip(rows.to(images.device).split(size), masks.split(size), strict=True):
             pictures = hidden(images[part], baseline[part], own, softness)
-            logits = model.logits(pictures.contiguous(memory_format=layout))
+            logits = model.logits(laid_out(model, pictures))
             found.append(logits.float().cpu())
     return torch.cat(found).clone()
 

@@ -28,6 +28,7 @@ from nbdt.network.given import GivenNetwork
 from nbdt.network.positions import Size, pools_by_average, positions
 
 from ..result.explanation import CLOSED_FORM
+from .log_odds import laid_out
 
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 PLAIN_SIDE = 8  # cells along a side where no layer gives a grid
@@ -71,7 +72,7 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
         NBDTError: the network refuses the size, or none of its layers has positions that matter.
     """
     with torch.inference_mode(False), torch.no_grad():
-        images = images.clone() if images.is_inference() else images
+        images = laid_out(model, images.clone() if images.is_inference() else images)
         with size_errors(model, images):
             has_tokens = bool(getattr(model.backbone, "num_prefix_tokens", False))
             if isinstance(model.backbone, GivenNetwork) or has_tokens:

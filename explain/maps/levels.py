@@ -3,9 +3,9 @@
 docs/explanations.md has the measured figures. Costs are in times of a forward pass, for a whole path.
 
 - "fast": 1. Grad-CAM: where the object's evidence is; the maps of a path look alike.
-- "default": about 25. Grad-CAM sharpened by integrated gradients from the blurred picture (9), and
-  tested regions (16), from 9 windows and a proposal for each decision.
-- "careful": about 55. The same from 36 windows and three rounds of proposals.
+- "default": about 20. Grad-CAM sharpened by integrated gradients from the blurred picture (4), and
+  tested regions (15), from 9 windows and a proposal for each decision.
+- "careful": about 50. The same from 36 windows and three rounds of proposals.
 
 A network without a layer finer than the last keeps the maps of "fast", and one without any layer with
 positions gets maps fitted to the tests on a plain grid; ``made["method"]`` says so.
@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from nbdt.decide.paths import Path
 from nbdt.errors import check_known
 from nbdt.model.model import NBDT
 
 from ..result.explanation import Explanation, Map
 from ..result.regions import regrid
 from .candidates import cell_grid
-from .integrated import COST, finer_layer, sharpened
+from .integrated import cost, finer_layer, sharpened
 from .layers import PLAIN_GRID
 from .node_maps import chosen_nodes
 from .tested import Search, search, verified_regions
@@ -54,35 +55,37 @@ def check_level(level: str) -> None:
     check_known("level", level, LEVELS)
 
 
-def searches(model: NBDT, images: Tensor, found: Sequence[Explanation], level: str) -> list[Search]:
+def searches(
+    model: NBDT, images: Tensor, paths: Sequence[Path], maps: Sequence[Sequence[Map]], level: str
+) -> list[Search]:
     """Return for each image what its candidates did: see `nbdt.explain.maps.tested.search`.
 
     Args:
         model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed, on the model's device.
-        found: their explanations, whose maps guide the search.
+        paths: of the images.
+        maps: of the decisions of their paths, which guide the search.
         level: "default" or "careful".
     """
-    grid = cell_grid(found[0].maps[0].shape)
-    priors = [np.array([regrid(values, *grid) for values in one.maps]) for one in found]
-    paths = [one.path for one in found]
+    grid = cell_grid(maps[0][0].shape)
+    priors = [np.array([regrid(values, *grid) for values in own]) for own in maps]
     above = ABOVE[level]
     return search(model, images, paths, priors, along=above.along, rounds=above.rounds)
 
 
 def sharper(
-    model: NBDT, images: Tensor, found: Sequence[Explanation]
+    model: NBDT, images: Tensor, paths: Sequence[Path], maps: Sequence[Sequence[Map]]
 ) -> list[tuple[Map, ...]] | None:
     """Return the maps of levels above "fast" for each image; None without a finer layer.
 
     Arguments are those of `searches`.
     """
-    layer = finer_layer(model, images[:1], found[0].maps[0].shape[0])
+    layer = finer_layer(model, images[:1], maps[0][0].shape[0])
     if layer is None:
         return None
     return [
-        sharpened(model, image, chosen_nodes(model, one.path), one.maps, layer)
-        for image, one in zip(images, found, strict=True)
+        sharpened(model, image, chosen_nodes(model, path), own, layer)
+        for image, path, own in zip(images, paths, maps, strict=True)
     ]
 
 
@@ -125,18 +128,20 @@ def at_level(
 def _at_level(
     model: NBDT, images: Tensor, found: Sequence[Explanation], level: str, sharpen: bool
 ) -> list[tuple[Explanation, Search]]:
-    seen = searches(model, images, found, level)
-    regions = verified_regions(model, images, [one.path for one in found], seen)
+    paths, before = [one.path for one in found], [one.maps for one in found]
+    seen = searches(model, images, paths, before, level)
+    regions = verified_regions(model, images, paths, seen)
     plain = found[0].made["method"] == PLAIN_GRID
-    maps = sharper(model, images, found) if sharpen and not plain else None
+    maps = sharper(model, images, paths, before) if sharpen and not plain else None
     result = []
     for row, (one, tests, tested) in enumerate(zip(found, seen, regions, strict=True)):
         made = {**one.made, "level": level, "passes": 1 + len(tests.masks) + len(tests.claims)}
+        own = one.maps
         if maps:
-            made["method"] = f"grad-cam, sharpened by integrated gradients; {one.made['method']}"
-            made["passes"] += COST
-        own = maps[row] if maps else one.maps
-        if plain:
+            made["method"] = f"grad-cam, sharpened by integrated gradients; {made['method']}"
+            made["passes"] += cost(len(one.path))
+            own = maps[row]
+        elif plain:
             own = tuple(tests.maps.astype(np.float32))
         result.append((replace(one, maps=own, tested=tested, made=made), tests))
     return result

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from nbdt.decide.rules import edge_scores, full_precision
 from nbdt.model.model import NBDT
+from nbdt.network.given import GivenNetwork
 from nbdt.tree.index import TreeIndex
 
 # Pixels of a forward pass. On a CPU a photograph of 260 pixels takes 0.047 s alone, 0.043 s in a
@@ -25,6 +27,10 @@ STEPS = 32  # of the path that integrated gradients follow
 CELLS = 8  # occlusion and LIME hide squares, this many along the longer side
 SAMPLES = 200  # perturbed images behind the LIME maps of an image
 AT_ONCE = 8  # steps in one backward pass
+
+# Of models: the logits of the reference set, the rules, and what `fixed_spread` made of them.
+_spreads: WeakKeyDictionary[nn.Module, tuple[Tensor, nn.Module, NDArray[np.float64]]]
+_spreads = WeakKeyDictionary()
 
 
 def log_odds(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
@@ -79,6 +85,16 @@ def pictures_at_once(model: NBDT, images: Tensor) -> int:
     return max(1, min(MOST_AT_ONCE, pixels // (images.shape[-2] * images.shape[-1])))
 
 
+def laid_out(model: NBDT, images: Tensor) -> Tensor:
+    """Return images (batch, 3, height, width) in the layout that is fastest for the model.
+
+    Convolutions on a CPU are up to 1.4 times as fast with the channels last. Other people's networks
+    may flatten with `view`, which needs them first.
+    """
+    last = images.device.type == "cpu" and not isinstance(model.backbone, GivenNetwork)
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def _of_images(model: NBDT, images: Tensor) -> Tensor:
     return of_logits(model, model.logits(images))
 
@@ -98,9 +114,14 @@ def fixed_spread(model: NBDT) -> NDArray[np.float64]:
     logits = model.reference.get("logits")
     if logits is None or len(logits) < 2:
         return np.ones(model.hierarchy.num_nodes)
+    known = _spreads.get(model)
+    if known and known[0] is logits and known[1] is model.head.rules:
+        return known[2]
     some = logits[:: math.ceil(len(logits) / MOST_FOR_SPREAD)].to(model.device)
     deviation: NDArray[np.float64] = of_logits(model, some).cpu().double().std(dim=0).numpy()
-    return np.where(deviation > 1e-9, deviation, 1.0)
+    spread = np.where(deviation > 1e-9, deviation, 1.0)
+    _spreads[model] = (logits, model.head.rules, spread)
+    return spread
 
 
 # ---- maps by Captum, one decision at a time --------------------------------------------------------

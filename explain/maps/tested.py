@@ -63,31 +63,26 @@ class Search:
         return distinct([*self.masks, *map(grown, excess)])[tried:]
 
     @cached_property
+    def falls(self) -> Values:
+        """(sets, decisions) falls of the log-odds, in spreads, with each candidate blurred."""
+        falls: Values = (self.before - self.after) / self.spread
+        return falls
+
+    @cached_property
     def best(self) -> list[int]:
         """For each decision the candidate that lowers it more than it changes most of the others.
 
         Among equals, the one that lowers it most in proportion to the largest change of another.
         """
-        falls = (self.before - self.after) / self.spread
-        wins = (falls[:, :, None] > np.abs(falls)[:, None]).sum(axis=2)
-        ratios = falls / (LEAST + _others(falls))
+        wins, largest = own_falls(self.falls)
+        ratios = self.falls / (LEAST + largest)
         return [int(row) for row in np.lexsort((ratios, wins), axis=0)[-1]]
-
-    def passed(self, after: Values) -> list[bool]:
-        """Whether each decision falls enough, and more than others change.
-
-        Args:
-            after: (decisions, decisions) log-odds with each one's own region hidden.
-        """
-        falls = (self.before - after) / self.spread
-        own, others = falls.diagonal(), _others(falls).diagonal()
-        return [bool(found) for found in (own >= LEAST) & (own > others)]
 
     @property
     def claims(self) -> list[int]:
         """The candidates that pass for a decision where they were chosen: to be verified."""
-        passed = self.passed(self.after[self.best])
-        return sorted({row for row, found in zip(self.best, passed, strict=True) if found})
+        passed = self.falls > np.maximum(own_falls(self.falls)[1], LEAST)
+        return sorted({row for index, row in enumerate(self.best) if passed[row, index]})
 
     def regions(self, verified: Values) -> tuple[TestedRegion | None, ...]:
         """Return each decision's region, None where none passes both tests.
@@ -96,32 +91,41 @@ class Search:
             verified: (claims, decisions) log-odds with `claims` hidden in the other way.
         """
         rows = dict(zip(self.claims, verified, strict=True))
-        both = [(self.after[row], rows.get(row, self.before)) for row in self.best]
-        tests = zip(
-            *(self.passed(np.array(after)) for after in zip(*both, strict=True)), strict=True
-        )
-        return tuple(
-            self._region(index, np.array(both[index])) if all(passed) else None
-            for index, passed in enumerate(tests)
-        )
+        found = []
+        for index, row in enumerate(self.best):
+            after = np.array([self.after[row], rows.get(row, self.before)])
+            falls = (self.before - after) / self.spread
+            own, others = falls[:, index], own_falls(falls)[1][:, index]
+            passed = bool((own > np.maximum(others, LEAST)).all())
+            found.append(self._region(index, after, own, others) if passed else None)
+        return tuple(found)
 
-    def _region(self, index: int, after: Values) -> TestedRegion:
-        mask, falls = self.masks[self.best[index]], (self.before - after) / self.spread
-        (chosen, verified), others = falls[:, index], _others(falls)[:, index]
+    def _region(self, index: int, after: Values, own: Values, others: Values) -> TestedRegion:
+        mask = self.masks[self.best[index]]
         cells = [(int(row), int(column)) for row, column in np.argwhere(mask)]
+        before, blurred, coloured = (float(self.before[index]), *map(float, after[:, index]))
         return TestedRegion(
             connected(cells, (mask.shape[0], mask.shape[1])),
-            (float(self.before[index]), float(after[0, index]), float(after[1, index])),
-            ((float(chosen), float(others[0])), (float(verified), float(others[1]))),
+            (before, blurred, coloured),
+            ((float(own[0]), float(others[0])), (float(own[1]), float(others[1]))),
             float(mask.mean()),
         )
 
 
-def _others(falls: Values) -> Values:
-    """Return the largest absolute change of the other decisions, (sets, decisions)."""
-    others = np.abs(falls)[:, None] * ~np.eye(falls.shape[1], dtype=bool)
-    largest: Values = others.max(axis=2)
-    return largest
+def own_falls(falls: Values) -> tuple[Values, Values]:
+    """Compare the fall of each decision with the changes of the others on its path.
+
+    Args:
+        falls: (sets, decisions) of log-odds, in spreads, with each set of cells hidden.
+
+    Returns:
+        How many of the others change by less than each decision falls, and the largest absolute change
+        of another: (sets, decisions) both.
+    """
+    others = ~np.eye(falls.shape[1], dtype=bool)
+    sizes = np.abs(falls)[:, None] * others
+    wins: Values = ((falls[:, :, None] > sizes) & others).sum(axis=2).astype(np.float64)
+    return wins, sizes.max(axis=2)
 
 
 def search(

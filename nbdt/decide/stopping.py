@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -93,10 +93,12 @@ class PathMasses:
         return (there == self.nodes).int().cumprod(dim=1).sum(dim=1) - 1
 
 
+@lru_cache(maxsize=4)
 def path_table(tree: Hierarchy) -> Tensor:
     """Return the nodes from the root to each class, (classes, depth + 1); short paths repeat the leaf."""
     routes = [tree.path_of_class(index) for index in range(tree.num_classes)]
-    return torch.tensor([[*r, *[r[-1]] * (tree.depth + 1 - len(r))] for r in routes])
+    with torch.inference_mode(False):  # it is kept
+        return torch.tensor([[*r, *[r[-1]] * (tree.depth + 1 - len(r))] for r in routes])
 
 
 def information(tree: Hierarchy) -> Tensor:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
@@ -21,6 +23,7 @@ from nbdt.explain.audit.command import app
 from nbdt.explain.audit.methods import method_maps
 from nbdt.explain.audit.perturbation import (
     BASELINES,
+    Trials,
     area,
     curves,
     ranked,
@@ -199,27 +202,30 @@ def test_log_odds_stay_exact_and_differentiable_where_p_is_1():
 
 @pytest.fixture(scope="module")
 def curve_case():
+    """Pictures to hide parts of, (trials, maps, their ranks) for each of two images."""
     model = tiny()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    nodes = [TREE.path_of_class(p.class_index)[1:] for p in model.paths(images)]
-    maps = [tuple(RNG.random((4, 4), dtype=np.float32) for _ in own) for own in nodes]
-    return model, images, nodes, maps, ranked(maps, nodes, (4, 4), RNG)
+    cases = []
+    for image, path in zip(images, model.paths(images), strict=True):
+        nodes = TREE.path_of_class(path.class_index)[1:]
+        maps = [RNG.random((4, 4), dtype=np.float32) for _ in nodes]
+        trials = Trials(model, image, nodes, (4, 4))
+        cases.append((trials, maps, ranked(maps, (4, 4), RNG)))
+    return cases
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_curves_equal_the_reference(curve_case, baseline):
-    model, images, nodes, maps, given = curve_case
-    hidden = BASELINES[baseline](images).numpy()
-    deletion, insertion = curves(model, images, given, baseline, steps=5)
-    row = 0
-    for image, own in enumerate(nodes):
-        for node, values in zip(own, maps[image], strict=True):
+    for trials, maps, ranks in curve_case:
+        whole, none = (v[0].numpy() for v in (trials.image, BASELINES[baseline](trials.image)))
+        deletion, insertion = curves(trials, ranks, baseline, steps=5)
+        assert len(deletion) == len(insertion) == len(maps)
+        for row, (node, values) in enumerate(zip(trials.nodes, maps, strict=True)):
 
-            def probability(pixels, node=node):
-                found = measured_log_odds(model, torch.from_numpy(pixels)[None])
+            def probability(pixels, trials=trials, node=node):
+                found = measured_log_odds(trials.model, torch.from_numpy(pixels)[None])
                 return float(found[0, node].sigmoid())
 
-            whole, none = images[image].numpy(), hidden[image]
             references = [
                 oracle.region_curve(probability, *pair, values, (4, 4), 5)
                 for pair in ((none, whole), (whole, none))
@@ -227,33 +233,43 @@ def test_curves_equal_the_reference(curve_case, baseline):
             assert np.abs(deletion[row] - references[0]).max() < 1e-5
             assert np.abs(insertion[row] - references[1]).max() < 1e-5
             assert abs(area(deletion)[row] - oracle.trapezia(references[0])) < 1e-5
-            row += 1
-    assert row == len(deletion)
 
 
-def test_specificity_equals_the_reference(curve_case):
-    model, images, nodes, _, given = curve_case
-    before = measured_log_odds(model, images).numpy()
-    spread = RNG.uniform(0.5, 2, len(TREE.nodes))
-    after = without_top(model, images, given, "mean", 0.2)
-    found = specificity(before, after, nodes, spread)
-    ends = np.cumsum([len(own) for own in nodes])
-    for image, own in enumerate(nodes):
-        rows = slice(ends[image] - len(own), ends[image])
-        reference = oracle.path_specificity(before[image], after[rows], own, spread)
-        assert np.allclose(found[rows], reference)
+def test_specificity_and_swap_equal_the_reference(curve_case):
+    for trials, _, ranks in curve_case:
+        after = without_top(trials, ranks, "mean", 0.2)
+        spread = RNG.uniform(0.5, 2, len(after))
+        path = range(len(after))
+        found = specificity(trials.before, after, spread)
+        assert np.allclose(found, oracle.path_specificity(trials.before, after, path, spread))
+        assert np.allclose(swap(trials.before, after), oracle.swaps(trials.before, after, path))
+    assert np.isnan(specificity(np.ones(1), np.zeros((1, 1)), np.ones(1))).all()
+    assert np.isnan(swap(np.ones(1), np.zeros((1, 1)))).all()
 
 
-def test_swap_equals_the_reference(curve_case):
-    model, images, nodes, _, given = curve_case
-    before = measured_log_odds(model, images).numpy()
-    after = without_top(model, images, given, "mean", 0.2)
-    expected = []
-    for image, own in enumerate(nodes):
-        low = sum(map(len, nodes[:image]))
-        rows = slice(low, low + len(own))
-        expected += oracle.swaps(before[image], after[rows], own)
-    assert np.allclose(swap(before, after, nodes), expected)
+@given(st.integers(2, 6), st.integers(0, 999))
+@settings(max_examples=25)
+def test_a_shared_map_is_half_right_and_shifts_change_nothing(decisions, seed):
+    rng = np.random.default_rng(seed)
+    before, spread = rng.normal(size=decisions), rng.uniform(0.5, 2, decisions)
+    shared = np.tile(rng.normal(size=decisions), (decisions, 1))
+    assert np.allclose(swap(before, shared), 0.5)
+    assert specificity(before, shared, spread).mean() <= 0.5
+    after, shift = rng.normal(size=(decisions, decisions)), rng.normal(size=decisions)
+    for measure, scale in ((swap, ()), (specificity, (spread,))):
+        found = measure(before, after, *scale)
+        assert np.allclose(found, measure(before + shift, after + shift, *scale))
+        assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_no_picture_runs_twice(curve_case):
+    trials, _, ranks = curve_case[0]
+    again = Trials(trials.model, trials.image[0], trials.nodes, (4, 4))
+    with audit_methods.counted_passes(trials.model) as passes:
+        first = curves(again, ranks, "blur", 5)
+        assert np.array_equal(first, curves(again, ranks, "blur", 5))
+        assert again.before.tolist() == again.log_odds(np.zeros((4, 4), bool), "blur").tolist()
+    assert sum(passes) == 2 + 2 * 4 * len(ranks)  # whole, hidden, and what is between
 
 
 def test_one_map_for_all_decisions_reaches_half_of_the_swaps(known_audit):
@@ -313,16 +329,16 @@ def test_a_levels_regions_are_what_specificity_is_measured_on():
     assert 10 < result.passes < 25
 
 
-def test_decisions_with_one_map_share_its_ranking(curve_case):
-    _, _, nodes, maps, _ = curve_case
-    shared = ranked([(own[0],) * len(own) for own in maps], nodes, (4, 4), RNG)
-    assert len(shared.ranks) == len(nodes)
-    assert shared.of_decision.tolist() == [0, 0, 1, 1]
+def test_decisions_with_one_map_share_its_ranking():
+    shared, other = np.zeros((4, 4), np.float32), np.ones((4, 4), np.float32)
+    ranks = ranked([shared, shared, other], (4, 4), RNG)
+    assert np.array_equal(ranks[0], ranks[1])
+    assert not np.array_equal(ranks[1], ranks[2])
 
 
 def test_ties_are_ordered_at_random():
-    flat = [(np.zeros((4, 4), dtype=np.float32),)] * 40
-    ranks = ranked(flat, [[1]] * 40, (4, 4), RNG).ranks.numpy()
+    flat = np.zeros((4, 4), dtype=np.float32)
+    ranks = np.stack([ranked([flat], (4, 4), RNG)[0].ravel() for _ in range(40)])
     assert {tuple(sorted(row)) for row in ranks} == {tuple(range(16))}
     assert 4 < ranks[:, 0].mean() < 11
 
@@ -439,7 +455,7 @@ def test_progress_reaches_its_end():
             done[what][1] += 1
 
     audit(known(), known_images(10), methods=["grad-cam"], checked=2, progress=counted)
-    assert [6, 6] in done.values()  # three methods on twice eight images
+    assert done["images"] == [10, 10]
     assert len(done) == 3
     assert all(expected == reached for expected, reached in done.values())
 
@@ -574,11 +590,15 @@ class Probabilities(nn.Module):
 def test_deletion_equals_quantus_region_perturbation(curve_case):
     import quantus
 
-    model, images, nodes, _, _ = curve_case
+    model = curve_case[0][0].model
+    images = torch.cat([trials.image for trials, *_ in curve_case])
     images = images - images.mean(dim=(2, 3), keepdim=True)  # so that 0 is the mean colour
     values = [RNG.random((4, 4), dtype=np.float32) for _ in images]
-    first = [own[:1] for own in nodes]
-    ours, _ = curves(model, images, ranked([(v,) for v in values], first, (4, 4), RNG), "mean", 16)
+    first = [trials.nodes[:1] for trials, *_ in curve_case]
+    ours = np.concatenate([
+        curves(Trials(model, *one, (4, 4)), ranked([own], (4, 4), RNG), "mean", 16)[0]
+        for *one, own in zip(images, first, values, strict=True)
+    ])  # fmt: skip
     metric = quantus.RegionPerturbation(
         patch_size=8, regions_evaluation=16, perturb_baseline=0.0, normalise=False,
         disable_warnings=True,
