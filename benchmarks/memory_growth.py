@@ -18,7 +18,7 @@ import numpy as np
 from memory_data import Data, opened, right, rows_of, tree_over
 
 from nbdt import DecisionRules, Hierarchy
-from nbdt.explain.memory.places import propose_place
+from nbdt.explain.memory.grow import propose_place
 from nbdt.memory.grow import add_class
 from nbdt.memory.refit import examples_of, fit_head
 from nbdt.model.features import Features

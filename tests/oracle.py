@@ -511,7 +511,7 @@ def path_specificity(before, after, path, spread):
     return np.array(shares)
 
 
-# Corrections: what `nbdt.train.corrections.loss` computes in batches.
+# Corrections: what `nbdt.train.corrections.fit` computes in batches.
 
 
 def swaps(before, after, path):

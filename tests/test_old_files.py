@@ -21,11 +21,11 @@ from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.__main__ import app
 from nbdt.correction import picture_hash, read_corrections
 from nbdt.demo.corrections.model_versions import ModelVersions, pending
+from nbdt.demo.corrections.own import memory_key, view_without_bad
 from nbdt.demo.corrections.submission import visitor_id
 from nbdt.demo.editing.edits import in_words
 from nbdt.demo.editing.versions import load as load_version
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import memory_key, view_without_bad
 from nbdt.demo.visitor import Visitor
 from nbdt.explain import Evidence, Explanation, explain
 from nbdt.explain.batch.folder import read_maps

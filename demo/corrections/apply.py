@@ -1,4 +1,4 @@
-"""Corrections become a model: one training process, whose result the store records."""
+"""Corrections become a model, which the store records: by rows of its memory, or by training."""
 
 from __future__ import annotations
 
@@ -7,23 +7,105 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 from nbdt.correction import APPLIED, read_corrections
+from nbdt.decide.head import DecisionRules
+from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
+from nbdt.memory.grow import Growth, grow
+from nbdt.memory.memory import Memory
+from nbdt.memory.preview import write_changes
+from nbdt.memory.refit import FittedHead, examples_of, shared
+from nbdt.memory.rows import Rows
+from nbdt.memory.shift import shifted
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import ProgressEvent, read_progress, say_nothing
+from nbdt.progress import ProgressEvent, Say, read_progress, say_nothing
 
 from ..store import Store
 from ..store.schema import ModelVersion
 from ..store.url import default_url
-from .accept import accept_corrections
 from .export import export
 from .model_versions import ModelVersions, nothing_waits, waiting
-from .own import acts
+from .own import acts, corrections_fitted, marks_of, stated
 
 SHOWN = 200  # characters of a line on the page
+
+
+def accept_corrections(
+    store: Store, model: NBDT, out: Path, say: Say, *, shift: bool = False
+) -> ModelVersion:
+    """Teach a copy of the model what waits, and record the new version.
+
+    Corrections and marks become rows of its memory, or offsets of its decisions; then its last
+    layer is no longer that of the memory.
+
+    Args:
+        store: the corrections and marks of all visitors.
+        model: its last layer is fitted on its memory; it does not change, nor does its memory.
+        out: a folder for the new model, in `out`/model.
+        say: called with the reason of each correction that is kept aside.
+        shift: whether to take offsets; see `own.compared`.
+
+    Raises:
+        StoreError: nothing waits.
+        NBDTError: `out` has a model, or it cannot be written.
+    """
+    check_new(out / "model")
+    saved = waiting(store, model)
+    memory, rules = cast(Memory, model.memory), model.head.rules
+    base = memory.fit(rules, model.fitted)
+    if shift:
+        grown, found = model, shifted(memory.rows, stated(saved, model), rules, base)
+    else:
+        grown, found = corrections_fitted(model, saved, marks_of(model, store), choose=True)
+    if not saved and not found.changes:
+        raise nothing_waits(store, model)
+    for key, reason in found.aside.items():
+        say(f"kept aside: {key[:12]}…: {reason}")
+    acting = {change.id for change in found.changes}
+    learned = [one.id for one in saved if one.correction.image in acting]
+    if not acting:
+        raise NBDTError("None of the corrections can act; no model was written.")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".memory-", dir=out) as aside:
+        new = grow(model, Growth(grown.hierarchy), Path(aside, "memory"))
+        if shift:
+            new.take_head(found.fitted)
+            del new.provenance["memory"]  # the offsets are no part of a fit
+        else:
+            learnt = cast(Memory, new.memory)
+            write_changes(learnt, found.about)
+            new.take_head(learnt.fit(new.head.rules, found.fitted))
+        new.save(out / "model")
+    return store.add_model_version(
+        out / "model",
+        model_hash(NBDT.load(out / "model")),
+        parent=model_hash(model),
+        learned=learned,
+        left_out=len(saved) - len(learned),
+        accuracy=_accuracy((rules, memory.rows, base), (new.head.rules, found.rows, found.fitted)),
+    )
+
+
+def _accuracy(
+    before: tuple[DecisionRules, Rows, FittedHead], after: tuple[DecisionRules, Rows, FittedHead]
+) -> dict[str, dict[str, float]]:
+    """Return shares of right answers to the rows that are the same, each by a fit without it."""
+    tables = [examples_of(rows, rules) for rules, rows, _ in (before, after)]
+    found, kept = {}, shared(*tables)
+    for n, (rules, _, fitted) in enumerate((before, after)):
+        logits, right = fitted.logits.float()[kept[n]], tables[n].labels[kept[n]]
+        answers = {
+            "flat": logits.argmax(dim=1),
+            "soft": rules(logits).argmax(dim=1),
+            "hard": rules.hard(logits),
+        }
+        name = ("before", "after")[n]
+        found[name] = {kind: accuracy(given, right) for kind, given in answers.items()}
+    return found
 
 
 def apply_corrections(

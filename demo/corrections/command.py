@@ -102,8 +102,7 @@ def apply_command(
     """Teach a model the corrections that wait for it; the page then offers the result."""
     from nbdt.model.saved import bundled
 
-    from .accept import accept_corrections
-    from .apply import apply_corrections
+    from .apply import accept_corrections, apply_corrections
     from .own import acts
 
     loaded, is_saved = open_model(model), model in bundled() or Path(model).is_dir()

@@ -11,8 +11,8 @@ from nbdt.correction import Correction, write_corrections
 from nbdt.files import write_atomic
 
 from ..store import Store
-from ..store.photographs import suffix
 from ..store.schema import SavedCorrection
+from ..store.store import suffix
 
 
 def export(

@@ -9,7 +9,7 @@ import gradio as gr
 import torch
 
 from nbdt.errors import NBDTError
-from nbdt.explain.memory.places import propose_place
+from nbdt.explain.memory.grow import propose_place
 from nbdt.images.image import ImageError
 from nbdt.memory.grow import add_class
 from nbdt.memory.memory import Memory

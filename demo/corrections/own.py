@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from sqlalchemy import Row
 
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
+from nbdt.explain import Evidence
 from nbdt.memory.corrected import Corrected, fit_changes
 from nbdt.memory.grow import Growth, add_class, with_classes
 from nbdt.memory.memory import Memory
@@ -24,7 +25,6 @@ from nbdt.tree.class_names import normalised_name
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..store import Store
-from ..store.marks import bad_rows, memory_key
 from ..store.schema import SavedCorrection
 from ..visitor import OwnModel, Photograph, Visitor
 from .model_versions import waiting
@@ -42,6 +42,37 @@ def seen_features(model: NBDT, photo: Photograph) -> tuple[str, bytes] | None:
     if not acts(model):
         return None
     return embedding_hash(model), photo.features.half().numpy().tobytes()
+
+
+def memory_key(facts: Mapping[str, Any]) -> str:
+    """Return what marks name a memory by: its network, or the evidence index that it was made of."""
+    return str(facts.get("index") or facts["embedding_hash"])
+
+
+def bad_rows(marks: Iterable[Row[Any]], rows: Rows) -> dict[str, str]:
+    """Return the ids and names of the rows that the last mark of any visitor calls bad.
+
+    Images that are no rows are passed over.
+    """
+    found: dict[str, str] = {}
+    last = {(mark.visitor, mark.reference): mark.bad for mark in marks}
+    for reference in sorted({reference for (_, reference), bad in last.items() if bad}):
+        with suppress(NBDTError):
+            place = rows.place(reference)
+            found[rows.ids[place]] = rows.names[place]
+    return found
+
+
+def marked_bad(evidence: Evidence, store: Store, visitor: str) -> dict[str, str]:
+    """Return the ids and names of the rows that one visitor called bad."""
+    marks = store.marks(memory_key(evidence.memory.table.facts), visitor=visitor)
+    return bad_rows(marks, evidence.memory.rows) if marks else {}
+
+
+def view_without_bad(evidence: Evidence, store: Store, visitor: str) -> Evidence:
+    """Return the evidence as one visitor sees it: without the photographs that they called bad."""
+    bad = marked_bad(evidence, store, visitor)
+    return evidence.view(bad) if bad else evidence
 
 
 def marks_of(model: NBDT, store: Store, visitor: str | None = None) -> Sequence[Row[Any]]:

@@ -16,7 +16,6 @@ from nbdt.model.model import NBDT
 from nbdt.progress import counted
 
 from ..store import Store
-from ..store.marks import marked_bad, memory_key, view_without_bad
 from ..store.url import StoreError
 from ..ui.events import (
     NETWORK,
@@ -31,7 +30,15 @@ from ..visitor import Visitor
 from .apply import train_version
 from .model_versions import ModelVersions
 from .new_class import same_class, save_class, wire_new_class
-from .own import acts, now_says, own_model, seen_features
+from .own import (
+    acts,
+    marked_bad,
+    memory_key,
+    now_says,
+    own_model,
+    seen_features,
+    view_without_bad,
+)
 from .submission import correction_api, is_token, new_token, parse_correction, save_once, visitor_id
 from .views import (
     compared_record,

@@ -12,8 +12,8 @@ from nbdt.explain.evidence.pictures import Pictures
 from nbdt.explain.memory.review import node_name, ranked_rows
 from nbdt.images.image import ImageError
 from nbdt.memory.memory import Memory
-from nbdt.memory.preview import Change, effect_of_changes, preview
-from nbdt.memory.review import Suspect, parse_verdicts, write_changes
+from nbdt.memory.preview import Change, effect_of_changes, preview, write_changes
+from nbdt.memory.review import Suspect, parse_verdicts
 from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -10,14 +11,13 @@ from PIL import Image
 from sqlalchemy import Engine, Row, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from nbdt.correction import Correction
+from nbdt.correction import Correction, picture_hash
 from nbdt.hierarchies.edit.history import History
 from nbdt.images.image import open_image
 
 from . import database as db
 from .disk import check_disk
 from .hierarchies import StoredHistory
-from .photographs import encoded, keep_photograph
 from .schema import (
     HierarchyRow,
     LearnedRow,
@@ -28,6 +28,8 @@ from .schema import (
     SavedCorrection,
 )
 from .url import StoreError, default_url
+
+WEBP_SIDE = 16383  # pixels; the format's limit
 
 
 class Store:
@@ -274,3 +276,52 @@ class Store:
         """Return all, oldest first; `nbdt.demo.corrections.model_versions` relates them."""
         with db.reading(self._engine) as session:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id)))
+
+
+def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
+    """Return a lossless WebP, or a PNG where a side is too long for WebP.
+
+    Raises StoreError: the picture has another hash, or takes more than `max_bytes`.
+    """
+    if picture_hash(image) != expected_hash:
+        raise StoreError(
+            "The photograph is not the one that the correction is about; send both together."
+        )
+    rgb = image.convert("RGB")
+    pixels = Image.frombytes("RGB", rgb.size, rgb.tobytes())  # no EXIF, no profile, no comment
+    stream = io.BytesIO()
+    if max(pixels.size) <= WEBP_SIDE:
+        pixels.save(stream, "WEBP", lossless=True, method=0, exact=True)
+    else:
+        pixels.save(stream, "PNG", compress_level=3)
+    data = stream.getvalue()
+    if len(data) > max_bytes:
+        raise StoreError(
+            f"This photograph takes {len(data) / 1e6:.1f} MB without loss; at most "
+            f"{max_bytes / 1e6:.0f} MB are kept. Make it smaller, or correct without keeping it."
+        )
+    return data
+
+
+def suffix(data: bytes) -> str:
+    """Return the suffix of a file with these bytes."""
+    return ".webp" if data[8:12] == b"WEBP" else ".png"
+
+
+def keep_photograph(session: Session, photo: PhotographRow, limits: db.Limits) -> int:
+    """Store a copy, unless the visitor has one of the same hash; returns its id.
+
+    Raises StoreError: a limit.
+    """
+    same = select(PhotographRow.id).filter_by(hash=photo.hash, visitor=photo.visitor)
+    if (existing := session.scalar(same)) is not None:
+        return existing
+    db.check_room(
+        session, PhotographRow, photo.visitor,
+        (limits.photograph_bytes_of_visitor, limits.photograph_bytes_in_all),
+        "bytes of photographs", size=PhotographRow.size, more=photo.size,
+        instead="Delete some, or correct without keeping the photograph.",
+    )  # fmt: skip
+    session.add(photo)
+    session.flush()
+    return photo.id

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import torch
 import typer
+from torch import Tensor
 
-from nbdt.errors import NBDTError
+from nbdt.errors import NBDTError, listed
 from nbdt.files import check_new
 from nbdt.hierarchies.edit.operations import group
+from nbdt.hierarchies.wordnet.concepts import MIN_CONTENT, leaf_synsets
+from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.hierarchies.wordnet.known import known_senses
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.memory.grow import Growth, add_class, grow, merge_classes, split_class
@@ -21,9 +27,9 @@ from nbdt.memory.refit import LEAST
 from nbdt.model.features import embed
 from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
+from nbdt.tree.hierarchy import Hierarchy
 
 from .opening import By, Model, Pictures, Place, Weights, Why, opened, report
-from .places import ProposedPlace, propose_place
 
 if TYPE_CHECKING:
     from nbdt.memory.memory import Memory
@@ -138,7 +144,7 @@ def split(
     _write(loaded, growth, out, lambda memory: memory.table.update_each(changes))
 
 
-def _first_part(features: torch.Tensor, places: list[int]) -> set[int]:
+def _first_part(features: Tensor, places: list[int]) -> set[int]:
     """Return the places of one of two clusters of photographs (2-means, the best of ten starts)."""
     from sklearn.cluster import KMeans
 
@@ -180,6 +186,81 @@ def new_group(
     hierarchy, edit = group(loaded.hierarchy, nodes, name)
     typer.echo(escape_terminal(edit.summary))
     _write(loaded, Growth(hierarchy), out)
+
+
+# ---- where a new class belongs ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProposedPlace:
+    """A place for a new class.
+
+    Attributes:
+        parent: id of the group that it would join.
+        reason: in words, with the classes that it is like.
+        wnid: the WordNet id of its name, if that is known.
+    """
+
+    parent: str
+    reason: str
+    wnid: str | None = None
+
+
+def propose_place(memory: Memory, name: str, features: Tensor) -> ProposedPlace:
+    """Propose where a new class belongs; a person decides.
+
+    Args:
+        memory: of the model.
+        name: of the class.
+        features: (images, features) of its photographs.
+    """
+    return by_name(memory.hierarchy, name) or by_features(memory, features)
+
+
+def by_name(hierarchy: Hierarchy, name: str) -> ProposedPlace | None:
+    """Propose the smallest group with all classes that share the most specific WordNet concept.
+
+    Returns None where WordNet does not know the name, or only general concepts are shared.
+    """
+    net, known = wordnet(), leaf_synsets(hierarchy.classes, hierarchy.class_wnids)
+    meanings: dict[str | int, str] = {
+        place: net.wnid(synset) for place, synset in enumerate(known) if synset is not None
+    }
+    wnid = known_senses((*hierarchy.classes, name), meanings).wnids[-1]
+    synset = net.find(wnid)
+    if synset is None:
+        return None
+    mine = {synset, *net.ancestors(synset)}
+    shared = {
+        place: max(float(net.information_content[one]) for one in both)
+        for place, other in enumerate(known)
+        if other is not None and (both := mine & {other, *net.ancestors(other)})
+    }
+    best = max(shared.values(), default=0.0)
+    if best < MIN_CONTENT:
+        return None
+    like = [place for place, content in shared.items() if content > best - 1e-6]
+    names = listed((hierarchy.classes[place] for place in like), limit=3)
+    return ProposedPlace(_around(hierarchy, like), f"by its name it is akin to {names}", wnid)
+
+
+def by_features(memory: Memory, features: Tensor) -> ProposedPlace:
+    """Propose the group around the class whose mean photograph is most like the mean of these."""
+    rows, hierarchy = memory.rows, memory.hierarchy
+    values = torch.from_numpy(rows.features[rows.active]).float()
+    labels = np.array(rows.labels)[rows.active]
+    centre, mean = values.mean(dim=0), features.float().mean(dim=0)
+    means = torch.stack([values[labels == name].mean(dim=0) for name in hierarchy.classes])
+    cosines = torch.nn.functional.cosine_similarity(means - centre, mean - centre)
+    nearest = int(cosines.nan_to_num(-1.0).argmax())
+    reason = f"its photographs are most like those of {hierarchy.classes[nearest]!r}"
+    return ProposedPlace(_around(hierarchy, [nearest]), reason)
+
+
+def _around(hierarchy: Hierarchy, classes: Sequence[int]) -> str:
+    """Return the id of the smallest group that holds classes."""
+    groups = (hierarchy.parents[hierarchy.leaf_nodes[index]] for index in classes)
+    return hierarchy.ids[hierarchy.common_ancestor(groups)]
 
 
 # ---- shared -------------------------------------------------------------------------------

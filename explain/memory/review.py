@@ -13,7 +13,8 @@ import typer
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.memory.review import Suspect, parse_verdicts, suspects, write_changes
+from nbdt.memory.preview import write_changes
+from nbdt.memory.review import Suspect, parse_verdicts, suspects
 from nbdt.progress import counted, escape_terminal, tracked
 
 from .changes import changing

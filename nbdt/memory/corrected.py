@@ -16,7 +16,7 @@ from ..decide.head import DecisionRules
 from ..decide.paths import as_percent
 from ..errors import NBDTError
 from .preview import Change, with_changes
-from .refit import Examples, FittedHead, examples_of, fit_head
+from .refit import Examples, FittedHead, examples_of, fit_head, shared
 from .rows import Halves, Rows
 
 HELD = 0.005  # share of the other photographs that may become wrong
@@ -39,6 +39,7 @@ class Corrected:
         changed: how many of them have another answer now, each by a fit without it.
         gained: share of them that is right now, minus the share before.
         grown: whether it answers with new classes.
+        about: the changes, and those of rows that are the same photographs; to be written.
     """
 
     rows: Rows
@@ -49,6 +50,7 @@ class Corrected:
     changed: int = 0
     gained: float = 0.0
     grown: bool = False
+    about: tuple[Change, ...] = ()
 
 
 def fit_changes(
@@ -143,9 +145,9 @@ class _Base:
                 replace(change, weight=4 * change.weight) if change.id in wrong else change
                 for change in changes
             ]
-        ids = {each.id for each in about}
-        others, changed, gained = self._held(rows, examples, start, ids, held)
-        return Corrected(rows, start, tuple(changes), {}, others, changed, gained)
+        others, changed, gained = self._held(examples, start, {each.id for each in about}, held)
+        acting = tuple(changes)
+        return Corrected(rows, start, acting, {}, others, changed, gained, about=tuple(about))
 
     def is_same(self, one: Change, other: Change) -> bool:
         """Return whether two new rows are one photograph."""
@@ -188,26 +190,21 @@ class _Base:
         return "" if is_right else tree.classes[answer]
 
     def _held(
-        self, rows: Rows, examples: Examples, fitted: FittedHead, about: set[str], held: float
+        self, examples: Examples, fitted: FittedHead, about: set[str], held: float
     ) -> tuple[int, int, float]:
         """Compare the answers of the other photographs. Raises NBDTError: too many became wrong."""
-        places = {rows.ids[n]: row for row, n in enumerate(examples.places.tolist())}
-        old = [self.rows.ids[n] for n in self.examples.places.tolist()]
-        others = places.keys() - about
-        same = [(row, places[key]) for row, key in enumerate(old) if key in others]
-        pairs = torch.tensor(same, dtype=torch.int64).reshape(-1, 2)
-        labels = self.examples.labels[pairs[:, 0]]
-        pairs, labels = pairs[labels >= 0], labels[labels >= 0]
-        before, after = self.answers[pairs[:, 0]], _answers(self.rules, fitted.logits)[pairs[:, 1]]
-        gains = (after == labels).int() - (before == labels).int()
-        count, net = len(pairs), int(gains.sum())
+        before, after = shared(self.examples, examples, about)
+        labels = self.examples.labels[before]
+        was, now = self.answers[before], _answers(self.rules, fitted.logits)[after]
+        gains = (now == labels).int() - (was == labels).int()
+        count, net = len(labels), int(gains.sum())
         allowed = held * count + CHANCE * float(gains.abs().sum()) ** 0.5
         if -net > allowed:
             raise NBDTError(
                 f"With it {-net:,} more of {count:,} other photographs would be wrong; at most "
                 f"{as_percent(held)} may be, beyond chance."
             )
-        return count, int((before != after).sum()), net / max(1, count)
+        return count, int((was != now).sum()), net / max(1, count)
 
 
 def _answers(rules: DecisionRules, logits: Tensor) -> Tensor:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..decide.head import DecisionRules
 from ..decide.paths import Path
 from ..errors import NBDTError
-from .refit import FittedHead
+from .refit import FittedHead, shared
 from .rows import Halves, Rows
 from .table import Table
 
@@ -146,30 +145,28 @@ def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> 
     return other
 
 
-def write_rows(memory: Memory, rows: Rows) -> None:
-    """Write rows that `with_changes` returned: the new ones together, then each changed one.
+def write_changes(memory: Memory, changes: Sequence[Change]) -> None:
+    """Write changes: the new rows in one version, and those of rows that are there in another.
 
     Raises NBDTError: the memory cannot be written.
     """
     old = memory.rows
-    columns = ("label", "reference", "by", "why", "active", "weight")
-    records, places = list[dict[str, Any]](), list[int]()
-    for place, key in enumerate(rows.ids):
-        values = dict(zip(columns, _values(rows, place), strict=True))
-        if key not in old.places:
-            records.append({"id": key, **values})
-            places.append(place)
-        elif _values(rows, place) != _values(old, old.places[key]):
-            memory.table.update([key], values)
-    if records:
-        memory.table.add(records, rows.features[places])
-
-
-def _values(rows: Rows, place: int) -> tuple[str, str, str, str, bool, float]:
-    return (
-        rows.labels[place], rows.references[place], rows.by[place], rows.why[place],
-        bool(rows.active[place]), float(rows.weights[place]),
-    )  # fmt: skip
+    rows = with_changes(old, changes)
+    known, new = dict[str, dict[str, Any]](), dict[int, dict[str, Any]]()
+    columns = {"label": rows.labels, "active": rows.active.tolist(), "by": rows.by, "why": rows.why}
+    if (rows.weights != 1).any() or (old.weights != 1).any():  # the first memories have none
+        columns["weight"] = rows.weights.tolist()
+    for key in {change.id for change in changes} & rows.places.keys():
+        place = rows.places[key]
+        values = {name: column[place] for name, column in columns.items()}
+        if key in old.places:
+            known[key] = values
+        else:
+            new[place] = {"id": key, "reference": rows.references[place], **values}
+    if new:
+        memory.table.add([*new.values()], rows.features[[*new]])
+    if known:
+        memory.table.update_each(known)
 
 
 @dataclass(frozen=True)
@@ -252,22 +249,19 @@ def effect_of_changes(
     was = memory.attribution(fitted, rules).examples
     changed = preview(memory, changes)
     after = changed.fit(rules, fitted)
-    now, then = memory.fit_rows, changed.rows  # with the rows at the same places
-    taken = changed.examples(rules).places  # of a large memory another sample than before
-    same = torch.tensor([then.labels[n] == now.labels[n] for n in was.places.tolist()])
-    stays = torch.isin(was.places, taken) & same & (was.labels >= 0)
-    kept, labels = was.places[stays], was.labels[stays]
+    stays = shared(was, changed.examples(rules))
+    labels, rows = was.labels[stays[0]], memory.fit_rows
     answers = [
         rules(head.logits[which].float()).argmax(dim=1)
-        for head, which in ((fitted, stays), (after, torch.isin(taken, kept)))
+        for head, which in zip((fitted, after), stays, strict=True)
     ]
-    accuracy = [float((found == labels).float().mean()) for found in answers]
+    before, now = (float((found == labels).float().mean()) for found in answers)
     names = [rules.hierarchy.names[node] for node in rules.hierarchy.leaf_nodes]
     answered = tuple(
         ChangedAnswer(
-            now.ids[place], now.references[place],
+            rows.ids[place], rows.references[place],
             *(names[int(column[n])] for column in (labels, *answers)),
         )
-        for n, place in enumerate(kept.tolist()) if answers[0][n] != answers[1][n]
+        for n, place in enumerate(was.places[stays[0]].tolist()) if answers[0][n] != answers[1][n]
     )  # fmt: skip
-    return Effect(fitted, after, (accuracy[0], accuracy[1]), len(kept), answered, changed)
+    return Effect(fitted, after, (before, now), len(labels), answered, changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,6 +151,7 @@ class Examples:
         targets: their labels; each class weighs alike.
         labels: (active rows,) class indices; −1 − node for groups.
         fold: (active rows,) of each in cross-validation.
+        names: id and label's id of each.
         key: SHA-256 of what a fit depends on.
     """
 
@@ -159,6 +160,7 @@ class Examples:
     targets: Targets
     labels: Tensor
     fold: Tensor
+    names: list[tuple[str, str]]
     key: str
 
 
@@ -190,12 +192,27 @@ def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
             "an earlier version."
         )
     heavy = [(rows.ids[n], float(rows.weights[n])) for n in places[weights != 1].tolist()]
-    key = _key([(rows.ids[n], rows.labels[n]) for n in places.tolist()], rules, heavy)
+    names = [(rows.ids[n], rows.labels[n]) for n in places.tolist()]
+    key = _key(names, rules, heavy)
     targets = balanced(labels, hierarchy.num_classes, classes_below(hierarchy))
     targets = replace(targets, weights=targets.weights * weights)
     if rules.rule != "marginal":
         targets = replace(targets, nodes=labels, tree=TreeTerm(rules))
-    return Examples(places, features, targets, labels, folds(every, active), key)
+    return Examples(places, features, targets, labels, folds(every, active), names, key)
+
+
+def shared(one: Examples, other: Examples, without: Collection[str] = ()) -> tuple[Tensor, Tensor]:
+    """Return the places in both of rows that have the same label, a class, in both; (rows,) each.
+
+    `without` are ids of rows that are left out.
+    """
+    places = {name: n for n, name in enumerate(other.names)}
+    found = [
+        (n, places[name]) for n, name in enumerate(one.names)
+        if name in places and one.labels[n] >= 0 and name[0] not in without
+    ]  # fmt: skip
+    first, second = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).T
+    return first, second
 
 
 def _key(rows: list[tuple[str, str]], rules: DecisionRules, heavy: list[tuple[str, float]]) -> str:

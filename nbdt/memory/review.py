@@ -7,7 +7,7 @@ class, which finds fewer wrong labels here (`benchmarks/memory_review.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -226,17 +226,3 @@ def _change(memory: Memory, record: Mapping[str, Any], by: str) -> Change | None
             return None
     expected = listed(["keep", "strike", "relabel NODE", "unsure"])
     raise NBDTError(f"expected one of {expected} as the verdict, got {text[:60]!r}")
-
-
-def write_changes(memory: Memory, changes: Sequence[Change]) -> None:
-    """Make changes of rows that are there, in one version or, if that fails, none."""
-    rows = memory.rows
-    columns = {
-        one.id: {
-            "label": one.label or rows.labels[rows.place(one.id)], "active": one.label is not None,
-            "by": one.by, "why": one.why,
-        }
-        for one in changes
-    }  # fmt: skip
-    if columns:
-        memory.table.update_each(columns)

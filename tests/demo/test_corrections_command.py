@@ -17,8 +17,8 @@ from nbdt.correction import Correction, picture_hash, read_corrections
 from nbdt.demo.corrections.apply import apply_corrections
 from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
+from nbdt.demo.corrections.own import memory_key, view_without_bad
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import memory_key, view_without_bad
 from nbdt.demo.store.url import StoreError
 from nbdt.explain import Evidence, explain
 from nbdt.images.dataset import iter_images

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from nbdt import NBDT
-from nbdt.demo.corrections.own import own_model
-from nbdt.demo.store.marks import memory_key
+from nbdt.demo.corrections.own import memory_key, own_model
 from nbdt.demo.views.effect import effect_without, struck_rows
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError

@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT
 from nbdt.correction import Correction, picture_hash
-from nbdt.demo.corrections.accept import accept_corrections
+from nbdt.demo.corrections.apply import accept_corrections
 from nbdt.demo.corrections.command import app
-from nbdt.demo.corrections.own import acts, own_model, seen_features
+from nbdt.demo.corrections.own import acts, memory_key, own_model, seen_features
 from nbdt.demo.review.page import _Handlers
 from nbdt.demo.store import Store
-from nbdt.demo.store.marks import memory_key
 from nbdt.demo.visitor import Photograph, Visitor
 from nbdt.memory import memory as memory_module
 from nbdt.memory import refit

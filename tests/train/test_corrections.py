@@ -21,8 +21,7 @@ from nbdt.progress import read_progress
 from nbdt.train import fit_corrections
 from nbdt.train.command import app
 from nbdt.train.corrections.examples import find_targets, open_photographs
-from nbdt.train.corrections.fit import CorrectionSettings
-from nbdt.train.corrections.loss import CorrectionLoss, region_shares
+from nbdt.train.corrections.fit import CorrectionLoss, CorrectionSettings, region_shares
 from nbdt.train.data.dataset import Images
 from nbdt.tree.index import TreeIndex
 from tests import oracle

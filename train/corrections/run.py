@@ -34,8 +34,7 @@ from ..fit.measure import accuracies, features_of, flat_logits, model_card, roun
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples
 from .examples import CorrectionBatch, LeftOut, Opened, Target
-from .fit import CorrectionSettings, fit_head
-from .loss import CorrectionLoss
+from .fit import CorrectionLoss, CorrectionSettings, fit_head
 
 SHARE = 0.1  # of each class, held out of collections smaller than the recipe expects
 DEFAULT = CorrectionSettings()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from nbdt import NBDT, Hierarchy
 from nbdt.explain.memory.command import app
-from nbdt.explain.memory.places import by_name
+from nbdt.explain.memory.grow import by_name
 from nbdt.model.remember import make_memory
 
 TREE = Hierarchy.from_nested(

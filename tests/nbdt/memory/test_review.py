@@ -11,8 +11,9 @@ from nbdt import DecisionRules, Hierarchy
 from nbdt.errors import NBDTError
 from nbdt.memory.attribution import Attribution
 from nbdt.memory.memory import Memory
+from nbdt.memory.preview import write_changes
 from nbdt.memory.refit import examples_of, fit_head
-from nbdt.memory.review import KEPT, parse_verdicts, suspects, write_changes
+from nbdt.memory.review import KEPT, parse_verdicts, suspects
 from nbdt.memory.table import Rows, Table
 from tests import oracle
 
