@@ -44,7 +44,7 @@ def add(
     """Add labelled photographs; those that cannot be added are listed, a line each."""
     if bool(images and label) == bool(data) or bool(images) != bool(label):
         raise typer.BadParameter("give photographs and --label, or --data")
-    loaded, found, done = changing(model, memory, weights, refit=refit)
+    loaded, found, done = changing(model, memory, refit=refit, weights=weights)
     to_device(loaded)
     sources = iter_images(data, split) if data else iter_inputs(images or (), max_side=AMPLE_SIDE)
     added = found.add([*sources], label, by=by, why=why, pictures=pictures, progress=tracked)
@@ -60,11 +60,10 @@ def strike(
     why: Annotated[str, typer.Option(help="The reason, which is kept.")],
     by: By = "",
     memory: Place = None,
-    weights: Weights = None,
     refit: Refit = False,
 ) -> None:
     """Strike photographs out: they take no part in the fit and are not shown as evidence."""
-    _, found, done = changing(model, memory, weights, refit=refit)
+    _, found, done = changing(model, memory, refit=refit)
     done(f"struck out: {_named(found, found.strike(rows, why, by=by))}")
 
 
@@ -75,11 +74,10 @@ def take_back(
     why: Why = "",
     by: By = "",
     memory: Place = None,
-    weights: Weights = None,
     refit: Refit = False,
 ) -> None:
     """Let photographs that were struck out count again."""
-    _, found, done = changing(model, memory, weights, refit=refit)
+    _, found, done = changing(model, memory, refit=refit)
     done(f"taken back: {_named(found, found.take_back(rows, why, by=by))}")
 
 
@@ -91,11 +89,10 @@ def relabel(
     why: Why = "",
     by: By = "",
     memory: Place = None,
-    weights: Weights = None,
     refit: Refit = False,
 ) -> None:
     """Give photographs another label."""
-    _, found, done = changing(model, memory, weights, refit=refit)
+    _, found, done = changing(model, memory, refit=refit)
     done(f"relabelled: {_named(found, found.relabel(rows, label, why, by=by))}")
 
 
@@ -104,11 +101,10 @@ def restore(
     version: Annotated[int, typer.Argument(help="As `nbdt memory versions` lists it.")],
     *,
     memory: Place = None,
-    weights: Weights = None,
     refit: Refit = False,
 ) -> None:
     """Make the rows of an earlier version the newest ones."""
-    loaded, found, done = changing(model, memory, weights, refit=refit)
+    loaded, found, done = changing(model, memory, refit=refit)
     past = found.table.at(version)
     if refit:
         found.with_table(past).examples(loaded.head.rules)
@@ -138,7 +134,7 @@ def refit(
 
 
 def changing(
-    source: str, place: str | None, weights: Path | None, *, refit: bool
+    source: str, place: str | None, *, refit: bool, weights: Path | None = None
 ) -> tuple[NBDT, Memory, Callable[[str], None]]:
     """Open a model and its memory for a change.
 

@@ -59,11 +59,9 @@ def build(
 
 
 @app.command()
-def info(
-    model: Model, *, memory: Place = None, weights: Weights = None, as_json: Json = False
-) -> None:
+def info(model: Model, *, memory: Place = None, as_json: Json = False) -> None:
     """Show what a memory contains."""
-    _, found = opened(model, memory, weights)
+    _, found = opened(model, memory)
     table, (active, struck) = found.table, found.table.counts()
     labels = table.columns(["label"], "active")["label"].value_counts().to_pylist()
     counts = {found.name_of(one["values"]): one["counts"] for one in labels}
@@ -99,11 +97,10 @@ def list_rows(
         bool, typer.Option("--struck-out", help="Only those that were struck out.")
     ] = False,
     memory: Place = None,
-    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """List the photographs of a memory, a line each."""
-    _, found = opened(model, memory, weights)
+    _, found = opened(model, memory)
     tree = found.hierarchy
     node = None if label is None else tree.index(found.node_of(label))
     below = {key for at, key in enumerate(tree.ids) if node in tree.path_to(at)}
@@ -132,9 +129,9 @@ def _line(record: dict[str, Any]) -> str:
 
 
 @app.command()
-def versions(model: Model, *, memory: Place = None, weights: Weights = None) -> None:
+def versions(model: Model, *, memory: Place = None) -> None:
     """List the states that `restore` can bring back, oldest first; the newest 20 with their size."""
-    _, found = opened(model, memory, weights)
+    _, found = opened(model, memory)
     listed = found.versions()
     for place, version in enumerate(listed, start=-len(listed)):
         size = ""

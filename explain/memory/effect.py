@@ -14,7 +14,7 @@ from nbdt.errors import NBDTError
 from nbdt.images.image import AMPLE_SIDE, open_image
 from nbdt.progress import counted, escape_terminal
 
-from .opening import Json, Model, Place, Rows, Weights, opened
+from .opening import Json, Model, Place, Rows, opened
 
 if TYPE_CHECKING:
     from nbdt.memory.preview import Effect
@@ -36,13 +36,12 @@ def effect(
         typer.Option(help="A class or group to give them; by default they are struck out."),
     ] = None,
     memory: Place = None,
-    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Show what striking photographs out would do, by fitting again; nothing is written."""
     from nbdt.memory.preview import effect_of
 
-    loaded, found = opened(model, memory, weights)
+    loaded, found = opened(model, memory)
     if loaded.fitted is None:
         raise NBDTError(f"The last layer of {model!r} was not fitted; see: nbdt memory refit")
     rules = loaded.head.rules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
 from nbdt.tree.hierarchy import Hierarchy
 
-from .opening import By, Model, Pictures, Place, Weights, Why, opened, report
+from .opening import By, Model, Pictures, Place, Why, opened, report
 
 if TYPE_CHECKING:
     from nbdt.memory.memory import Memory
@@ -56,11 +55,10 @@ def new_class(
     why: Why = "",
     by: By = "",
     memory: Place = None,
-    weights: Weights = None,
 ) -> None:
     """Make a model that also knows a class of which there are a few photographs."""
     check_new(out)
-    loaded, known = opened(model, memory, weights)
+    loaded, known = opened(model, memory)
     to_device(loaded)
     sources = list(iter_inputs(images, max_side=AMPLE_SIDE))
     if parent is None:
@@ -116,11 +114,10 @@ def split(
     yes: Yes = False,
     by: By = "",
     memory: Place = None,
-    weights: Weights = None,
 ) -> None:
     """Make a model in which one class is two, and its photographs are divided between them."""
     check_new(out)
-    loaded, known = opened(model, memory, weights)
+    loaded, known = opened(model, memory)
     growth = split_class(loaded.hierarchy, name, (one, two))
     rows, label = known.rows, loaded.hierarchy.ids[loaded.hierarchy.index(name)]
     places = [n for n, of in enumerate(rows.labels) if of == label]
@@ -163,11 +160,10 @@ def merge(
     out: Out,
     name: Annotated[str | None, typer.Option(help="Of the result; by default the first's.")] = None,
     memory: Place = None,
-    weights: Weights = None,
 ) -> None:
     """Make a model in which two classes are one, at the place of the first."""
     check_new(out)
-    loaded, _ = opened(model, memory, weights)
+    loaded, _ = opened(model, memory)
     _write(loaded, merge_classes(loaded.hierarchy, one, other, name), out)
 
 
@@ -178,11 +174,10 @@ def new_group(
     *,
     out: Out,
     memory: Place = None,
-    weights: Weights = None,
 ) -> None:
     """Make a model in which some classes or groups are in a new group."""
     check_new(out)
-    loaded, _ = opened(model, memory, weights)
+    loaded, _ = opened(model, memory)
     hierarchy, edit = group(loaded.hierarchy, nodes, name)
     typer.echo(escape_terminal(edit.summary))
     _write(loaded, Growth(hierarchy), out)
@@ -273,16 +268,10 @@ def _confirm(text: str, yes: bool, otherwise: str) -> None:
         typer.echo(shown)
         return
     try:
-        right = typer.confirm(f"{shown}. Is that right?")
-    except typer.Abort:  # the end of the input, or Ctrl-C
-        if sys.stdin.isatty():
-            raise
-        typer.echo(err=True)
-        raise typer.BadParameter(
-            f"there is no terminal to answer in: accept with --yes, or say it with {otherwise}"
-        ) from None
-    if not right:
-        raise typer.Abort
+        typer.confirm(f"{shown}. Is that right?", abort=True)
+    except typer.Abort:
+        typer.echo(f"nothing was written; accept with --yes, or say it with {otherwise}", err=True)
+        raise
 
 
 def _write(

@@ -18,7 +18,7 @@ from nbdt.memory.review import Suspect, parse_verdicts, suspects
 from nbdt.progress import counted, escape_terminal, tracked
 
 from .changes import changing
-from .opening import By, Json, Model, Place, Refit, Weights, opened
+from .opening import By, Json, Model, Place, Refit, opened
 
 if TYPE_CHECKING:
     from nbdt.memory.memory import Memory
@@ -44,18 +44,17 @@ def review(
     most: Annotated[int, typer.Option(min=1, help="Photographs at most.")] = 100,
     by: By = "",
     memory: Place = None,
-    weights: Weights = None,
     refit: Refit = False,
     as_json: Json = False,
 ) -> None:
     """Find photographs with wrong labels, worst first, and take a person's verdicts on them."""
     if apply is not None:
-        _, found, done = changing(model, memory, weights, refit=refit)
+        _, found, done = changing(model, memory, refit=refit)
         verdicts = parse_verdicts(found, read_table(apply), by)
         write_changes(found, verdicts)
         done(f"reviewed: {counted(len(verdicts), 'photograph')}")
         return
-    loaded, found = opened(model, memory, weights)
+    loaded, found = opened(model, memory)
     ranked = [one for one in ranked_rows(loaded, found) if one.reasons][:most]
     records = [_record(found, number, one) for number, one in enumerate(ranked, start=1)]
     if out is not None:

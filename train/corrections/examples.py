@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -19,9 +19,7 @@ from torch import Tensor
 
 from nbdt.correction import Correction, picture_hash
 from nbdt.errors import nearest
-from nbdt.images.archives import is_archive, iter_tar
 from nbdt.images.image import ImageError, open_image
-from nbdt.images.sources import ImageSource, refused_source
 from nbdt.model.model import NBDT
 from nbdt.network.positions import pools_by_average
 from nbdt.tree.hierarchy import Hierarchy
@@ -129,49 +127,26 @@ def open_photographs(
     """Return the photograph of each target, and the targets whose photograph is missing or differs.
 
     Args:
-        targets: with references to files, or to members of archives as ``archive.tar!member``.
+        targets: with references to files.
         root: where relative references start.
     """
     opened: Opened = []
     left_out: list[LeftOut] = []
-    references = {target.correction.reference for target in targets} - {""}
-    sources = {name: cache(source.open) for name, source in _sources(references, Path(root))}
+    open_once = cache(lambda name: open_image(_located(Path(root), name), name=name))
     for target in targets:
-        reference = target.correction.reference
-        reason = f"the archive has no photograph {reference!r}"
-        if not reference:
-            reason = "the record names no photograph"
-        elif reference in sources:
-            try:
-                image = sources[reference]()
-                if picture_hash(image) == target.correction.image:
-                    opened.append((target, image))
-                    continue
-                reason = f"{reference!r} is another picture than the one that was corrected"
-            except ImageError as error:
-                reason = str(error)
-        left_out.append(LeftOut(target.correction, reason))
-    return opened, left_out
-
-
-def _sources(references: Iterable[str], root: Path) -> Iterator[tuple[str, ImageSource]]:
-    """Yield each reference with its photograph; none for what an archive lacks."""
-    in_archives: dict[Path, dict[str, str]] = defaultdict(dict)
-    for reference in references:
-        archive, sign, member = reference.partition("!")
-        if sign and is_archive(archive):
-            path = _located(root, archive)
-            in_archives[path][f"{path}!{member}"] = reference
-        else:
-            opener = partial(open_image, _located(root, reference), name=reference)
-            yield reference, ImageSource(reference, None, opener)
-    for path, members in in_archives.items():
+        said = target.correction
         try:
-            for source in iter_tar(path):
-                if source.reference in members:
-                    yield members.pop(source.reference), source
+            if not said.reference:
+                raise ImageError("the record names no photograph")
+            image = open_once(said.reference)
+            if picture_hash(image) != said.image:
+                different = "is another picture than the one that was corrected"
+                raise ImageError(f"{said.reference!r} {different}")
         except ImageError as error:
-            yield from ((name, refused_source(name, error)) for name in members.values())
+            left_out.append(LeftOut(said, str(error)))
+        else:
+            opened.append((target, image))
+    return opened, left_out
 
 
 def _located(root: Path, file: str) -> Path:

@@ -88,7 +88,7 @@ def test_a_place_that_is_not_confirmed_writes_nothing(folder, photographs, tmp_p
 
 def test_without_a_terminal_the_options_that_answer_are_named(folder, photographs, tmp_path):
     refused = nbdt("new-class", folder, "leopard", photographs, "--out", tmp_path / "new")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "--yes" in refused.stderr
     assert "--parent" in refused.stderr
     assert os.listdir(tmp_path) == ["leopards"]
