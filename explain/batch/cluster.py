@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
@@ -29,14 +29,12 @@ from nbdt.model.remember import open_memory
 from nbdt.network.encoder import best_device, to_device
 from nbdt.storage import Storage, is_uri
 
+from ..evidence.search import Evidence
 from .compute import explaining, resolve_precision
 from .decode import decoder
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
 from .writer import PartQueue, PartWriter, Row, count_failed
-
-if TYPE_CHECKING:
-    from ..evidence.search import Evidence
 
 QUIET = {  # no telemetry, no outside request; only fatal errors in the log
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -267,8 +265,6 @@ def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:
 
 
 def _evidence(model: NBDT, batch: ClusterBatch) -> Evidence | None:
-    from ..evidence.search import Evidence
-
     if batch.evidence is None:
         return None
     evidence = Evidence(open_memory(model, batch.evidence))

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
 from nbdt.errors import NBDTError, check_known
@@ -14,9 +14,7 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..attribution import GRAD_CAM, check_method
-
-if TYPE_CHECKING:
-    from ..evidence.search import Evidence
+from ..evidence.search import Evidence
 
 Maps: TypeAlias = Literal["npz", "png", "none"]
 Engine: TypeAlias = Literal["local", "ray"]

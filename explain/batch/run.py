@@ -11,27 +11,24 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from nbdt.decide.answer import DEFAULT_ACCURACY
 from nbdt.errors import NBDTError, check_known
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.sources import cores
+from nbdt.memory.memory import Memory
 from nbdt.model.model import NBDT
 from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
+from ..evidence.search import Evidence, evidence_of
 from .compute import explaining, resolve_precision
 from .decode import decoder
 from .folder import OVERVIEW, BatchFolder
 from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
 from .overview import overview
 from .writer import PartQueue, PartWriter, Row
-
-if TYPE_CHECKING:
-    from nbdt.memory.memory import Memory
-
-    from ..evidence.search import Evidence
 
 
 @dataclass(frozen=True)
@@ -154,8 +151,6 @@ def _shown(
         given = model.memory
     if not given:
         return None
-    from ..evidence.search import evidence_of
-
     return evidence_of(given)
 
 

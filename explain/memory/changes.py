@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nbdt.errors import NBDTError
 from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import AMPLE_SIDE
+from nbdt.memory.memory import Memory
+from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head
 from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
 
 from . import opening
 from .opening import By, Model, Place, Refit, Rows, Weights, Why, opened, report
-
-if TYPE_CHECKING:
-    from nbdt.memory.memory import Memory
-    from nbdt.model.model import NBDT
 
 SHOWN = 5  # photographs that a change names
 

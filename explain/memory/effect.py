@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 import typer
@@ -12,12 +12,10 @@ import typer
 from nbdt.decide.paths import Path, as_percent
 from nbdt.errors import NBDTError
 from nbdt.images.image import AMPLE_SIDE, open_image
+from nbdt.memory.preview import Effect, effect_of
 from nbdt.progress import counted, escape_terminal
 
 from .opening import Json, Model, Place, Rows, opened
-
-if TYPE_CHECKING:
-    from nbdt.memory.preview import Effect
 
 LISTED = 8  # changed answers
 On = Annotated[
@@ -39,8 +37,6 @@ def effect(
     as_json: Json = False,
 ) -> None:
     """Show what striking photographs out would do, by fitting again; nothing is written."""
-    from nbdt.memory.preview import effect_of
-
     loaded, found = opened(model, memory)
     if loaded.fitted is None:
         raise NBDTError(f"The last layer of {model!r} was not fitted; see: nbdt memory refit")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,18 +22,15 @@ from nbdt.hierarchies.wordnet.known import known_senses
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.memory.grow import Growth, add_class, grow, merge_classes, split_class
-from nbdt.memory.refit import LEAST
+from nbdt.memory.memory import Memory
+from nbdt.memory.refit import LEAST, FittedHead
 from nbdt.model.features import embed
+from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
 from nbdt.tree.hierarchy import Hierarchy
 
 from .opening import By, Model, Pictures, Place, Why, opened, report
-
-if TYPE_CHECKING:
-    from nbdt.memory.memory import Memory
-    from nbdt.memory.refit import FittedHead
-    from nbdt.model.model import NBDT
 
 SHOWN = 8  # photographs of a part that a person confirms
 

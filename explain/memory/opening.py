@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.memory.memory import Memory
+from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
-
-if TYPE_CHECKING:
-    from nbdt.memory.memory import Memory
-    from nbdt.model.model import NBDT
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Weights = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]

@@ -6,23 +6,21 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
+from nbdt.memory.memory import Memory
 from nbdt.memory.preview import write_changes
 from nbdt.memory.review import Suspect, parse_verdicts, suspects
+from nbdt.model.model import NBDT
 from nbdt.progress import counted, escape_terminal, tracked
 
 from .changes import changing
 from .opening import By, Json, Model, Place, Refit, opened
-
-if TYPE_CHECKING:
-    from nbdt.memory.memory import Memory
-    from nbdt.model.model import NBDT
 
 COLUMNS = ("rank", "id", "reference", "label", "probability", "says", "why", "verdict")
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..decide.head import DecisionRules
+from ..decide.rules import decide, edge_scores
 from ..tree.labels import classes_below, label_nodes
 
 
@@ -33,7 +34,7 @@ class TreeTerm:
     """
 
     def __init__(self, rules: DecisionRules) -> None:
-        tree = rules.tree
+        self.tree = tree = rules.tree
         below = classes_below(rules.hierarchy).float()
         edges = below[tree.node_of_edge]
         self.means = edges / edges.sum(dim=1, keepdim=True)  # (edges, classes)
@@ -50,12 +51,7 @@ class TreeTerm:
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """Return the log-probability of each edge among its siblings, (images, edges)."""
-        scores = logits @ self.means.to(logits).T
-        index = self.group.expand_as(scores)
-        top = scores.new_full((len(scores), self.groups), -torch.inf)
-        top = top.scatter_reduce_(1, index, scores, "amax")
-        scores = scores - top[:, self.group]
-        return scores - self.sums(scores.exp()).log()[:, self.group]
+        return decide(edge_scores(logits, self.tree, "representative"), self.tree).T
 
 
 @dataclass(frozen=True, eq=False)
