@@ -39,8 +39,7 @@ import torch
 from nbdt import NBDT, Hierarchy, storage
 from nbdt.explain.batch import explain_all
 from nbdt.explain.batch import writer as batch_writer
-from nbdt.explain.batch.compute import computing, resolve_precision
-from nbdt.explain.batch.decode import decode
+from nbdt.explain.batch.compute import computing, decode, resolve_precision
 from nbdt.explain.batch.options import BATCH_SIZE
 from nbdt.images.dataset import iter_inputs
 from nbdt.network.encoder import to_device

@@ -1,19 +1,21 @@
-"""Corrections become a model, which the store records: by rows of its memory, or by training."""
+"""Corrections become files, or a model that the store records: by rows of its memory, or by training."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from nbdt.correction import APPLIED, read_corrections
+from nbdt.correction import APPLIED, Correction, read_corrections, write_corrections
 from nbdt.decide.head import DecisionRules
 from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
-from nbdt.files import check_new
+from nbdt.files import check_new, write_atomic
 from nbdt.memory.grow import Growth, grow
 from nbdt.memory.memory import Memory
 from nbdt.memory.preview import write_changes
@@ -25,9 +27,9 @@ from nbdt.model.model import NBDT
 from nbdt.progress import ProgressEvent, Say, read_progress, say_nothing
 
 from ..store import Store
-from ..store.schema import ModelVersion
-from ..store.url import default_url
-from .export import export
+from ..store.place import default_url
+from ..store.schema import ModelVersion, SavedCorrection
+from ..store.store import suffix
 from .model_versions import ModelVersions, nothing_waits, waiting
 from .own import acts, corrections_fitted, marks_of, stated
 
@@ -106,6 +108,54 @@ def _accuracy(
         name = ("before", "after")[n]
         found[name] = {kind: accuracy(given, right) for kind, given in answers.items()}
     return found
+
+
+def export(
+    store: Store,
+    saved: Sequence[SavedCorrection],
+    out: Path,
+    photos: Path,
+) -> dict[int, Correction]:
+    """Write corrections as `nbdt train --corrections` reads them, and their photographs.
+
+    A correction's reference becomes the path of the kept copy. Without a copy it does not change.
+
+    Args:
+        store: has the photographs.
+        saved: the corrections.
+        out: a file of JSON lines, replaced if it exists.
+        photos: a folder for photographs; it is made if needed.
+
+    Returns:
+        The corrections as written, by number.
+
+    Raises StoreError: the store cannot be read. OSError: a file cannot be written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    copies = {item.correction.image: item.photograph for item in saved if item.photograph}
+    paths = {
+        image: _write(photos, image, store.photograph_bytes(copy)) for image, copy in copies.items()
+    }
+    written = {item.id: _with_path(item.correction, paths, out.parent) for item in saved}
+    write_corrections(written.values(), out)
+    return written
+
+
+def _write(photos: Path, image: str, data: bytes) -> Path:
+    photos.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = photos / f"{image}{suffix(data)}"
+    write_atomic(path, data)
+    return path
+
+
+def _with_path(correction: Correction, paths: Mapping[str, Path], root: Path) -> Correction:
+    """Return a correction whose reference starts at the folder of the JSON lines, if it can."""
+    if correction.image not in paths:
+        return correction
+    path, base = paths[correction.image].absolute(), root.absolute()
+    is_inside = path.is_relative_to(base)
+    reference = path.relative_to(base).as_posix() if is_inside else os.fspath(path)
+    return replace(correction, reference=reference)
 
 
 def apply_corrections(

@@ -14,7 +14,7 @@ from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, open_model
 from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 
-from ..store.url import STORE_HELP, StoreError
+from ..store.place import STORE_HELP, StoreError
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -65,7 +65,7 @@ def export_command(
     visitor: VisitorOption = None,
 ) -> None:
     """Write corrections and photographs in the form that `nbdt train --corrections` reads."""
-    from .export import export
+    from .apply import export
 
     with _opened(store) as opened:
         saved = opened.corrections(visitor=visitor)

@@ -11,8 +11,8 @@ from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 
 from ..store import Store
+from ..store.place import StoreError
 from ..store.schema import ModelVersion, Pending, SavedCorrection
-from ..store.url import StoreError
 
 LOADED = 4  # versions in memory beside the model that the page was opened with
 

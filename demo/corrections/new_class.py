@@ -18,7 +18,7 @@ from nbdt.progress import counted
 
 from ..photographs import opened
 from ..store import Store
-from ..store.url import StoreError
+from ..store.place import StoreError
 from ..ui.component import dump, jpeg_url
 from ..ui.events import NETWORK, QUICK, reply_to, sequence_number
 from ..visitor import RECENT, Photograph, Visitor

@@ -16,7 +16,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import counted
 
 from ..store import Store
-from ..store.url import StoreError
+from ..store.place import StoreError
 from ..ui.events import (
     NETWORK,
     QUICK,

@@ -25,7 +25,7 @@ from nbdt.tree.nodes import HierarchyError, short
 
 from ..photographs import opened, photograph
 from ..store import Store
-from ..store.url import StoreError
+from ..store.place import StoreError
 from ..ui.events import refusing
 
 FIELDS = ("kind", "node", "child", "label", "region", "note")

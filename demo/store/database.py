@@ -23,9 +23,9 @@ from sqlalchemy.orm import Session
 import nbdt
 from nbdt.errors import listed
 
-from .disk import EMPTY_LOG, NO_OVERWRITING, identity, keep_reserve, overwrite_free, reserve, run
+from . import place
+from .place import FullError, StoreError, store_url
 from .schema import AboutRow, Table
-from .url import FullError, StoreError, store_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nbdt_schema"
@@ -79,8 +79,8 @@ def open_engine(text: str) -> sa.Engine:
     except StoreError:
         engine.dispose()
         raise
-    engine.update_execution_options(nbdt_identity=identity(engine))
-    keep_reserve(engine)
+    engine.update_execution_options(nbdt_identity=place.identity(engine))
+    place.keep_reserve(engine)
     return engine
 
 
@@ -97,14 +97,14 @@ def writing(engine: sa.Engine) -> Iterator[Session]:
         said = str(getattr(error, "orig", ""))  # the second, where a quota is used up
         kind = FullError if "full" in said or "disk I/O" in said else StoreError
         raise kind(f"Nothing was stored: {_reason(error)} Try again.") from None
-    if identity(engine) != engine.get_execution_options()["nbdt_identity"]:
+    if place.identity(engine) != engine.get_execution_options()["nbdt_identity"]:
         raise StoreError("Nothing was stored: the store's file has vanished. Restart the program.")
 
 
 def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
     """Return what `work`, which deletes rows in a session of `writing`, returns; also on a full disk.
 
-    SQLite needs space to delete. On a full disk it gets that of the reserve, and overwrites what it
+    SQLite needs space to delete. On a full disk it gets that of the place.reserve, and overwrites what it
     deleted afterwards, in small steps.
 
     Raises StoreError: as `writing`.
@@ -115,18 +115,18 @@ def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
     except FullError:
         if engine.dialect.name != "sqlite":
             raise
-    reserve(engine).unlink(missing_ok=True)
+    place.reserve(engine).unlink(missing_ok=True)
     try:
-        run(engine, EMPTY_LOG)
+        place.run(engine, place.EMPTY_LOG)
         with writing(engine) as session:
-            session.execute(sa.text(NO_OVERWRITING))
+            session.execute(sa.text(place.NO_OVERWRITING))
             result = work(session)
-        run(engine, EMPTY_LOG)
-        overwrite_free(engine)
+        place.run(engine, place.EMPTY_LOG)
+        place.overwrite_free(engine)
         return result
     finally:
         engine.dispose()  # closes connections that do not overwrite
-        keep_reserve(engine)
+        place.keep_reserve(engine)
 
 
 @contextmanager

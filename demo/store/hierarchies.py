@@ -14,7 +14,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import check_word
 
 from .database import Limits, at_most, check_room, reading, writing
-from .disk import check_disk
+from .place import check_disk
 from .schema import HierarchyRow
 
 

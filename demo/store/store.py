@@ -16,8 +16,8 @@ from nbdt.hierarchies.edit.history import History
 from nbdt.images.image import open_image
 
 from . import database as db
-from .disk import check_disk
 from .hierarchies import StoredHistory
+from .place import StoreError, check_disk, default_url
 from .schema import (
     HierarchyRow,
     LearnedRow,
@@ -27,7 +27,6 @@ from .schema import (
     PhotographRow,
     SavedCorrection,
 )
-from .url import StoreError, default_url
 
 WEBP_SIDE = 16383  # pixels; the format's limit
 

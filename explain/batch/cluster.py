@@ -30,8 +30,7 @@ from nbdt.network.encoder import best_device, to_device
 from nbdt.storage import Storage, is_uri
 
 from ..evidence.search import Evidence
-from .compute import explaining, resolve_precision
-from .decode import decoder
+from .compute import decoder, explaining, resolve_precision
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
 from .writer import PartQueue, PartWriter, Row, count_failed

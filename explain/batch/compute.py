@@ -1,21 +1,34 @@
-"""How a batch is computed: the precision, and no more work than its files need."""
+"""How a batch is computed: decoding ahead, the precision, and no more work than its files need.
+
+Files are decoded in threads, which ``benchmarks/batch.py`` compares with processes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 import nbdt
 from nbdt.errors import check_known
+from nbdt.images.deep import REMARK
+from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
+from nbdt.images.sources import ImageSource, in_threads
 from nbdt.model.model import NBDT
+from nbdt.network.preprocessing import Preprocessing
 
 from ..attribution import GRAD_CAM, answers_made, explain
+from ..inputs import PHOTO_SIDE
 from ..maps.layers import map_layer
 from ..maps.levels import FAST
 from ..maps.node_maps import head_logits, path_maps
@@ -23,6 +36,59 @@ from ..result.explanation import Explanation
 from .options import AUTO, BFLOAT16, FLOAT32, BatchOptions
 
 Explainer: TypeAlias = Callable[[Tensor], Sequence[Explanation]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoded:
+    """One image ready for the model, or the reason why it is not."""
+
+    reference: str  # as given
+    sha256: str | None = None  # of the file's bytes; None if they could not be read
+    bytes: int | None = None  # their number
+    modified_ns: int | None = None  # from `ImageSource.state`, before the bytes were read
+    pixels: NDArray[np.uint8] | None = None  # (height, width, 3), what the network sees
+    photo: Image.Image | None = None  # the same square, larger, for people; only if asked for
+    remark: str | None = None  # what to know about the pixels
+    error: str | None = None  # one line; pixels and photo are then None
+
+
+Decoder: TypeAlias = Callable[[Iterable[ImageSource]], Generator[Decoded]]
+
+
+def decode(
+    source: ImageSource,
+    preprocess: Preprocessing,
+    *,
+    photo: bool = False,
+    bands: Sequence[int] = (),
+) -> Decoded:
+    """Read, hash, decode, resize and crop an image; a bad file gives an error, it does not raise."""
+    _, modified = source.state()
+    try:
+        data = source.read()
+    except ImageError as error:
+        return Decoded(source.reference, modified_ns=modified, error=str(error))
+    result = partial(
+        Decoded, source.reference, hashlib.sha256(data).hexdigest(), len(data), modified
+    )
+    try:
+        image = open_image(data, name=source.reference, max_side=AMPLE_SIDE, bands=bands)
+    except ImageError as error:
+        return result(error=str(error))
+    pixels = np.array(preprocess.frame(image))
+    square = preprocess.frame(image, PHOTO_SIDE) if photo else None
+    return result(pixels=pixels, photo=square, remark=image.info.get(REMARK))
+
+
+def decoder(
+    preprocess: Preprocessing, threads: int, *, photo: bool = False, bands: Sequence[int] = ()
+) -> Decoder:
+    """Return a function that decodes images in order, some ahead, in threads; 0 threads: the caller's.
+
+    With `photo` each keeps a photograph to draw on. `bands` are as in `open_image`.
+    """
+    one = partial(decode, preprocess=preprocess, photo=photo, bands=bands)
+    return lambda sources: in_threads(one, sources, threads)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -18,7 +18,7 @@ from nbdt.decide.paths import Decision
 from nbdt.files import LONGEST_STEM
 
 from ..result.explanation import Explanation
-from .decode import Decoded
+from .compute import Decoded
 
 OK, FAILED = "ok", "failed"
 META = b"nbdt"  # the key of a part's facts in its Parquet metadata

@@ -23,8 +23,7 @@ from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
 from ..evidence.search import Evidence, evidence_of
-from .compute import explaining, resolve_precision
-from .decode import decoder
+from .compute import decoder, explaining, resolve_precision
 from .folder import OVERVIEW, BatchFolder
 from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
 from .overview import overview

@@ -20,8 +20,7 @@ from nbdt.model.model import NBDT
 
 from ..result.explanation import Explanation
 from ..result.pictures import picture, png
-from .compute import Explainer, made_on
-from .decode import Decoded, Decoder
+from .compute import Decoded, Decoder, Explainer, made_on
 from .folder import BatchFolder
 from .options import BatchOptions
 from .rows import FAILED, drawn_name, packed_maps, parquet, plain_path, row_of

@@ -19,7 +19,7 @@ from nbdt.demo.corrections.command import app
 from nbdt.demo.corrections.model_versions import ModelVersions, descendants, lineage, pending
 from nbdt.demo.corrections.own import memory_key, view_without_bad
 from nbdt.demo.store import Store
-from nbdt.demo.store.url import StoreError
+from nbdt.demo.store.place import StoreError
 from nbdt.explain import Evidence, explain
 from nbdt.images.dataset import iter_images
 from nbdt.images.image import open_image

@@ -26,8 +26,8 @@ from nbdt import Hierarchy
 from nbdt.correction import Correction, CorrectionError, picture_hash
 from nbdt.demo.store import Store, database
 from nbdt.demo.store.database import VERSION_TABLE, Limits, open_engine, writing
+from nbdt.demo.store.place import StoreError, default_url, store_url
 from nbdt.demo.store.schema import HierarchyRow, Table
-from nbdt.demo.store.url import StoreError, default_url, store_url
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.edit.history import HistoryError
 from nbdt.images.image import open_image
