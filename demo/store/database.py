@@ -104,7 +104,7 @@ def writing(engine: sa.Engine) -> Iterator[Session]:
 def deleting(engine: sa.Engine, work: Callable[[Session], int]) -> int:
     """Return what `work`, which deletes rows in a session of `writing`, returns; also on a full disk.
 
-    SQLite needs space to delete. On a full disk it gets that of the place.reserve, and overwrites what it
+    SQLite needs space to delete. On a full disk it gets that of the reserve, and overwrites what it
     deleted afterwards, in small steps.
 
     Raises StoreError: as `writing`.
