@@ -18,7 +18,6 @@ from nbdt.progress import counted, escape_terminal, tracked
 
 from . import changes, grow
 from .convert import convert
-from .effect import effect
 from .opening import DATA, By, Json, Model, Pictures, Place, Split, Weights, opened, report
 from .review import review
 from .show import show
@@ -149,7 +148,6 @@ for name, command in (
     ("relabel", changes.relabel),
     ("restore", changes.restore),
     ("refit", changes.refit),
-    ("effect", effect),
     ("review", review),
     ("new-class", grow.new_class),
     ("split", grow.split),

@@ -66,7 +66,9 @@ def new_class(
                 f"None of {counted(len(sources), 'photograph')} can be read: {found.failed[0]}"
             )
         place = propose_place(known, name, found.values)
-        _confirm(_proposal(loaded, name, place), yes, "--parent GROUP")
+        typer.echo(escape_terminal(_proposal(loaded, name, place)))
+        if not yes:
+            typer.confirm("Is that right? Else give --parent GROUP", abort=True)
     else:
         place = ProposedPlace(parent, "")
     growth, failed = add_class(loaded.hierarchy, name, place.parent, place.wnid), list[str]()
@@ -101,14 +103,13 @@ def split(
     *,
     out: Out,
     first: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option(
             metavar="ROW",
-            help="A photograph of the first part, by id or reference; repeatable. Without any, two "
-            "parts are proposed by what the photographs look like.",
+            help="A photograph of the first part, by id or reference; repeatable. The others are of "
+            "the second.",
         ),
-    ] = None,
-    yes: Yes = False,
+    ],
     by: By = "",
     memory: Place = None,
 ) -> None:
@@ -118,35 +119,20 @@ def split(
     growth = split_class(loaded.hierarchy, name, (one, two))
     rows, label = known.rows, loaded.hierarchy.ids[loaded.hierarchy.index(name)]
     places = [n for n, of in enumerate(rows.labels) if of == label]
-    chosen = {rows.place(row) for row in first or ()}
+    chosen = {rows.place(row) for row in first}
     if strange := sorted(rows.references[n] for n in chosen - {*places}):
         raise NBDTError(f"These are not photographs of {name!r}: {', '.join(strange[:5])}.")
-    if not first:
-        chosen = _first_part(torch.from_numpy(rows.features[places]).float(), places)
     parts = {n: one if n in chosen else two for n in places}
     for part in (one, two):
         named = [rows.references[n] for n in places if parts[n] == part]
         more = ", …" if len(named) > SHOWN else ""
         line = f"{part}: {counted(len(named), 'photograph')}: {', '.join(named[:SHOWN])}{more}"
         typer.echo(escape_terminal(line))
-    if not first:
-        _confirm(f"{name} is divided as listed", yes, "--first ROW")
     changes = {
         rows.ids[n]: {"label": part, "by": by, "why": f"{name} was split"}
         for n, part in parts.items()
     }
     _write(loaded, growth, out, lambda memory: memory.table.update_each(changes))
-
-
-def _first_part(features: Tensor, places: list[int]) -> set[int]:
-    """Return the places of one of two clusters of photographs (2-means, the best of ten starts)."""
-    from sklearn.cluster import KMeans
-
-    if len(places) < 4:
-        raise NBDTError(f"Two classes need four photographs or more, got {len(places)}.")
-    unit = torch.nn.functional.normalize(features, dim=1).numpy()
-    cluster = KMeans(2, n_init=10, random_state=0).fit_predict(unit)
-    return {n for n, which in zip(places, cluster, strict=True) if which == cluster[0]}
 
 
 def merge(
@@ -256,19 +242,6 @@ def _around(hierarchy: Hierarchy, classes: Sequence[int]) -> str:
 
 
 # ---- shared -------------------------------------------------------------------------------
-
-
-def _confirm(text: str, yes: bool, otherwise: str) -> None:
-    """Ask a person, who could also have given the option `otherwise`."""
-    shown = escape_terminal(text)
-    if yes:
-        typer.echo(shown)
-        return
-    try:
-        typer.confirm(f"{shown}. Is that right?", abort=True)
-    except typer.Abort:
-        typer.echo(f"nothing was written; accept with --yes, or say it with {otherwise}", err=True)
-        raise
 
 
 def _write(

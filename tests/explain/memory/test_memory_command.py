@@ -254,40 +254,6 @@ def test_a_process_that_is_killed_leaves_a_model(folder, moment, monkeypatch):
     assert not list(folder.glob(".refit*"))
 
 
-def test_the_effect_of_a_strike_is_shown_and_nothing_is_written(folder, data, tmp_path):
-    before = nbdt("versions", folder).stdout
-    (row, *_) = rows(folder)
-    photo = tmp_path / "asked.png"
-    photograph("red", 30).save(photo)
-    shown = nbdt("effect", folder, row["id"], "--on", photo)
-    assert shown.exit_code == 0, shown.output
-    assert "19 other photographs" in shown.stdout
-    assert shown.stdout.startswith(str(photo))
-    found = json.loads(nbdt("effect", folder, row["id"], "--on", photo, "--json").stdout)
-    other = next(name for name in COLOURS if name != row["label"])
-    relabelled = nbdt("effect", folder, row["id"], "--label", other, "--on", photo, "--json").stdout
-    assert found["photographs"] == 19
-    assert json.loads(relabelled)["answers"][0]["before"] == found["answers"][0]["before"]
-    assert json.loads(relabelled)["answers"][0]["after"] != found["answers"][0]["after"]
-    assert nbdt("versions", folder).stdout == before
-    assert all(one["active"] for one in rows(folder))
-    model = NBDT.load(folder)
-    model.memory.strike(row["id"], "to see")
-    model.refit()
-    with torch.inference_mode():
-        (path,) = model.paths(model.preprocess(photograph("red", 30))[None])
-    after = found["answers"][0]["after"]
-    assert after["class"] == path.class_name
-    assert after["probability"] == pytest.approx(path.probability, abs=1e-4)
-
-
-def test_the_effect_on_a_model_that_was_not_fitted_is_refused(bare, data, tmp_path):
-    nbdt("build", bare, "--data", data, "--out", tmp_path / "m")
-    done = nbdt("effect", bare, "0.png", "--memory", tmp_path / "m")
-    assert done.exit_code != 0
-    assert "refit" in str(done.exception)
-
-
 def test_the_nearest_photographs_are_shown(folder, tmp_path):
     photograph("red", 98).save(tmp_path / "photo.png")
     (tmp_path / "bad.png").write_text("bad")

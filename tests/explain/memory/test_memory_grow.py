@@ -86,14 +86,6 @@ def test_a_place_that_is_not_confirmed_writes_nothing(folder, photographs, tmp_p
     assert os.listdir(tmp_path) == ["leopards"]
 
 
-def test_without_a_terminal_the_options_that_answer_are_named(folder, photographs, tmp_path):
-    refused = nbdt("new-class", folder, "leopard", photographs, "--out", tmp_path / "new")
-    assert refused.exit_code == 1
-    assert "--yes" in refused.stderr
-    assert "--parent" in refused.stderr
-    assert os.listdir(tmp_path) == ["leopards"]
-
-
 def test_a_name_that_wordnet_lacks_is_placed_by_what_it_looks_like(folder, photographs, tmp_path):
     assert by_name(TREE, "SKU-1234") is None
     for number in range(5):
@@ -147,7 +139,7 @@ def _sources(place):
     return iter_inputs([place])
 
 
-def test_a_class_is_split_by_what_it_looks_like_or_by_a_list(folder, tmp_path):
+def test_a_class_is_split_by_a_list(folder, tmp_path):
     copy = tmp_path / "model"
     model = NBDT.load(folder)
     model.memory.add([photograph((250, 250, 20), n) for n in range(6)], "owl")  # beside six blue
@@ -155,23 +147,12 @@ def test_a_class_is_split_by_what_it_looks_like_or_by_a_list(folder, tmp_path):
     model.save(copy)
     rows = model.memory.rows
     owls = [n for n, label in enumerate(rows.labels) if label == "owl"]
-    made = nbdt("split", copy, "owl", "barn owl", "snowy owl", "--out", tmp_path / "a", "--yes")
-    assert made.exit_code == 0, made.output
-    grown = NBDT.load(tmp_path / "a")
-    assert {*grown.hierarchy.classes} == {*TREE.classes} - {"owl"} | {"barn owl", "snowy owl"}
-    with torch.inference_mode():
-        answers = [
-            grown(grown.preprocess(photograph(colour, n))[None]).argmax().item()
-            for colour in (COLOURS["owl"], (250, 250, 20)) for n in (70, 71, 72)
-        ]  # fmt: skip
-    assert len({*answers[:3]}) == len({*answers[3:]}) == 1
-    assert {answers[0], answers[3]} == {
-        grown.hierarchy.classes.index(name) for name in ("barn owl", "snowy owl")
-    }
     named = [option for n in owls[:3] for option in ("--first", rows.ids[n])]
     made = nbdt("split", copy, "owl", "barn owl", "snowy owl", "--out", tmp_path / "b", *named)
     assert made.exit_code == 0, made.output
-    labels = dict(zip(rows.ids, NBDT.load(tmp_path / "b").memory.rows.labels, strict=True))
+    grown = NBDT.load(tmp_path / "b")
+    assert {*grown.hierarchy.classes} == {*TREE.classes} - {"owl"} | {"barn owl", "snowy owl"}
+    labels = dict(zip(rows.ids, grown.memory.rows.labels, strict=True))
     assert [labels[rows.ids[n]] for n in owls] == ["barn owl"] * 3 + ["snowy owl"] * (len(owls) - 3)
     other = next(key for key, label in zip(rows.ids, rows.labels, strict=True) if label == "saw")
     strange = nbdt("split", copy, "owl", "x", "y", "--out", tmp_path / "c", "--first", other)
