@@ -96,7 +96,7 @@ def correlation(memory: Memory, rules: DecisionRules, fitted: Any, asked: torch.
         parts = attribution.contributions(query, [pair])
         row = int(draw.choice(parts.rows[0].abs().argsort(descending=True)[:30].numpy()))
         key = memory.rows.ids[int(attribution.examples.places[row])]
-        done = effect_of(memory, rules, fitted, [key])
+        done = effect_of(memory, rules, fitted, [Change(key)])
         after = rules.log_probs((done.after.weight @ query + done.after.bias)[None])[0]
         pairs.append(
             (float(parts.rows[0, row]), last.margin - float(after[pair[0]] - after[pair[1]]))
@@ -236,7 +236,9 @@ def main() -> None:
             "after ten": best(lambda: fit_head(changed[10], rules, fitted, choose=False)),
             "attribution, once for a fit": best(lambda: Attribution(fitted, examples, rules)),
             "attribution, of a photograph": best(lambda: attribution.contributions(query, pairs)),
-            "effect of striking one out": best(lambda: effect_of(memory, rules, fitted, [ids[3]])),
+            "effect of striking one out": best(
+                lambda: effect_of(memory, rules, fitted, [Change(ids[3])])
+            ),
         }
         first = times["first fit, penalty chosen"]
         for name, seconds in times.items():

@@ -29,7 +29,6 @@ from nbdt.progress import ProgressEvent, Say, read_progress, say_nothing
 from ..store import Store
 from ..store.place import default_url
 from ..store.schema import ModelVersion, SavedCorrection
-from ..store.store import suffix
 from .model_versions import ModelVersions, nothing_waits, waiting
 from .own import acts, corrections_fitted, marks_of, stated
 
@@ -143,7 +142,7 @@ def export(
 
 def _write(photos: Path, image: str, data: bytes) -> Path:
     photos.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = photos / f"{image}{suffix(data)}"
+    path = photos / f"{image}.webp"
     write_atomic(path, data)
     return path
 

@@ -12,7 +12,7 @@ from nbdt.explain.evidence.pictures import Pictures
 from nbdt.explain.memory.review import node_name, ranked_rows
 from nbdt.images.image import ImageError
 from nbdt.memory.memory import Memory
-from nbdt.memory.preview import Change, effect_of_changes, preview, write_changes
+from nbdt.memory.preview import Change, effect_of, preview, write_changes
 from nbdt.memory.review import Suspect, parse_verdicts
 from nbdt.model.model import NBDT
 from nbdt.model.update import is_own_memory, save_head
@@ -88,7 +88,7 @@ class _Handlers:
         try:
             if changes := self._changes(sent):
                 fitted = self.memory.fit(rules, self.model.fitted)
-                found = effect_of_changes(self.memory, rules, fitted, changes)
+                found = effect_of(self.memory, rules, fitted, changes)
                 before, after = (f"{100 * share:.1f} %" for share in found.accuracy)
                 text = (
                     f"Of the {found.photographs:,} photographs that stay as they are, {after} would be "

@@ -28,8 +28,6 @@ from .schema import (
     SavedCorrection,
 )
 
-WEBP_SIDE = 16383  # pixels; the format's limit
-
 
 class Store:
     """A database of visitors' corrections; a write is durable when its method returns.
@@ -278,7 +276,7 @@ class Store:
 
 
 def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
-    """Return a lossless WebP, or a PNG where a side is too long for WebP.
+    """Return a lossless WebP.
 
     Raises StoreError: the picture has another hash, or takes more than `max_bytes`.
     """
@@ -289,10 +287,7 @@ def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
     rgb = image.convert("RGB")
     pixels = Image.frombytes("RGB", rgb.size, rgb.tobytes())  # no EXIF, no profile, no comment
     stream = io.BytesIO()
-    if max(pixels.size) <= WEBP_SIDE:
-        pixels.save(stream, "WEBP", lossless=True, method=0, exact=True)
-    else:
-        pixels.save(stream, "PNG", compress_level=3)
+    pixels.save(stream, "WEBP", lossless=True, method=0, exact=True)
     data = stream.getvalue()
     if len(data) > max_bytes:
         raise StoreError(
@@ -300,11 +295,6 @@ def encoded(image: Image.Image, expected_hash: str, max_bytes: int) -> bytes:
             f"{max_bytes / 1e6:.0f} MB are kept. Make it smaller, or correct without keeping it."
         )
     return data
-
-
-def suffix(data: bytes) -> str:
-    """Return the suffix of a file with these bytes."""
-    return ".webp" if data[8:12] == b"WEBP" else ".png"
 
 
 def keep_photograph(session: Session, photo: PhotographRow, limits: db.Limits) -> int:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from nbdt.errors import NBDTError
 from nbdt.explain.memory.effect import answer_words, effect_words
-from nbdt.memory.preview import Effect, effect_of
+from nbdt.memory.preview import Change, Effect, effect_of
 
 from ..ui.component import dump
 from ..ui.events import NETWORK, PageContext, payload, sequence_number
@@ -42,7 +42,8 @@ def effect_without(visitor: Visitor, row: object) -> Effect:
     model = visitor.current_model()
     if model.memory is None or model.fitted is None or not isinstance(row, str):
         raise NBDTError("These answers are not fitted on a memory of photographs.")
-    return effect_of(model.memory, model.head.rules, model.fitted, [row])
+    changes = [Change(key) for key in model.memory.table.find([row])]
+    return effect_of(model.memory, model.head.rules, model.fitted, changes)
 
 
 def struck_rows(visitor: Visitor) -> list[dict[str, str]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -34,7 +32,10 @@ def overview(folder: BatchFolder, count: int) -> str:
 
     All `count` parts of the batch are done, with pages.
     """
-    explained = (row for row in _rows(folder, count) if row["status"] != FAILED)
+    explained = (
+        {**row, "part": part}
+        for part in range(count) for row in folder.rows(part) if row["status"] != FAILED
+    )  # fmt: skip
     shown = heapq.nsmallest(MOST, explained, key=lambda row: (row["probability"], row["row"]))
     facts = [folder.facts(part) for part in range(count)]
     failed = sum(fact["failed"] for fact in facts)
@@ -49,23 +50,9 @@ def overview(folder: BatchFolder, count: int) -> str:
         element("ul", *(_card(folder, row) for row in shown), class_="cards"),
     )
     if failed:
-        body.append(_failures(folder, count, failed))
+        reasons = f"{counted(failed, 'image')} not explained: see rows/, column error."
+        body.append(element("p", reasons, class_="soft"))
     return document("Least sure first", body, STYLE)
-
-
-def _rows(folder: BatchFolder, count: int) -> Iterator[dict[str, Any]]:
-    for part in range(count):
-        for row in folder.rows(part):
-            yield {**row, "part": part}
-
-
-def _failures(folder: BatchFolder, count: int, failed: int) -> Element:
-    rows = (row for row in _rows(folder, count) if row["status"] == FAILED)
-    lines = [element("li", row["error"], class_="small") for row in islice(rows, MOST)]
-    if failed > MOST:
-        lines.append(element("li", f"and {failed - MOST:,} more: see rows/, column error"))
-    head = element("h2", f"{counted(failed, 'image')} not explained")
-    return element("section", head, element("ul", *lines), class_="card")
 
 
 def _card(folder: BatchFolder, row: dict[str, Any]) -> Element:

@@ -220,10 +220,9 @@ class Effect:
 
 
 def effect_of(
-    memory: Memory, rules: DecisionRules, fitted: FittedHead, rows: Sequence[str],
-    label: str | None = None,
-) -> Effect:  # fmt: skip
-    """Find what striking photographs out does, or giving them another label.
+    memory: Memory, rules: DecisionRules, fitted: FittedHead, changes: Sequence[Change]
+) -> Effect:
+    """Find what changes of rows that are there do, such as striking photographs out.
 
     The fit starts from the present weights, and keeps the penalty.
 
@@ -231,21 +230,11 @@ def effect_of(
         memory: what `fitted` was fitted on.
         rules: of the model.
         fitted: its last layer.
-        rows: ids or references.
-        label: a class or a group; by default they are struck out.
+        changes: of rows.
 
-    Raises NBDTError: no such row or node, a class that has too few photographs left, or a memory
-    that has changed since the fit.
+    Raises NBDTError: a class that has too few photographs left, or a memory that has changed since
+    the fit.
     """
-    node = None if label is None else memory.node_of(label)
-    changes = [Change(key, node) for key in memory.table.find(rows)]
-    return effect_of_changes(memory, rules, fitted, changes)
-
-
-def effect_of_changes(
-    memory: Memory, rules: DecisionRules, fitted: FittedHead, changes: Sequence[Change]
-) -> Effect:
-    """Find what changes of rows that are there do; see `effect_of`."""
     was = memory.attribution(fitted, rules).examples
     changed = preview(memory, changes)
     after = changed.fit(rules, fitted)

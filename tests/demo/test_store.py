@@ -430,13 +430,6 @@ def test_every_photograph_is_kept_without_loss(roomy, size, mode, seed):
     assert picture_hash(roomy.photograph(saved.photograph)) == picture_hash(image)
 
 
-def test_one_longer_than_a_webp_can_be_is_kept_too(store):
-    image = Image.new("RGB", (17_000, 2), "teal")
-    store.add_correction(label(image=image), visitor=ANN, photo=image)
-    (kept,) = kept_photographs(store)
-    assert store.photograph(kept.id).tobytes() == image.tobytes()
-
-
 def test_without_consent_no_photograph_is_kept(store):
     store.add_correction(label(), visitor=ANN)
     assert kept_photographs(store) == []
