@@ -129,7 +129,7 @@ class HierarchyRow(Table):
 
 
 class MarkRow(Table):
-    """A visitor's mark on one image of an evidence index; the last one on an image counts."""
+    """A visitor's mark on one image of a memory; the last one on an image counts."""
 
     __tablename__ = "evidence_mark"
     __table_args__ = (
@@ -138,7 +138,7 @@ class MarkRow(Table):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     visitor: Mapped[str]
-    evidence: Mapped[str]  # `marks.evidence_hash` of the index
+    evidence: Mapped[str]  # `memory_key` of the memory
     reference: Mapped[str]
     bad: Mapped[bool]
     why: Mapped[str]

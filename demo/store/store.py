@@ -203,8 +203,8 @@ class Store:
         """Save that an image is bad evidence, or good again; returns the mark's number.
 
         Args:
-            evidence: `marks.evidence_hash` of the index.
-            reference: the image in the index.
+            evidence: `nbdt.demo.corrections.own.memory_key` of the memory.
+            reference: the image in it.
             visitor: whose mark it is.
             bad: False takes an earlier mark back.
             why: the visitor's reason.
@@ -223,7 +223,7 @@ class Store:
     def marks(
         self, evidence: str | None = None, *, visitor: str | None = None
     ) -> Sequence[Row[Any]]:
-        """Return the columns of `MarkRow` for one index or all, one visitor or all; oldest first."""
+        """Return the columns of `MarkRow` for one memory or all, one visitor or all; oldest first."""
         query = select(*MarkRow.__table__.columns).where(db.owned_by(MarkRow, visitor))
         if evidence is not None:
             query = query.where(MarkRow.evidence == evidence)

@@ -52,17 +52,13 @@ def convert(
     loaded = open_model(model, weights)
     manifest, rows, embeddings = read_index(index)
     check_network(loaded, manifest, str(index))
-    facts = {"directions_only": True, "index": index_hash(manifest)}
+    built = json.dumps(manifest, sort_keys=True).encode()  # marks in a store name it by this hash
+    facts = {"directions_only": True, "index": hashlib.sha256(built).hexdigest()}
     with new_folder(out) as aside:
         memory = make_memory(loaded, aside, facts=facts)
         failed = _fill(memory, rows, embeddings, {} if data is None else _originals(data))
     typer.echo(f"written: {out} ({counted(len(rows) - len(failed), 'photograph')})")
     report(failed)
-
-
-def index_hash(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of how an index was built, which marks in a store name."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def read_index(folder: Path) -> tuple[dict[str, Any], Rows, NDArray[np.float16]]:
