@@ -6,13 +6,16 @@ from typing import Any
 
 import gradio as gr
 
+from nbdt.decide.paths import Path, as_percent
 from nbdt.errors import NBDTError
-from nbdt.explain.memory.effect import answer_words, effect_words
 from nbdt.memory.preview import Change, Effect, effect_of
+from nbdt.progress import counted
 
 from ..ui.component import dump
 from ..ui.events import NETWORK, PageContext, payload, sequence_number
 from ..visitor import Visitor
+
+LISTED = 8  # changed answers
 
 
 def effect_panel(context: PageContext, strip: gr.HTML) -> None:
@@ -44,6 +47,26 @@ def effect_without(visitor: Visitor, row: object) -> Effect:
         raise NBDTError("These answers are not fitted on a memory of photographs.")
     changes = [Change(key) for key in model.memory.table.find([row])]
     return effect_of(model.memory, model.head.rules, model.fitted, changes)
+
+
+def answer_words(before: Path, after: Path) -> str:
+    """Return the answer before and after in one sentence."""
+    one, other = (f"{path.class_name} {as_percent(path.probability)}" for path in (before, after))
+    return f"{one} before, {other} after."
+
+
+def effect_words(done: Effect) -> list[str]:
+    """Return what happens to the other photographs, a line each."""
+    before, after = map(as_percent, done.accuracy)
+    others = counted(done.photographs, "other photograph")
+    right = f"{before} right before, {after} after; {counted(len(done.changed), 'answer')} changed."
+    lines = [f"{others}, each answered by a fit without it: {right}"]
+    lines += [
+        f"{one.reference} ({one.label}): {one.before} → {one.after}"
+        for one in done.changed[:LISTED]
+    ]
+    more = len(done.changed) - LISTED
+    return lines + ([f"and {more:,} more"] if more > 0 else [])
 
 
 def struck_rows(visitor: Visitor) -> list[dict[str, str]]:
