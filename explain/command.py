@@ -138,6 +138,9 @@ def explain_command(
             "--pages", help="Write a folder with an HTML page for each image, not one picture."
         ),
     ] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Draw the cells that the network sees.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line instead of trees.")
     ] = False,
@@ -171,6 +174,8 @@ def explain_command(
             raise typer.BadParameter(
                 f"A batch has --level fast, not {level}; --pictures explains each image on its own."
             )
+        if grid:
+            raise typer.BadParameter("--grid needs --pictures; a batch draws no cells.")
 
         explain_batch(
             **chosen, maps=maps, column=column, shard=share, precision=precision,
@@ -182,7 +187,7 @@ def explain_command(
             "--shard, and an --out that is a URI, need a batch; leave out --pictures, or add --rows."
         )
     else:
-        explain_files(**chosen, level=level or DEFAULT)
+        explain_files(**chosen, level=level or DEFAULT, grid=grid)
 
 
 def target(text: str) -> float | None:

@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from nbdt.decide.answer import promise
-from nbdt.decide.paths import as_percent
+from nbdt.decide.paths import as_percent, percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.images.dataset import iter_inputs
@@ -28,14 +28,15 @@ from .result.contributions import NOTE
 from .result.explanation import Explanation
 from .result.headline import headline
 from .result.pictures import picture, png
-from .result.words import remark
+from .result.tiles import region
+from .result.words import readable, remark
 
 SUMS = ("contributions", "no_contributions")
 
 
 def explain_files(
     model: NBDT, images: Sequence[str], out: str | None, *, bands: Sequence[int], pages: bool,
-    as_json: bool, **how: Any,
+    grid: bool, as_json: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Show each image, explained as `how` says; report failures at once, and by exit status 3."""
     folder = Path(out or "")
@@ -45,7 +46,7 @@ def explain_files(
     def show(source: ImageSource) -> None:
         explanation = explain(model, source.open(), **how)[0]
         name = free_name(source.reference, taken, ".nbdt")
-        target = _write(explanation, folder, name, pages=pages)
+        target = _write(explanation, folder, name, pages=pages, grid=grid)
         _report(source, explanation, target, as_json=as_json)
 
     last = "" if as_json else promise(model.calibration, how["accuracy"])
@@ -82,13 +83,13 @@ def show_each(
         raise typer.Exit(3)
 
 
-def _write(explanation: Explanation, out: Path, name: str, *, pages: bool) -> Path:
+def _write(explanation: Explanation, out: Path, name: str, *, pages: bool, grid: bool) -> Path:
     """Write the picture or, in a new folder, the page; return its path."""
     if pages:
-        explanation.save(out / name)
+        explanation.save(out / name, grid=grid)
         return out / name / "index.html"
     target = out / f"{name}.png"
-    write_atomic(target, png(picture(explanation), marked=True))
+    write_atomic(target, png(picture(explanation, grid=grid), marked=True))
     return target
 
 
@@ -107,7 +108,7 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     if explanation.remark:
         console.print(Text(explanation.remark, style="yellow"))
     for decision, found in zip(explanation.path, explanation.contributions, strict=False):
-        name = escape_terminal(decision.children[decision.chosen])
+        name = escape_terminal(readable(decision.children[decision.chosen]))
         console.print(Text(f"{name}: {found.words}"))
         console.print(Text(escape_terminal(f"  {found.named}"), style="dim"))
     if last := explanation.no_contributions or (NOTE if explanation.contributions else ""):
@@ -118,7 +119,7 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
 
 
 def _tree(reference: str, explanation: Explanation) -> RichTree:
-    """The path as nested branches, each with the runner-up of the decision, dimmed."""
+    """The path as nested branches, with each decision's runner-up and what was tested, dimmed."""
     path, stop = explanation.path, explanation.answer
     answer = headline(path, stop)
     head = (f"{escape_terminal(reference)}\n", (answer.title, "bold"), f": {answer.text}")
@@ -126,15 +127,17 @@ def _tree(reference: str, explanation: Explanation) -> RichTree:
     stops = [
         "   the answer stops here" if stop and stop.depth == d else "" for d in range(len(path))
     ]
-    branch = branch.add(Text.assemble(path.decisions[0].node, (stops[0], "yellow")))
+    branch = branch.add(Text.assemble(readable(path.decisions[0].node), (stops[0], "yellow")))
     for depth, decision in enumerate(path, start=1):
         runner_up = decision.runner_up
         second = as_percent(math.exp(decision.log_probs[runner_up]))
-        dimmed = f"   not {decision.children[runner_up]} {second}"
+        dimmed = f"   not {readable(decision.children[runner_up])} {second}"
         if not decision.is_likeliest:
             dimmed = f"   {remark(decision)}"
         committed = stop is None or depth <= stop.depth
-        name = (decision.children[decision.chosen], "bold green" if committed else "dim")
+        if tested := region(explanation, depth - 1):
+            dimmed += f"   {percent(tested.probabilities[1])} without its region"
+        name = (readable(decision.children[decision.chosen]), "bold green" if committed else "dim")
         chance = f" {as_percent(decision.probability)}"
         mark = (stops[depth] if depth < len(path) else "", "yellow")
         branch = branch.add(Text.assemble(name, chance, (dimmed, "dim"), mark))

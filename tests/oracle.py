@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import random
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -450,6 +451,12 @@ def numbers_of(explanation):
     shares += [v["probability"] for k, v in explanation.made.items() if k.endswith("_answer")]
     if explanation.answer is not None:
         shares += [explanation.answer.accuracy or 0, 0.05]  # and the rate of false alarms
+    for found in filter(None, explanation.tested):
+        facts |= {f"{odds:.1f}" for odds in found.log_odds}
+        for odds in map(math.exp, found.log_odds):
+            shares.append(odds / (1 + odds))
+            facts |= {f"{100 * shares[-1]:.1f}", "99.9", "0.1", f"{odds:.2f}"}
+            facts |= {"1", *re.findall(r"\d+", f"{odds:,.0f}")}
     for share in shares:
         facts |= {f"{100 * share:.0f}", "99" if share > 0.99 else "", "1" if share < 0.01 else ""}
     for found in explanation.evidence:

@@ -27,7 +27,6 @@ from nbdt.model.model import NBDT
 from nbdt.network.given import GivenNetwork
 from nbdt.network.positions import Size, pools_by_average, positions
 
-from ..result.explanation import CLOSED_FORM
 from .log_odds import laid_out
 
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
@@ -121,7 +120,7 @@ def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | No
     count = activations.shape[-2] * activations.shape[-1]
     return Layer(
         "forward_features",
-        f"{CLOSED_FORM} (average pool, linear head)",
+        "closed form (average pool, linear head)",
         model.pool(feature_map),
         activations,
         lambda vectors: vectors / count,

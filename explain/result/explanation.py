@@ -23,7 +23,6 @@ from .contributions import DecisionContributions, Photograph, TwoSides
 from .regions import Region, TestedRegion, upsampled
 
 Map: TypeAlias = NDArray[np.float32]
-CLOSED_FORM = "closed form"  # how ``made["method"]`` begins for maps that add up to the log-odds
 
 
 @dataclass(frozen=True)
@@ -227,8 +226,10 @@ class Explanation:
         def words(self) -> str:
             """A short paragraph for a person who knows nothing of networks."""
 
-        def save(self, folder: str | os.PathLike[str]) -> None:
+        def save(self, folder: str | os.PathLike[str], *, grid: bool = False) -> None:
             """Write everything to a new folder, with one HTML page that shows it offline.
+
+            With `grid`, the pictures of decisions have the cells that the network sees.
 
             Raises:
                 NBDTError: the folder exists.

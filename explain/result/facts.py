@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from nbdt.decide.paths import Decision, percent
 from nbdt.decide.unknown import FALSE_ALARMS
 
-from .explanation import CLOSED_FORM, Counterfactual, Explanation
-from .regions import regrid
-from .words import count, likelier, say, with_article
+from .explanation import Counterfactual, Explanation
+from .regions import TestedRegion, cell_mask, regrid
+from .words import count, effect, likelier, say, with_article
 
 SURE = 0.9  # probability from which the deepest such node leads the paragraph
 CLOSE = 2 / 3  # below this share of the two best children's probability, the better is close
@@ -28,7 +28,6 @@ MOSTLY_HALF = 3 / 4  # the same for one half of it
 SPREAD = 0.25  # the mass is all over the picture if no ninth holds more than this share,
 EVERYWHERE_LEAST = 0.2  # and no row or column of ninths less than this
 AGAINST = 0.6  # a map argues against its decision if more than this share of its mass does
-PLACED = 0.5  # share of the log-odds that a map must hold to be the reason
 SMALL = 0.1  # share of the picture up to which regions are small
 TIE = 1e-5  # relative difference of probabilities up to which they are the same
 FACTS = 5  # at most
@@ -46,7 +45,7 @@ _COLUMNS = ("along the left side", "down the middle", "along the right side")
 _HALVES = (("in the upper half", "in the lower half"), ("in the left half", "in the right half"))
 
 KINDS = (  # in the order of the paragraph
-    "unknown", "sure", "asked", "stops", "likelier", "close", "none close", "against", "flip", "no flip", "training",
+    "unknown", "sure", "asked", "tested", "stops", "likelier", "close", "none close", "against", "flip", "no flip", "training",
 )  # fmt: skip
 
 
@@ -73,12 +72,13 @@ def words(explanation: Explanation) -> str:
 def facts(explanation: Explanation) -> list[Fact]:
     """Return at most `FACTS` facts about an explanation, the most important ones, in reading order.
 
-    They say whether the picture is unlike what the model knows; how sure the model is and which part
-    of the picture made it so; where the answer stops; where the path goes
-    against the likeliest child; which decisions were close; which maps argue mostly against their
+    They say whether the picture is unlike what the model knows; how sure the model is; what hiding a
+    tested region did; where the answer stops; where the path goes against the likeliest child; which decisions were close; which maps argue mostly against their
     own decision; what blurring changes; how near the training images of both sides are.
     """
-    by_importance = (_unknown, _lead, _stops, _likelier, _against, _change, _training, _close)
+    by_importance = (
+        _unknown, _lead, _stops, _likelier, _tested, _against, _change, _training, _close,
+    )  # fmt: skip
     measured = [fact for measure in by_importance if (fact := measure(explanation))]
     return sorted(measured[:FACTS], key=lambda fact: KINDS.index(fact.kind))
 
@@ -167,15 +167,9 @@ def _lead(explanation: Explanation) -> Fact:
         return Fact("asked", text, {"other": other[0], "other_probability": other[1]})
     chances = np.exp(np.cumsum([d.log_probs[d.chosen] for d in path]))
     index = max([0, *np.flatnonzero(chances >= SURE).tolist()])
-    name, where, chance = _name(explanation, index), _reason(explanation, index), chances[index]
+    name, chance = _name(explanation, index), chances[index]
     only = "only " if chance < UNCERTAIN else ""
     text = f"It is {only}{percent(chance)} sure this is {with_article(name)}"
-    if where:
-        text += (
-            f", because of parts {where}"
-            if where == EVERYWHERE
-            else f", mostly because of the region {where}"
-        )
     doubtful, is_answer = path.probability < UNCERTAIN, index == len(path) - 1
     if not is_answer:
         link = f"{'and' if only else 'but'} only" if doubtful else "and"
@@ -183,18 +177,30 @@ def _lead(explanation: Explanation) -> Fact:
             f", {link} {percent(path.probability)} sure that it is {with_article(path.class_name)}"
         )
     text += ", so its answer is uncertain." if doubtful else "."
-    values = {"name": name, "probability": float(chance), "where": where, "is_answer": is_answer}
+    values = {"name": name, "probability": float(chance), "is_answer": is_answer}
     return Fact("sure", text, values)
 
 
-def _reason(explanation: Explanation, index: int) -> str | None:
-    """The place in the picture that decided, unless the map argues against, or constants decided."""
-    decision, values = explanation.path.decisions[index], explanation.maps[index]
-    found = place(values)
-    # Only maps in closed form add up to the log-odds.
-    closed = str(explanation.made.get("method", "")).startswith(CLOSED_FORM)
-    constant = closed and float(values.sum()) < PLACED * decision.log_odds
-    return None if found is None or constant or share_against(values) > AGAINST else found[0]
+def _tested(explanation: Explanation) -> Fact | None:
+    """The tested region that lowers the probability of its step most."""
+    falls = {
+        index: found.probabilities[0] - found.probabilities[1]
+        for index, found in enumerate(explanation.tested)
+        if found
+    }
+    if not falls:
+        return None
+    index = max(falls, key=falls.__getitem__)
+    found = cast(TestedRegion, explanation.tested[index])
+    where = place(cell_mask(found.regions))
+    parts = "the region" if len(found.regions) == 1 else "the regions"
+    shown = (
+        f"{parts} {where[0]}"
+        if where and where[0] != EVERYWHERE
+        else parts.replace("the", "the outlined")
+    )
+    text = effect(explanation.path, index, found, shown)
+    return Fact("tested", text, {"name": _name(explanation, index), "log_odds": found.log_odds})
 
 
 def _likelier_class(explanation: Explanation) -> tuple[str, float] | None:

@@ -24,7 +24,8 @@ from nbdt.images.image import ImageError, open_image, refuse, regular_file
 from .explanation import Explanation
 from .html import to_html
 from .json_record import arrays, changed_name, from_record, to_record
-from .pictures import overlays, png
+from .pictures import png, sides
+from .tiles import tiles
 
 FORMAT = "nbdt-explanation"
 VERSION = 1
@@ -37,17 +38,19 @@ Files = dict[str, bytes]
 _NEEDED = {"explanation.json", "maps.npz"}
 
 
-def save(explanation: Explanation, folder: str | os.PathLike[str]) -> None:
+def save(explanation: Explanation, folder: str | os.PathLike[str], *, grid: bool = False) -> None:
     """Write the explanation to a new folder, atomically.
 
     ``explanation.json`` holds everything but the maps (``maps.npz``, exact) and the pictures (PNG
     without metadata); ``index.html`` shows all of it offline; ``manifest.json`` is written last.
 
+    With `grid`, the pictures of decisions have the cells that the network sees.
+
     Raises:
         NBDTError: the folder exists, or `made` is not plain data.
         OSError: it cannot be written.
     """
-    content = _content(explanation)
+    content = _content(explanation, grid)
     files = {name: _facts(data) for name, data in content.items()}
     manifest = _json({"format": FORMAT, "version": VERSION, "files": files})
     with new_folder(folder) as aside:
@@ -91,13 +94,15 @@ def load(folder: str | os.PathLike[str]) -> Explanation:
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def _content(explanation: Explanation) -> Files:
+def _content(explanation: Explanation, grid: bool) -> Files:
     """Every file but the manifest."""
     explanation, pictures = _with_thumbnails(explanation)
     if explanation.photo is not None:
         pictures["photo.png"] = explanation.photo
-        for number, overlay in enumerate(overlays(explanation), start=1):
-            pictures[f"decision-{number}.png"] = overlay
+        for tile in tiles(explanation):
+            names = (f"decision-{tile.shown + 1}{kind}.png" for kind in ("", "-rival"))
+            shown = (image for _, image in sides(explanation, tile, grid=grid))
+            pictures |= dict(zip(names, shown, strict=False))
     for found in explanation.counterfactuals:
         if found.picture is not None:
             pictures[changed_name(found.decision)] = found.picture
@@ -107,7 +112,7 @@ def _content(explanation: Explanation) -> Files:
         "explanation.json": _json({"format": FORMAT, "version": VERSION, **record}),
         "maps.npz": maps.getvalue(),
         **{name: png(image) for name, image in pictures.items()},
-        "index.html": to_html(explanation).encode("utf-8", "backslashreplace"),
+        "index.html": to_html(explanation, grid=grid).encode("utf-8", "backslashreplace"),
     }
 
 

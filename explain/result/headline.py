@@ -12,7 +12,7 @@ from nbdt.decide.answer import Answer
 from nbdt.decide.paths import Path, percent
 
 from .facts import UNCERTAIN
-from .words import article, say, with_article
+from .words import article, readable, say, with_article
 
 PAIR = 0.8  # of a decision: from here on its two likeliest children are the alternatives
 SURE, PROBABLE, DOUBTFUL, UNSURE = "sure", "probable", "doubtful", "unsure"
@@ -66,7 +66,7 @@ def headline(path: Path, answer: Answer | None = None) -> Headline:
     that is still above the class's own.
     """
     *above, leaf = rungs(path)
-    title = f"{leaf.name.replace('_', ' ')}, {percent(leaf.probability)}"
+    title = f"{readable(leaf.name)}, {percent(leaf.probability)}"
     if answer is not None and answer.unknown:
         return Headline(UNSURE, "unknown", f"this may be nothing I know; best guess {title}")
     if answer is not None and not answer.is_leaf:

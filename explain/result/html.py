@@ -11,19 +11,18 @@ from importlib import resources
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
-from PIL import Image
-
 from nbdt.decide.paths import Decision, as_percent, percent
 from nbdt.images.image import ImageError
 
 from .contributions import NOTE, Contribution, TwoSides, signed
+from .drawing import outlined
 from .explanation import Counterfactual, Explanation, Neighbour
-from .facts import blurred, place, words
+from .facts import blurred, words
 from .headline import headline
-from .pictures import data_url, drawn, overlays, picture
-from .regions import Region
+from .pictures import data_url, picture, sides
 from .stop import stop
-from .words import count, remark, say, with_article
+from .tiles import Tile, legend, region, tiles
+from .words import count, readable, remark, say, with_article
 
 Content = Element | str | None
 
@@ -33,20 +32,21 @@ POLICY = (
 )
 STYLE = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
 STOPS = " The answer stops here."
+PICTURE = 320  # pixels of a tile's picture
 MOST_CHILDREN = 5  # bars of one decision; the rest are summed
 
 
-def to_html(explanation: Explanation) -> str:
-    """Return a page with the photograph, words, path, every decision, and how it was made.
+def to_html(explanation: Explanation, *, grid: bool = False) -> str:
+    """Return a page with the photograph, words, path, tiles, and how it was made.
 
-    Its policy forbids it to load or run anything; it has a light, a dark, a narrow and a wide layout.
+    With `grid`, the pictures have the cells that the network sees. The page's policy forbids it to load or run anything; it has a light, a dark, a narrow and a wide layout.
     """
     path = explanation.path
     body = element(
         "main",
         _answer(explanation),
         _path(explanation),
-        *(_decision(explanation, index, tile) for index, tile in enumerate(overlays(explanation))),
+        *(_tile(explanation, *tile, grid) for tile in enumerate(tiles(explanation))),
         _made(explanation),
     )
     return document(f"Why “{path.class_name}”?", body)
@@ -139,49 +139,58 @@ def _path(explanation: Explanation) -> Element:
     return element("section", element("h2", "The path"), start, steps, class_="card")
 
 
-def _left_open(explanation: Explanation, index: int) -> Iterable[Element]:
-    """How close the decision was at which the answer stops, with both children's maps."""
-    found = stop(explanation)
-    if found is None or found.depth != index:
-        return
-    yield element("p", found.text, class_="aside")
-    sides, tiles = element("div", class_="evidence"), drawn(explanation, found.maps, found.scale)
-    for name, share, tile in zip(found.names, found.shares, tiles, strict=False):
-        image = element("img", src=data_url(tile), alt=f"Heat map of what supports {say(name)}")
-        caption = element("figcaption", _name(name), " ", as_percent(share, unit=" %"))
-        sides.append(element("figure", image, caption, class_="map"))
-    yield sides
-
-
-def _decision(explanation: Explanation, index: int, tile: Image.Image) -> Element:
-    decision = explanation.path.decisions[index]
-    chosen, rival = (_name(decision.children[i]) for i in (decision.chosen, decision.runner_up))
-    beaten = element("span", " rather than ", rival, class_="soft")
-    title = element("h2", f"{index + 1}. ", chosen, beaten)
-    facts = element("div", *_children(decision))
-    facts.extend(_change(c, decision) for c in explanation.counterfactuals if c.decision == index)
-    parts = element("div", _map(explanation, index, tile), facts, class_="parts")
-    section = element("section", title, parts, class_="card decision", id=f"decision-{index + 1}")
-    section.extend(_left_open(explanation, index))
-    if index < len(explanation.evidence):
-        near = explanation.evidence[index]
-        columns = _beside(near, decision, "Nearest training photographs of")
-        section.append(element("div", columns, class_="aside"))
-    if index < len(explanation.contributions):
-        found = explanation.contributions[index]
-        columns = _beside(found, decision, "Contributed most to")
-        section.append(element("div", element("p", found.words), columns, class_="aside"))
+def _tile(explanation: Explanation, number: int, tile: Tile, grid: bool) -> Element:
+    """One picture, beside a runner-up's two, with all about the decisions that it stands for."""
+    path, is_one = explanation.path.decisions, len(tile.decisions) == 1
+    names = [readable(path[i].children[path[i].chosen]) for i in tile.decisions]
+    title = element("h2", f"{tile.steps}: ", _name(", ".join(names)))
+    facts = element("div", class_="facts")
+    parts = element("div", _pictures(explanation, tile, grid), facts, class_="parts")
+    kinds = ["card tile", *(["first"] if not number else []), *(["pair"] if tile.rival else [])]
+    section = element("section", title, parts, class_=" ".join(kinds))
+    for index in tile.decisions:
+        rival = _name(path[index].children[path[index].runner_up])
+        beaten = element("span", " rather than ", rival, class_="soft")
+        shown = element(
+            "div", *_children(path[index]), id=f"decision-{index + 1}", class_="decision"
+        )
+        if is_one:
+            title.append(beaten)
+        else:
+            shown.insert(0, element("h3", _name(names[index - tile.decisions[0]]), beaten))
+        facts.append(shown)
+        shown.extend(
+            _change(c, path[index]) for c in explanation.counterfactuals if c.decision == index
+        )
+        section.extend(_asides(explanation, index))
     return section
 
 
-def _map(explanation: Explanation, index: int, tile: Image.Image) -> Element:
-    decision = explanation.path.decisions[index]
-    name = say(decision.children[decision.chosen])
-    where = place(explanation.maps[index])
-    alt = f"Heat map of what supports and argues against {name}{f': {where[0]}' if where else ''}"
-    supports, against = (element("span", class_=f"key {kind}") for kind in ("for", "against"))
-    caption = element("figcaption", supports, "supports it, ", against, "against it")
-    return element("figure", element("img", src=data_url(tile), alt=alt), caption, class_="map")
+def _asides(explanation: Explanation, index: int) -> Iterable[Element]:
+    """Where the answer stops, and the training photographs of a decision."""
+    decision, open_ = explanation.path.decisions[index], stop(explanation)
+    if open_ is not None and open_.depth == index:
+        yield element("p", open_.text, class_="aside")
+    if index < len(explanation.evidence):
+        near = explanation.evidence[index]
+        columns = _beside(near, decision, "Nearest training photographs of")
+        yield element("div", columns, class_="aside")
+    if index < len(explanation.contributions):
+        found = explanation.contributions[index]
+        columns = _beside(found, decision, "Contributed most to")
+        yield element("div", element("p", found.words), columns, class_="aside")
+
+
+def _pictures(explanation: Explanation, tile: Tile, grid: bool) -> Element:
+    drawn = "a region outlined" if region(explanation, tile.shown) else "contours of its map"
+    figures = element("div", class_="pictures")
+    for title, image in sides(explanation, tile, PICTURE, grid=grid):
+        alt = f"The photograph for {title}, with {'contours of its map' if len(figures) else drawn}"
+        caption = element("figcaption", element("strong", title), " ")
+        if not len(figures):
+            caption.append(element("span", tile.words))
+        figures.append(element("figure", element("img", src=data_url(image), alt=alt), caption))
+    return figures
 
 
 def _children(decision: Decision) -> tuple[Element, Element]:
@@ -220,9 +229,10 @@ def _change(change: Counterfactual, decision: Decision) -> Element:
     if change.picture is None:
         return element("div", text, class_="change bare")
     alt = f"The photograph, {blurred(change)} blurred"
-    image = element("img", src=data_url(change.picture), alt=alt)
-    frame = element("div", image, _outline(change.regions), class_="frame")
-    return element("div", frame, text, class_="change")
+    shown = (
+        outlined(change.picture, change.regions, dim=False) if change.regions else change.picture
+    )
+    return element("div", element("img", src=data_url(shown), alt=alt), text, class_="change")
 
 
 def _outcome(change: Counterfactual, decision: Decision) -> str:
@@ -235,21 +245,6 @@ def _outcome(change: Counterfactual, decision: Decision) -> str:
         return "Nothing that was tried flips this step: blurring changed an earlier one first."
     most = percent(change.searched)
     return f"Nothing that was tried: with up to {most} of the picture blurred it stays {name}."
-
-
-def _outline(regions: Iterable[Region]) -> Element:
-    """The border of the regions' cells, in white on black: seen on any picture."""
-    steps, grid = [], (1, 1)
-    for region in regions:
-        grid, inside = region.grid, set(region.cells)
-        for r, c in region.cells:
-            steps += [f"M{c} {r}h1"] if (r - 1, c) not in inside else []
-            steps += [f"M{c} {r + 1}h1"] if (r + 1, c) not in inside else []
-            steps += [f"M{c} {r}v1"] if (r, c - 1) not in inside else []
-            steps += [f"M{c + 1} {r}v1"] if (r, c + 1) not in inside else []
-    lines = [element("path", class_=kind, d="".join(steps)) for kind in ("halo", "edge")]
-    box = {"viewBox": f"0 0 {grid[1]} {grid[0]}", "preserveAspectRatio": "none"}
-    return element("svg", *lines, **box, **{"aria-hidden": "true"})
 
 
 def _beside(found: TwoSides, decision: Decision, title: str) -> Element:
@@ -282,11 +277,9 @@ def _thumbnail(photograph: Neighbour | Contribution) -> Element:
 
 
 def _made(explanation: Explanation) -> Element:
-    rows, columns = explanation.resolution
     note = (
-        "In the maps red supports a step and blue argues against it, with one scale for the whole path; "
-        f"they have {columns} × {rows} positions and are drawn smoothed. The words at the top are "
-        "built from these measurements alone. A map says what moved the model, not what is right."
+        f"{legend(explanation)} The words at the top are built from these measurements alone. They say "
+        "what moved the model, not what is right."
     )
     if explanation.contributions:
         note += f" {NOTE}"
@@ -302,7 +295,7 @@ def _made(explanation: Explanation) -> Element:
 
 def _name(text: str) -> Element:
     """A name, in whichever direction its script runs."""
-    return element("bdi", text)
+    return element("bdi", readable(text))
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:

@@ -125,9 +125,10 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         KeyError, TypeError, ValueError: what is missing or of another kind.
     """
     path = _path(record["path"])
-    found = _numbered(maps, "map")
-    if len(found) != len(path):
-        raise NBDTError(f"expected {len(path)} maps, one a decision, got {len(found)}")
+    found, tested = _numbered(maps, "map"), record.get("tested", ())
+    for count, kind in ((len(found), "maps"), (len(tested) or len(path), "tested regions")):
+        if count != len(path):
+            raise NBDTError(f"expected {len(path)} {kind}, one a decision, got {count}")
     nodes, inner = ([_text(node) for node in record[key]] for key in ("nodes", "inner_nodes"))
     return Explanation(
         path=path,
@@ -142,7 +143,7 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         ),
         contributions=tuple(_sum(row, pictures) for row in record.get("contributions", ())),
         counterfactuals=tuple(_counterfactual(row, pictures) for row in record["counterfactuals"]),
-        tested=tuple(row and _tested(row) for row in record.get("tested", ())),
+        tested=tuple(row and _tested(row) for row in tested),
         made=dict(record["made"]),
     )
 
@@ -194,6 +195,8 @@ def _tested(record: Mapping[str, Any]) -> TestedRegion:
     whole, blurred, mean = map(float, record["log_odds"])
     first, second = ((float(own), float(other)) for own, other in record["changes"])
     regions = tuple(map(_region, record["regions"]))
+    if len({region.grid for region in regions}) != 1:
+        raise NBDTError("a tested region has no pieces, or some of another grid")
     return TestedRegion(regions, (whole, blurred, mean), (first, second), float(record["share"]))
 
 
@@ -230,7 +233,10 @@ def _picture(name: object, pictures: Open) -> Image.Image | None:
 
 def _region(record: Mapping[str, Any]) -> Region:
     rows, columns = map(int, record["grid"])
-    return Region(tuple((int(r), int(c)) for r, c in record["cells"]), (rows, columns))
+    cells = tuple((int(r), int(c)) for r, c in record["cells"])
+    if not cells or not all(0 <= r < rows and 0 <= c < columns for r, c in cells):
+        raise NBDTError(f"a region has no cells, or some outside {rows} × {columns}")
+    return Region(cells, (rows, columns))
 
 
 def _text(value: object) -> str:

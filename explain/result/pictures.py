@@ -1,4 +1,4 @@
-"""Pictures of an explanation: one overlay a decision, one colour scale along the path."""
+"""Pictures of an explanation: its tiles on one sheet, and files of them."""
 
 from __future__ import annotations
 
@@ -7,93 +7,111 @@ import io
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from nbdt.decide.paths import Decision, as_percent
-from nbdt.errors import NBDTError
-from nbdt.hierarchies.show.drawing import fitting, font
+from nbdt.hierarchies.show.drawing import font
 from nbdt.images.folders import SOFTWARE
 
+from .drawing import draw, ground
 from .explanation import Explanation
-from .regions import upsampled
+from .headline import headline
+from .tiles import Tile, legend, of_decisions, tiles
 
-# Red supports the chosen child, blue argues against it; all common colour blindness can see which.
-FOR, AGAINST = (214, 40, 40), (33, 102, 200)
-TILE = 256  # pixels
-CAPTION = 58  # pixels below each tile
-GAP = 12  # pixels between tiles
+SIDE = 256  # pixels of a picture
+LARGE, SMALL, GAP = 402, 264, 12  # pixels of the first tile, of the others, and between them
+WIDTH = 2 * LARGE + GAP  # three small ones and the gaps between them
+SOFT = "#55595f"
+Text = tuple[str, int, str]  # a text, its size in pixels, and its colour; bold if that is black
+Card = tuple[Image.Image | None, list[Text]]  # a picture and what is below it
 
 
-def heat(values: NDArray[np.float32], scale: float, side: int) -> Image.Image:
-    """Return a signed map as an RGBA layer: colour shows the sign, opacity the size.
+def overlays(explanation: Explanation, side: int = SIDE) -> list[Image.Image]:
+    """Return for each decision a picture of its own, `side` pixels square: see `draw`."""
+    path = range(len(explanation.path))
+    return [draw(explanation, of_decisions(explanation, [index]), side) for index in path]
+
+
+def sides(
+    explanation: Explanation, tile: Tile, side: int = SIDE, *, grid: bool = False
+) -> list[tuple[str, Image.Image]]:
+    """Return the pictures of a tile with their titles: its own and, if it has one, its runner-up's."""
+    titles = [tile.title, tile.rival] if tile.rival else [tile.title]
+    return [
+        (title, draw(explanation, tile, side, grid=grid, rival=number > 0))
+        for number, title in enumerate(titles)
+    ]
+
+
+def picture(explanation: Explanation, *, grid: bool = False) -> Image.Image:
+    """Return all tiles on one sheet, the closest decision's first and largest, with their words.
 
     Args:
-        values: (height, width), raw.
-        scale: the value of full opacity.
-        side: pixels of the square result; the map is interpolated to it bicubically.
+        explanation: of one image.
+        grid: whether to draw the cells that the network sees.
     """
-    share = np.clip(upsampled(values, side, side) / max(scale, 1e-12), -1, 1)
-    layer = np.empty((side, side, 4), dtype=np.uint8)
-    layer[..., :3] = np.where(share[..., None] > 0, FOR, AGAINST)
-    layer[..., 3] = np.round(200 * np.abs(share))
-    return Image.fromarray(layer, "RGBA")
-
-
-def overlays(explanation: Explanation, side: int = TILE) -> list[Image.Image]:
-    """Return for each decision its map over the photograph, or on grey; `side` pixels square."""
-    return drawn(explanation, explanation.maps, explanation.scale, side)
-
-
-def drawn(
-    explanation: Explanation, maps: Iterable[NDArray[np.float32]], scale: float, side: int = TILE
-) -> list[Image.Image]:
-    """Return (height, width) maps over the photograph, with one colour scale, as `overlays` does."""
-    ground = Image.new("RGB", (side, side), "#e4e6e9")
-    if explanation.photo is not None:  # grey and paler, it leaves the colours to the map
-        grey, white = _photo(explanation, side).convert("L"), Image.new("RGB", ground.size, "white")
-        ground = Image.blend(grey.convert("RGB"), white, 0.25)
-    shown = []
-    for values in maps:
-        tile = ground.convert("RGBA")
-        tile.alpha_composite(heat(values, scale, side))
-        shown.append(tile.convert("RGB"))
-    return shown
-
-
-def picture(explanation: Explanation) -> Image.Image:
-    """Return the photograph and all its decisions side by side, with names and probabilities."""
-    path = explanation.path
-    tiles = [_photo(explanation, TILE), *overlays(explanation)]
-    captions = [(path.class_name, f"{as_percent(path.probability)} overall", "the photograph")]
-    captions += [
-        (d.children[d.chosen], f"{as_percent(d.probability)} at “{d.node}”", _rival(d))
-        for d in path
+    answer = headline(explanation.path, explanation.answer)
+    first, *others = tiles(explanation)
+    large = _cards(explanation, first, LARGE, grid)
+    if len(large) == 1:
+        large.append((ground(explanation, LARGE), [("the photograph", 13, SOFT)]))
+    small = [card for tile in others for card in _cards(explanation, tile, SMALL, grid)]
+    rows = [
+        _row([(None, [(answer.title, 22, "black"), (answer.text, 15, SOFT)])], WIDTH),
+        _row(large, LARGE),
+        *(_row(small[at : at + 3], SMALL) for at in range(0, len(small), 3)),
+        _row([(None, [(legend(explanation), 12, SOFT)])], WIDTH),
     ]
-    width = len(tiles) * (TILE + GAP) + GAP
-    sheet = Image.new("RGB", (width, TILE + CAPTION + 3 * GAP + 16), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (tile, lines) in enumerate(zip(tiles, captions, strict=True)):
-        left = GAP + index * (TILE + GAP)
-        sheet.paste(tile, (left, GAP))
-        for row, line in enumerate(lines):
-            size = 16 if row == 0 else 12
-            corner = (left, TILE + GAP + 4 + 20 * row)
-            draw.text(corner, fitting(line, size, width=TILE), "black", font(size))
-    height, columns = explanation.resolution
-    note = (
-        f"Red supports the chosen branch, blue argues against it; one scale for all. The maps have "
-        f"{columns} × {height} positions and are drawn smoothed."
-    )
-    draw.text((GAP, TILE + CAPTION + 2 * GAP), fitting(note, 11, width=width), "#555555", font(11))
+    sheet = Image.new("RGB", (WIDTH + 2 * GAP, sum(row.height for row in rows) + GAP), "white")
+    top = GAP
+    for row in rows:
+        sheet.paste(row, (GAP, top))
+        top += row.height
     return sheet
 
 
-def _rival(decision: Decision) -> str:
-    chance = as_percent(float(np.exp(decision.log_probs[decision.runner_up])))
-    word = "or" if decision.is_likeliest else "likelier here:"
-    return f"{word} {decision.children[decision.runner_up]} {chance}"
+def _cards(explanation: Explanation, tile: Tile, side: int, grid: bool) -> list[Card]:
+    """A tile's pictures, each with its captions."""
+    shown: list[Card] = []
+    for title, image in sides(explanation, tile, side, grid=grid):
+        words = [] if shown else [(tile.steps, 13, SOFT), (tile.words, 13, SOFT)]
+        shown.append((image, [*words[:1], (title, 16, "black"), *words[1:]]))
+    return shown
+
+
+def _row(cards: Iterable[Card], width: int) -> Image.Image:
+    """Cards beside each other, with all of their texts; as high as the highest."""
+    row = Image.new("RGB", (WIDTH, 4000), "white")
+    pen, bottom = ImageDraw.Draw(row), 0
+    for number, (image, texts) in enumerate(cards):
+        left, top = number * (width + GAP), 0
+        if image is not None:
+            row.paste(image, (left, 0))
+            top = image.height + 6
+        for text, size, colour in texts:
+            bold = colour == "black"
+            for line in _wrapped(text, size, width, bold=bold):
+                pen.text((left, top), line, colour, font(size, bold))
+                top += round(1.35 * size)
+            top += 3
+        bottom = max(bottom, top + GAP)
+    return row.crop((0, 0, WIDTH, bottom))
+
+
+def _wrapped(text: str, size: int, width: int, *, bold: bool) -> list[str]:
+    """The lines of a text of a width in pixels; words that are wider are broken."""
+    letters, lines = font(size, bold), [""]
+    for word in text.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
+        joined = f"{lines[-1]} {word}".strip()
+        if letters.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines.append("")
+        for letter in word:
+            if letters.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return [line for line in lines if line]
 
 
 def png(image: Image.Image, *, marked: bool = False) -> bytes:
@@ -113,12 +131,3 @@ def png(image: Image.Image, *, marked: bool = False) -> bytes:
 def data_url(image: Image.Image) -> str:
     """Return the image as a PNG inside a URL, for pages that fetch nothing."""
     return "data:image/png;base64," + base64.b64encode(png(image)).decode()
-
-
-def _photo(explanation: Explanation, side: int) -> Image.Image:
-    if explanation.photo is None:
-        raise NBDTError(
-            "This explanation was made from a tensor and holds no photograph to draw on; pass PIL "
-            "images to explain()."
-        )
-    return explanation.photo.resize((side, side), Image.Resampling.BICUBIC)

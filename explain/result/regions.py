@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,20 @@ class TestedRegion:
     # another one, in standard deviations of their log-odds over many photographs
     changes: tuple[tuple[float, float], tuple[float, float]]
     share: float  # of the picture, from 0 to 1
+
+    @property
+    def probabilities(self) -> tuple[float, float, float]:
+        """Of the chosen child among its siblings: whole picture, blurred, mean colour."""
+        whole, blurred, mean = (0.5 + math.tanh(odds / 2) / 2 for odds in self.log_odds)
+        return whole, blurred, mean
+
+
+def cell_mask(regions: Sequence[Region]) -> NDArray[np.float32]:
+    """Return (rows, columns): 1 in the cells of regions, which share a grid, and 0 elsewhere."""
+    mask = np.zeros(regions[0].grid, dtype=np.float32)
+    for cell in (cell for region in regions for cell in region.cells):
+        mask[cell] = 1
+    return mask
 
 
 def connected(cells: Iterable[Cell], grid: tuple[int, int]) -> tuple[Region, ...]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 
-from nbdt.decide.paths import Decision, percent
+from nbdt.decide.paths import Decision, Path, percent
+
+from .regions import TestedRegion
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PLAIN = re.compile(r"[^\W\d_]+(?:(?:,? |['’-]+)[^\W\d_]+)*(?: \([^\W\d_]+(?:[ '’-][^\W\d_]+)*\))?")
+_NEAR = 0.05  # difference of probabilities up to which they have a decimal
+_MOST = 14  # log-odds up to which odds are given: a million to one
 _LONG = 40  # characters above which a name is quoted
 _MASS = re.compile(  # nouns without an article, at the end of a name
     r"\b(clothing|\w+wear|furniture|jewellery|food|bread|produce|equipment|people|cattle|water|"
@@ -25,9 +29,14 @@ def count(number: int) -> str:
     return _COUNTS[number] if number < len(_COUNTS) else str(number)
 
 
+def readable(name: str) -> str:
+    """Return a name with spaces for underscores."""
+    return name.replace("_", " ")
+
+
 def say(name: str) -> str:
     """Return a name that reads like words ("pickup_truck" does) as words, any other in quotes."""
-    text = name.replace("_", " ")
+    text = readable(name)
     return text if len(name) <= _LONG and _PLAIN.fullmatch(text) else f"“{name}”"
 
 
@@ -57,6 +66,36 @@ def likelier(decision: Decision, here: str = "") -> str:
     second = percent(math.exp(decision.log_probs[decision.runner_up]))
     name = say(decision.children[decision.runner_up])
     return f"{name} was likelier{here}, {second} against {percent(decision.probability)}"
+
+
+def effect(path: Path, index: int, found: TestedRegion, hidden: str) -> str:
+    """Return what blurring a region did to a decision of a path.
+
+    ``"With this hidden, viper falls from 94 to 18 %; no other step moves as much."`` Probabilities
+    are those among the siblings; where both round to the same, these are odds.
+
+    Args:
+        path: of the image.
+        index: of the decision.
+        found: its tested region.
+        hidden: what the sentence calls the region, such as "this".
+    """
+    decision = path.decisions[index]
+    alone = "; no other step moves as much" if len(path) > 1 else ""
+    return f"With {hidden} hidden, {_fall(say(decision.children[decision.chosen]), found)}{alone}."
+
+
+def _fall(name: str, found: TestedRegion) -> str:
+    before, after, _ = found.probabilities
+    for digits in (0, 1) if before - after > _NEAR else (1,):
+        first, second = (percent(share, digits) for share in (before, after))
+        if first != second:
+            return f"{name} falls from {first.removesuffix(' %')} to {second}"
+    whole, blurred, _ = found.log_odds
+    if whole > _MOST:
+        return f"the log-odds of {name} fall from {whole:.1f} to {blurred:.1f}"
+    odds = (f"{math.exp(one):,.{0 if one > 2 else 2}f} : 1" for one in (whole, blurred))
+    return f"the odds of {name} fall from {' to '.join(odds)}"
 
 
 def _sounds_like_vowel(name: str) -> bool:

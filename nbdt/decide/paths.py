@@ -19,9 +19,9 @@ def as_percent(share: float, digits: int = 1, unit: str = "%") -> str:
     return rounded + unit
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 0) -> str:
     """Return a share as a sentence gives it: ``"97 %"``, ``"more than 99 %"``."""
-    shown = as_percent(share, digits=0, unit=" %")
+    shown = as_percent(share, digits, unit=" %")
     return shown.replace(">", "more than ").replace("<", "less than ")
 
 

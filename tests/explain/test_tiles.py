@@ -14,7 +14,8 @@ from nbdt import DecisionRules, Hierarchy
 from nbdt.explain.result.explanation import Explanation
 from nbdt.explain.result.regions import Region
 from nbdt.explain.result.regions import TestedRegion as Proved
-from nbdt.explain.result.tiles import AGREE, agree, effect, tiles
+from nbdt.explain.result.tiles import AGREE, agree, tiles
+from nbdt.explain.result.words import effect
 from tests import oracle
 
 DEEP = Hierarchy.from_nested({"animal": {"mammal": {"cat": {"lynx": {}, "wild_cat": {}}, "dog": {}}, "bird": {}}, "car": {}})  # fmt: skip
@@ -82,14 +83,15 @@ def test_maps_without_ranks_agree_with_each_other_alone():
     assert not agree(flat, noise(3)[0, :3, :3])
 
 
-@given(st.floats(-8, 12), st.floats(0.3, 12))
+@given(st.floats(-8, 18), st.floats(0.3, 12))
 def test_the_words_have_the_measured_numbers(whole, fall):
     found = proved((whole, whole - fall, 0.0))
-    decision = explained((0.9, 0.9, 0.9, 0.9), ALIKE).path.decisions[3]
-    text = effect(decision, found)
-    numbers = [float(n.replace(",", "")) for n in re.findall(r"[\d,]+(?:\.\d+)?", text)]
+    text = effect(explained((0.9, 0.9, 0.9, 0.9), ALIKE).path, 3, found, "this")
+    numbers = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
     odds = [math.exp(value) for value in found.log_odds[:2]]
-    if "odds" in text:
+    if "log-odds" in text:
+        assert numbers == pytest.approx(found.log_odds[:2], abs=0.051)
+    elif "odds" in text:
         assert numbers[0::2] == pytest.approx(odds, rel=0.05, abs=0.0051)
     else:
         shares = [100 * one / (1 + one) for one in odds]
@@ -104,4 +106,4 @@ def test_a_close_step_has_its_runner_up_beside_it_where_there_are_maps_of_both()
     both = replace(close, child_maps=tuple(noise(i, 2) for i in range(4)))
     assert [tile.rival for tile in tiles(both)] == ["not dog 40 %", "", "", ""]
     assert tiles(both)[0].words.startswith("With these hidden, cat falls from 94 to 18 %; no other")
-    assert "scale of their own" in tiles(both)[0].words
+    assert "the same scale, their own" in tiles(both)[0].words
