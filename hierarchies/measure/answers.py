@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nbdt.decide.answer import LEAST, Calibration
 from nbdt.decide.head import DecisionRules
-from nbdt.decide.likeliest import REORDERED, distance_at, reordered
+from nbdt.decide.metrics import REORDERED, distance_at, reordered
 from nbdt.decide.selective import (
     AnswerQuality,
     answer_quality,
@@ -143,7 +143,7 @@ def answer_record(
     Args:
         result: with labels; `reference` is the model's, see `NBDT.reference`.
         accuracy: a target beside 90, 95 and 99 %.
-        better_mistakes: also measure lists in the order of `nbdt.decide.likeliest.reordered`.
+        better_mistakes: also measure lists in the order of `nbdt.decide.metrics.reordered`.
         unknown: (images, classes) logits of photographs of other things.
 
     Raises NBDTError: an accuracy outside 0 to 1.

@@ -107,18 +107,27 @@ class ExportedModel(nn.Module):
             self.has_maps = pools_by_average(
                 model.backbone, model.head.in_features, feature_map, (self.side, self.side)
             )
-        self.answer = None if accuracy is None else _answer(model, accuracy)
+        self.answer = None
+        if accuracy is not None:
+            if model.calibration is None:
+                raise NBDTError(
+                    "This model is not calibrated, so it cannot say where an answer stops: run `nbdt "
+                    "calibrate` on labelled photographs, or leave the accuracy out."
+                )
+            self.answer = ExportedAnswer(model.hierarchy, model.calibration, accuracy)
         self.outputs = (
             *("log_probs", "decisions"),
             *(("answer", "answer_probability", "unknown") if self.answer else ()),
             *(("maps",) if self.has_maps else ()),
         )
-        self.why_no_maps = ""
-        if not self.has_maps:
-            self.why_no_maps = (
-                f"{model.architecture!r} has more than an average pool between its last feature map "
-                "and the linear head, so that its maps have no closed form"
+        self.why_no_maps = (
+            ""
+            if self.has_maps
+            else (
+                f"{model.architecture!r} has more than an average pool between its last feature map and "
+                "the linear head, so that its maps have no closed form"
             )
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs named above, in float32."""
@@ -138,15 +147,6 @@ class ExportedModel(nn.Module):
             class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
             outputs.append(self.tree.log_odds_maps(class_maps, logits, scores))
         return tuple(outputs)
-
-
-def _answer(model: NBDT, accuracy: float) -> ExportedAnswer:
-    if model.calibration is None:
-        raise NBDTError(
-            "This model is not calibrated, so it cannot say where an answer stops: run `nbdt "
-            "calibrate` on labelled photographs, or leave the accuracy out."
-        )
-    return ExportedAnswer(model.hierarchy, model.calibration, accuracy)
 
 
 def description(model: NBDT) -> dict[str, str]:

@@ -16,9 +16,7 @@ from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
 from ..network.load import blueprint, create_timm
-from ..network.preprocessing import (
-    Preprocessing,
-)
+from ..network.preprocessing import Preprocessing
 from ..progress import Progress, no_progress
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy

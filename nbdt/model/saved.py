@@ -1,8 +1,8 @@
 """Read the folder of a saved model, which is hostile until checked.
 
-A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors
-and probe.safetensors. A
-config with "installed_weights" names an installed package in place of model.safetensors.
+A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors and
+probe.safetensors. A config with "installed_weights" names an installed package in place of
+model.safetensors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -250,14 +252,6 @@ def _read_temperature(root: Path, config: dict[str, Any]) -> float | None:
     return float(temperature)
 
 
-def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None
-
-
 def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
     """Require each file of tensors to have the hash in the config."""
     unknown = [name for name in hashes if name not in TENSOR_FILES]
@@ -281,8 +275,19 @@ def _check_hashes(root: Path, hashes: dict[str, Any]) -> None:
         )
 
 
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with _safetensors(path), safe_open(path, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  no mapping
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
+    with _safetensors(path):
         return load_file(path)
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError, ValueError) as error:
         raise NBDTError(f"{str(path)!r} is not a safetensors file ({error}).") from None

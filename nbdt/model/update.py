@@ -56,7 +56,8 @@ def save_head(model: NBDT, folder: str | os.PathLike[str]) -> None:
         (aside / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         for file in aside.iterdir():
             file.chmod((root / "config.json").stat().st_mode)
-            _flush(file)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         aside.rename(root / saved.UPDATE)
     except Exception as error:  # safetensors raises its own, the disk OSError
         if aside is not None:
@@ -66,8 +67,3 @@ def save_head(model: NBDT, folder: str | os.PathLike[str]) -> None:
             "memory has the change, and `nbdt memory refit` makes it act."
         ) from error
     saved.finish(root)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

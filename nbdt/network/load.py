@@ -191,11 +191,7 @@ def _channels(value: str) -> tuple[float, ...]:
 # How to parse an option, which values it may have, and those in words.
 _Kind: TypeAlias = tuple[Callable[[str], Any], Callable[[Any], bool], str]
 _SIDE = (int, lambda side: 1 <= side <= MAX_SIDE, f"a number of pixels from 1 to {MAX_SIDE}")
-_BOOL = (
-    lambda text: {"true": True, "false": False}[text],
-    lambda value: isinstance(value, bool),
-    "true or false",
-)
+_BOOL = ({"true": True, "false": False}.__getitem__, (True, False).__contains__, "true or false")
 POOLS = ("max", "avgmax", "catavgmax", "avg", "token", "map", "fast")
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "gelu_tanh",
                "quick_gelu", "silu", "mish", "hard_swish", "hard_mish", "sigmoid", "tanh")  # fmt: skip
@@ -210,14 +206,8 @@ _NETWORK: Mapping[str, _Kind] = {
     "global_pool": (str, POOLS.__contains__, " or ".join(POOLS)),
     "act_layer": (str, ACTIVATIONS.__contains__, " or ".join(ACTIVATIONS)),
     "bn_eps": (float, lambda eps: 0 < eps < 1, "a number between 0 and 1"),
-    "qk_norm": _BOOL,
-    "qkv_bias": _BOOL,
-    "class_token": _BOOL,
-    "no_embed_class": _BOOL,
-    "fc_norm": _BOOL,
-    "final_norm": _BOOL,
-    "head_norm_first": _BOOL,
-    "head_bias": _BOOL,
+    **dict.fromkeys(("qk_norm", "qkv_bias", "class_token", "no_embed_class"), _BOOL),
+    **dict.fromkeys(("fc_norm", "final_norm", "head_norm_first", "head_bias"), _BOOL),
     "stem_type": (str, ("deep", "deep_tiered").__contains__, "deep or deep_tiered"),
     "stem_width": (int, range(1, 257).__contains__, "a number of channels from 1 to 256"),
     "reg_tokens": (int, range(65).__contains__, "a number from 0 to 64"),

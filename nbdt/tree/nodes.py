@@ -145,21 +145,16 @@ def _breadth_first(nodes: Sequence[Node], children: Mapping[str, list[Node]]) ->
         order.extend(children[node.id])
     if len(order) < len(nodes):
         reached = {node.id for node in order}
-        raise HierarchyError(_cycle_message([n for n in nodes if n.id not in reached]))
+        import networkx as nx
+
+        lost = nx.DiGraph((n.parent, n.id) for n in nodes if n.id not in reached)
+        cycle = [parent for parent, _ in nx.find_cycle(lost)]
+        shown = [*map(repr, [*cycle, cycle[0]])]
+        shown = shown if len(shown) <= 8 else [*shown[:4], "…", *shown[-3:]]
+        raise HierarchyError(
+            f"The parents form a cycle: {' → '.join(shown)}; remove one of these edges."
+        )
     return order
-
-
-def _cycle_message(lost: Sequence[Node]) -> str:
-    """Follow parents from a node that no root reaches until one repeats."""
-    parent = {node.id: node.parent for node in lost}
-    seen: dict[str, int] = {}
-    current = lost[0].id
-    while current not in seen:
-        seen[current] = len(seen)
-        current = str(parent[current])
-    cycle = [*list(seen)[seen[current] :], current][::-1]
-    shown = " → ".join(map(repr, cycle if len(cycle) <= 8 else [*cycle[:4], "…", *cycle[-3:]]))
-    return f"The parents form a cycle: {shown}; remove one of these edges."
 
 
 def _check_leaves(

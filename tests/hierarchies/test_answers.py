@@ -7,7 +7,7 @@ import torch
 
 from nbdt import DecisionRules
 from nbdt.decide.answer import Calibration
-from nbdt.decide.likeliest import distance_at, reordered
+from nbdt.decide.metrics import distance_at, reordered
 from nbdt.decide.selective import RULES
 from nbdt.decide.unknown import familiarity
 from nbdt.hierarchies.measure.answers import (

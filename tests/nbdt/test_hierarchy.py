@@ -380,7 +380,7 @@ def test_broken_paths_and_groups(build, message):
         (
             ["ra", "rb", "xy", "yz", "zx", "xc"],
             "abc",
-            "The parents form a cycle: 'x' → 'y' → 'z' → 'x';",
+            "The parents form a cycle: 'z' → 'x' → 'y' → 'z';",
         ),
         (["xy", "yx", "xa", "yb"], "ab", "cycle: .*; remove one of these edges"),
         (["ra", "rb", "xx"], "ab", "The parents form a cycle: 'x' → 'x'"),
@@ -411,7 +411,7 @@ def test_a_long_cycle_is_shown_in_part():
     graph = nx.DiGraph(
         [("r", "a"), ("r", "b"), *((f"n{i}", f"n{(i + 1) % 999}") for i in range(999))]
     )
-    with pytest.raises(HierarchyError, match="cycle: .* → '…' → .*; remove one") as caught:
+    with pytest.raises(HierarchyError, match="cycle: .* → … → .*; remove one") as caught:
         Hierarchy.from_networkx(graph, ["a", "b"])
     assert len(str(caught.value)) < 200
 

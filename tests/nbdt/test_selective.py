@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbdt import DecisionRules, NBDTError
-from nbdt.decide.likeliest import distance_at, reordered
-from nbdt.decide.metrics import distance_table
+from nbdt.decide.metrics import distance_at, distance_table, reordered
 from nbdt.decide.selective import (
     FIXED,
     RULES,
