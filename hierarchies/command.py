@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from nbdt.errors import NBDTError
-from nbdt.network import TIMM
 from nbdt.progress import escape_terminal
 
 from . import formats, library, oddities, shell, shipped
@@ -81,17 +80,9 @@ app.command()(readable)
 @app.command()
 def induce(
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL_OR_WEIGHTS",
-            help="A model's name or folder, timm:NAME, or a file of tensors.",
-        ),
+        str, typer.Argument(metavar="MODEL", help="A model's name or folder, or timm:NAME.")
     ],
     *,
-    classes: shell.Classes = None,
-    tensor: Annotated[
-        str | None, typer.Option(help="Name of the matrix of class weights in the file.")
-    ] = None,
     rule: Annotated[str | None, typer.Option(help="marginal or representative.")] = None,
     linkage: Annotated[str | None, typer.Option(help="average, ward or complete.")] = None,
     branching: Annotated[
@@ -105,22 +96,12 @@ def induce(
     overwrite: shell.Overwrite = False,
 ) -> None:
     """Build a tree of the classes that a classifier finds alike, from its last layer's weights."""
-    from nbdt.network.weights import class_weights
-
     from .induced import induce as induce_hierarchy
 
-    settings: dict[str, Any] = {"linkage": linkage, "branching": branching, "semantics": semantics}
-    if source.startswith(TIMM) or library.is_model(source):
-        if classes is not None or tensor is not None:
-            raise typer.BadParameter("A model has classes; --classes and --tensor need a file.")
-        model = library.open_model(source)
-        hierarchy = induce_hierarchy(model, rule=rule or model.rule, **settings)
-    elif classes is None:
-        raise typer.BadParameter("Weights do not name their classes: give --classes.")
-    else:
-        labels, wnids = library.class_list(classes)
-        rows = class_weights(source, len(labels), tensor)
-        hierarchy = induce_hierarchy(rows, labels, rule=rule or "marginal", wnids=wnids, **settings)
+    model = library.open_model(source)
+    hierarchy = induce_hierarchy(
+        model, rule=rule or model.rule, linkage=linkage, branching=branching, semantics=semantics
+    )
     shell.present(hierarchy, out, as_json=as_json, overwrite=overwrite)
 
 

@@ -63,10 +63,10 @@ def imagenet1k_wordnet(_data: Path) -> Hierarchy:
 def imagenet1k_induced(data: Path) -> Hierarchy:
     """From the last layer of timm's MobileNetV2, for the rule "marginal"."""
     from nbdt.hierarchies import induce
-    from nbdt.network.weights import class_weights
+    from nbdt.network.weights import read_weights
 
     wnids, names = imagenet_classes()
-    weights = class_weights(data / MOBILENET, len(names))
+    weights = read_weights(data / MOBILENET)["classifier.weight"]
     return induce(weights, names, rule="marginal", wnids=wnids)
 
 

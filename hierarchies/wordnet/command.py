@@ -49,26 +49,17 @@ def readable(
     *,
     classes: Classes = None,
     sense: Senses = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="A classifier's tensors; they place unknown names.")
-    ] = None,
-    tensor: Annotated[
-        str | None, typer.Option(help="Name of the matrix of class weights in that file.")
-    ] = None,
     out: Out = None,
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Build a tree of everyday groups over any class names, and say how each was read."""
-    from nbdt.network.weights import class_weights
-
     from .known import known_senses
     from .readable import readable as readable_hierarchy
 
     labels, wnids = _class_list(names, classes)
     report = None if wnids and not sense else known_senses(labels, meanings_of(sense))
-    rows = None if weights is None else class_weights(weights, len(labels), tensor)
-    hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids, rows)
+    hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids)
     chosen, note = ({}, "") if report is None else (report.to_dict(), str(report))
     present(hierarchy, out, as_json=as_json, overwrite=overwrite, senses=chosen, note=note)
 

@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from ..errors import NBDTError, listed
 
 # Names of the last layer in timm, torchvision and the CIFAR networks of the literature.
-USUAL = ("classifier", "fc", "head", "head.fc", "heads.head", "linear", "head.linear")
 # The entries of a checkpoint that hold weights, the moving average of them first, as timm has it.
 _ENTRIES = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "model_state_dict")
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DataParallel and torch.compile
@@ -104,35 +102,6 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     if problem := mismatch(network, state):
         raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {problem}.")
     network.load_state_dict(state)
-
-
-def class_weights(
-    path: str | os.PathLike[str], num_classes: int, tensor: str | None = None
-) -> Tensor:
-    """Return the matrix (classes, features) of a file's last linear layer, read as `read_weights` does.
-
-    If several have `num_classes` rows, `tensor` names the one.
-
-    Raises NBDTError: no such file of tensors, or not exactly one matrix that fits.
-    """
-    if not Path(path).is_file():
-        raise NBDTError(f"There is no model and no weights file {os.fspath(path)!r}.")
-    tensors = read_weights(path)
-    fitting = [n for n, t in tensors.items() if t.ndim == 2 and len(t) == num_classes]
-    if tensor is not None and tensor not in fitting:
-        raise NBDTError(
-            f"{os.fspath(path)!r} has no matrix {tensor!r} with {num_classes:,} rows; those with "
-            f"as many are: {listed(fitting) or 'none'}."
-        )
-    usual = [n for n in fitting if n.removesuffix(".weight").removeprefix("model.") in USUAL]
-    chosen = [tensor] if tensor else usual if len(usual) == 1 else fitting
-    if len(chosen) != 1:
-        raise NBDTError(
-            f"{os.fspath(path)!r} has {len(chosen)} matrices with {num_classes:,} rows, one a "
-            f"class ({listed(chosen) or 'none'}); "
-            + ("name the one of the classifier: --tensor." if chosen else "check the classes.")
-        )
-    return tensors[chosen[0]]
 
 
 def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:

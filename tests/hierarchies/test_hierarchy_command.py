@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import networkx as nx
 import pytest
-import torch
 
 from nbdt import Hierarchy, __main__
 from nbdt.hierarchies import formats
@@ -128,17 +127,7 @@ def test_readable_takes_any_names_and_says_how_each_was_read(nbdt, tmp_path):
     assert nbdt("readable", "crane", "--sense", "crane").status == 2
 
 
-def test_readable_places_unknown_names_by_weights_and_keeps_the_ids_of_a_tree(nbdt, tmp_path):
-    from safetensors.torch import save_file
-
-    (tmp_path / "names.txt").write_text("beagle\npug\nZorb\nbus\ntruck")
-    rows = torch.eye(5)
-    rows[2] = rows[3] + rows[4]
-    save_file({"w": rows}, "w.safetensors")
-    done = nbdt("readable", "names.txt", "--weights", "w.safetensors", "--out", "t.json")
-    assert done.status == 0
-    tree = Hierarchy.load("t.json")
-    assert "vehicle" in [tree.names[node] for node in tree.path_of_class(2)]
+def test_readable_keeps_the_ids_of_a_tree(nbdt):
     done = nbdt("readable", "--classes", "cifar10-wordnet", "--out", "ids.json")
     assert "WordNet knows" not in done.out  # nothing was chosen
     assert Hierarchy.load("ids.json").class_wnids == load("cifar10-wordnet").class_wnids
@@ -151,54 +140,6 @@ def test_wordnet_lists_all_names_that_it_does_not_know(nbdt, tmp_path):
     assert "'qwrt'" in done.err
     assert "Traceback" not in done.err
     assert files(tmp_path) == ["zoo.json"]
-
-
-def test_induce_from_a_file_of_tensors(nbdt, tmp_path):
-    import torch
-    from safetensors.torch import save_file
-
-    from nbdt.hierarchies.induced import induce
-
-    weight = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
-    save_file({"fc.weight": weight, "other": torch.ones(7, 2)}, "w.safetensors")
-    torch.save({"state_dict": {"module.fc.weight": weight}}, "w.pth")
-    settings = ("--classes", "zoo.json", "--rule", "representative", "--linkage", "ward")
-    expected = induce(weight, ZOO.classes, rule="representative", linkage="ward").hash
-    for name in ("w.safetensors", "w.pth"):
-        done = nbdt("induce", name, *settings, "--json")
-        assert Hierarchy.from_json(done.out).hash == expected
-    done = nbdt("induce", "w.safetensors", *settings, "--tensor", "other", "--json")
-    assert Hierarchy.from_json(done.out).classes == ZOO.classes
-    done = nbdt("induce", "w.pth", *settings, "--out", "made.json")
-    assert done.out.endswith("saved: made.json\n")
-    assert Hierarchy.load("made.json").hash == expected
-
-
-def test_induce_says_which_matrices_fit(nbdt):
-    import torch
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.ones(7, 2), "b": torch.ones(7, 3), "c": torch.ones(7)}, "w.safetensors")
-    done = nbdt("induce", "w.safetensors", "--classes", "zoo.json")
-    assert done.status == 1
-    assert "2 matrices" in done.err
-    assert "--tensor" in done.err
-    done = nbdt("induce", "w.safetensors", "--classes", "zoo.json", "--tensor", "c")
-    assert "'a', 'b'" in done.err
-
-
-def test_induce_executes_nothing(nbdt, tmp_path):
-    import pickle
-
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "pwned"), "w"))
-
-    (tmp_path / "w.pth").write_bytes(pickle.dumps({"fc.weight": Evil()}))
-    done = nbdt("induce", "w.pth", "--classes", "zoo.json")
-    assert done.status == 1
-    assert "not a readable file of tensors" in done.err
-    assert files(tmp_path) == ["w.pth", "zoo.json"]
 
 
 def test_induce_from_the_bundled_model(nbdt):
@@ -409,10 +350,9 @@ def test_a_tree_that_is_there_is_not_replaced_unasked(nbdt, tmp_path):
 # ---- all -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["show", "check", "diff", "edit", "convert", "induce"])
+@pytest.mark.parametrize("verb", ["show", "check", "diff", "edit", "convert"])
 def test_what_is_not_there_is_an_error_in_words(nbdt, verb):
-    rest = {"diff": ["zoo.json"], "edit": ["ungroup", "x"], "convert": ["x.json"],
-            "induce": ["--classes", "zoo.json"]}  # fmt: skip
+    rest = {"diff": ["zoo.json"], "edit": ["ungroup", "x"], "convert": ["x.json"]}
     done = nbdt(verb, "nothing\x1b[31m.json", *rest.get(verb, []))
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("error: There is no")
@@ -420,8 +360,7 @@ def test_what_is_not_there_is_an_error_in_words(nbdt, verb):
 
 
 @pytest.mark.parametrize("words", [["fly"], ["show"], ["wordnet"], ["show", "zoo.json", "--depth", "0"],
-                                   ["induce", "w.pth"], ["wordnet", "cat", "--sense", "cat"],
-                                   ["induce", "cifar10", "--classes", "zoo.json"]])  # fmt: skip
+                                   ["induce"], ["wordnet", "cat", "--sense", "cat"]])  # fmt: skip
 def test_misuse_is_exit_status_2(nbdt, words):
     done = nbdt(*words)
     assert (done.status, done.out) == (2, "")
