@@ -23,7 +23,7 @@ from nbdt.network.weights import load_weights, read_weights
 from nbdt.tree.hierarchy import Hierarchy
 
 from .induced import induce
-from .shipped import load
+from .library import load
 from .wordnet.database import wordnet
 from .wordnet.senses import distinct_names
 
@@ -70,7 +70,7 @@ def from_classifier(
     """
     if isinstance(source, str):
         architecture = source.removeprefix(TIMM)
-        count = None if weights is None else _count_classes(architecture, weights)
+        count = None if weights is None else count_classes(architecture, weights)
         network = create_timm(architecture, count, pretrained=True, weights=weights)
         facts = "timm's pretrained" if weights is None else os.path.basename(weights)
         provenance = {"classifier": TIMM + architecture, "weights": facts}
@@ -108,7 +108,7 @@ def _configuration(network: nn.Module) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], getattr(network, "pretrained_cfg", None) or {})
 
 
-def _count_classes(architecture: str, weights: str | os.PathLike[str]) -> int | None:
+def count_classes(architecture: str, weights: str | os.PathLike[str]) -> int | None:
     """Return how many classes the file's classifier has; None if unknown."""
     if not os.path.isfile(weights):
         return None  # `create_timm` reports it

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +15,20 @@ from rich.text import Text
 
 from nbdt.errors import NBDTError
 from nbdt.progress import escape_terminal
+from nbdt.tree.hierarchy import Hierarchy
+from nbdt.tree.nodes import short
 
-from . import formats, library, oddities, shell, shipped
-from .edit.command import USAGE, keep_edit, make_edit
+from . import formats, library, oddities, shell
 from .edit.difference import diff
-from .edit.history import History
+from .edit.history import History, HistoryError, Version
+from .edit.operations import make
+from .edit.record import KINDS, Edit, EditError, EditRequest, check_complete, check_kind
 from .formats.class_order import check_order
 from .show import print_tree
 from .wordnet.command import readable, wordnet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+USAGE = "; ".join(f"{kind} {takes.usage}" for kind, takes in KINDS.items())
 
 Source = Annotated[
     str,
@@ -62,7 +68,7 @@ def show(
 @app.command(name="list")
 def list_command(as_json: shell.Json = False) -> None:
     """List the trees that come with this package."""
-    trees = shipped.available().values()
+    trees = library.available().values()
     if as_json:
         return shell.echo([vars(tree) for tree in trees])
     lines = Text()
@@ -124,13 +130,13 @@ def edit(
 ) -> None:
     """Change a copy of a tree."""
     before = library.find(source)
-    changed, record = make_edit(before, kind, nodes, name)
+    changed, record = _make_edit(before, kind, nodes, name)
     saved = "Nothing was saved; --out FILE or --history FOLDER saves the result."
     if out is not None:
         shell.save(changed, out, overwrite=overwrite, quiet=True)
         saved = f"saved: {escape_terminal(str(out))}"
     if history is not None:
-        version = keep_edit(History(history), before, changed, record, why)
+        version = _keep_edit(History(history), before, changed, record, why)
         saved = f"saved: version {version.number} in {escape_terminal(str(history))}"
     if as_json:
         return shell.echo({"edit": record.to_dict(), "hierarchy": json.loads(changed.to_json())})
@@ -138,6 +144,60 @@ def edit(
     for rule in _rules_of(source):
         typer.echo(f"  {record.consequences(rule)}")
     return typer.echo(saved)
+
+
+def _make_edit(
+    hierarchy: Hierarchy, kind: str, words: Sequence[str], name: str | None
+) -> tuple[Hierarchy, Edit]:
+    """Make the edit that the words of a command line ask for.
+
+    Raises:
+        typer.BadParameter: an unknown kind, or words other than its kind takes.
+        EditError: it cannot be made on this hierarchy.
+    """
+    try:
+        check_kind(kind)
+        takes, nodes = KINDS[kind], [*words]
+        if takes.name == "none" and name is not None:
+            raise EditError(f"{kind!r} takes no name, got {short(name)}.")
+        if takes.name == "required" and not takes.members and name is None and nodes:
+            name = nodes.pop()
+        to = nodes.pop() if takes.to and nodes else None
+        request = EditRequest(kind, tuple(nodes), to, name)
+        check_complete(request)
+    except EditError as error:
+        usage = f"{kind} {KINDS[kind].usage}" if kind in KINDS else USAGE
+        raise typer.BadParameter(f"{error} Usage: nbdt hierarchy edit TREE {usage}") from None
+    return make(hierarchy, request)
+
+
+def _keep_edit(
+    history: History, before: Hierarchy, after: Hierarchy, record: Edit, why: str = ""
+) -> Version:
+    """Save what one edit made as a version, by the user of this process.
+
+    An empty history begins with the tree before the edit. The reason is by default what the edit did.
+
+    Raises:
+        HistoryError: `before` is none of the versions.
+        OSError: the folder cannot be written.
+    """
+    versions, who = history.versions(), _user()
+    same = [version.number for version in versions if version.hash == before.hash]
+    if versions and not same:
+        raise HistoryError(
+            f"The tree to be changed is no version in {history.where}; name the folder "
+            "itself to change its latest version, or another folder."
+        )
+    parent = same[-1] if same else history.save(before, who=who, why="before the edits").number
+    return history.save(after, who=who, why=why or record.summary, parent=parent, edits=[record])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in many containers
+        return f"user {os.getuid()}"
 
 
 def _rules_of(source: str) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from .naming import apply_names, names_from_concepts
 from .wordnet.concepts import assign_concepts, class_synsets, fitting_concepts
 from .wordnet.database import FloatArray, IndexArray, WordNet, wordnet
 
-BLOCK = 256  # rows multiplied at once: 20 MB at 10,000 classes
 BINS = 1 << 18  # bins that separate values for ranking
 PART = 1_000_000  # values ranked at once
 DIGITS = 12  # of a cosine, so that rounding noise does not order equal distances
@@ -251,16 +250,11 @@ def class_distances(
 
 
 def _euclidean(units: FloatArray) -> FloatArray:
-    """Return distances between rows of length 1, ``sqrt(2 − 2 cos)``, block by block."""
-    size = len(units)
-    distances = np.empty(size * (size - 1) // 2)
-    start = 0
-    for first in range(0, size - 1, BLOCK):
-        cosines = units[first : first + BLOCK] @ units[first:].T
-        for row, values in enumerate(cosines[: size - 1 - first]):
-            part = distances[start : start + len(values) - row - 1]
-            np.subtract(1.0, values[row + 1 :], out=part)
-            start += len(part)
+    """Return distances between rows of length 1, ``sqrt(2 − 2 cos)``."""
+    from scipy.spatial.distance import squareform
+
+    distances: FloatArray = squareform(units @ units.T, checks=False)
+    np.subtract(1.0, distances, out=distances)
     np.round(distances, DIGITS, out=distances)
     np.clip(distances, 0.0, None, out=distances)
     distances *= 2.0

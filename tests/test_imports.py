@@ -51,7 +51,6 @@ EXTRAS = {
     "demo": ["demo"],
 }  # the extras whose libraries a folder may use
 DISTRIBUTIONS = {
-    "yaml": "pyyaml",
     "gradio_client": "gradio-client",
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",

@@ -8,8 +8,7 @@ node-link  networkx node-link JSON, with "links" or "edges"          stated, or 
 original   ``graph-*.json`` of the original NBDT                     its ``wnids/*.txt``
 nested     JSON: groups within groups, "name" and "children",        stated, or as in file
            OpenImages, categories with a parent as in COCO
-yaml       the same as nested                                        as in file
-newick     ``(cat,(dog,wolf)canine)carnivore;``                      as in file
+yaml       a name a line, ``group:``, ``group: [a, b]``                the lines
 paths      one path a line, ``animal/cat``; ``>`` or ``\\`` separate  the lines
 csv        a row a class, outermost group first; a header of ranks   the rows
            or levels is recognised, and a rank may be missing
@@ -33,7 +32,6 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import WNID, HierarchyError, short
 
 from . import graphs, groups, tables
-from .class_lists import class_names_in
 from .class_order import FormatError
 from .tables import Nodes
 
@@ -43,20 +41,19 @@ ALL_MARKS = ("/", ",", ">", ";", "|", "\\", "\t")  # of equals the first counts
 _YAML_LINE = re.compile(r"\s*($|#|---|- |[^\s:/>|][^:]*:(\s|$))")
 MAX_BYTES = 32 * 2**20  # 100,000 classes take about 20 MB
 
-PARSERS = {"nested": groups.parse, "yaml": groups.parse_yaml}
 GRAPHS = ("original", "node-link")
 LINES: dict[str, Callable[[str, list[str]], Nodes]] = {
-    "newick": groups.read_newick,
     "paths": partial(tables.read_table, marks=tables.PATHS),
     "csv": partial(tables.read_table, marks=tables.CELLS),
     "outline": tables.read_outline,
+    "yaml": tables.read_yaml,
 }
-FORMATS = ("nbdt", *GRAPHS, *PARSERS, *LINES)
-SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".nwk": "newick", ".newick": "newick",
-            ".tre": "newick", ".tree": "newick"}  # fmt: skip
+FORMATS = ("nbdt", *GRAPHS, "nested", *LINES)
+SUFFIXES = {".yaml": "yaml", ".yml": "yaml"}
 FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what to do
     ("<", "XML or HTML; export it as CSV, one path a line"),
-    ("#NEXUS", "NEXUS; export the tree as Newick"),
+    ("#NEXUS", "NEXUS; write one path a line"),
+    ("(", "Newick; write one path a line"),
     ("digraph", "Graphviz; write one path a line"),
     ("graph", "Graphviz; write one path a line"),
     ("format-version:", "OBO; write one path a line"),
@@ -126,8 +123,8 @@ def from_text(
             nodes, names = graphs.read_own(text, classes)
         elif kind in GRAPHS:
             nodes, names = graphs.read_graph(text, classes, wnids)
-        elif kind in PARSERS:
-            nodes, names = groups.read_groups(PARSERS[kind](text), classes, notes)
+        elif kind == "nested":
+            nodes, names = groups.read_groups(groups.parse(text), classes, notes)
         else:
             nodes, names = LINES[kind](text, notes)
         if kind != "nbdt":  # which is kept as it is: its hash counts
@@ -148,8 +145,6 @@ def detect_format(text: str, suffix: str = "") -> str:
         raise FormatError("This is TOML; write it as YAML or JSON.")
     if kind := SUFFIXES.get(suffix.lower()):
         return kind
-    if text.lstrip().startswith(("(", "[&")):
-        return "newick"
     return _detect_json(groups.parse(text)) if start in "{[" else _detect_lines(text, suffix)
 
 
@@ -198,7 +193,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
 
     Raises FormatError, OSError: the file cannot be read.
     """
-    return class_names_in(groups.parse(_read_text(path)))
+    return groups.class_names_in(groups.parse(_read_text(path)))
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

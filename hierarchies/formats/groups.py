@@ -1,27 +1,25 @@
-"""Read groups within groups: JSON of several tools, YAML and Newick."""
+"""Read groups within groups: JSON of several tools."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 from typing import Any
 
 from nbdt.errors import listed
 from nbdt.tree.building import nodes_from_nested
 from nbdt.tree.nodes import check_size, short
 
-from .class_lists import ABOVE, BELOW, NAMES, class_names_in
 from .class_order import FormatError, check_order, shape
 from .ranks import rank_columns
 from .tables import Nodes, from_parents, from_rows, read_table, separator, without_chains
 
 NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
-MAX_YAML = 2 * 2**20  # characters; they take two seconds a megabyte
-MAX_DEPTH = 250  # groups within groups, in YAML
-UNNAMED = "(generated)"  # a node that gets a name from its leaves
+NAMES = ("name", "label", "LabelName", "title", "text", "id")  # keys of a node's name
+BELOW = ("children", "Subcategory", "subcategories", "nodes", "items")  # keys of its children
+ABOVE = ("supercategory", "parent", "parent_id", "parentId")  # keys of its parent
 
 
 def parse(text: str) -> Any:
@@ -54,58 +52,8 @@ def _refuse_constant(name: str) -> None:
     raise FormatError(f"{name} is not a JSON value; remove it.")
 
 
-def parse_yaml(text: str) -> Any:
-    """Parse one YAML document; every scalar is text, also ``no`` and ``2024``.
-
-    Nothing is constructed and no alias followed: a class is in one place, and aliases of aliases
-    would grow without end.
-
-    Raises FormatError: no YAML, an alias, or a repeated key; the message has the line.
-    """
-    import yaml
-
-    if len(text) > MAX_YAML:
-        raise FormatError(f"The YAML has more than {MAX_YAML:,} characters; write JSON instead.")
-    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    try:
-        found = [_yaml_value(e, events, 1) for e in events if isinstance(e, yaml.NodeEvent)]
-    except (yaml.YAMLError, UnicodeError) as error:  # libyaml takes no lone surrogates
-        raise FormatError(
-            f"This is not YAML: {short(' '.join(str(error).split()), 200)}."
-        ) from None
-    if len(found) != 1:
-        raise FormatError(f"Expected one YAML document, got {len(found)}.")
-    return found[0]
-
-
-def _yaml_value(event: Any, events: Iterator[Any], depth: int) -> Any:
-    """Return the value that begins with an event; libyaml's time grows with the square of the depth."""
-    import yaml
-
-    line = event.start_mark.line + 1
-    if isinstance(event, yaml.AliasEvent):
-        raise FormatError(
-            f"Line {line}: aliases such as *{event.anchor} are not read; write the group where it belongs."
-        )
-    if depth > MAX_DEPTH:
-        raise FormatError(f"Line {line} is nested too deep.")
-    if isinstance(event, yaml.ScalarEvent):
-        return event.value if event.style or event.value not in ("", "~", "null") else None
-    inside = takewhile(lambda inner: not isinstance(inner, yaml.CollectionEndEvent), events)
-    if isinstance(event, yaml.SequenceStartEvent):
-        return [_yaml_value(item, events, depth + 1) for item in inside]
-    group: dict[str, Any] = {}
-    for item in inside:
-        key = _yaml_value(item, events, depth + 1)
-        if not isinstance(key, str) or key in group:
-            problem = "occurs twice in one group" if isinstance(key, str) else "is no name"
-            raise FormatError(f"Line {item.start_mark.line + 1}: the key {short(key)} {problem}.")
-        group[key] = _yaml_value(next(events), events, depth + 1)
-    return group
-
-
 def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> Nodes:
-    """Read parsed JSON or YAML of any shape that holds a hierarchy.
+    """Read parsed JSON of any shape that holds a hierarchy.
 
     These are groups as in `Hierarchy.from_nested`, nodes with "name" and "children" (also as OpenImages
     calls them), a list of categories with a parent each (as COCO's), and a mapping from classes to groups.
@@ -208,50 +156,31 @@ def _name_of(item: Any) -> str:
     return name
 
 
-_NEWICK = re.compile(r"\s+|\[[^\]]*\]|'(?:[^']|''){0,600}'|[(),;:]|[^\s()\[\]',;:]+|.", re.DOTALL)
-_SUPPORT = re.compile(r"[\d.eE+/-]*")
+def class_names_in(data: Any) -> list[str]:
+    """Return the class names, in order, of a file that holds nothing else; empty for any other file."""
+    if isinstance(data, dict):
+        named = "id2label" if "id2label" in data else "names" if "nc" in data else "categories"
+        data = data[named] if isinstance(data.get(named), dict | list) else data
+    if isinstance(data, dict) and data:
+        data = _in_order(data)
+    if not isinstance(data, list) or not data:
+        return []
+    if all(isinstance(item, dict) for item in data):
+        grouped = any(key in item for item in data for key in (*ABOVE, *BELOW))
+        if grouped or rank_columns([str(key) for key in data[0]]):
+            return []
+        data = [item.get("name") for item in data]
+    pairs = all(isinstance(item, list) and len(item) == 2 for item in data)
+    if pairs and all(re.fullmatch("n[0-9]{8}", str(item[0])) for item in data):
+        data = [item[1] for item in data]  # as in Keras's imagenet_class_index.json
+    plain = all(isinstance(item, str) and "/" not in item for item in data)
+    return data if plain and separator("\n".join(data)) in (None, ",") else []
 
 
-def read_newick(text: str, notes: list[str]) -> Nodes:
-    """Read a Newick tree, such as ``(cat,(dog,wolf)canine)carnivore;``; the leaves are in file order.
-
-    Lengths, support values and comments are skipped; a group without a name is named by its leaves.
-
-    Raises FormatError: no such tree; the message says at which character.
-    """
-    names, parents, node, before, end = [""], [-1], 0, "", 0
-    for match in _NEWICK.finditer(text):
-        piece = match[0]
-        if piece in "['" or (before == ";" and not piece.isspace()):
-            break
-        end = match.end()
-        if piece.isspace() or piece[0] == "[":
-            continue
-        if piece in "(,":
-            check_size(len(names))
-            parents.append(node if piece == "(" else parents[node])
-            names.append("")
-            node = len(names) - 1
-        elif piece == ")":
-            node = parents[node]
-        elif before != ":" and piece not in ":;":
-            twice = bool(names[node])
-            names[node] = piece[1:-1].replace("''", "'") if piece[0] == "'" else piece
-            if twice:
-                break
-        if node < 0 or parents[node] < -1 or (parents[node] < 0 and piece == ","):
-            break
-        before = piece
-    else:
-        if node == 0 and end == len(text):
-            inner = {*parents}
-            named = [  # programs write numbers where a group's name would be
-                UNNAMED if place in inner and _SUPPORT.fullmatch(name) else name
-                for place, name in enumerate(names)
-            ]
-            rows = zip(range(len(names)), [None, *parents[1:]], named, strict=True)
-            return without_chains(from_parents(rows), notes)
-    raise FormatError(
-        f"This is not Newick, as in '(cat,(dog,wolf)canine);': it breaks off at character {end:,}, near "
-        f"{short(text[max(0, end - 10) : end + 10])}."
-    )
+def _in_order(data: dict[Any, Any]) -> Any:
+    """Return the names of a mapping from indices to names, or back; another mapping as it is."""
+    if all(re.fullmatch("[0-9]{1,9}", str(key)) for key in data):
+        return [data[key] for key in sorted(data, key=int)]
+    if sorted(value for value in data.values() if type(value) is int) == [*range(len(data))]:
+        return sorted(data, key=data.__getitem__)
+    return data

@@ -1,4 +1,4 @@
-"""Read lines of text: paths, tables with or without a header, and indented outlines."""
+"""Read lines of text: paths, tables with or without a header, indented outlines, and YAML."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ Nodes = tuple[list[Node], list[str]]
 Rows = list[tuple[int, list[str]]]  # the number of the line, and its parts
 
 _ARROW = re.compile(r"[-=]?>|[→»›]")
+_YAML_LINE = re.compile(
+    r"""(?P<indent>[ -]*)(?P<name>'[^']*'|"[^"]*"|[^-\s:'"&*!|>{\[][^:]*)"""
+    r"(:(\s+(~|null|\{\}|\[(?P<items>[^\[\]{}]*)\]))?)?"
+)
 _BRANCH = re.compile(r"[\s│├└─|`*•+-]*")  # what outlines and `tree` draw before a name
 
 
@@ -57,6 +61,39 @@ def read_outline(text: str, notes: list[str]) -> Nodes:
         name = line.expandtabs()[before.end() if before else 0 :].strip()
         if name:
             found.append((number, before.end() if before else 0, name))
+    return _indented(found, notes)
+
+
+def read_yaml(text: str, notes: list[str]) -> Nodes:
+    """Read YAML as people write it: a name a line, ``group:`` and ``group: [a, b]``; values are text.
+
+    Raises FormatError: other YAML, such as values of keys, aliases or several documents.
+    """
+    found: list[tuple[int, int, str]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        bare = "" if line.lstrip().startswith("#") else line.split(" #")[0].rstrip()
+        if not bare or (bare == "---" and not found):
+            continue
+        match = _YAML_LINE.fullmatch(bare)
+        if match is None:
+            raise FormatError(
+                f"Line {number}, {short(bare.strip())}, is YAML that is not read; write a name, 'group:' "
+                "or 'group: [a, b]'."
+            )
+        indent = match.end("indent")
+        items = filter(None, map(str.strip, (match["items"] or "").split(",")))
+        found.append((number, indent, _unquoted(match["name"])))
+        found += [(number, indent + 1, _unquoted(item)) for item in items]
+    return _indented(found, notes)
+
+
+def _unquoted(name: str) -> str:
+    quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
+    return name[1:-1] if quoted else name.strip()
+
+
+def _indented(found: list[tuple[int, int, str]], notes: list[str]) -> Nodes:
+    """Return the tree of (number of the line, indentation, name)."""
     rows: Rows = []
     above: list[tuple[int, str]] = []
     parts = 0

@@ -16,7 +16,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -33,7 +32,6 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHORTEST_PART = 3
 # WordNet's longest noun has 71 characters and 9 words; a longer name can only end in one.
 _LONGEST_NAME, _MOST_WORDS = 80, 10
-_SUGGESTED_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -172,19 +170,3 @@ def _nearest_to(
         for candidate, near in zip(options, nearness, strict=True)
         if near == best and best > 0
     )
-
-
-def suggestions(names: Sequence[str], net: WordNet) -> dict[str, tuple[str, ...]]:
-    """Return similar lemmas and known heads of the first names; the search is slow."""
-    by_name = {}
-    for name in names[:_SUGGESTED_NAMES]:
-        key, head = lemma_key(name), known_ending(words_of(name), net)[1]
-        near = (
-            lemma
-            for lemma in net.lexicon.lemma_number
-            if lemma[:1] == key[:1] and abs(len(lemma) - len(key)) <= 2
-        )
-        similar = get_close_matches(key, near, n=3, cutoff=0.75)
-        similar += [candidate.lemma for candidate in head[:1]]
-        by_name[name] = tuple(lemma.replace("_", " ") for lemma in similar)
-    return by_name

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nbdt.errors import NBDTError, listed
+from nbdt.errors import NBDTError, listed, nearest
 
-from .candidates import Candidate, Match, candidates, suggestions
+from .candidates import Candidate, Match, candidates
 from .database import FloatArray, WordNet, lemma_key, wordnet
 from .disambiguation import choose
 
@@ -186,14 +186,10 @@ def _entries(names: Sequence[str], overrides: Mapping[str | int, str], net: Word
     }
     unknown = [name for name, row in by_name.items() if not row]
     if unknown:
-        near = suggestions(unknown, net)
-        shown = [
-            f"{name!r} (similar: {', '.join(near[name])})" if near.get(name) else repr(name)
-            for name in unknown
-        ]
         raise UnknownNamesError(
-            f"WordNet has no noun for {len(unknown)} of the names: {', '.join(shown)}. Rename them, "
-            "or give their meaning: overrides={name: wnid or another name}."
+            f"WordNet has no noun for {len(unknown)} of the names: {listed(unknown, len(unknown))}."
+            f"{nearest(unknown[0], net.lexicon.lemma_number)} Rename them, or give their meaning: "
+            "overrides={name: wnid or another name}."
         )
     entries = [
         Entry(lemma_key(names[place]), names[place], (place,), row)

@@ -101,17 +101,10 @@ def located(name: str, path: str) -> str:
     turned = name.replace("\\", "/")
     for spelt in dict.fromkeys((name, name.strip(), turned, turned.strip())):
         for form in (spelt, *(unicodedata.normalize(form, spelt) for form in ("NFC", "NFD"))):
-            for candidate in (os.path.join(folder, form), form, _raw(os.path.join(folder, form))):
+            for candidate in (os.path.join(folder, form), form):
                 if os.path.lexists(candidate):
                     return candidate
     return name.strip() or name
-
-
-def _raw(name: str) -> str:
-    """Return a name whose bytes are cp1252, as old systems wrote them."""
-    with suppress(UnicodeEncodeError):
-        return os.fsdecode(name.encode("cp1252"))
-    return name
 
 
 def iter_list(path: str, reader: Reader = open_image) -> Iterator[ImageSource]:

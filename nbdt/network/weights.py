@@ -100,7 +100,10 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     state = read_weights(path, network)
     if problem := mismatch(network, state):
-        raise NBDTError(f"The weights in {os.fspath(path)!r} do not fit the network: {problem}.")
+        raise NBDTError(
+            f"The weights in {os.fspath(path)!r} do not fit the network: {problem}. "
+            "Name the architecture that they were trained with."
+        )
     network.load_state_dict(state)
 
 

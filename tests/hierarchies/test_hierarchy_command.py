@@ -10,8 +10,7 @@ import pytest
 
 from nbdt import Hierarchy, __main__
 from nbdt.hierarchies import formats
-from nbdt.hierarchies.library import find
-from nbdt.hierarchies.shipped import available, load
+from nbdt.hierarchies.library import available, find, load
 
 ZOO = Hierarchy.from_nested(
     {

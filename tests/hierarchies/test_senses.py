@@ -298,13 +298,10 @@ def test_the_report_is_data_and_text():
     assert all(choice.margin < 0.5 for choice in report.ambiguous)
 
 
-def test_unknown_names_are_all_listed_with_similar_words():
+def test_unknown_names_are_all_listed():
     with pytest.raises(UnknownNamesError, match="no noun for 3 of the names") as caught:
         senses(["elefant", "dog", "zebrra", "qqqq"])
-    assert "'elefant' (similar: elephant" in str(caught.value)
-    assert "'zebrra' (similar: zebra), 'qqqq'. Rename them" in str(caught.value)
-    with pytest.raises(UnknownNamesError, match=r"'striped xq17 cat' .similar: cat."):
-        senses(["striped xq17 cat", "dog"])
+    assert "'elefant', 'zebrra', 'qqqq'. Did you mean 'elephant'" in str(caught.value)
     assert isinstance(caught.value, ValueError)
 
 
