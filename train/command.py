@@ -8,9 +8,8 @@ import math
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from .folder import Row
 
 KINDS = ("flat", "soft", "hard")
-KINDS_OF_TREE = ("readable", "wordnet", "induced")
+KINDS_OF_TREE = ("readable", "induced")
 app = typer.Typer(add_completion=False)
 
 
@@ -51,8 +50,8 @@ def train_command(
     hierarchy: Annotated[
         str | None,
         typer.Option(
-            help="A hierarchy: a file, a shipped one's name, or how it is made: readable or wordnet "
-            "from the names of the classes, induced from the classifier."
+            help="A hierarchy: a file, a shipped one's name, or how it is made: readable, from the "
+            "names of the classes, or induced, from the classifier."
         ),
     ] = None,
     sense: Annotated[
@@ -99,10 +98,12 @@ def train_command(
             raise typer.BadParameter(
                 "--model and --progress belong to --corrections; a recipe has --weights"
             )
-        _train(
-            str(recipe), data, out, hierarchy, meanings_of(sense), weights, settings or [],
-            resume=resume, finetune=finetune,
+        trained = _train(
+            str(recipe), settings or [], data, out, hierarchy=_hierarchy(hierarchy),
+            meanings=meanings_of(sense), weights=weights, resume=resume, finetune=finetune,
         )  # fmt: skip
+        if trained:
+            _show(trained, out)
         return
     if hierarchy or sense or weights or resume or finetune is not None:
         raise typer.BadParameter(
@@ -111,10 +112,16 @@ def train_command(
     _correct(corrections, model, data, out, settings or [], as_json=progress == "json")
 
 
-def _train(  # noqa: PLR0917
-    recipe: str, data: Path, out: Path, hierarchy: str | None,
-    meanings: Mapping[str | int, str], weights: Path | None, settings: list[str], *, resume: bool, finetune: bool | None,
-) -> None:  # fmt: skip
+def _train(
+    recipe: str,
+    settings: list[str],
+    data: Path,
+    out: Path,
+    *,
+    finetune: bool | None,
+    **options: Any,
+) -> NBDT | None:
+    """Train as `nbdt.train.run.train` does; return the model in the first of several processes."""
     import torch
 
     from .folder import global_rank
@@ -124,22 +131,12 @@ def _train(  # noqa: PLR0917
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
+    finetune = torch.cuda.is_available() if finetune is None else finetune
     model = train(
-        load_recipe(recipe, settings),
-        data,
-        out,
-        hierarchy=_hierarchy(hierarchy),
-        meanings=meanings,
-        weights=weights,
-        resume=resume,
-        finetune=torch.cuda.is_available() if finetune is None else finetune,
-        command=_command_line(),
-        progress=tracked,
-        report=_report,
-        say=_say,
-    )
-    if global_rank() == 0:
-        _show(model, out)
+        load_recipe(recipe, settings), data, out, finetune=finetune, command=_command_line(),
+        progress=tracked, report=_report, say=_say, **options,
+    )  # fmt: skip
+    return model if global_rank() == 0 else None
 
 
 def _hierarchy(text: str | None) -> Hierarchy | str | None:

@@ -21,18 +21,33 @@ from .data.dataset import Images, hold_out
 from .data.inspection import Scan, inspect, say_left_out, scan
 from .data.splits import find_splits
 from .fit.network import start_network, whiten, with_classes
-from .folder import RunFolder
+from .folder import Report, RunFolder
 from .recipe import Recipe
 from .tree import TreePlan, plan_tree
+
+
+@dataclass(frozen=True, eq=False)
+class RunRequest:
+    """What a run is asked for; `nbdt.train.run.train` describes it."""
+
+    recipe: Recipe
+    data: str | os.PathLike[str]
+    folder: RunFolder
+    hierarchy: Hierarchy | str | None
+    weights: str | os.PathLike[str] | None
+    meanings: Mapping[str | int, str]
+    command: str
+    progress: Progress
+    report: Report | None
+    say: Say
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """What is fitted: a network, and labelled images."""
 
+    asked: RunRequest
     recipe: Recipe  # with the architecture and the size of the network
-    data: str  # where the images are
-    folder: RunFolder  # of the run
     network: nn.Module  # with one output a class
     knows_classes: bool  # whether its classifier was trained for these classes
     preprocessing: Preprocessing  # of the network
@@ -42,20 +57,25 @@ class Prepared:
     images: dict[str, Images]  # by split
     contents: str  # SHA-256 of all labels and images, wherever they are
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the run depends on."""
+        return {
+            "command": self.asked.command,
+            "recipe": dataclasses.asdict(self.recipe),
+            "contents_sha256": self.contents,
+            "hierarchy": self.hierarchy.hash if self.hierarchy else None,
+        }
 
-def prepare(  # noqa: PLR0917
-    recipe: Recipe, data: str | os.PathLike[str], folder: RunFolder,
-    hierarchy: Hierarchy | str | None, weights: str | os.PathLike[str] | None,
-    meanings: Mapping[str | int, str] | None, progress: Progress, say: Say, *, choosing: bool,
-) -> Prepared:  # fmt: skip
+
+def prepare(asked: RunRequest, *, choosing: bool) -> Prepared:
     """Make the network, then read the data; raises as `nbdt.train.run.train` does.
 
     With `choosing`, images for choices are held out of a frozen fit, too.
     """
-    start = start_network(recipe, weights)
-    recipe = start.recipe
-    splits = find_splits(data, recipe)
-    scans = {name: scan(split, recipe, progress) for name, split in splits.items()}
+    start = start_network(asked.recipe, asked.weights)
+    recipe, hierarchy = start.recipe, asked.hierarchy
+    splits = find_splits(asked.data, recipe)
+    scans = {name: scan(split, recipe, asked.progress) for name, split in splits.items()}
     given = hierarchy if isinstance(hierarchy, Hierarchy) else None
     order = class_order(scans[TRAIN].classes, recipe.classes, given)
     order, images = inspect(scans, recipe, order)
@@ -65,18 +85,18 @@ def prepare(  # noqa: PLR0917
         images[TRAIN], images[VALIDATION] = hold_out(images[TRAIN], recipe.held_out, recipe.seed)
     if recipe.freeze_backbone and not choosing:  # cross-validation makes the choices
         images[TRAIN] = images[TRAIN].joined(images.pop(VALIDATION))
-    _announce(say, scans, images, order)
+    _announce(asked.say, scans, images, order)
     plan = None
     if not isinstance(hierarchy, Hierarchy):
-        plan = plan_tree(hierarchy, order, recipe, meanings or {}, say)
+        plan = plan_tree(hierarchy, order, recipe, asked.meanings, asked.say)
         given = None if recipe.freeze_backbone else plan.make(None)
     network, knows_classes = with_classes(start, order)
     if recipe.whiten and not start.has_weights:
         whiten(network, images[TRAIN], start.preprocessing, recipe.whiten)
     contents = hashlib.sha256(b"".join(scanned.digest.digest() for scanned in scans.values()))
     return Prepared(
-        recipe, os.fspath(data), folder, network, knows_classes, start.preprocessing, order, given,
-        plan, images, contents.hexdigest(),
+        asked, recipe, network, knows_classes, start.preprocessing, order, given, plan, images,
+        contents.hexdigest(),
     )  # fmt: skip
 
 
@@ -103,13 +123,3 @@ def _announce(
             say(line)
     for scanned in scans.values():
         say_left_out(say, scanned.split.name, scanned.failed)
-
-
-def facts_of(run: Prepared, command: str) -> dict[str, Any]:
-    """Return what the run depends on."""
-    return {
-        "command": command,
-        "recipe": dataclasses.asdict(run.recipe),
-        "contents_sha256": run.contents,
-        "hierarchy": run.hierarchy.hash if run.hierarchy else None,
-    }

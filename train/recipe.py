@@ -6,16 +6,24 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from nbdt.errors import NBDTError, listed, nearest
+from nbdt.errors import NBDTError, check_known, listed, nearest
 from nbdt.tree.nodes import short
 
 AUTO = -1  # workers: by the number of cores
-GONE = ("strategy",)  # keys of earlier versions, which old models name
+GONE = ("strategy", "noise")  # keys of earlier versions, which old models name
+
+
+# The types of keys, with the least and the largest value.
+NotNegative = Annotated[float, 0, math.inf]
+Whole = Annotated[int, 0, math.inf]
+Count = Annotated[int, 1, math.inf]
+Share = Annotated[float, 0, 1]
+BelowOne = Annotated[float, 0, 0.999999]
 
 
 @dataclass(frozen=True)
@@ -23,24 +31,20 @@ class Recipe:
     """The settings of one run. Units are in the names; shares and fractions are of 1; 0 is often "none"."""
 
     architecture: str  # a timm name, with options; see `nbdt.network.load`
-    image_size: int = (
-        0  # side of the network's input in pixels; 0: as the network's configuration says
-    )
+    image_size: Whole = 0  # side of the network's input in pixels; 0: as its configuration says
     # Data. train, test: glob patterns in the data folder for a folder of classes or an archive, with
     # alternatives after "|". By default the data's layout decides (`nbdt.train.data.splits`).
     train: str = ""
     test: str = ""
-    classes: tuple[
-        str, ...
-    ] = ()  # in output order; by default the hierarchy's, else the data's, sorted
+    # in output order; by default the hierarchy's, else the data's, sorted
+    classes: tuple[str, ...] = ()
     # Images kept from training, for choices and as the reference set. Below 1 a share of each class, else
     # a number of each class. Unused if the data has such a split.
-    held_out: float = 0.1
-    held_out_test: float = 0.15
-    memory_gigabytes: float = (
-        4.0  # decoded images are kept up to this; else they are read every epoch
-    )
-    workers: int = AUTO  # processes that read and augment images; -1: one less than the cores
+    held_out: NotNegative = 0.1
+    held_out_test: NotNegative = 0.15
+    memory_gigabytes: NotNegative = 4.0  # decoded images are kept up to this, else read every epoch
+    # processes that read and augment images; -1: one less than the cores
+    workers: Annotated[int, AUTO, 256] = AUTO
     check_images: bool = True  # decode every image once before the first step
     skip_corrupt: bool = False  # leave out images that cannot be read instead of stopping
     # Network. freeze_backbone fits the last layer alone, on features that are kept on the disk
@@ -50,85 +54,81 @@ class Recipe:
     freeze_norms: bool = False  # keep pretrained statistics, which few images estimate badly
     # Above 0, the stem of a small_convnet starts from the main axes of the images' patches, and this is
     # added to their variances (`nbdt.network.small_networks.SmallConvNet.whiten`).
-    whiten: float = 0.0
+    whiten: NotNegative = 0.0
     # Tree. linkage, branching and semantics are those of a hierarchy that is induced if none is given.
     # Until tree_from the loss is plain cross-entropy, and the hierarchy is induced from the weights at that
     # moment, unless one was given or the pretrained classifier has these classes.
-    rule: str = "representative"  # or "marginal"
-    linkage: str = "auto"  # "average", "ward", "complete"; "auto": the rule decides
-    branching: int = 0  # most children of a node; 0: the rule decides
-    semantics: float = -1.0  # WordNet's weight, from 0 to 1; -1: the rule decides
-    tree_from: float = 0.4  # fraction of the run after which tree supervision starts
-    refresh_every_epochs: int = 0  # how often the hierarchy is induced again; 0 never
-    beta: float = 1.0  # this and the next two: as in `TreeSupervisionLoss`
-    omega: float = 1.0
-    alpha: float = 0.0
-    beta_end: float = 1.0  # β and ω at the end of the run
-    omega_end: float = 1.0
-    weight_schedule: str = "constant"  # "linear" or "cosine": how they change under supervision
+    rule: Literal["representative", "marginal"] = "representative"
+    linkage: Literal["auto", "average", "ward", "complete"] = "auto"  # "auto": the rule decides
+    branching: Whole = 0  # most children of a node; 0: the rule decides
+    semantics: Annotated[float, -1, 1] = -1.0  # WordNet's weight; -1: the rule decides
+    tree_from: Share = 0.4  # fraction of the run after which tree supervision starts
+    refresh_every_epochs: Whole = 0  # how often the hierarchy is induced again; 0 never
+    beta: NotNegative = 1.0  # this and the next two: as in `TreeSupervisionLoss`
+    omega: NotNegative = 1.0
+    alpha: NotNegative = 0.0
+    beta_end: NotNegative = 1.0  # β and ω at the end of the run
+    omega_end: NotNegative = 1.0
+    # how they change under supervision
+    weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
     # Optimisation.
-    epochs: int = 20
-    batch_size: int = 250  # images, over all devices
-    accumulate_batches: int = 1  # batches whose gradients a step sums
+    epochs: Count = 20
+    batch_size: Count = 250  # images, over all devices
+    accumulate_batches: Count = 1  # batches whose gradients a step sums
     optimizer: str = "sgd"  # a name of timm's
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "linear"  # or "cosine": how the learning rate falls to 0 after the warm-up
-    warmup: float = 0.15  # fraction of the run in which it rises
-    clip_norm: float = 0.0  # largest norm of the gradient; 0 for no limit
-    devices: int = 0  # GPUs, or processes on a CPU; 0 for all GPUs, one process on a CPU
-    nodes: int = 1  # machines; torchrun or SLURM starts the same command on each
+    learning_rate: NotNegative = 0.1
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 5e-4
+    schedule: Literal["linear", "cosine"] = "linear"  # the fall to 0 after the warm-up
+    warmup: Share = 0.15  # fraction of the run in which the learning rate rises
+    clip_norm: NotNegative = 0.0  # largest norm of the gradient; 0 for no limit
+    devices: Whole = 0  # GPUs, or processes on a CPU; 0 for all GPUs, one process on a CPU
+    nodes: Count = 1  # machines; torchrun or SLURM starts the same command on each
     sync_norms: bool = False  # batch norms use the batch of all devices, as one device would
-    precision: str = "auto"  # bfloat16 on a GPU that has it; "32", or mixed: "bf16", "16"
-    ema_decay: float = 0.0  # the finished weights are a moving average with this decay; 0 for none
-    label_smoothing: float = 0.0
+    # "auto": bfloat16 on a GPU that has it; "bf16" and "16" are mixed
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    ema_decay: BelowOne = 0.0  # the finished weights are a moving average with this decay; 0: none
+    label_smoothing: BelowOne = 0.0
     balance_classes: bool = False  # weight each class by its rarity
     calibrate: bool = False  # at the end: see `nbdt.train.fit.measure.calibrate`
     # Stop after this many epochs without a better soft accuracy on held-out images, and keep the best; 0
     # never.
-    early_stop_epochs: int = 0
-    seed: int = 0
-    # Augmentation.
-    augment: str = (
-        "shift"  # small images: padded and shifted; "crop": a random part of a photograph
-    )
-    crop_padding_pixels: int = 4  # for "shift"
-    crop_share_min: float = 0.35  # smallest share of a photograph's area, for "crop"
+    early_stop_epochs: Whole = 0
+    seed: Whole = 0
+    # Augmentation. "shift", for small images: padded and shifted; "crop": a random part of a photograph
+    augment: Literal["shift", "crop"] = "shift"
+    crop_padding_pixels: Whole = 4  # for "shift"
+    crop_share_min: Annotated[float, 0.01, 1] = 0.35  # of a photograph's area, for "crop"
     flip: bool = True  # mirror half of the images
-    auto_augment: str = ""  # in timm's notation, for example "rand-m9-mstd0.5"
-    erase_probability: float = 0.0  # of erasing a rectangle
-    # Largest standard deviation, in colour values up to 255, of the noise added to an image; drawn from 0
-    # to this. It imitates the fine colour that lossy files lose.
-    noise: float = 0.0
-    mixup_alpha: float = 0.0  # this and the next: parameters of timm's mixing of pairs
-    cutmix_alpha: float = 0.0
+    auto_augment: str = ""  # for "crop", in timm's notation, for example "rand-m9-mstd0.5"
+    erase_probability: Share = 0.0  # of erasing a rectangle
+    mixup_alpha: NotNegative = 0.0  # this and the next: parameters of timm's mixing of pairs
+    cutmix_alpha: NotNegative = 0.0
     # Images are shrunk to this side in pixels until this fraction of the run: fewer pixels train faster.
-    early_size: int = 0
-    early_until: float = 0.0
+    early_size: Whole = 0
+    early_until: Share = 0.0
     # Safety: how often a checkpoint is saved within an epoch; 0 never.
-    save_every_minutes: float = 10.0
-    save_every_steps: int = 0
+    save_every_minutes: NotNegative = 10.0
+    save_every_steps: Whole = 0
 
     def __post_init__(self) -> None:
-        for key, choices in _CHOICES.items():
-            value = getattr(self, key)
-            if value not in choices:
+        for key, kind in get_type_hints(Recipe, include_extras=True).items():
+            value, bounds = getattr(self, key), getattr(kind, "__metadata__", None)
+            if get_origin(kind) is Literal:
+                check_known(key, value, get_args(kind))
+            elif bounds and not (bounds[0] <= value <= bounds[1] and math.isfinite(value)):
+                upper = "" if bounds[1] == math.inf else f" and at most {bounds[1]:g}"
                 raise NBDTError(
-                    f"Recipe key {key!r} must be one of {', '.join(choices)}, got {value!r}."
-                    f"{nearest(str(value), choices)}"
+                    f"Recipe key {key!r} must be at least {bounds[0]:g}{upper}, got {value}."
                 )
-        for key, (low, high) in _RANGES.items():
-            value = getattr(self, key)
-            if key.startswith("held_out") and not value:
-                raise NBDTError(
-                    f"Recipe key {key!r} must be above 0: choices are made, and the model is "
-                    "measured, on images that it was not trained on."
-                )
-            if not (low <= value <= high and math.isfinite(value)):
-                upper = "" if high == math.inf else f" and at most {high:g}"
-                raise NBDTError(f"Recipe key {key!r} must be at least {low:g}{upper}, got {value}.")
         problems = {
+            "Recipe keys 'held_out' and 'held_out_test' must be above 0: choices are made, and the model "
+            "is measured, on images that it was not trained on.": not (
+                self.held_out and self.held_out_test
+            ),
+            "auto_augment has no effect under augment 'shift'; set augment to 'crop', or leave it out.": (
+                bool(self.auto_augment) and self.augment == "shift"
+            ),
             "Recipe key 'branching' must be at least 2, or 0 to let the rule decide; got 1.": (
                 self.branching == 1
             ),
@@ -140,36 +140,6 @@ class Recipe:
         }
         if wrong := [problem for problem, holds in problems.items() if holds]:
             raise NBDTError(wrong[0])
-
-
-_CHOICES: Mapping[str, Sequence[str]] = {
-    "rule": ("representative", "marginal"),
-    "linkage": ("auto", "average", "ward", "complete"),
-    "weight_schedule": ("constant", "linear", "cosine"),
-    "schedule": ("linear", "cosine"),
-    "precision": ("auto", "32", "bf16", "16"),
-    "augment": ("shift", "crop"),
-}
-_RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(
-        (
-            "held_out", "held_out_test", "memory_gigabytes", "clip_norm", "whiten", "learning_rate",
-            "momentum", "weight_decay", "beta", "omega", "alpha", "beta_end", "omega_end",
-            "refresh_every_epochs", "early_stop_epochs", "seed", "crop_padding_pixels", "early_size",
-            "noise", "mixup_alpha", "cutmix_alpha", "save_every_minutes", "save_every_steps",
-            "branching", "devices", "image_size",
-        ),
-        (0, math.inf),
-    ),
-    **dict.fromkeys(
-        ("epochs", "batch_size", "accumulate_batches", "nodes"), (1, math.inf)
-    ),
-    **dict.fromkeys(("tree_from", "warmup", "early_until", "erase_probability"), (0, 1)),
-    **dict.fromkeys(("label_smoothing", "ema_decay"), (0, 0.999999)),
-    "crop_share_min": (0.01, 1),
-    "semantics": (-1, 1),
-    "workers": (AUTO, 256),
-}  # fmt: skip
 
 
 def available() -> list[str]:
@@ -208,7 +178,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
 
 def checked(of: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Return values for the fields of a dataclass. Raises NBDTError for unknown or mistyped keys."""
-    kinds = {field.name: str(field.type).removesuffix(" | None") for field in fields(of)}
+    kinds = get_type_hints(of)
     unknown = [key for key in values if key not in kinds]
     if unknown:
         raise NBDTError(
@@ -218,22 +188,19 @@ def checked(of: type[Any], values: Mapping[str, Any], what: str) -> dict[str, An
     return {key: _typed(key, value, kinds[key]) for key, value in values.items()}
 
 
-def _typed(key: str, value: object, kind: str) -> object:
-    types: dict[str, tuple[type, ...]] = {
-        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
-        "tuple[str, ...]": (list, tuple),
-    }  # fmt: skip
-    items = value if isinstance(value, list | tuple) else ()
+def _typed(key: str, value: object, kind: Any) -> object:
     # A precision of 32 and one of "32" are the same on a command line.
     if key == "precision" and isinstance(value, int):
         value = str(value)
-    if (
-        not isinstance(value, types[kind])
-        or (isinstance(value, bool) and kind != "bool")
-        or not all(isinstance(item, str) for item in items)
-    ):
-        raise NBDTError(f"Recipe key {key!r} must be of type {kind}, got {short(value)}.")
-    return tuple(value) if isinstance(value, list) else value
+    base = str if get_origin(kind) is Literal else get_origin(kind) or kind
+    if base is tuple and isinstance(value, list):
+        value = tuple(value)
+    fits = isinstance(value, int | float if base is float else base)
+    if isinstance(value, tuple):
+        fits = fits and all(isinstance(item, str) for item in value)
+    if not fits or (isinstance(value, bool) and base is not bool):
+        raise NBDTError(f"Recipe key {key!r} must be of type {base.__name__}, got {short(value)}.")
+    return value
 
 
 def _read(name: str | os.PathLike[str]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from .fit.measure import model_card
 from .fit.picture import summary_picture
 from .folder import Report, RunFolder, check_space, global_rank
-from .prepare import facts_of, prepare
+from .prepare import RunRequest, prepare
 from .recipe import Recipe
 
 FROZEN = "frozen"  # where a run that fine-tunes keeps the model that it starts from
@@ -56,7 +55,7 @@ def train(
         data: a folder or file that `nbdt.train.data.splits.find_splits` understands.
         out: a folder; it is made.
         hierarchy: a hierarchy of the data's classes, or how one is made: "readable" (everyday
-            groups) or "wordnet" from their names, "induced" from the classifier. By default
+            groups) from their names, "induced" from the classifier. By default
             `nbdt.train.tree.plan_tree` chooses.
         weights: a local file or a saved model to start from, instead of the hub.
         meanings: of class names, as for `nbdt.hierarchies.known_senses`.
@@ -77,59 +76,53 @@ def train(
             not fit.
     """
     folder = RunFolder(Path(out))
-    once = partial(
-        _run, data=data, meanings=meanings, command=command, progress=progress, report=report,
-        say=say,
-    )  # fmt: skip
+    asked = RunRequest(
+        recipe, data, folder, hierarchy, weights, meanings or {}, command, progress, report, say
+    )
     with folder.locked() if global_rank() == 0 else nullcontext():
         if finetune and recipe.freeze_backbone and not folder.model.exists():
             frozen = RunFolder(folder.root / FROZEN)
-            first = once(recipe, frozen, hierarchy, weights, resume=True, choosing=True)
+            first = _run(replace(asked, folder=frozen), resume=True, choosing=True)
             say(f"Fine-tuning the whole network from {frozen.model}.")
-            recipe = dataclasses.replace(recipe, freeze_backbone=False)
-            hierarchy, weights = first.hierarchy, frozen.model
-        return once(recipe, folder, hierarchy, weights, resume=resume, leaving_memory=finetune)
+            recipe = replace(recipe, freeze_backbone=False)
+            asked = replace(asked, recipe=recipe, hierarchy=first.hierarchy, weights=frozen.model)
+        return _run(asked, resume=resume, leaving_memory=finetune)
 
 
 def _run(
-    recipe: Recipe, folder: RunFolder, hierarchy: Hierarchy | str | None,
-    weights: str | os.PathLike[str] | None, *, data: str | os.PathLike[str],
-    meanings: Mapping[str | int, str] | None, resume: bool, choosing: bool = False,
-    leaving_memory: bool = False,    command: str, progress: Progress, report: Report | None, say: Say,
-) -> NBDT:  # fmt: skip
+    asked: RunRequest, *, resume: bool, choosing: bool = False, leaving_memory: bool = False
+) -> NBDT:
     """Train as `train` does; `choosing` keeps the images for later choices out of a frozen fit."""
     started = time.monotonic()
-    is_first = global_rank() == 0
-    say, report = (say, report) if is_first else (say_nothing, None)
-    while recipe.freeze_backbone and not is_first and not folder.model.exists():
+    folder, is_first = asked.folder, global_rank() == 0
+    if not is_first:
+        asked = replace(asked, say=say_nothing, report=None)
+    while asked.recipe.freeze_backbone and not is_first and not folder.model.exists():
         time.sleep(1)  # the first process fits the classifier
     if folder.begin(resume=resume) if is_first else folder.model.exists():
-        say(f"{folder.model} is finished already.")
+        asked.say(f"{folder.model} is finished already.")
         return NBDT.load(folder.model)
-    torch.manual_seed(recipe.seed)
-    run = prepare(
-        recipe, data, folder, hierarchy, weights, meanings, progress, say, choosing=choosing
-    )
-    facts = facts_of(run, command)
+    torch.manual_seed(asked.recipe.seed)
+    run = prepare(asked, choosing=choosing)
     if run.recipe.freeze_backbone:
         from .frozen.run import fit_frozen
 
-        model = fit_frozen(run, progress, say)
+        model = fit_frozen(run)
     else:
         from .fit.run import fit_network
         from .frozen.run import leave_memory
 
         if is_first:
             check_space(folder.root, sum(value.numel() for value in run.network.parameters()))
-            folder.check_same(facts)
-        model = fit_network(run, progress, report, say, is_first=is_first)
+            folder.check_same(run.facts())
+        model = fit_network(run, is_first=is_first)
         if not is_first:
             return model
         if leaving_memory and run.images[TRAIN].pixels is None:
-            leave_memory(run, model, progress, say)
+            leave_memory(run, model)
     minutes = round((time.monotonic() - started) / 60, 1)
     counts = {"minutes": minutes, "training_images": len(run.images[TRAIN].labels)}
-    model.provenance |= facts | counts
+    model.provenance |= run.facts() | counts
     write_atomic(folder.picture, summary_picture(model))
     model.save(folder.model, dtype=torch.float16, card=model_card(model))
     if model.memory_place is not None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from nbdt.errors import NBDTError, listed
 from nbdt.hierarchies.induced import check_known_words, induce
 from nbdt.hierarchies.wordnet.concepts import class_synsets
 from nbdt.hierarchies.wordnet.known import known_senses
 from nbdt.hierarchies.wordnet.readable import readable
-from nbdt.hierarchies.wordnet.tree import from_wnids
 from nbdt.progress import Say, counted
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import Node
 
 from .data.class_order import ClassOrder
 from .recipe import Recipe
@@ -28,7 +24,7 @@ DEEP = 8  # levels that a person can still follow
 class TreePlan:
     """How the hierarchy is made."""
 
-    kind: str  # "readable", "wordnet" or "induced"
+    kind: str  # "readable" or "induced"
     names: tuple[str, ...]  # of the classes, in order
     # of the classes, None where WordNet has no noun; empty if they are not needed
     wnids: tuple[str | None, ...]
@@ -39,8 +35,6 @@ class TreePlan:
         rows = None if weights is None else weights.numpy()
         if self.kind == "readable":
             return readable(self.names, self.wnids, rows)
-        if self.kind == "wordnet":
-            return _wordnet(self.names, self.wnids, weights)
         return None if weights is None else induced(weights, self.names, self.recipe, self.wnids)
 
 
@@ -54,12 +48,12 @@ def plan_tree(
     """Choose how the hierarchy is made, and say how WordNet reads the names.
 
     Args:
-        asked: "readable", "wordnet" or "induced"; None: everyday groups for a frozen backbone under
+        asked: "readable" or "induced"; None: everyday groups for a frozen backbone under
             "marginal", if WordNet knows most of the names and the recipe has no settings of an
             induced one.
         meanings: of names, as for `nbdt.hierarchies.known_senses`.
 
-    Raises NBDTError: WordNet knows fewer than two of the names, and one needs them.
+    Raises NBDTError: the recipe asks for semantics, and WordNet knows fewer than two of the names.
     """
     shaped = (recipe.linkage, recipe.branching, recipe.semantics) != ("auto", 0, -1)
     # Under "representative" only a tree like the classifier's weights answers well.
@@ -74,13 +68,7 @@ def plan_tree(
         known = known_senses(order.names, meanings)
         say(str(known))
         wnids = known.wnids
-    found = sum(wnid is not None for wnid in wnids)
-    if kind == "wordnet" and found < 2:
-        raise NBDTError(
-            f"WordNet knows {found} of the classes {listed(order.names)}; give meanings, as in "
-            "--sense crane=bird, or leave --hierarchy wordnet out."
-        )
-    if asked is None and 2 * found < len(wnids):
+    if asked is None and 2 * sum(wnid is not None for wnid in wnids) < len(wnids):
         kind = "induced"
     return TreePlan(kind, order.names, wnids, recipe)
 
@@ -108,24 +96,3 @@ def describe(hierarchy: Hierarchy, say: Say) -> None:
         "; few people follow that many. --hierarchy readable makes a flatter one" if deep else ""
     )
     say(f"The tree has {groups} on {counted(hierarchy.depth, 'level')}{remedy}.")
-
-
-def _wordnet(
-    names: Sequence[str], wnids: Sequence[str | None], weights: Tensor | None
-) -> Hierarchy:
-    """Return WordNet's hierarchy; a class that it lacks is beside the one with the nearest weights.
-
-    Without weights it is below the root.
-    """
-    known = [place for place, wnid in enumerate(wnids) if wnid]
-    tree = from_wnids([str(wnids[place]) for place in known], [names[place] for place in known])
-    nodes = list(tree.nodes)
-    for place in (place for place, wnid in enumerate(wnids) if not wnid):
-        parent = nodes[0].id
-        if weights is not None:
-            centred = weights - weights.mean(dim=0)
-            alike = torch.nn.functional.cosine_similarity(centred[place], centred[known])
-            nearest = tree.leaf_nodes[int(alike.argmax())]
-            parent = tree.ids[tree.parents[nearest]]
-        nodes.append(Node(names[place], parent, names[place]))
-    return Hierarchy(tuple(nodes), tuple(names))

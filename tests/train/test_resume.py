@@ -42,7 +42,6 @@ RECIPE = {
     "weight_schedule": "linear",
     "crop_padding_pixels": 1,
     "erase_probability": 0.3,
-    "noise": 3.0,
     "mixup_alpha": 0.3,
     "ema_decay": 0.9,
     "early_stop_epochs": 3,

@@ -108,7 +108,6 @@ def figures(model):
         },
         {
             "augment": "crop",
-            "noise": 4.0,
             "calibrate": True,
             "cutmix_alpha": 0.5,
             "mixup_alpha": 0.2,
@@ -144,7 +143,7 @@ def test_a_given_hierarchy_is_the_models_and_gives_the_order(folder, tmp_path):
     model = train(recipe, folder, tmp_path / "run", hierarchy=TREE)
     assert model.hierarchy == TREE  # with the names that its author gave
     assert model.hierarchy.classes == ("red", "blue", "green")
-    named = train(recipe, folder, tmp_path / "wordnet", hierarchy="wordnet")
+    named = train(recipe, folder, tmp_path / "readable", hierarchy="readable")
     assert named.hierarchy.classes == ("blue", "green", "red")
     assert all(named.hierarchy.class_wnids)
 
@@ -227,9 +226,9 @@ def test_the_command_shows_epochs_and_a_table_and_what_comes_next(folder, tmp_pa
 
 
 def test_an_unknown_hierarchy_is_explained(folder, tmp_path):
-    done = CliRunner().invoke(app, ["cifar10", "--data", str(folder), "--hierarchy", "wordnett"])
+    done = CliRunner().invoke(app, ["cifar10", "--data", str(folder), "--hierarchy", "readible"])
     assert isinstance(done.exception, NBDTError)
-    assert "wordnet" in str(done.exception)
+    assert "readable" in str(done.exception)
 
 
 # ---- recipes ----
@@ -257,10 +256,10 @@ def test_overrides_are_typed():
         ("epochs", "Expected key=value"),
         ("flip=1", "'flip' must be of type bool"),
         ("classes=[1, 2]", "'classes' must be of type tuple"),
-        ("schedule=cosin", "'schedule' must be one of linear, cosine, got 'cosin'. Did you mean"),
+        ("schedule=cosin", "Unknown schedule 'cosin'; there are linear, cosine. Did you mean"),
         ("warmup=2", "'warmup' must be at least 0 and at most 1, got 2"),
         ("epochs=0", "'epochs' must be at least 1, got 0"),
-        ("held_out=0", "'held_out' must be above 0: choices are made"),
+        ("held_out=0", "'held_out' .*must be above 0: choices are made"),
         ("held_out_test=0.0", "'held_out_test' must be above 0"),
         ("memory_gigabytes=inf", "'memory_gigabytes' must be at least 0, got inf"),
         ("omega_end=5", "have no effect under weight_schedule 'constant'"),
@@ -339,10 +338,10 @@ def test_weights_from_a_file_keep_all_but_a_classifier_of_other_classes(tmp_path
     assert torch.equal(same.fc.weight, source.fc.weight)
     assert not knows_classes  # as many classes need not be the same ones
     wrong = dataclasses.replace(recipe, architecture="resnet18_32px")
-    with pytest.raises(NBDTError, match="do not fit 'resnet18_32px': 1 of .* has 's") as caught:
+    with pytest.raises(NBDTError, match="do not fit the network: missing.*Name the arch") as caught:
         start_network(wrong, tmp_path / "w.safetensors")
     assert len(str(caught.value)) < 400
-    with pytest.raises(NBDTError, match="file of tensors"):
+    with pytest.raises(NBDTError, match="no weights file"):
         start_network(recipe, tmp_path / "none.safetensors")
 
 

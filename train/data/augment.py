@@ -54,47 +54,38 @@ def random_view(recipe: Recipe, preprocessing: Preprocessing) -> View:
     Raises NBDTError: timm cannot read `auto_augment`.
     """
     import_torchvision()
-    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from timm.data.transforms_factory import transforms_imagenet_train
     from torchvision.transforms import v2
 
-    size, mean = preprocessing.size, [round(255 * value) for value in preprocessing.mean]
-    if recipe.augment == "crop":
-        scale, kind = (recipe.crop_share_min, 1.0), preprocessing.interpolation
-        steps: list[Any] = [
-            RandomResizedCropAndInterpolation(size, scale=scale, interpolation=kind)
-        ]
+    if recipe.augment == "shift":
+        shift = v2.RandomCrop(
+            preprocessing.size, recipe.crop_padding_pixels, padding_mode="reflect"
+        )
+        steps: list[Any] = [preprocessing.frame, shift, v2.PILToTensor()]
+        if recipe.flip and not flips_alternate(recipe):
+            steps.append(v2.RandomHorizontalFlip())
     else:
-        shift = v2.RandomCrop(size, recipe.crop_padding_pixels, padding_mode="reflect")
-        steps = [preprocessing.frame, shift]
-    if recipe.flip and not flips_alternate(recipe):
-        steps.append(v2.RandomHorizontalFlip())
-    if recipe.auto_augment:
-        steps.append(_auto_augment(recipe, mean))
-    steps.append(v2.PILToTensor())
+        try:
+            crop = transforms_imagenet_train(
+                preprocessing.size, scale=(recipe.crop_share_min, 1.0), hflip=recipe.flip / 2,
+                color_jitter=None, auto_augment=recipe.auto_augment or None, mean=preprocessing.mean,
+                interpolation=preprocessing.interpolation, normalize=False,
+            )  # fmt: skip
+        except (AssertionError, KeyError, ValueError, IndexError) as error:
+            raise NBDTError(
+                f"auto_augment = {recipe.auto_augment!r} cannot be read by timm ({error}); expected "
+                "for example 'rand-m9-mstd0.5', 'augmix-m5-w4' or 'original'."
+            ) from None
+        steps = [crop]
     if recipe.erase_probability:
+        mean = [round(255 * value) for value in preprocessing.mean]
         steps.append(v2.RandomErasing(recipe.erase_probability, value=mean))
     return cast(View, v2.Compose(steps))
 
 
 def flips_alternate(recipe: Recipe) -> bool:
     """Return whether an image is flipped in every other epoch, not at random: if it is only shifted."""
-    more = recipe.augment == "crop" or recipe.auto_augment or recipe.erase_probability
-    return recipe.flip and not more
-
-
-def _auto_augment(recipe: Recipe, mean: list[int]) -> Any:
-    from timm.data import auto_augment as timm
-
-    kinds = {"rand": timm.rand_augment_transform, "augmix": timm.augment_and_mix_transform}
-    make = kinds.get(recipe.auto_augment.split("-")[0], timm.auto_augment_transform)
-    options = {"translate_const": int(recipe.image_size * 0.45), "img_mean": tuple(mean)}
-    try:
-        return make(recipe.auto_augment, options)
-    except (AssertionError, KeyError, ValueError, IndexError) as error:
-        raise NBDTError(
-            f"auto_augment = {recipe.auto_augment!r} cannot be read by timm ({error}); expected "
-            "for example 'rand-m9-mstd0.5', 'augmix-m5-w4' or 'original'."
-        ) from None
+    return recipe.flip and recipe.augment == "shift" and not recipe.erase_probability
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
@@ -102,15 +93,6 @@ def shrink(images: Tensor, side: int) -> Tensor:
     if not side:
         return images
     return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
-
-
-def add_noise(images: Tensor, most: float) -> Tensor:
-    """Return images with Gaussian noise, its standard deviation drawn from 0 to `most` for each."""
-    if not most:
-        return images
-    values = images.float()
-    strength = most * torch.rand(len(values), 1, 1, 1, device=values.device)
-    return values + strength * torch.randn_like(values)
 
 
 def mix_pairs(

@@ -21,7 +21,7 @@ from nbdt.progress import counted
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import label_nodes
 
-from ..data.augment import add_noise, mix_pairs, seed_all, shrink
+from ..data.augment import mix_pairs, seed_all, shrink
 from ..data.class_order import ClassOrder
 from ..data.dataset import Batch, PlainBatches, TrainingBatches, normalise
 from ..folder import EpochLog, Report, Row
@@ -113,7 +113,7 @@ class TreeSupervised(lightning.LightningModule):
                     part.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout, noise and mixing by epoch and batch, so that a resumed run draws the same."""
+        """Seed dropout and mixing by epoch and batch, so that a resumed run draws the same."""
         seed_all(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def on_train_epoch_start(self) -> None:
@@ -129,7 +129,7 @@ class TreeSupervised(lightning.LightningModule):
         images, target = batch
         if self._progress() < recipe.early_until:
             images = shrink(images, recipe.early_size)
-        inputs = self._inputs(add_noise(images, recipe.noise))
+        inputs = self._inputs(images)
         outputs = len(self.order.names)
         if self.label_nodes is not None:
             target, outputs = self.label_nodes[target], cast(Hierarchy, self.hierarchy).num_nodes

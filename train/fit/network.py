@@ -7,15 +7,13 @@ import os
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.classifier import class_labels
+from nbdt.hierarchies.classifier import class_labels, count_classes
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
-from nbdt.network.weights import mismatch, read_weights
 from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
@@ -49,10 +47,8 @@ def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None)
     if weights is not None and os.path.isdir(weights):
         start = _from_model(recipe, weights)
     else:
-        if weights is None:
-            network = create_timm(recipe.architecture, None, pretrained=recipe.pretrained)
-        else:
-            network = _from_file(recipe.architecture, weights)
+        count = None if weights is None else count_classes(recipe.architecture, weights)
+        network = create_timm(recipe.architecture, count, recipe.pretrained, weights)
         has_weights = recipe.pretrained or weights is not None
         preprocessing = timm_preprocessing(network)
         start = Start(recipe, network, preprocessing, has_weights=has_weights)
@@ -78,28 +74,6 @@ def _from_model(recipe: Recipe, folder: str | os.PathLike[str]) -> Start:
     cast(Any, network).get_classifier().load_state_dict(model.head.linear.state_dict())
     recipe = dataclasses.replace(recipe, architecture=model.architecture, image_size=seen.size)
     return Start(recipe, network, seen, classes, has_weights=True)
-
-
-def _from_file(architecture: str, path: str | os.PathLike[str]) -> nn.Module:
-    network = create_timm(architecture, None)
-    state = read_weights(path, network)
-    name = str(cast(Any, network).pretrained_cfg["classifier"])
-    rows = len(state.get(f"{name}.weight", torch.empty(0)))
-    if rows:
-        cast(Any, network).reset_classifier(rows)
-    expected = network.state_dict()
-    if not rows:  # a classifier is not needed
-        state |= {key: value for key, value in expected.items() if key.startswith(f"{name}.")}
-    if mismatch(network, state):
-        fitting = [k for k, v in expected.items() if k in state and state[k].shape == v.shape]
-        first = next((key for key in state if key not in expected), next(iter(state)))
-        raise NBDTError(
-            f"The weights in {os.fspath(path)!r} do not fit {architecture!r}: {len(fitting)} of its "
-            f"{len(expected)} tensors are in the file, which has {first!r}. Name "
-            "the architecture that they were trained with: --set architecture=NAME."
-        )
-    network.load_state_dict(state)
-    return network
 
 
 def with_classes(start: Start, order: ClassOrder) -> tuple[nn.Module, bool]:

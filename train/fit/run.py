@@ -11,22 +11,17 @@ from nbdt.hierarchies.measure.calibrate import set_reference
 from nbdt.images.layout import TEST, TRAIN, VALIDATION
 from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
-from nbdt.progress import Progress, Say
 
-from ..data.dataset import Images, PlainBatches, TrainingBatches, worker_count
-from ..folder import Report, Row, RunFolder
+from ..data.dataset import PlainBatches, TrainingBatches, worker_count
+from ..folder import Row
 from ..prepare import Prepared
-from ..recipe import Recipe
 from .checkpoints import read_checkpoint
-from .distributed import raise_if_lost
 from .measure import accuracies, calibrate, flat_logits, rounded
 from .module import TreeSupervised
-from .trainer import make_trainer
+from .trainer import make_trainer, raise_if_lost
 
 
-def fit_network(
-    run: Prepared, progress: Progress, report: Report | None, say: Say, *, is_first: bool
-) -> NBDT:
+def fit_network(run: Prepared, *, is_first: bool) -> NBDT:
     """Train a network to the end, from the last checkpoint of the run's folder if there is one.
 
     Only the first of several processes measures the model.
@@ -45,25 +40,26 @@ def fit_network(
         module.induce_hierarchy()
 
     def log_and_report(rows: list[Row]) -> None:
-        run.folder.log(rows)
-        if report:
-            report(rows)
+        run.asked.folder.log(rows)
+        if run.asked.report:
+            run.asked.report(rows)
 
     module.report = log_and_report
-    _fit(module, run.images, run.folder, say)
+    _fit(module, run)
     model = module.finished()
     if is_first:
-        _measure(model, run.images, recipe, progress)
+        _measure(model, run)
         model.provenance["lightning"] = version("lightning")
     return model
 
 
-def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, say: Say) -> None:
+def _fit(module: TreeSupervised, run: Prepared) -> None:
     """Train to the end, from the last checkpoint if there is one."""
-    recipe, workers = module.recipe, worker_count(module.recipe)
+    recipe, images, folder = run.recipe, run.images, run.asked.folder
+    workers = worker_count(recipe)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint:
-        say(f"Continuing from {checkpoint}.")
+        run.asked.say(f"Continuing from {checkpoint}.")
     module.batches = batches = TrainingBatches(images[TRAIN], recipe, module.preprocessing)
     module.held_out = PlainBatches(images[VALIDATION], module.preprocessing, workers)
     trainer = make_trainer(recipe, folder, len(batches))
@@ -83,10 +79,10 @@ def _fit(module: TreeSupervised, images: dict[str, Images], folder: RunFolder, s
         module.load_state_dict(best["state_dict"])
 
 
-def _measure(model: NBDT, images: dict[str, Images], recipe: Recipe, progress: Progress) -> None:
-    held_out, test = images[VALIDATION], images[TEST]
+def _measure(model: NBDT, run: Prepared) -> None:
+    held_out, test, progress = run.images[VALIDATION], run.images[TEST], run.asked.progress
     to_device(model)
-    if recipe.calibrate:
+    if run.recipe.calibrate:
         logits = flat_logits(model, held_out, progress)
         model.provenance["logits_scaled_by"] = calibrate(model, logits, held_out.labels)
     rounded(model)

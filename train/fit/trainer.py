@@ -1,9 +1,16 @@
-"""Lightning's trainer, the optimiser and its learning rate, and when checkpoints are saved."""
+"""Lightning's trainer, the optimiser and its learning rate, and when checkpoints are saved.
+
+Lightning starts one process for each device of this machine, with the same command. On several
+machines torchrun or SLURM starts them. Every process reads the data and the recipe. Only the first
+writes, measures and reports.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +20,17 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from nbdt.errors import NBDTError, nearest
 
-from ..folder import RunFolder
+from ..folder import RunFolder, global_rank
 from ..recipe import Recipe
 from .checkpoints import SafeCheckpointIO
-from .distributed import device_count, make_strategy
 
 CLOCK_INTERVAL = 20  # batches between two questions to the first rank's clock
+TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer
 
 
 def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> Trainer:
@@ -45,7 +53,7 @@ def make_trainer(recipe: Recipe, folder: RunFolder, batches: int) -> Trainer:
         plugins=[SafeCheckpointIO()],
         devices=device_count(recipe),
         num_nodes=recipe.nodes,
-        strategy=make_strategy(recipe),
+        strategy=DDPStrategy(timeout=TIMEOUT) if is_shared(recipe) else "auto",
         use_distributed_sampler=False,
         enable_checkpointing=True,
         enable_progress_bar=on_terminal,
@@ -60,6 +68,32 @@ def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     if recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16):
         return "bf16-mixed"
     return "16-mixed" if recipe.precision == "16" else "32-true"
+
+
+def device_count(recipe: Recipe) -> int:
+    """Return the number of processes on this machine, one a device."""
+    if recipe.devices:
+        return recipe.devices
+    local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
+    return int(local) if local else max(1, torch.cuda.device_count())
+
+
+def is_shared(recipe: Recipe) -> bool:
+    """Return whether more than one process trains."""
+    return device_count(recipe) * recipe.nodes > 1
+
+
+def raise_if_lost(error: RuntimeError, recipe: Recipe) -> None:
+    """Raise an NBDTError if the error means that another process of the run has ended."""
+    text = str(error)
+    if is_shared(recipe) and any(
+        sign in text for sign in ("onnection", "imed out", "NCCL", "peer")
+    ):
+        raise NBDTError(
+            f"Process {global_rank()} lost another process of this run (killed, or its machine is "
+            f"gone): {text.splitlines()[0][:200]}. The last checkpoint is complete: run the same "
+            "command with --resume."
+        ) from error
 
 
 def make_optimizer(trained: nn.Module, recipe: Recipe, *, on_cpu: bool) -> torch.optim.Optimizer:

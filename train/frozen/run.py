@@ -17,7 +17,6 @@ from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
 from nbdt.model.remember import make_memory
 from nbdt.network.encoder import Encoder, to_device
-from nbdt.progress import Progress, Say
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import label_nodes
 
@@ -31,7 +30,7 @@ NO_LABEL = -1  # the root
 MIDDLING = 10.0  # strength for features of mean squared length 1; the tree hardly depends on it
 
 
-def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
+def fit_frozen(run: Prepared) -> NBDT:
     """Fit a classifier and its tree on the features of a frozen network.
 
     All images but the test split take part in the fit. Its penalty and the temperature are chosen
@@ -44,7 +43,7 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     network.reset_classifier(0)
     rounded(network)  # to what is saved, so that a saved model has these features
     encoder = Encoder(to_device(network), run.recipe.architecture, run.preprocessing)
-    found = {name: _features(run, name, encoder, progress, say) for name in (TRAIN, TEST)}
+    found = {name: _features(run, name, encoder) for name in (TRAIN, TEST)}
     features, labels = found[TRAIN]
     labelled = labels != NO_LABEL
     features, labels = features.pick(labelled), labels[labelled]
@@ -52,10 +51,10 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     if hierarchy is None:
         hierarchy = cast(TreePlan, run.plan).make(_first_weight(features.values, labels))
     hierarchy = cast(Hierarchy, hierarchy)  # it has weights to make one from
-    describe(hierarchy, say)
+    describe(hierarchy, run.asked.say)
     model = _model(run, hierarchy)
-    remember(run, model, features, labels, say)
-    model.refit(progress=progress)
+    remember(run, model, features, labels)
+    model.refit(progress=run.asked.progress)
     reference = model.reference
     cross_validated = _figures(model, reference["logits"].float(), reference["labels"].long())
     accuracy = {"cross-validated": cross_validated}
@@ -67,14 +66,14 @@ def fit_frozen(run: Prepared, progress: Progress, say: Say) -> NBDT:
     return model
 
 
-def remember(run: Prepared, model: NBDT, features: Features, labels: Tensor, say: Say) -> None:
+def remember(run: Prepared, model: NBDT, features: Features, labels: Tensor) -> None:
     """Make the memory of a model from the features of labelled images."""
-    memory = make_memory(model, run.folder.memory)
+    memory = make_memory(model, run.asked.folder.memory)
     ids = [model.hierarchy.ids[node] for node in label_nodes(model.hierarchy)[labels].tolist()]
     added = memory.insert(features, ids, by="training")
-    model.use_memory(run.folder.memory)
+    model.use_memory(run.asked.folder.memory)
     if added.failed:
-        say(f"Left out, {len(added.failed):,} photographs, the first: {added.failed[0]}")
+        run.asked.say(f"Left out, {len(added.failed):,} photographs, the first: {added.failed[0]}")
 
 
 def _first_weight(features: Tensor, labels: Tensor) -> Tensor:
@@ -87,16 +86,15 @@ def _first_weight(features: Tensor, labels: Tensor) -> Tensor:
     return design.fit(targets, strength, tolerance=ROUGHLY).weight
 
 
-def _features(
-    run: Prepared, name: str, encoder: Encoder, progress: Progress, say: Say
-) -> tuple[Features, Tensor]:
+def _features(run: Prepared, name: str, encoder: Encoder) -> tuple[Features, Tensor]:
     """Return features and labels of a split's readable images."""
     data = run.images[name]
     threads, what = worker_count(run.recipe), f"features of {name} images"
+    progress = run.asked.progress
     found = embed(encoder, data.sources, threads=threads, what=what, progress=progress)
     if found.failed and not run.recipe.skip_corrupt:
         raise NBDTError(unreadable(name, found.failed, len(data.labels)))
-    say_left_out(say, name, found.failed)
+    say_left_out(run.asked.say, name, found.failed)
     labels = data.labels[list(found.places)]
     counts = torch.bincount(labels[labels >= 0], minlength=len(run.order.names)).tolist()
     few = [label for label, count in zip(run.order.names, counts, strict=True) if count < KEPT]
@@ -123,10 +121,10 @@ def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     return shares | {"calibration error": found["soft"]["calibration_error"]}
 
 
-def leave_memory(run: Prepared, model: NBDT, progress: Progress, say: Say) -> None:
+def leave_memory(run: Prepared, model: NBDT) -> None:
     """Make the memory of a model whose network was trained, on its final features."""
     data = run.images[TRAIN]
     data = data.pick(data.labels != NO_LABEL)
-    found = embed(model, data.sources, what="features", progress=progress)
+    found = embed(model, data.sources, what="features", progress=run.asked.progress)
     labels = data.labels[list(found.places)]
-    remember(run, model, found, labels, say)
+    remember(run, model, found, labels)
