@@ -266,9 +266,6 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     *,
-    from_format: Annotated[
-        str | None, typer.Option("--from", help="Format of IN; detected by default.")
-    ] = None,
     classes: shell.Classes = None,
     wnids: Annotated[
         Path | None, typer.Option(help="The original NBDT's file of WordNet ids, in class order.")
@@ -277,12 +274,12 @@ def convert(
     overwrite: shell.Overwrite = False,
 ) -> None:
     """Convert a tree in any known format to the JSON of this package, or to a picture."""
-    if from_format is None and wnids is None and not collapse and not source.is_file():
+    if wnids is None and not collapse and not source.is_file():
         hierarchy = library.find(source)
     else:
         labels = library.class_list(classes)[0] if classes else None
         notes: list[str] = []
-        hierarchy = formats.read(source, from_format, labels, wnids, collapse=collapse, notes=notes)
+        hierarchy = formats.read(source, labels, wnids, collapse=collapse, notes=notes)
         for note in notes:
             typer.echo(f"note: {escape_terminal(note)}", err=True)
     shell.save(hierarchy, target, overwrite=overwrite)

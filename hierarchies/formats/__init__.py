@@ -4,11 +4,11 @@ r"""Hierarchies in files of several formats.
 format     content                                                   class order
 ========== ========================================================= =====================
 nbdt       what `Hierarchy.save` writes                              stated
-node-link  networkx node-link JSON, with "links" or "edges"          stated, or `classes`
-original   ``graph-*.json`` of the original NBDT                     its ``wnids/*.txt``
+graph      networkx node-link JSON, with "links" or "edges"; the     stated, `classes`, or
+           original NBDT's ``graph-*.json``                           its ``wnids/*.txt``
 nested     JSON: groups within groups, "name" and "children",        stated, or as in file
            OpenImages, categories with a parent as in COCO
-yaml       a name a line, ``group:``, ``group: [a, b]``                the lines
+yaml       a name a line, ``group:``, ``group: [a, b]``              the lines
 paths      one path a line, ``animal/cat``; ``>`` or ``\\`` separate  the lines
 csv        a row a class, outermost group first; a header of ranks   the rows
            or levels is recognised, and a rank may be missing
@@ -26,10 +26,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from nbdt.errors import listed
 from nbdt.tree.building import FORMAT, collapse_chains, composed
 from nbdt.tree.hierarchy import Hierarchy
-from nbdt.tree.nodes import WNID, HierarchyError, short
+from nbdt.tree.nodes import HierarchyError
 
 from . import graphs, groups, tables
 from .class_order import FormatError
@@ -41,15 +40,12 @@ ALL_MARKS = ("/", ",", ">", ";", "|", "\\", "\t")  # of equals the first counts
 _YAML_LINE = re.compile(r"\s*($|#|---|- |[^\s:/>|][^:]*:(\s|$))")
 MAX_BYTES = 32 * 2**20  # 100,000 classes take about 20 MB
 
-GRAPHS = ("original", "node-link")
 LINES: dict[str, Callable[[str, list[str]], Nodes]] = {
     "paths": partial(tables.read_table, marks=tables.PATHS),
     "csv": partial(tables.read_table, marks=tables.CELLS),
     "outline": tables.read_outline,
     "yaml": tables.read_yaml,
 }
-FORMATS = ("nbdt", *GRAPHS, "nested", *LINES)
-SUFFIXES = {".yaml": "yaml", ".yml": "yaml"}
 FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what to do
     ("<", "XML or HTML; export it as CSV, one path a line"),
     ("#NEXUS", "NEXUS; write one path a line"),
@@ -63,7 +59,6 @@ FOREIGN = (  # how texts begin that hold no hierarchy that can be read, and what
 
 def read(
     path: str | os.PathLike[str],
-    format: str | None = None,  # noqa: A002  the word that people type
     classes: Sequence[str] | None = None,
     wnids: str | os.PathLike[str] | Sequence[str] | None = None,
     *,
@@ -76,7 +71,6 @@ def read(
     the model, as happened to the original NBDT's TinyImageNet trees.
 
     Args:
-        format: one of the formats; by default detected from the content.
         classes: the model's class names in order.
         wnids: for a graph, the ids of its leaves in class order, or the file that lists them. The
             class names are then `classes`, checked against the ids, or the leaves' labels.
@@ -92,7 +86,7 @@ def read(
     try:
         order = read_lines(wnids) if isinstance(wnids, str | os.PathLike) else wnids
         text, suffix = _read_text(path), Path(path).suffix
-        return from_text(text, suffix, format, classes, order, collapse=collapse, notes=notes)
+        return from_text(text, suffix, classes, order, collapse=collapse, notes=notes)
     except FormatError as error:
         raise FormatError(f"{os.fspath(path)!r}: {error}") from None
 
@@ -100,7 +94,6 @@ def read(
 def from_text(
     text: str,
     suffix: str = "",
-    format: str | None = None,  # noqa: A002
     classes: Sequence[str] | None = None,
     wnids: Sequence[str] | None = None,
     *,
@@ -114,14 +107,12 @@ def from_text(
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     notes = [] if notes is None else notes
     try:
-        if format and format not in FORMATS:
-            raise FormatError(f"Unknown format {short(format)}; choose {listed(FORMATS, 9)}.")
-        kind = format or detect_format(text, suffix)
-        if wnids is not None and kind not in GRAPHS:
+        kind = detect_format(text, suffix)
+        if wnids is not None and kind != "graph":
             raise FormatError(f"Ids of leaves need a graph; this file is read as {kind!r}.")
         if kind == "nbdt":
             nodes, names = graphs.read_own(text, classes)
-        elif kind in GRAPHS:
+        elif kind == "graph":
             nodes, names = graphs.read_graph(text, classes, wnids)
         elif kind == "nested":
             nodes, names = groups.read_groups(groups.parse(text), classes, notes)
@@ -143,8 +134,8 @@ def detect_format(text: str, suffix: str = "") -> str:
         raise FormatError("The file is empty.")
     if suffix.lower() == ".toml":
         raise FormatError("This is TOML; write it as YAML or JSON.")
-    if kind := SUFFIXES.get(suffix.lower()):
-        return kind
+    if suffix.lower() in {".yaml", ".yml"}:
+        return "yaml"
     return _detect_json(groups.parse(text)) if start in "{[" else _detect_lines(text, suffix)
 
 
@@ -163,11 +154,8 @@ def _detect_json(data: object) -> str:
         return "nested"
     if data.get("format") == FORMAT:
         return "nbdt"
-    nodes = data.get("nodes")
-    if isinstance(nodes, list) and ("links" in data or "edges" in data):
-        ids = [node.get("id") for node in nodes if isinstance(node, dict) and "name" not in node]
-        return "original" if any(WNID.fullmatch(str(node)) for node in ids) else "node-link"
-    return "nested"
+    edges = "links" in data or "edges" in data
+    return "graph" if edges and isinstance(data.get("nodes"), list) else "nested"
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbdt.errors import NBDTError, listed, nearest
@@ -127,28 +127,13 @@ def _by_names(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[Leaf]:
 
 
 def _places(leaves: Sequence[Leaf], classes: Sequence[str]) -> list[set[int]]:
-    """Return the leaves that each name can mean: by id, label or, if some name means none, WordNet's words."""
-    from ..wordnet.database import wordnet
-
+    """Return the leaves that each name can mean, by id or label."""
     owners: dict[str, set[int]] = {}
-    found: list[set[int]] = []
-    for by_own_words in (True, False):
-        for place, leaf in enumerate(leaves):
-            words: Iterable[str | None] = (leaf.id, leaf.label, leaf.wnid)
-            if not by_own_words:
-                synset = wordnet().find(leaf.wnid)
-                words = () if synset is None else wordnet().lemmas(synset)
-            for word in filter(None, words):
-                owners.setdefault(normal_spelling(word), set()).add(place)
-        found = [set().union(*(owners.get(word, ()) for word in _spelt(name))) for name in classes]
-        if all(found) or not any(leaf.wnid for leaf in leaves):
-            break
-    return found
-
-
-def normal_spelling(name: str) -> str:
-    """Return the name in lower case, with single spaces: "egyptian cat" for "Egyptian_cat"."""
-    return re.sub(r"[\s_-]+", " ", nfc(name)).strip().casefold()
+    for place, leaf in enumerate(leaves):
+        for word in filter(None, (leaf.id, leaf.label, leaf.wnid)):
+            for spelt in _spelt(word):
+                owners.setdefault(spelt, set()).add(place)
+    return [set().union(*(owners.get(word, ()) for word in _spelt(name))) for name in classes]
 
 
 def _labels(ordered: Sequence[Leaf]) -> list[str]:
@@ -182,9 +167,12 @@ def _check_agreement(ordered: Sequence[Leaf], classes: Sequence[str]) -> None:
 
 
 def _spelt(name: str) -> set[str]:
-    """Return the words of a name: two for "tench, Tinca tinca", also "crane" for "crane (bird)"."""
+    """Return a name's words in lower case: two for "tench, Tinca_tinca", also "crane" for "crane (bird)"."""
     unqualified = re.sub(r" *\([^()]*\)$", "", name)
-    return {normal_spelling(piece) for piece in (name, unqualified, *name.split(","))} - {""}
+    pieces = (
+        re.sub(r"[\s_-]+", " ", nfc(piece)) for piece in (name, unqualified, *name.split(","))
+    )
+    return {piece.strip().casefold() for piece in pieces} - {""}
 
 
 def shape(value: object) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import library
-from ..shell import Classes, Json, Out, Overwrite, present
+from ..shell import Json, Out, Overwrite, present
 
 Names = Annotated[
-    list[str] | None, typer.Argument(help="Class names, or a file with one name a line.")
+    list[str], typer.Argument(help="Class names; or one file with a name a line; or one tree.")
 ]
 Senses = Annotated[
     list[str] | None,
@@ -23,9 +22,8 @@ Senses = Annotated[
 
 
 def wordnet(
-    names: Names = None,
+    names: Names,
     *,
-    classes: Classes = None,
     sense: Senses = None,
     out: Out = None,
     as_json: Json = False,
@@ -36,7 +34,8 @@ def wordnet(
     from .senses import senses
     from .tree import from_wnids
 
-    report = senses(_class_list(names, classes)[0], meanings_of(sense))
+    meanings = meanings_of(sense)
+    report = senses(_class_list(names)[0], meanings)
     hierarchy = from_wnids(report.wnids, report.labels)
     present(
         hierarchy, out, as_json=as_json, overwrite=overwrite,
@@ -45,9 +44,8 @@ def wordnet(
 
 
 def readable(
-    names: Names = None,
+    names: Names,
     *,
-    classes: Classes = None,
     sense: Senses = None,
     out: Out = None,
     as_json: Json = False,
@@ -57,24 +55,17 @@ def readable(
     from .known import known_senses
     from .readable import readable as readable_hierarchy
 
-    labels, wnids = _class_list(names, classes)
-    report = None if wnids and not sense else known_senses(labels, meanings_of(sense))
+    meanings = meanings_of(sense)
+    labels, wnids = _class_list(names)
+    report = None if wnids and not meanings else known_senses(labels, meanings)
     hierarchy = readable_hierarchy(labels, wnids if report is None else report.wnids)
     chosen, note = ({}, "") if report is None else (report.to_dict(), str(report))
     present(hierarchy, out, as_json=as_json, overwrite=overwrite, senses=chosen, note=note)
 
 
-def _class_list(
-    names: Sequence[str] | None, classes: str | None
-) -> tuple[list[str], Sequence[str | None] | None]:
+def _class_list(names: Sequence[str]) -> tuple[Sequence[str], Sequence[str | None] | None]:
     """Return the classes, and their ids if they come from a tree that has some."""
-    names = names or []
-    if classes is None and len(names) == 1 and Path(names[0]).is_file():
-        names, classes = [], names[0]
-    listed, wnids = library.class_list(classes) if classes else ([], None)
-    if not names and not listed:
-        raise typer.BadParameter("Name the classes, or give a file of them: --classes names.txt.")
-    return [*names, *listed], None if names else wnids
+    return library.class_list(names[0]) if len(names) == 1 else (names, None)
 
 
 def meanings_of(senses: Sequence[str] | None) -> dict[str | int, str]:

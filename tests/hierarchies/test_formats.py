@@ -146,14 +146,8 @@ def test_the_model_order_is_enough(file, classes):
     assert leaf.wnid == (WNIDS[0] if "AIRPLANE" in classes else WNIDS[-1])
 
 
-@pytest.mark.parametrize(
-    "classes",
-    [
-        ["airplane, aeroplane, plane", "automobile", "bird (animal)", "Cat", "domestic dog"],
-        ["Aeroplane", "motorcar", "bird", "cat", "dog, Canis familiaris"],
-    ],
-)
-def test_classes_are_known_by_any_of_their_words(file, id_file, classes):
+def test_classes_are_known_by_any_of_their_words(file, id_file):
+    classes = ["airplane, aeroplane, plane", "car", "bird (animal)", "Cat", "dog, Canis familiaris"]
     with_ids = read(file(original()), wnids=id_file, classes=classes)
     assert with_ids.classes == tuple(classes)
     assert read(file(original()), classes=classes) == with_ids
@@ -554,11 +548,6 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         read(tmp_path / "nothing.json")
 
 
-def test_unknown_formats_list_the_choices(file):
-    with pytest.raises(FormatError, match="Unknown format 'xml'; choose 'nbdt', 'original'"):
-        read(file({}), "xml")
-
-
 def test_a_format_error_is_one_of_ours():
     assert issubclass(FormatError, NBDTError)
 
@@ -579,7 +568,7 @@ def written(tree, kind):
 def test_everything_comes_back(tmp_path_factory, kind, tree):
     path = tmp_path_factory.mktemp("out") / "x"
     path.write_text(written(tree, kind))
-    assert read(path) == read(path, kind) == read(path, classes=list(tree.classes)) == tree
+    assert read(path) == read(path, classes=list(tree.classes)) == tree
 
 
 def names_by_class(tree):

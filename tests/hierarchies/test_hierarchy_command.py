@@ -97,15 +97,13 @@ def test_wordnet_builds_a_tree_and_says_what_is_doubtful(nbdt):
 
 def test_wordnet_reads_names_from_a_file_and_takes_senses(nbdt, tmp_path):
     (tmp_path / "names.txt").write_text("crane\nheron\ncat\n")
-    done = nbdt(
-        "wordnet", "--classes", "names.txt", "--sense", "crane=n03126707", "--out", "tree.json"
-    )
+    done = nbdt("wordnet", "names.txt", "--sense", "crane=n03126707", "--out", "tree.json")
     assert done.status == 0
     tree = Hierarchy.load("tree.json")
     assert tree.classes == ("crane", "heron", "cat")
     assert tree.nodes[tree.index("crane")].wnid == "n03126707"
     assert tree.hash != Hierarchy.from_json(json.dumps(json.loads(
-        nbdt("wordnet", "--classes", "names.txt", "--json").out)["hierarchy"])).hash  # fmt: skip
+        nbdt("wordnet", "names.txt", "--json").out)["hierarchy"])).hash  # fmt: skip
 
 
 def test_readable_takes_any_names_and_says_how_each_was_read(nbdt, tmp_path):
@@ -117,7 +115,7 @@ def test_readable_takes_any_names_and_says_how_each_was_read(nbdt, tmp_path):
     tree = Hierarchy.load("tree.json")
     assert tree.classes == ("crane", "heron", "excavator", "SKU-12")
     assert nbdt("wordnet", "crane", "SKU-12").status == 1  # as ever
-    done = nbdt("readable", "--classes", "names.txt", "--sense", "crane=n03126707", "--json")
+    done = nbdt("readable", "names.txt", "--sense", "crane=n03126707", "--json")
     data = json.loads(done.out)
     assert data["senses"]["unknown"] == ["SKU-12"]
     changed = Hierarchy.from_json(json.dumps(data["hierarchy"]))
@@ -127,7 +125,7 @@ def test_readable_takes_any_names_and_says_how_each_was_read(nbdt, tmp_path):
 
 
 def test_readable_keeps_the_ids_of_a_tree(nbdt):
-    done = nbdt("readable", "--classes", "cifar10-wordnet", "--out", "ids.json")
+    done = nbdt("readable", "cifar10-wordnet", "--out", "ids.json")
     assert "WordNet knows" not in done.out  # nothing was chosen
     assert Hierarchy.load("ids.json").class_wnids == load("cifar10-wordnet").class_wnids
 
@@ -329,7 +327,7 @@ def test_convert_takes_formats_and_shipped_trees(nbdt, tmp_path):
         assert not (tmp_path / name).exists()
     graph = nx.node_link_data(ZOO.to_networkx(), edges="links")
     (tmp_path / "x.json").write_text(json.dumps(graph))
-    assert nbdt("convert", "x.json", "y.json", "--from", "node-link").status == 0
+    assert nbdt("convert", "x.json", "y.json").status == 0
     assert Hierarchy.load("y.json").classes == ZOO.classes
     assert nbdt("convert", "zoo.json", "z.xyz").status == 1
     assert nbdt("convert", "zoo.json", "z.svg").status == 0

@@ -213,11 +213,8 @@ def test_open_images_hierarchy_and_bare_strings_as_children():
         ([["a", "T-shirt/top"], ["a", "b"], ["c"]], "separator.*T-shirt/top"),
         (["a/Cat", "a/cat_", "dog"], "case, spaces or marks only: 'Cat and cat_'"),
         (["a/bell pepper", "a/bell-pepper", "dog"], "bell pepper and bell-pepper"),
-        (["a/butterfly", "a/butterflies", "dog"], "butterflies and butterfly|butterfly and"),
-        (["a/cats", "a/cat", "dog"], "singular and the plural: 'cats and cat'"),
         (["a/0", "a/1", "2"], "numbers"),
         (["animal.cat", "animal.dog", "thing.car"], "every class holds '.'"),
-        ([["a", " x"], ["a", "y"], ["z"]], "space"),
     ],
 )
 def test_check_reports_what_looks_odd(paths, remark):
@@ -227,7 +224,7 @@ def test_check_reports_what_looks_odd(paths, remark):
 
 
 def test_an_ordinary_tree_gets_no_remark():
-    assert remarks(family()) == []
+    assert not [*remarks(family())]
 
 
 # Unicode: names are compared in the form NFC.
