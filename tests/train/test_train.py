@@ -226,7 +226,7 @@ def test_the_command_shows_epochs_and_a_table_and_what_comes_next(folder, tmp_pa
 
 
 def test_an_unknown_hierarchy_is_explained(folder, tmp_path):
-    done = CliRunner().invoke(app, ["cifar10", "--data", str(folder), "--hierarchy", "readible"])
+    done = CliRunner().invoke(app, ["cifar10", "--data", str(folder), "--hierarchy", "induce-it"])
     assert isinstance(done.exception, NBDTError)
     assert "readable" in str(done.exception)
 
