@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from .edit.undo import EditStack as EditStack
     from .formats.class_order import FormatError as FormatError
     from .induced import induce as induce
-    from .library import available as available
-    from .library import load as load
     from .library import open_model as open_model
+    from .shipped import available as available
+    from .shipped import load as load
     from .wordnet.known import known_senses as known_senses
     from .wordnet.readable import readable as readable
     from .wordnet.senses import senses as senses
@@ -38,7 +38,7 @@ _HOME = {
     "EditStack": "edit.undo",
     "FormatError": "formats.class_order",
     "History": "edit.history",
-    "available": "library",
+    "available": "shipped",
     "diff": "edit.difference",
     "edit": "edit",
     "formats": "formats",
@@ -47,7 +47,7 @@ _HOME = {
     "from_wordnet": "wordnet.tree",
     "induce": "induced",
     "known_senses": "wordnet.known",
-    "load": "library",
+    "load": "shipped",
     "names": "naming:group_names",
     "open_model": "library",
     "readable": "wordnet.readable",

@@ -23,7 +23,7 @@ from nbdt.network.weights import load_weights, read_weights
 from nbdt.tree.hierarchy import Hierarchy
 
 from .induced import induce
-from .library import load
+from .shipped import load
 from .wordnet.database import wordnet
 from .wordnet.senses import distinct_names
 

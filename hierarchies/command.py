@@ -18,7 +18,7 @@ from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from . import formats, library, oddities, shell
+from . import formats, library, oddities, shell, shipped
 from .edit.difference import diff
 from .edit.history import History, HistoryError, Version
 from .edit.operations import make
@@ -68,7 +68,7 @@ def show(
 @app.command(name="list")
 def list_command(as_json: shell.Json = False) -> None:
     """List the trees that come with this package."""
-    trees = library.available().values()
+    trees = shipped.available().values()
     if as_json:
         return shell.echo([vars(tree) for tree in trees])
     lines = Text()

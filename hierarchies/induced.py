@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
-from nbdt.errors import NBDTError, listed
+from nbdt.errors import NBDTError, check_known, listed
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import Node
 
@@ -31,7 +31,6 @@ PART = 1_000_000  # values ranked at once
 DIGITS = 12  # of a cosine, so that rounding noise does not order equal distances
 UNNAMED_BRANCHING = 3  # without named groups, wide nodes would leave a single large decision
 Linkage = Literal["average", "ward", "complete"]
-LINKAGES: dict[str, Linkage] = {"average": "average", "ward": "ward", "complete": "complete"}
 
 
 class InductionSettings(NamedTuple):
@@ -112,19 +111,18 @@ def _settings(
     rule: str | None, linkage: str | None, branching: int | None, semantics: float | None
 ) -> InductionSettings:
     """Check the given settings and complete them with the rule's defaults."""
-    if rule not in DEFAULTS:
-        raise NBDTError(f"Unknown rule {rule!r}; choose one of {listed(filter(None, DEFAULTS))}.")
+    if rule is not None:
+        check_known("rule", rule, [*filter(None, DEFAULTS)])
     settings = DEFAULTS[rule]
     linkage = settings.linkage if linkage is None else linkage
     branching = settings.branching if branching is None else branching
     semantics = settings.semantics if semantics is None else semantics
-    if linkage not in LINKAGES:
-        raise NBDTError(f"Unknown linkage {linkage!r}; choose one of {', '.join(LINKAGES)}.")
+    check_known("linkage", linkage, get_args(Linkage))
     if isinstance(branching, bool) or not isinstance(branching, Integral) or branching < 2:
         raise NBDTError(f"Expected a branching of 2 or more children, got {branching!r}.")
     if isinstance(semantics, bool) or not isinstance(semantics, Real) or not 0 <= semantics <= 1:
         raise NBDTError(f"Expected semantics to be a number in [0, 1], got {semantics!r}.")
-    return InductionSettings(LINKAGES[linkage], int(branching), float(semantics))
+    return InductionSettings(cast(Linkage, linkage), int(branching), float(semantics))
 
 
 def _source(

@@ -18,7 +18,7 @@ import typer
 
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
-from nbdt.hierarchies.library import INDEX, ShippedTree
+from nbdt.hierarchies.shipped import INDEX, ShippedTree
 from nbdt.tree.hierarchy import Hierarchy
 
 DATA = Path(__file__).parents[1] / "hierarchies" / "data"

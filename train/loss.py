@@ -18,7 +18,7 @@ from nbdt.decide.rules import (
     mass_nll,
     path_nll,
 )
-from nbdt.errors import NBDTError, nearest
+from nbdt.errors import NBDTError, check_known
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.index import TreeIndex
 
@@ -218,9 +218,5 @@ def weight_at(schedule: str, progress: float, start: float, end: float) -> float
 
     Raises NBDTError: there is no schedule of this name.
     """
-    if schedule not in SCHEDULES:
-        raise NBDTError(
-            f"There is no schedule {schedule!r}.{nearest(schedule, SCHEDULES)} "
-            f"There are: {', '.join(SCHEDULES)}."
-        )
+    check_known("schedule", schedule, SCHEDULES)
     return start + (end - start) * SCHEDULES[schedule](min(1.0, max(0.0, progress)))

@@ -10,7 +10,8 @@ import pytest
 
 from nbdt import Hierarchy, __main__
 from nbdt.hierarchies import formats
-from nbdt.hierarchies.library import available, find, load
+from nbdt.hierarchies.library import find
+from nbdt.hierarchies.shipped import available, load
 
 ZOO = Hierarchy.from_nested(
     {

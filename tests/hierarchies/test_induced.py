@@ -16,9 +16,10 @@ from nbdt import NBDTHead
 from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
 from nbdt.hierarchies import names
-from nbdt.hierarchies.induced import DEFAULTS, LINKAGES, class_distances, induce
+from nbdt.hierarchies.induced import DEFAULTS, class_distances, induce
 from nbdt.hierarchies.wordnet.database import wordnet
 
+LINKAGES = ("average", "ward", "complete")
 NET = wordnet()
 PETS = ["cat", "dog", "horse", "truck", "car", "ship", "crane", "heron"]
 
@@ -259,8 +260,8 @@ def test_a_model_carries_its_wordnet_ids():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"linkage": "single"}, "Unknown linkage 'single'; choose one of average, ward, complete"),
-        ({"rule": "soft"}, "Unknown rule 'soft'; choose one of 'marginal', 'representative'"),
+        ({"linkage": "single"}, "Unknown linkage 'single'; there are average, ward, complete"),
+        ({"rule": "soft"}, "Unknown rule 'soft'; there are marginal, representative"),
         ({"branching": 1}, "branching of 2 or more children, got 1"),
         ({"branching": 2.5}, "branching of 2 or more children, got 2.5"),
         ({"branching": True}, "branching of 2 or more children, got True"),

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from nbdt import Hierarchy, NBDTError
-from nbdt.hierarchies import library
-from nbdt.hierarchies.library import available, class_list, find, load, title_of
+from nbdt.hierarchies import shipped
+from nbdt.hierarchies.library import class_list, find, title_of
+from nbdt.hierarchies.shipped import available, load
 from tests.maintainer_scripts import script
 
 build_library = script("build_library")
 
-DATA = Path(library.__file__).parent / "data"
+DATA = Path(shipped.__file__).parent / "data"
 FROM_SHARED = {"imagenet1k-induced"}
 HERE = sorted({*build_library.RECIPES} - FROM_SHARED)
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -110,7 +111,7 @@ def test_unknown_names_are_answered_with_near_ones():
 
 def test_an_altered_file_is_noticed(monkeypatch):
     other = load("cifar10-induced").to_json().encode()
-    monkeypatch.setattr(library, "_read", lambda name: other)
+    monkeypatch.setattr(shipped, "_read", lambda name: other)
     with pytest.raises(NBDTError, match="cifar10-wordnet.*altered.*reinstall"):
         load("cifar10-wordnet")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from nbdt import Hierarchy, NBDTError
-from nbdt.hierarchies.library import load
+from nbdt.hierarchies.shipped import load
 from nbdt.hierarchies.show import LINES, print_tree
 from nbdt.hierarchies.show.drawing import DPI, draw, font, hues
 from nbdt.hierarchies.show.picture import interactive_page, rendered, save_picture
