@@ -35,6 +35,7 @@ from .uploads import use_upload_folder
 from .views.answer import answer_view, draw_answer
 from .views.decisions import draw_node, draw_strip, node_view, strip_view
 from .views.effect import effect_panel
+from .views.levels import level_panel
 from .views.tree import draw as draw_tree
 from .views.tree import path_record, synonyms, tree_record, tree_view
 from .visitor import Visitor, text_list
@@ -81,6 +82,7 @@ def build(
         edit_panel(context, drawn["edits"][0])
         correction_panel(context, form, drawn["strip"][0], model)
         effect_panel(context, drawn["strip"][0])
+        level_panel(context, drawn["strip"][0], drawn["node"][0])
         _wire_photograph(context, photo, examples_row, drawn["answer"][0])
         _wire_nodes(context, drawn["node"][0])
         if store is None:  # otherwise the correction panel handles the event
@@ -162,11 +164,11 @@ def _wire_nodes(context: PageContext, node: gr.HTML) -> None:
         if not visitor.arrived:
             return gr.skip(), gr.HTML(text=FORGOTTEN)
         visitor.select(payload(event).get("id", ""))
-        return draw_node(visitor, photo=False), gr.HTML(text="")
+        return draw_node(visitor), gr.HTML(text="")
 
     def close(visitor: Visitor) -> gr.HTML:
         visitor.selected = None
-        return draw_node(visitor, photo=False)
+        return draw_node(visitor)
 
     # The note shows what a forgotten visitor reads: Gradio shows errors of queued events alone.
     context.tree.node_select(select, context.visitor, [node, context.note], **QUICK)

@@ -18,8 +18,9 @@ from nbdt.decide.paths import Decision
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence, Explanation
 from nbdt.explain.attribution import explain_layer
-from nbdt.explain.maps.layers import Layer, map_layer
-from nbdt.explain.maps.node_maps import class_maps, node_maps
+from nbdt.explain.maps.layers import Layer, any_layer
+from nbdt.explain.maps.levels import FAST
+from nbdt.explain.maps.node_maps import node_maps
 from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.memory.corrected import Corrected
 from nbdt.model.fingerprint import embedding_hash
@@ -29,6 +30,7 @@ from nbdt.progress import counted
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
+from .background import FIRST_ANSWERS, Job
 from .editing.edits import carried
 from .ui.component import jpeg_url
 
@@ -56,9 +58,9 @@ class Photograph:
 
     @classmethod
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
-        """Run the network: this photograph needs no other forward pass."""
-        batch = model.preprocess(image)[None].to(model.device)
-        layer = map_layer(model, batch)
+        """Run the network: the first answer needs no other forward pass."""
+        with FIRST_ANSWERS:
+            layer = any_layer(model, model.preprocess(image)[None].to(model.device))
         features = layer.features[0].detach().float().cpu()
         frame = model.preprocess.frame(image, FRAME)
         return cls(image, picture_hash(image), frame, features, layer)
@@ -139,7 +141,8 @@ class Visitor:
         self.arrived = False  # see `demo.ui.events.for_arrived`
         self.id = ""  # their `demo.corrections.submission.visitor_id`
         self.unheard: int | None = None  # number of a correction that does not act yet
-        self._explanations: dict[tuple[object, ...], Explanation] = {}
+        self.job: Job | None = None  # in the background
+        self._explanations: dict[tuple[object, ...], dict[str, Explanation]] = {}
         self._current: tuple[object, NBDT] | None = None
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Visitor:
@@ -237,18 +240,23 @@ class Visitor:
         """Drop all explanations: the model, the photograph or its evidence changed."""
         self._explanations.clear()
 
-    def explanation(self) -> Explanation:
-        """Explain the photograph under the visitor's hierarchy, without another forward pass.
+    def levels(self) -> dict[str, Explanation]:
+        """Return by level, the deepest last, how the photograph is explained under this hierarchy.
+
+        The first level needs no other forward pass; others are added in the background.
 
         Raises NBDTError: there is no photograph yet.
         """
         photo, layer = self.shown()
-        key = photo.hash, self.hierarchy.hash, self.only
-        if key not in self._explanations:
+        found = self._explanations.setdefault((photo.hash, self.hierarchy.hash, self.only), {})
+        if not found:
             model = self.current_model()
-            (explanation,) = explain_layer(model, layer, [photo.frame], evidence=self.index)
-            self._explanations[key] = explanation
-        return self._explanations[key]
+            (found[FAST],) = explain_layer(model, layer, [photo.frame], evidence=self.index)
+        return found
+
+    def explanation(self) -> Explanation:
+        """Return the deepest level that is there. Raises NBDTError: there is no photograph yet."""
+        return [*self.levels().values()][-1]
 
     def select(self, node_id: str) -> None:
         """Select a node. Raises NBDTError if there is no such id."""
@@ -276,12 +284,6 @@ class Visitor:
             depth=hierarchy.depths[index],
             taken=index == 0 or node_id in taken,
         )
-
-    def class_map(self) -> Map:
-        """Return plain Grad-CAM of the answer's flat logit, which uses no hierarchy."""
-        index = self.explanation().path.class_index
-        values: Map = class_maps(self.current_model(), self.shown()[1], [index])[0]
-        return values
 
     def shown(self) -> tuple[Photograph, Layer]:
         """Return the photograph on the page. Raises NBDTError: there is none yet."""

@@ -38,14 +38,14 @@ const draw = () => {
     return root.replaceChildren();
   }
   let body = make('p', 'nbdt-words', record.sentence);
-  if (record.map) {
+  if (record.pictures) {
     body = make('div', 'nbdt-node-body');
-    body.append(layered(props.photo, record.map, record.scale, record.label), facts(record));
+    body.append(framed(record.pictures), facts(record));
   }
   root.replaceChildren(heading(record), body);
   if (root.dataset.node !== record.id) bringIntoView();
   root.dataset.node = record.id;
 };
 
-watch(['record', 'photo'], draw);
+watch('record', draw);
 draw();

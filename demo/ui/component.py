@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.themes import Base
-from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.explain.result.contributions import Contribution
@@ -78,13 +76,6 @@ def photograph_url(photograph: Neighbour | Contribution, side: int) -> str:
         return jpeg_url(photograph.open(), side)
     except ImageError:
         return ""
-
-
-def map_record(values: NDArray[np.float32]) -> dict[str, Any]:
-    """Return a map as numbers of four digits, which the browser paints."""
-    height, width = values.shape
-    numbers = [float(f"{value:.4g}") for value in values.ravel().tolist()]
-    return {"height": height, "width": width, "values": numbers}
 
 
 def theme() -> Base:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from nbdt.correction import picture_hash
 from nbdt.decide.paths import percent
+from nbdt.explain import Explanation
 from nbdt.explain.result.headline import headline
 from nbdt.explain.result.words import remark
 from nbdt.model.model import NBDT
@@ -18,6 +19,11 @@ from ..ui.component import component, dump
 from ..visitor import Photograph, Visitor
 
 SMALL = 0.75  # of the network's input: below, enlarging matters
+SAME = 0.999  # similarity of a photograph and its copy in a memory
+FITTED_ON = (
+    "This photograph is one of those that the model learnt from, so its answer promises nothing about "
+    "other photographs."
+)
 LISTED = 200  # class names that are listed; the tree's search finds all
 
 
@@ -32,20 +38,29 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
         return gr.HTML(record=dump(_knowledge(visitor.answering)))
     explanation = visitor.explanation()
     path, answer = explanation.path, explanation.answer
-    steps = [
-        {"name": d.children[d.chosen], "probability": d.probability, "remark": remark(d)}
-        for d in path
-    ]
+    names = [path.decisions[0].node, *(d.children[d.chosen] for d in path)]
+    trail = [{"name": name.replace("_", " ")} for name in names]
+    steps = [{"probability": d.probability, "remark": remark(d)} for d in path]
+    fitted_on = _is_fitted_on(visitor.answering, explanation)
     record = {
         **_knowledge(visitor.answering),
         **asdict(headline(path, answer)),
-        "trail": [{"name": path.decisions[0].node}, *steps],
+        "trail": [one | step for one, step in zip(trail, [{}, *steps], strict=True)],
         "stop": answer.depth if answer else len(path),
-        "promise": explanation.promise,
-        "cautions": _cautions(visitor.answering, visitor.photo, explanation.remark),
+        "promise": "" if fitted_on else explanation.promise,
+        "cautions": [
+            *([FITTED_ON] if fitted_on else []),
+            *_cautions(visitor.answering, visitor.photo, explanation.remark),
+        ],
         "left_out": _left_out(visitor),
     }
     return gr.HTML(record=dump(record))
+
+
+def _is_fitted_on(model: NBDT, explanation: Explanation) -> bool:
+    """Whether the photograph is in the memory that the model's last layer was fitted on."""
+    near = [one for found in explanation.evidence for one in (*found.chosen, *found.rejected)]
+    return "memory" in model.provenance and any(one.similarity > SAME for one in near)
 
 
 def _cautions(model: NBDT, photo: Photograph, remark: str) -> list[str]:

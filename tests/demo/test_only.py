@@ -95,7 +95,7 @@ def test_nodes_and_edits_and_the_form_keep_to_what_can_occur(cifar10):
     for node in visitor.hierarchy.ids:
         visitor.select(node)
         record = json.loads(draw_node(visitor).props["record"])
-        assert ("map" in record) == (node in visitor.current_model().hierarchy.ids)
+        assert ("pictures" in record) == (node in visitor.current_model().hierarchy.ids)
     tree = visitor.hierarchy
     for step in json.loads(form_props(visitor)["record"])["steps"]:
         for child in step["children"]:  # a correction names a child of the whole hierarchy
@@ -126,19 +126,18 @@ def test_what_cannot_be_meant_changes_nothing(cifar10, names, message):
     assert len(visitor.only) == 4
 
 
-def test_where_the_answer_stops_both_children_have_a_map(cifar10):
+def test_where_the_answer_stops_both_children_have_a_picture(cifar10):
     visitor = Visitor(cifar10)
     visitor.show(PHOTO)
-    assert json.loads(draw_strip(visitor).props["record"])["stop"] is None
+    assert "stops here" not in draw_strip(visitor).props["record"]
     visitor.show(Image.open(CAT.with_name("raccoon.jpg")))
-    record = json.loads(draw_strip(visitor).props["record"])["stop"]
+    record = json.loads(draw_strip(visitor).props["record"])
     explanation = visitor.explanation()
     decision = explanation.path.decisions[explanation.answer.depth]
-    names = [side["name"] for side in record["sides"]]
-    assert names == [decision.children[i] for i in (decision.chosen, decision.runner_up)]
-    values = [side["map"]["values"] for side in record["sides"]]
-    assert record["scale"] == pytest.approx(np.abs(values).max(), rel=1e-3)
-    assert "stops here" in record["text"]
+    (tile,) = [one for one in record["tiles"] if "stops here" in str(one["decisions"])]
+    for shown, child in zip(tile["pictures"], (decision.chosen, decision.runner_up), strict=True):
+        assert decision.children[child] in shown["caption"]
+    assert len({shown["picture"] for shown in tile["pictures"]}) == 2
 
 
 # ---- the API -----------------------------------------------------------------------------------
@@ -221,8 +220,8 @@ def test_a_visitor_ticks_what_can_occur_and_allows_everything_again(visit, page)
 def test_where_the_answer_stops_is_on_the_page(visit, page):
     tab = visit(page)
     tab.click(".nbdt-example:has-text('raccoon')")
-    stop = tab.locator(".nbdt-stop")
-    stop.locator(".nbdt-smooth").nth(1).wait_for()
+    stop = tab.locator(".nbdt-card", has_text="The answer stops here")
+    tab.locator(".nbdt-testing", has_text="Tested").wait_for()
     boxes = [stop.locator("figure").nth(i).bounding_box() for i in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]

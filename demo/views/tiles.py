@@ -1,0 +1,89 @@
+"""Tiles as the page shows them: the pictures, drawn once by the server, and their alternative texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nbdt.decide.paths import percent
+from nbdt.explain import Explanation
+from nbdt.explain.result.drawing import contoured, draw, ground
+from nbdt.explain.result.explanation import Map
+from nbdt.explain.result.facts import EVERYWHERE, place
+from nbdt.explain.result.regions import cell_mask
+from nbdt.explain.result.tiles import Tile, region
+from nbdt.explain.result.words import say
+
+from ..ui.component import jpeg_url
+from ..visitor import Photograph
+
+SIDE = 360  # pixels
+KEPT = 600  # pictures, of some 40 kB: an edit changes few of those on the page
+
+
+@dataclass(frozen=True)
+class _Picture:
+    key: Hashable  # what it depends on
+    draw: Callable[[], Image.Image] = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT)
+def _encoded(picture: _Picture) -> str:
+    return jpeg_url(picture.draw())
+
+
+def pictures(photo: Photograph, explanation: Explanation, tile: Tile) -> list[dict[str, Any]]:
+    """Return the picture of a tile and, if it has one, that of the runner-up beside it."""
+    sides = (False, True) if tile.rival else (False,)
+    return [_record(photo, explanation, tile, rival=rival) for rival in sides]
+
+
+def _record(
+    photo: Photograph, explanation: Explanation, tile: Tile, *, rival: bool
+) -> dict[str, Any]:
+    decision, tested = explanation.path.decisions[tile.shown], region(explanation, tile.shown)
+    sides, values = [decision.chosen, decision.runner_up], explanation.maps[tile.shown]
+    maps = explanation.child_maps[tile.shown][sides] if tile.rival else values
+    key = photo.hash, rival, maps.tobytes(), values.shape, tested and tested.regions
+    name = say(decision.children[sides[rival]])
+    if tested and not rival:
+        grid = tested.regions[0].grid
+        where = _where(cell_mask(tested.regions).astype(np.float32))
+        alt = f"{percent(tested.share)} of the photograph, outlined{where}: tested for {name}"
+    else:
+        grid = explanation.resolution
+        alt = _contours(name, maps[int(rival)] if tile.rival else values)
+    drawn = partial(draw, explanation, tile, SIDE, rival=rival)
+    return {
+        "picture": _encoded(_Picture(key, drawn)),
+        "caption": tile.rival if rival else tile.title,
+        "alt": alt,
+        "grid": grid[::-1],
+    }
+
+
+def map_picture(photo: Photograph, explanation: Explanation, values: Map, name: str) -> dict[str, Any]:
+    """Return the picture of any node's map on a photograph."""
+
+    def drawn() -> Image.Image:
+        return contoured(ground(explanation, SIDE), values, float(np.abs(values).max()))
+
+    url = _encoded(_Picture((photo.hash, values.tobytes(), values.shape), drawn))
+    return {"picture": url, "alt": _contours(say(name), values), "grid": values.shape[::-1]}
+
+
+def _contours(name: str, values: Map) -> str:
+    """Return what a screen reader reads for a map's contours."""
+    return f"The photograph, with contours{_where(values)}, around what supported {name}"
+
+
+def _where(values: Map) -> str:
+    found = place(values)
+    if found is None:
+        return ""
+    return f" {found[0]}" if found[0] == EVERYWHERE else f" mostly {found[0]}"
