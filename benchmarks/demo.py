@@ -3,7 +3,8 @@
     python benchmarks/demo.py --minutes 2
 
 Each visitor has a session. It uploads a photograph, waits for path and maps, clicks three nodes,
-moves a class and takes that back, with a pause between, and repeats this. All requests are HTTP, as
+moves a class and takes that back, with a pause between, and repeats this. With ``--regions`` it asks
+for tested regions after each photograph, as the page does, and goes on meanwhile. All requests are HTTP, as
 a browser's. Times run from the request to the last byte of its answer. For the single visitor, who
 comes first and does not pause, the table also has the server's processor time, user and system, of
 all threads: the time that an idle machine would take with one core. Memory is the server's.
@@ -26,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from nbdt.hierarchies.library import DEFAULT_MODEL, open_model
 from nbdt.torchvision_cpu import import_torchvision
 from nbdt.tree.hierarchy import Hierarchy
 
-EVENTS = {"photograph": "change", "click": "node_select", "edit": "tree_edit"}
+EVENTS = {"photograph": "change", "click": "node_select", "edit": "tree_edit", "regions": "deepen"}
 THINK = (1.0, 2.0)  # seconds
 WARM = 5  # rounds of the single visitor that are not counted
 
@@ -114,7 +116,14 @@ def _ask(url: str, body: bytes | None = None, kind: str = "application/json") ->
 
 
 def visit(
-    page: Page, tree: Hierarchy, photos: list[bytes], record: Record, *, until: float, seed: int
+    page: Page,
+    tree: Hierarchy,
+    photos: list[bytes],
+    record: Record,
+    *,
+    until: float,
+    seed: int,
+    regions: bool,
 ) -> None:
     """Act as one visitor until the given time."""
     rng, session = random.Random(seed), uuid.uuid4().hex[:12]
@@ -135,6 +144,10 @@ def visit(
                 "photograph",
                 lambda photo=photo: page.call("photograph", session, photo=page.upload(photo)),
             )
+            if regions:
+                asked = {"level": "default", "seq": 1}
+                call = partial(page.call, "regions", session, asked)
+                threading.Thread(target=record.time, args=("regions", call)).start()
             for node in rng.sample(tree.ids, 3):
                 send("click", "click", {"id": node})
             send("edit", "edit", _move(tree, rng))
@@ -181,7 +194,7 @@ def megabytes(pid: int) -> float:
 
 
 def crowd(
-    url: str, pid: int, tree: Hierarchy, visitors: int, seconds: float
+    url: str, pid: int, tree: Hierarchy, visitors: int, seconds: float, *, regions: bool
 ) -> tuple[Record, list[float]]:
     """Run visitors at once; returns their times, and the server's memory every five seconds."""
     page, memory = Page(url), [megabytes(pid)]
@@ -190,7 +203,8 @@ def crowd(
     until = time.monotonic() + seconds
     threads = [
         threading.Thread(
-            target=visit, args=(page, tree, photos, record), kwargs={"until": until, "seed": seed}
+            target=partial(visit, until=until, seed=seed, regions=regions),
+            args=(page, tree, photos, record),
         )
         for seed in range(visitors)
     ]
@@ -237,16 +251,18 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--alone", type=float, default=30, help="seconds of the single visitor")
+    parser.add_argument("--regions", action="store_true", help="test regions after photographs")
     options = parser.parse_args()
     import_torchvision()
     tree = open_model(options.model, None).hierarchy
     with served(options.model, options.store) as (url, pid):
         print("| visitors | action | count | median ms | p95 ms | processor: median ms | p95 ms |")
         print("|---|---|---|---|---|---|---|")
-        report("1", *crowd(url, pid, tree, 1, options.alone))
+        measured = partial(crowd, url, pid, tree, regions=options.regions)
+        report("1", *measured(1, options.alone))
         if options.visitors > 1:
             seconds = 60 * options.minutes
-            report(str(options.visitors), *crowd(url, pid, tree, options.visitors, seconds))
+            report(str(options.visitors), *measured(options.visitors, seconds))
 
 
 if __name__ == "__main__":

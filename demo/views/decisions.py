@@ -75,7 +75,10 @@ def competitors(decision: Decision) -> dict[str, Any]:
     rest = len(decision.children) - 2
     sides = {"chosen": decision.chosen, "rival": decision.runner_up}
     record: dict[str, Any] = {
-        side: {"name": decision.children[one].replace("_", " "), "probability": math.exp(decision.log_probs[one])}
+        side: {
+            "name": decision.children[one].replace("_", " "),
+            "probability": math.exp(decision.log_probs[one]),
+        }
         for side, one in sides.items()
     }
     if rest:

@@ -67,7 +67,9 @@ def _record(
     }
 
 
-def map_picture(photo: Photograph, explanation: Explanation, values: Map, name: str) -> dict[str, Any]:
+def map_picture(
+    photo: Photograph, explanation: Explanation, values: Map, name: str
+) -> dict[str, Any]:
     """Return the picture of any node's map on a photograph."""
 
     def drawn() -> Image.Image:
