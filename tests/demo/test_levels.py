@@ -1,4 +1,4 @@
-"""Deeper levels of the explanation: they come while a visitor reads, and hold nobody up."""
+"""Deeper levels of the explanation: they come while a visitor reads, and never delay a first answer."""
 
 import asyncio
 import json
