@@ -374,24 +374,14 @@ def gaussian_blur(channel, sigma):
     return out
 
 
-def soft_mask(cells, grid, height, width, softness):
-    """(height, width): 1 on the pixels whose centre is in a cell, then smoothed along each axis."""
-    hard = np.zeros((height, width))
+def cell_mask(cells, grid, height, width):
+    """(height, width): 1 on the pixels whose centre is in a cell."""
+    mask = np.zeros((height, width))
     for r in range(height):
         for c in range(width):
             owner = (int((r + 0.5) * grid[0] / height), int((c + 0.5) * grid[1] / width))
-            hard[r, c] = owner in set(cells)
-    sigmas = (softness * height / grid[0], softness * width / grid[1])
-
-    def smooth(values, sigma):
-        out = []
-        for i in range(len(values)):
-            w = [math.exp(-((i - j) ** 2) / (2 * sigma**2)) for j in range(len(values))]
-            out.append(sum(a * b for a, b in zip(w, values, strict=True)) / sum(w))
-        return np.array(out)
-
-    rows = np.stack([smooth(column, sigmas[0]) for column in hard.T], axis=1)
-    return np.stack([smooth(row, sigmas[1]) for row in rows])
+            mask[r, c] = owner in set(cells)
+    return mask
 
 
 def shared_out(values, rows, columns, steps=12):

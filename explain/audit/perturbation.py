@@ -51,7 +51,7 @@ class Trials:
         if new:
             rows, hidden = torch.zeros(len(new), dtype=torch.long), np.stack([*new.values()])
             pair = self.image, BASELINES[baseline](self.image)
-            logits = hidden_logits(self.model, *pair, rows, torch.from_numpy(hidden), softness=0)
+            logits = hidden_logits(self.model, *pair, rows, torch.from_numpy(hidden))
             found = of_logits(self.model, logits.to(self.model.device))[:, self.nodes]
             self._seen.update(zip(new, found.cpu().double().numpy(), strict=True))
         values: Values = np.array([self._seen[key] for key in keys])
@@ -92,9 +92,9 @@ def curves(trials: Trials, ranks: Ranks, baseline: str, steps: int) -> tuple[Val
     return deletion, insertion
 
 
-def without_top(trials: Trials, ranks: Ranks, baseline: str, share: float) -> Values:
-    """Return (decisions, decisions) log-odds with the top `share` of each one's regions hidden."""
-    return trials.log_odds(ranks < max(1, round(share * ranks[0].size)), baseline)
+def top(ranks: Ranks, share: float) -> Mask:
+    """Return masks of the `share` of cells that come first, of the shape of `ranks`."""
+    return ranks < max(1, round(share * ranks[0].size))
 
 
 def area(curve: Values) -> Values:
@@ -111,7 +111,7 @@ def swap(before: Values, after: Values) -> Values:
 
     Args:
         before: (decisions,) log-odds of a path.
-        after: (decisions, decisions), those without each decision's top regions.
+        after: (decisions, decisions), those with each decision's top regions hidden.
     """
     falls = before - after
     wins = (np.sign(falls.diagonal() - falls) + 1) / 2

@@ -112,13 +112,14 @@ class _Audited:
     ) -> Iterator[tuple[str, Values]]:
         """Yield the measures of an image's maps by name: a value or a curve for each decision."""
         order = perturbation.ranked(maps[0], self.grid, self.rng)
-        same = regions is maps
-        tops = order if same else perturbation.ranked(regions[0], self.grid, self.rng)
+        tops = perturbation.top(order, SHARE)
+        if regions is not maps:
+            tops = np.stack(regions[0]).astype(bool)
         for baseline in perturbation.BASELINES:
             pair = perturbation.curves(trials, order, baseline, STEPS)
             for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
                 yield f"{kind} {baseline}", curve
-            after = perturbation.without_top(trials, tops, baseline, SHARE)
+            after = trials.log_odds(tops, baseline)
             spread = self.spread[trials.nodes]
             specific = perturbation.specificity(trials.before, after, spread)
             yield f"specificity path_share {baseline}", specific

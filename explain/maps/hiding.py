@@ -6,10 +6,12 @@ Tested regions, counterfactuals, occlusion, LIME and the audit all hide parts of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from nbdt.decide.rules import full_precision
 from nbdt.model.model import NBDT
@@ -17,8 +19,8 @@ from nbdt.model.model import NBDT
 from .candidates import Mask, distinct
 from .log_odds import laid_out, pictures_at_once
 
-BLUR = 1 / 8  # standard deviation of the baseline "blur", as a share of the shorter side
-SOFTNESS = 1 / 8  # standard deviation of a mask's edge, as a share of a cell
+BLUR = 1 / 4  # standard deviation of what is blurred, as a share of the shorter side
+AUDIT_BLUR = 1 / 8  # the same where audits hide regions
 
 
 def mean_coloured(images: Tensor) -> Tensor:
@@ -26,36 +28,33 @@ def mean_coloured(images: Tensor) -> Tensor:
     return images.mean(dim=(-2, -1), keepdim=True).expand_as(images)
 
 
-def blurred(images: Tensor) -> Tensor:
-    """Blur each image with a Gaussian of `BLUR` of its shorter side."""
-    return gaussian_blur(images, BLUR * min(images.shape[-2:]))
+def blurred(images: Tensor, share: float = BLUR) -> Tensor:
+    """Blur each image with a Gaussian of that share of its shorter side."""
+    return gaussian_blur(images, share * min(images.shape[-2:]))
 
 
-BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {"blur": blurred, "mean": mean_coloured}
+# What audits hide with.
+BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "blur": partial(blurred, share=AUDIT_BLUR),
+    "mean": mean_coloured,
+}
 BLURRED = f"Gaussian blur, standard deviation {BLUR:.3g} of the side"  # for a person to read
 
 
-def hidden(images: Tensor, baseline: Tensor, masks: Tensor, softness: float = SOFTNESS) -> Tensor:
+def hidden(images: Tensor, baseline: Tensor, masks: Tensor) -> Tensor:
     """Replace the cells of masks in images by their baseline.
 
     Args:
         images: (batch, 3, height, width).
         baseline: of the same shape: what takes their place.
-        masks: (batch, rows, columns), from 0 (kept) to 1 (hidden).
-        softness: as in `soft_masks`.
+        masks: (batch, rows, columns), bool: what is hidden.
     """
-    soft = soft_masks(masks, images.shape[-2], images.shape[-1], softness).to(images)[:, None]
-    return images + soft * (baseline - images)
+    pixels = interpolate(masks[:, None].float(), images.shape[-2:], mode="nearest-exact").bool()
+    return torch.where(pixels.to(images.device), baseline, images)
 
 
 def hidden_logits(
-    model: NBDT,
-    images: Tensor,
-    baseline: Tensor,
-    rows: Tensor,
-    masks: Tensor,
-    *,
-    softness: float = SOFTNESS,
+    model: NBDT, images: Tensor, baseline: Tensor, rows: Tensor, masks: Tensor
 ) -> Tensor:
     """Return float32 class logits (pictures, classes), on the CPU, of images with hidden cells.
 
@@ -67,8 +66,7 @@ def hidden_logits(
         images: (batch, 3, height, width), preprocessed.
         baseline: of the same shape.
         rows: (pictures,) indices of images.
-        masks: (pictures, rows, columns), from 0 to 1.
-        softness: as in `soft_masks`.
+        masks: (pictures, rows, columns), bool.
     """
     size = pictures_at_once(model, images)
     found = [torch.empty(0, model.hierarchy.num_classes)]
@@ -76,7 +74,7 @@ def hidden_logits(
         return found[0]
     with torch.inference_mode(), full_precision(images):
         for part, own in zip(rows.to(images.device).split(size), masks.split(size), strict=True):
-            pictures = hidden(images[part], baseline[part], own, softness)
+            pictures = hidden(images[part], baseline[part], own)
             logits = model.logits(laid_out(model, pictures))
             found.append(logits.float().cpu())
     return torch.cat(found).clone()
@@ -116,9 +114,6 @@ class Blurs:
         return self.model.preprocess.colours(shown.cpu())
 
 
-# ---- masks and blur -----------------------------------------------------------------------------
-
-
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     """Each pixel as the Gaussian-weighted mean of those there are: no colour enters from outside.
 
@@ -129,29 +124,6 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     height, width = image.shape[-2:]
     rows, columns = (_gaussian(length, sigma).to(image) for length in (height, width))
     return rows @ image @ columns.t()
-
-
-def soft_masks(masks: Tensor, height: int, width: int, softness: float = SOFTNESS) -> Tensor:
-    """Masks over cells as masks over pixels, from 0 to 1, their edges smoothed.
-
-    Args:
-        masks: (batch, rows, columns), 0 or 1.
-        height, width: in pixels, no fewer than rows and columns.
-        softness: standard deviation of an edge as a share of a cell; 0 for a sharp one.
-
-    Returns:
-        (batch, height, width). Masks of cells that cover the picture sum to 1 everywhere.
-    """
-    rows, columns = masks.shape[-2:]
-    values = masks.float()
-    return _spread(height, rows, softness) @ values @ _spread(width, columns, softness).t()
-
-
-def _spread(pixels: int, cells: int, softness: float) -> Tensor:
-    """(pixels, cells): how much each pixel belongs to each cell; rows sum to 1."""
-    owner = (torch.arange(pixels) + 0.5) * cells / pixels
-    member = torch.nn.functional.one_hot(owner.long(), cells).float()
-    return _gaussian(pixels, softness * pixels / cells) @ member if softness else member
 
 
 def _gaussian(length: int, sigma: float) -> Tensor:

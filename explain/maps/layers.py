@@ -147,8 +147,8 @@ def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None =
             if seen is not None and seen.any():
                 return _gradient_layer(model, name, tensor, features, _size(images))
     raise NoPositionsError(
-        f"{model.architecture!r} has no layer with positions for a node map. Use model.paths(images) "
-        "for its paths, or another method of explain, such as method='occlusion'."
+        f"{model.architecture!r} has no layer with positions, which level 'fast' and Grad-CAM need. Use "
+        "level='default', whose maps come from hiding cells of a plain grid, or method='occlusion'."
     )
 
 

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from torch import nn
 from typer.testing import CliRunner
 
-from nbdt import NBDT, Hierarchy, NBDTError
+from nbdt import NBDT, Hierarchy, NBDTError, attach
 from nbdt.decide.head import NBDTHead
 from nbdt.explain.audit import methods as audit_methods
 from nbdt.explain.audit import sanity
@@ -29,12 +29,14 @@ from nbdt.explain.audit.perturbation import (
     ranked,
     specificity,
     swap,
-    without_top,
+    top,
 )
 from nbdt.explain.audit.report import save
 from nbdt.explain.audit.result import CURVES, beaten, estimate, per_image
 from nbdt.explain.audit.run import audit
+from nbdt.explain.inputs import model_inside
 from nbdt.explain.maps.hiding import blurred
+from nbdt.explain.maps.layers import PLAIN_SIDE
 from nbdt.explain.maps.log_odds import LogOdds, fixed_spread, log_odds, measured_log_odds
 from nbdt.model.remember import make_memory
 from nbdt.network.preprocessing import Preprocessing
@@ -237,7 +239,7 @@ def test_curves_equal_the_reference(curve_case, baseline):
 
 def test_specificity_and_swap_equal_the_reference(curve_case):
     for trials, _, ranks in curve_case:
-        after = without_top(trials, ranks, "mean", 0.2)
+        after = trials.log_odds(top(ranks, 0.2), "mean")
         spread = RNG.uniform(0.5, 2, len(after))
         path = range(len(after))
         found = specificity(trials.before, after, spread)
@@ -482,6 +484,34 @@ def test_other_networks_and_frozen_weights_are_audited(rule):
     images = torch.randn(1, 3, 64, 64)
     found = audit(model, images, methods=["grad-cam", "class grad-cam"], checked=1)
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_an_attached_network_without_positions_is_audited_on_a_plain_grid():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 6), nn.ReLU(), nn.Linear(6, 4))
+    images = torch.randn(2, 3, SIDE, SIDE)
+    model = model_inside(attach(network, TREE, rule="marginal").eval(), images, None)
+    found = audit(model, images, methods=["default", "occlusion"], checked=1)
+    assert found.made["regions"] == [PLAIN_SIDE, PLAIN_SIDE]
+    assert 10 < found.methods["default"].passes < 25
+    with pytest.raises(NBDTError, match="no layer with positions"):
+        audit(model, images, methods=["grad-cam"])
+
+
+def test_networks_that_need_the_channels_first_are_audited():
+    class Viewed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1, stride=4), nn.Linear(4 * 64, 4)
+
+        def forward(self, images):
+            return self.fc(self.conv(images).relu().view(len(images), -1))
+
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, SIDE, SIDE)
+    model = model_inside(attach(Viewed(), TREE, rule="marginal").eval(), images, None)
+    found = audit(model, images, methods=["default", "grad-cam"], checked=1)
+    assert found.methods["default"].passes > 10
 
 
 def test_published_grad_cam_equals_captum():

@@ -14,14 +14,7 @@ from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.counterfactual import _prefix, counterfactuals
 from nbdt.explain.maps.candidates import cell_grid
-from nbdt.explain.maps.hiding import (
-    BLUR,
-    SOFTNESS,
-    blurred,
-    gaussian_blur,
-    hidden_logits,
-    soft_masks,
-)
+from nbdt.explain.maps.hiding import BLUR, blurred, gaussian_blur, hidden, hidden_logits
 from nbdt.explain.maps.tested import Search
 from nbdt.explain.result.regions import Region, connected, regrid
 from nbdt.network.preprocessing import Preprocessing
@@ -81,7 +74,7 @@ def found_for(model, image, maps=None):
 def model_says(model, image, cells, grid, path, index):
     """The decision's margin after blurring, by the reference implementations and the plain path of the model."""
     replaced = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
-    mask = oracle.soft_mask(cells, grid, SIDE, SIDE, SOFTNESS)
+    mask = oracle.cell_mask(cells, grid, SIDE, SIDE)
     mixed = torch.from_numpy(image.numpy() * (1 - mask) + replaced * mask).float()
     log_probs = model.head(model.features(mixed[None]))[0].detach().double().numpy()
     return oracle.class_margin(TREE, log_probs, path.class_index, index)
@@ -231,7 +224,7 @@ def test_the_runner_up_path_turns_off_at_its_decision_and_ends_at_the_likeliest_
 def test_the_picture_is_what_the_model_saw():
     model, image = striped_model(), striped_image([(2, 5)])
     _, (found, _) = found_for(model, image)
-    mask = oracle.soft_mask([(2, 5)], (8, 8), SIDE, SIDE, SOFTNESS)
+    mask = oracle.cell_mask([(2, 5)], (8, 8), SIDE, SIDE)
     replaced = np.stack([oracle.gaussian_blur(c, BLUR * SIDE) for c in image.numpy()])
     seen = (image.numpy() * (1 - mask) + replaced * mask) * 0.5 + 0.5
     shown = np.asarray(found.picture).transpose(2, 0, 1)
@@ -324,11 +317,11 @@ def test_blur_and_masks_equal_their_twins():
     for channel, row in zip(image, found, strict=True):
         assert np.allclose(row.numpy(), oracle.gaussian_blur(channel.numpy(), 2.5), atol=1e-6)
     cells = [(0, 1), (2, 0)]
-    masks = torch.zeros(1, 3, 2)
+    masks = torch.zeros(1, 3, 2, dtype=torch.bool)
     for cell in cells:
-        masks[0][cell] = 1
-    expected = oracle.soft_mask(cells, (3, 2), 11, 7, SOFTNESS)
-    assert np.allclose(soft_masks(masks, 11, 7)[0].numpy(), expected, atol=1e-6)
+        masks[0][cell] = True
+    pair = torch.zeros(1, 3, 11, 7), torch.ones(1, 3, 11, 7)
+    assert np.array_equal(hidden(*pair, masks)[0, 0], oracle.cell_mask(cells, (3, 2), 11, 7))
 
 
 def test_a_blur_brings_in_no_colour_from_outside():
@@ -337,8 +330,9 @@ def test_a_blur_brings_in_no_colour_from_outside():
 
 
 def test_masks_of_all_cells_cover_the_picture_evenly():
-    single = torch.eye(6).reshape(6, 2, 3)
-    assert torch.allclose(soft_masks(single, 17, 19).sum(dim=0), torch.ones(17, 19), atol=1e-6)
+    single = torch.eye(6).reshape(6, 2, 3).bool()
+    pair = torch.zeros(6, 1, 17, 19), torch.ones(6, 1, 17, 19)
+    assert (hidden(*pair, single).sum(dim=0) == 1).all()
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 3, 4]), st.integers(0, 99))

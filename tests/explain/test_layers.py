@@ -12,7 +12,7 @@ from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import explain as explain_at
-from nbdt.explain.maps.layers import map_layer
+from nbdt.explain.maps.layers import PLAIN_GRID, PLAIN_SIDE, map_layer
 from nbdt.explain.maps.log_odds import METHODS, LogOdds
 from nbdt.network.preprocessing import Preprocessing
 
@@ -195,8 +195,13 @@ def test_two_hundred_images_keep_no_memory():
 
 def test_a_network_without_positions_is_refused_and_what_it_is_told_works():
     model, images = make("pit_ti_224"), torch.randn(1, 3, 224, 224)
-    with pytest.raises(NBDTError, match="no layer with positions .* method='occlusion'"):
+    with pytest.raises(NBDTError, match="no layer with positions.*'default'.*method='occlusion'"):
         explain(model, images)
+    (plain,) = explain_at(model, images, level="default")
+    assert plain.made["method"] == PLAIN_GRID
+    assert plain.resolution == (PLAIN_SIDE, PLAIN_SIDE)
+    assert 1 + 9 < plain.made["passes"] < 20
+    assert len(plain.tested) == len(plain.path)
     found = explain(model, images, method="input x gradient", counterfactuals=True)[0]
     assert found.path == model.paths(images)[0]
     assert len(found.counterfactuals) == len(found.maps) == len(found.path)

@@ -15,7 +15,7 @@ from torch import nn
 from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import Explanation, explain
 from nbdt.explain.maps.candidates import beyond_others, cell_grid, grown, windows
-from nbdt.explain.maps.hiding import BASELINES, SOFTNESS, hidden_logits
+from nbdt.explain.maps.hiding import blurred, hidden_logits
 from nbdt.explain.maps.integrated import finer_layer, integrated
 from nbdt.explain.maps.layers import PLAIN_GRID, PLAIN_SIDE
 from nbdt.explain.maps.levels import LEVELS
@@ -68,10 +68,10 @@ def striped_image(animal, cat):
 
 def hidden_by_oracle(model, image, cells, grid, baseline):
     """The log-odds of every node, with cells hidden by reference implementations."""
-    mask = oracle.soft_mask(cells, grid, *image.shape[1:], SOFTNESS)
-    replaced = BASELINES[baseline](image[None])[0].numpy()
+    mask = oracle.cell_mask(cells, grid, *image.shape[1:])
+    replaced = image.numpy().mean(axis=(1, 2), keepdims=True)
     if baseline == "blur":
-        sigma = min(image.shape[1:]) / 8
+        sigma = min(image.shape[1:]) / 4
         replaced = np.stack([oracle.gaussian_blur(c, sigma) for c in image.numpy()])
     mixed = torch.from_numpy(image.numpy() * (1 - mask) + replaced * mask).float()
     scores = oracle.node_scores(
@@ -238,7 +238,7 @@ def test_hidden_logits_do_not_depend_on_how_pictures_are_grouped(monkeypatch):
     model = NBDT.from_timm("small_convnet", TREE, rule="marginal").eval()
     images, rows = torch.randn(2, 3, 32, 32), torch.tensor([0, 1, 1, 0, 1])
     masks = torch.rand(5, 8, 8) < 0.3
-    pair = images, BASELINES["blur"](images)
+    pair = images, blurred(images)
     together = hidden_logits(model, *pair, rows, masks)
     monkeypatch.setattr("nbdt.explain.maps.log_odds.CPU_PIXELS_AT_ONCE", 1)
     assert torch.allclose(together, hidden_logits(model, *pair, rows, masks), atol=1e-5)
