@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from .errors import NBDTError, listed
-from .files import check_record, write_atomic
+from .files import read_record, write_atomic
 from .tree.nodes import nfc, short
 
 FORMAT = "nbdt-correction"
@@ -109,14 +109,8 @@ class Correction:
         """
         if len(text) > MAX_LINE:
             raise CorrectionError(f"A correction has at most {MAX_LINE:,} characters.")
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CorrectionError(
-                f"Expected one JSON object a line, got {short(text)} ({type(error).__name__})."
-            ) from None
         line = text if isinstance(text, str) else text.decode(errors="replace")
-        check_record(data, line[:60], FORMAT, VERSION, CorrectionError)
+        data = read_record(text, line[:60], FORMAT, VERSION, CorrectionError)
         found = {key: value for key, value in data.items() if key not in ("format", "version")}
         known = {field.name for field in fields(cls)}
         if unknown := sorted(found.keys() - known):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 import os
 import shutil
@@ -93,14 +94,18 @@ def locked(path: str | os.PathLike[str], who: str) -> Iterator[None]:
         lock.release()
 
 
-def check_record(
-    record: object, path: object, form: str, version: int, error: type[NBDTError] = NBDTError
+def read_record(
+    text: str | bytes, path: object, form: str, version: int, error: type[NBDTError] = NBDTError
 ) -> dict[str, Any]:
-    """Return the JSON object of one of our files if its format and version are right.
+    """Return the JSON object that one of our files holds, if its format and version are right.
 
-    Raises NBDTError: or `error`; no object, another "format", or a version that this release does
-    not read.
+    Raises NBDTError: or `error`; no JSON, no object, another "format", or a version that this release
+    does not read.
     """
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{str(path)!r} is not JSON ({type(problem).__name__}: {problem}).") from None
     if not isinstance(record, dict) or record.get("format") != form:
         raise error(f'{str(path)!r} is no JSON object with "format": "{form}".')
     if record.get("version") != version:

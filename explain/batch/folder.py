@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
-from nbdt.files import NPZ_ERRORS, check_record, locked
+from nbdt.files import NPZ_ERRORS, locked, read_record
 from nbdt.images.folders import BATCH_FILE
 from nbdt.images.image import ImageError
 from nbdt.images.sources import ImageSource
@@ -287,15 +287,12 @@ def read_maps(folder: str | os.PathLike[str], row: int) -> NDArray[Any]:
 
 def read_json(where: Storage, name: str) -> dict[str, Any]:
     """Read ``batch.json`` or the manifest; NBDTError if this release cannot read it."""
-    path = f"{where}/{name}"
     try:
         with where.open(name) as file:
-            record = json.loads(file.read())
+            text = file.read()
     except FileNotFoundError:
         raise NBDTError(f"There is no batch at {str(where)!r} ({name}).") from None
-    except (ValueError, RecursionError) as error:
-        raise NBDTError(f"{path!r} is not JSON: {error}") from None
-    return check_record(record, path, FORMAT, VERSION)
+    return read_record(text, f"{where}/{name}", FORMAT, VERSION)
 
 
 def _unchanged(source: ImageSource, row: Sequence[object], *, every_byte: bool) -> bool:

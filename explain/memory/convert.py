@@ -20,7 +20,7 @@ import typer
 from numpy.typing import NDArray
 
 from nbdt.errors import NBDTError
-from nbdt.files import NPZ_ERRORS, check_record, new_folder
+from nbdt.files import NPZ_ERRORS, new_folder, read_record
 from nbdt.hierarchies.library import MODEL_HELP, open_model
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import ImageError
@@ -73,7 +73,7 @@ def read_index(folder: Path) -> tuple[dict[str, Any], Rows, NDArray[np.float16]]
     try:
         if path.stat().st_size > MAX_MANIFEST:
             raise ValueError(f"larger than {MAX_MANIFEST:,} bytes")
-        manifest = check_record(json.loads(path.read_bytes()), path, "nbdt-evidence", 1)
+        manifest = read_record(path.read_bytes(), path, "nbdt-evidence", 1)
         return manifest, *_read(folder, manifest)
     except NBDTError:
         raise

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nbdt.errors import NBDTError, listed
-from nbdt.files import NPZ_ERRORS, check_record, new_folder
+from nbdt.files import NPZ_ERRORS, new_folder, read_record
 from nbdt.images.image import ImageError, open_image, refuse, regular_file
 
 from .explanation import Explanation
@@ -72,7 +72,7 @@ def load(folder: str | os.PathLike[str]) -> Explanation:
         )
     content = _checked_files(root)
     where = root / "explanation.json"
-    record = _object(content["explanation.json"], where)
+    record = read_record(content["explanation.json"], where, FORMAT, VERSION)
     maps = _read_maps(content["maps.npz"], root / "maps.npz")
 
     left = MAX_PIXELS
@@ -167,19 +167,10 @@ def _read(path: FilePath, limit: int = MAX_FILE) -> bytes:
     return data
 
 
-def _object(data: bytes, path: FilePath) -> dict[str, Any]:
-    """A JSON object of this format and version."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"it is not JSON ({type(error).__name__})") from None
-    return check_record(found, path, FORMAT, VERSION)
-
-
 def _checked_files(root: FilePath) -> Files:
     """Every file that the manifest names, its size and hash checked."""
     where = root / "manifest.json"
-    listed_files = _object(_read(where, MAX_MANIFEST), where).get("files")
+    listed_files = read_record(_read(where, MAX_MANIFEST), where, FORMAT, VERSION).get("files")
     if not isinstance(listed_files, dict) or not listed_files.keys() >= _NEEDED:
         raise _damaged(where, f'"files" does not name {listed(sorted(_NEEDED))}')
     content, rest = Files(), MAX_FILE

@@ -7,7 +7,6 @@ model.safetensors.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import NBDTError, listed, nearest
-from ..files import check_record, sha256
+from ..files import read_record, sha256
 from ..network.installed_weights import ARCHITECTURE, PACKAGE
 from ..network.preprocessing import Preprocessing
 from ..network.weights import shape_mismatch
@@ -217,11 +216,7 @@ def _check_files(root: Path) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_CONFIG:
         raise NBDTError(f"{str(path)!r} is larger than {MAX_CONFIG:,} bytes; not a model's config.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise NBDTError(f"{str(path)!r} is not JSON: {error}") from None
-    config = check_record(config, path, FORMAT, VERSION)
+    config = read_record(path.read_bytes(), path, FORMAT, VERSION)
     wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
     optional = {"provenance": dict, "sha256": dict, "installed_weights": dict}
     wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
@@ -229,10 +224,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     if wrong:
         raise NBDTError(f"{str(path)!r} is damaged: missing or wrong {listed(wrong)}.")
     return config
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _read_temperature(root: Path, config: dict[str, Any]) -> float | None:

@@ -70,8 +70,8 @@ def test_what_cannot_be_a_correction_is_refused(changes, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "Expected one JSON object a line"),
-        ("[" * 5000, "Expected one JSON object a line"),
+        ("{", "'{' is not JSON"),
+        ("[" * 50_000, "is not JSON .RecursionError"),
         ("[1]", "'.1.' is no JSON object with .format.: .nbdt-correction."),
         (
             '{"format": "nbdt-correction", "version": 9}',

@@ -218,7 +218,10 @@ HOSTILE = {
         lambda f: edit(f, architecture="small_convnet,pretrained_cfg=evil"),
         "unknown option 'pretrained_cfg'",
     ),
-    "NaN": (lambda f: replace(f, "config.json", '"crop_pct": ', '"crop_pct": NaN, "x": '), "NaN"),
+    "NaN": (
+        lambda f: replace(f, "config.json", '"crop_pct": ', '"crop_pct": NaN, "x": '),
+        "crop_pct nan",
+    ),
     "infinity": (
         lambda f: replace(f, "config.json", '"crop_pct": ', '"crop_pct": 1e999, "x": '),
         "damaged preprocessing",

@@ -48,7 +48,7 @@ def cut(path):
     ("damage", "message"),
     [
         (lambda f: (f / "manifest.json").unlink(), "There is no evidence index at"),
-        (lambda f: (f / "manifest.json").write_text("{"), "is damaged"),
+        (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
         (lambda f: (f / "manifest.json").write_text("{}"), 'no JSON object with "format"'),
         (set_in_manifest(version=9), "format version 9; this release reads version 1"),
         (set_in_manifest(classes=None), "is damaged"),
