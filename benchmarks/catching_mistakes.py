@@ -25,7 +25,6 @@ from torch import Tensor
 from nbdt import NBDT, Hierarchy
 from nbdt.decide.paths import Path as DecisionPath
 from nbdt.explain import Evidence
-from nbdt.explain.evidence.regions import forward
 from nbdt.images.sources import ImageSource
 from nbdt.tree.class_names import class_of_name, normalised_name
 
@@ -41,8 +40,9 @@ def seen(model: NBDT, sources: list[ImageSource]) -> tuple[Tensor, Tensor]:
     """(count, features) and (count,) labels."""
     places, parts = class_of_name(model.hierarchy), []
     for start in range(0, len(sources), BATCH):
-        images = [source.open() for source in sources[start : start + BATCH]]
-        parts.append(forward(model, images)[1].clone())
+        images = [model.preprocess(source.open()) for source in sources[start : start + BATCH]]
+        with torch.inference_mode():
+            parts.append(model.features(torch.stack(images).to(model.device)).clone())
     labels = [places[normalised_name(source.class_label)] for source in sources]
     return torch.cat(parts), torch.tensor(labels)
 

@@ -22,7 +22,6 @@ import torch
 
 from nbdt import NBDT
 from nbdt.explain import Evidence
-from nbdt.explain.evidence.regions import forward
 from nbdt.explain.evidence.search import ExactSearch, RowOrder, units
 from nbdt.images.dataset import iter_images
 from nbdt.images.sources import ImageSource
@@ -99,7 +98,7 @@ def measure(name: str, sources: list[ImageSource], options: argparse.Namespace) 
 
 def query(model: NBDT, source: ImageSource):
     with torch.inference_mode():
-        _, pooled = forward(model, [source.open()])
+        pooled = model.features(model.preprocess(source.open())[None].to(model.device))
         return pooled[0], model.head.paths(pooled)[0]
 
 

@@ -105,19 +105,21 @@ def explain(
     wanted: dict[str, Any] = {"nodes": nodes, "classes": classes, "accuracy": accuracy}
     wanted["evidence"] = None if evidence is False else evidence
     with full_precision(batch):
+        layer = None
         if method == GRAD_CAM:
-            layer_of = map_layer if level == FAST or nodes else any_layer
-            found = explain_layer(model, layer_of(model, batch), photos, **wanted)
+            layer = (map_layer if level == FAST or nodes else any_layer)(model, batch)
+            found = explain_layer(model, layer, photos, **wanted)
         else:
             found = _by_input(model, batch, photos, method, **wanted)
-        return at_level(
-            model,
-            batch,
-            found,
-            level,
-            sharpen=method == GRAD_CAM,
-            counterfactuals=counterfactuals,
+        sharpen = layer is not None
+        found = at_level(
+            model, batch, found, level, sharpen=sharpen, counterfactuals=counterfactuals
         )
+        if level == FAST or layer is None or evidence is False:
+            return found
+        from .evidence.regions import with_alike
+
+        return with_alike(model, layer, found)
 
 
 def explain_layer(

@@ -349,14 +349,14 @@ def nearest_below(h, node, embeddings, labels, query, k, without=()):
     return [(index, value) for value, index in sorted(found, key=lambda pair: -pair[0])[:k]]
 
 
-def late_interaction(query, image, weights):
-    """The score, and for each query region its best region in the image and their cosine."""
-    best = []
-    for region in query.tolist():
-        cosines = [cosine(region, other) for other in image.tolist()]
-        best.append((cosines.index(max(cosines)), max(cosines)))
-    score = sum(weight * value for weight, (_, value) in zip(weights, best, strict=True))
-    return score, best
+def likeness(own, other, weights):
+    """(channels, rows, columns) twice: the weighted mean cosine of each cell of the other's."""
+    _, rows, columns = other.shape
+    found = np.zeros((rows, columns))
+    for r, c in np.ndindex(rows, columns):
+        for at in np.ndindex(weights.shape):
+            found[r, c] += weights[at] * cosine(own[(slice(None), *at)], other[:, r, c])
+    return found
 
 
 # Counterfactuals and words, pixel by pixel and cell by cell.

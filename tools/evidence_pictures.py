@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from nbdt import NBDT
 from nbdt.explain import Evidence, explain
-from nbdt.explain.evidence.pictures import linked, sheet
-from nbdt.explain.evidence.regions import forward
+from nbdt.explain.evidence.pictures import pairs, sheet
 from nbdt.images.image import open_image
 from nbdt.images.sources import ImageSource
 from nbdt.model.remember import make_memory
@@ -55,23 +53,15 @@ def main() -> None:
     memory = make_memory(model, Path(tempfile.mkdtemp(), "memory"))
     memory.add(list(pieces()), pictures=True)
     query = photo("cheetah.jpg")
-    with torch.inference_mode():
-        feature_map, pooled = forward(model, [query])
-        path = model.head.paths(pooled)[0]
-    near = Evidence(memory).for_model(model)
-    found = near.for_path(pooled[0], path, k=4)
-    shown = model.preprocess.frame(query, 320)
-    compared = [found[-1].chosen[0], found[-1].rejected[0]]
-    node_map = explain(model, query)[0].maps[-1]
-    views = near.look_closer(feature_map[0], compared, node_map, strongest_positions=4)
+    (explained,) = explain(model, query, evidence=Evidence(memory, k=4))
     for name, image in (
-        ("evidence.png", sheet(shown, path, found)),
-        ("evidence-regions.png", linked(shown, compared, views)),
+        ("evidence.png", sheet(explained)),
+        ("evidence-regions.png", pairs(explained)),
     ):
         colours = image.quantize(128, dither=Image.Dither.NONE)
         colours.save(HERE / "docs" / "img" / name, optimize=True)
         print(name, image.size, (HERE / "docs" / "img" / name).stat().st_size)
-    print(path)
+    print(explained.path)
 
 
 if __name__ == "__main__":

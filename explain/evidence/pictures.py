@@ -1,4 +1,4 @@
-"""The pictures of evidence: opened, and drawn on sheets and as linked regions."""
+"""The pictures of evidence: opened, and drawn on sheets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from nbdt.decide import paths
 from nbdt.decide.paths import as_percent
 from nbdt.hierarchies.show.drawing import fitting, font
 from nbdt.images.archives import iter_tar
@@ -20,16 +19,15 @@ from nbdt.memory.table import Table
 from nbdt.progress import escape_terminal
 from nbdt.storage import is_uri
 
-from ..result.explanation import DecisionEvidence, Neighbour
-from .regions import Box, LateInteraction
+from ..result.drawing import compared, ground
+from ..result.explanation import Explanation, Neighbour
+from ..result.tiles import alike_words
 
 MAX_STORED = 1 << 20  # pixels; ours have at most 160 × 160
 SMALL, LARGE = 96, 256  # pixels of a square tile
 GAP = 12
 LINE = 16  # pixels a line of small text
 GREY = "#555555"
-# Distinguishable with all common colour blindness (Okabe and Ito, 2008).
-COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 
 
 class Pictures:
@@ -99,16 +97,9 @@ def _original(key: str, sources: Iterable[ImageSource]) -> Image.Image | None:
     return None
 
 
-def sheet(
-    photo: Image.Image, path: paths.Path, evidence: Sequence[DecisionEvidence]
-) -> Image.Image:
-    """Draw the photograph and, for each decision, the nearest images of both children.
-
-    Args:
-        photo: the square part of the photograph that the network saw.
-        path: its decisions.
-        evidence: one a decision.
-    """
+def sheet(explanation: Explanation) -> Image.Image:
+    """Draw the photograph and, for each decision, the nearest images of both children."""
+    path, evidence = explanation.path, explanation.evidence
     most = max((len(side) for e in evidence for side in (e.chosen, e.rejected)), default=0)
     side = max(most, 2) * (SMALL + GAP)
     row = SMALL + 4 * LINE
@@ -116,7 +107,7 @@ def sheet(
     height = max(len(path) * row, LARGE + 2 * LINE) + 2 * GAP
     canvas = Image.new("RGB", (left + 2 * side + 2 * GAP, height), "white")
     draw = ImageDraw.Draw(canvas)
-    canvas.paste(_square(photo, LARGE), (GAP, GAP))
+    canvas.paste(ground(explanation, LARGE), (GAP, GAP))
     title = f"{path.class_name} {as_percent(path.probability)}"
     _text(draw, (GAP, GAP + LARGE + 4), title, LARGE, size=16)
     for number, (decision, found) in enumerate(zip(path, evidence, strict=True)):
@@ -145,52 +136,22 @@ def _strip(canvas: Image.Image, corner: tuple[int, int], near: Sequence[Neighbou
         left += SMALL + GAP
 
 
-def linked(
-    photo: Image.Image,
-    neighbours: Sequence[Neighbour],
-    interactions: Sequence[LateInteraction],
-    shown: int = 4,
-) -> Image.Image:
-    """Draw each neighbour beside the photograph, with lines between similar regions.
-
-    Args:
-        photo: the square part of the photograph that the network saw.
-        neighbours: the images.
-        interactions: one a neighbour, from `ModelEvidence.look_closer`.
-        shown: matches drawn, those with the largest shares of the score.
-    """
-    step = LARGE + LINE + 2 * GAP
-    apart = LARGE // 2
-    width = 2 * LARGE + apart + 2 * GAP
-    canvas = Image.new("RGB", (width, max(1, len(neighbours)) * step + GAP), "white")
+def pairs(explanation: Explanation) -> Image.Image:
+    """Draw the regions that are alike, outlined in the photograph and in one of each side."""
+    rows = explanation.alike
+    step, width = LARGE + 2 * LINE + GAP, 2 * (LARGE + GAP) + GAP
+    canvas = Image.new("RGB", (width, max(1, len(rows)) * step + GAP), "white")
     draw = ImageDraw.Draw(canvas)
-    pairs = zip(neighbours, interactions, strict=True)
-    for number, (neighbour, interaction) in enumerate(pairs):
+    for number, found in enumerate(rows):
         top = GAP + number * step
-        right = GAP + LARGE + apart
-        canvas.paste(_square(photo, LARGE), (GAP, top))
-        canvas.paste(tile(neighbour, LARGE), (right, top))
-        for rank, match in enumerate(interaction.matches[:shown]):
-            colour = COLOURS[rank % len(COLOURS)]
-            start = _outline(draw, match.query, (GAP, top), colour)
-            end = _outline(draw, match.evidence, (right, top), colour)
-            draw.line([start, end], colour, width=2)
-        words = (
-            f"{neighbour.label}: regions {interaction.score:.2f}, whole {neighbour.similarity:.2f}"
+        for left, picture in zip(
+            (GAP, 2 * GAP + LARGE), compared(explanation, found, LARGE), strict=True
+        ):
+            canvas.paste(picture, (left, top))
+        _text(
+            draw, (GAP, top + LARGE + 4), alike_words(explanation, found), width - 2 * GAP, size=13
         )
-        _text(draw, (right, top + LARGE + 2), words, LARGE, size=13)
     return canvas
-
-
-def _outline(
-    draw: ImageDraw.ImageDraw, box: Box, corner: tuple[int, int], colour: str
-) -> tuple[float, float]:
-    """Draw a region's box on a tile and return its centre."""
-    left, top = corner
-    corners = (left + LARGE * box.left, top + LARGE * box.top,
-               left + LARGE * box.right - 1, top + LARGE * box.bottom - 1)  # fmt: skip
-    draw.rectangle(corners, outline=colour, width=3)
-    return (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
 
 
 def tile(neighbour: Neighbour, side: int) -> Image.Image:

@@ -1,156 +1,121 @@
-"""Late interaction: match each region of the query to the most similar region of another image.
+"""Which regions of a photograph and of its nearest training photographs are alike to the network.
 
-As in ColBERT (Khattab and Zaharia, 2020), which matches words: the score of a query with regions
-``q_i`` and an image with regions ``e_j``, all of unit length, is ``Σ_i w_i max_j q_i · e_j``. Here
-the weights sum to one, so scores are in [−1, 1]. A region is a position of the last feature map;
-its box is the position's share of the picture, although the network sees more around it.
+At the closest decision, the nearest photograph of each side is compared with what moved the decision:
+its tested region, or where none was found the part that its map supports most. A cell of the other
+photograph scores its cosines with the cells of that region, weighted by the map. What is alike grows from
+the highest score, to the size of a tested region.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from nbdt.errors import NBDTError
+from nbdt.images.image import ImageError
 from nbdt.model.model import NBDT
-from nbdt.network.positions import positions
 
-Floats = NDArray[np.float32]
-Grid = tuple[int, int]  # height and width of a feature map, in positions
+from ..maps.candidates import Mask, Values, cell_grid, grown
+from ..maps.layers import Layer, map_layer
+from ..result.explanation import Explanation
+from ..result.regions import AlikeRegions, Region, connected, regrid
 
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle as shares, 0 to 1, of the square picture that the network sees."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
+NO_POSITIONS = "This network has no layer with positions, so no regions are compared."
 
 
-@dataclass(frozen=True)
-class RegionMatch:
-    """One region of the query and its best region in the other image.
+def with_alike(model: NBDT, layer: Layer, explanations: Sequence[Explanation]) -> list[Explanation]:
+    """Return explanations with the regions that are alike, for each side of the closest decision.
 
-    Attributes:
-        query: where in the query.
-        evidence: where in the other image.
-        similarity: the cosine of their vectors.
-        weight: the region's weight in the score; all weights sum to 1.
-    """
-
-    query: Box
-    evidence: Box
-    similarity: float
-    weight: float
-
-
-@dataclass(frozen=True)
-class LateInteraction:
-    """How a query resembles another image, region by region.
-
-    Attributes:
-        score: Σ weight · similarity over all regions, in [−1, 1].
-        matches: regions with positive weight, largest share of the score first.
-    """
-
-    score: float
-    matches: tuple[RegionMatch, ...]
-
-
-def forward(
-    model: NBDT, images: Sequence[Image.Image], *, framed: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return the last feature map and the pooled features of photographs.
+    It costs each one forward pass of at most two pictures. Where a picture is
+    missing, or the layer has no positions, ``made["not_compared"]`` says so. Those without evidence stay as they are.
 
     Args:
         model: in evaluation mode.
-        images: photographs.
-        framed: the photographs are already cropped to what the network sees, at any size.
+        layer: of the images.
+        explanations: of the same images.
     """
-    prepare = replace(model.preprocess, crop_pct=1.0) if framed else model.preprocess
-    batch = torch.stack([prepare(image) for image in images])
-    with torch.inference_mode():
-        feature_map = model.feature_map(batch.to(model.device))
-        return feature_map, model.pool(feature_map)
+    return [
+        found if (index := _closest(found)) is None else _compared(model, layer, row, found, index)
+        for row, found in enumerate(explanations)
+    ]
 
 
-def feature_grid(model: NBDT, feature_map: Tensor) -> Tensor:
-    """Return a last feature map of a square picture as (batch, features, height, width).
-
-    Channels may be first or last, or tokens; class tokens and registers are left out.
-
-    Raises:
-        NBDTError: the values have no positions in the picture.
-    """
-    side = model.preprocess.size
-    grid = positions(model.backbone, feature_map, (side, side))
-    if grid is None:
-        raise NBDTError(
-            f"{model.architecture!r} has a last feature map of shape {tuple(feature_map.shape)}, "
-            "not a grid of positions. Use evidence of whole images."
-        )
-    return grid
+def _closest(found: Explanation) -> int | None:
+    """Return the decision of the smallest margin among those with evidence on both sides."""
+    margins = {
+        index: decision.margin
+        for index, (decision, near) in enumerate(zip(found.path, found.evidence, strict=False))
+        if near.chosen and near.rejected
+    }
+    return min(margins, key=margins.__getitem__, default=None)
 
 
-def region_vectors(grid: Tensor) -> Floats:
-    """(batch, height · width, features) of unit length, row by row, from a `feature_grid`."""
-    vectors = torch.nn.functional.normalize(grid.detach().float().flatten(2), dim=1, eps=1e-12)
-    regions: Floats = vectors.transpose(1, 2).cpu().numpy()
-    return np.ascontiguousarray(regions)
+def _compared(model: NBDT, layer: Layer, row: int, found: Explanation, index: int) -> Explanation:
+    made, pictures = dict(found.made), dict[str, Image.Image]()
+    for side, near in found.evidence[index].sides.items():
+        try:
+            pictures[side] = near[0].open()
+        except ImageError as error:
+            made["not_compared"] = str(error)
+    if layer.is_plain:
+        made["not_compared"], pictures = NO_POSITIONS, {}
+    if not pictures:
+        return replace(found, made=made)
+    prepare = replace(model.preprocess, crop_pct=1.0)  # they are what the network saw
+    batch = torch.stack([prepare(picture) for picture in pictures.values()])
+    others = map_layer(model, batch.to(model.device)).activations
+    made["passes"] = made.get("passes", 1) + len(batch)
+    mask, weights = moving(found, index)
+    own, alike = _cells(layer.activations[row]), []
+    for side, other in zip(pictures, map(_cells, others), strict=True):
+        values = scores(own, other, weights)
+        theirs = grown(values)
+        alike.append(
+            AlikeRegions(
+                index, side, _pieces(mask), _pieces(theirs),
+                float(values[theirs].mean()), float(values[~theirs].mean()),
+            )
+        )  # fmt: skip
+    return replace(found, alike=tuple(alike), made=made)
 
 
-def late_interactions(
-    query: Floats, evidence: Floats, grid: Grid, weights: Floats | None = None
-) -> tuple[LateInteraction, ...]:
-    """Match each query region to its most similar region in each image.
+def moving(found: Explanation, index: int) -> tuple[Mask, Values]:
+    """Return what moved a decision, (rows, columns): its cells, and the weight of each, of sum 1."""
+    values = regrid(found.maps[index], *cell_grid(found.maps[index].shape))
+    mask, tested = grown(values), found.tested[index] if found.tested else None
+    if tested is not None:
+        mask[:] = False
+        for cell in (cell for piece in tested.regions for cell in piece.cells):
+            mask[cell] = True
+    weights = np.where(mask, np.maximum(values, 0), 0)
+    weights = weights if weights.any() else mask.astype(np.float64)
+    return mask, weights / weights.sum()
+
+
+def scores(own: Values, other: Values, weights: Values) -> Values:
+    """Return the weighted mean cosine of each cell of a picture with the cells of another.
 
     Args:
-        query: (regions, features), of unit length.
-        evidence: (images, regions of an image, features), of unit length.
-        grid: of all regions.
-        weights: (regions,); by default equal.
+        own: (channels, rows, columns) of the picture with weights.
+        other: the same of the other picture, whose grid may be another.
+        weights: (rows, columns), of sum 1.
 
     Returns:
-        One result an image.
+        (rows, columns) of the other picture, in [−1, 1].
     """
-    weights = np.full(len(query), 1 / len(query)) if weights is None else weights
-    results = []
-    for cosines in evidence @ query.T:  # (regions of an image, regions)
-        best, values = cosines.argmax(axis=0).tolist(), cosines.max(axis=0)
-        shares = weights * values
-        matches = tuple(
-            RegionMatch(box(at, grid), box(best[at], grid), float(values[at]), float(weights[at]))
-            for at in np.argsort(-shares, kind="stable").tolist()
-            if weights[at] > 0
-        )
-        results.append(LateInteraction(float(shares.sum()), matches))
-    return tuple(results)
+    one, two = (v / np.maximum(np.linalg.norm(v, axis=0), 1e-12) for v in (own, other))
+    found: Values = np.tensordot(np.tensordot(one, weights, axes=2), two, axes=1)
+    return found
 
 
-def box(position: int, grid: Grid) -> Box:
-    """The box of a position, counted row by row."""
-    height, width = grid
-    row, column = divmod(position, width)
-    return Box(column / width, row / height, (column + 1) / width, (row + 1) / height)
+def _cells(values: Tensor) -> Values:
+    """(channels, rows, columns) of the cells from (channels, height, width) of a layer."""
+    return regrid(values.float().cpu().numpy(), *cell_grid(tuple(values.shape)))
 
 
-def strongest(node_map: Floats, count: int = 5) -> Floats:
-    """Return (height · width,) weights for the positions where a node map supports its child most.
-
-    The `count` largest positive values, scaled to sum 1; equal weights if no value is positive.
-    """
-    values = np.asarray(node_map, dtype=np.float32).ravel()
-    weights = np.zeros_like(values)
-    top = [at for at in np.argsort(-values, kind="stable")[:count] if values[at] > 0]
-    if not top:
-        return np.full_like(values, 1 / values.size)
-    weights[top] = values[top] / values[top].sum()
-    return weights
+def _pieces(mask: Mask) -> tuple[Region, ...]:
+    return connected(map(tuple, np.argwhere(mask)), (mask.shape[0], mask.shape[1]))

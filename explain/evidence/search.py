@@ -33,14 +33,6 @@ from nbdt.tree.hierarchy import Hierarchy
 
 from ..result.explanation import DecisionEvidence, Neighbour
 from .pictures import Pictures
-from .regions import (
-    LateInteraction,
-    feature_grid,
-    forward,
-    late_interactions,
-    region_vectors,
-    strongest,
-)
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -179,6 +171,10 @@ class Evidence:
         memory: the labelled photographs.
         data: where the originals are now, if they moved.
         without: rows that do not count, by id.
+        k: photographs a side of a decision, at most.
+
+    Raises:
+        NBDTError: k below 1.
     """
 
     def __init__(
@@ -187,8 +183,11 @@ class Evidence:
         *,
         data: str | os.PathLike[str] | None = None,
         without: Collection[str] = (),
+        k: int = NEIGHBOURS,
     ) -> None:
-        self.memory = memory
+        if k < 1:
+            raise NBDTError(f"Expected k of at least 1, got {k}.")
+        self.memory, self.k = memory, k
         self.data = None if data is None else Path(data)
         self.without = frozenset(without)
         self._search: tuple[int, ExactSearch] | None = None
@@ -226,7 +225,8 @@ class Evidence:
             self._orders[key] = RowOrder.of(rows.labels, rows.active, model.hierarchy)
         hidden = [rows.places[row] for row in self.without if row in rows.places]
         opener = Pictures(table, model.preprocess.frame, self.data)
-        return ModelEvidence(model, rows, self._orders[key], self._search[1], hidden, opener)
+        order, search = self._orders[key], self._search[1]
+        return ModelEvidence(model, rows, order, search, hidden, opener, self.k)
 
 
 _known: WeakKeyDictionary[Memory, Evidence] = WeakKeyDictionary()
@@ -249,31 +249,27 @@ class ModelEvidence:
     search: ExactSearch = field(repr=False)
     hidden: Sequence[int]  # rows that do not count
     pictures: Pictures = field(repr=False)
+    k: int = NEIGHBOURS  # photographs a side, at most
 
-    def for_path(
-        self, features: Tensor, path: paths.Path, k: int = NEIGHBOURS
-    ) -> tuple[DecisionEvidence, ...]:
+    def for_path(self, features: Tensor, path: paths.Path) -> tuple[DecisionEvidence, ...]:
         """Find the nearest photographs on both sides of every decision, by one matrix product.
 
         Args:
             features: (features,), the image's pooled features.
             path: of the model's hierarchy.
-            k: photographs a side, at most.
 
         Returns:
             One result a decision; a side has fewer than k where the memory has fewer.
 
         Raises:
-            NBDTError: features of another width or not finite, or k below 1.
+            NBDTError: features of another width or not finite.
         """
-        if k < 1:
-            raise NBDTError(f"Expected k of at least 1, got {k}.")
         spans = [
             self.order.spans[self.model.hierarchy.index(decision.child_ids[child])]
             for decision in path for child in (decision.chosen, decision.runner_up)
         ]  # fmt: skip
         query, hidden = self._query(features), np.array(self.hidden, dtype=np.int64)
-        nearest = self.search.nearest(query, self.order.order, spans, k, hidden)
+        nearest = self.search.nearest(query, self.order.order, spans, self.k, hidden)
         sides = [tuple(map(self.neighbour, at.tolist(), near.tolist())) for at, near in nearest]
         return tuple(map(DecisionEvidence, sides[::2], sides[1::2]))
 
@@ -295,42 +291,3 @@ class ModelEvidence:
         label = tree.names[tree.index(rows.labels[row])]
         opener = partial(self.pictures.open, rows.ids[row], rows.references[row])
         return Neighbour(rows.names[row], label, similarity, row, opener)
-
-    def look_closer(
-        self,
-        feature_map: Tensor,
-        neighbours: Sequence[Neighbour],
-        node_map: NDArray[np.float32] | None = None,
-        *,
-        strongest_positions: int = 5,
-    ) -> tuple[LateInteraction, ...]:
-        """Match the regions of the query to the regions of each neighbour.
-
-        Args:
-            feature_map: the image's own last feature map, without a batch axis.
-            neighbours: of this evidence; their pictures run through the model.
-            node_map: (height, width) map of a decision; then only the positions that support the
-                chosen child most count, weighted by its values.
-            strongest_positions: the number of these positions.
-
-        Raises:
-            ImageError: the picture of a neighbour cannot be opened.
-            NBDTError: a feature map that is no grid, or a node map of another resolution.
-        """
-        if not neighbours:
-            return ()
-        grid = feature_grid(self.model, feature_map[None])
-        shape = (grid.shape[2], grid.shape[3])
-        weights = None
-        if node_map is not None:
-            if node_map.shape != shape:
-                raise NBDTError(
-                    f"Expected a node map of the feature map's {shape} positions, got "
-                    f"{node_map.shape}."
-                )
-            weights = strongest(node_map, strongest_positions)
-        with torch.inference_mode():
-            pictures = [neighbour.open() for neighbour in neighbours]
-            theirs, _ = forward(self.model, pictures, framed=True)
-        regions = region_vectors(feature_grid(self.model, theirs))
-        return late_interactions(region_vectors(grid)[0], regions, shape, weights)

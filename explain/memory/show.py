@@ -9,19 +9,18 @@ from typing import Annotated
 
 import typer
 
-from nbdt.decide.paths import Path as DecisionPath
 from nbdt.decide.paths import as_percent
-from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.images.sources import ImageSource
+from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
 
 from ..attribution import explain
-from ..evidence.pictures import linked, sheet
-from ..evidence.regions import forward
-from ..evidence.search import NEIGHBOURS, Evidence, ModelEvidence
-from ..result.explanation import DecisionEvidence, Neighbour
+from ..evidence.pictures import pairs, sheet
+from ..evidence.search import NEIGHBOURS, Evidence
+from ..result.explanation import Neighbour
 from ..result.pictures import png
+from ..result.tiles import alike_words
 from ..single_files import show_each
 from .opening import Json, Model, Place, Weights, opened
 
@@ -41,57 +40,42 @@ def show(
 ) -> None:
     """Print the nearest photographs for and against each decision, and draw them."""
     loaded, found = opened(model, memory, weights)
-    near = Evidence(found, data=data).for_model(loaded)
+    near = Evidence(found, data=data, k=k)
+    near.for_model(loaded)  # its errors are not those of an image
     out.mkdir(parents=True, exist_ok=True)
-    show_one = partial(_show_one, near, k=k, out=out, taken=set[str](), as_json=as_json)
+    show_one = partial(_show_one, loaded, near, out=out, taken=set[str](), as_json=as_json)
     show_each(images, show_one, as_json=as_json)
 
 
 def _show_one(
-    near: ModelEvidence, source: ImageSource, *, k: int, out: Path, taken: set[str], as_json: bool
+    model: NBDT, near: Evidence, source: ImageSource, *, out: Path, taken: set[str], as_json: bool
 ) -> None:
-    image = source.open()
-    explained, (feature_map, features) = (
-        explain(near.model, image, level="fast")[0],
-        forward(near.model, [image]),
-    )
-    path, found = explained.path, near.for_path(features[0], explained.path, k)
-    photo = near.model.preprocess.frame(image, 320)
-    closest = _closest_decision(path, found)
-    compared = [side[0] for side in (found[closest].chosen, found[closest].rejected) if side]
-    stem = free_name(source.reference, taken)
-    pictures = {"picture": out / f"{stem}.evidence.png"}
-    write_atomic(pictures["picture"], png(sheet(photo, path, found), marked=True))
-    try:
-        views = near.look_closer(feature_map[0], compared, explained.maps[closest])
-    except NBDTError as error:  # an original is missing, or there is no grid of regions
-        typer.echo(f"no picture of regions: {error}", err=True)
-    else:
-        pictures["regions"] = out / f"{stem}.regions.png"
-        write_atomic(pictures["regions"], png(linked(photo, compared, views), marked=True))
-    places = {name: str(place) for name, place in pictures.items()}
+    explained = explain(model, source.open(), evidence=near)[0]
+    path, stem = explained.path, free_name(source.reference, taken)
+    drawn = {"picture": sheet(explained)}
+    if explained.alike:
+        drawn["regions"] = pairs(explained)
+    if lacking := explained.made.get("not_compared"):
+        typer.echo(f"not compared: {lacking}", err=True)
+    names = {"picture": "evidence", "regions": "regions"}
+    places = {name: str(out / f"{stem}.{names[name]}.png") for name in drawn}
+    for name, image in drawn.items():
+        write_atomic(places[name], png(image, marked=True))
     if as_json:
-        lists = [one.to_dict() for one in found]
+        lists = [one.to_dict() for one in explained.evidence]
         record = {"file": source.reference, **path.to_dict(), "evidence": lists, **places}
         typer.echo(json.dumps(record))
         return
     typer.echo(
         f"{escape_terminal(source.reference)}: {escape_terminal(path.class_name)} {as_percent(path.probability)}"
     )
-    for decision, one in zip(path, found, strict=True):
+    for decision, one in zip(path, explained.evidence, strict=True):
         for sign, child, side in (("+", decision.chosen, one.chosen),
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip
             typer.echo(f"{sign} {escape_terminal(decision.children[child])}: {_listed(side)}")
+    for alike in explained.alike:
+        typer.echo(escape_terminal(alike_words(explained, alike)))
     typer.echo(f"pictures: {', '.join(places.values())}")
-
-
-def _closest_decision(path: DecisionPath, found: tuple[DecisionEvidence, ...]) -> int:
-    """Return the index of the least sure decision with evidence on both sides."""
-    margins = [
-        decision.margin if one.chosen and one.rejected else float("inf")
-        for decision, one in zip(path, found, strict=True)
-    ]
-    return margins.index(min(margins))
 
 
 def _listed(side: tuple[Neighbour, ...]) -> str:

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw
 
+from nbdt.images.image import ImageError
+
 from .explanation import Explanation, Map
-from .regions import Region, cell_mask, upsampled
+from .regions import AlikeRegions, Region, cell_mask, upsampled
 from .tiles import LEVELS, Tile, contrast, region
 
 FOR, AGAINST, HALO, CELLS = "#c8102e", "#2166c8", "#ffffff", "#ffffff70"
@@ -79,6 +81,20 @@ def outlined(picture: Image.Image, regions: Sequence[Region], *, dim: bool = Tru
     )
     grey = picture.convert("L").point(lambda value: round(DARKER * value)).convert("RGB")
     return _lines(Image.composite(picture, grey, inside), [outline])
+
+
+def compared(explanation: Explanation, alike: AlikeRegions, side: int) -> tuple[Image.Image, ...]:
+    """Return the photograph and a training photograph, squares with what is alike outlined.
+
+    A picture that is gone since is plain grey.
+    """
+    own = ground(explanation, side)
+    try:
+        nearest = explanation.evidence[alike.decision].sides[alike.side][0]
+        theirs = nearest.open().convert("RGB").resize(own.size)
+    except ImageError:
+        theirs = Image.new("RGB", own.size, PLAIN)
+    return outlined(own, alike.regions), outlined(theirs, alike.theirs)
 
 
 def contoured(picture: Image.Image, values: Map, scale: float) -> Image.Image:

@@ -20,7 +20,7 @@ from nbdt.decide.paths import Path, percent
 from nbdt.images.deep import REMARK
 
 from .contributions import DecisionContributions, Photograph, TwoSides
-from .regions import Region, TestedRegion, upsampled
+from .regions import AlikeRegions, Region, TestedRegion, upsampled
 
 Map: TypeAlias = NDArray[np.float32]
 
@@ -125,6 +125,8 @@ class Explanation:
         counterfactuals: one a decision: what would change it; empty unless asked for.
         tested: one a decision: the region whose hiding lowers it, and lowers it more than it changes
             the others; None where no such region was found. Empty at level "fast".
+        alike: for each side of the closest decision with evidence, which regions the nearest
+            photograph and this one have in common; empty without evidence, and at level "fast".
         made: how: method, layer, model, hierarchy, versions.
     """
 
@@ -138,6 +140,7 @@ class Explanation:
     contributions: tuple[DecisionContributions, ...] = ()
     counterfactuals: tuple[Counterfactual, ...] = ()
     tested: tuple[TestedRegion | None, ...] = ()
+    alike: tuple[AlikeRegions, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -18,11 +18,12 @@ from nbdt.images.image import refusal, refuse
 from .contributions import Contribution, DecisionContributions, TwoSides
 from .explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
 from .facts import words
-from .regions import Region, TestedRegion
+from .regions import AlikeRegions, Region, TestedRegion
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Pictures = Collection[str]  # their names
 Open = Callable[[str], Image.Image]  # decodes a picture by its name
+REGIONS = ("regions", "theirs")  # fields that hold them
 
 
 def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
@@ -69,13 +70,20 @@ def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
             for i, found in enumerate(explanation.contributions)
         ],
         "counterfactuals": [_counterfactual_record(c) for c in explanation.counterfactuals],
-        "tested": [found and _tested_record(found) for found in explanation.tested],
+        "tested": [found and _regions_record(found) for found in explanation.tested],
+        "alike": [_regions_record(found) for found in explanation.alike],
         "made": dict(explanation.made),
     }
 
 
-def _tested_record(found: TestedRegion) -> dict[str, Any]:
-    return {**vars(found), "regions": [_region_record(region) for region in found.regions]}
+def _regions_record(found: TestedRegion | AlikeRegions) -> dict[str, Any]:
+    """Return the fields, with regions where there are some."""
+    lists = {
+        name: list(map(_region_record, value))
+        for name, value in vars(found).items()
+        if name in REGIONS
+    }
+    return {**vars(found), **lists}
 
 
 def _region_record(region: Region) -> dict[str, Any]:
@@ -144,6 +152,7 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         contributions=tuple(_sum(row, pictures) for row in record.get("contributions", ())),
         counterfactuals=tuple(_counterfactual(row, pictures) for row in record["counterfactuals"]),
         tested=tuple(row and _tested(row) for row in tested),
+        alike=tuple(map(_alike, record.get("alike", ()))),
         made=dict(record["made"]),
     )
 
@@ -198,6 +207,15 @@ def _tested(record: Mapping[str, Any]) -> TestedRegion:
     if len({region.grid for region in regions}) != 1:
         raise NBDTError("a tested region has no pieces, or some of another grid")
     return TestedRegion(regions, (whole, blurred, mean), (first, second), float(record["share"]))
+
+
+def _alike(record: Mapping[str, Any]) -> AlikeRegions:
+    side = _text(record["side"])
+    if side not in DecisionEvidence.SIDES:
+        raise NBDTError(f"expected a side of {DecisionEvidence.SIDES}, got {side!r}")
+    both = (tuple(map(_region, record[name])) for name in REGIONS)
+    similarities = (float(record[name]) for name in ("similarity", "elsewhere"))
+    return AlikeRegions(int(record["decision"]), side, *both, *similarities)
 
 
 def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:

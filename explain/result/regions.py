@@ -65,6 +65,21 @@ def cell_mask(regions: Sequence[Region]) -> NDArray[np.float32]:
     return mask
 
 
+@dataclass(frozen=True)
+class AlikeRegions:
+    """Where a photograph and the nearest training photograph of one side are alike to the network.
+
+    Similarities are cosines of the network's features, weighted by what moved the decision.
+    """
+
+    decision: int  # its position on the path
+    side: str  # of its evidence, whose first photograph it is: "chosen" or "rejected"
+    regions: tuple[Region, ...]  # in the photograph: the decision's tested region, or the map's top
+    theirs: tuple[Region, ...]  # what is most like it in the training photograph
+    similarity: float  # of both regions, in [−1, 1]
+    elsewhere: float  # of the region and the rest of the training photograph
+
+
 def connected(cells: Iterable[Cell], grid: tuple[int, int]) -> tuple[Region, ...]:
     """The cells as regions, the largest first."""
     from scipy.ndimage import label
@@ -84,10 +99,10 @@ def regrid(values: NDArray[np.floating[Any]], rows: int, columns: int) -> NDArra
     Nothing is lost: the result's sum is the map's.
 
     Args:
-        values: (height, width).
+        values: (…, height, width).
         rows, columns: of the result.
     """
-    height, width = values.shape
+    height, width = values.shape[-2:]
     return _overlaps(rows, height) @ values.astype(np.float64) @ _overlaps(columns, width).T
 
 

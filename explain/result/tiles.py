@@ -16,8 +16,8 @@ from nbdt.decide.paths import Decision, percent
 
 from .explanation import Explanation, Map
 from .facts import is_close
-from .regions import TestedRegion
-from .words import count, effect, say
+from .regions import AlikeRegions, TestedRegion
+from .words import count, effect, say, with_article
 
 LEVELS = (1 / 3, 2 / 3)  # of the largest value of a map: its contours
 AGREE = 0.9  # rank correlation above which two maps show the same
@@ -148,3 +148,12 @@ def _words(explanation: Explanation, group: Sequence[int]) -> str:
         return f"No region was found that matters to one of {steps} alone: they rest on the same parts."
     this = "this" if len(found.regions) == 1 else "these"
     return effect(explanation.path, group[0], found, this)
+
+
+def alike_words(explanation: Explanation, alike: AlikeRegions) -> str:
+    """Return how alike the regions of two photographs are, and how much less the rest is."""
+    decision = explanation.path.decisions[alike.decision]
+    child = decision.chosen if alike.side == "chosen" else decision.runner_up
+    name = with_article(decision.children[child])
+    values = f"{alike.similarity:.2f}, elsewhere {alike.elsewhere:.2f}"
+    return f"Most like it in the nearest photograph of {name}: {values}."

@@ -16,14 +16,7 @@ from PIL import Image, ImageDraw
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.explain import Evidence, explain
 from nbdt.explain.evidence import search as searching
-from nbdt.explain.evidence.pictures import Pictures, linked, sheet, tile
-from nbdt.explain.evidence.regions import (
-    box,
-    feature_grid,
-    late_interactions,
-    region_vectors,
-    strongest,
-)
+from nbdt.explain.evidence.pictures import Pictures, tile
 from nbdt.explain.evidence.search import ExactSearch, RowOrder
 from nbdt.images.dataset import iter_images
 from nbdt.images.image import ImageError
@@ -94,12 +87,12 @@ def own(model, memory, tmp_path):
 
 @pytest.fixture(scope="module")
 def query(model):
-    """A photograph's features, feature map and path."""
+    """A photograph's features and path."""
     image = model.preprocess(drawn("dog", 99))[None]
     with torch.inference_mode():
         feature_map = model.feature_map(image)
         features = model.pool(feature_map)
-        return features[0], feature_map[0], model.head.paths(features)[0]
+        return features[0], model.head.paths(features)[0]
 
 
 def rows_and_values(side):
@@ -111,10 +104,10 @@ def rows_and_values(side):
 
 @pytest.mark.parametrize("k", [1, 5, 100])
 def test_both_sides_of_every_decision_equal_a_plain_loop(memory, near, query, k):
-    features, _, path = query
+    features, path = query
     labels = memory.rows.labels
     embeddings = memory.rows.features.astype(np.float64)
-    found = near.for_path(features, path, k)
+    found = replace(near, k=k).for_path(features, path)
     assert len(found) == len(path)
     for decision, evidence in zip(path, found, strict=True):
         for child, side in (
@@ -170,10 +163,10 @@ def test_an_edited_hierarchy_uses_the_same_memory(model, memory, query):
     other = NBDT(model.backbone, type(model.head).from_linear(
         model.head.linear, edited, rule="marginal"), model.architecture, model.preprocess)  # fmt: skip
     other.eval()
-    features, _, _ = query
+    features, _ = query
     with torch.inference_mode():
         path = other.head.paths(features[None])[0]
-    root = Evidence(memory).for_model(other).for_path(features, path, k=100)[0]
+    root = Evidence(memory, k=100).for_model(other).for_path(features, path)[0]
     chosen = {"a": {"cat", "car"}, "b": {"dog", "bus"}}[
         path.decisions[0].children[path.decisions[0].chosen]
     ]
@@ -191,8 +184,8 @@ def test_a_photograph_of_the_memory_finds_itself_first(model, near, data):
 
 
 def test_the_vote_counts_the_nearest_of_both_sides(near, query):
-    features, _, path = query
-    evidence = near.for_path(features, path, k=5)[0]
+    features, path = query
+    evidence = near.for_path(features, path)[0]
     pool = [(n.similarity, n in evidence.chosen) for n in evidence.chosen + evidence.rejected]
     expected = sum(chosen for _, chosen in sorted(pool, reverse=True)[:5]) / 5
     assert evidence.vote == expected
@@ -201,7 +194,7 @@ def test_the_vote_counts_the_nearest_of_both_sides(near, query):
 
 
 def test_the_models_own_memory_is_the_default(model, own, near, query):
-    _, _, path = query
+    _, path = query
     assert explain(model, drawn("dog", 99))[0].evidence == ()
     model.use_memory(own.table.place)
     try:
@@ -216,7 +209,7 @@ def test_the_models_own_memory_is_the_default(model, own, near, query):
 
 
 def test_rows_that_are_struck_out_or_relabelled_change_what_is_shown(model, own, query):
-    features, _, path = query
+    features, path = query
     evidence = Evidence(own)
     before = evidence.for_model(model).for_path(features, path)
     gone = before[0].chosen[0]
@@ -228,7 +221,7 @@ def test_rows_that_are_struck_out_or_relabelled_change_what_is_shown(model, own,
     assert evidence.for_model(model).for_path(features, path) == before
     group = path.decisions[0].child_ids[path.decisions[0].chosen]
     own.relabel(gone.reference, group)
-    found = evidence.for_model(model).for_path(features, path, k=100)
+    found = Evidence(own, k=100).for_model(model).for_path(features, path)
     assert gone.reference in {n.reference for n in found[0].chosen}
     assert gone.reference not in shown(found[1:])
 
@@ -238,7 +231,7 @@ def shown(found):
 
 
 def test_a_view_leaves_rows_out_for_one_person(model, memory, near, query):
-    features, _, path = query
+    features, path = query
     first = near.for_path(features, path)[0].chosen[0]
     view = Evidence(memory).view([memory.rows.ids[first.row]])
     assert first.reference not in shown(view.for_model(model).for_path(features, path))
@@ -265,99 +258,6 @@ def test_tar_archives_work_too(model, data, tmp_path):
     assert moved.open().size == (32, 32)
 
 
-# ---- late interaction ------------------------------------------------------------------------
-
-
-@settings(max_examples=30)
-@given(
-    seed=st.integers(0, 1000),
-    grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    images=st.integers(1, 3),
-)
-def test_late_interaction_equals_a_plain_loop(seed, grid, images):
-    draw = np.random.default_rng(seed)
-    maps = torch.from_numpy(draw.standard_normal((1 + images, 6, *grid)))
-    vectors = region_vectors(maps)
-    weights = draw.random(grid[0] * grid[1]).astype(np.float32)
-    weights /= weights.sum()
-    found = late_interactions(vectors[0], vectors[1:], grid, weights)
-    plain = maps.flatten(2).transpose(1, 2).numpy()
-    for interaction, image in zip(found, plain[1:], strict=True):
-        score, best = oracle.late_interaction(plain[0], image, weights.tolist())
-        assert interaction.score == pytest.approx(score, abs=1e-5)
-        for match in interaction.matches:
-            place = next(i for i in range(len(best)) if box(i, grid) == match.query)
-            assert match.evidence == box(best[place][0], grid)
-            assert match.similarity == pytest.approx(best[place][1], abs=1e-5)
-
-
-def test_an_image_resembles_itself_region_by_region():
-    vectors = region_vectors(torch.randn(1, 8, 3, 5))
-    (found,) = late_interactions(vectors[0], vectors, (3, 5))
-    assert found.score == pytest.approx(1, abs=1e-5)
-    assert all(match.query == match.evidence for match in found.matches)
-
-
-def test_a_planted_region_is_found_where_it_is():
-    """The same vector at another place in the other image, and nothing else alike."""
-    one, other = (
-        torch.eye(40)[:16].T.reshape(1, 40, 4, 4),
-        torch.eye(40)[16:32].T.reshape(1, 40, 4, 4),
-    )
-    other = other.clone()
-    other[0, :, 3, 0] = one[0, :, 1, 2]
-    weights = strongest(np.eye(16, dtype=np.float32)[6].reshape(4, 4), 5)
-    (found,) = late_interactions(region_vectors(one)[0], region_vectors(other), (4, 4), weights)
-    assert found.score == pytest.approx(1)
-    assert [(match.query, match.evidence) for match in found.matches] == [
-        (box(6, (4, 4)), box(12, (4, 4)))
-    ]
-
-
-def test_weights_look_where_the_map_speaks_for_the_child():
-    values = np.array([[3, -9, 1], [0, 1, 2]], dtype=np.float32)
-    assert strongest(values, 2).tolist() == pytest.approx([0.6, 0, 0, 0, 0, 0.4])
-    assert strongest(-np.ones((2, 2), np.float32)).tolist() == [0.25] * 4
-
-
-def test_boxes_tile_the_picture():
-    boxes = [box(place, (2, 4)) for place in range(8)]
-    assert (boxes[0].left, boxes[0].top) == (0, 0)
-    assert (boxes[7].right, boxes[7].bottom) == (1, 1)
-    assert sum((b.right - b.left) * (b.bottom - b.top) for b in boxes) == pytest.approx(1)
-
-
-def test_regions_of_originals_and_kept_pictures_agree(model, own, data, query, tmp_path):
-    """Regions from the original files, and from pictures of 32 pixels."""
-    features, feature_map, path = query
-    near = Evidence(own).for_model(model)
-    found = near.for_path(features, path)[0].chosen
-    originals = near.look_closer(feature_map, found)
-    for name in COLOURS:
-        (data / name).rename(tmp_path / name)
-    try:
-        kept = near.look_closer(feature_map, found)
-    finally:
-        for name in COLOURS:
-            (tmp_path / name).rename(data / name)
-    assert [v.score for v in originals] == pytest.approx([v.score for v in kept], abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "size"), [("vit_tiny_patch16_224,img_size=64", 64), ("swin_s3_tiny_224", 224)]
-)
-def test_transformers_have_regions_too(architecture, size):
-    other = NBDT.from_timm(architecture, TREE, rule="marginal").eval()
-    with torch.inference_mode():
-        feature_map = other.feature_map(torch.randn(1, 3, size, size))
-    grid = feature_grid(other, feature_map)
-    assert grid.shape[:2] == (1, other.backbone.num_features)
-    tokens = feature_map.flatten(1, -2) if feature_map.ndim == 4 else feature_map[:, 1:]
-    assert torch.equal(grid.flatten(2).transpose(1, 2), tokens)
-    with pytest.raises(NBDTError, match="grid of positions"):
-        feature_grid(other, feature_map.flatten(1))
-
-
 # ---- refusals --------------------------------------------------------------------------------
 
 
@@ -376,17 +276,14 @@ def test_a_memory_without_a_label_of_the_model_is_refused(model, memory):
         Evidence(memory).for_model(other)
 
 
-def test_bad_queries_are_refused(near, query):
-    features, feature_map, path = query
+def test_bad_queries_are_refused(near, memory, query):
+    features, path = query
     with pytest.raises(NBDTError, match=r"of shape \(256,\), got \(1, 256\)"):
         near.for_path(features[None], path)
     with pytest.raises(NBDTError, match="not finite"):
         near.for_path(features * torch.nan, path)
     with pytest.raises(NBDTError, match="k of at least 1, got 0"):
-        near.for_path(features, path, k=0)
-    found = near.for_path(features, path)[0].chosen
-    with pytest.raises(NBDTError, match=r"\(8, 8\) positions, got \(7, 7\)"):
-        near.look_closer(feature_map, found, np.zeros((7, 7), np.float32))
+        Evidence(memory, k=0)
 
 
 def test_damaged_numbers_are_noticed_when_used():
@@ -473,21 +370,3 @@ def test_names_do_not_show_folders_of_this_machine(model, data, tmp_path):
     assert sorted(len(name) for name in rows.names) == [9, 12, 12]
     assert not any("ann" in name for name in rows.names)
     assert sorted(rows.place(name) for name in rows.names) == [0, 1, 2]
-
-
-def test_the_sheet_shows_both_sides_and_the_links_both_boxes(near, query):
-    features, feature_map, path = query
-    found = near.for_path(features, path, k=3)
-    photo = drawn("dog", 99)
-    pixels = np.asarray(sheet(photo, path, found))
-    assert pixels.shape[1] > 256 + 2 * 3 * 96
-    closest = found[0].chosen[:2]
-    views = near.look_closer(feature_map, closest)
-    picture = linked(photo, closest, views, shown=1)
-    plain = linked(photo, closest, views, shown=0)
-    changed = (np.asarray(picture) != np.asarray(plain)).any(axis=2)
-    for number, view in enumerate(views):
-        for spot, left in ((view.matches[0].query, 12), (view.matches[0].evidence, 12 + 256 + 128)):
-            top = 12 + number * (256 + 16 + 24)
-            corner = (int(top + 256 * spot.top), int(left + 256 * spot.left))
-            assert changed[corner]
