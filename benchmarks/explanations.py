@@ -79,13 +79,13 @@ def jobs(name: str, rule: str) -> dict[str, Callable[[], object]]:
 
     def after() -> None:
         with patch.object(attribution, "map_layer", lambda *_: layer):
-            explain(model, images)
+            explain(model, images, level="fast")
 
     found: dict[str, Callable[[], object]] = {"forward": forward, "after": after}
-    found["explain"] = lambda: explain(model, images)
+    found["explain"] = lambda: explain(model, images, level="fast")
     if name in LAYERS:
         whole, module = LogOdds(model), model.backbone.get_submodule(LAYERS[name])
-        nodes = [chosen_nodes(model, item.path) for item in explain(model, images)]
+        nodes = [chosen_nodes(model, item.path) for item in explain(model, images, level="fast")]
         found["captum"] = lambda: _captum(whole, module, images, nodes)
         found["grad-cam"] = lambda: _grad_cam(whole, module, images, nodes)
     return found

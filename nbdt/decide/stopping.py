@@ -35,10 +35,7 @@ class PathMasses:
         self.leaves = log_probs.argmax(dim=1)
         self.nodes = path_table(tree).to(logits.device)[self.leaves]
         # Leaves under a node are neighbours, so a node's probability is a difference of two sums.
-        order, bounds = (
-            torch.tensor(tree.leaf_order),
-            torch.tensor([[s.start, s.stop] for s in tree.spans]),
-        )
+        order, bounds = leaf_spans(tree)
         sums = log_probs.exp()[:, order.to(logits.device)].cumsum(dim=1)
         sums = torch.nn.functional.pad(sums, (1, 0))
         low, high = bounds.to(logits.device)[self.nodes].unbind(dim=2)
@@ -101,7 +98,20 @@ def path_table(tree: Hierarchy) -> Tensor:
         return torch.tensor([[*r, *[r[-1]] * (tree.depth + 1 - len(r))] for r in routes])
 
 
+@lru_cache(maxsize=4)
+def leaf_spans(tree: Hierarchy) -> tuple[Tensor, Tensor]:
+    """Return the class of each leaf in order, (classes,), and where each node's leaves begin and end.
+
+    The ends are (nodes, 2).
+    """
+    with torch.inference_mode(False):
+        spans = [[span.start, span.stop] for span in tree.spans]
+        return torch.tensor(tree.leaf_order), torch.tensor(spans)
+
+
+@lru_cache(maxsize=4)
 def information(tree: Hierarchy) -> Tensor:
     """Return ``1 − ln|L(j)| / ln C`` of each node, (nodes,) float64."""
-    counts = torch.tensor([len(span) for span in tree.spans], dtype=torch.float64)
-    return 1 - counts.log() / math.log(tree.num_classes)
+    with torch.inference_mode(False):
+        low, high = leaf_spans(tree)[1].double().unbind(dim=1)
+        return 1 - (high - low).log() / math.log(tree.num_classes)
