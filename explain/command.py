@@ -104,9 +104,6 @@ def explain_command(
             "hold the model, by default one for each GPU, else one for each node.",
         ),
     ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the hashes of all inputs of finished parts.")
-    ] = False,
     accuracy: Annotated[
         str,
         typer.Option(
@@ -180,7 +177,6 @@ def explain_command(
         explain_batch(
             **chosen, maps=maps, column=column, shard=share, precision=precision,
             batch_size=batch_size, engine=engine, ray_address=ray_address, workers=workers,
-            verify=verify,
         )  # fmt: skip
     elif share != (1, 1) or is_remote:
         raise typer.BadParameter(

@@ -106,7 +106,6 @@ def explain_parts(
         identity=identity,
         start=os.getcwd(),
         evidence=place if place is None or is_uri(place) else os.path.abspath(place),
-        verify=queue.verify,
     )
     count, share = workers_of(ray.nodes(), workers)
     # Ray starts a dead actor again, on any node, and repeats what it was doing.
@@ -190,7 +189,6 @@ class ClusterBatch:
     identity: Mapping[str, Any]  # from `BatchOptions.identity`
     start: str  # the folder that relative paths start from
     evidence: str | None  # where the memory is
-    verify: bool  # as in `explain_all`
 
 
 class Worker:
@@ -223,9 +221,7 @@ class Worker:
     def done(self, part: int, inputs: Sequence[ImageSource]) -> int | None:
         """Return how many images of a part failed, if it is done already, else None."""
         folder = self.writer.folder
-        if not folder.is_done(part, inputs, every_byte=self.batch.verify):
-            return None
-        return int(folder.facts(part)["failed"])
+        return int(folder.facts(part)["failed"]) if folder.is_done(part, inputs) else None
 
     def write(
         self, part: int, inputs: Sequence[ImageSource], failed: int | None

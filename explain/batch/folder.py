@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +117,11 @@ class BatchFolder:
         """The files that claim that all parts are done; `OVERVIEW` only if the batch writes it."""
         return (OVERVIEW, MANIFEST) if "pages" in self.kinds else (MANIFEST,)
 
-    def is_done(
-        self, part: int, inputs: Sequence[ImageSource], *, every_byte: bool = False
-    ) -> bool:
+    def is_done(self, part: int, inputs: Sequence[ImageSource]) -> bool:
         """Return whether the part exists and its input files are unchanged.
 
-        A file of the same length and date counts as unchanged, unless `every_byte`; any other is
-        read and its hash compared. A part of an unfinished batch whose columns are an earlier
+        A file of the same length and date counts as unchanged; any other is read and its hash
+        compared. A part of an unfinished batch whose columns are an earlier
         version's is not done: its "class" is that of greedy descent.
         """
         if not self._is_whole(part):
@@ -142,10 +139,9 @@ class BatchFolder:
         rows = list(zip(*(stored[name].to_pylist() for name in FILE_COLUMNS), strict=True))
         if len(rows) != len(inputs):
             return False
-        same = partial(_unchanged, every_byte=every_byte)
         if not any(is_uri(source.file) for source in inputs):
-            return all(map(same, inputs, rows))
-        return all(_at_once(same, inputs, rows))
+            return all(map(_unchanged, inputs, rows))
+        return all(_at_once(_unchanged, inputs, rows))
 
     def _is_whole(self, part: int) -> bool:
         return all(self._has(kind, part) for kind in self.kinds)
@@ -295,14 +291,13 @@ def read_json(where: Storage, name: str) -> dict[str, Any]:
     return read_record(text, f"{where}/{name}", FORMAT, VERSION)
 
 
-def _unchanged(source: ImageSource, row: Sequence[object], *, every_byte: bool) -> bool:
+def _unchanged(source: ImageSource, row: Sequence[object]) -> bool:
     path, sha256, size, modified_ns = row
     if plain_path(source.reference) != path:
         return False
-    if not every_byte:
-        length, date = source.state()
-        if date == modified_ns and length in {None, size}:
-            return True
+    length, date = source.state()
+    if date == modified_ns and length in {None, size}:
+        return True
     try:
         return source.sha256() == sha256
     except ImageError:

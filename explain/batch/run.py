@@ -62,7 +62,6 @@ def explain_all(
     engine: str = LOCAL,
     ray_address: str | None = None,
     workers: int | None = None,
-    verify: bool = False,
     on_images: Callable[[int], None] | None = None,
     on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
 ) -> Batch:
@@ -93,8 +92,6 @@ def explain_all(
         ray_address: address of a running cluster; by default $RAY_ADDRESS, else one is started here.
         workers: number of decoding threads, 0 for none; with "ray", of processes that each hold
             the model.
-        verify: whether to compare the hashes of all files of finished parts, even if their date and
-            size are unchanged.
         on_images: is called with the number of images that were just done, or found to be done.
         on_rows: is called with the rows of each new part.
 
@@ -114,7 +111,7 @@ def explain_all(
     )  # fmt: skip
     folder = BatchFolder(out, options.kinds)
     _check_apart(folder, inputs)
-    queue = PartQueue(folder, options.part_size, shard, on_images or (lambda _: None), verify)
+    queue = PartQueue(folder, options.part_size, shard, on_images or (lambda _: None))
     with ExitStack() as stack:
         if engine == RAY:
             from .cluster import best_precision, connected, explain_parts

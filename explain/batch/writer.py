@@ -36,7 +36,6 @@ class PartQueue:
     size: int
     shard: tuple[int, int]
     on_images: Callable[[int], None]
-    verify: bool
     count: int = 0
     images: int = 0
     failed: int = 0
@@ -54,7 +53,7 @@ class PartQueue:
     def unfinished(self, inputs: Iterator[ImageSource]) -> Iterator[ImageSource]:
         """Yield the inputs of unfinished parts; a part is in `waiting` once its first input came."""
         for part, members in self.parts(inputs):
-            if self.folder.is_done(part, members, every_byte=self.verify):
+            if self.folder.is_done(part, members):
                 self.add(len(members), self.folder.facts(part)["failed"], repeated=True)
                 continue
             self.folder.forget(part)

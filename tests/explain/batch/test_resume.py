@@ -47,18 +47,6 @@ def test_a_changed_file_is_noticed_by_its_hash(small, photos, tmp_path):
     assert content(out) == content(tmp_path / "fresh")
 
 
-def test_a_change_behind_length_and_date_is_found_by_reading(small, photos, tmp_path):
-    file = photos / "a" / "0.png"
-    run(small, [photos], tmp_path / "out")
-    status = file.stat()
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert run(small, [photos], tmp_path / "out").repeated == 10
-    assert run(small, [photos], tmp_path / "out", verify=True).repeated == 6
-
-
 def test_mended_added_and_removed_files_end_in_the_rows_of_a_fresh_run(small, photos, tmp_path):
     out = tmp_path / "out"
     run(small, [photos], out)
