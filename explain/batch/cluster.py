@@ -13,7 +13,6 @@ import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -25,11 +24,9 @@ from nbdt.images.dataset import iter_inputs
 from nbdt.images.sources import ImageSource
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.model.remember import open_memory
 from nbdt.network.encoder import best_device, to_device
 from nbdt.storage import Storage, is_uri
 
-from ..evidence.search import Evidence
 from .compute import decoder, explaining, resolve_precision
 from .folder import BatchFolder
 from .options import AUTO, BatchOptions
@@ -93,25 +90,17 @@ def explain_parts(
 ) -> Iterator[Sequence[Row]]:
     """Yield the rows of each part that is made, in the order in which they are done; count all.
 
-    Raises NBDTError: an error of any process about inputs, folder, model or evidence; or a failure
+    Raises NBDTError: an error of any process about inputs, folder or model; or a failure
     of Ray.
     """
     from ray.util import ActorPool
 
-    evidence = options.evidence
-    place = None if evidence is None else evidence.memory.table.place
-    batch = ClusterBatch(
-        options=replace(options, evidence=None),
-        storage=queue.folder.storage,
-        identity=identity,
-        start=os.getcwd(),
-        evidence=place if place is None or is_uri(place) else os.path.abspath(place),
-    )
     count, share = workers_of(ray.nodes(), workers)
     # Ray starts a dead actor again, on any node, and repeats what it was doing.
     actor = ray.remote(max_restarts=-1, max_task_retries=-1, **share)(Worker)
     stored = ray.put(_saved(model))
-    pool = ActorPool([actor.remote(batch, stored) for _ in range(count)])
+    sent = options, queue.folder.storage, identity, os.getcwd(), stored
+    pool = ActorPool([actor.remote(*sent) for _ in range(count)])
 
     def finished() -> Iterator[Sequence[Row]]:
         part, images, failed, made = pool.get_next_unordered()
@@ -180,47 +169,45 @@ def workers_of(
 # ---- in the processes of the cluster -----------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ClusterBatch:
-    """What every process of the cluster knows of the batch."""
-
-    options: BatchOptions  # without the evidence, which each process opens
-    storage: Storage  # the batch's folder
-    identity: Mapping[str, Any]  # from `BatchOptions.identity`
-    start: str  # the folder that relative paths start from
-    evidence: str | None  # where the memory is
-
-
 class Worker:
-    """An actor that loads the model once, with its first part, and then writes parts."""
+    """An actor that loads the model once, with its first part, and then writes parts.
 
-    def __init__(self, batch: ClusterBatch, stored: Mapping[str, bytes]) -> None:
-        self.batch, self.stored = batch, stored
+    Args:
+        options: of the batch.
+        storage: the batch's folder.
+        identity: from `BatchOptions.identity`.
+        start: the folder that relative paths start from.
+        stored: the files of the saved model, by name.
+    """
+
+    def __init__(
+        self, options: BatchOptions, storage: Storage, identity: Mapping[str, Any], start: str,
+        stored: Mapping[str, bytes],
+    ) -> None:  # fmt: skip
+        self.options, self.identity, self.start, self.stored = options, identity, start, stored
+        self.folder = BatchFolder(storage, options.kinds)
         self.contexts = ExitStack()  # open as long as the process lives
 
     @cached_property
     def writer(self) -> PartWriter:
         """The model, ready to write parts. Raises NBDTError: this node cannot take part."""
-        batch = self.batch
         try:
-            if os.path.isdir(batch.start):
-                os.chdir(batch.start)  # relative paths mean what they mean to the caller
-            elif not all(map(is_uri, batch.identity["inputs"])):
-                raise NBDTError(f"There is no folder {batch.start!r}.")
-            model = to_device(_loaded(self.stored, batch.identity["model"]))
-            options = replace(batch.options, evidence=_evidence(model, batch))
-            folder = BatchFolder(batch.storage, options.kinds)
-            folder.check(batch.identity)
-            explainer = self.contexts.enter_context(explaining(model, options))
+            if os.path.isdir(self.start):
+                os.chdir(self.start)  # relative paths mean what they mean to the caller
+            elif not all(map(is_uri, self.identity["inputs"])):
+                raise NBDTError(f"There is no folder {self.start!r}.")
+            model = to_device(_loaded(self.stored, self.identity["model"]))
+            self.folder.check(self.identity)
+            explainer = self.contexts.enter_context(explaining(model, self.options))
             torch.set_num_threads(_threads())
         except (NBDTError, OSError) as error:
             where = platform.node()
             raise NBDTError(f"A worker on {where} cannot start: {error} {SHARED}") from None
-        return PartWriter(model, explainer, folder, options, lambda _: None)
+        return PartWriter(model, explainer, self.folder, self.options, lambda _: None)
 
     def done(self, part: int, inputs: Sequence[ImageSource]) -> int | None:
         """Return how many images of a part failed, if it is done already, else None."""
-        folder = self.writer.folder
+        folder = self.writer.folder  # of a worker that has started
         return int(folder.facts(part)["failed"]) if folder.is_done(part, inputs) else None
 
     def write(
@@ -234,10 +221,9 @@ class Worker:
         if failed is not None:
             return part, len(inputs), failed, False
         writer = self.writer
-        writer.folder.forget(part)
+        self.folder.forget(part)
         decode = decoder(
-            writer.model.preprocess, _threads(), photo=writer.folder.draws,
-            bands=writer.options.bands,
+            writer.model.preprocess, _threads(), photo=self.folder.draws, bands=self.options.bands
         )  # fmt: skip
         return part, len(inputs), count_failed(writer.write(part, decode(inputs))), True
 
@@ -257,12 +243,3 @@ def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:
     if model_hash(model) != expected:
         raise NBDTError("the model that arrived has another hash than the one that was sent.")
     return model
-
-
-def _evidence(model: NBDT, batch: ClusterBatch) -> Evidence | None:
-    if batch.evidence is None:
-        return None
-    evidence = Evidence(open_memory(model, batch.evidence))
-    if evidence.hash != batch.identity["options"]["evidence"]:
-        raise NBDTError(f"The memory at {batch.evidence!r} has other photographs here.")
-    return evidence

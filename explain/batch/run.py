@@ -109,6 +109,8 @@ def explain_all(
         resolve_precision(precision, model.device), batch_size,
         part_size or default_part_size(maps, method, pages=pages), tuple(bands),
     )  # fmt: skip
+    if engine == RAY and options.evidence:
+        raise NBDTError("Pages of --engine ray show no training photographs: add --memory none.")
     folder = BatchFolder(out, options.kinds)
     _check_apart(folder, inputs)
     queue = PartQueue(folder, options.part_size, shard, on_images or (lambda _: None))
