@@ -9,8 +9,7 @@ better than each alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 
 from nbdt.model.model import NBDT
 from nbdt.network.positions import Size, positions
+from nbdt.network.running import hooked
 
 from ..result.explanation import Map
 from ..result.regions import regrid
 from .candidates import Values
 from .hiding import gaussian_blur
-from .layers import in_this_thread
 from .log_odds import laid_out, of_logits
 
 STEPS = 2  # of the line
@@ -87,7 +86,7 @@ def finer_layer(model: NBDT, images: Tensor, rows: int) -> str | None:
                     found.append(name)
 
         names = [name for name, _ in backbone.named_modules() if name and name.count(".") < DEPTH]
-        with torch.inference_mode(), _hooked(backbone, names, record):
+        with torch.inference_mode(), hooked(backbone, names, record):
             model.feature_map(laid_out(model, images[:1]))
         known[size, rows] = found[-1]
     return known[size, rows]
@@ -112,7 +111,7 @@ def integrated(model: NBDT, image: Tensor, nodes: Sequence[int], name: str) -> V
 
     with torch.inference_mode(False), torch.no_grad():
         pictures = torch.stack([image, gaussian_blur(image, BLUR * min(size))]).clone()
-        with _hooked(model.backbone, [name], replaced):
+        with hooked(model.backbone, [name], replaced):
             logits = model.logits(laid_out(model, pictures))
             log_odds = of_logits(model, logits).sum(dim=0).unbind()
         leaf, difference = line
@@ -123,20 +122,3 @@ def integrated(model: NBDT, image: Tensor, nodes: Sequence[int], name: str) -> V
         grid = cast(Tensor, positions(model.backbone, slopes * difference, size))
     found: Values = grid.sum(dim=1).cpu().double().numpy()
     return found
-
-
-@contextmanager
-def _hooked(
-    backbone: nn.Module, names: Iterable[str], function: Callable[[str, Any], Any]
-) -> Iterator[None]:
-    """Call `function` with the name and output of these modules; what it returns replaces the output."""
-
-    def hook(name: str) -> Callable[..., Any]:
-        return in_this_thread(lambda _module, _inputs, output: function(name, output))
-
-    handles = [backbone.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -13,9 +13,8 @@ of an image share one forward pass and one backward pass:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 from nbdt.network.given import GivenNetwork
 from nbdt.network.positions import Size, pools_by_average, positions
+from nbdt.network.running import hooked
 
 from .log_odds import laid_out
 
@@ -104,12 +104,6 @@ def any_layer(model: NBDT, images: Tensor) -> Layer:
         return plain_layer(model, images)
 
 
-def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a module's hook that acts only in the thread that made it: others share the network."""
-    owner = threading.get_ident()
-    return lambda *values: hook(*values) if threading.get_ident() == owner else None
-
-
 def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | None:
     """The closed form, if pooling is an average."""
     activations = positions(model.backbone, feature_map, picture)
@@ -171,34 +165,25 @@ def _gradient_layer(
     return Layer(name, method, features.detach(), grid(tensor.detach()), channel_weights)
 
 
-@contextmanager
-def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> Iterator[None]:
-    """Appends (name, output) of the last two blocks while the backbone runs without gradients.
+def _recorded(backbone: nn.Module, found: list[tuple[str, Tensor]]) -> AbstractContextManager[None]:
+    """Append (name, output) of the last two blocks while the backbone runs without gradients.
 
     From the first of them on, gradients are recorded: what comes before costs no memory.
     """
+
+    def record(name: str, output: Any) -> Any:
+        parts = output if isinstance(output, tuple) else (output,)
+        last = parts[-1]  # of several streams (TNT), the one that goes on to the head
+        if not isinstance(last, Tensor):
+            return output
+        torch.set_grad_enabled(True)
+        kept = last if last.requires_grad else last.detach().requires_grad_()
+        found.append((name, kept))
+        again = kept.clone()  # what follows may write in place
+        return (*parts[:-1], again) if isinstance(output, tuple) else again
+
     names = [entry["module"] for entry in list(getattr(backbone, "feature_info", []))[-2:]]
-
-    def record(name: str) -> Callable[..., Any]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            parts = output if isinstance(output, tuple) else (output,)
-            last = parts[-1]  # of several streams (TNT), the one that goes on to the head
-            if not isinstance(last, Tensor):
-                return output
-            torch.set_grad_enabled(True)
-            kept = last if last.requires_grad else last.detach().requires_grad_()
-            found.append((name, kept))
-            again = kept.clone()  # what follows may write in place
-            return (*parts[:-1], again) if isinstance(output, tuple) else again
-
-        return in_this_thread(hook)
-
-    handles = [backbone.get_submodule(n).register_forward_hook(record(n)) for n in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(backbone, names, record)
 
 
 def _size(images: Tensor) -> Size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import NBDTError
 from .last_layer import OUTPUT, layer_of_logits, replace
 from .positions import ODD, Size, oddness, positions
-from .running import logits_in, try_inputs, unchanged
+from .running import hooked, logits_in, try_inputs, unchanged
 
 # Their outputs are another layer's, or of attention: between positions, not at them.
 _NO_LAYERS = (nn.Linear, nn.Identity, nn.Dropout, nn.Softmax)
@@ -155,25 +154,18 @@ def _with_positions(backbone: GivenNetwork, example: Tensor) -> GivenNetwork:
     picture = (example.shape[-2], example.shape[-1])
     found: dict[str, list[Tensor]] = {}
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-            last = output[-1] if isinstance(output, tuple) else output
-            if isinstance(last, Tensor) and last.requires_grad and last.ndim in (3, 4):
-                found.setdefault(name, []).append(last)
+    def record(name: str, output: Any) -> None:
+        last = output[-1] if isinstance(output, tuple) else output
+        if isinstance(last, Tensor) and last.requires_grad and last.ndim in (3, 4):
+            found.setdefault(name, []).append(last)
 
-        return hook
-
-    hooks = [
-        part.register_forward_hook(record(name))
+    names = [
+        name
         for name, part in backbone.named_modules()
         if name not in ("", "network") and not isinstance(part, _NO_LAYERS)
     ]
-    try:
-        with unchanged(backbone), torch.enable_grad():
-            features = backbone(example.detach().requires_grad_())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(backbone, names, record), unchanged(backbone), torch.enable_grad():
+        features = backbone(example.detach().requires_grad_())
     for name, values in reversed(found.items()):
         if len(values) == 1 and _counts(backbone, features, values[0], picture):
             backbone.feature_info = [{"module": name}]

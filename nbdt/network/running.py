@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -76,30 +78,43 @@ def run(model: nn.Module, num_classes: int | None, example: Any, layer: str | No
     given: dict[str, list[Tensor]] = {}
     draw = torch.Generator().manual_seed(1)
 
-    def add_noise(name: str) -> Callable[..., Tensor]:
-        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            noise = torch.randn(output.shape, generator=draw).to(output)
-            given.setdefault(name, []).append(output + noise)
-            return output + noise
+    def add_noise(name: str, output: Tensor) -> Tensor:
+        noise = torch.randn(output.shape, generator=draw).to(output)
+        given.setdefault(name, []).append(output + noise)
+        return output + noise
 
-        return hook
-
-    hooks = [
-        part.register_forward_hook(add_noise(name))
+    names = [
+        name
         for name, part in model.named_modules()
         if name and (width(part, "out") in {num_classes} - {None} or name == layer)
     ]
     plain = getattr(model, "_orig_mod", model)  # without torch's compiler
-    try:
-        with unchanged(model):
-            if isinstance(example, Mapping):
-                output = plain(**example)
-            else:
-                output = plain(*example if isinstance(example, tuple) else (example,))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(model, names, add_noise), unchanged(model):
+        if isinstance(example, Mapping):
+            output = plain(**example)
+        else:
+            output = plain(*example if isinstance(example, tuple) else (example,))
     return Run(example, output, logits_in(output, num_classes), given)
+
+
+@contextmanager
+def hooked(
+    model: nn.Module, names: Iterable[str], function: Callable[[str, Any], Any]
+) -> Iterator[None]:
+    """Call `function` with the name and output of modules that run in this thread, inside the block.
+
+    What it returns, unless that is None, replaces the output. Other threads may share the model.
+    """
+    owner = threading.get_ident()
+
+    def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return function(name, output) if threading.get_ident() == owner else None
+
+    with ExitStack() as handles:
+        for name in names:
+            layer = model.get_submodule(name)
+            handles.enter_context(layer.register_forward_hook(partial(hook, name)))
+        yield
 
 
 @contextmanager
