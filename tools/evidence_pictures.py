@@ -15,7 +15,8 @@ from PIL import Image
 
 from nbdt import NBDT
 from nbdt.explain import Evidence, explain
-from nbdt.explain.evidence.pictures import pairs, sheet
+from nbdt.explain.evidence.pictures import sheet
+from nbdt.explain.result.pictures import alike_row
 from nbdt.images.image import open_image
 from nbdt.images.sources import ImageSource
 from nbdt.model.remember import make_memory
@@ -56,7 +57,7 @@ def main() -> None:
     (explained,) = explain(model, query, evidence=Evidence(memory, k=4))
     for name, image in (
         ("evidence.png", sheet(explained)),
-        ("evidence-regions.png", pairs(explained)),
+        ("evidence-regions.png", alike_row(explained)),
     ):
         colours = image.quantize(128, dither=Image.Dither.NONE)
         colours.save(HERE / "docs" / "img" / name, optimize=True)

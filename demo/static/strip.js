@@ -63,6 +63,7 @@ const decision = (step, old, isFirst) => {
   if (block.firstChild) return block;
   if (!isFirst) block.append(make('summary', '', `${step.question} ${percent(step.chosen.probability)}`));
   block.append(bars(step), ...step.words.map((text) => make('p', 'nbdt-words', text)));
+  if (step.alike) block.append(framed(step.alike));
   if (step.evidence || step.sum) block.append(evidence(step));
   return block;
 };

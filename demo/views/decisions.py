@@ -19,7 +19,7 @@ from nbdt.explain.result.words import count, remark, say
 from ..ui.component import component, dump, photograph_url
 from ..visitor import Photograph, Visitor
 from .effect import struck_rows
-from .tiles import map_picture, pictures
+from .tiles import alike_pictures, map_picture, pictures
 
 SHOWN = 3  # training photographs a side
 THUMBNAIL = 96  # pixels
@@ -106,6 +106,8 @@ def _step(explanation: Explanation, number: int) -> dict[str, Any]:
     record = {**competitors(decision), "question": question(decision), "words": words}
     if explanation.evidence:
         record["evidence"] = _evidence(explanation.evidence[number])
+    if any(one.decision == number for one in explanation.alike):
+        record["alike"] = alike_pictures(explanation)
     if explanation.contributions:
         record["sum"] = _sum(explanation.contributions[number])
     return record

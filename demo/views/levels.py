@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.explain import Explanation
+from nbdt.explain.evidence.regions import with_alike
 from nbdt.explain.maps.levels import FAST, at_level, check_level
 from nbdt.model.model import NBDT
 
@@ -71,7 +72,8 @@ def _compute(
 ) -> None:
     """Add a level to the explanations of a photograph."""
     batch = model.preprocess(photo.image)[None].to(model.device)
-    (levels[level],) = at_level(_pausing(model, pause), batch, [levels[FAST]], level)
+    found = at_level(_pausing(model, pause), batch, [levels[FAST]], level)
+    (levels[level],) = with_alike(model, photo.layer, found) if photo.layer else found
 
 
 def _pausing(model: NBDT, pause: Pause) -> NBDT:

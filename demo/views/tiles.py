@@ -12,7 +12,7 @@ from PIL import Image
 
 from nbdt.decide.paths import percent
 from nbdt.explain import Explanation
-from nbdt.explain.result.drawing import contoured, draw, ground
+from nbdt.explain.result.drawing import compared, contoured, draw, ground
 from nbdt.explain.result.explanation import Map
 from nbdt.explain.result.facts import EVERYWHERE, place
 from nbdt.explain.result.regions import cell_mask
@@ -22,7 +22,7 @@ from nbdt.explain.result.words import say
 from ..ui.component import jpeg_url
 from ..visitor import Photograph
 
-SIDE = 360  # pixels
+SIDE, SMALL = 360, 240  # pixels
 KEPT = 600  # pictures, of some 40 kB: an edit changes few of those on the page
 
 
@@ -65,6 +65,20 @@ def _record(
         "alt": alt,
         "grid": grid[::-1],
     }
+
+
+@lru_cache(maxsize=32)
+def alike_pictures(explanation: Explanation) -> list[dict[str, Any]]:
+    """Return the photograph and the nearest training photographs, with what is alike outlined."""
+    regions = [
+        *(one.regions for one in explanation.alike[:1]),
+        *(one.theirs for one in explanation.alike),
+    ]
+    shown = zip(compared(explanation, SMALL), regions, strict=True)
+    return [
+        {"picture": jpeg_url(image), "caption": text, "alt": text, "grid": own[0].grid[::-1]}
+        for (text, image), own in shown
+    ]
 
 
 def map_picture(

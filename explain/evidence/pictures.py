@@ -19,9 +19,8 @@ from nbdt.memory.table import Table
 from nbdt.progress import escape_terminal
 from nbdt.storage import is_uri
 
-from ..result.drawing import compared, ground
+from ..result.drawing import ground
 from ..result.explanation import Explanation, Neighbour
-from ..result.tiles import alike_words
 
 MAX_STORED = 1 << 20  # pixels; ours have at most 160 × 160
 SMALL, LARGE = 96, 256  # pixels of a square tile
@@ -134,24 +133,6 @@ def _strip(canvas: Image.Image, corner: tuple[int, int], near: Sequence[Neighbou
         words = f"{neighbour.similarity:.2f} {neighbour.label}"
         _text(draw, (left, top + SMALL + 2), words, SMALL, colour=GREY)
         left += SMALL + GAP
-
-
-def pairs(explanation: Explanation) -> Image.Image:
-    """Draw the regions that are alike, outlined in the photograph and in one of each side."""
-    rows = explanation.alike
-    step, width = LARGE + 2 * LINE + GAP, 2 * (LARGE + GAP) + GAP
-    canvas = Image.new("RGB", (width, max(1, len(rows)) * step + GAP), "white")
-    draw = ImageDraw.Draw(canvas)
-    for number, found in enumerate(rows):
-        top = GAP + number * step
-        for left, picture in zip(
-            (GAP, 2 * GAP + LARGE), compared(explanation, found, LARGE), strict=True
-        ):
-            canvas.paste(picture, (left, top))
-        _text(
-            draw, (GAP, top + LARGE + 4), alike_words(explanation, found), width - 2 * GAP, size=13
-        )
-    return canvas
 
 
 def tile(neighbour: Neighbour, side: int) -> Image.Image:

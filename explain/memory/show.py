@@ -16,10 +16,10 @@ from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
 
 from ..attribution import explain
-from ..evidence.pictures import pairs, sheet
+from ..evidence.pictures import sheet
 from ..evidence.search import NEIGHBOURS, Evidence
 from ..result.explanation import Neighbour
-from ..result.pictures import png
+from ..result.pictures import alike_row, png
 from ..result.tiles import alike_words
 from ..single_files import show_each
 from .opening import Json, Model, Place, Weights, opened
@@ -54,7 +54,7 @@ def _show_one(
     path, stem = explained.path, free_name(source.reference, taken)
     drawn = {"picture": sheet(explained)}
     if explained.alike:
-        drawn["regions"] = pairs(explained)
+        drawn["regions"] = alike_row(explained)
     if lacking := explained.made.get("not_compared"):
         typer.echo(f"not compared: {lacking}", err=True)
     names = {"picture": "evidence", "regions": "regions"}
@@ -73,8 +73,8 @@ def _show_one(
         for sign, child, side in (("+", decision.chosen, one.chosen),
                                   ("-", decision.runner_up, one.rejected)):  # fmt: skip
             typer.echo(f"{sign} {escape_terminal(decision.children[child])}: {_listed(side)}")
-    for alike in explained.alike:
-        typer.echo(escape_terminal(alike_words(explained, alike)))
+    for words in alike_words(explained):
+        typer.echo(escape_terminal(words))
     typer.echo(f"pictures: {', '.join(places.values())}")
 
 

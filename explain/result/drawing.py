@@ -16,8 +16,8 @@ from PIL import Image, ImageColor, ImageDraw
 from nbdt.images.image import ImageError
 
 from .explanation import Explanation, Map
-from .regions import AlikeRegions, Region, cell_mask, upsampled
-from .tiles import LEVELS, Tile, contrast, region
+from .regions import Region, cell_mask, upsampled
+from .tiles import LEVELS, Tile, alike_words, contrast, region
 
 FOR, AGAINST, HALO, CELLS = "#c8102e", "#2166c8", "#ffffff", "#ffffff70"
 LEAST = 0.1  # of the scale: the contour of what argues against it
@@ -83,18 +83,21 @@ def outlined(picture: Image.Image, regions: Sequence[Region], *, dim: bool = Tru
     return _lines(Image.composite(picture, grey, inside), [outline])
 
 
-def compared(explanation: Explanation, alike: AlikeRegions, side: int) -> tuple[Image.Image, ...]:
-    """Return the photograph and a training photograph, squares with what is alike outlined.
+def compared(explanation: Explanation, side: int) -> list[tuple[str, Image.Image]]:
+    """Return the photograph and the nearest training photographs with what is alike outlined.
 
-    A picture that is gone since is plain grey.
+    Each has its caption; squares of `side` pixels. Empty where nothing was compared.
     """
-    own = ground(explanation, side)
-    try:
+    pictures = [(ground(explanation, side), one.regions) for one in explanation.alike[:1]]
+    for alike in explanation.alike:
         nearest = explanation.evidence[alike.decision].sides[alike.side][0]
-        theirs = nearest.open().convert("RGB").resize(own.size)
-    except ImageError:
-        theirs = Image.new("RGB", own.size, PLAIN)
-    return outlined(own, alike.regions), outlined(theirs, alike.theirs)
+        try:
+            theirs = nearest.open().convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+        except ImageError:  # it is gone since
+            theirs = Image.new("RGB", (side, side), PLAIN)
+        pictures.append((theirs, alike.theirs))
+    shown = (outlined(image, regions) for image, regions in pictures)
+    return list(zip(alike_words(explanation), shown, strict=True))
 
 
 def contoured(picture: Image.Image, values: Map, scale: float) -> Image.Image:

@@ -15,7 +15,7 @@ from nbdt.decide.paths import Decision, as_percent, percent
 from nbdt.images.image import ImageError
 
 from .contributions import NOTE, Contribution, TwoSides, signed
-from .drawing import outlined
+from .drawing import compared, outlined
 from .explanation import Counterfactual, Explanation, Neighbour
 from .facts import blurred, words
 from .headline import headline
@@ -175,6 +175,12 @@ def _asides(explanation: Explanation, index: int) -> Iterable[Element]:
         near = explanation.evidence[index]
         columns = _beside(near, decision, "Nearest training photographs of")
         yield element("div", columns, class_="aside")
+    if explanation.alike and explanation.alike[0].decision == index:
+        figures = element("div", class_="aside alike")
+        for text, image in compared(explanation, PICTURE):
+            shown = element("img", src=data_url(image), alt=text)
+            figures.append(element("figure", shown, element("figcaption", text)))
+        yield figures
     if index < len(explanation.contributions):
         found = explanation.contributions[index]
         columns = _beside(found, decision, "Contributed most to")

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from nbdt.hierarchies.show.drawing import font
 from nbdt.images.folders import SOFTWARE
 
-from .drawing import draw, ground
+from .drawing import compared, draw, ground
 from .explanation import Explanation
 from .headline import headline
 from .tiles import Tile, legend, of_decisions, tiles
@@ -59,6 +59,7 @@ def picture(explanation: Explanation, *, grid: bool = False) -> Image.Image:
     rows = [
         _row([(None, [(answer.title, 22, "black"), (answer.text, 15, SOFT)])], WIDTH),
         _row(large, LARGE),
+        *([alike_row(explanation)] if explanation.alike else []),
         *(_row(small[at : at + 3], SMALL) for at in range(0, len(small), 3)),
         _row([(None, [(legend(explanation), 12, SOFT)])], WIDTH),
     ]
@@ -68,6 +69,12 @@ def picture(explanation: Explanation, *, grid: bool = False) -> Image.Image:
         sheet.paste(row, (GAP, top))
         top += row.height
     return sheet
+
+
+def alike_row(explanation: Explanation) -> Image.Image:
+    """Return the photograph beside the nearest training photographs, with what is alike outlined."""
+    shown = compared(explanation, SMALL)
+    return _row([(image, [(words, 13, SOFT)]) for words, image in shown], SMALL)
 
 
 def _cards(explanation: Explanation, tile: Tile, side: int, grid: bool) -> list[Card]:

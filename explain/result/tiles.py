@@ -16,7 +16,7 @@ from nbdt.decide.paths import Decision, percent
 
 from .explanation import Explanation, Map
 from .facts import is_close
-from .regions import AlikeRegions, TestedRegion
+from .regions import TestedRegion
 from .words import count, effect, say, with_article
 
 LEVELS = (1 / 3, 2 / 3)  # of the largest value of a map: its contours
@@ -150,10 +150,14 @@ def _words(explanation: Explanation, group: Sequence[int]) -> str:
     return effect(explanation.path, group[0], found, this)
 
 
-def alike_words(explanation: Explanation, alike: AlikeRegions) -> str:
-    """Return how alike the regions of two photographs are, and how much less the rest is."""
-    decision = explanation.path.decisions[alike.decision]
-    child = decision.chosen if alike.side == "chosen" else decision.runner_up
-    name = with_article(decision.children[child])
-    values = f"{alike.similarity:.2f}, elsewhere {alike.elsewhere:.2f}"
-    return f"Most like it in the nearest photograph of {name}: {values}."
+def alike_words(explanation: Explanation) -> list[str]:
+    """Return captions: of what was compared with the nearest photographs, and of each of them."""
+    words = []
+    for alike in explanation.alike:
+        decision = explanation.path.decisions[alike.decision]
+        child = decision.chosen if alike.side == "chosen" else decision.runner_up
+        name, chosen = with_article(decision.children[child]), decision.children[decision.chosen]
+        words = words or [f"What moved the step to {say(chosen)}."]
+        values = f"{alike.similarity:.2f}, elsewhere {alike.elsewhere:.2f}"
+        words.append(f"Most like it in the nearest photograph of {name}: {values}.")
+    return words

@@ -31,6 +31,7 @@ from nbdt.demo.ui.component import STATIC
 from nbdt.demo.ui.events import FORGOTTEN
 from nbdt.demo.views.answer import draw_answer
 from nbdt.demo.views.decisions import competitors, draw_strip, question, sentence
+from nbdt.demo.views.levels import _compute
 from nbdt.demo.visitor import RECENT, Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence, explain
@@ -620,6 +621,12 @@ def test_evidence_stands_on_both_sides_of_every_step(cifar10, tmp_path):
     bare = json.loads(draw_strip(without, source="cifar10").props["record"])
     assert all("evidence" not in step for step in steps(bare))
     assert "nbdt memory build cifar10 --data TRAIN" in bare["hint"]
+    _compute(cifar10, with_index.photo, with_index.levels(), "default", lambda: None)
+    deep = steps(json.loads(draw_strip(with_index).props["record"]))
+    (compared,) = [step["alike"] for step in deep if "alike" in step]
+    assert [one["picture"][:22] for one in compared] == ["data:image/jpeg;base64"] * 3
+    assert len({one["picture"] for one in compared}) == 3
+    assert all("alike" not in step for step in steps(bare))
 
 
 def test_evidence_of_another_network_is_refused(cifar10, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 from torch import nn
 
 from nbdt import NBDT, Hierarchy, NBDTHead
@@ -17,7 +18,11 @@ from nbdt.explain.evidence import regions
 from nbdt.explain.evidence.regions import moving, scores, with_alike
 from nbdt.explain.maps.layers import map_layer
 from nbdt.explain.result import regions as made_of
+from nbdt.explain.result.drawing import compared
+from nbdt.explain.result.html import to_html
 from nbdt.explain.result.json_record import from_record, to_record
+from nbdt.explain.result.pictures import picture
+from nbdt.explain.result.regions import cell_mask
 from nbdt.images.sources import ImageSource
 from nbdt.model.remember import make_memory
 from nbdt.network.preprocessing import Preprocessing
@@ -167,6 +172,26 @@ def test_files_keep_them_and_older_files_have_none(found, tmp_path):
     assert from_record(wanted, maps, lambda _: PHOTO).alike == found.alike
     del wanted["alike"]
     assert from_record(wanted, maps, lambda _: PHOTO).alike == ()
+
+
+def test_pages_and_pictures_outline_the_regions(found):
+    texts, images = zip(*compared(found, 64), strict=True)
+    assert [(text.count("cat"), text.count("dog")) for text in texts] == [(1, 0), (1, 0), (0, 1)]
+    outlined = [found.alike[0].regions, *(one.theirs for one in found.alike)]
+    for image, pieces in zip(images, outlined, strict=True):
+        mask = np.kron(cell_mask(pieces), np.ones((8, 8))) > 0
+        inner, outside = (
+            ndimage.binary_erosion(mask, iterations=3),
+            ndimage.binary_dilation(mask, iterations=4),
+        )
+        pixels = np.asarray(image, dtype=int)
+        assert (np.ptp(pixels, axis=2)[inner] > 0).any()  # in colour
+        assert not np.ptp(pixels, axis=2)[~outside].any()  # grey
+    bare = replace(found, alike=())
+    assert to_html(found).count("<img") == to_html(bare).count("<img") + 3
+    assert all(text in to_html(found) for text in texts)
+    assert picture(found).height > picture(bare).height
+    assert compared(bare, 64) == []
 
 
 @pytest.mark.parametrize("name", ["small_convnet", "test_vit"])
