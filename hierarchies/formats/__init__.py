@@ -7,7 +7,7 @@ nbdt       what `Hierarchy.save` writes                              stated
 graph      networkx node-link JSON, with "links" or "edges"; the     stated, `classes`, or
            original NBDT's ``graph-*.json``                           its ``wnids/*.txt``
 nested     JSON: groups within groups, "name" and "children",        stated, or as in file
-           OpenImages, categories with a parent as in COCO
+           OpenImages, a list of paths
 yaml       a name a line, ``group:``, ``group: [a, b]``              the lines
 paths      one path a line, ``animal/cat``; ``>`` or ``\\`` separate  the lines
 csv        a row a class, outermost group first; a header of ranks   the rows

@@ -14,7 +14,7 @@ from nbdt.tree.nodes import check_size, short
 
 from .class_order import FormatError, check_order, shape
 from .ranks import rank_columns
-from .tables import Nodes, from_parents, from_rows, read_table, separator, without_chains
+from .tables import Nodes, from_parents, read_table, separator, without_chains
 
 NESTED = "nbdt-nested"  # format name in files that earlier releases wrote
 NAMES = ("name", "label", "LabelName", "title", "text", "id")  # keys of a node's name
@@ -53,11 +53,11 @@ def _refuse_constant(name: str) -> None:
 
 
 def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> Nodes:
-    """Read parsed JSON of any shape that holds a hierarchy.
+    """Read parsed JSON that holds a hierarchy.
 
     These are groups as in `Hierarchy.from_nested`, nodes with "name" and "children" (also as OpenImages
-    calls them), a list of categories with a parent each (as COCO's), and a mapping from classes to groups.
-    The class order is the one that the file states, else `classes`, else the order in the file.
+    calls them), and a list of paths. The class order is the one that the file states, else `classes`,
+    else the order in the file.
     """
     if isinstance(data, dict) and data.get("format") == NESTED:
         return _read_stated(data, classes)
@@ -66,21 +66,19 @@ def read_groups(data: Any, classes: Sequence[str] | None, notes: list[str]) -> N
             f"This is a list of {len(names)} class names without groups ({listed(names, 2)}). "
             "`nbdt hierarchy readable` builds groups for them."
         )
+    if isinstance(data, list) and data and all(isinstance(item, str) for item in data):
+        text = "\n".join(item.replace("\n", " ") for item in data)
+        return read_table(text, notes, (separator(text) or "/",))
     if isinstance(data, dict) and isinstance(data.get("categories"), list):
         data = data["categories"]
-    if isinstance(data, list):
-        return _read_list(data, classes, notes)
     if not isinstance(data, dict):
-        raise FormatError(f"Expected groups, got {shape(data)}.")
+        raise FormatError(
+            "Expected groups within groups, nodes with a name and children, or a list of paths, got "
+            f"{shape(data[0] if isinstance(data, list) and data else data)}; write one path a line, as "
+            "in 'animal/cat'."
+        )
     if any(key in data for key in BELOW) and any(key in data for key in NAMES):
         return without_chains(from_parents(_named_rows(data)), notes)
-    # Groups with their children under a key, or classes with their group under one.
-    for key in (*BELOW, *ABOVE):
-        if all(isinstance(value, dict) and key in value for value in data.values()):
-            data = {name: value[key] for name, value in data.items()}
-    if len(data) > 1 and all(isinstance(value, str) for value in data.values()):
-        rows = [(name, above, name) for name, above in data.items()]
-        return without_chains(from_parents(rows), notes)
     return nodes_from_nested(data)
 
 
@@ -91,43 +89,6 @@ def _read_stated(data: dict[str, Any], classes: Sequence[str] | None) -> Nodes:
         raise FormatError(f'Expected "classes", a list, and "tree", got {short(list(data))}.')
     check_order([short(name) if not isinstance(name, str) else name for name in order], classes)
     return nodes_from_nested(data["tree"])[0], order
-
-
-def _read_list(data: list[Any], classes: Sequence[str] | None, notes: list[str]) -> Nodes:
-    """Read a list of paths, of categories with a parent, or of records with ranks."""
-    if data and all(isinstance(item, str) for item in data):
-        text = "\n".join(item.replace("\n", " ") for item in data)
-        return read_table(text, notes, (separator(text) or "/",))
-    if data and all(isinstance(item, list) for item in data):
-        return from_rows([(n, [str(part) for part in row]) for n, row in enumerate(data, 1)], notes)
-    if not data or not all(isinstance(item, dict) for item in data):
-        raise FormatError(f"Expected a list of paths or of categories, got {shape(data)}.")
-    keys = [str(key) for key in data[0]]
-    parent = next((key for key in ABOVE if key in keys), None)
-    if parent is None and (columns := rank_columns(keys)):
-        ranks = [keys[place] for place in columns]
-        rows = [[str(item.get(rank) or "") for rank in ranks] for item in data]
-        found = from_rows([(n, [*filter(None, row)]) for n, row in enumerate(rows, 1)], notes)
-        return without_chains(found, notes)
-    if parent is None and any(key in keys for key in BELOW):
-        return without_chains(from_parents(_named_rows({"name": "/", "children": data})), notes)
-    if parent is None or not any(key in keys for key in NAMES):
-        raise FormatError(
-            f"Expected categories with a name and a parent ({', '.join(ABOVE)}), got {shape(data[0])}."
-        )
-    name = next(key for key in NAMES if key in keys)
-    ids = [item.get("id") for item in data]
-    if classes is None and all(type(i) is int for i in ids) and ids != sorted(ids):
-        raise FormatError(
-            "The ids of the categories are in another order than the categories, so the class order is "
-            "unclear; give the model's class names: nbdt hierarchy convert IN OUT --classes NAMES."
-        )
-    by_id = parent != "supercategory" and "id" in keys
-    named: list[tuple[Any, Any, Any]] = [
-        (item.get("id") if by_id else item.get(name), item.get(parent), item.get(name))
-        for item in data
-    ]
-    return without_chains(from_parents(named), notes)
 
 
 def _named_rows(root: dict[str, Any]) -> list[tuple[int, int | None, str]]:

@@ -451,7 +451,7 @@ def test_broken_lines_are_refused(file, text, name, message):
         ('{"a": NaN}', "NaN is not a JSON value"),
         ('{"a": -Infinity}', "Infinity is not a JSON value"),
         ("{", "This is not JSON"),
-        ("[1, 2]", "Expected a list of paths or of categories, got list"),
+        ("[1, 2]", "Expected groups within groups.*got 1; write one path a line"),
         ("{} {}", "This is not JSON"),
         (b"\x80\x05K\x01.", r"not UTF-8 text \(byte 0x80 at 0\)"),
         (b"\x1f\x8b\x08\x00", "not UTF-8 text"),

@@ -300,12 +300,13 @@ def test_check_compares_the_class_order_and_remarks_on_doubtful_things(nbdt, tmp
 
 
 def test_check_takes_the_names_that_it_asks_for(nbdt, tmp_path):
-    kinds = [(3, "cat", "animal"), (1, "dog", "animal"), (2, "car", "thing"), (4, "bus", "thing")]
-    found = [{"id": i, "name": name, "supercategory": above} for i, name, above in kinds]
-    (tmp_path / "coco.json").write_text(json.dumps({"categories": found}))
-    assert "--classes" in nbdt("check", "coco.json").err
+    edges = [("r", "animal"), ("r", "thing"), ("animal", "cat"), ("animal", "dog"), ("thing", "car"),
+             ("thing", "bus")]  # fmt: skip
+    graph = nx.node_link_data(nx.DiGraph(edges), edges="edges")
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    assert "class order" in nbdt("check", "graph.json").err
     (tmp_path / "names.txt").write_text("dog\ncar\ncat\nbus")
-    assert "4 classes" in nbdt("check", "coco.json", "--classes", "names.txt").out
+    assert "4 classes" in nbdt("check", "graph.json", "--classes", "names.txt").out
 
 
 def test_convert_reads_every_format_and_keeps_ids(nbdt, tmp_path):

@@ -15,7 +15,6 @@ from nbdt.tree.class_names import check_same_classes, class_of_name
 from tests.oracle import family
 
 PLANTS = "phylum,class,species\nMosses,Andreaeopsida,alpine rock moss\nVascular,Pines,fir\nVascular,Palms,date\n"
-GROUPS = {"cat": "animal", "dog": "animal", "car": "vehicle", "bus": "vehicle"}
 FAMILY = [("animal", "cat"), ("vehicle", "car"), ("animal", "dog"), ("vehicle", "bus")]
 
 
@@ -43,9 +42,6 @@ def test_any_common_separator(mark):
         "class,superclass\ncat,animal\ndog,animal\ncar,vehicle\nbus,vehicle\n",
         "id;name;parent_id\n1;animal;\n2;cat;1\n3;dog;1\n4;vehicle;\n5;car;4\n6;bus;4\n",
         '["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"]',
-        '[["animal", "cat"], ["animal", "dog"], ["vehicle", "car"], ["vehicle", "bus"]]',
-        json.dumps({name: {"supercategory": group} for name, group in GROUPS.items()}),
-        '{"animal": {"children": ["cat", "dog"]}, "vehicle": {"children": ["car", "bus"]}}',
         json.dumps(
             {
                 "text": "x",
@@ -56,7 +52,6 @@ def test_any_common_separator(mark):
             }
         ),
         "animal/cat/\nanimal/dog/\nvehicle/car/\nvehicle/bus/",
-        '{"cat": "animal", "dog": "animal", "car": "vehicle", "bus": "vehicle"}',
     ],
 )
 def test_every_shape_gives_the_same_tree(text):
@@ -135,12 +130,12 @@ def test_levels_by_number_and_names_beside_ranks():
         ('{"0": ["n02123045", "tabby"], "1": ["n02099601", "retriever"]}', "'tabby', 'retriever'"),
         ('{"cat": 1, "dog": 0}', "'dog', 'cat'"),
         ("path: x\nnc: 2\nnames: [person, car]\n", "Line 1, 'path: x', is YAML"),
-        ('[{"parent": 1}]', "categories with a name and a parent"),
-        ('[["a", "b"], []]', "Line 2 names no class"),
-        ('{"categories": [[]]}', "Line 1 names no class"),
-        ('[{"genus": "G", "species": "s"}, {"genus": "", "species": null}]', "Line 2 names no"),
+        ('[{"parent": 1}]', "got an object with the keys 'parent'; write one path a line"),
+        ('{"categories": [{"name": "kite", "supercategory": "toy"}]}', "supercategory.*one path a"),
+        ('[["animal", "cat"], ["animal", "dog"]]', "Expected groups .*got list; write one path"),
+        ('{"cat": "animal", "dog": "animal"}', "holds 'animal'"),
+        ('{"cat": {"supercategory": "animal"}, "dog": {"supercategory": "animal"}}', "'animal'"),
         ('a: ["\ud800", b]\n', "Line 1: a name"),
-        ('[{"id": 2, "name": "a", "parent": ""}, {"id": 1, "name": "b", "parent": ""}]', "order"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_place(text, message):
@@ -171,26 +166,6 @@ def test_yaml_keeps_words_that_look_like_values():
     assert from_text("a: [no, 2024-01-01]\nb: [1.50, 'null']\n").classes == (
         "no", "2024-01-01", "1.50", "null",
     )  # fmt: skip
-
-
-def test_categories_of_detection_data():
-    coco = [
-        {"id": 1, "name": "person", "supercategory": "person"},
-        {"id": 4, "name": "kite", "supercategory": "toy"},
-        {"id": 9, "name": "ball", "supercategory": "toy"},
-    ]
-    tree = from_text(json.dumps({"images": [], "categories": coco}))
-    assert classes_and_groups(tree) == (("person", "kite", "ball"), {"root", "toy"})
-    roboflow = [{"id": 0, "name": "toys", "supercategory": "none"}]
-    roboflow += [
-        {"id": i, "name": n, "supercategory": "toys"} for i, n in ((1, "kite"), (2, "ball"))
-    ]
-    assert classes_and_groups(from_text(json.dumps({"categories": roboflow}))) == (
-        ("kite", "ball"), {"toys"},
-    )  # fmt: skip
-    ranks = [{"id": i, "kingdom": "Fungi", "genus": g, "species": s} for i, (g, s) in
-             enumerate([("Amanita", "fly agaric"), ("Amanita", "death cap"), ("Tuber", "truffle")])]  # fmt: skip
-    assert classes_and_groups(from_text(json.dumps(ranks)))[1] == {"Fungi", "Amanita"}
 
 
 def test_open_images_hierarchy_and_bare_strings_as_children():
