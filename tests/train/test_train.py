@@ -337,10 +337,15 @@ def test_weights_from_a_file_keep_all_but_a_classifier_of_other_classes(tmp_path
     same, knows_classes = make_network(recipe, order(10), tmp_path / "w.safetensors")
     assert torch.equal(same.fc.weight, source.fc.weight)
     assert not knows_classes  # as many classes need not be the same ones
+    bare = {name: value for name, value in source.state_dict().items() if "fc." not in name}
+    save_file(bare, tmp_path / "bare.safetensors")
+    headless, knows_classes = make_network(recipe, order(3), tmp_path / "bare.safetensors")
+    assert (headless.fc.out_features, knows_classes) == (3, False)
+    assert torch.equal(headless.stem[0].weight, source.stem[0].weight)
     wrong = dataclasses.replace(recipe, architecture="resnet18_32px")
     with pytest.raises(NBDTError, match="do not fit the network: missing.*Name the arch") as caught:
         start_network(wrong, tmp_path / "w.safetensors")
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 600
     with pytest.raises(NBDTError, match="no weights file"):
         start_network(recipe, tmp_path / "none.safetensors")
 

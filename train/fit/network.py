@@ -47,8 +47,12 @@ def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None)
     if weights is not None and os.path.isdir(weights):
         start = _from_model(recipe, weights)
     else:
-        count = None if weights is None else count_classes(recipe.architecture, weights)
+        count = None
+        if weights is not None:  # a classifier is not needed
+            count = count_classes(recipe.architecture, weights) or 0
         network = create_timm(recipe.architecture, count, recipe.pretrained, weights)
+        if count == 0:
+            cast(Any, network).reset_classifier(1)
         has_weights = recipe.pretrained or weights is not None
         preprocessing = timm_preprocessing(network)
         start = Start(recipe, network, preprocessing, has_weights=has_weights)
