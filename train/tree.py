@@ -62,7 +62,7 @@ def plan_tree(
     wnids = order.wnids if any(order.wnids) else ()
     if kind == "induced" and not meanings:
         if recipe.semantics > 0:  # fail here, not in the middle of the run
-            check_known_words(order.names, class_synsets(order.names, order.known_wnids))
+            check_known_words(order.names, class_synsets(order.names, wnids or None))
         return TreePlan(kind, order.names, wnids, recipe)
     if not wnids or meanings:
         known = known_senses(order.names, meanings)

@@ -21,19 +21,6 @@ class ClassOrder:
     # of these classes, if it is known: its groups may be labels, too
     hierarchy: Hierarchy | None = None
 
-    @property
-    def known_wnids(self) -> tuple[str | None, ...] | None:
-        """`wnids`, or None where none is known."""
-        return self.wnids if any(self.wnids) else None
-
-    def places(self) -> dict[str, int]:
-        """Return labels by plain name and WordNet id; a key of two classes is left out."""
-        if self.hierarchy:
-            return labels_by_name(self.hierarchy)
-        nodes = [Node("/", None, "root")]
-        nodes += [Node(n, "/", n, w) for n, w in zip(self.names, self.wnids, strict=True)]
-        return class_of_name(Hierarchy(tuple(nodes), self.names))
-
 
 def class_order(
     labels: Iterable[str], given: Sequence[str] = (), hierarchy: Hierarchy | None = None
@@ -81,6 +68,14 @@ def _named(labels: Sequence[str]) -> ClassOrder:
 
 
 def class_indices(labels: Iterable[str], order: ClassOrder) -> list[int | None]:
-    """Return each label as a number (see `nbdt.tree.labels`); None for what is no class or group."""
-    places = order.places()
+    """Return each label as a number (see `nbdt.tree.labels`); None for what is no class or group.
+
+    A plain name or WordNet id that several classes have means none of them.
+    """
+    if order.hierarchy:
+        places = labels_by_name(order.hierarchy)
+    else:
+        nodes = [Node("/", None, "root")]
+        nodes += [Node(n, "/", n, w) for n, w in zip(order.names, order.wnids, strict=True)]
+        places = class_of_name(Hierarchy(tuple(nodes), order.names))
     return [places.get(normalised_name(label)) for label in labels]
