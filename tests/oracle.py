@@ -715,15 +715,25 @@ def contribution(weight_of_pull, coefficients, row, query):
     return pull * sum(x * q for x, q in zip(row, query, strict=True))
 
 
-def grouped(maps, regions, least):
-    """Consecutive maps that all correlate in rank, pair by pair; those with a region are alone."""
+def grouped(maps, regions, least, level):
+    """Consecutive maps that all correlate in rank, pair by pair; those with a region are alone.
+
+    Maps correlate if they do so as a whole, or with all values below a share of the largest as one.
+    """
     from scipy.stats import spearmanr
+
+    def alike(one, other):
+        cut = (
+            np.where(m < level * np.abs(m).max(), level * np.abs(m).max(), m) for m in (one, other)
+        )
+        pairs = (one, other), cut
+        return any(spearmanr(*pair, axis=None).statistic > least for pair in pairs)
 
     groups = []
     for i in range(len(maps)):
         before = groups[-1] if groups else ()
         free = before and not any(regions[j] for j in (*before, i))
-        if free and all(spearmanr(maps[i], maps[j], axis=None).statistic > least for j in before):
+        if free and all(alike(maps[i], maps[j]) for j in before):
             groups[-1] = (*before, i)
         else:
             groups.append((i,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterable
 
 import numpy as np
@@ -53,7 +54,7 @@ def picture(explanation: Explanation, *, grid: bool = False) -> Image.Image:
     answer = headline(explanation.path, explanation.answer)
     first, *others = tiles(explanation)
     large = _cards(explanation, first, LARGE, grid)
-    if len(large) == 1:
+    if len(large) == 1 and explanation.photo is not None:
         large.append((ground(explanation, LARGE), [("the photograph", 13, SOFT)]))
     small = [card for tile in others for card in _cards(explanation, tile, SMALL, grid)]
     rows = [
@@ -107,18 +108,12 @@ def _row(cards: Iterable[Card], width: int) -> Image.Image:
 
 def _wrapped(text: str, size: int, width: int, *, bold: bool) -> list[str]:
     """The lines of a text of a width in pixels; words that are wider are broken."""
-    letters, lines = font(size, bold), [""]
-    for word in text.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
-        joined = f"{lines[-1]} {word}".strip()
-        if letters.getlength(joined) <= width:
-            lines[-1] = joined
-            continue
-        lines.append("")
-        for letter in word:
-            if letters.getlength(lines[-1] + letter) > width:
-                lines.append("")
-            lines[-1] += letter
-    return [line for line in lines if line]
+    letters, text = font(size, bold), text.replace(" %", "\N{NO-BREAK SPACE}%")
+    for columns in range(max(2, int(width / (0.4 * size))), 1, -1):
+        lines = textwrap.wrap(text, columns)
+        if all(letters.getlength(line) <= width for line in lines):
+            break
+    return lines
 
 
 def png(image: Image.Image, *, marked: bool = False) -> bytes:

@@ -42,7 +42,8 @@ class Tile:
         shown: the closest of them, whose region or map is drawn.
         title: the chosen children with their probabilities.
         rival: the same for the runner-up, whose picture is drawn beside this one; empty where the
-            decision shown is not close.
+            decision shown is neither close, nor against the likeliest child, nor where the answer
+            stops.
         words: what was measured, in one or two sentences.
     """
 
@@ -78,7 +79,8 @@ def of_decisions(explanation: Explanation, group: Sequence[int]) -> Tile:
     decision = path[shown]
     stops = answer is not None and not answer.is_leaf and answer.depth == shown
     rival = f"not {_share(decision, decision.runner_up)}"
-    if not explanation.child_maps or not (stops or is_close(decision)):
+    near = stops or is_close(decision) or not decision.is_likeliest
+    if not explanation.child_maps or not near:
         rival = ""
     elif not (against := contrast(explanation, shown)).max() > LEVELS[0] * np.abs(against).max():
         rival += ": no part has clearly more evidence for it"
@@ -116,12 +118,21 @@ def region(explanation: Explanation, index: int) -> TestedRegion | None:
 
 
 def agree(one: Map, other: Map) -> bool:
-    """Return whether two maps have a rank correlation above `AGREE`; maps without ranks agree."""
+    """Return whether two maps, or what their contours show, have a rank correlation above `AGREE`.
+
+    Below the lowest contour, ranks are mostly noise. Constant maps agree with each other.
+    """
+    if np.ptp(one) == np.ptp(other) == 0:
+        return True
+    drawn = [np.maximum(values, LEVELS[0] * np.abs(values).max()) for values in (one, other)]
+    return any(_rank_correlation(*pair) > AGREE for pair in ((one, other), drawn))
+
+
+def _rank_correlation(one: Map, other: Map) -> float:
     from scipy.stats import rankdata
 
     ranks = np.array([rankdata(one), rankdata(other)])
-    flat = np.ptp(ranks, axis=1) == 0
-    return bool(flat.all() if flat.any() else np.corrcoef(ranks)[0, 1] > AGREE)
+    return float(np.corrcoef(ranks)[0, 1]) if np.ptp(ranks, axis=1).all() else 0.0
 
 
 def _same(explanation: Explanation, one: int, other: int) -> bool:

@@ -14,7 +14,7 @@ from nbdt import DecisionRules, Hierarchy
 from nbdt.explain.result.explanation import Explanation
 from nbdt.explain.result.regions import Region
 from nbdt.explain.result.regions import TestedRegion as Proved
-from nbdt.explain.result.tiles import AGREE, agree, tiles
+from nbdt.explain.result.tiles import AGREE, LEVELS, agree, tiles
 from nbdt.explain.result.words import effect
 from tests import oracle
 
@@ -74,7 +74,16 @@ def test_tiles_cover_the_path_and_join_only_what_agrees(seed, found, mixed):
     explanation = explained((0.9, 0.7, 0.8, 0.6), maps, tested=regions)
     made = sorted(tiles(explanation), key=lambda tile: tile.decisions)
     assert [i for tile in made for i in tile.decisions] == [0, 1, 2, 3]
-    assert [tile.decisions for tile in made] == oracle.grouped(maps, regions, AGREE)
+    assert [tile.decisions for tile in made] == oracle.grouped(maps, regions, AGREE, LEVELS[0])
+
+
+def test_maps_agree_where_their_contours_do_whatever_is_below_them():
+    peak = np.zeros((7, 7), dtype=np.float32)
+    peak[1:4, 2:5] = np.arange(11, 20).reshape(3, 3)
+    small = np.random.default_rng(0).normal(size=(2, 7, 7))
+    one, other = (peak + (peak == 0) * values for values in small)
+    assert agree(one, other)
+    assert not agree(one, one[::-1, ::-1])
 
 
 def test_maps_without_ranks_agree_with_each_other_alone():
