@@ -398,31 +398,21 @@ def shared_out(values, rows, columns, steps=12):
     return out
 
 
-def place_share(values, name):
-    """The share of a map's positive mass in the part of the picture that words call `name`."""
-    ninths = shared_out(np.maximum(values, 0), 3, 3, steps=3)
-    rows = {"top": [0], "middle": [1], "bottom": [2]}
-    columns = {"left": [0], "centre": [1], "right": [2]}
-    bands = {
-        "along the top": ([0], [0, 1, 2]),
-        "across the middle": ([1], [0, 1, 2]),
-        "along the bottom": ([2], [0, 1, 2]),
-        "along the left side": ([0, 1, 2], [0]),
-        "down the middle": ([0, 1, 2], [1]),
-        "along the right side": ([0, 1, 2], [2]),
-        "in the centre": ([1], [1]),
-    }
-    halves = {"upper": [(0, 0), (0, 1)], "lower": [(1, 0), (1, 1)]}
-    halves |= {"left": [(0, 0), (1, 0)], "right": [(0, 1), (1, 1)]}
-    if name.endswith("half"):
-        quarters = shared_out(np.maximum(values, 0), 2, 2, steps=2)
-        return sum(quarters[place] for place in halves[name.split()[2]]) / quarters.sum()
-    if name in bands:
-        down, across = bands[name]
-    else:
-        vertical, horizontal = name.removeprefix("at the ").split()
-        down, across = rows[vertical], columns[horizontal]
-    return sum(ninths[r, c] for r in down for c in across) / ninths.sum()
+def centre(values):
+    """The name of the ninth in which the centre of a map's positive mass is."""
+    total = row = column = 0.0
+    height, width = values.shape
+    for r, c in itertools.product(range(height), range(width)):
+        mass = max(float(values[r, c]), 0)
+        total, row = total + mass, row + mass * (r + 0.5) / height
+        column += mass * (c + 0.5) / width
+    if not total:
+        return ""
+    names = [
+        ["top", "middle", "bottom"][int(3 * row / total)],
+        ["left", "centre", "right"][int(3 * column / total)],
+    ]
+    return "in the centre" if names == ["middle", "centre"] else f"at the {' '.join(names)}"
 
 
 def numbers_of(explanation):
@@ -433,9 +423,6 @@ def numbers_of(explanation):
     for decision in path:
         running += decision.log_probs[decision.chosen]
         shares += [math.exp(running), *(math.exp(p) for p in decision.log_probs)]
-    for values in explanation.maps:
-        mass = sum(abs(float(v)) for v in values.flat)
-        shares.append(sum(-float(v) for v in values.flat if v < 0) / mass if mass else 0.0)
     for found in explanation.counterfactuals:
         shares += [found.share, found.searched, found.runner_up_path.probability]
     shares += [v["probability"] for k, v in explanation.made.items() if k.endswith("_answer")]

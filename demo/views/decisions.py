@@ -11,8 +11,7 @@ from nbdt.decide.paths import Decision, percent
 from nbdt.explain import Explanation
 from nbdt.explain.result.contributions import NOTE, DecisionContributions, signed
 from nbdt.explain.result.explanation import DecisionEvidence
-from nbdt.explain.result.facts import is_close
-from nbdt.explain.result.stop import stop
+from nbdt.explain.result.facts import is_close, stop
 from nbdt.explain.result.tiles import Tile, legend, of_decisions, tiles
 from nbdt.explain.result.words import count, remark, say
 
@@ -100,9 +99,9 @@ def _tile(photo: Photograph, explanation: Explanation, tile: Tile) -> dict[str, 
 
 
 def _step(explanation: Explanation, number: int) -> dict[str, Any]:
-    decision, end = explanation.path.decisions[number], stop(explanation)
+    decision, end = explanation.path.decisions[number], stop(explanation, number)
     words = [sentence(decision)] if remark(decision) else []
-    words += [end.text] if end is not None and end.depth == number else []
+    words += [end] if end else []
     record = {**competitors(decision), "question": question(decision), "words": words}
     if explanation.evidence:
         record["evidence"] = _evidence(explanation.evidence[number])

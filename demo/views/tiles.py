@@ -14,7 +14,7 @@ from nbdt.decide.paths import percent
 from nbdt.explain import Explanation
 from nbdt.explain.result.drawing import compared, contoured, draw, ground
 from nbdt.explain.result.explanation import Map
-from nbdt.explain.result.facts import EVERYWHERE, place
+from nbdt.explain.result.facts import place
 from nbdt.explain.result.regions import cell_mask
 from nbdt.explain.result.tiles import Tile, region
 from nbdt.explain.result.words import say
@@ -53,8 +53,8 @@ def _record(
     name = say(decision.children[sides[rival]])
     if tested and not rival:
         grid = tested.regions[0].grid
-        where = _where(cell_mask(tested.regions).astype(np.float32))
-        alt = f"{percent(tested.share)} of the photograph, outlined{where}: tested for {name}"
+        where = place(cell_mask(tested.regions))
+        alt = f"{percent(tested.share)} of the photograph, outlined {where}: tested for {name}"
     else:
         grid = explanation.resolution
         alt = _contours(name, maps[int(rival)] if tile.rival else values)
@@ -95,11 +95,4 @@ def map_picture(
 
 def _contours(name: str, values: Map) -> str:
     """Return what a screen reader reads for a map's contours."""
-    return f"The photograph, with contours{_where(values)}, around what supported {name}"
-
-
-def _where(values: Map) -> str:
-    found = place(values)
-    if found is None:
-        return ""
-    return f" {found[0]}" if found[0] == EVERYWHERE else f" mostly {found[0]}"
+    return f"The photograph, with contours {place(values)} around what supported {name}"

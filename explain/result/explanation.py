@@ -199,11 +199,6 @@ class Explanation:
         return tuple(upsampled(values, height, width) for values in self.maps)
 
     @property
-    def scale(self) -> float:
-        """The largest absolute value along the path: one colour scale for all its maps."""
-        return max(float(np.abs(values).max()) for values in self.maps)
-
-    @property
     def resolution(self) -> tuple[int, int]:
         """Height and width of the maps, in positions of the feature map."""
         height, width = self.maps[0].shape

@@ -17,35 +17,21 @@ from nbdt.decide.paths import Decision, percent
 from nbdt.decide.unknown import FALSE_ALARMS
 
 from .explanation import Counterfactual, Explanation
-from .regions import TestedRegion, cell_mask, regrid
+from .regions import TestedRegion, cell_mask
 from .words import count, effect, likelier, say, with_article
 
 SURE = 0.9  # probability from which the deepest such node leads the paragraph
 CLOSE = 2 / 3  # below this share of the two best children's probability, the better is close
-MOSTLY = 0.5  # above this share of a map's positive mass, one ninth of the picture is "mostly"
-MOSTLY_BAND = 0.7  # the same for one third of it
-MOSTLY_HALF = 3 / 4  # the same for one half of it
-SPREAD = 0.25  # the mass is all over the picture if no ninth holds more than this share,
-EVERYWHERE_LEAST = 0.2  # and no row or column of ninths less than this
-AGAINST = 0.6  # a map argues against its decision if more than this share of its mass does
 SMALL = 0.1  # share of the picture up to which regions are small
 TIE = 1e-5  # relative difference of probabilities up to which they are the same
 FACTS = 5  # at most
 ALIKE = 0.05  # difference of similarities up to which they are almost the same
 UNCERTAIN = 0.5  # the answer's probability below which it is called uncertain
 
-EVERYWHERE = "all over the picture"
-_NINTHS = (
-    ("at the top left", "at the top centre", "at the top right"),
-    ("at the middle left", "in the centre", "at the middle right"),
-    ("at the bottom left", "at the bottom centre", "at the bottom right"),
-)
-_ROWS = ("along the top", "across the middle", "along the bottom")
-_COLUMNS = ("along the left side", "down the middle", "along the right side")
-_HALVES = (("in the upper half", "in the lower half"), ("in the left half", "in the right half"))
+_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 KINDS = (  # in the order of the paragraph
-    "unknown", "sure", "asked", "tested", "stops", "likelier", "close", "none close", "against", "flip", "no flip", "training",
+    "unknown", "sure", "asked", "tested", "stops", "likelier", "close", "none close", "flip", "no flip", "training",
 )  # fmt: skip
 
 
@@ -73,50 +59,27 @@ def facts(explanation: Explanation) -> list[Fact]:
     """Return at most `FACTS` facts about an explanation, the most important ones, in reading order.
 
     They say whether the picture is unlike what the model knows; how sure the model is; what hiding a
-    tested region did; where the answer stops; where the path goes against the likeliest child; which decisions were close; which maps argue mostly against their
-    own decision; what blurring changes; how near the training images of both sides are.
+    tested region did; where the answer stops; where the path goes against the likeliest child;
+    which decisions were close; what blurring changes; how near the training images of both sides are.
     """
-    by_importance = (
-        _unknown, _lead, _stops, _likelier, _tested, _against, _change, _training, _close,
-    )  # fmt: skip
+    by_importance = (_unknown, _lead, _stops, _likelier, _tested, _change, _training, _close)
     measured = [fact for measure in by_importance if (fact := measure(explanation))]
     return sorted(measured[:FACTS], key=lambda fact: KINDS.index(fact.kind))
 
 
-def place(values: NDArray[np.float32]) -> tuple[str, float] | None:
-    """Return the place of a map's positive mass in words, and the share of it that is there.
+def place(values: NDArray[np.float32]) -> str:
+    """Return the ninth of the picture with the centre of a map's positive mass: ``"at the top left"``.
 
-    A ninth of the picture that holds more than `MOSTLY`, else a third that holds more than
-    `MOSTLY_BAND`, else a half that holds more than `MOSTLY_HALF`, else `EVERYWHERE` if no ninth
-    holds more than `SPREAD` and no third less than `EVERYWHERE_LEAST`. None between these, for maps
-    of fewer than 3 × 3 positions, and where nothing is positive.
+    It is empty where nothing is positive.
     """
     positive = np.maximum(values, 0).astype(np.float64)
-    if min(values.shape) < 3 or not positive.sum() > 0:
-        return None
-    shares = regrid(positive / positive.sum(), 3, 3)
-    row, column = np.unravel_index(int(shares.argmax()), shares.shape)
-    if shares[row, column] > MOSTLY:
-        return _NINTHS[row][column], float(shares[row, column])
-    bands = [*zip(_ROWS, shares.sum(axis=1), strict=True)]
-    bands += [*zip(_COLUMNS, shares.sum(axis=0), strict=True)]
-    halves = [
-        half
-        for names, axis in zip(_HALVES, (1, 0), strict=True)
-        for half in zip(names, regrid(positive, 2, 2).sum(axis) / positive.sum(), strict=True)
-    ]
-    for parts, least in ((bands, MOSTLY_BAND), (halves, MOSTLY_HALF)):
-        name, share = max(parts, key=lambda part: part[1])
-        if share > least:
-            return name, float(share)
-    even = shares.max() <= SPREAD and min(share for _, share in bands) >= EVERYWHERE_LEAST
-    return (EVERYWHERE, 1.0) if even else None
-
-
-def share_against(values: NDArray[np.float32]) -> float:
-    """Return the share of a map's mass that is negative."""
-    total = float(np.abs(values.astype(np.float64)).sum())
-    return float(np.maximum(-values.astype(np.float64), 0).sum()) / total if total else 0.0
+    if not positive.any():
+        return ""
+    row, column = (
+        int(3 * np.average((np.arange(length) + 0.5) / length, weights=positive.sum(axis=1 - axis)))
+        for axis, length in enumerate(values.shape)
+    )
+    return "in the centre" if row == column == 1 else f"at the {_ROWS[row]} {_COLUMNS[column]}"
 
 
 def is_close(decision: Decision) -> bool:
@@ -129,6 +92,23 @@ def blurred(change: Counterfactual, size: str = "") -> str:
     number = len(change.regions)
     regions = f"{count(number)} {size}region{'s' if number > 1 else ''}"
     return f"{regions} ({percent(change.share)} of the picture)"
+
+
+def stop(explanation: Explanation, index: int) -> str:
+    """Return how close the decision was at which the answer stops; empty for any other one."""
+    answer, decision = explanation.answer, explanation.path.decisions[index]
+    if answer is None or answer.is_leaf or answer.depth != index:
+        return ""
+    (one, other), chance = map(say, _sides(decision)), percent(decision.probability)
+    second = percent(math.exp(decision.log_probs[decision.runner_up]))
+    text = f"The answer stops here: {one} has {chance}, {other} {second}."
+    if answer.needed is None:
+        return text
+    if answer.needed > 1:
+        return f"{text} Even 100 % would not have been enough: the steps below are unsure, too."
+    needed = percent(answer.needed)
+    needed = "a little more" if needed == chance else needed
+    return f"{text} With {needed} for {one} it would have gone on."
 
 
 # ---- one kind each -----------------------------------------------------------------------------
@@ -192,13 +172,8 @@ def _tested(explanation: Explanation) -> Fact | None:
         return None
     index = max(falls, key=falls.__getitem__)
     found = cast(TestedRegion, explanation.tested[index])
-    where = place(cell_mask(found.regions))
     parts = "the region" if len(found.regions) == 1 else "the regions"
-    shown = (
-        f"{parts} {where[0]}"
-        if where and where[0] != EVERYWHERE
-        else parts.replace("the", "the outlined")
-    )
+    shown = f"{parts} {place(cell_mask(found.regions))}"
     text = effect(explanation.path, index, found, shown)
     return Fact("tested", text, {"name": _name(explanation, index), "log_odds": found.log_odds})
 
@@ -252,19 +227,6 @@ def _likelier(explanation: Explanation) -> Fact | None:
         name, chance = say(str(hard["class"])), percent(float(hard["probability"]))
         text += f" That way it would have ended at {name}, with {chance}."
     return Fact("likelier", text, {"names": _sides(against)})
-
-
-def _against(explanation: Explanation) -> Fact | None:
-    shares = [share_against(values) for values in explanation.maps]
-    worst = int(np.argmax(shares))
-    if shares[worst] <= AGAINST:
-        return None
-    name, others = _name(explanation, worst), sum(share > AGAINST for share in shares) - 1
-    more = f" (so does most of the maps of {count(others)} more)" if others else ""
-    text = (
-        f"At the step to {say(name)}, {percent(shares[worst])} of its map argues against it{more}."
-    )
-    return Fact("against", text, {"name": name, "share": shares[worst], "others": others})
 
 
 def _change(explanation: Explanation) -> Fact | None:

@@ -17,10 +17,9 @@ from nbdt.images.image import ImageError
 from .contributions import NOTE, Contribution, TwoSides, signed
 from .drawing import compared, outlined
 from .explanation import Counterfactual, Explanation, Neighbour
-from .facts import blurred, words
+from .facts import blurred, stop, words
 from .headline import headline
 from .pictures import data_url, picture, sides
-from .stop import stop
 from .tiles import Tile, legend, region, tiles
 from .words import count, readable, remark, say, with_article
 
@@ -168,9 +167,9 @@ def _tile(explanation: Explanation, number: int, tile: Tile, grid: bool) -> Elem
 
 def _asides(explanation: Explanation, index: int) -> Iterable[Element]:
     """Where the answer stops, and the training photographs of a decision."""
-    decision, open_ = explanation.path.decisions[index], stop(explanation)
-    if open_ is not None and open_.depth == index:
-        yield element("p", open_.text, class_="aside")
+    decision = explanation.path.decisions[index]
+    if text := stop(explanation, index):
+        yield element("p", text, class_="aside")
     if index < len(explanation.evidence):
         near = explanation.evidence[index]
         columns = _beside(near, decision, "Nearest training photographs of")

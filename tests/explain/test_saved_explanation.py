@@ -19,10 +19,10 @@ from PIL import Image
 from nbdt import DecisionRules, Hierarchy, NBDTError
 from nbdt.explain.result.contributions import Contribution, DecisionContributions
 from nbdt.explain.result.explanation import Counterfactual, DecisionEvidence, Explanation, Neighbour
+from nbdt.explain.result.facts import stop
 from nbdt.explain.result.files import THUMBNAIL, VERSION, load, save
 from nbdt.explain.result.html import to_html
 from nbdt.explain.result.regions import Region
-from nbdt.explain.result.stop import stop
 from nbdt.images.image import ImageError, refusal, refuse
 
 HOSTILE = (
@@ -518,9 +518,9 @@ def test_the_page_marks_where_the_answer_stops_and_what_is_promised(depth):
     assert page.count("The answer stops here.") == 1
     assert page.count(text) == 1
     assert "cannot occur here would have had 70 %" in page
-    found = stop(explanation)
-    assert found.text in html.unescape(page)
-    assert "With 61 %" in found.text
+    text = stop(explanation, depth)
+    assert text in html.unescape(page)
+    assert "With 61 %" in text
     decision = explanation.path.decisions[depth]
     assert f"not {decision.children[decision.runner_up]}" in page
     plain = to_html(replace(explanation, made={}))
@@ -530,7 +530,7 @@ def test_the_page_marks_where_the_answer_stops_and_what_is_promised(depth):
 def test_an_answer_that_more_would_not_help_says_so():
     explanation = stopped_at(1)
     never = replace(explanation, made={"answer": {**explanation.made["answer"], "needed": 1.3}})
-    assert "Even 100 %" in stop(never).text
+    assert "Even 100 %" in stop(never, 1)
     assert "contours of its map" in to_html(replace(explanation, child_maps=()))
 
 
