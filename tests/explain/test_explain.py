@@ -151,7 +151,7 @@ def test_maps_cannot_be_written_to_and_are_shown_at_any_size():
     large = found.upsampled(40, 60)
     assert [values.shape for values in large] == [(40, 60)] * len(found.path)
     assert large[0].mean() == pytest.approx(
-        found.maps[0].mean(), abs=0.01 * np.abs(found.maps[0]).max()
+        found.maps[0].mean(), abs=0.01 * float(np.abs(found.maps[0]).max())
     )
 
 
