@@ -8,60 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 PAUSE_S = 2  # that first answers can hold up one forward pass
-
 Pause = Callable[[], None]  # called before every forward pass in the background
 
-
-class FirstAnswers:
-    """Counts the first answers that are being computed, each inside ``with``."""
-
-    def __init__(self) -> None:
-        self._count, self._changed = 0, threading.Condition()
-
-    def __enter__(self) -> None:
-        self._add(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._add(-1)
-
-    def _add(self, number: int) -> None:
-        with self._changed:
-            self._count += number
-            self._changed.notify_all()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until there is none, at most so long."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._count, seconds)
-
-
-FIRST_ANSWERS = FirstAnswers()  # of all pages of this process: they share the processor
+_first: list[None] = []  # an entry for each first answer that is being computed in this process
 
 
 class Superseded(Exception):  # noqa: N818 - not an error
     """Something newer is wanted: raised by a `Pause`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """Work for one visitor."""
+class Job(NamedTuple):
+    """Work for one visitor; equal keys are the same work."""
 
-    key: Hashable  # equal keys are the same work
+    key: Hashable
     task: asyncio.Task[None]
 
 
-@dataclass(frozen=True, eq=False)
+@contextmanager
+def first_answer() -> Iterator[None]:
+    """Let jobs pause while somebody waits for what is computed inside."""
+    _first.append(None)
+    try:
+        yield
+    finally:
+        _first.pop()
+
+
 class Background:
     """Runs the jobs of one page, from the event loop of its server."""
 
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # first come, first served
-    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "background"))
+    def __init__(self) -> None:
+        self._turn, self._thread = asyncio.Lock(), ThreadPoolExecutor(1, "background")
 
     def job(self, old: Job | None, key: Hashable, work: Callable[[Pause], None]) -> Job:
         """Return a visitor's job: the old one if it still does this, else a new one in its place."""
@@ -75,7 +59,9 @@ class Background:
         ended = threading.Event()
 
         def pause() -> None:
-            FIRST_ANSWERS.wait(PAUSE_S)
+            latest = time.monotonic() + PAUSE_S
+            while _first and time.monotonic() < latest:
+                time.sleep(0.01)
             if ended.is_set():
                 raise Superseded
 
@@ -83,7 +69,7 @@ class Background:
             with suppress(Superseded):
                 work(pause)
 
-        async with self._turn:
+        async with self._turn:  # first come, first served
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, run)
             finally:

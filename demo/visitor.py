@@ -30,7 +30,7 @@ from nbdt.progress import counted
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.nodes import short
 
-from .background import FIRST_ANSWERS, Job
+from .background import Job, first_answer
 from .editing.edits import carried
 from .ui.component import jpeg_url
 
@@ -59,7 +59,7 @@ class Photograph:
     @classmethod
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
         """Run the network: the first answer needs no other forward pass."""
-        with FIRST_ANSWERS:
+        with first_answer():
             layer = any_layer(model, model.preprocess(image)[None].to(model.device))
         features = layer.features[0].detach().float().cpu()
         frame = model.preprocess.frame(image, FRAME)

@@ -115,7 +115,7 @@ def contoured(picture: Image.Image, values: Map, scale: float) -> Image.Image:
     )
 
 
-def contours(values: Map, level: float, fine: int = 128) -> list[Line]:
+def contours(values: Map, level: float, fine: int = 64) -> list[Line]:
     """Return the lines where a map, interpolated to `fine` × `fine` values, has a level."""
     from contourpy import contour_generator
 

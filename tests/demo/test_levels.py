@@ -12,7 +12,7 @@ from torch import nn
 
 from nbdt import NBDT, NBDTHead
 from nbdt.demo import background
-from nbdt.demo.background import FIRST_ANSWERS, Background, Superseded
+from nbdt.demo.background import Background, Superseded, first_answer
 from nbdt.demo.photographs import examples, opened
 from nbdt.demo.ui.events import FORGOTTEN
 from nbdt.demo.views import levels
@@ -69,7 +69,7 @@ def test_jobs_pause_while_somebody_waits_for_a_first_answer(monkeypatch):
         passed.append(1)
 
     async def check():
-        with FIRST_ANSWERS:
+        with first_answer():
             job = runner.job(None, 1, work)
             await asyncio.to_thread(begun.wait)
             await asyncio.wait({job.task}, timeout=0.3)
