@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 @contextmanager
 def first_answer() -> Iterator[None]:
-    """Let jobs pause while somebody waits for what is computed inside."""
+    """Let jobs pause while someone waits for what is computed inside."""
     _first.append(None)
     try:
         yield

@@ -59,7 +59,7 @@ def test_a_newer_job_ends_the_older_and_one_that_waits_never_starts():
     assert ran == ["ended early", "third", "other visitor"]
 
 
-def test_jobs_pause_while_somebody_waits_for_a_first_answer(monkeypatch):
+def test_jobs_pause_while_someone_waits_for_a_first_answer(monkeypatch):
     monkeypatch.setattr(background, "PAUSE_S", 60)
     runner, begun, passed = Background(), threading.Event(), []
 
