@@ -384,6 +384,46 @@ def cell_mask(cells, grid, height, width):
     return mask
 
 
+def fitted_map(prior, masks, falls, length, noise):
+    """Posterior mean of a Gaussian process over cells, by inverting the covariance of cells."""
+    places = list(np.ndindex(prior.shape))
+    covariance = [
+        [math.exp(-(math.dist(a, b) ** 2) / (2 * length**2)) for b in places] for a in places
+    ]
+    design = masks.reshape(len(masks), -1).astype(float)
+    variance = noise * np.trace(design @ covariance @ design.T) / len(masks)
+    seen = design @ prior.ravel()
+    scale = max(0.0, seen @ falls / (seen @ seen))
+    precision = np.linalg.inv(covariance) + design.T @ design / variance
+    update = np.linalg.solve(precision, design.T @ (falls - scale * seen) / variance)
+    return (scale * prior.ravel() + update).reshape(prior.shape)
+
+
+def chosen_regions(before, after, spread, steady):
+    """For each decision the row of `after` (sets, decisions) whose region is chosen."""
+    chosen = []
+    for own in range(len(before)):
+        scores = []
+        for row, values in enumerate(after):
+            falls = [(b - a) / s for b, a, s in zip(before, values, spread, strict=True)]
+            others = [abs(fall) for index, fall in enumerate(falls) if index != own]
+            wins = sum(falls[own] > other for other in others)
+            scores.append((wins, falls[own] / (steady + max(others, default=0)), row))
+        chosen.append(max(scores)[2])
+    return chosen
+
+
+def integrated_gradients(function, whole, start, shares, step=1e-5):
+    """Central differences of a function of a flat array, averaged along a line, times its length."""
+    found = np.zeros_like(whole)
+    for share in shares:
+        at = start + share * (whole - start)
+        for index in range(len(at)):
+            beside = np.eye(len(at))[index] * step
+            found[index] += (function(at + beside) - function(at - beside)) / (2 * step)
+    return found / len(shares) * (whole - start)
+
+
 def shared_out(values, rows, columns, steps=12):
     """`values` over rows × columns, each position cut into steps × steps equal crumbs.
 

@@ -16,11 +16,11 @@ from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import Explanation, explain
 from nbdt.explain.maps.candidates import beyond_others, cell_grid, grown, windows
 from nbdt.explain.maps.hiding import blurred, hidden_logits
-from nbdt.explain.maps.integrated import finer_layer, integrated
+from nbdt.explain.maps.integrated import PLACE, STEPS, finer_layer, integrated
 from nbdt.explain.maps.layers import PLAIN_GRID, PLAIN_SIDE
 from nbdt.explain.maps.levels import LEVELS
 from nbdt.explain.maps.regression import LENGTH, NOISE, fitted
-from nbdt.explain.maps.tested import LEAST, Search
+from nbdt.explain.maps.tested import LEAST, STEADY, Search
 from nbdt.explain.result.regions import connected
 from nbdt.network.preprocessing import Preprocessing
 from tests import oracle
@@ -217,20 +217,28 @@ def test_the_grid_is_the_maps_within_limits():
 
 
 def test_a_fitted_map_is_the_posterior_mean_of_a_gaussian_process():
-    """In the dual form; the reference inverts the covariance of cells."""
     prior, masks = RNG.normal(size=(3, 4)), RNG.random((6, 3, 4)) < 0.4
     falls = RNG.normal(size=6)
-    places = np.array([(row, column) for row in range(3) for column in range(4)], dtype=float)
-    distances = ((places[:, None] - places[None]) ** 2).sum(axis=2)
-    covariance = np.exp(-distances / (2 * LENGTH**2))
-    design = masks.reshape(6, -1).astype(float)
-    noise = NOISE * np.trace(design @ covariance @ design.T) / 6
-    seen = design @ prior.ravel()
-    scale = max(0.0, seen @ falls / (seen @ seen))
-    precision = np.linalg.inv(covariance) + design.T @ design / noise
-    update = np.linalg.solve(precision, design.T @ (falls - scale * seen) / noise)
-    expected = scale * prior.ravel() + update
-    assert np.allclose(fitted(prior, masks, falls).ravel(), expected, atol=1e-8)
+    expected = oracle.fitted_map(prior, masks, falls, LENGTH, NOISE)
+    assert np.allclose(fitted(prior, masks, falls), expected, atol=1e-8)
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 999))
+@settings(max_examples=40)
+def test_regions_are_chosen_as_by_the_reference_in_any_unit_and_order(decisions, sets, seed):
+    rng = np.random.default_rng(seed)
+    before, spread = rng.normal(size=decisions), rng.uniform(0.5, 2, decisions)
+    after, masks = rng.normal(size=(sets, decisions)), rng.random((sets, 4, 4)) < 0.3
+    zeros = np.zeros((decisions, 4, 4))
+
+    def best(before, spread, after):
+        return Search(before, spread, zeros, masks, after, torch.zeros(sets, 4)).best
+
+    found = best(before, spread, after)
+    assert found == oracle.chosen_regions(before, after, spread, STEADY)
+    assert best(2 * before, 2 * spread, 2 * after) == found
+    order = rng.permutation(sets)
+    assert [int(order[row]) for row in best(before, spread, after[order])] == found
 
 
 def test_hidden_logits_do_not_depend_on_how_pictures_are_grouped(monkeypatch):
@@ -265,6 +273,45 @@ def test_integrated_gradients_of_a_layer_sum_to_the_difference(monkeypatch):
     assert found.sum(axis=(1, 2)) == pytest.approx(
         whole - start, abs=0.05 * abs(whole - start).max()
     )
+
+
+class Fine(nn.Module):
+    """A finer layer of 8 × 8 cells, a smooth function of it on 4 × 4, and their mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = nn.Conv2d(3, 2, 4, stride=4), nn.Conv2d(2, 6, 2, stride=2)
+
+    def forward_features(self, images):
+        return self.late(torch.tanh(self.early(images))).tanh()
+
+    def forward_head(self, features, pre_logits):
+        return features.mean(dim=(2, 3))
+
+
+def test_integrated_gradients_equal_central_differences():
+    torch.manual_seed(0)
+    plain = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3, 1.0, "bicubic")
+    model = NBDT(Fine(), NBDTHead(6, TREE, rule="marginal"), "fine", plain).eval()
+    image, nodes = torch.randn(3, SIDE, SIDE), [1, 3]
+    assert finer_layer(model, image[None], 4) == "early"
+    found = integrated(model, image, nodes, "early")
+    pictures = torch.stack([image, blurred(image, 1 / 12)])
+    with torch.no_grad():
+        whole, start = model.backbone.early(pictures).double().flatten(1).numpy()
+        model.double()
+        for node, values in zip(nodes, found, strict=True):
+
+            def log_odds(layer, node=node):
+                cells = torch.from_numpy(layer).view(1, 2, 8, 8)
+                pooled = model.backbone.late(cells.tanh()).tanh().mean(dim=(2, 3))
+                scores = oracle.node_scores(TREE, model.head.linear(pooled).numpy(), "marginal")
+                return oracle.log_odds(TREE, scores)[0, node]
+
+            shares = [(step + PLACE) / STEPS for step in range(STEPS)]
+            expected = oracle.integrated_gradients(log_odds, whole, start, shares)
+            expected = expected.reshape(2, 8, 8).sum(axis=0)
+            assert np.allclose(values, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_maps_are_sharpened_where_there_is_a_finer_layer():
