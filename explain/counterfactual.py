@@ -24,7 +24,7 @@ from nbdt.decide.paths import Decision, Path
 from nbdt.model.model import NBDT
 
 from .maps.candidates import Mask, Values, cell_grid
-from .maps.hiding import BLURRED, Blurs
+from .maps.hiding import BLURRED, HiddenPictures
 from .maps.tested import Search
 from .result.explanation import Counterfactual, Explanation
 from .result.regions import connected, regrid
@@ -63,13 +63,13 @@ def counterfactuals(
             supports the chosen child.
         search: what a level tried: its candidates do not run again.
     """
-    blurs = Blurs(model, image.to(model.device))
+    blurs = HiddenPictures(model, image.to(model.device))
     if search is not None:
         blurs.add(search.masks, search.logits)
     nothing = np.zeros(cell_grid(maps[0].shape), dtype=bool)
     whole, steps = blurs.log_probs(nothing[None])[0], [_Step(model, one) for one in path]
     ends = [int(whole.where(step.others, -torch.inf).argmax()) for step in steps]
-    logits = blurs.logits[nothing.tobytes()].to(model.device)
+    logits = blurs.logits(nothing[None])
     rivals = model.head.rules.paths(logits.expand(len(ends), -1), ends)
     return tuple(
         _found(blurs, step, index, regrid(values, *nothing.shape), rival)
@@ -77,7 +77,9 @@ def counterfactuals(
     )
 
 
-def _found(blurs: Blurs, step: _Step, index: int, values: Values, rival: Path) -> Counterfactual:
+def _found(
+    blurs: HiddenPictures, step: _Step, index: int, values: Values, rival: Path
+) -> Counterfactual:
     passes, overtaken, nothing = blurs.passes, False, np.zeros(values.shape, dtype=bool)
     (margin,), (reached,) = step.margins(blurs.log_probs(nothing[None]))
     limit = max(1, int(MOST * values.size)) if reached and margin >= 0 else 0
@@ -113,7 +115,7 @@ def _found(blurs: Blurs, step: _Step, index: int, values: Values, rival: Path) -
     )
 
 
-def _smallest(blurs: Blurs, step: _Step) -> Mask:
+def _smallest(blurs: HiddenPictures, step: _Step) -> Mask:
     """The smallest set that was tried and flips a decision, of these the one that does most; or none."""
     masks = np.array([*blurs.masks.values()])
     margins, reached = step.margins(blurs.log_probs(masks))

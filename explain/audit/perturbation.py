@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
+from scipy.special import expit
 from torch import Tensor
 
 from nbdt.model.model import NBDT
 
 from ..maps.candidates import Grid, Mask
-from ..maps.hiding import BASELINES, hidden_logits
+from ..maps.hiding import BASELINES, HiddenPictures
 from ..maps.log_odds import of_logits
 from ..maps.tested import own_falls
 from ..result.explanation import Map
@@ -30,7 +31,7 @@ Ranks = NDArray[np.int64]
 
 
 class Trials:
-    """What a model says of one image's path with regions hidden; no picture is run twice.
+    """What a model says of one image's path with regions hidden; no picture runs twice.
 
     Args:
         model: in evaluation mode.
@@ -41,21 +42,13 @@ class Trials:
 
     def __init__(self, model: NBDT, image: Tensor, nodes: Sequence[int], grid: Grid) -> None:
         self.model, self.image, self.nodes, self.grid = model, image[None], list(nodes), grid
-        self._seen: dict[tuple[str, bytes], Values] = {}
+        self.ways = {name: HiddenPictures(model, image, way) for name, way in BASELINES.items()}
 
     def log_odds(self, masks: Mask, baseline: str) -> Values:
         """Return log-odds (…, decisions) with the cells of masks (…, rows, columns) hidden."""
-        flat = masks.reshape(-1, *self.grid)
-        keys = [(baseline, mask.tobytes()) for mask in flat]
-        new = {key: mask for key, mask in zip(keys, flat, strict=True) if key not in self._seen}
-        if new:
-            rows, hidden = torch.zeros(len(new), dtype=torch.long), np.stack([*new.values()])
-            pair = self.image, BASELINES[baseline](self.image)
-            logits = hidden_logits(self.model, *pair, rows, torch.from_numpy(hidden))
-            found = of_logits(self.model, logits.to(self.model.device))[:, self.nodes]
-            self._seen.update(zip(new, found.cpu().double().numpy(), strict=True))
-        values: Values = np.array([self._seen[key] for key in keys])
-        return values.reshape(*masks.shape[:-2], -1)
+        logits = self.ways[baseline].logits(masks.reshape(-1, *self.grid))
+        found: Values = of_logits(self.model, logits)[:, self.nodes].cpu().double().numpy()
+        return found.reshape(*masks.shape[:-2], -1)
 
     @cached_property
     def before(self) -> Values:
@@ -88,7 +81,7 @@ def curves(trials: Trials, ranks: Ranks, baseline: str, steps: int) -> tuple[Val
     counts = np.round(ranks[0].size * np.arange(steps + 1) / steps)
     first = ranks[:, None] < counts[:, None, None]  # (decisions, steps + 1, rows, columns)
     pair = (trials.log_odds(masks, baseline) for masks in (first, ~first))
-    deletion, insertion = (_sigmoid(np.einsum("dsd->ds", values)) for values in pair)
+    deletion, insertion = (expit(np.einsum("dsd->ds", values)) for values in pair)
     return deletion, insertion
 
 
@@ -99,7 +92,7 @@ def top(ranks: Ranks, share: float) -> Mask:
 
 def area(curve: Values) -> Values:
     """Return the area under curves (…, points) over the share of regions from 0 to 1: (…)."""
-    areas: Values = ((curve[..., 1:] + curve[..., :-1]) / 2).mean(axis=-1)
+    areas: Values = trapezoid(curve, dx=1 / (curve.shape[-1] - 1))
     return areas
 
 
@@ -138,10 +131,3 @@ def _of_others(counts: Values) -> Values:
     """Divide by the number of other decisions; NaN if there is none."""
     others = len(counts) - 1
     return counts / others if others else np.full(1, np.nan)
-
-
-def _sigmoid(values: Values) -> Values:
-    from scipy.special import expit
-
-    probabilities: Values = expit(values)
-    return probabilities

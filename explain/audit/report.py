@@ -23,16 +23,14 @@ from nbdt.hierarchies.show.picture import saved
 from ..result.html import document, element
 from ..result.pictures import data_url
 from .methods import CONTROLS
-from .result import ABSOLUTE, CURVES, Audit, MethodAudit, beaten
+from .result import CURVES, Audit, MethodAudit, beaten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#2166ac", "#d6282d", "#1b9e77", "#7b3294", "#e08214", "#8c510a", "#c51b7d", "#4d4d4d")
 OWN = ("specificity path_share blur", "specificity path_share mean", "swap blur", "swap mean")
-CHECKS = (
-    "randomised: all", "randomised, absolute: all", "max sensitivity", "completeness error",
-)  # fmt: skip
+CHECKS = ("randomised: all", "randomised, absolute: all", "max sensitivity")
 TABLE_STYLE = """
 main { max-width: 1280px; }
 table { border-collapse: collapse; font-size: .875rem; }
@@ -68,9 +66,9 @@ def tables(audit: Audit) -> list[Table]:
             f"is it the weights'? ({made['checked_images']} images)",
             "Random weights: rank correlation with the map of random weights, signed and absolute. "
             f"Noise: largest relative change of the map under {made['noise_samples']} draws of "
-            f"± {made['noise_radius']:.0%}. Sum: relative error of the map's sum, for methods that "
-            "promise one. Passes: forward passes for the maps of an image; seconds: on this machine.",
-            ("method", "random weights ↓", "absolute ↓", "noise ↓", "sum ↓", "passes", "seconds"),
+            f"± {made['noise_radius']:.0%}. Passes: forward passes for the maps of an image; seconds: on "
+            "this machine.",
+            ("method", "random weights ↓", "absolute ↓", "noise ↓", "passes", "seconds"),
             [
                 (*_row(method, CHECKS), f"{method.passes:.0f}", f"{method.seconds:.2f}")
                 for method in audit.methods.values()
@@ -119,39 +117,6 @@ def curve_plot(audit: Audit) -> Figure:
     return figure
 
 
-def check_plot(audit: Audit) -> Figure:
-    """Draw specificity, and rank correlation as weights are randomised from the head down."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for index, method in enumerate(audit.methods.values()):
-        look = _look(method.method, index)
-        for offset, baseline, filled in ((-0.15, "blur", "full"), (0.15, "mean", "none")):
-            value = method.estimates[f"specificity path_share {baseline}"]
-            reach = [[100 * (value.mean - value.low)], [100 * (value.high - value.mean)]]
-            left.errorbar(
-                [100 * value.mean], [index + offset], xerr=reach, fmt="o", fillstyle=filled,
-                color=look["color"],
-            )  # fmt: skip
-        stages = [name for name in method.estimates if name.startswith(ABSOLUTE)]
-        values = [1.0, *(abs(method.estimates[stage].mean) for stage in stages)]
-        right.plot(range(len(values)), values, label=method.method, **look)
-    left.axvline(50, color="black", linewidth=0.8)
-    left.set_yticks(range(len(audit.methods)), list(audit.methods))
-    left.invert_yaxis()
-    left.set(title="specificity (filled: blur, open: mean)")
-    left.set_xlabel("own decision moves more than another on the path, %")
-    names = ["none", *(stage.removeprefix(ABSOLUTE) for stage in stages)]
-    right.set_xticks(range(len(names)), names, rotation=15, fontsize="small")
-    right.set(title="random weights, from the head down", ylim=(-0.02, 1.05))
-    right.set_ylabel("rank correlation of absolute maps")
-    right.legend(fontsize="small")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def _look(method: str, index: int) -> dict[str, Any]:
     """Return the line style: grey and dashed for controls, coloured for methods."""
     if method in CONTROLS:
@@ -168,7 +133,6 @@ def page(audit: Audit) -> str:
         element("section", *_findings(audit), class_="card"),
         *map(_section, tables(audit)),
         _figure(curve_plot(audit)),
-        _figure(check_plot(audit)),
         element("pre", json.dumps(dict(audit.made), indent=1), class_="card small"),
     )
     return document(title, body, TABLE_STYLE)

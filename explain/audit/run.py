@@ -100,11 +100,7 @@ class _Audited:
             self.costs[method] += sum(passes), time.perf_counter() - start
             if row < self.checked:
                 self.maps[method] += maps
-            measures = dict(self._measures(trials, maps, regions))
-            errors = sanity.completeness_error(self.model, image, nodes, maps, method)
-            if errors is not None:
-                measures["completeness error"] = errors
-            for name, values in measures.items():
+            for name, values in self._measures(trials, maps, regions):
                 self.measured[method][name].append(values)
 
     def _measures(

@@ -1,9 +1,8 @@
-"""Sanity checks of maps: dependence on weights, stability under noise, completeness.
+"""Sanity checks of maps: dependence on weights, stability under noise.
 
 - Parameter randomisation (Adebayo et al., *Sanity checks for saliency maps*, 2018), cascading from
   the head down: a map that does not change ignores the weights.
 - Maximum sensitivity (Yeh et al., *On the (in)fidelity and sensitivity of explanations*, 2019).
-- Completeness: whether a map's values sum to what it explains (Sundararajan et al., 2017).
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 
 from nbdt.model.model import NBDT
 
-from ..maps.log_odds import log_odds, measured_log_odds
-from .methods import Maps, Nodes
+from .methods import Maps
 from .result import Values
 
 STAGES = 4
@@ -108,44 +106,3 @@ def sensitivity(before: Maps, after: Maps) -> Values:
     return np.array(
         [np.linalg.norm(new - old) / (np.linalg.norm(old) or np.nan) for old, new in pairs]
     )
-
-
-# What a map is measured against: the log-odds without features, or without an image.
-REFERENCE = {
-    "grad-cam": "features",
-    "integrated gradients": "image",
-    "input x gradient": "image",
-    "occlusion": "image",
-}
-
-
-def completeness_error(
-    model: NBDT, images: Tensor, nodes: Nodes, maps: Maps, method: str
-) -> Values | None:
-    """``|Σ map − (ℓ − ℓ₀)|``, over the mean ``|ℓ − ℓ₀|`` of the image's path, (decisions,).
-
-    None without a promise. ``ℓ`` is the log-odds, ``ℓ₀`` that of features, or of an image (the mean
-    colour), that are all 0. Under `representative`, at two children, a node map of a linear head on an
-    average pool is exact; elsewhere the log-odds are curved and a gradient is not.
-    """
-    if method not in REFERENCE:
-        return None
-    full = measured_log_odds(model, images)
-    if REFERENCE[method] == "image":
-        nothing = measured_log_odds(model, torch.zeros_like(images[:1]))
-    else:
-        nothing = _without_features(model, images)
-    errors = []
-    for row, (path, values) in enumerate(zip(nodes, maps, strict=True)):
-        change = full[row, list(path)] - nothing[0, list(path)]
-        total = torch.tensor([value.sum(dtype=np.float64) for value in values], dtype=full.dtype)
-        errors.append(((total - change).abs() / change.abs().mean().clamp(min=1e-12)).numpy())
-    return np.concatenate(errors)
-
-
-def _without_features(model: NBDT, images: Tensor) -> Tensor:
-    device = model.device
-    with torch.inference_mode():
-        feature_map = model.feature_map(images[:1].to(device))
-        logits = model.head.logits(model.pool(torch.zeros_like(feature_map))).float()
-        return log_odds(logits, model.head.rules.tree, model.rule).cpu().clone()

@@ -80,36 +80,42 @@ def hidden_logits(
     return torch.cat(found).clone()
 
 
-class Blurs:
-    """One image with sets of cells blurred: each set runs once, whoever asks for it.
+class HiddenPictures:
+    """One image with sets of cells hidden: each set runs once, whoever asks for it.
 
     Args:
         model: in evaluation mode.
         image: (3, height, width), preprocessed, on the model's device.
+        way: what takes the place of hidden cells, from images (batch, 3, height, width).
     """
 
-    def __init__(self, model: NBDT, image: Tensor) -> None:
-        self.model, self.pair, self.passes = model, (image[None], blurred(image[None])), 0
+    def __init__(
+        self, model: NBDT, image: Tensor, way: Callable[[Tensor], Tensor] = blurred
+    ) -> None:
+        self.model, self.pair, self.passes = model, (image[None], way(image[None])), 0
         self.masks: dict[bytes, Mask] = {}
-        self.logits: dict[bytes, Tensor] = {}
+        self.known: dict[bytes, Tensor] = {}
 
     def add(self, masks: Mask, logits: Tensor) -> None:
         """Take the logits (sets, classes) of sets that ran elsewhere."""
         for mask, row in zip(masks, logits, strict=True):
-            self.masks[mask.tobytes()], self.logits[mask.tobytes()] = mask, row
+            self.masks[mask.tobytes()], self.known[mask.tobytes()] = mask, row
 
-    def log_probs(self, masks: Mask) -> Tensor:
-        """Return the log-probabilities of all classes with each set blurred, (sets, classes)."""
+    def logits(self, masks: Mask) -> Tensor:
+        """Return class logits (sets, classes) with each set hidden, on the model's device."""
         new = distinct([mask for mask in masks if mask.tobytes() not in self.masks])
         if len(new):
             rows = torch.zeros(len(new), dtype=torch.long)
             self.add(new, hidden_logits(self.model, *self.pair, rows, torch.from_numpy(new)))
             self.passes += len(new)
-        logits = torch.stack([self.logits[mask.tobytes()] for mask in masks])
-        return self.model.head.rules(logits.to(self.model.device)).cpu()
+        return torch.stack([self.known[mask.tobytes()] for mask in masks]).to(self.model.device)
+
+    def log_probs(self, masks: Mask) -> Tensor:
+        """Return the log-probabilities of all classes, (sets, classes), on the CPU."""
+        return self.model.head.rules(self.logits(masks)).cpu()
 
     def picture(self, mask: Mask) -> Image.Image:
-        """Return what the model sees with one set blurred, as colours again."""
+        """Return what the model sees with one set hidden, as colours again."""
         shown = hidden(*self.pair, torch.from_numpy(mask[None]))[0]
         return self.model.preprocess.colours(shown.cpu())
 

@@ -68,17 +68,6 @@ def _among_siblings(scores: Tensor) -> Tensor:
     return (scores - others).flatten(0, 1)
 
 
-def measured_log_odds(model: NBDT, images: Tensor) -> Tensor:
-    """Return log-odds (batch, nodes) of images (batch, 3, height, width), float64 (MPS: float32).
-
-    The images run in parts that bound the memory, without gradients.
-    """
-    with torch.inference_mode():
-        parts = images.split(pictures_at_once(model, images))
-        found = [_of_images(model, part.to(model.device)).cpu() for part in parts]
-    return torch.cat(found).clone()
-
-
 def pictures_at_once(model: NBDT, images: Tensor) -> int:
     """Return how many pictures of the size of (batch, 3, height, width) run together, for speed."""
     pixels = CPU_PIXELS_AT_ONCE if model.device.type == "cpu" else PIXELS_AT_ONCE
