@@ -50,11 +50,7 @@ def layer_of_logits(
             raise
         if layer is not None:
             return layer
-        fitting = _fitting(model, num_classes)
-        raise NBDTError(
-            f"{error} Give example=…, what the model is called with, or name the layer that gives "
-            f"its logits: layer={fitting[-1]!r} ({listed(fitting)} have {num_classes} outputs)."
-        ) from error
+        raise _not_run(model, num_classes, error) from error
     answering = [
         name
         for name, found in ran.given.items()
@@ -77,6 +73,18 @@ def layer_of_logits(
             "there is no other place for a head."
         )
     return OUTPUT
+
+
+def _not_run(model: nn.Module, num_classes: int, error: NBDTError) -> NBDTError:
+    """Return what to do about a model that took none of the inputs tried."""
+    try:
+        fitting = _fitting(model, num_classes)
+    except NBDTError as missing:
+        return NBDTError(f"{missing} {error}")
+    return NBDTError(
+        f"{error} Give example=…, what the model is called with, or name the layer that gives its "
+        f"logits: layer={fitting[-1]!r} ({num_classes} outputs have: {listed(fitting)})."
+    )
 
 
 def no_tensor(model: nn.Module, output: Any) -> str:

@@ -43,9 +43,8 @@ def try_inputs(model: nn.Module, num_classes: int | None, layer: str | None = No
             return run(model, num_classes, example, layer)
         except Exception as error:  # noqa: BLE001  whatever a model raises, the input was not for it
             tried.append("×".join(map(str, shape)))
-            reason = (
-                f"the last gave {type(error).__name__}: {str(error).strip()[:300] or 'no message'}"
-            )
+            words = str(error).strip(" .\n")[:300] or "no message"
+            reason = f"the last gave {type(error).__name__}: {words}"
             if isinstance(error, NBDTError) and len(shape) > 2:  # no other size would give logits
                 break
     raise NBDTError(

@@ -357,6 +357,8 @@ def test_a_model_that_takes_no_input_tried_needs_an_example_or_a_layer():
     with pytest.raises(NBDTError, match="tried .none.*with weights.*layer='2'"):
         attach(unmade, TREE, rule="marginal")
     assert unmade[0].has_uninitialized_params()
+    with pytest.raises(NBDTError, match=r"found none.* \(2×3×64×64\): .*got \(2, 8, 3844\)\.$"):
+        attach(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2)), TREE, rule="marginal")
     for options in ({"example": words}, {"layer": "fc"}):
         attach(model, TREE, rule="marginal", **options)
         assert torch.equal(model(words), logits.log_softmax(1))
