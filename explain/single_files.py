@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from nbdt.decide.answer import promise
-from nbdt.decide.paths import as_percent, percent
+from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
 from nbdt.images.dataset import iter_inputs
@@ -28,7 +28,7 @@ from .result.contributions import NOTE
 from .result.explanation import Explanation
 from .result.headline import headline
 from .result.pictures import picture, png
-from .result.tiles import region
+from .result.tiles import region, tiles
 from .result.words import readable, remark
 
 SUMS = ("contributions", "no_contributions")
@@ -97,6 +97,7 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     if as_json:
         facts = {"headline": explanation.headline, "words": explanation.words}
         facts |= {"picture": str(target), "answer": explanation.made["answer"]}
+        facts["tiles"] = list(map(vars, tiles(explanation)))
         facts |= {"remark": explanation.remark} if explanation.remark else {}
         facts |= {key: value for key, value in explanation.to_dict().items() if key in SUMS}
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
@@ -136,7 +137,7 @@ def _tree(reference: str, explanation: Explanation) -> RichTree:
             dimmed = f"   {remark(decision)}"
         committed = stop is None or depth <= stop.depth
         if tested := region(explanation, depth - 1):
-            dimmed += f"   {percent(tested.probabilities[1])} without its region"
+            dimmed += f"   {as_percent(tested.probabilities[1])} without its region"
         name = (readable(decision.children[decision.chosen]), "bold green" if committed else "dim")
         chance = f" {as_percent(decision.probability)}"
         mark = (stops[depth] if depth < len(path) else "", "yellow")

@@ -50,10 +50,10 @@ def draw(
     cells = explanation.resolution
     if found is not None and not rival:
         picture, cells = outlined(picture, found.regions), found.regions[0].grid
-    if tile.rival:
+    elif tile.rival:
         more = contrast(explanation, tile.shown) * (1 if rival else -1)
         picture = contoured(picture, np.maximum(more, 0), float(np.abs(more).max()))
-    elif found is None:
+    else:
         values = explanation.maps[tile.shown]
         picture = contoured(picture, values, float(np.abs(values).max()))
     return gridded(picture, cells) if grid else picture

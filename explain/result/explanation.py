@@ -20,7 +20,7 @@ from nbdt.decide.paths import Path, percent
 from nbdt.images.deep import REMARK
 
 from .contributions import DecisionContributions, Photograph, TwoSides
-from .regions import AlikeRegions, Region, TestedRegion, upsampled
+from .regions import AlikeRegions, Region, TestedRegion
 
 Map: TypeAlias = NDArray[np.float32]
 
@@ -193,10 +193,6 @@ class Explanation:
             decision.log_odds - float(values.sum(dtype=np.float64))
             for decision, values in zip(self.path, self.maps, strict=True)
         )
-
-    def upsampled(self, height: int, width: int) -> tuple[Map, ...]:
-        """Return the maps at another resolution, say a photograph's, interpolated bicubically."""
-        return tuple(upsampled(values, height, width) for values in self.maps)
 
     @property
     def resolution(self) -> tuple[int, int]:

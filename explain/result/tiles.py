@@ -29,8 +29,9 @@ LINES = (
     "Red lines: a third and two thirds of the strongest support for the step. Dashed blue lines: a tenth "
     "of that against it. Each picture has its own scale. The network sees {} positions."
 )
-SIDES = "Side by side: where each of the two has more evidence than the other."
+SIDES = "Side by side, they show where one of the two has more evidence than the other."
 PAIR = " Both pictures have the same scale, their own."
+BESIDE = " Beside it, lines show where the runner-up has more evidence."
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,18 @@ def of_decisions(explanation: Explanation, group: Sequence[int]) -> Tile:
     decision = path[shown]
     stops = answer is not None and not answer.is_leaf and answer.depth == shown
     rival = f"not {_share(decision, decision.runner_up)}"
+    beside = BESIDE if region(explanation, shown) else PAIR
     near = stops or is_close(decision) or not decision.is_likeliest
     if not explanation.child_maps or not near:
         rival = ""
     elif not (against := contrast(explanation, shown)).max() > LEVELS[0] * np.abs(against).max():
-        rival += ": no part has clearly more evidence for it"
+        rival, beside = f"{rival}: no part has clearly more evidence for it", ""
     return Tile(
         decisions=tuple(group),
         shown=shown,
         title=", ".join(_share(path[index], path[index].chosen) for index in group),
         rival=rival,
-        words=f"{_words(explanation, group)}{PAIR if rival else ''}",
+        words=_words(explanation, group) + (beside if rival else ""),
     )
 
 

@@ -156,6 +156,9 @@ def test_options_of_a_batch_are_refused_without_one(outcome):
         refused = run(outcome[0], "red.png", *options)
         assert refused.returncode == 2
         assert "need a batch" in refused.stderr
+    refused = run(outcome[0], "red.png", "--rows", "--grid")
+    assert refused.returncode == 2
+    assert "--grid needs --pictures" in refused.stderr
 
 
 @pytest.fixture(scope="module")
@@ -227,10 +230,14 @@ def test_an_answer_stops_where_it_is_unsure(tmp_path):
     assert record["answer"]["name"] == "house cat"
     assert record["answer"]["accuracy"] == 0.95
     assert not record["answer"]["is_leaf"]
+    bare = (tmp_path / "cat.nbdt.png").read_bytes()
     leaf = json.loads(run(tmp_path, picture, "--accuracy", "none", "--json").stdout)
     assert leaf["answer"]["name"] == "Egyptian cat"
     assert leaf["answer"]["accuracy"] is None
-    text = " ".join(run(tmp_path, picture, "--accuracy", "95%").stdout.split())
+    text = " ".join(run(tmp_path, picture, "--accuracy", "95%", "--grid").stdout.split())
+    assert (tmp_path / "cat.nbdt.png").read_bytes() != bare
+    proved = [tile for tile in record["tiles"] if tile["words"].startswith("With th")]
+    assert text.count("without its region") == len(proved) > 0
     for fact in ("house cat", "the answer stops here", "95%", "650", "not for each class"):
         assert fact in text
     assert run(tmp_path, picture, "--accuracy", "1.2").returncode == 2

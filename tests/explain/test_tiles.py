@@ -115,4 +115,6 @@ def test_a_close_step_has_its_runner_up_beside_it_where_there_are_maps_of_both()
     both = replace(close, child_maps=tuple(noise(i, 2) for i in range(4)))
     assert [tile.rival for tile in tiles(both)] == ["not dog 40 %", "", "", ""]
     assert tiles(both)[0].words.startswith("With these hidden, cat falls from 94 to 18 %; no other")
-    assert "the same scale, their own" in tiles(both)[0].words
+    assert "the runner-up has more" in tiles(both)[0].words
+    untested = replace(both, tested=(None,) * 4)
+    assert "the same scale, their own" in tiles(untested)[0].words
