@@ -16,32 +16,28 @@ from .errors import NBDTError
 
 # Name: the module of its Typer app, what it does, and the extra that installs its libraries.
 COMMANDS = {
-    "explain": ("nbdt.explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
+    "explain": ("explain.command", "Explain photographs: path, probabilities, heat maps.", ""),
     "memory": (
-        "nbdt.explain.memory.command",
+        "explain.memory.command",
         "Show and change the photographs that a model decides by.",
         "",
     ),
-    "audit": ("nbdt.explain.audit.command", "Measure how far explanations can be trusted.", ""),
+    "audit": ("explain.audit.command", "Measure how far explanations can be trusted.", ""),
     "corrections": (
-        "nbdt.demo.corrections.command",
+        "demo.corrections.command",
         "List, export, apply and delete what people said on the page.",
         "demo",
     ),
-    "demo": ("nbdt.demo.command", "Open the page where a photograph is explained.", "demo"),
-    "hierarchy": ("nbdt.hierarchies.command", "Show, make, edit, compare and convert trees.", ""),
-    "evaluate": (
-        "nbdt.hierarchies.measure.command",
-        "Measure a tree on photographs, or what an edit changes.",
-        "",
-    ),
+    "demo": ("demo.command", "Open the page where a photograph is explained.", "demo"),
+    "hierarchy": ("hierarchies.command", "Show, make, edit, compare and convert trees.", ""),
+    "evaluate": ("hierarchies.measure.command", "Measure a tree on photographs, or an edit.", ""),
     "calibrate": (
-        "nbdt.hierarchies.measure.calibrate",
+        "hierarchies.measure.calibrate",
         "Fit the thresholds of answers to your own photographs.",
         "",
     ),
-    "export": ("nbdt.model.export", "Write a model as ONNX or .pt2, for any runtime.", "export"),
-    "train": ("nbdt.train.command", "Train a model from a recipe and a folder of images.", "train"),
+    "export": ("model.export", "Write a model as ONNX or .pt2, for any runtime.", "export"),
+    "train": ("train.command", "Train a model from a recipe and a folder of images.", "train"),
 }
 
 
@@ -64,7 +60,7 @@ class _Commands(TyperGroup):
 def _load(name: str) -> Any:
     module, _, extra = COMMANDS[name]
     try:
-        return typer.main.get_command(import_module(module).app)
+        return typer.main.get_command(import_module(f"nbdt.{module}").app)
     except ModuleNotFoundError as error:
         if not extra or str(error.name).startswith("nbdt"):
             raise

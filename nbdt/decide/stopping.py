@@ -66,10 +66,8 @@ class PathMasses:
 
     def stop(self, threshold: float | Tensor) -> Tensor:
         """Return the depth of each answer, (batch,) int64, for one λ or for one an image, (batch,)."""
-        limit = (
-            torch.as_tensor(threshold, dtype=torch.float64).to(self.critical.device).reshape(-1, 1)
-        )
-        return (self.critical <= limit).int().argmax(dim=1)
+        limit = torch.as_tensor(threshold, dtype=torch.float64).to(self.critical.device)
+        return (self.critical <= limit.reshape(-1, 1)).int().argmax(dim=1)
 
     def needed(self, depths: Tensor, threshold: Tensor) -> Tensor:
         """Return `Answer.needed` for answers at these depths, (batch,); NaN where it is None.

@@ -71,11 +71,9 @@ class ExportedTree(nn.Module):
         values = class_maps.index_select(1, self.pair_class)
         if self.rule == "marginal":
             centred = logits - logits.amax(dim=1, keepdim=True)
-            own, above = (
-                centred.index_select(1, self.pair_class),
-                scores.index_select(1, self.pair_node),
-            )
-            values = values * (own - above).exp()[..., None, None]
+            own = centred.index_select(1, self.pair_class)
+            share = (own - scores.index_select(1, self.pair_node)).exp()
+            values = values * share[..., None, None]
         else:
             values = values / self.sizes[self.pair_node][:, None, None]
         maps = _sums(values, self.pair_node, self.num_nodes)[:, 1:]

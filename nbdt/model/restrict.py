@@ -17,7 +17,7 @@ from ..tree.building import collapse_chains
 from ..tree.class_names import class_of_name, normalised_name
 from ..tree.hierarchy import Hierarchy
 
-REMOVED_WEIGHT, REMOVED_BIAS = "removed.weight", "removed.bias"
+REMOVED = "removed."  # before "weight" and "bias" in a reference set
 MAX_LIST = 2**24  # bytes of a file of names
 
 
@@ -38,9 +38,7 @@ def restricted(
     rows: dict[str, Tensor] = {}
     if removed:
         gone = _rows_of(head.linear, removed)
-        rows = {REMOVED_WEIGHT: gone.weight.detach()}
-        if gone.bias is not None:
-            rows[REMOVED_BIAS] = gone.bias.detach()
+        rows = {f"{REMOVED}{name}": values for name, values in gone.state_dict().items()}
     for name, values in rows.items():  # a model that was restricted before
         rows[name] = torch.cat([reference[name], values]) if name in reference else values
     return (
@@ -58,15 +56,12 @@ def removed_probability(
     None for a model that is not restricted. The features are (batch, features), the logits (batch,
     classes) of the classes that it has.
     """
-    weight = reference.get(REMOVED_WEIGHT)
+    weight, bias = (reference.get(f"{REMOVED}{name}") for name in ("weight", "bias"))
     if weight is None:
         return None
-    bias = reference.get(REMOVED_BIAS)
-    removed = torch.nn.functional.linear(
-        features.float(),
-        weight.to(features.device),
-        None if bias is None else bias.to(features.device),
-    )
+    removed = features.float() @ weight.to(features.device).t()
+    if bias is not None:
+        removed += bias.to(features.device)
     return (removed.logsumexp(dim=1) - logits.float().logsumexp(dim=1)).sigmoid()
 
 
@@ -132,11 +127,9 @@ def pruned(hierarchy: Hierarchy, allowed: Sequence[int]) -> Hierarchy:
 
 def _rows_of(linear: nn.Linear, rows: Sequence[int]) -> nn.Linear:
     """Return a linear layer with some of the outputs of another; the values are copied."""
-    index = torch.as_tensor(rows, device=linear.weight.device)
     part = nn.Linear(linear.in_features, len(rows), bias=linear.bias is not None, device="meta")
-    part.weight = nn.Parameter(linear.weight.detach()[index].clone())
-    if linear.bias is not None:
-        part.bias = nn.Parameter(linear.bias.detach()[index].clone())
+    values = {name: value[list(rows)] for name, value in linear.state_dict().items()}
+    part.load_state_dict(values, assign=True)
     return part
 
 

@@ -24,7 +24,7 @@ ZOO = Hierarchy.from_nested(
 @pytest.fixture
 def nbdt(capsys, tmp_path, monkeypatch):
     """Runs `nbdt hierarchy …` in an empty folder."""
-    entry = ("nbdt.hierarchies.command", "Show, make, edit, compare and convert hierarchies.", "")
+    entry = ("hierarchies.command", "Show, make, edit, compare and convert hierarchies.", "")
     monkeypatch.setitem(__main__.COMMANDS, "hierarchy", entry)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
