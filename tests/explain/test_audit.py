@@ -1,6 +1,7 @@
 """The audit: equal to reference implementations and Quantus, right where the answer is known."""
 
 import hashlib
+import io
 import json
 import re
 
@@ -11,6 +12,7 @@ from captum.attr import LayerGradCam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from scipy.stats import spearmanr
 from torch import nn
 from typer.testing import CliRunner
@@ -19,7 +21,7 @@ from nbdt import NBDT, Hierarchy, NBDTError, attach
 from nbdt.decide.head import NBDTHead
 from nbdt.explain.audit import methods as audit_methods
 from nbdt.explain.audit import sanity
-from nbdt.explain.audit.command import app
+from nbdt.explain.audit.command import WIDTH, app
 from nbdt.explain.audit.methods import method_maps
 from nbdt.explain.audit.perturbation import (
     BASELINES,
@@ -31,7 +33,7 @@ from nbdt.explain.audit.perturbation import (
     swap,
     top,
 )
-from nbdt.explain.audit.report import save
+from nbdt.explain.audit.report import save, tables
 from nbdt.explain.audit.result import CURVES, beaten, estimate, per_image
 from nbdt.explain.audit.run import audit
 from nbdt.explain.inputs import model_inside
@@ -550,6 +552,25 @@ def test_a_saved_audit_is_whole_and_offline(known_audit, tmp_path):
     assert "default-src 'none'" in text
     with pytest.raises(NBDTError, match="exists already; name a new folder"):
         save(known_audit, tmp_path / "out")
+
+
+def test_tables_keep_intervals_on_one_line(known_audit):
+    console = Console(width=WIDTH, record=True, file=io.StringIO())
+    found = tables(known_audit)
+    for table in found:
+        console.print(table)
+    text = console.export_text()
+    cells = [str(cell) for table in found for column in table.columns for cell in column.cells]
+    intervals = [cell for cell in cells if "[" in cell]
+    assert len(intervals) > 50
+    assert all(text.count(cell) >= intervals.count(cell) for cell in intervals)
+    last = {
+        row.split("│")[1].strip(): row.split("│")[-3:-1] for row in text.splitlines() if "│" in row
+    }
+    for name, method in known_audit.methods.items():
+        assert [float(cell) for cell in last[name]] == pytest.approx(
+            [round(method.passes), method.seconds], abs=0.006
+        )
 
 
 def test_the_command_counts_what_it_cannot_read(tmp_path, monkeypatch):
