@@ -58,7 +58,7 @@ def look(tab: Any, path: Path) -> None:
     from PIL import Image
 
     tab.click(".nbdt-example:has-text('cat')")
-    tab.wait_for_selector(".nbdt-cards .nbdt-card")
+    tab.locator(".nbdt-testing", has_text="Tested").wait_for()
     tab.locator(".nbdt-tree-name", has_text="lynx").first.click()
     tab.wait_for_selector(".nbdt-node h3")
     tab.mouse.move(1, 1)

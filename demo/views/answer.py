@@ -19,7 +19,7 @@ from ..ui.component import component, dump
 from ..visitor import Photograph, Visitor
 
 SMALL = 0.75  # of the network's input: below, enlarging matters
-SAME = 0.999  # similarity of a photograph and its copy in a memory
+SAME = 0.99999  # similarity of a photograph and its copy in a memory
 FITTED_ON = (
     "This photograph is one of those that the model learnt from, so its answer promises nothing about "
     "other photographs."

@@ -1,16 +1,19 @@
 """Contributions on the page: asked about, struck out, taken back; in a real browser and as weights."""
 
+import json
+
 import pytest
 import torch
 
 from nbdt import NBDT
 from nbdt.demo.corrections.own import memory_key, own_model
+from nbdt.demo.views.answer import FITTED_ON, draw_answer
 from nbdt.demo.views.effect import effect_without, struck_rows
 from nbdt.demo.visitor import Visitor
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence
 from nbdt.memory.preview import with_head
-from tests.demo.colours import ANN, BOB, COLOURS, adapt, painted, painted_file
+from tests.demo.colours import ANN, BOB, COLOURS, PURPLE, adapt, painted, painted_file
 from tests.demo.pages import SERVED, served
 
 pytestmark = SERVED
@@ -74,6 +77,15 @@ def test_a_model_without_memory_refuses(cifar10):
     seen.show(painted(COLOURS["red"], 1))
     with pytest.raises(NBDTError, match="memory"):
         effect_without(seen, "a" * 64)
+
+
+def test_a_photograph_that_the_model_was_fitted_on_gets_no_promise(model):
+    visitor = Visitor(model, Evidence(model.memory))
+    for colour, is_known in ((COLOURS["red"], True), (PURPLE, False)):
+        visitor.show(painted(colour, 0))
+        record = json.loads(draw_answer(visitor).props["record"])
+        assert (FITTED_ON in record["cautions"]) == is_known
+        assert bool(record["promise"]) == (not is_known)
 
 
 @pytest.mark.browser
