@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import math
 import random
-import re
 from functools import lru_cache
 
 import numpy as np
@@ -469,11 +468,10 @@ def numbers_of(explanation):
     if explanation.answer is not None:
         shares += [explanation.answer.accuracy or 0, 0.05]  # and the rate of false alarms
     for found in filter(None, explanation.tested):
-        facts |= {f"{odds:.1f}" for odds in found.log_odds}
+        facts |= {f"{abs(odds):.2f}" for odds in found.log_odds}
         for odds in map(math.exp, found.log_odds):
             shares.append(odds / (1 + odds))
-            facts |= {f"{100 * shares[-1]:.1f}", "99.9", "0.1", f"{odds:.2f}"}
-            facts |= {"1", *re.findall(r"\d+", f"{odds:,.0f}")}
+            facts |= {f"{100 * shares[-1]:.1f}", "99.9", "0.1"}
     for share in shares:
         facts |= {f"{100 * share:.0f}", "99" if share > 0.99 else "", "1" if share < 0.01 else ""}
     for found in explanation.evidence:
@@ -750,11 +748,10 @@ def grouped(maps, regions, least, level):
     from scipy.stats import spearmanr
 
     def alike(one, other):
-        cut = (
-            np.where(m < level * np.abs(m).max(), level * np.abs(m).max(), m) for m in (one, other)
-        )
-        pairs = (one, other), cut
-        return any(spearmanr(*pair, axis=None).statistic > least for pair in pairs)
+        lows = [level * np.abs(m).max() for m in (one, other)]
+        cut = [np.where(m < low, low, m) for m, low in zip((one, other), lows, strict=True)]
+        varied = [pair for pair in ((one, other), cut) if all(np.ptp(m) for m in pair)]
+        return any(spearmanr(*pair, axis=None).statistic > least for pair in varied)
 
     groups = []
     for i in range(len(maps)):

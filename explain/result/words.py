@@ -12,7 +12,6 @@ from .regions import TestedRegion
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PLAIN = re.compile(r"[^\W\d_]+(?:(?:,? |['’-]+)[^\W\d_]+)*(?: \([^\W\d_]+(?:[ '’-][^\W\d_]+)*\))?")
 _NEAR = 0.05  # difference of probabilities up to which they have a decimal
-_MOST = 14  # log-odds up to which odds are given: a million to one
 _LONG = 40  # characters above which a name is quoted
 _MASS = re.compile(  # nouns without an article, at the end of a name
     r"\b(clothing|\w+wear|furniture|jewellery|food|bread|produce|equipment|people|cattle|water|"
@@ -72,7 +71,7 @@ def effect(path: Path, index: int, found: TestedRegion, hidden: str) -> str:
     """Return what blurring a region did to a decision of a path.
 
     ``"With this hidden, viper falls from 94 to 18 %; no other step moves as much."`` Probabilities
-    are those among the siblings; where both round to the same, these are odds.
+    are those among the siblings; where both round to the same, log-odds are given.
 
     Args:
         path: of the image.
@@ -92,10 +91,7 @@ def _fall(name: str, found: TestedRegion) -> str:
         if first != second:
             return f"{name} falls from {first.removesuffix(' %')} to {second}"
     whole, blurred, _ = found.log_odds
-    if whole > _MOST:
-        return f"the log-odds of {name} fall from {whole:.1f} to {blurred:.1f}"
-    odds = (f"{math.exp(one):,.{0 if one > 2 else 2}f} : 1" for one in (whole, blurred))
-    return f"the odds of {name} fall from {' to '.join(odds)}"
+    return f"the log-odds of {name} fall from {whole:.2f} to {blurred:.2f}"
 
 
 def _sounds_like_vowel(name: str) -> bool:

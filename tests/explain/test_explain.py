@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -53,11 +54,19 @@ def test_maps_equal_captums_gradcam_of_the_log_odds(rule, name, layer):
             assert np.allclose(values, expected.detach().numpy(), atol=1e-5)
 
 
+def assert_same(one, other):
+    """Paths are equal but for rounding: layouts of memory add up in another order."""
+    for first, second in zip(one, other, strict=True):
+        assert first.log_probs == pytest.approx(second.log_probs, abs=1e-5)
+        assert replace(first, log_probs=()) == replace(second, log_probs=())
+
+
 def test_the_path_is_the_models_own():
     model = make("representative")
     images = torch.randn(4, 3, 32, 32)
     found = explain(model, images)
-    assert [e.path for e in found] == model.paths(images)
+    for explanation, path in zip(found, model.paths(images), strict=True):
+        assert_same(explanation.path, path)
     assert all(len(e.maps) == len(e.path) for e in found)
     assert all(e.resolution == (8, 8) for e in found)
     assert all(np.abs(values).max() > 0 for e in found for values in e.maps)
@@ -73,7 +82,7 @@ def test_pictures_or_tensors_give_the_same_path():
     image = Image.effect_noise((80, 60), 90).convert("RGB")
     from_picture = explain(model, image)[0]
     from_tensor = explain(model, model.preprocess(image)[None])[0]
-    assert from_picture.path == from_tensor.path
+    assert_same(from_picture.path, from_tensor.path)
     assert from_picture.photo is not None
     assert from_tensor.photo is None
 

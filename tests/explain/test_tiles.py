@@ -96,12 +96,10 @@ def test_maps_without_ranks_agree_with_each_other_alone():
 def test_the_words_have_the_measured_numbers(whole, fall):
     found = proved((whole, whole - fall, 0.0))
     text = effect(explained((0.9, 0.9, 0.9, 0.9), ALIKE).path, 3, found, "this")
-    numbers = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
     odds = [math.exp(value) for value in found.log_odds[:2]]
     if "log-odds" in text:
-        assert numbers == pytest.approx(found.log_odds[:2], abs=0.051)
-    elif "odds" in text:
-        assert numbers[0::2] == pytest.approx(odds, rel=0.05, abs=0.0051)
+        assert numbers == pytest.approx(found.log_odds[:2], abs=0.0051)
     else:
         shares = [100 * one / (1 + one) for one in odds]
         assert numbers == pytest.approx(shares, abs=1.01)
