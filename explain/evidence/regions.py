@@ -39,19 +39,11 @@ def with_alike(model: NBDT, layer: Layer, explanations: Sequence[Explanation]) -
         explanations: of the same images.
     """
     return [
-        found if (index := _closest(found)) is None else _compared(model, layer, row, found, index)
+        found
+        if (index := found.closest_with_evidence) is None
+        else _compared(model, layer, row, found, index)
         for row, found in enumerate(explanations)
     ]
-
-
-def _closest(found: Explanation) -> int | None:
-    """Return the decision of the smallest margin among those with evidence on both sides."""
-    margins = {
-        index: decision.margin
-        for index, (decision, near) in enumerate(zip(found.path, found.evidence, strict=False))
-        if near.chosen and near.rejected
-    }
-    return min(margins, key=margins.__getitem__, default=None)
 
 
 def _compared(model: NBDT, layer: Layer, row: int, found: Explanation, index: int) -> Explanation:

@@ -183,6 +183,16 @@ class Explanation:
         return f"The classes that cannot occur here would have had {percent(removed)}.{doubt}"
 
     @property
+    def closest_with_evidence(self) -> int | None:
+        """The decision of the smallest margin among those with evidence on both sides, if any."""
+        margins = {
+            index: decision.margin
+            for index, (decision, near) in enumerate(zip(self.path, self.evidence, strict=False))
+            if near.chosen and near.rejected
+        }
+        return min(margins, key=margins.__getitem__, default=None)
+
+    @property
     def constants(self) -> tuple[float, ...]:
         """For each decision its log-odds minus the sum of its map: the part of no position.
 

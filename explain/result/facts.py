@@ -252,14 +252,10 @@ def _change(explanation: Explanation) -> Fact | None:
 
 def _training(explanation: Explanation) -> Fact | None:
     """The nearest training images of both sides, at the closest decision that has both."""
-    both = [
-        (decision, evidence)
-        for decision, evidence in zip(explanation.path, explanation.evidence, strict=False)
-        if evidence.chosen and evidence.rejected
-    ]
-    if not both:
+    index = explanation.closest_with_evidence
+    if index is None:
         return None
-    decision, evidence = min(both, key=lambda pair: abs(pair[0].margin))
+    decision, evidence = explanation.path.decisions[index], explanation.evidence[index]
     chosen, rejected = (
         max(n.similarity for n in side) for side in (evidence.chosen, evidence.rejected)
     )
