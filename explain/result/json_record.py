@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 Pictures = Collection[str]  # their names
 Open = Callable[[str], Image.Image]  # decodes a picture by its name
 REGIONS = ("regions", "theirs")  # fields that hold them
+MOST_CELLS = 1024  # along a side of a grid; ours have at most 16
 
 
 def arrays(explanation: Explanation) -> dict[str, NDArray[np.float32]]:
@@ -138,21 +139,22 @@ def from_record(record: Mapping[str, Any], maps: Arrays, pictures: Open) -> Expl
         if count != len(path):
             raise NBDTError(f"expected {len(path)} {kind}, one a decision, got {count}")
     nodes, inner = ([_text(node) for node in record[key]] for key in ("nodes", "inner_nodes"))
+    photo = _picture(record["photo"], pictures)
+    evidence = tuple(
+        DecisionEvidence(*_sides(row, DecisionEvidence, pictures)) for row in record["evidence"]
+    )
     return Explanation(
         path=path,
         maps=found,
         child_maps=_numbered(maps, "children"),
         node_maps=dict(zip(nodes, _numbered(maps, "node"), strict=True)),
         node_child_maps=dict(zip(inner, _numbered(maps, "below"), strict=True)),
-        photo=_picture(record["photo"], pictures),
-        evidence=tuple(
-            DecisionEvidence(*_sides(found, DecisionEvidence, pictures))
-            for found in record["evidence"]
-        ),
+        photo=photo,
+        evidence=evidence,
         contributions=tuple(_sum(row, pictures) for row in record.get("contributions", ())),
         counterfactuals=tuple(_counterfactual(row, pictures) for row in record["counterfactuals"]),
         tested=tuple(row and _tested(row) for row in tested),
-        alike=tuple(map(_alike, record.get("alike", ()))),
+        alike=tuple(_alike(row, evidence) for row in record.get("alike", ())),
         made=dict(record["made"]),
     )
 
@@ -203,19 +205,24 @@ def _counterfactual(record: Mapping[str, Any], pictures: Open) -> Counterfactual
 def _tested(record: Mapping[str, Any]) -> TestedRegion:
     whole, blurred, mean = map(float, record["log_odds"])
     first, second = ((float(own), float(other)) for own, other in record["changes"])
-    regions = tuple(map(_region, record["regions"]))
-    if len({region.grid for region in regions}) != 1:
-        raise NBDTError("a tested region has no pieces, or some of another grid")
+    regions = _pieces(record["regions"])
     return TestedRegion(regions, (whole, blurred, mean), (first, second), float(record["share"]))
 
 
-def _alike(record: Mapping[str, Any]) -> AlikeRegions:
-    side = _text(record["side"])
-    if side not in DecisionEvidence.SIDES:
-        raise NBDTError(f"expected a side of {DecisionEvidence.SIDES}, got {side!r}")
-    both = (tuple(map(_region, record[name])) for name in REGIONS)
+def _alike(record: Mapping[str, Any], evidence: Sequence[DecisionEvidence]) -> AlikeRegions:
+    decision, side = int(record["decision"]), _text(record["side"])
+    if not (0 <= decision < len(evidence) and evidence[decision].sides.get(side)):
+        raise NBDTError(f"decision {decision} has no photograph on the side {side!r} to be alike")
+    both = (_pieces(record[name]) for name in REGIONS)
     similarities = (float(record[name]) for name in ("similarity", "elsewhere"))
-    return AlikeRegions(int(record["decision"]), side, *both, *similarities)
+    return AlikeRegions(decision, side, *both, *similarities)
+
+
+def _pieces(records: Iterable[Mapping[str, Any]]) -> tuple[Region, ...]:
+    regions = tuple(map(_region, records))
+    if len({region.grid for region in regions}) != 1:
+        raise NBDTError("a region of the picture has no pieces, or some of another grid")
+    return regions
 
 
 def _sum(record: Mapping[str, Any], pictures: Open) -> DecisionContributions:
@@ -252,8 +259,9 @@ def _picture(name: object, pictures: Open) -> Image.Image | None:
 def _region(record: Mapping[str, Any]) -> Region:
     rows, columns = map(int, record["grid"])
     cells = tuple((int(r), int(c)) for r, c in record["cells"])
-    if not cells or not all(0 <= r < rows and 0 <= c < columns for r, c in cells):
-        raise NBDTError(f"a region has no cells, or some outside {rows} × {columns}")
+    fits = all(0 <= r < rows and 0 <= c < columns for r, c in cells)
+    if not cells or not fits or max(rows, columns) > MOST_CELLS:
+        raise NBDTError(f"a region has no cells, too many, or some outside {rows} × {columns}")
     return Region(cells, (rows, columns))
 
 

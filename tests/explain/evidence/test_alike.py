@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
-from nbdt import NBDT, Hierarchy, NBDTHead
+from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
 from nbdt.explain import Explanation, explain
 from nbdt.explain.evidence import regions
 from nbdt.explain.evidence.regions import moving, scores, with_alike
@@ -192,6 +192,24 @@ def test_pages_and_pictures_outline_the_regions(found):
     assert all(text in to_html(found) for text in texts)
     assert picture(found).height > picture(bare).height
     assert compared(bare, 64) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"decision": 7}, "decision 7"),
+        ({"side": "neither"}, "neither"),
+        ({"theirs": []}, "no pieces"),
+        ({"theirs": [{"cells": [[0, 9]], "grid": [8, 8]}]}, "outside 8 × 8"),
+        ({"theirs": [{"cells": [[0, 0]], "grid": [9**9, 9**9]}]}, "too many"),
+    ],
+)
+def test_files_whose_regions_fit_nothing_are_refused(found, changes, named):
+    record = {**json.loads(json.dumps(to_record(found, ()))), "photo": None}
+    record["alike"][1] |= changes
+    maps = {f"map_{index}": values for index, values in enumerate(found.maps)}
+    with pytest.raises(NBDTError, match=named):
+        from_record(record, maps, lambda _: PHOTO)
 
 
 @pytest.mark.parametrize("name", ["small_convnet", "test_vit"])
