@@ -425,7 +425,7 @@ def test_a_file_may_list_the_classes_in_any_order():
     [
         ("", "a.json", "empty"),
         ("{", "a.json", "JSON"),
-        ("[]", "a.json", "list of paths or of categories"),
+        ("[]", "a.json", "one path a line"),
         ("\0", "a.txt", "zero bytes"),
         ('{"a": ["cat", "lion"], "b": ["bus", "car"]}', "a.json", "lion"),
         ('{"a": ["cat", "lion"], "b": ["bus", "car"]}', "../../etc/passwd", "lion"),
