@@ -44,7 +44,7 @@ class Tile:
         title: the chosen children with their probabilities.
         rival: the same for the runner-up, whose picture is drawn beside this one; empty where the
             decision shown is neither close, nor against the likeliest child, nor where the answer
-            stops.
+            stops, or where no part has more evidence for it.
         words: what was measured, in one or two sentences.
     """
 
@@ -79,19 +79,21 @@ def of_decisions(explanation: Explanation, group: Sequence[int]) -> Tile:
     shown = min(group, key=lambda index: path[index].margin)
     decision = path[shown]
     stops = answer is not None and not answer.is_leaf and answer.depth == shown
-    rival = f"not {_share(decision, decision.runner_up)}"
-    beside = BESIDE if region(explanation, shown) else PAIR
+    rival, words = "", _words(explanation, group)
     near = stops or is_close(decision) or not decision.is_likeliest
-    if not explanation.child_maps or not near:
-        rival = ""
-    elif not (against := contrast(explanation, shown)).max() > LEVELS[0] * np.abs(against).max():
-        rival, beside = f"{rival}: no part has clearly more evidence for it", ""
+    if explanation.child_maps and near:
+        against, other = contrast(explanation, shown), _share(decision, decision.runner_up)
+        if against.max() > LEVELS[0] * np.abs(against).max():
+            rival = f"not {other}"
+            words += BESIDE if region(explanation, shown) else PAIR
+        else:
+            words += f" No part has clearly more evidence for {other}."
     return Tile(
         decisions=tuple(group),
         shown=shown,
         title=", ".join(_share(path[index], path[index].chosen) for index in group),
         rival=rival,
-        words=_words(explanation, group) + (beside if rival else ""),
+        words=words,
     )
 
 

@@ -119,9 +119,10 @@ def test_a_runner_up_without_evidence_of_its_own_is_called_so(photo):
     explanation = explained((0.99, 0.97, 0.9, 0.6), noise(1, 4), photo=photo)
     pair[explanation.path.decisions[3].chosen, 2:5, 2:5] = 4
     tile = tiles(replace(explanation, child_maps=(pair,) * 4))[0]
-    assert "no part has clearly more evidence" in tile.rival
+    assert not tile.rival
+    assert "No part has clearly more evidence" in tile.words
     pair[:] = pair.max(axis=0)
-    assert "no part" in tiles(replace(explanation, child_maps=(pair,) * 4))[0].rival
+    assert not tiles(replace(explanation, child_maps=(pair,) * 4))[0].rival
 
 
 def test_lines_differ_for_the_colour_blind_in_grey_and_from_their_halo():
