@@ -102,7 +102,7 @@ def _found(
         decision=index,
         margin=float(margin),
         runner_up_path=rival,
-        regions=connected(cells, nothing.shape),
+        regions=connected(cells, (mask.shape[0], mask.shape[1])),
         flipped=flipped,
         becomes=step.names[int(step.child[after.argmax()])] if flipped else None,
         log_odds=(step.log_odds(before), step.log_odds(after)),
@@ -121,7 +121,8 @@ def _smallest(blurs: HiddenPictures, step: _Step) -> Mask:
     margins, reached = step.margins(blurs.log_probs(masks))
     flips = reached & (margins < 0)
     first = np.lexsort((margins, masks.sum(axis=(1, 2)), ~flips))[0]
-    return masks[first] & flips[first]
+    smallest: Mask = masks[first] & flips[first]
+    return smallest
 
 
 def _prefix(places: NDArray[np.int64], limit: int, margins: Margins) -> Mask:

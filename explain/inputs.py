@@ -33,8 +33,9 @@ def model_inside(
 
     Raises NBDTError: it has no head inside, or does not take the tensor.
     """
-    example = None
+    example, shape = None, tuple[int, ...]()
     if isinstance(images, Tensor):
+        shape = tuple(images.shape)
         first = _checked(images, None)[:1].repeat(2, 1, 1, 1)
         example = first.to(next(network.parameters(), first))
     try:
@@ -44,7 +45,7 @@ def model_inside(
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise NBDTError(
-            f"{type(network).__name__} does not take images of shape {tuple(images.shape)} "
+            f"{type(network).__name__} does not take images of shape {shape} "
             f"({reason}); give (batch, channels, height, width) as in its training."
         ) from error
     return NBDT(*parts).train(network.training)

@@ -95,7 +95,7 @@ def _write(explanation: Explanation, out: Path, name: str, *, pages: bool, grid:
 
 def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_json: bool) -> None:
     if as_json:
-        facts = {"headline": explanation.headline, "words": explanation.words}
+        facts: dict[str, Any] = {"headline": explanation.headline, "words": explanation.words}
         facts |= {"picture": str(target), "answer": explanation.made["answer"]}
         facts["tiles"] = list(map(vars, tiles(explanation)))
         facts |= {"remark": explanation.remark} if explanation.remark else {}

@@ -96,7 +96,7 @@ def _accuracy(
 ) -> dict[str, dict[str, float]]:
     """Return shares of right answers to the rows that are the same, each by a fit without it."""
     tables = [examples_of(rows, rules) for rules, rows, _ in (before, after)]
-    found, kept = {}, shared(*tables)
+    found, kept = {}, shared(tables[0], tables[1])
     for n, (rules, _, fitted) in enumerate((before, after)):
         logits, right = fitted.logits.float()[kept[n]], tables[n].labels[kept[n]]
         answers = {

@@ -87,7 +87,8 @@ def curves(trials: Trials, ranks: Ranks, baseline: str, steps: int) -> tuple[Val
 
 def top(ranks: Ranks, share: float) -> Mask:
     """Return masks of the `share` of cells that come first, of the shape of `ranks`."""
-    return ranks < max(1, round(share * ranks[0].size))
+    masks: Mask = ranks < max(1, round(share * ranks[0].size))
+    return masks
 
 
 def area(curve: Values) -> Values:

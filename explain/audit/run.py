@@ -19,6 +19,7 @@ from nbdt.progress import Progress, no_progress
 
 from ..inputs import checked
 from ..maps.candidates import SHARE, cell_grid
+from ..maps.hiding import BASELINES
 from ..maps.layers import any_layer
 from ..maps.log_odds import fixed_spread, pictures_at_once
 from ..maps.node_maps import chosen_nodes
@@ -111,7 +112,7 @@ class _Audited:
         tops = perturbation.top(order, SHARE)
         if regions is not maps:
             tops = np.stack(regions[0]).astype(bool)
-        for baseline in perturbation.BASELINES:
+        for baseline in BASELINES:
             pair = perturbation.curves(trials, order, baseline, STEPS)
             for kind, curve in zip(("deletion", "insertion"), pair, strict=True):
                 yield f"{kind} {baseline}", curve

@@ -48,7 +48,7 @@ def grown(values: Values) -> Mask:
     from scipy.ndimage import binary_dilation, gaussian_filter
 
     smooth = gaussian_filter(values.astype(np.float64), SMOOTH, mode="nearest")
-    mask = smooth == -np.inf
+    mask: Mask = smooth == -np.inf
     mask[np.unravel_index(smooth.argmax(), smooth.shape)] = True
     while mask.sum() < round(SHARE * mask.size):
         beside = np.where(binary_dilation(mask) & ~mask, smooth, -np.inf)

@@ -112,7 +112,8 @@ class HiddenPictures:
 
     def log_probs(self, masks: Mask) -> Tensor:
         """Return the log-probabilities of all classes, (sets, classes), on the CPU."""
-        return self.model.head.rules(self.logits(masks)).cpu()
+        found: Tensor = self.model.head.rules(self.logits(masks)).cpu()
+        return found
 
     def picture(self, mask: Mask) -> Image.Image:
         """Return what the model sees with one set hidden, as colours again."""

@@ -107,7 +107,7 @@ def integrated(model: NBDT, image: Tensor, nodes: Sequence[int], name: str) -> V
         at = start + shares.view(-1, *[1] * whole.ndim) * (whole - start)
         torch.set_grad_enabled(True)  # only what follows is recorded
         line[:] = [at.requires_grad_(), whole - start]
-        return at.clone()  # what follows may write in place
+        return torch.clone(at)  # what follows may write in place
 
     with torch.inference_mode(False), torch.no_grad():
         pictures = torch.stack([image, gaussian_blur(image, BLUR * min(size))]).clone()

@@ -158,7 +158,7 @@ def input_maps(
         model.requires_grad_(False)
         try:
             compute = METHODS.get(method, _by_gradients)
-            runs = [[] if method in HIDING else None for _ in nodes]
+            runs: list[Any] = [[] if method in HIDING else None for _ in nodes]
             return [
                 tuple(compute(LogOdds(model, node, seen), images[[row]]) for node in wanted)
                 for row, (wanted, seen) in enumerate(zip(nodes, runs, strict=True))

@@ -32,4 +32,5 @@ def fitted(prior: Values, masks: Mask, falls: Values) -> Values:
     outcomes = hidden @ covariance @ hidden.T
     outcomes += NOISE * outcomes.trace() / len(outcomes) * np.eye(len(outcomes))
     gain = covariance @ hidden.T @ np.linalg.solve(outcomes, falls - scale * expected)
-    return (scale * mean + gain).reshape(prior.shape)
+    found: Values = (scale * mean + gain).reshape(prior.shape)
+    return found

@@ -10,7 +10,7 @@ which took no part in the choice. A wide blur and sharp edges choose regions tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,9 +44,12 @@ class Search:
 
     def with_more(self, masks: Mask, after: Values, logits: Tensor) -> Search:
         """Return the search with the outcomes of further candidates."""
-        masks, after = (np.concatenate(p) for p in ((self.masks, masks), (self.after, after)))
-        logits = torch.cat([self.logits, logits])
-        return Search(self.before, self.spread, self.prior, masks, after, logits)
+        return replace(
+            self,
+            masks=np.concatenate([self.masks, masks]),
+            after=np.concatenate([self.after, after]),
+            logits=torch.cat([self.logits, logits]),
+        )
 
     @cached_property
     def maps(self) -> Values:
@@ -152,8 +155,12 @@ def search(
     masks = [windows((prior.shape[1], prior.shape[2]), along) for prior in priors]
     outcomes = hide(model, images, nodes, masks)
     found = [
-        Search(np.array([decision.log_odds for decision in path]), spread[own], *rest, *outcome)
-        for path, own, outcome, *rest in zip(paths, nodes, outcomes, priors, masks, strict=True)
+        Search(
+            np.array([decision.log_odds for decision in path]), spread[own], prior, sets, *outcome
+        )
+        for path, own, outcome, prior, sets in zip(
+            paths, nodes, outcomes, priors, masks, strict=True
+        )
     ]
     for _ in range(rounds):
         masks = [one.proposals() for one in found]

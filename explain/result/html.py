@@ -264,8 +264,10 @@ def _beside(found: TwoSides, decision: Decision, title: str) -> Element:
 def _thumbnails(photographs: Iterable[Neighbour | Contribution]) -> Element:
     thumbs = element("ul", class_="thumbs")
     for one in photographs:
-        is_part = isinstance(one, Contribution)
-        text = signed(one.value, 2) if is_part else f"{one.similarity:.2f}"
+        if isinstance(one, Contribution):
+            text = signed(one.value, 2)
+        else:
+            text = f"{one.similarity:.2f}"
         caption = element("figcaption", _name(one.label), f" {text}")
         shown = element("figure", _thumbnail(one), caption, title=one.reference)
         thumbs.append(element("li", shown))

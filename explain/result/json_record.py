@@ -213,9 +213,9 @@ def _alike(record: Mapping[str, Any], evidence: Sequence[DecisionEvidence]) -> A
     decision, side = int(record["decision"]), _text(record["side"])
     if not (0 <= decision < len(evidence) and evidence[decision].sides.get(side)):
         raise NBDTError(f"decision {decision} has no photograph on the side {side!r} to be alike")
-    both = (_pieces(record[name]) for name in REGIONS)
+    here, there = (_pieces(record[name]) for name in REGIONS)
     similarities = (float(record[name]) for name in ("similarity", "elsewhere"))
-    return AlikeRegions(decision, side, *both, *similarities)
+    return AlikeRegions(decision, side, here, there, *similarities)
 
 
 def _pieces(records: Iterable[Mapping[str, Any]]) -> tuple[Region, ...]:

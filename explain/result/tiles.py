@@ -113,7 +113,8 @@ def legend(explanation: Explanation) -> str:
 def contrast(explanation: Explanation, index: int) -> Map:
     """Return, for a decision with maps of its children, the runner-up's minus the chosen child's."""
     decision, maps = explanation.path.decisions[index], explanation.child_maps[index]
-    return maps[decision.runner_up] - maps[decision.chosen]
+    difference: Map = maps[decision.runner_up] - maps[decision.chosen]
+    return difference
 
 
 def region(explanation: Explanation, index: int) -> TestedRegion | None:
@@ -167,7 +168,7 @@ def _words(explanation: Explanation, group: Sequence[int]) -> str:
 
 def alike_words(explanation: Explanation) -> list[str]:
     """Return captions: of what was compared with the nearest photographs, and of each of them."""
-    words = []
+    words: list[str] = []
     for alike in explanation.alike:
         decision = explanation.path.decisions[alike.decision]
         child = decision.chosen if alike.side == "chosen" else decision.runner_up

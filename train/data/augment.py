@@ -66,7 +66,7 @@ def random_view(recipe: Recipe, preprocessing: Preprocessing) -> View:
             steps.append(v2.RandomHorizontalFlip())
     else:
         try:
-            crop = transforms_imagenet_train(
+            crop = cast(Any, transforms_imagenet_train)(
                 preprocessing.size, scale=(recipe.crop_share_min, 1.0), hflip=recipe.flip / 2,
                 color_jitter=None, auto_augment=recipe.auto_augment or None, mean=preprocessing.mean,
                 interpolation=preprocessing.interpolation, normalize=False,

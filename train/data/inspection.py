@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,8 @@ def scan(split: Split, recipe: Recipe, progress: Progress = no_progress) -> Scan
     try:
         sources = progress(split.data.images(split.part), None, f"reading {split.name} images")
         found = _read(split, sources, recipe, keep=keep)
-        return found or _read(split, split.data.images(split.part), recipe, keep=False)
+        again = split.data.images(split.part)
+        return found or cast(Scan, _read(split, again, recipe, keep=False))
     except ImageError as error:
         raise NBDTError(f"The {split.name} images cannot be read: {error}") from None
 
