@@ -8,37 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from nbdt import NBDT, Hierarchy, NBDTHead
+from nbdt import NBDT, NBDTHead
 from nbdt.explain import explain
 from nbdt.explain.counterfactual import _prefix, counterfactuals
 from nbdt.explain.maps.candidates import cell_grid
 from nbdt.explain.maps.hiding import BLUR, blurred, gaussian_blur, hidden, hidden_logits
 from nbdt.explain.maps.tested import Search
 from nbdt.explain.result.regions import Region, connected, regrid
-from nbdt.network.preprocessing import Preprocessing
 from tests import oracle
-
-TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
-SIDE, CELL = 32, 4
-
-
-class Stripes(nn.Module):
-    """Two features of each 4 × 4 cell: how striped its first and its second channel are."""
-
-    def __init__(self):
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(()))
-
-    def forward_features(self, images):
-        steps = (images[..., 1:] - images[..., :-1]).abs()
-        steps = nn.functional.pad(steps, (0, 1))[:, :2]
-        return nn.functional.avg_pool2d(steps, CELL) + 0 * self.anchor
-
-    def forward_head(self, features, pre_logits):
-        assert pre_logits
-        return features.mean(dim=(2, 3))
+from tests.explain.stripes import CELL, SIDE, TREE, Stripes, model_of
 
 
 def striped_model(rule="representative", needed=0.5):
@@ -46,14 +25,9 @@ def striped_model(rule="representative", needed=0.5):
 
     One full cell of stripes has a mean of about 1/64 over the picture.
     """
-    head = NBDTHead(2, TREE, rule=rule)
-    with torch.no_grad():
-        head.linear.weight[:] = torch.tensor([[640.0, 160], [640, -160], [-640, 0], [-640, 0]])
-        head.linear.bias[:] = torch.tensor([0.0, 0.4, 0, 0]) - torch.tensor([1.0, 1, -1, -1]) * (
-            640 * needed / 64
-        )
-    plain = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3, 1.0, "bicubic")
-    return NBDT(Stripes(), head, "stripes", plain).eval()
+    weight = torch.tensor([[640.0, 160], [640, -160], [-640, 0], [-640, 0]])
+    least = torch.tensor([1.0, 1, -1, -1]) * (640 * needed / 64)
+    return model_of(weight, torch.tensor([0.0, 0.4, 0, 0]) - least, rule)
 
 
 def striped_image(cells, channel=0):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nbdt import NBDT, Hierarchy, NBDTError, NBDTHead
+from nbdt import NBDT, NBDTError, NBDTHead
 from nbdt.explain import Explanation, explain
 from nbdt.explain.maps.candidates import beyond_others, cell_grid, grown, windows
 from nbdt.explain.maps.hiding import blurred, hidden_logits
@@ -24,36 +24,14 @@ from nbdt.explain.maps.tested import LEAST, STEADY, Search
 from nbdt.explain.result.regions import connected
 from nbdt.network.preprocessing import Preprocessing
 from tests import oracle
+from tests.explain.stripes import CELL, SIDE, TREE, model_of
 
-TREE = Hierarchy.from_paths(["animal/cat", "animal/dog", "vehicle/car", "vehicle/bus"])
-SIDE, CELL = 32, 4
 RNG = np.random.default_rng(0)
-
-
-class Stripes(nn.Module):
-    """Two features of each cell: how striped its first and its second channel are."""
-
-    def __init__(self):
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(()))
-
-    def forward_features(self, images):
-        steps = (images[..., 1:] - images[..., :-1]).abs()
-        steps = nn.functional.pad(steps, (0, 1))[:, :2]
-        return nn.functional.avg_pool2d(steps, CELL) + 0 * self.anchor
-
-    def forward_head(self, features, pre_logits):
-        return features.mean(dim=(2, 3))
 
 
 def striped_model():
     """Stripes of the first channel say animal, those of the second say cat."""
-    head = NBDTHead(2, TREE, rule="representative")
-    with torch.no_grad():
-        head.linear.weight[:] = 100 * torch.tensor([[1.0, 1], [1, -1], [-1, 0], [-1, 0]])
-        head.linear.bias.zero_()
-    plain = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3, 1.0, "bicubic")
-    return NBDT(Stripes(), head, "stripes", plain).eval()
+    return model_of(100 * torch.tensor([[1.0, 1], [1, -1], [-1, 0], [-1, 0]]), torch.zeros(4))
 
 
 def striped_image(animal, cat):
