@@ -6,6 +6,10 @@ const LABELS = { move: 'Move to …', group: 'Group with …', merge: 'Merge wit
 
 const entries = (i) => Object.keys(LABELS).filter((kind) => offered[kind](i)).map((kind) => [LABELS[kind], () => askEdit(kind, i)]);
 
+let openedAt = ''; // where the tree was scrolled to when the menu opened
+
+const scrolled = () => scroller.scrollLeft + ' ' + scroller.scrollTop;
+
 const closeMenu = (refocus) => {
   if (menu.hidden) return;
   menu.hidden = true;
@@ -28,6 +32,7 @@ const openMenu = (i, where) => {
   menu.setAttribute('aria-label', 'Edit ' + tree.names[i]);
   menu.replaceChildren(...made);
   menu.hidden = false;
+  openedAt = scrolled();
   // Placed beside the node, inside the window.
   const box = menu.getBoundingClientRect();
   menu.style.left = Math.max(8, Math.min(where.left, window.innerWidth - box.width - 8)) + 'px';
@@ -49,7 +54,10 @@ menu.addEventListener('keydown', (event) => {
 menu.addEventListener('focusout', (event) => {
   if (!menu.contains(event.relatedTarget)) closeMenu(false);
 });
-scroller.addEventListener('scroll', () => closeMenu(menu.contains(document.activeElement)));
+scroller.addEventListener('scroll', () => {
+  // The event of a scroll that brought the node into view comes only after the menu has opened.
+  if (scrolled() !== openedAt) closeMenu(menu.contains(document.activeElement));
+});
 
 list.addEventListener('contextmenu', (event) => {
   const i = nodeAt(event.target);
