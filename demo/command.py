@@ -11,6 +11,7 @@ import typer
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.shell import Runtime
 from nbdt.torchvision_cpu import import_torchvision
 
 PASSWORD = "NBDT_DEMO_PASSWORD"  # noqa: S105 - the variable's name
@@ -28,6 +29,7 @@ def demo_command(
     *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    runtime: Runtime = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 7860,
     auth: Annotated[
@@ -100,17 +102,17 @@ def demo_command(
     port = check_port(host, port)
     public_address(root_path)
     users = None if auth is None else logins(auth)
-    loaded = open_model(model, weights)
+    # A photograph uses half of the cores, since two are computed at once. Threads that wait for a
+    # core that another process has are slow: with two threads on two busy cores a photograph took 2
+    # to 4 times as long as with one.
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    loaded = open_model(model, weights, runtime)
     if memory is not None:
         loaded.use_memory(memory)
     index = Evidence(loaded.memory) if loaded.memory else None
     opened = None if store == NO_STORE else Store.open(store)
     # Stop as for Ctrl+C, which removes the uploads.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A photograph uses half of the cores, since two are computed at once. Threads that wait for a
-    # core that another process has are slow: with two threads on two busy cores a photograph took 2
-    # to 4 times as long as with one.
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     page = (
         build_review(loaded, model, opened) if review
         else build(loaded, store=opened, index=index, apply_data=apply_data, source=model)

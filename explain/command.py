@@ -15,6 +15,7 @@ import typer
 from nbdt.decide.answer import DEFAULT_ACCURACY, check_target
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, find, open_model
+from nbdt.hierarchies.shell import Runtime
 from nbdt.images.dataset import is_collection
 from nbdt.model.remember import open_memory
 from nbdt.model.restrict import read_names
@@ -40,6 +41,7 @@ def explain_command(
     *,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    runtime: Runtime = None,
     hierarchy: Annotated[
         str | None, typer.Option(help="Another hierarchy for the model, by name or file.")
     ] = None,
@@ -147,7 +149,7 @@ def explain_command(
     A batch writes Parquet rows and raw maps instead, and a manifest once it is complete.
     """
     share, is_remote = _share(shard), is_uri(out or "")
-    loaded = open_model(model, weights)
+    loaded = open_model(model, weights, runtime)
     if hierarchy:
         loaded = loaded.with_hierarchy(find(hierarchy))
     chosen: dict[str, Any] = {

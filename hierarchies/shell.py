@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -14,12 +14,13 @@ from nbdt.errors import NBDTError, listed
 from nbdt.progress import escape_terminal
 from nbdt.tree.hierarchy import Hierarchy
 
-from .library import MODEL_HELP, WEIGHTS_HELP
+from .library import MODEL_HELP, RUNTIME_HELP, WEIGHTS_HELP
 from .show import print_tree
 from .show.picture import PICTURES, save_picture
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Weights = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]
+Runtime: TypeAlias = Annotated[Literal["torch", "onnx"] | None, typer.Option(help=RUNTIME_HELP)]
 Data = Annotated[
     Path, typer.Option(help="A folder of class folders, a tar archive of one, or a table.")
 ]

@@ -36,6 +36,11 @@ COMMANDS = {
         "Fit the thresholds of answers to your own photographs.",
         "",
     ),
+    "compress": (
+        "hierarchies.measure.compress",
+        "Make a model smaller and faster in ONNX Runtime, and compare it.",
+        "export",
+    ),
     "export": ("model.export", "Write a model as ONNX or .pt2, for any runtime.", "export"),
     "train": ("train.command", "Train a model from a recipe and a folder of images.", "train"),
 }

@@ -95,7 +95,11 @@ def locked(path: str | os.PathLike[str], who: str) -> Iterator[None]:
 
 
 def read_record(
-    text: str | bytes, path: object, form: str, version: int, error: type[NBDTError] = NBDTError
+    text: str | bytes,
+    path: object,
+    form: str,
+    version: int | tuple[int, ...],
+    error: type[NBDTError] = NBDTError,
 ) -> dict[str, Any]:
     """Return the JSON object that one of our files holds, if its format and version are right.
 
@@ -108,10 +112,11 @@ def read_record(
         raise error(f"{str(path)!r} is not JSON ({type(problem).__name__}: {problem}).") from None
     if not isinstance(record, dict) or record.get("format") != form:
         raise error(f'{str(path)!r} is no JSON object with "format": "{form}".')
-    if record.get("version") != version:
+    known = version if isinstance(version, tuple) else (version,)
+    if record.get("version") not in known:
         raise error(
             f"{str(path)!r} has {form} format version {record.get('version')!r:.20}; this release "
-            f"reads version {version}. Upgrade nbdt-vision, or make it again with this release."
+            f"reads version {' and '.join(map(str, known))}. Upgrade nbdt-vision, or make it again with this release."
         )
     return record
 

@@ -29,7 +29,9 @@ CORE_EXCEPTIONS = {
     "nbdt/images/archives.py": {"pyarrow"},
     "nbdt/images/deep.py": {"tifffile"},
     "nbdt/images/tables.py": {"pyarrow"},
-    "nbdt/model/export.py": {"onnx", "onnxscript", "rich", "typer"},
+    "nbdt/model/export.py": {"rich", "typer"},
+    "nbdt/runtime/convert.py": {"onnx", "onnxruntime", "onnxscript"},
+    "nbdt/runtime/session.py": {"onnxruntime"},
     "nbdt/model/hub.py": {"huggingface_hub"},
     "nbdt/model/model.py": {"huggingface_hub"},
     "nbdt/network/fetch.py": {"huggingface_hub"},
@@ -46,6 +48,7 @@ CORE_EXCEPTIONS = {
 }
 EXTRAS = {
     "nbdt": ["export"],
+    "hierarchies": ["export"],
     "train": ["train"],
     "explain": ["scale"],
     "demo": ["demo"],

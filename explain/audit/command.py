@@ -16,7 +16,7 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.library import open_model
-from nbdt.hierarchies.shell import Json, Model, Weights, exit_with
+from nbdt.hierarchies.shell import Json, Model, Runtime, Weights, exit_with
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.sources import ImageSource, cores, read_each
@@ -46,6 +46,7 @@ def audit_command(
     ] = ",".join(METHODS),
     seed: Annotated[int, typer.Option(help="For the draw, controls, noise and weights.")] = 0,
     weights: Weights = None,
+    runtime: Runtime = None,
     out: Annotated[Path, typer.Option(help="A new folder for audit.json and index.html.")] = Path(
         "audit"
     ),
@@ -56,7 +57,7 @@ def audit_command(
     names = [name.strip() for name in methods.split(",")]
     for name in names:
         check_method(name)
-    loaded = to_device(open_model(model, weights))
+    loaded = to_device(open_model(model, weights, runtime))
     batch, failed = _read(
         loaded, _drawn(iter_inputs([str(data)], max_side=AMPLE_SIDE), images, seed)
     )

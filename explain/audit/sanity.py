@@ -42,7 +42,9 @@ def randomised(model: NBDT, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
         for name, module in changed.backbone.named_modules()
         if next(module.parameters(recurse=False), None) is not None  # with parameters of its own
     ][::-1]
-    ends = [round(len(layers) * stage / (STAGES - 1)) for stage in range(STAGES)]
+    # A backbone in ONNX has none: only the head can be randomised.
+    stages = range(STAGES if layers else 1)
+    ends = [round(len(layers) * stage / (STAGES - 1)) for stage in stages]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _refresh(changed.head.linear)

@@ -198,8 +198,8 @@ class Worker:
                 raise NBDTError(f"There is no folder {self.start!r}.")
             model = to_device(_loaded(self.stored, self.identity["model"]))
             self.folder.check(self.identity)
+            torch.set_num_threads(_threads())  # before ONNX Runtime starts
             explainer = self.contexts.enter_context(explaining(model, self.options))
-            torch.set_num_threads(_threads())
         except (NBDTError, OSError) as error:
             where = platform.node()
             raise NBDTError(f"A worker on {where} cannot start: {error} {SHARED}") from None

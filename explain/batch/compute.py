@@ -26,6 +26,7 @@ from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource, in_threads
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
+from nbdt.runtime.accelerate import runs_in_onnx
 
 from ..attribution import GRAD_CAM, answers_made, explain
 from ..inputs import PHOTO_SIDE
@@ -89,6 +90,13 @@ def decoder(
     """
     one = partial(decode, preprocess=preprocess, photo=photo, bands=bands)
     return lambda sources: in_threads(one, sources, threads)
+
+
+def precision_for(model: NBDT, precision: str) -> str:
+    """Return 'float32' or 'bfloat16' as `resolve_precision` does; float32 is faster in ONNX Runtime."""
+    if precision == AUTO and model.device.type == "cpu" and runs_in_onnx(model.backbone):
+        return FLOAT32
+    return resolve_precision(precision, model.device)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -23,7 +23,7 @@ from nbdt.storage import Storage
 
 from ..attribution import GRAD_CAM
 from ..evidence.search import Evidence, evidence_of
-from .compute import decoder, explaining, resolve_precision
+from .compute import decoder, explaining, precision_for
 from .folder import OVERVIEW, BatchFolder
 from .options import AUTO, BATCH_SIZE, ENGINES, LOCAL, RAY, BatchOptions, default_part_size
 from .overview import overview
@@ -106,7 +106,7 @@ def explain_all(
         raise NBDTError(f"Expected shard i of n with 1 ≤ i ≤ n, got {shard[0]} of {shard[1]}.")
     options = BatchOptions(
         maps, pages, method, accuracy, _shown(model, evidence, pages=pages), counterfactuals, column,
-        resolve_precision(precision, model.device), batch_size,
+        precision_for(model, precision), batch_size,
         part_size or default_part_size(maps, method, pages=pages), tuple(bands),
     )  # fmt: skip
     if engine == RAY and options.evidence:

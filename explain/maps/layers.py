@@ -26,6 +26,7 @@ from nbdt.model.model import NBDT
 from nbdt.network.given import GivenNetwork
 from nbdt.network.positions import Size, pools_by_average, positions
 from nbdt.network.running import hooked
+from nbdt.runtime.backbone import NO_GRADIENTS, OnnxBackbone
 
 from .log_odds import laid_out
 
@@ -123,6 +124,8 @@ def _average_pool(model: NBDT, feature_map: Tensor, picture: Size) -> Layer | No
 
 def _through_gradients(model: NBDT, images: Tensor, feature_map: Tensor | None = None) -> Layer:
     """The last layer whose positions reach the head, and the gradient through what follows it."""
+    if feature_map is None and isinstance(model.backbone, OnnxBackbone):
+        raise NoPositionsError(f"Its maps need gradients of layers. {NO_GRADIENTS}")
     candidates: list[tuple[str, Tensor]] = []
     with torch.enable_grad():
         if feature_map is None:

@@ -23,7 +23,7 @@ from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import classes_below, likeliest_under
 
 from ..library import open_model
-from ..shell import Data, Model, SplitName, Weights, exit_with
+from ..shell import Data, Model, Runtime, SplitName, Weights, exit_with
 from .answers import TARGETS, Measurement, target_record
 from .comparison import rules_of
 from .logits import Logits, class_logits
@@ -181,11 +181,12 @@ def calibrate_command(
         typer.Option(help="A group of the tree that gets thresholds of its own, as do the others."),
     ] = None,
     weights: Weights = None,
+    runtime: Runtime = None,
     split: SplitName = None,
 ) -> None:
     """Fit a model's probabilities and the thresholds of its answers to your own photographs."""
     check_new(out)
-    loaded = to_device(open_model(model, weights))
+    loaded = to_device(open_model(model, weights, runtime))
     photographs = class_logits(loaded, data, split=split, progress=tracked)
     facts = {**calibrate(loaded, photographs, group), "data": str(data)}
     loaded.provenance["calibration"] = facts

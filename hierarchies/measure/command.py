@@ -22,7 +22,7 @@ from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.hierarchy import Hierarchy
 
 from ..library import find, open_model
-from ..shell import Data, Model, SplitName, Weights, exit_with
+from ..shell import Data, Model, Runtime, SplitName, Weights, exit_with
 from .answers import answer_record, group_record, without
 from .comparison import VERDICTS, Comparison, TreeResult, measure, quality
 from .effect import Reference
@@ -54,6 +54,7 @@ def evaluate_command(
         bool, typer.Option("--better-mistakes", help="Also reorder the eight likeliest classes.")
     ] = False,
     weights: Weights = None,
+    runtime: Runtime = None,
     split: SplitName = None,
     out: Annotated[Path, typer.Option(help="Where evaluation.json and its picture go.")] = Path(
         "evaluation"
@@ -61,7 +62,7 @@ def evaluate_command(
 ) -> None:
     """Measure a tree's answers on labelled photographs, or what another tree changes."""
     check_target(accuracy)
-    loaded = to_device(open_model(model, weights))
+    loaded = to_device(open_model(model, weights, runtime))
     Reference.of(loaded)  # refuses a damaged one
     names = [hierarchy, against] if against else [hierarchy]
     hierarchies = [_hierarchy(name, loaded.hierarchy) for name in names]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.images.dataset import iter_inputs
-from nbdt.images.labelled import LabelledImages
+from nbdt.images.labelled import Data, LabelledImages
 from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
@@ -35,7 +35,7 @@ class Logits:
 
 def class_logits(
     model: NBDT,
-    data: str | os.PathLike[str],
+    data: Data,
     *,
     split: str | None = None,
     hierarchy: Hierarchy | None = None,

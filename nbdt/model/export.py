@@ -20,11 +20,7 @@ import copy
 import json
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -37,13 +33,14 @@ from ..errors import NBDTError, check_known
 from ..files import umask
 from ..network.positions import pools_by_average, positions
 from ..network.running import evaluating
+from ..runtime.backbone import OnnxBackbone
+from ..runtime.convert import quiet, to_onnx
 from .exported import ExportedAnswer, ExportedTree
 from .fingerprint import model_hash
 from .model import NBDT
 
 Format: TypeAlias = Literal["onnx", "torch"]
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-ONNX_LIMIT = 2**31  # bytes of one protobuf message
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,7 @@ def export(
     *,
     format: str,  # noqa: A002
     accuracy: float | None = None,
+    maps: bool = True,
 ) -> Export:
     """Write the model to one file, atomically.
 
@@ -69,6 +67,7 @@ def export(
         path: overwritten if it exists.
         format: "onnx" or "torch".
         accuracy: the share of answers that are to be right; None: no output says where to stop.
+        maps: whether the file computes maps, a sixth of its time.
 
     Raises:
         NBDTError: an unknown format, a missing library, a network that cannot be traced, or an
@@ -81,12 +80,17 @@ def export(
         raise NBDTError(f"{str(target)!r} is a folder; name a file.")
     if not target.parent.is_dir():
         raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
+    if isinstance(model.backbone, OnnxBackbone):
+        raise NBDTError(
+            "This model's backbone is ONNX already: run its backbone.onnx, or export the model that it "
+            "was made from."
+        )
     if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on
         model = copy.deepcopy(model).cpu()
-    graph = ExportedModel(model, accuracy)
+    graph = ExportedModel(model, accuracy, maps=maps)
     with evaluating(model), tempfile.TemporaryDirectory(dir=target.parent) as aside:
         written = Path(aside) / f"model{SUFFIXES[format]}"
-        with _quiet(model.architecture):
+        with quiet(model.architecture):
             _WRITERS[format](graph, model, written)
         written.chmod(0o666 & ~umask())
         written.replace(target)
@@ -96,7 +100,7 @@ def export(
 class ExportedModel(nn.Module):
     """Images to log-probabilities, decisions and, where there is a closed form, maps."""
 
-    def __init__(self, model: NBDT, accuracy: float | None = None) -> None:
+    def __init__(self, model: NBDT, accuracy: float | None = None, *, maps: bool = True) -> None:
         super().__init__()
         # Not the model itself: its compiled tree would lie unused in the file.
         self.backbone, self.linear = model.backbone, model.head.linear
@@ -104,7 +108,7 @@ class ExportedModel(nn.Module):
         self.side = model.preprocess.size
         with evaluating(model), torch.no_grad():
             feature_map = model.feature_map(_example(model)[:1])
-            self.has_maps = pools_by_average(
+            self.has_maps = maps and pools_by_average(
                 model.backbone, model.head.in_features, feature_map, (self.side, self.side)
             )
         self.answer = None
@@ -120,14 +124,14 @@ class ExportedModel(nn.Module):
             *(("answer", "answer_probability", "unknown") if self.answer else ()),
             *(("maps",) if self.has_maps else ()),
         )
-        self.why_no_maps = (
-            ""
-            if self.has_maps
-            else (
-                f"{model.architecture!r} has more than an average pool between its last feature map and "
-                "the linear head, so that its maps have no closed form"
+        self.why_no_maps = ""
+        if not maps:
+            self.why_no_maps = "they were left out"
+        elif not self.has_maps:
+            self.why_no_maps = (
+                f"{model.architecture!r} has more than an average pool between its last feature map "
+                "and the linear head, so that its maps have no closed form"
             )
-        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs named above, in float32."""
@@ -165,33 +169,8 @@ def description(model: NBDT) -> dict[str, str]:
 
 
 def _write_onnx(graph: ExportedModel, model: NBDT, path: Path) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  torch's exporter needs it
-    except ModuleNotFoundError as error:
-        raise NBDTError(
-            f"Export to ONNX needs {error.name}; install it with: pip install "
-            "'nbdt-vision[export]'. The format 'torch' needs nothing."
-        ) from None
-    size = sum(value.nbytes for value in model.state_dict().values())
-    if size >= ONNX_LIMIT:
-        raise NBDTError(
-            f"The weights have {size:,} bytes; one ONNX file holds less than {ONNX_LIMIT:,}. "
-            "Use the format 'torch'."
-        )
-    program = torch.onnx.export(
-        graph,
-        (_example(model),),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=list(graph.outputs),
-        verbose=False,
-    )
-    proto = cast(Any, program).model_proto
-    onnx.helper.set_model_props(proto, description(model))
-    onnx.checker.check_model(proto)
-    onnx.save(proto, path)
+    proto = to_onnx(graph, _example(model), graph.outputs, description(model))
+    path.write_bytes(cast(Any, proto).SerializeToString())
 
 
 def _write_torch(graph: ExportedModel, model: NBDT, path: Path) -> None:
@@ -201,23 +180,6 @@ def _write_torch(graph: ExportedModel, model: NBDT, path: Path) -> None:
 
 
 _WRITERS = {"onnx": _write_onnx, "torch": _write_torch}
-
-
-@contextmanager
-def _quiet(architecture: str) -> Iterator[None]:
-    """Silence the exporters, and turn what they raise into one error."""
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
-            warnings.simplefilter("ignore")
-            yield
-    except (NBDTError, OSError):
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NBDTError(
-            f"{architecture!r} cannot be exported: torch {torch.__version__} could not "
-            f"trace it with any batch size ({type(error).__name__}: {reason})."
-        ) from error
 
 
 def _example(model: NBDT) -> Tensor:
@@ -246,6 +208,7 @@ def export_command(
             help="Add outputs that say where an answer stops, at this share of right ones."
         ),
     ] = None,
+    maps: Annotated[bool, typer.Option(help="Whether the file computes maps.")] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object instead of text.")
     ] = False,
@@ -256,8 +219,8 @@ def export_command(
     loaded = NBDT.load(model)
     target = out or Path(f"{Path(model).resolve().name}{SUFFIXES[format]}")
     with Console(stderr=True).status(f"Tracing {loaded.architecture}"):
-        written = export(loaded, target, format=format, accuracy=accuracy)
-    if written.why_no_maps:
+        written = export(loaded, target, format=format, accuracy=accuracy, maps=maps)
+    if written.why_no_maps and maps:
         typer.echo(f"note: no maps: {written.why_no_maps}.", err=True)
     if as_json:
         facts = {"file": str(written.path), "outputs": written.outputs}

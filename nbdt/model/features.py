@@ -20,6 +20,7 @@ from ..files import write_atomic
 from ..images.image import ImageError
 from ..images.sources import ImageSource, cores, read_each
 from ..progress import Progress, no_progress
+from ..runtime.accelerate import feature_map
 from .fingerprint import Embedder, embedding_hash
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def embed(
         progress: of the images.
     """
     store = FeatureStore(cache_folder() / embedding_hash(model)[:32] if keep else None)
-    device = next(model.backbone.parameters()).device
+    device = next(iter(model.backbone.state_dict().values())).device
     size = ON_CPU if device.type == "cpu" else ON_GPU
     waiting: dict[bytes, Pixels] = {}
     found: list[tuple[ImageSource, int, Any, bytes]] = []
@@ -127,7 +128,7 @@ def _pooled(model: Embedder, pixels: Pixels, device: torch.device) -> Row:
     backbone = cast(Any, model.backbone)
     with torch.inference_mode():
         images = model.preprocess.normalise(torch.from_numpy(pixels).to(device))
-        rows = backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+        rows = backbone.forward_head(feature_map(backbone, images), pre_logits=True)
         return cast(Row, rows.float().cpu().numpy())
 
 

@@ -15,16 +15,18 @@ from ..decide.head import NBDTHead
 from ..decide.paths import Path as DecisionPath
 from ..errors import NBDTError
 from ..files import new_folder
-from ..network.load import blueprint, create_timm
+from ..network.load import create_timm
 from ..network.preprocessing import Preprocessing
 from ..progress import Progress, no_progress
+from ..runtime.accelerate import feature_map
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
-from . import hub, saved
+from . import hub
+from .loading import load
 from .making import parts_of, parts_of_timm
-from .remember import FOLDER, open_memory
+from .remember import open_memory
 from .restrict import restricted
-from .writing import NEAR, unlike, write
+from .writing import write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,8 +143,8 @@ class NBDT(nn.Module):
                 raise NBDTError(f"{which} is in training mode; call model.eval() first.")
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Return the backbone's last feature map before pooling."""
-        return cast(Tensor, cast(Any, self.backbone).forward_features(images))
+        """Return the backbone's last feature map before pooling; see `nbdt.runtime.accelerate`."""
+        return feature_map(self.backbone, images)
 
     def pool(self, feature_map: Tensor) -> Tensor:
         """Return pooled features, (batch, features), from what `feature_map` returns."""
@@ -179,11 +181,14 @@ class NBDT(nn.Module):
         Raises:
             NBDTError: an accuracy outside 0 to 1, or logits that are not finite.
         """
-        return answers(self.head.rules, self.logits(images), self.calibration, accuracy)
+        with torch.no_grad():
+            logits = self.logits(images)
+        return answers(self.head.rules, logits, self.calibration, accuracy)
 
     def paths(self, images: Tensor) -> list[DecisionPath]:
         """Return the path of each image of a preprocessed batch."""
-        return self.head.paths(self.features(images))
+        with torch.no_grad():
+            return self.head.paths(self.features(images))
 
     def with_hierarchy(self, hierarchy: Hierarchy) -> NBDT:
         """Return the same network under another tree, for instance after an edit; weights are shared.
@@ -283,7 +288,8 @@ class NBDT(nn.Module):
 
         Args:
             folder: must not exist; it is written atomically.
-            dtype: of stored weight matrices, such as float16; vectors keep their precision.
+            dtype: of stored weight matrices, such as float16, or int8 with a scale for each row;
+                vectors keep their precision.
             card: Markdown for README.md.
 
         Raises:
@@ -295,36 +301,20 @@ class NBDT(nn.Module):
             write(self, aside, dtype, card)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> NBDT:
+    def load(cls, folder: str | os.PathLike[str], *, runtime: str | None = None) -> NBDT:
         """Load what `save` wrote, or a bundled model such as "cifar10", in evaluation mode.
 
+        Args:
+            folder: of the model, or a bundled model's name.
+            runtime: what computes feature maps on a CPU where no gradient is needed: "torch", or
+                "onnx", which is two to three times as fast and gives the same answers. By default
+                ONNX Runtime if it is installed and the model has a graph for it, as "imagenet" has.
+
         Raises:
-            NBDTError: no such model, a damaged one, one written by a newer version, or one that
-                answers otherwise than it did when it was saved.
+            NBDTError: no such model, a damaged one, one written by a newer version, one that
+                answers otherwise than it did when it was saved, or one without that runtime.
         """
-        found = saved.open_saved(folder)
-        name, classes = found.config["architecture"], found.hierarchy.num_classes
-        kind = name, found.hierarchy, found.config["rule"]
-        if found.temperature is None:
-            found.check_fits(cls(*parts_of_timm(blueprint(name, classes), *kind)))
-        network = create_timm(name, classes, pretrained=found.temperature is not None)
-        model = cls(*parts_of_timm(network, *kind))
-        if found.temperature is None:
-            model.load_state_dict(found.weights())
-        else:
-            model.head.scale_logits(1 / found.temperature)
-        model.preprocess = found.preprocessing
-        model.provenance = found.config.get("provenance", {})
-        model.reference = found.reference()
-        if (found.root / FOLDER).is_dir():
-            model.use_memory(found.root / FOLDER)
-        if (probe := found.probe()) and unlike(model, probe) > NEAR:
-            raise NBDTError(
-                f"The model in {str(found.root)!r} does not answer as it did when it was saved with "
-                f"{found.made_with()}; here are {saved.shown(saved.libraries())}. Install those "
-                "versions, or save the model again with these."
-            )
-        return model.eval()
+        return cast(NBDT, load(cls, folder, runtime))
 
     @classmethod
     def from_pretrained(

@@ -1,8 +1,8 @@
 """Read the folder of a saved model, which is hostile until checked.
 
-A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors and
-probe.safetensors. A config with "installed_weights" names an installed package in place of
-model.safetensors.
+A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors
+and probe.safetensors. A config with "installed_weights" names an installed package in place of
+model.safetensors; one with "backbone" has backbone.onnx, and what comes after it in model.safetensors.
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ from ..files import read_record, sha256
 from ..network.installed_weights import ARCHITECTURE, PACKAGE
 from ..network.preprocessing import Preprocessing
 from ..network.weights import shape_mismatch
+from ..runtime.session import Session
 from ..tree.hierarchy import Hierarchy
 
 FORMAT = "nbdt-model"
-VERSION = 1
+VERSION, ONNX_VERSION = 1, 2  # the second of a model whose backbone is ONNX
 MAX_CONFIG = 2**20  # bytes
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
 PROBE = "probe.safetensors"  # a small input and its logits
-TENSOR_FILES = (WEIGHTS, REFERENCE, PROBE)
+BACKBONE = "backbone.onnx"
+TENSOR_FILES = (WEIGHTS, REFERENCE, PROBE, BACKBONE)
 MAX_SIDE = 1024  # pixels of a probe
 MAX_TABLES = 2**28  # bytes of a network that are not in the file of weights
 CARD, PICTURE = "README.md", "path.png"
+SCALE = ".scale"  # ends the name of the scales of a matrix in int8
 UPDATE = ".refit"  # the folder of files that are to replace those of the same names
 ALL_FILES = ("config.json", "hierarchy.json", *TENSOR_FILES, CARD, PICTURE)
 
@@ -58,12 +61,21 @@ class SavedModel:
 
     def weights(self) -> dict[str, Tensor]:
         """Read the tensors of model.safetensors."""
-        return _read_tensors(self.root / WEIGHTS)
+        return widened(_read_tensors(self.root / WEIGHTS))
 
     def reference(self) -> dict[str, Tensor]:
         """Read the tensors of reference.safetensors, if there is one."""
         path = self.root / REFERENCE
         return _read_tensors(path) if path.exists() else {}
+
+    @property
+    def in_onnx(self) -> bool:
+        """Whether the backbone is an ONNX file."""
+        return bool(self.config["version"] == ONNX_VERSION)
+
+    def session(self) -> Session | None:
+        """Read backbone.onnx; None for a model whose backbone torch runs."""
+        return Session((self.root / BACKBONE).read_bytes()) if self.in_onnx else None
 
     def probe(self) -> dict[str, Tensor]:
         """Read the "input" and "logits" of probe.safetensors; older models have none."""
@@ -134,6 +146,10 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
         raise NBDTError(f"{str(root)!r}: damaged preprocessing in config.json ({error}).") from None
     temperature = _read_temperature(root, config)
     shapes = {} if temperature else _read_shapes(root / WEIGHTS)
+    for name in [name for name in shapes if name.endswith(SCALE)]:
+        rows = shapes.pop(name)
+        if rows != shapes.get(name.removesuffix(SCALE), ())[:1]:
+            raise NBDTError(f"{str(root / WEIGHTS)!r} is damaged: {name} belongs to no matrix.")
     _check_hashes(root, config.get("sha256", {}))
     return SavedModel(root, config, hierarchy, preprocessing, temperature, shapes)
 
@@ -166,10 +182,34 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256(folder / name) for name in TENSOR_FILES if (folder / name).exists()}
 
 
-def stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Convert matrices to `dtype`; norm parameters and statistics are few and need their range."""
-    halve = dtype is not None and value.is_floating_point() and value.ndim > 1
-    return (value.to(dtype) if halve else value).detach().cpu().contiguous()
+def stored(name: str, value: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return a tensor as it is written, by name.
+
+    Matrices have the `dtype`: norm parameters and statistics are few and need their range. In int8
+    each row has a scale, which is a tensor beside it.
+    """
+    value = value.detach().cpu().contiguous()
+    if dtype is None or not value.is_floating_point() or value.ndim < 2:
+        return {name: value}
+    if dtype != torch.int8:
+        return {name: value.to(dtype)}
+    most = value.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(value.dtype).tiny)
+    scale = most / torch.iinfo(dtype).max
+    return {name: (value / _rows(scale, value)).round().to(dtype), name + SCALE: scale}
+
+
+def widened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors that `stored` wrote, those in int8 as floating point."""
+    scales = {name.removesuffix(SCALE): t for name, t in weights.items() if name.endswith(SCALE)}
+    return {
+        name: value * _rows(scales[name], value) if name in scales else value
+        for name, value in weights.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def _rows(scale: Tensor, value: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (value.ndim - 1))
 
 
 def _find(folder: str | os.PathLike[str]) -> Path:
@@ -216,8 +256,11 @@ def _check_files(root: Path) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_CONFIG:
         raise NBDTError(f"{str(path)!r} is larger than {MAX_CONFIG:,} bytes; not a model's config.")
-    config = read_record(path.read_bytes(), path, FORMAT, VERSION)
+    config = read_record(path.read_bytes(), path, FORMAT, (VERSION, ONNX_VERSION))
+    in_onnx = config["version"] == ONNX_VERSION
     wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
+    if in_onnx:
+        wanted |= {"backbone": dict, "sha256": dict}
     optional = {"provenance": dict, "sha256": dict, "installed_weights": dict}
     wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
     wrong += [key for key, kind in optional.items() if not isinstance(config.get(key, {}), kind)]

@@ -43,7 +43,8 @@ def save_head(model: NBDT, folder: str | os.PathLike[str]) -> None:
     root = Path(folder)
     weights = load_file(root / saved.WEIGHTS)
     for name, value in model.head.linear.state_dict().items():
-        weights[f"head.linear.{name}"] = saved.stored(value, None)
+        weights.pop(f"head.linear.{name}{saved.SCALE}", None)
+        weights |= saved.stored(f"head.linear.{name}", value, None)
     config = json.loads((root / "config.json").read_bytes())
     config["provenance"] = {**saved.libraries(), **model.provenance}
     aside = None

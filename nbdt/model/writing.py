@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..network.load import create_timm, input_channels
 from ..network.preprocessing import GivenPreprocessing
 from ..network.running import evaluating
 from ..network.weights import mismatch
+from ..runtime.backbone import OnnxBackbone
 from ..storage import is_uri
 from . import saved
 from .making import parts_of_timm
@@ -33,14 +35,17 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
     again = _made_again(model)
     # The sum over the photographs of a memory needs the weights' precision.
     exact = "head.linear." if "memory" in model.provenance else None
-    state = {
-        name: saved.stored(value, None if exact and name.startswith(exact) else dtype)
-        for name, value in model.state_dict().items()
-    }
-    again.load_state_dict(state)  # rounded to `dtype`
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        kept = None if exact and name.startswith(exact) else dtype
+        state |= saved.stored(name, value, kept)
+    again.load_state_dict(saved.widened(state))  # rounded to `dtype`
     save_file(state, folder / saved.WEIGHTS)
     save_file(probe_of(again), folder / saved.PROBE)
     model.hierarchy.save(folder / "hierarchy.json")
+    backbone = model.backbone if isinstance(model.backbone, OnnxBackbone) else None
+    if backbone:
+        (folder / saved.BACKBONE).write_bytes(backbone.session.data)
     if model.reference:
         save_file(model.reference, folder / saved.REFERENCE)
     if model.memory_place is not None and not is_uri(model.memory_place):
@@ -49,10 +54,11 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
         (folder / saved.CARD).write_text(card, encoding="utf-8")
     config = {
         "format": saved.FORMAT,
-        "version": saved.VERSION,
+        "version": saved.ONNX_VERSION if backbone else saved.VERSION,
         "hierarchy_hash": model.hierarchy.hash,
         "sha256": saved.file_hashes(folder),
         "architecture": model.architecture,
+        **({"backbone": backbone.session.about} if backbone else {}),
         "rule": model.rule,
         "preprocessing": model.preprocess.facts(),
         "provenance": {**saved.libraries(), **model.provenance},
@@ -94,6 +100,9 @@ def _logits(model: Model, images: Tensor) -> Tensor:
 
 def _made_again(model: Model) -> Model:
     """Return the model that its folder will give, with the exact weights."""
+    if isinstance(model.backbone, OnnxBackbone):
+        parts = copy.deepcopy((model.backbone, model.head))
+        return type(model)(*parts, model.architecture, model.preprocess)
     if isinstance(model.backbone, GivenNetwork):
         kind = type(model.backbone.network)
         raise NBDTError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -96,6 +97,24 @@ def run(model: nn.Module, num_classes: int | None, example: Any, layer: str | No
     return Run(example, output, logits_in(output, num_classes), given)
 
 
+_torch_only: ContextVar[bool] = ContextVar("_torch_only", default=False)
+
+
+@contextmanager
+def in_torch() -> Iterator[None]:
+    """Have torch run backbones inside the block, also those that ONNX Runtime could."""
+    token = _torch_only.set(True)
+    try:
+        yield
+    finally:
+        _torch_only.reset(token)
+
+
+def needs_torch() -> bool:
+    """Return whether this is inside a block of `in_torch`."""
+    return _torch_only.get()
+
+
 @contextmanager
 def hooked(
     model: nn.Module, names: Iterable[str], function: Callable[[str, Any], Any]
@@ -109,7 +128,7 @@ def hooked(
     def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> Any:
         return function(name, output) if threading.get_ident() == owner else None
 
-    with ExitStack() as handles:
+    with in_torch(), ExitStack() as handles:
         for name in names:
             layer = model.get_submodule(name)
             handles.enter_context(layer.register_forward_hook(partial(hook, name)))

@@ -142,6 +142,16 @@ def test_why_there_are_no_maps():
     assert "'convnext_atto,size=64' has more than an average pool" in graph.why_no_maps
 
 
+def test_maps_can_be_left_out(tmp_path):
+    model = make("small_convnet", "marginal")
+    written = export(model, tmp_path / "model.onnx", format="onnx", maps=False)
+    assert written.outputs == ("log_probs", "decisions")
+    assert written.why_no_maps == "they were left out"
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    assert [output.name for output in session.get_outputs()] == [*written.outputs]
+    assert __file__.encode() not in (tmp_path / "model.onnx").read_bytes()
+
+
 def consumer():
     """The block of the page that needs the file alone."""
     page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")

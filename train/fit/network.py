@@ -14,6 +14,7 @@ from nbdt.hierarchies.classifier import class_labels, count_classes
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
+from nbdt.runtime.backbone import NO_GRADIENTS, OnnxBackbone
 from nbdt.tree.class_names import normalised_name
 
 from ..data.class_order import ClassOrder
@@ -72,6 +73,8 @@ def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None)
 
 def _from_model(recipe: Recipe, folder: str | os.PathLike[str]) -> Start:
     model = NBDT.load(folder)
+    if isinstance(model.backbone, OnnxBackbone):
+        raise NBDTError(f"{os.fspath(folder)!r} cannot be trained. {NO_GRADIENTS}")
     classes, seen = model.hierarchy.classes, model.preprocess
     network = create_timm(model.architecture, len(classes))
     network.load_state_dict(model.backbone.state_dict(), strict=False)

@@ -17,6 +17,7 @@ from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
 from nbdt.model.remember import make_memory
 from nbdt.network.encoder import Encoder, to_device
+from nbdt.runtime.accelerate import accelerate
 from nbdt.tree.hierarchy import Hierarchy
 from nbdt.tree.labels import label_nodes
 
@@ -43,6 +44,7 @@ def fit_frozen(run: Prepared) -> NBDT:
     network.reset_classifier(0)
     rounded(network)  # to what is saved, so that a saved model has these features
     encoder = Encoder(to_device(network), run.recipe.architecture, run.preprocessing)
+    accelerate(network, run.recipe.architecture)
     found = {name: _features(run, name, encoder) for name in (TRAIN, TEST)}
     features, labels = found[TRAIN]
     labelled = labels != NO_LABEL

@@ -1,0 +1,77 @@
+"""What a model costs: images a second, and memory in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from nbdt.model.model import NBDT
+from nbdt.model.saved import BACKBONE, WEIGHTS
+
+BATCHES = (1, 8)
+ROUNDS = 7  # of which the median counts
+AT_ONCE = 8  # images while the memory is measured
+
+PROGRAM = """
+import json, re, sys
+import torch
+from nbdt.hierarchies.library import open_model
+def peak():  # of this process alone; getrusage begins with that of the one that started it
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+(model, weights, runtime), count = json.loads(sys.argv[1])
+open_model("cifar10", runtime="torch")  # the libraries that any model needs
+import onnxruntime
+before = peak()
+loaded = open_model(model, weights, runtime=runtime)
+side = loaded.preprocess.size
+with torch.inference_mode():
+    loaded.feature_map(torch.zeros(count, 3, side, side))
+print(peak() - before)
+"""
+
+
+def speed(original: NBDT, small: NBDT) -> dict[str, Any]:
+    """Return the images a second of both at each size of batch, computed in turn, and the threads."""
+    rates: dict[str, dict[str, float]] = {}
+    for count in BATCHES:
+        images = original.preprocess.example(original.head.linear.weight)[:1]
+        images = images.repeat(count, 1, 1, 1)
+        seconds: dict[str, list[float]] = {"original": [], "compressed": []}
+        with torch.inference_mode():
+            for _ in range(ROUNDS + 1):  # the first starts sessions and fills caches
+                for name, model in zip(seconds, (original, small), strict=True):
+                    start = time.perf_counter()
+                    model.features(images)
+                    seconds[name].append(time.perf_counter() - start)
+        rates[str(count)] = {name: count / median(found[1:]) for name, found in seconds.items()}
+    return {"threads": torch.get_num_threads(), "images_a_second": rates}
+
+
+def weight_bytes(model: NBDT) -> int:
+    """Return the bytes of a torch model's weights."""
+    return sum(value.nbytes for value in model.state_dict().values())
+
+
+def file_bytes(folder: Path) -> int:
+    """Return the bytes of a saved model's weights."""
+    files = (folder / name for name in (BACKBONE, WEIGHTS))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def memory(name: str, weights: Path | None = None, runtime: str | None = None) -> int | None:
+    """Return the peak bytes that a model needs beyond the libraries; None where Linux does not say.
+
+    Arguments are those of `nbdt.hierarchies.library.open_model`.
+    """
+    given = [[name, weights and os.fspath(weights), runtime], AT_ONCE]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(given)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(ran.stdout) if ran.returncode == 0 else None

@@ -1,0 +1,85 @@
+"""Torch backbones whose feature map ONNX Runtime computes wherever no gradient is needed.
+
+The package has the graph of the default network without its weights, 26 kB. Those of the torch
+network go into it when the model is loaded, with the batch norms folded, so that nothing is converted and
+nothing is kept on the disk. Hooks, gradients, training and other devices still use torch.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from itertools import chain
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ..network.installed_weights import ARCHITECTURE
+from ..network.running import needs_torch
+from .backbone import OnnxBackbone
+from .session import Session, is_installed
+
+RUNTIMES = TORCH, ONNX = "torch", "onnx"
+GRAPHS = {ARCHITECTURE: f"{ARCHITECTURE}.onnx"}  # made by tools/make_graph.py
+
+_sessions: WeakKeyDictionary[nn.Module, tuple[Session, list[Tensor], int]] = WeakKeyDictionary()
+
+
+def accelerate(backbone: nn.Module, architecture: str) -> bool:
+    """Use ONNX Runtime for a backbone from now on; return whether it is installed and has the graph.
+
+    A copy of the backbone uses torch, and so does the backbone itself once its weights change.
+    """
+    if architecture not in GRAPHS or not is_installed():
+        return False
+    data = (files("nbdt") / "runtime" / GRAPHS[architecture]).read_bytes()
+    tensors = [*chain(backbone.parameters(), backbone.buffers())]
+    _sessions[backbone] = Session(data, folded(backbone)), tensors, _version(tensors)
+    return True
+
+
+def runs_in_onnx(backbone: nn.Module) -> bool:
+    """Return whether ONNX Runtime computes a backbone's feature maps where it can."""
+    return isinstance(backbone, OnnxBackbone) or backbone in _sessions
+
+
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Return a backbone's last feature map, from ONNX Runtime where that gives the same."""
+    session = None if torch.is_grad_enabled() else _session_for(backbone, images)
+    if session is not None:
+        return session.run(images)[0]
+    return cast(Tensor, cast(Any, backbone).forward_features(images))
+
+
+def _session_for(backbone: nn.Module, images: Tensor) -> Session | None:
+    session, tensors, version = _sessions.get(backbone, (None, [], 0))
+    if session is None or needs_torch() or backbone.training or torch.is_autocast_enabled("cpu"):
+        return None
+    plain = images.device.type == "cpu" and images.dtype == tensors[0].dtype == torch.float32
+    if not plain or tensors[0].device.type != "cpu" or _version(tensors) != version:
+        return None
+    return session if tuple(images.shape[1:]) == session.shape else None
+
+
+def _version(tensors: list[Tensor]) -> int:
+    """Return how often tensors were written to, where torch counts that."""
+    return sum(0 if value.is_inference() else value._version for value in tensors)  # noqa: SLF001
+
+
+def folded(network: nn.Module) -> dict[str, Tensor]:
+    """Return the weight and bias of each convolution with those of the batch norm that follows it.
+
+    Every convolution must be followed by one, in the order of the modules.
+    """
+    kinds = nn.Conv2d, nn.BatchNorm2d
+    parts = [(name, part) for name, part in network.named_modules() if isinstance(part, kinds)]
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for (name, convolution), (_, norm) in zip(parts[::2], parts[1::2], strict=True):
+            layer, after = cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm)
+            scale = after.weight / (cast(Tensor, after.running_var) + after.eps).sqrt()
+            weight = layer.weight * scale[:, None, None, None]
+            found[f"{name}.weight"] = weight.contiguous()
+            found[f"{name}.bias"] = after.bias - cast(Tensor, after.running_mean) * scale
+    return found
