@@ -76,7 +76,15 @@ INPUT = {
     "first_conv": "conv1",
     "classifier": "linear",
 }
-default_cfgs = generate_default_cfgs({"resnet56_cifar.untrained": INPUT})
+default_cfgs = generate_default_cfgs(
+    {"resnet20_cifar.untrained": INPUT, "resnet56_cifar.untrained": INPUT}
+)
+
+
+@register_model
+def resnet20_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
+    """0.27 million weights with ten classes."""
+    return build_model_with_cfg(CifarResNet, "resnet20_cifar", pretrained, blocks=3, **options)
 
 
 @register_model
