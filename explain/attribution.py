@@ -145,8 +145,7 @@ def explain_layer(
         accuracy: as in `explain`.
         evidence: as in `explain`, but by default none.
 
-    Raises:
-        NBDTError: an unknown node, features that are not finite, evidence of another model.
+    Raises NBDTError: an unknown node, features that are not finite, evidence of another model.
     """
     found = model.head.rules.paths(head_logits(model, layer.features), classes)
     child_maps = path_child_maps(model, layer, found)

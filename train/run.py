@@ -70,10 +70,9 @@ def train(
     Returns:
         The finished model, as saved to `out`/model.
 
-    Raises:
-        NBDTError: `out` holds a run that is not to be resumed, or another process uses it, the weights do not fit, the data
-            cannot be trained on, the folder or disk cannot take the checkpoints, or the recipe does
-            not fit.
+    Raises NBDTError: `out` holds a run that is not to be resumed, or another process uses it, the
+    weights do not fit, the data cannot be trained on, the folder or disk cannot take the checkpoints,
+    or the recipe does not fit.
     """
     folder = RunFolder(Path(out))
     asked = RunRequest(

@@ -128,9 +128,8 @@ class Store:
             ids: their numbers.
             visitor: if given, they must be this visitor's.
 
-        Raises:
-            StoreError: a number that does not exist or belongs to another visitor; the message does not
-                tell which.
+        Raises StoreError: a number that does not exist or belongs to another visitor; the message does
+        not tell which.
         """
 
         def work(session: Session) -> int:

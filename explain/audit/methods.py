@@ -61,8 +61,7 @@ def claims(
         nodes: for every image the nodes of a path, from below the root to a leaf.
         method: one of `known_methods()`; `rng` is for the "random" control.
 
-    Raises:
-        NBDTError: an unknown method, or one that this network's layers do not allow.
+    Raises NBDTError: an unknown method, or one that this network's layers do not allow.
     """
     if method in ABOVE:
         return _at_level(model, images, nodes, method, regions=True)

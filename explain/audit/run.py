@@ -52,8 +52,7 @@ def audit(
         seed: for the controls, ties, noise and random weights.
         progress: shows progress, first of images, then of noise and of models with random weights.
 
-    Raises:
-        NBDTError: a model in training mode, images of another shape, or an unknown method.
+    Raises NBDTError: a model in training mode, images of another shape, or an unknown method.
     """
     names = _checked_methods(model, images, methods)
     audited = _Audited(model, images, names, checked, np.random.default_rng(seed))

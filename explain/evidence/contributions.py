@@ -49,8 +49,7 @@ def contributions(model: NBDT, features: Tensor, path: Path) -> tuple[DecisionCo
         features: (features,) of the image.
         path: of the image.
 
-    Raises:
-        NBDTError: the memory has changed since, or cannot be opened, or the tree lacks a label.
+    Raises NBDTError: the memory has changed since, or cannot be opened, or the tree lacks a label.
     """
     memory, fitted = model.memory, model.fitted
     if memory is None or fitted is None:

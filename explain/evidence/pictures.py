@@ -49,8 +49,7 @@ class Pictures:
     def open(self, key: str, reference: str) -> Image.Image:
         """Return the picture of a row: from the original, the stored picture, or the archive.
 
-        Raises:
-            ImageError: there is none.
+        Raises ImageError: there is none.
         """
         if (original := _original(key, self._files(reference))) is not None:
             return self.frame(original)

@@ -59,8 +59,7 @@ class ExactSearch:
     def similarities(self, queries: Floats) -> Floats:
         """(rows,) for a query (features,); (rows, queries) for queries (features, queries).
 
-        Raises:
-            NBDTError: the stored embeddings hold values that are not finite.
+        Raises NBDTError: the stored embeddings hold values that are not finite.
         """
         if self._wide is None and 2 * self.embeddings.nbytes <= IN_MEMORY:
             self._wide = units(self.embeddings)
@@ -83,8 +82,7 @@ class ExactSearch:
             k: rows a span, at most.
             without: rows to leave out.
 
-        Raises:
-            NBDTError: as `similarities`.
+        Raises NBDTError: as `similarities`.
         """
         similarities = self.similarities(query)
         similarities[without] = -np.inf
@@ -143,8 +141,7 @@ class RowOrder:
 
         Rows whose label is no node of the hierarchy are left out: a model may have been restricted.
 
-        Raises:
-            NBDTError: no active row has a label of the hierarchy.
+        Raises NBDTError: no active row has a label of the hierarchy.
         """
         spans = hierarchy.spans
         depth_first = sorted(range(len(spans)), key=lambda n: (spans[n].start, -spans[n].stop))
@@ -173,8 +170,7 @@ class Evidence:
         without: rows that do not count, by id.
         k: photographs a side of a decision, at most.
 
-    Raises:
-        NBDTError: k below 1.
+    Raises NBDTError: k below 1.
     """
 
     def __init__(
@@ -211,8 +207,7 @@ class Evidence:
     def for_model(self, model: NBDT) -> ModelEvidence:
         """Prepare the evidence for a model and its hierarchy.
 
-        Raises:
-            NBDTError: embeddings of another network, or labels that are all unknown to the model.
+        Raises NBDTError: embeddings of another network, or labels that are all unknown to the model.
         """
         table = self.memory.table
         check_network(model, table.facts, table.place)
@@ -261,8 +256,7 @@ class ModelEvidence:
         Returns:
             One result a decision; a side has fewer than k where the memory has fewer.
 
-        Raises:
-            NBDTError: features of another width or not finite.
+        Raises NBDTError: features of another width or not finite.
         """
         spans = [
             self.order.spans[self.model.hierarchy.index(decision.child_ids[child])]

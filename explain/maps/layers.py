@@ -68,8 +68,7 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
     Weights, their gradients, the mode and hooks are not changed; frozen weights and
     ``torch.inference_mode()`` are supported.
 
-    Raises:
-        NBDTError: the network refuses the size, or none of its layers has positions that matter.
+    Raises NBDTError: the network refuses the size, or none of its layers has positions that matter.
     """
     with torch.inference_mode(False), torch.no_grad():
         images = laid_out(model, images.clone() if images.is_inference() else images)

@@ -24,8 +24,7 @@ from .layers import Layer
 def node_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Mapping[str, Map]]:
     """Return for every image the log-odds maps of `nodes`, by id.
 
-    Raises:
-        NBDTError: an unknown or ambiguous node, or the root.
+    Raises NBDTError: an unknown or ambiguous node, or the root.
     """
     indices = [find_node(model.hierarchy, text) for text in nodes]
     ids = [model.hierarchy.ids[node] for node in indices]
@@ -38,8 +37,7 @@ def node_child_maps(model: NBDT, layer: Layer, nodes: Sequence[str]) -> list[Map
 
     Nodes without children have none.
 
-    Raises:
-        NBDTError: as `node_maps`.
+    Raises NBDTError: as `node_maps`.
     """
     hierarchy = model.hierarchy
     inner = [node for text in nodes if hierarchy.children[node := find_node(hierarchy, text)]]
@@ -135,9 +133,8 @@ def chosen_nodes(model: NBDT, path: Path) -> list[int]:
 def find_node(hierarchy: Hierarchy, text: str) -> int:
     """Return the index of the node with that id or name.
 
-    Raises:
-        NBDTError: no such node (the nearest is suggested), several of that name, or the root, to
-            which no decision leads.
+    Raises NBDTError: no such node (the nearest is suggested), several of that name, or the root, to
+    which no decision leads.
     """
     index = hierarchy.index(text)
     if index == 0:

@@ -140,8 +140,7 @@ def changing(
         Both, and a function to call after the change with what it did: it says so and how to go
         back, and makes the change act or says how.
 
-    Raises:
-        NBDTError: as `opened`, or a model whose last layer cannot be written.
+    Raises NBDTError: as `opened`, or a model whose last layer cannot be written.
     """
     model, memory = opened(source, place, weights)
     if refit:
@@ -164,8 +163,7 @@ def fit(
 ) -> None:
     """Fit a model's last layer on its memory and write it.
 
-    Raises:
-        NBDTError: a model that has no folder, or another memory than its own, without `out`.
+    Raises NBDTError: a model that has no folder, or another memory than its own, without `out`.
     """
     if out is None:
         check_own(model, source, place)

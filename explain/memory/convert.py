@@ -64,8 +64,7 @@ def convert(
 def read_index(folder: Path) -> tuple[dict[str, Any], Rows, NDArray[np.float16]]:
     """Read the manifest, the rows and the embeddings (rows, features) of an index.
 
-    Raises:
-        NBDTError: no index, or one that is damaged or inconsistent.
+    Raises NBDTError: no index, or one that is damaged or inconsistent.
     """
     path = folder / "manifest.json"
     if not path.is_file():

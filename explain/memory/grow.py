@@ -171,17 +171,11 @@ def new_group(
 
 @dataclass(frozen=True)
 class ProposedPlace:
-    """A place for a new class.
+    """A place for a new class."""
 
-    Attributes:
-        parent: id of the group that it would join.
-        reason: in words, with the classes that it is like.
-        wnid: the WordNet id of its name, if that is known.
-    """
-
-    parent: str
-    reason: str
-    wnid: str | None = None
+    parent: str  # id of the group that it would join
+    reason: str  # in words, with the classes that it is like
+    wnid: str | None = None  # the WordNet id of its name, if that is known
 
 
 def propose_place(memory: Memory, name: str, features: Tensor) -> ProposedPlace:

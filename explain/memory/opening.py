@@ -42,8 +42,7 @@ def opened(
 ) -> tuple[NBDT, Memory]:
     """Open a model and its memory, or the memory at a place.
 
-    Raises:
-        NBDTError: a model without a memory, or what opening either raises.
+    Raises NBDTError: a model without a memory, or what opening either raises.
     """
     model = open_model(source, weights)
     if place is not None:

@@ -77,8 +77,7 @@ def ranked_rows(model: NBDT, memory: Memory) -> list[Suspect]:
 def read_table(path: Path) -> list[dict[str, Any]]:
     """Read the table that a person filled in.
 
-    Raises:
-        NBDTError: no such file, or no table with the columns "id" and "verdict".
+    Raises NBDTError: no such file, or no table with the columns "id" and "verdict".
     """
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))

@@ -63,45 +63,31 @@ class TwoSides:
 
 @dataclass(frozen=True)
 class Contribution(Photograph):
-    """A training photograph's part in the log-odds of a decision.
+    """A training photograph's part in the log-odds of a decision."""
 
-    Attributes:
-        reference: where it came from.
-        label: name of its class or group.
-        value: in nats; positive for the chosen child, negative for the runner-up.
-        row: its id in the memory.
-        open: returns the square picture that the network saw. Raises ImageError where there is
-            none.
-    """
-
-    reference: str
-    label: str
-    value: float
-    row: str
+    reference: str  # where it came from
+    label: str  # name of its class or group
+    value: float  # in nats; positive for the chosen child, negative for the runner-up
+    row: str  # its id in the memory
+    # returns the square picture that the network saw. Raises ImageError where there is none.
     open: Callable[[], Image.Image] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class DecisionContributions(TwoSides):
-    """The log-odds of the chosen child against the runner-up, as a sum over training photographs.
-
-    Attributes:
-        supporting: the photographs that contributed most to the chosen child, largest first.
-        opposing: those that contributed most to the runner-up, largest first.
-        others: how many other photographs there are.
-        rest: the sum of their contributions.
-        bias: the part of the last layer's biases, of no photograph.
-        entropy: under `marginal`, the part of how many classes each of the two groups divides its
-            probability among.
-    """
+    """The log-odds of the chosen child against the runner-up, as a sum over training photographs."""
 
     KIND, SIDES = "contribution", ("supporting", "opposing")
 
+    # the photographs that contributed most to the chosen child, largest first
     supporting: tuple[Contribution, ...]
+    # those that contributed most to the runner-up, largest first
     opposing: tuple[Contribution, ...]
-    others: int
-    rest: float
-    bias: float
+    others: int  # how many other photographs there are
+    rest: float  # the sum of their contributions
+    bias: float  # the part of the last layer's biases, of no photograph
+    # under `marginal`, the part of how many classes each of the two groups divides its probability
+    # among
     entropy: float
 
     @property

@@ -244,8 +244,7 @@ class Explanation:
         def load(folder: str | os.PathLike[str]) -> Explanation:
             """Read what `save` wrote: the same path, photograph and, bit for bit, maps.
 
-            Raises:
-                NBDTError: no such folder, a newer version, or a file that is missing or damaged.
+            Raises NBDTError: no such folder, a newer version, or a file that is missing or damaged.
             """
 
         def _repr_html_(self) -> str: ...

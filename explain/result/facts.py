@@ -37,17 +37,11 @@ KINDS = (  # in the order of the paragraph
 
 @dataclass(frozen=True)
 class Fact:
-    """One measured fact.
+    """One measured fact."""
 
-    Attributes:
-        kind: one of `KINDS`.
-        text: its sentence.
-        values: what was measured.
-    """
-
-    kind: str
-    text: str
-    values: Mapping[str, Any]
+    kind: str  # one of `KINDS`
+    text: str  # its sentence
+    values: Mapping[str, Any]  # what was measured
 
 
 def words(explanation: Explanation) -> str:

@@ -61,8 +61,7 @@ def save(explanation: Explanation, folder: str | os.PathLike[str], *, grid: bool
 def load(folder: str | os.PathLike[str]) -> Explanation:
     """Read what `save` wrote: the same path, photograph and, bit for bit, maps.
 
-    Raises:
-        NBDTError: no such folder, a newer version, or a file that is missing or damaged (named).
+    Raises NBDTError: no such folder, a newer version, or a file that is missing or damaged (named).
     """
     root = FilePath(folder)
     if not (root / "manifest.json").is_file():

@@ -36,23 +36,16 @@ BESIDE = " Beside it, lines show where the runner-up has more evidence."
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture and the decisions that it stands for.
+    """One picture and the decisions that it stands for."""
 
-    Attributes:
-        decisions: their positions on the path, consecutive.
-        shown: the closest of them, whose region or map is drawn.
-        title: the chosen children with their probabilities.
-        rival: the same for the runner-up, whose picture is drawn beside this one; empty where the
-            decision shown is neither close, nor against the likeliest child, nor where the answer
-            stops, or where no part has more evidence for it.
-        words: what was measured, in one or two sentences.
-    """
-
-    decisions: tuple[int, ...]
-    shown: int
-    title: str
+    decisions: tuple[int, ...]  # their positions on the path, consecutive
+    shown: int  # the closest of them, whose region or map is drawn
+    title: str  # the chosen children with their probabilities
+    # the same for the runner-up, whose picture is drawn beside this one; empty where the decision shown
+    # is neither close, nor against the likeliest child, nor where the answer stops, or where no part
+    # has more evidence for it
     rival: str
-    words: str
+    words: str  # what was measured, in one or two sentences
 
     @property
     def steps(self) -> str:

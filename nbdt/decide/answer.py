@@ -115,9 +115,8 @@ class Calibration:
             labels: (images,) class indices.
             group: (classes,) bool, the classes of a group with a threshold of its own.
 
-        Raises:
-            NBDTError: fewer than 20 images, also inside or outside the group, or logits that are not
-                finite.
+        Raises NBDTError: fewer than 20 images, also inside or outside the group, or logits that are not
+        finite.
         """
         if len(labels) < LEAST:
             raise NBDTError(
@@ -172,16 +171,14 @@ class Calibration:
         That is for all images together, whatever the group; see `thresholds`. Infinity, so that all
         answers are the root, where there are too few images for a target.
 
-        Raises:
-            NBDTError: a target that is not between 0 and 1.
+        Raises NBDTError: a target that is not between 0 and 1.
         """
         return _order_statistic(self.critical, check_target(accuracy))
 
     def thresholds(self, accuracy: float, leaves: Tensor) -> Tensor:
         """Return the λ of each image, (batch,), from its most probable class, (batch,).
 
-        Raises:
-            NBDTError: a target that is not between 0 and 1.
+        Raises NBDTError: a target that is not between 0 and 1.
         """
         if self.group is None:
             return leaves.new_full(leaves.shape, self.threshold(accuracy), dtype=torch.float64)

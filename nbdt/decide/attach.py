@@ -36,10 +36,9 @@ def attach(
         example: the model's argument, or a tuple or mapping of its arguments; by default an input
             that its first layer takes.
 
-    Raises:
-        NBDTError: no such layer, a `layer` whose output is not the model's, a model that gives
-            probabilities, or an object to which no single layer gives the logits; a model that
-            takes none of the inputs tried, that has a head already, or that TorchScript made.
+    Raises NBDTError: no such layer, a `layer` whose output is not the model's, a model that gives
+    probabilities, or an object to which no single layer gives the logits; a model that takes none of
+    the inputs tried, that has a head already, or that TorchScript made.
     """
     if _heads(model):
         raise NBDTError("The model has an NBDTHead already; detach(model) first.")
@@ -60,8 +59,7 @@ def attach(
 def detach(model: M) -> M:
     """Undo `attach` by putting the same layer back, and return the model.
 
-    Raises:
-        NBDTError: the model has no head, or is one.
+    Raises NBDTError: the model has no head, or is one.
     """
     for name, head in _require_heads(model).items():
         if not name:
@@ -80,8 +78,7 @@ def flat(model: nn.Module) -> Iterator[None]:
     It works through wrappers such as DistributedDataParallel, for one thread at a time: the switch
     is on the head.
 
-    Raises:
-        NBDTError: the model has no head.
+    Raises NBDTError: the model has no head.
     """
     heads = _require_heads(model).values()
     before = [head.gives_flat for head in heads]

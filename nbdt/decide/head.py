@@ -36,8 +36,7 @@ class DecisionRules(nn.Module):
         rule: ``"representative"`` (after tree-supervised training) or ``"marginal"`` (for any
             trained classifier). There is no default: the wrong one costs accuracy silently.
 
-    Raises:
-        NBDTError: an unknown rule.
+    Raises NBDTError: an unknown rule.
     """
 
     hierarchy_hash: Tensor
@@ -62,8 +61,7 @@ class DecisionRules(nn.Module):
     def hard(self, logits: Tensor) -> Tensor:
         """Return the class that greedy descent reaches, (batch, classes) to (batch,) int64.
 
-        Raises:
-            NBDTError: another shape, or logits that are not finite.
+        Raises NBDTError: another shape, or logits that are not finite.
         """
         with full_precision(logits):
             logits = check_logits(logits.detach(), self.tree)
@@ -80,8 +78,7 @@ class DecisionRules(nn.Module):
         Returns:
             (batch, nodes), columns as in `Hierarchy.nodes`; the root's is 0.
 
-        Raises:
-            NBDTError: another shape, or logits that are not finite.
+        Raises NBDTError: another shape, or logits that are not finite.
         """
         logits = check_logits(logits, self.tree)
         if logits.device.type != "mps":  # which has no float64
@@ -102,8 +99,7 @@ class DecisionRules(nn.Module):
             logits: (batch, classes).
             classes: (batch,) class indices whose paths to return.
 
-        Raises:
-            NBDTError: another shape, logits that are not finite, or an unknown class index.
+        Raises NBDTError: another shape, logits that are not finite, or an unknown class index.
         """
         with torch.inference_mode():
             log_probs = self.log_probs(logits)
@@ -181,8 +177,7 @@ class NBDTHead(nn.Module):
             hierarchy: its classes are the layer's outputs.
             rule: as in `DecisionRules`.
 
-        Raises:
-            NBDTError: the layer's outputs are not as many as the hierarchy's classes.
+        Raises NBDTError: the layer's outputs are not as many as the hierarchy's classes.
         """
         outputs = width(linear, "out")
         if outputs not in {None, hierarchy.num_classes}:
@@ -240,8 +235,7 @@ class NBDTHead(nn.Module):
 
         On a convolution, (batch, features, 1, 1) to (batch, classes, 1, 1).
 
-        Raises:
-            NBDTError: another shape. Then the model pools after its last layer.
+        Raises NBDTError: another shape. Then the model pools after its last layer.
         """
         logits: Tensor = self.linear(features)
         if self.gives_flat:

@@ -102,8 +102,7 @@ def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> flo
         right: (count,) whether it was right, bool.
         bins: how many.
 
-    Raises:
-        NBDTError: no entries, other shapes, no bins, or a probability outside [0, 1].
+    Raises NBDTError: no entries, other shapes, no bins, or a probability outside [0, 1].
     """
     _check_pair(probability, right)
     if bins < 1:

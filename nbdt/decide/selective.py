@@ -69,8 +69,7 @@ def swept(critical: Tensor, values: Tensor) -> Tensor:
     Returns:
         (thresholds + 1): below all thresholds, then at each distinct one in rising order.
 
-    Raises:
-        NBDTError: no images, or shapes that do not fit.
+    Raises NBDTError: no images, or shapes that do not fit.
     """
     if not len(critical) or critical.shape != values.shape:
         raise NBDTError(
@@ -127,8 +126,7 @@ def average_precision(critical: Tensor, information: Tensor, depth: Tensor) -> f
         critical, information: as in `risk_coverage`.
         depth: (images,) of the deepest right node, as `PathMasses.true_depth` gives it.
 
-    Raises:
-        NBDTError: no images, or shapes that do not fit.
+    Raises NBDTError: no images, or shapes that do not fit.
     """
     shared = torch.minimum(information, information.gather(1, depth[:, None]))
     precision = torch.where(information > 0, shared / information, 1.0)

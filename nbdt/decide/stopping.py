@@ -24,8 +24,7 @@ class PathMasses:
         log_mass: (batch, depth + 1) natural log-probability of each, float64.
         information: (batch, depth + 1) from 0 (root) to 1 (leaf).
 
-    Raises:
-        NBDTError: another shape, or logits that are not finite.
+    Raises NBDTError: another shape, or logits that are not finite.
     """
 
     def __init__(self, rules: DecisionRules, logits: Tensor) -> None:

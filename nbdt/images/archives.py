@@ -66,9 +66,8 @@ def iter_tar(
         max_member_bytes: refuse a larger member.
         limits: `max_pixels`, `max_side` and `bands` of `open_image`.
 
-    Raises:
-        ImageError: while iterating, when the archive is missing, unreadable, damaged or truncated,
-            or at its end if there was no image. A too large member's `open` raises instead.
+    Raises ImageError: while iterating, when the archive is missing, unreadable, damaged or truncated,
+    or at its end if there was no image. A too large member's `open` raises instead.
     """
     name, empty = os.fsdecode(path), True
     reader = partial(open_image, max_bytes=max_member_bytes, **limits)

@@ -219,8 +219,7 @@ def iter_images(data: StrPath, split: str | None = None, **limits: Any) -> Itera
 
     `limits` are those of `open_image`.
 
-    Raises:
-        NBDTError: at once or while iterating: the data cannot be read, or has no such images.
+    Raises NBDTError: at once or while iterating: the data cannot be read, or has no such images.
     """
     found = DataSet(data, **limits)
     images = found.images(split)
@@ -246,9 +245,8 @@ def iter_inputs(
         report: counts what is used and left out, instead of the log.
         limits: those of `open_image`.
 
-    Raises:
-        NBDTError: while iterating: a pattern without match, a list or table that cannot be read.
-            An unreadable image, folder or archive is a source that raises `ImageError`.
+    Raises NBDTError: while iterating: a pattern without match, a list or table that cannot be read. An
+    unreadable image, folder or archive is a source that raises `ImageError`.
     """
     texts = [os.fsdecode(argument) for argument in arguments]
     counts = report or Report(texts[0] if len(texts) == 1 else f"{len(texts)} arguments")

@@ -31,8 +31,7 @@ class LabelledImages:
         split: the folder of a split inside, "test" for instance.
         groups: whether a label may also be a group of the hierarchy.
 
-    Raises:
-        NBDTError: names the labels that are no class, with the model's classes; or unreadable data.
+    Raises NBDTError: names the labels that are no class, with the model's classes; or unreadable data.
     """
 
     def __init__(

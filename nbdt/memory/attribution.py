@@ -31,19 +31,14 @@ PIECE = 10_000  # rows whose coefficients are computed at a time
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """The log-odds of decisions, chosen child against runner-up, as sums.
+    """The log-odds of decisions, chosen child against runner-up, as sums."""
 
-    Attributes:
-        rows: (decisions, active rows) of each photograph.
-        bias: (decisions,) of the biases.
-        entropy: (decisions,) of the entropies within the two children; 0 under `representative`.
-        log_odds: (decisions,) of the model. They are the sum of the three, but for rounding and for
-            where the fit stopped.
-    """
-
-    rows: Tensor
-    bias: Tensor
+    rows: Tensor  # (decisions, active rows) of each photograph
+    bias: Tensor  # (decisions,) of the biases
+    # (decisions,) of the entropies within the two children; 0 under `representative`
     entropy: Tensor
+    # (decisions,) of the model. They are the sum of the three, but for rounding and for where the fit
+    # stopped.
     log_odds: Tensor
 
     def row(self, decision: int) -> Contributions:
@@ -60,8 +55,7 @@ class Attribution:
         examples: what it was fitted on.
         rules: of the model.
 
-    Raises:
-        NBDTError: the memory has changed since the fit.
+    Raises NBDTError: the memory has changed since the fit.
     """
 
     def __init__(self, fitted: FittedHead, examples: Examples, rules: DecisionRules) -> None:

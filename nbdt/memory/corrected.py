@@ -28,28 +28,17 @@ SAME = 0.999  # cosine of centred features from which two photographs are the sa
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """A head fitted on a memory's rows and on changes that are not written.
+    """A head fitted on a memory's rows and on changes that are not written."""
 
-    Attributes:
-        rows: the memory's, with the changes that act.
-        fitted: on these rows.
-        changes: those that act, with their weights.
-        aside: by id, why a change does not act.
-        others: photographs of the memory that no change is about.
-        changed: how many of them have another answer now, each by a fit without it.
-        gained: share of them that is right now, minus the share before.
-        grown: whether it answers with new classes.
-        about: the changes, and those of rows that are the same photographs; to be written.
-    """
-
-    rows: Rows
-    fitted: FittedHead
-    changes: tuple[Change, ...] = ()
-    aside: dict[str, str] = field(default_factory=dict)
-    others: int = 0
-    changed: int = 0
-    gained: float = 0.0
-    grown: bool = False
+    rows: Rows  # the memory's, with the changes that act
+    fitted: FittedHead  # on these rows
+    changes: tuple[Change, ...] = ()  # those that act, with their weights
+    aside: dict[str, str] = field(default_factory=dict)  # by id, why a change does not act
+    others: int = 0  # photographs of the memory that no change is about
+    changed: int = 0  # how many of them have another answer now, each by a fit without it
+    gained: float = 0.0  # share of them that is right now, minus the share before
+    grown: bool = False  # whether it answers with new classes
+    # the changes, and those of rows that are the same photographs; to be written
     about: tuple[Change, ...] = ()
 
 

@@ -30,21 +30,13 @@ COVERED = 1e-5  # share of a row's squared length that may be outside a basis
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """A fitted last layer.
+    """A fitted last layer."""
 
-    Attributes:
-        weight: (classes, features) float32, of the features minus `center`.
-        bias: (classes,) float32, the logits at the center.
-        center: (features,) float32.
-        strength: the inverse weight of the penalty, scikit-learn's C.
-        error: the gradient's length at the end, in lengths of the penalty's.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    center: Tensor
-    strength: float
-    error: float
+    weight: Tensor  # (classes, features) float32, of the features minus `center`
+    bias: Tensor  # (classes,) float32, the logits at the center
+    center: Tensor  # (features,) float32
+    strength: float  # the inverse weight of the penalty, scikit-learn's C
+    error: float  # the gradient's length at the end, in lengths of the penalty's
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (images, classes) of features (images, features)."""
@@ -53,17 +45,11 @@ class LinearFit:
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """The principal directions of features, in which a fit is well conditioned.
+    """The principal directions of features, in which a fit is well conditioned."""
 
-    Attributes:
-        center: (features,) subtracted from features.
-        directions: (features, directions), of unit length.
-        variances: (directions,) mean squares along them.
-    """
-
-    center: Tensor
-    directions: Tensor
-    variances: Tensor
+    center: Tensor  # (features,) subtracted from features
+    directions: Tensor  # (features, directions), of unit length
+    variances: Tensor  # (directions,) mean squares along them
 
     @classmethod
     def of(cls, features: Tensor, center: Tensor | None = None) -> Basis:
@@ -108,8 +94,7 @@ class Design:
             tolerance: where to stop; by default `TOLERANCE`, or `COARSE` with `MANY` images. The
                 sum over the images then differs from a decision's log-odds by 5e-4 at most.
 
-        Raises:
-            NBDTError: a class that no image shows: its logit would fall without end.
+        Raises NBDTError: a class that no image shows: its logit would fall without end.
         """
         rows = self.rows
         if among is not None:

@@ -27,14 +27,10 @@ from ..tree.nodes import Node
 
 @dataclass(frozen=True)
 class Growth:
-    """A hierarchy over other classes.
+    """A hierarchy over other classes."""
 
-    Attributes:
-        hierarchy: the new one.
-        became: the classes that a class of the old one is now, where it is not itself.
-    """
-
-    hierarchy: Hierarchy
+    hierarchy: Hierarchy  # the new one
+    # the classes that a class of the old one is now, where it is not itself
     became: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def labels(self, old: Hierarchy) -> dict[str, str]:

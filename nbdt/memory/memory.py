@@ -36,15 +36,10 @@ Embed: TypeAlias = Callable[..., Features]  # `nbdt.model.features.embed` for a 
 
 @dataclass(frozen=True)
 class Added:
-    """What `Memory.add` did.
+    """What `Memory.add` did."""
 
-    Attributes:
-        ids: of the new rows.
-        failed: one line for each photograph that was not added.
-    """
-
-    ids: tuple[str, ...]
-    failed: tuple[str, ...] = ()
+    ids: tuple[str, ...]  # of the new rows
+    failed: tuple[str, ...] = ()  # one line for each photograph that was not added
 
 
 class Memory:
@@ -133,9 +128,8 @@ class Memory:
             pictures: keep small pictures, so that they can be shown without the originals.
             progress: of the photographs.
 
-        Raises:
-            NBDTError: a label that is no node of the hierarchy, a reason that is too long, or a
-                memory that cannot be written.
+        Raises NBDTError: a label that is no node of the hierarchy, a reason that is too long, or a
+        memory that cannot be written.
         """
         check_why(why)
         named, node_of = None if label is None else self.node_of(label), cache(self.node_of)
@@ -200,8 +194,7 @@ class Memory:
         Returns:
             The ids.
 
-        Raises:
-            NBDTError: no such row, or no reason.
+        Raises NBDTError: no such row, or no reason.
         """
         if not why.strip():
             raise NBDTError("Say why the photograph is struck out (why=).")
@@ -230,8 +223,7 @@ class Memory:
     def node_of(self, label: str) -> str:
         """Return the id of the node with this name, id or WordNet id.
 
-        Raises:
-            NBDTError: there is none.
+        Raises NBDTError: there is none.
         """
         if label in self.hierarchy.ids:
             return label
@@ -273,8 +265,7 @@ class Memory:
     def attribution(self, fitted: FittedHead, rules: DecisionRules) -> Attribution:
         """Return what divides decisions among the active rows, made once for a fit.
 
-        Raises:
-            NBDTError: as `examples`, or the memory has changed since the fit.
+        Raises NBDTError: as `examples`, or the memory has changed since the fit.
         """
         wanted, known = (fitted, self.examples(rules), rules), self._attribution
         if known is None or (known.fitted, known.examples, known.rules) != wanted:
@@ -295,8 +286,7 @@ class Memory:
             choose: choose the penalty again.
             progress: of the fits.
 
-        Raises:
-            NBDTError: as `examples`.
+        Raises NBDTError: as `examples`.
         """
         examples = self.examples(rules)
         kept = None if choose else self.heads.get(examples.key)

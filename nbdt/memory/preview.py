@@ -29,25 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """One change of a memory.
+    """One change of a memory."""
 
-    Attributes:
-        id: of a row, or of a new one.
-        label: id of the node that it shows, a class or a group; None strikes the row out.
-        features: (features,) of a new row; a row that is there keeps its own.
-        weight: how much the photograph counts; 1 as any other of its class.
-        reference: where a new photograph came from.
-        by: who says so.
-        why: the reason.
-    """
-
-    id: str
+    id: str  # of a row, or of a new one
+    # id of the node that it shows, a class or a group; None strikes the row out
     label: str | None = None
-    features: Halves | None = None
-    weight: float = 1.0
-    reference: str = ""
-    by: str = ""
-    why: str = ""
+    features: Halves | None = None  # (features,) of a new row; a row that is there keeps its own
+    weight: float = 1.0  # how much the photograph counts; 1 as any other of its class
+    reference: str = ""  # where a new photograph came from
+    by: str = ""  # who says so
+    why: str = ""  # the reason
 
 
 def with_changes(rows: Rows, changes: Sequence[Change]) -> Rows:
@@ -171,43 +162,27 @@ def write_changes(memory: Memory, changes: Sequence[Change]) -> None:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """A photograph of the memory that fits without it answer otherwise.
+    """A photograph of the memory that fits without it answer otherwise."""
 
-    Attributes:
-        row: its id.
-        reference: where it came from.
-        label: name of its class.
-        before: name of the class that was answered.
-        after: name of the class that is answered after the change.
-    """
-
-    row: str
-    reference: str
-    label: str
-    before: str
-    after: str
+    row: str  # its id
+    reference: str  # where it came from
+    label: str  # name of its class
+    before: str  # name of the class that was answered
+    after: str  # name of the class that is answered after the change
 
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """What striking photographs out, or relabelling them, does.
+    """What striking photographs out, or relabelling them, does."""
 
-    Attributes:
-        before: the last layer now.
-        after: the last layer of the changed memory.
-        accuracy: shares of right answers before and after, of the photographs that stay as they
-            are and whose label is a class; each is answered by a fit without it.
-        photographs: how many these are.
-        changed: those of them whose answer changes.
-        memory: as it would be; see `nbdt.memory.preview`.
-    """
-
-    before: FittedHead
-    after: FittedHead
+    before: FittedHead  # the last layer now
+    after: FittedHead  # the last layer of the changed memory
+    # shares of right answers before and after, of the photographs that stay as they are and whose label
+    # is a class; each is answered by a fit without it
     accuracy: tuple[float, float]
-    photographs: int
-    changed: tuple[ChangedAnswer, ...]
-    memory: Memory
+    photographs: int  # how many these are
+    changed: tuple[ChangedAnswer, ...]  # those of them whose answer changes
+    memory: Memory  # as it would be; see `nbdt.memory.preview`
 
     def paths(self, rules: DecisionRules, features: Tensor) -> tuple[Path, Path]:
         """Return the paths of one image, features (features,), before and after."""

@@ -31,24 +31,17 @@ LEAST = 2  # photographs of a class: one to fit on while the other is left out
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A last layer that was fitted on rows of a memory.
+    """A last layer that was fitted on rows of a memory."""
 
-    Attributes:
-        key: SHA-256 of what it was fitted on.
-        fit: before the factor.
-        factor: what the logits are multiplied by, so that probabilities are right.
-        logits: (rows, classes) float16 of the rows, each from a fit without it, with the factor.
-        labels: (rows,) class indices; −1 − node for groups.
-        fold_fits: where the next cross-validation starts; empty after loading.
-        basis: of the rows' features; None after loading.
-    """
-
-    key: str
-    fit: LinearFit
-    factor: float
+    key: str  # SHA-256 of what it was fitted on
+    fit: LinearFit  # before the factor
+    factor: float  # what the logits are multiplied by, so that probabilities are right
+    # (rows, classes) float16 of the rows, each from a fit without it, with the factor
     logits: Tensor
-    labels: Tensor
+    labels: Tensor  # (rows,) class indices; −1 − node for groups
+    # where the next cross-validation starts; empty after loading
     fold_fits: tuple[LinearFit, ...] = field(default=(), repr=False)
+    # of the rows' features; None after loading
     basis: Basis | None = field(default=None, repr=False)
 
     @property
@@ -143,33 +136,22 @@ class Heads:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The active rows of a memory as a fit takes them.
+    """The active rows of a memory as a fit takes them."""
 
-    Attributes:
-        places: of the rows, among those that were given.
-        features: (active rows, features) float32.
-        targets: their labels; each class weighs alike.
-        labels: (active rows,) class indices; −1 − node for groups.
-        fold: (active rows,) of each in cross-validation.
-        names: id and label's id of each.
-        key: SHA-256 of what a fit depends on.
-    """
-
-    places: Tensor
-    features: Tensor
-    targets: Targets
-    labels: Tensor
-    fold: Tensor
-    names: list[tuple[str, str]]
-    key: str
+    places: Tensor  # of the rows, among those that were given
+    features: Tensor  # (active rows, features) float32
+    targets: Targets  # their labels; each class weighs alike
+    labels: Tensor  # (active rows,) class indices; −1 − node for groups
+    fold: Tensor  # (active rows,) of each in cross-validation
+    names: list[tuple[str, str]]  # id and label's id of each
+    key: str  # SHA-256 of what a fit depends on
 
 
 def examples_of(rows: Rows, rules: DecisionRules) -> Examples:
     """Return the active rows of a memory as a fit takes them, at most about `MOST`; see `sampled`.
 
-    Raises:
-        NBDTError: a label that is no node of the hierarchy, a class with fewer than two rows, or
-            features that are not finite.
+    Raises NBDTError: a label that is no node of the hierarchy, a class with fewer than two rows, or
+    features that are not finite.
     """
     hierarchy = rules.hierarchy
     every = torch.tensor(labels_of(rows.labels, hierarchy), dtype=torch.int64)

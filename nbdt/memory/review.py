@@ -37,25 +37,15 @@ KEPT = "kept in review"  # why a row that was looked at is not listed again
 
 @dataclass(frozen=True)
 class Suspect:
-    """A row of a memory, and what is suspicious about it.
+    """A row of a memory, and what is suspicious about it."""
 
-    Attributes:
-        id: of the row.
-        reference: where the photograph came from.
-        label: id of its node.
-        probability: of its label, by a fit without it.
-        says: id of the likeliest class outside its label, by that fit.
-        says_probability: of that class.
-        reasons: sentences, most serious first; none for a row that looks right.
-    """
-
-    id: str
-    reference: str
-    label: str
-    probability: float
-    says: str
-    says_probability: float
-    reasons: tuple[str, ...]
+    id: str  # of the row
+    reference: str  # where the photograph came from
+    label: str  # id of its node
+    probability: float  # of its label, by a fit without it
+    says: str  # id of the likeliest class outside its label, by that fit
+    says_probability: float  # of that class
+    reasons: tuple[str, ...]  # sentences, most serious first; none for a row that looks right
 
 
 def suspects(rows: Rows, attribution: Attribution) -> list[Suspect]:

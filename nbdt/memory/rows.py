@@ -20,43 +20,26 @@ Halves = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Version:
-    """One state of a memory.
+    """One state of a memory."""
 
-    Attributes:
-        number: counted from 1.
-        when: UTC, ISO 8601.
-    """
-
-    number: int
-    when: str
+    number: int  # counted from 1
+    when: str  # UTC, ISO 8601
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All rows of one version, in the order of their ids.
+    """All rows of one version, in the order of their ids."""
 
-    Attributes:
-        ids: SHA-256 of each file, hexadecimal.
-        features: (rows, features) float16.
-        labels: the id of a node of the hierarchy: a class, or a group.
-        references: where each photograph came from.
-        by: who added or last changed it.
-        why: the reason given; "" if none.
-        active: (rows,) bool; False where it was struck out.
-        added: UTC, ISO 8601.
-        version: of the table.
-        weights: (rows,) how much each counts, in times of the others of its label; by default 1.
-    """
-
-    ids: tuple[str, ...]
-    features: Halves
-    labels: tuple[str, ...]
-    references: tuple[str, ...]
-    by: tuple[str, ...]
-    why: tuple[str, ...]
-    active: NDArray[np.bool_]
-    added: tuple[str, ...]
-    version: int
+    ids: tuple[str, ...]  # SHA-256 of each file, hexadecimal
+    features: Halves  # (rows, features) float16
+    labels: tuple[str, ...]  # the id of a node of the hierarchy: a class, or a group
+    references: tuple[str, ...]  # where each photograph came from
+    by: tuple[str, ...]  # who added or last changed it
+    why: tuple[str, ...]  # the reason given; "" if none
+    active: NDArray[np.bool_]  # (rows,) bool; False where it was struck out
+    added: tuple[str, ...]  # UTC, ISO 8601
+    version: int  # of the table
+    # (rows,) how much each counts, in times of the others of its label; by default 1
     weights: NDArray[np.float32] = field(default_factory=lambda: np.ones(0, np.float32))
 
     def __post_init__(self) -> None:
@@ -89,8 +72,7 @@ class Rows:
 def find(row: str, ids: Sequence[str], references: Sequence[str]) -> int:
     """Return the place of the row with this id, reference, end of a reference or beginning of an id.
 
-    Raises:
-        NBDTError: no such row, or several.
+    Raises NBDTError: no such row, or several.
     """
     ends = tuple(mark + row for mark in ENDS)
     found = (

@@ -75,19 +75,13 @@ def divergence(rules: DecisionRules, before: Tensor, after: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What corrections teach about other photographs: as rows of the memory, or as offsets.
+    """What corrections teach about other photographs: as rows of the memory, or as offsets."""
 
-    Attributes:
-        corrections: photographs that were corrected.
-        right: how many of them each of the two answers right when it was given the others.
-        others: photographs of the memory, each answered by a fit without it.
-        gained: how many more of them each of the two answers right, on average.
-    """
-
-    corrections: int
+    corrections: int  # photographs that were corrected
+    # how many of them each of the two answers right when it was given the others
     right: tuple[int, int]
-    others: int
-    gained: tuple[float, float]
+    others: int  # photographs of the memory, each answered by a fit without it
+    gained: tuple[float, float]  # how many more of them each of the two answers right, on average
 
     @property
     def best_first(self) -> tuple[str, str]:

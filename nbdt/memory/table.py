@@ -52,8 +52,7 @@ class Table:
     def create(cls, place: str, width: int, facts: Mapping[str, Any]) -> Table:
         """Make an empty table for features of `width` values; `facts` are JSON data.
 
-        Raises:
-            NBDTError: there is one already, or the place cannot be written.
+        Raises NBDTError: there is one already, or the place cannot be written.
         """
         import pyarrow as pa
 
@@ -73,8 +72,7 @@ class Table:
     def open(cls, place: str) -> Table:
         """Open a table.
 
-        Raises:
-            NBDTError: there is none, a damaged one, or one of a newer release.
+        Raises NBDTError: there is none, a damaged one, or one of a newer release.
         """
         remedy = "Make one with: nbdt memory build MODEL --data D --out M"
         if Path(place, "manifest.json").is_file():

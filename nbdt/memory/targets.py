@@ -56,20 +56,13 @@ class TreeTerm:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The labels of images.
+    """The labels of images."""
 
-    Attributes:
-        labels: (images,) class indices; −1 − g where the label is group g of `groups`.
-        groups: (groups, classes) bool, the classes under each group; one of them is right.
-        weights: (images,) how much each image counts.
-        nodes: (images,) the labels as in `nbdt.tree.labels`; for `tree`.
-        tree: adds its loss; None under `marginal`, where it would be the same.
-    """
-
-    labels: Tensor
-    groups: Tensor
-    weights: Tensor
-    nodes: Tensor | None = None
+    labels: Tensor  # (images,) class indices; −1 − g where the label is group g of `groups`
+    groups: Tensor  # (groups, classes) bool, the classes under each group; one of them is right
+    weights: Tensor  # (images,) how much each image counts
+    nodes: Tensor | None = None  # (images,) the labels as in `nbdt.tree.labels`; for `tree`
+    # adds its loss; None under `marginal`, where it would be the same
     tree: TreeTerm | None = field(default=None, repr=False)
 
     def __getitem__(self, rows: Tensor) -> Targets:

@@ -24,19 +24,14 @@ WIDEST = 4.0  # logarithm of the largest factor on the logits
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """What cross-validation found.
+    """What cross-validation found."""
 
-    Attributes:
-        strength: the inverse weight of the penalty.
-        factor: what the logits are to be multiplied by, so that probabilities are right (temperature
-            scaling: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
-        logits: (images, classes) before the factor, each from a fit without the image's fold.
-        fold_fits: the fit without each fold, where the next cross-validation starts.
-    """
-
-    strength: float
+    strength: float  # the inverse weight of the penalty
+    # what the logits are to be multiplied by, so that probabilities are right (temperature scaling: Guo
+    # et al., "On Calibration of Modern Neural Networks", ICML 2017)
     factor: float
-    logits: Tensor
+    logits: Tensor  # (images, classes) before the factor, each from a fit without the image's fold
+    # the fit without each fold, where the next cross-validation starts
     fold_fits: tuple[LinearFit, ...]
 
 

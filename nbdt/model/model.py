@@ -81,8 +81,7 @@ class NBDT(nn.Module):
                 only if they were trained for as many classes as the hierarchy has.
             weights: a local file instead, see `nbdt.network.weights.read_weights`.
 
-        Raises:
-            NBDTError: unknown architecture, no network for the hub, or weights that do not fit.
+        Raises NBDTError: unknown architecture, no network for the hub, or weights that do not fit.
         """
         if hierarchy is None:
             raise NBDTError("from_timm needs a hierarchy; nbdt.hierarchies makes or loads one.")
@@ -113,9 +112,8 @@ class NBDT(nn.Module):
             preprocessing: a `Preprocessing`, torchvision's transforms, a Hugging Face image
                 processor, or another function of a PIL image; timm networks have their own.
 
-        Raises:
-            NBDTError: a network that does not give a logit per class, or a preprocessing that
-                does not give (3, height, width).
+        Raises NBDTError: a network that does not give a logit per class, or a preprocessing that does
+        not give (3, height, width).
         """
         parts = parts_of(network, architecture, hierarchy, rule, preprocessing=preprocessing)
         return cls(*parts).train(network.training)
@@ -178,8 +176,7 @@ class NBDT(nn.Module):
             accuracy: the share of answers that are to be right, on average over images like those
                 of the reference set; see `nbdt.decide.answer`. None: always a class.
 
-        Raises:
-            NBDTError: an accuracy outside 0 to 1, or logits that are not finite.
+        Raises NBDTError: an accuracy outside 0 to 1, or logits that are not finite.
         """
         with torch.no_grad():
             logits = self.logits(images)
@@ -193,8 +190,7 @@ class NBDT(nn.Module):
     def with_hierarchy(self, hierarchy: Hierarchy) -> NBDT:
         """Return the same network under another tree, for instance after an edit; weights are shared.
 
-        Raises:
-            NBDTError: other classes than the model's, or in another order.
+        Raises NBDTError: other classes than the model's, or in another order.
         """
         check_same_classes(self.hierarchy.classes, hierarchy.classes)
         head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
@@ -209,8 +205,7 @@ class NBDT(nn.Module):
         Args:
             names: of classes or groups of the hierarchy, or WordNet ids.
 
-        Raises:
-            NBDTError: an unknown or repeated name, or fewer than two classes.
+        Raises NBDTError: an unknown or repeated name, or fewer than two classes.
         """
         head, reference, removed = restricted(self.head, self.reference, names)
         model = self._with_head(head, reference)
@@ -233,8 +228,7 @@ class NBDT(nn.Module):
     def memory(self) -> Memory | None:
         """The labelled photographs that the last layer is fitted on; None without any.
 
-        Raises:
-            NBDTError: a memory that cannot be opened, or of another network.
+        Raises NBDTError: a memory that cannot be opened, or of another network.
         """
         if self._memory is None and self.memory_place is not None:
             self._memory = open_memory(self, self.memory_place)
@@ -310,9 +304,8 @@ class NBDT(nn.Module):
                 "onnx", which is two to three times as fast and gives the same answers. By default
                 ONNX Runtime if it is installed and the model has a graph for it, as "imagenet" has.
 
-        Raises:
-            NBDTError: no such model, a damaged one, one written by a newer version, one that
-                answers otherwise than it did when it was saved, or one without that runtime.
+        Raises NBDTError: no such model, a damaged one, one written by a newer version, one that answers
+        otherwise than it did when it was saved, or one without that runtime.
         """
         return cast(NBDT, load(cls, folder, runtime))
 
@@ -326,7 +319,6 @@ class NBDT(nn.Module):
             pretrained_model_name_or_path: a folder wins over a repository of the same name.
             options: of the download: force_download, token, cache_dir, local_files_only, revision.
 
-        Raises:
-            NBDTError: another option, no answer from the hub, or a model that `load` refuses.
+        Raises NBDTError: another option, no answer from the hub, or a model that `load` refuses.
         """
         return cls.load(hub.pull(str(pretrained_model_name_or_path), **options))

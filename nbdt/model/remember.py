@@ -34,8 +34,7 @@ def make_memory(
         place: a new folder or URI.
         facts: further ones to keep; "directions_only" if the lengths of embeddings are not known.
 
-    Raises:
-        NBDTError: there is one, or the place cannot be written.
+    Raises NBDTError: there is one, or the place cannot be written.
     """
     from ..memory.table import Table
 
@@ -52,8 +51,7 @@ def make_memory(
 def open_memory(model: Classifier, place: str | os.PathLike[str]) -> Memory:
     """Open a memory for a model.
 
-    Raises:
-        NBDTError: there is none, a damaged one, or one of another network or preprocessing.
+    Raises NBDTError: there is none, a damaged one, or one of another network or preprocessing.
     """
     from ..memory.table import Table
 

@@ -70,8 +70,7 @@ def allowed_classes(hierarchy: Hierarchy, names: Sequence[str]) -> list[int]:
 
     Names are of classes or groups, WordNet ids, or ids of nodes; case and underscores do not count.
 
-    Raises:
-        NBDTError: an unknown or repeated name, none, or names that leave one class or all classes.
+    Raises NBDTError: an unknown or repeated name, none, or names that leave one class or all classes.
     """
     nodes = _nodes_by_name(hierarchy)
     meant = [nodes.get(name, nodes.get(normalised_name(name), [])) for name in names]

@@ -37,8 +37,7 @@ def save_head(model: NBDT, folder: str | os.PathLike[str]) -> None:
     The other weights keep their precision. A process that is killed leaves the old model or the
     new one.
 
-    Raises:
-        NBDTError: the folder cannot be written; the model in it is then as it was.
+    Raises NBDTError: the folder cannot be written; the model in it is then as it was.
     """
     root = Path(folder)
     weights = load_file(root / saved.WEIGHTS)

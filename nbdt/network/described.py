@@ -22,8 +22,7 @@ def described(network: nn.Module, architecture: str, num_classes: int) -> tuple[
         architecture: its name and the options that are known, as `nbdt.network.load` parses them.
         num_classes: the outputs of its classifier.
 
-    Raises:
-        NBDTError: an architecture that timm does not know.
+    Raises NBDTError: an architecture that timm does not know.
     """
     wanted = _signature(network)
     differences = _differences(wanted, blueprint(architecture, num_classes))

@@ -72,8 +72,7 @@ def divided(
         num_classes: the number of its logits.
         example: a batch of images (2, channels, height, width); None: what its first layer takes.
 
-    Raises:
-        NBDTError: it takes no such images, or does not give logits.
+    Raises NBDTError: it takes no such images, or does not give logits.
     """
     whole = GivenNetwork(shared_copy(getattr(network, "_orig_mod", network)))
     if example is None:

@@ -30,10 +30,9 @@ def layer_of_logits(
         layer: the layer to check; None: find it.
         example: the model's argument, or a tuple or mapping of its arguments.
 
-    Raises:
-        NBDTError: the output is no logits, such as probabilities; it is an object to which no layer
-            gives the logits; it is not what `layer` gives; or the model takes none of the inputs
-            tried and no `layer` is named.
+    Raises NBDTError: the output is no logits, such as probabilities; it is an object to which no layer
+    gives the logits; it is not what `layer` gives; or the model takes none of the inputs tried and no
+    `layer` is named.
     """
     if layer:
         find_module(model, layer)

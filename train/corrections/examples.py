@@ -29,20 +29,14 @@ ENCODED = 100  # photographs at a time
 
 @dataclass(frozen=True)
 class Target:
-    """One correction, in the terms of one hierarchy.
+    """One correction, in the terms of one hierarchy."""
 
-    Attributes:
-        correction: the person's statement.
-        node: index of the inner node that it is about; the root for a label.
-        child: index of the right child (step), or of the one whose map counts (region); None for a
-            label, and where a region is about whichever child the model chooses.
-        label: index of the right class's or group's node.
-    """
-
-    correction: Correction
-    node: int
+    correction: Correction  # the person's statement
+    node: int  # index of the inner node that it is about; the root for a label
+    # index of the right child (step), or of the one whose map counts (region); None for a label, and
+    # where a region is about whichever child the model chooses
     child: int | None = None
-    label: int | None = None
+    label: int | None = None  # index of the right class's or group's node
 
     def nodes(self, hierarchy: Hierarchy) -> list[int]:
         """Return the indices of the inner nodes whose decision it is about."""
@@ -156,18 +150,12 @@ def _located(root: Path, file: str) -> Path:
 
 
 class CorrectionBatch(NamedTuple):
-    """Corrections as tensors, one row each.
+    """Corrections as tensors, one row each."""
 
-    Attributes:
-        targets: what each asks for; a region's child is filled in.
-        features: (corrections, features).
-        maps: (corrections, features, height, width); None without region corrections.
-        region: (corrections, height, width) share of each position in the region; None likewise.
-    """
-
-    targets: list[Target]
-    features: Tensor
-    maps: Tensor | None
+    targets: list[Target]  # what each asks for; a region's child is filled in
+    features: Tensor  # (corrections, features)
+    maps: Tensor | None  # (corrections, features, height, width); None without region corrections
+    # (corrections, height, width) share of each position in the region; None likewise
     region: Tensor | None
 
 

@@ -25,26 +25,18 @@ WAYS = ("shift", "head")
 
 @dataclass(frozen=True)
 class CorrectionSettings:
-    """How strongly corrections are taught and everything else is held.
+    """How strongly corrections are taught and everything else is held."""
 
-    Attributes:
-        strength: weight of the corrections' mean loss beside the replayed images' divergence.
-        learn: what may move. "shift": one offset for each child of the decisions that corrections
-            are about, and no weight. This is what a few corrections can support: a model's mistakes
-            show which way it leans, but they are unusual examples of their class. "head": the last
-            layer.
-        steps: of the optimiser (Adam) of "head"; "shift" is fitted by L-BFGS.
-        learning_rate: of Adam.
-        batch_size: replayed images a step.
-        seed: of the order in which images are replayed.
-    """
-
+    # weight of the corrections' mean loss beside the replayed images' divergence
     strength: float = 0.05
+    # what may move. "shift": one offset for each child of the decisions that corrections are about, and
+    # no weight. This is what a few corrections can support: a model's mistakes show which way it leans,
+    # but they are unusual examples of their class. "head": the last layer.
     learn: str = "shift"
-    steps: int = 100
-    learning_rate: float = 1e-3
-    batch_size: int = 512
-    seed: int = 0
+    steps: int = 100  # of the optimiser (Adam) of "head"; "shift" is fitted by L-BFGS
+    learning_rate: float = 1e-3  # of Adam
+    batch_size: int = 512  # replayed images a step
+    seed: int = 0  # of the order in which images are replayed
 
     def __post_init__(self) -> None:
         rates = self.strength, self.learning_rate

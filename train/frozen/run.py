@@ -37,8 +37,7 @@ def fit_frozen(run: Prepared) -> NBDT:
     All images but the test split take part in the fit. Its penalty and the temperature are chosen
     by cross-validation, whose logits become the model's reference set.
 
-    Raises:
-        NBDTError: unreadable images, or too few of a class.
+    Raises NBDTError: unreadable images, or too few of a class.
     """
     network = cast(Any, run.network).eval()
     network.reset_classifier(0)
