@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
@@ -17,6 +16,7 @@ from nbdt.decide.answer import promise
 from nbdt.decide.paths import as_percent
 from nbdt.errors import NBDTError
 from nbdt.files import free_name, write_atomic
+from nbdt.hierarchies.show.tables import plain_console
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.images.sources import ImageSource
@@ -103,7 +103,7 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
         return
-    console = Console(highlight=False, emoji=False)
+    console = plain_console()
     console.print(_tree(source.reference, explanation))
     console.print(Text(explanation.words))
     if explanation.remark:

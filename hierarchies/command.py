@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from nbdt.errors import NBDTError
@@ -25,6 +24,7 @@ from .edit.operations import make
 from .edit.record import KINDS, Edit, EditError, EditRequest, check_complete, check_kind
 from .formats.class_order import check_order
 from .show import print_tree
+from .show.tables import plain_console
 from .wordnet.command import readable, wordnet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -76,7 +76,7 @@ def list_command(as_json: shell.Json = False) -> None:
         lines.append(tree.name, "bold").append(f"  {tree.title}, {tree.classes:,} classes\n")
         lines.append(f"  from {tree.source} ({tree.licence})\n", "dim")
     lines.append(f"Models with a tree of their own: {', '.join(library.models()) or 'none'}")
-    return Console(highlight=False, emoji=False).print(lines, soft_wrap=True)
+    return plain_console().print(lines, soft_wrap=True)
 
 
 app.command()(wordnet)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL
+from nbdt.hierarchies.show.tables import plain_console, table
 from nbdt.hierarchies.wordnet.command import meanings_of
 from nbdt.model.model import NBDT
 from nbdt.progress import JsonProgress, counted, tracked
@@ -165,10 +165,8 @@ def _report(rows: list[Row]) -> None:
 def _show(model: NBDT, out: Path) -> None:
     figures = model.provenance["accuracy"]
     columns = dict.fromkeys(kind for values in figures.values() for kind in values)
-    table = Table("images", *columns)
-    for split, values in figures.items():
-        table.add_row(split, *(f"{values[kind]:.2%}" for kind in columns))
-    Console().print(table)
+    rows = [(split, *(f"{one[kind]:.2%}" for kind in columns)) for split, one in figures.items()]
+    plain_console().print(table("", ("images", *columns), rows))
     folder = shlex.quote(str(out / "model"))
     typer.echo(f"saved: {out / 'model'}; what is confused with what: {out / 'summary.png'}")
     _say(f"Look at it: nbdt hierarchy show {folder}")
@@ -201,19 +199,18 @@ def _correct(
             events.fail(str(error))
             raise typer.Exit(1) from None
     if events is None:
-        Console().print(_table(fitted))
+        plain_console().print(_table(fitted))
         typer.echo(f"saved: {out / 'model'}")
 
 
 def _table(fitted: CorrectionFit) -> Table:
-    table = Table(counted(len(fitted.applied), "correction"), "met", *KINDS)
-    count = counted(len(fitted.model.reference["labels"]), "test image")
-    table.caption = f"Accuracy on {count}"
-    figures = fitted.model.provenance["corrected"]["accuracy"]
+    figures, rows = fitted.model.provenance["corrected"]["accuracy"], []
     for name, met in (("before", fitted.met_before), ("after", fitted.met_after)):
-        row = (f"{figures[name][kind]:.2%}" for kind in KINDS)
-        table.add_row(name, "" if math.isnan(met) else f"{met:.0%}", *row)
-    return table
+        shares = (f"{figures[name][kind]:.2%}" for kind in KINDS)
+        rows.append((name, "" if math.isnan(met) else f"{met:.0%}", *shares))
+    columns = (counted(len(fitted.applied), "correction"), "met", *KINDS)
+    count = counted(len(fitted.model.reference["labels"]), "test image")
+    return table("", columns, rows, f"Accuracy on {count}")
 
 
 def _command_line() -> str:

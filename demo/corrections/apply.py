@@ -13,9 +13,9 @@ from typing import cast
 
 from nbdt.correction import APPLIED, Correction, read_corrections, write_corrections
 from nbdt.decide.head import DecisionRules
-from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
 from nbdt.files import check_new, write_atomic
+from nbdt.hierarchies.measure.comparison import measure
 from nbdt.memory.grow import Growth, grow
 from nbdt.memory.memory import Memory
 from nbdt.memory.preview import write_changes
@@ -95,17 +95,14 @@ def _accuracy(
     before: tuple[DecisionRules, Rows, FittedHead], after: tuple[DecisionRules, Rows, FittedHead]
 ) -> dict[str, dict[str, float]]:
     """Return shares of right answers to the rows that are the same, each by a fit without it."""
-    tables = [examples_of(rows, rules) for rules, rows, _ in (before, after)]
-    found, kept = {}, shared(tables[0], tables[1])
-    for n, (rules, _, fitted) in enumerate((before, after)):
-        logits, right = fitted.logits.float()[kept[n]], tables[n].labels[kept[n]]
-        answers = {
-            "flat": logits.argmax(dim=1),
-            "soft": rules(logits).argmax(dim=1),
-            "hard": rules.hard(logits),
-        }
-        name = ("before", "after")[n]
-        found[name] = {kind: accuracy(given, right) for kind, given in answers.items()}
+    sides = {"before": before, "after": after}
+    tables = [examples_of(rows, rules) for rules, rows, _ in sides.values()]
+    found = {}
+    for (name, (rules, _, fitted)), table, kept in zip(
+        sides.items(), tables, shared(*tables), strict=True
+    ):
+        logits, labels = fitted.logits.float()[kept], table.labels[kept]
+        found[name] = measure(logits, labels, rules.hierarchy, rules.rule).accuracy
     return found
 
 

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from torch import Tensor
 
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.library import open_model
 from nbdt.hierarchies.shell import Json, Model, Runtime, Weights, exit_with
+from nbdt.hierarchies.show.tables import plain_console
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import AMPLE_SIDE, ImageError
 from nbdt.images.sources import ImageSource, cores, read_each
@@ -93,11 +93,9 @@ def _report(result: Audit, out: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    for table in tables(result):
-        console.print(table)
+    console = plain_console(WIDTH)
+    for shown in tables(result):
+        console.print(shown)
     for finding in result.findings:
         console.print(f"- {finding}", markup=False)
     typer.echo(f"written: {out / 'index.html'}")

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from PIL import Image
 from rich.table import Table
-from rich.text import Text
 
 from nbdt.files import new_folder
 from nbdt.hierarchies.show.picture import saved
+from nbdt.hierarchies.show.tables import table
 
 from ..result.html import document, element
 from ..result.pictures import data_url
@@ -41,47 +41,37 @@ td, th { padding: 4px 10px 4px 0; text-align: left; vertical-align: bottom; }
 
 def tables(audit: Audit) -> list[Table]:
     """Return the measures as three tables: means over images and 95 % intervals."""
-    made = audit.made
+    made, methods = audit.made, audit.methods.values()
     return [
-        _table(
+        table(
             f"does it find what decides? {made['images']} images, {made['decisions']} decisions",
+            ("method", "deletion, blur ↓", "insertion, blur ↑", "deletion, mean ↓",
+             "insertion, mean ↑", "beats controls"),
+            [_faithful_row(audit, method) for method in methods],
             "Area under the decision's probability while regions are hidden (deletion) or shown "
             "(insertion), highest in the map first. The last column counts the curves on which a "
             "method is better than both controls.",
-            ("method", "deletion, blur ↓", "insertion, blur ↑", "deletion, mean ↓",
-             "insertion, mean ↑", "beats controls"),
-            [_faithful_row(audit, method) for method in audit.methods.values()],
         ),
-        _table(
+        table(
             "is it this decision's?",
+            ("method", "specific, blur ↑", "specific, mean ↑", "swap, blur ↑", "swap, mean ↑"),
+            [_row(method, OWN) for method in methods],
             f"Specific: how often hiding a map's top {made['top_share']:.0%} (or the region that a level "
             "tested) moves its own decision more than the others on the path; one map for all decisions "
             "reaches at most 50 %. Swap: how often it lowers the decision more than hiding what another "
             "decision's map shows; one map for all reaches exactly 50 %. Levels choose regions under "
             "blur: for them only the columns 'mean' are evidence.",
-            ("method", "specific, blur ↑", "specific, mean ↑", "swap, blur ↑", "swap, mean ↑"),
-            [_row(method, OWN) for method in audit.methods.values()],
         ),
-        _table(
+        table(
             f"is it the weights'? ({made['checked_images']} images)",
+            ("method", "random weights ↓", "absolute ↓", "noise ↓", "passes", "seconds"),
+            [(*_row(m, CHECKS), f"{m.passes:.0f}", f"{m.seconds:.2f}") for m in methods],
             "Random weights: rank correlation with the map of random weights, signed and absolute. "
             f"Noise: largest relative change of the map under {made['noise_samples']} draws of "
             f"± {made['noise_radius']:.0%}. Passes: forward passes for the maps of an image; seconds: on "
             "this machine.",
-            ("method", "random weights ↓", "absolute ↓", "noise ↓", "passes", "seconds"),
-            [
-                (*_row(method, CHECKS), f"{method.passes:.0f}", f"{method.seconds:.2f}")
-                for method in audit.methods.values()
-            ],
         ),
     ]  # fmt: skip
-
-
-def _table(title: str, note: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(*columns, title=title, caption=note, min_width=len(title))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _faithful_row(audit: Audit, method: MethodAudit) -> tuple[str, ...]:
@@ -147,14 +137,14 @@ def _findings(audit: Audit) -> Iterator[Element]:
         yield element("ul", *lines, class_="findings")
 
 
-def _section(table: Table) -> Element:
-    header = element("tr", *(element("th", str(column.header)) for column in table.columns))
+def _section(shown: Table) -> Element:
+    header = element("tr", *(element("th", str(column.header)) for column in shown.columns))
     rows = [
         element("tr", *(element("td", str(cell), class_="number") for cell in row))
-        for row in zip(*(column.cells for column in table.columns), strict=True)
+        for row in zip(*(column.cells for column in shown.columns), strict=True)
     ]
     scrolled = element("div", element("table", header, *rows), style="overflow-x: auto")
-    title, note = element("h2", str(table.title)), element("p", str(table.caption))
+    title, note = element("h2", str(shown.title)), element("p", str(shown.caption))
     return element("section", title, note, scrolled, class_="card")
 
 

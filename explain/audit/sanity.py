@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nbdt.model.model import NBDT
+from nbdt.runtime.backbone import OnnxBackbone
 
 from .methods import Maps
 from .result import Values
@@ -42,8 +43,7 @@ def randomised(model: NBDT, seed: int = 0) -> Iterator[tuple[str, NBDT]]:
         for name, module in changed.backbone.named_modules()
         if next(module.parameters(recurse=False), None) is not None  # with parameters of its own
     ][::-1]
-    # A backbone in ONNX has none: only the head can be randomised.
-    stages = range(STAGES if layers else 1)
+    stages = range(1 if isinstance(changed.backbone, OnnxBackbone) else STAGES)  # the head alone
     ends = [round(len(layers) * stage / (STAGES - 1)) for stage in stages]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

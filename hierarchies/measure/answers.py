@@ -65,18 +65,19 @@ class Measurement:
         values = self.critical[chosen], self.known[chosen], self.masses.leaves[chosen]
         return Calibration.from_images(*values, self.tree, group)
 
-    def stop(self, calibration: Calibration, target: float) -> Tensor:
-        """Return the depth of each answer at a target, (images,)."""
-        return self.masses.stop(calibration.thresholds(target, self.masses.leaves))
+    def stops(self, parts: Parts, target: float) -> Tensor:
+        """Return the depth of each answer at a target, (images,), by the calibration for it."""
+        stops = torch.zeros_like(self.depth)
+        for calibration, mask in parts:
+            threshold = calibration.thresholds(target, self.masses.leaves)
+            stops[mask] = self.masses.stop(threshold)[mask]
+        return stops
 
-    def quality(self, plan: Plan, target: float) -> AnswerQuality:
-        """Return how good the answers are at a target, on average over the plan's calibrations."""
-        rows = []
-        for parts in plan.repeats:
-            stops = torch.zeros_like(self.depth)
-            for calibration, mask in parts:
-                stops[mask] = self.stop(calibration, target)[mask]
-            rows.append(answer_quality(self.masses, stops, self.depth))
+    def quality(self, repeats: Sequence[Parts], target: float) -> AnswerQuality:
+        """Return how good the answers are at a target, on average over some calibrations."""
+        rows = [
+            answer_quality(self.masses, self.stops(parts, target), self.depth) for parts in repeats
+        ]
         return AnswerQuality(*torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist())
 
 
@@ -196,7 +197,7 @@ def _at_targets(
     if plan is None:
         return {"targets": []}
     first, images = plan.repeats[0][0][0], len(measurement.depth)
-    rows = [target_record(t, measurement.quality(plan, t), images, first) for t in targets]
+    rows = [target_record(t, measurement.quality(plan.repeats, t), images, first) for t in targets]
     source = {"source": plan.source, "images": len(first), "shared": plan.shared}
     return {"targets": rows, "calibration": source}
 

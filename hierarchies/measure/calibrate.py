@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nbdt.decide.answer import FEW, LEAST, Calibration
 from nbdt.decide.head import DecisionRules
-from nbdt.decide.selective import AnswerQuality, answer_quality
+from nbdt.decide.selective import AnswerQuality
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.model.model import NBDT
@@ -145,29 +145,21 @@ def cross_conformal(
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     fold = torch.empty_like(order)
     fold[order] = torch.arange(len(labels)) % FOLDS
-    sums = {target: torch.zeros(5, dtype=torch.float64) for target in TARGETS}
-    right = {target: torch.zeros(len(labels)) for target in TARGETS}
-    leaves = torch.zeros_like(labels)
+    scaled, parts = torch.empty_like(logits), []
     for part in range(FOLDS):
         here, there = fold == part, (fold != part) & exact
         temperature = fitted_temperature(rules, logits[there], labels[there])
+        scaled[here] = logits[here] / temperature
         others = Measurement(rules, logits[~here] / temperature, labels[~here])
-        calibration = others.calibration(torch.ones(len(others.depth), dtype=torch.bool), group)
-        tested = Measurement(rules, logits[here] / temperature, labels[here])
-        leaves[here] = tested.masses.leaves
-        for target in TARGETS:
-            stops = tested.stop(calibration, target)
-            quality = answer_quality(tested.masses, stops, tested.depth)
-            sums[target] += torch.tensor(quality, dtype=torch.float64) * int(here.sum())
-            right[target][here] = (stops <= tested.depth).float()
-    sides = [] if group is None else [~group[leaves], group[leaves]]
-    return {
-        target: (
-            AnswerQuality(*(row / len(labels)).tolist()),
-            [float(right[target][side].mean()) for side in sides],
-        )
-        for target, row in sums.items()
-    }
+        every = torch.ones_like(others.depth, dtype=torch.bool)
+        parts.append((others.calibration(every, group), here))
+    tested, found = Measurement(rules, scaled, labels), {}
+    inside = None if group is None else group[tested.masses.leaves]
+    for target in TARGETS:
+        right = (tested.stops(parts, target) <= tested.depth).double()
+        sides = [] if inside is None else [float(right[side].mean()) for side in (~inside, inside)]
+        found[target] = tested.quality([parts], target), sides
+    return found
 
 
 @app.command(name="calibrate")

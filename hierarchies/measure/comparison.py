@@ -67,11 +67,15 @@ class TreeResult:
         """Results of the inner nodes that have images, by node index."""
         return _nodes(self.rules, self.logits, self.known_labels)
 
+    @property
+    def answers(self) -> dict[str, Tensor]:
+        """(count,) class indices of each kind of answer: "flat", "soft" and "hard"."""
+        return {"flat": self.logits.argmax(dim=1), "soft": self.soft, "hard": self.hard}
+
     @cached_property
     def accuracy(self) -> dict[str, float]:
-        """Share of right answers, "soft" and "hard"."""
-        labels = self.known_labels
-        return {"soft": accuracy(self.soft, labels), "hard": accuracy(self.hard, labels)}
+        """Share of right answers of each kind."""
+        return {kind: accuracy(one, self.known_labels) for kind, one in self.answers.items()}
 
 
 class NodeChange(NamedTuple):
@@ -217,18 +221,17 @@ def quality(result: TreeResult) -> dict[str, dict[str, float]]:
     - calibration_error: of the stated probability; not for "hard", which is no likeliest class.
     """
     labels, hierarchy = result.known_labels, result.hierarchy
-    flat = result.logits.softmax(dim=1).max(dim=1)
-    answers = {"flat": flat.indices, "soft": result.soft, "hard": result.hard}
-    measured = {}
-    for kind, answer in answers.items():
+    flat = result.logits.softmax(dim=1).amax(dim=1)
+    stated, measured = {"flat": flat, "soft": result.probability}, {}
+    for kind, answer in result.answers.items():
         distance = hierarchical_distance(answer, labels, hierarchy).double()
         wrong = distance[distance > 0]
         measured[kind] = {
-            "accuracy": accuracy(answer, labels),
+            "accuracy": result.accuracy[kind],
             "distance": float(distance.mean()),
             "severity": float(wrong.mean()) if len(wrong) else 0.0,
         }
-    for kind, probability in {"flat": flat.values, "soft": result.probability}.items():
-        right = answers[kind] == labels
-        measured[kind]["calibration_error"] = calibration_error(probability.clamp(0, 1), right)
+        if kind in stated:
+            error = calibration_error(stated[kind].clamp(0, 1), answer == labels)
+            measured[kind]["calibration_error"] = error
     return measured

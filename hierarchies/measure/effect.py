@@ -96,7 +96,7 @@ def reference_effect(
     Returns:
         None without a reference set, else plain data for JSON. "images": number of photographs
         measured; "images_all": that of the set; "score_before" and "score_after": shares of right
-        answers, "soft" and "hard"; "changed_hard" and "changed_soft": how many have another answer.
+        answers by kind; "changed_hard" and "changed_soft": how many have another answer.
     """
     if reference is None:
         return None

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nbdt.progress import escape_terminal
-
 from ..show.picture import bars, saved
+from ..show.tables import name_cell, plain_console, table
 
 BEFORE, AFTER = "#9aa5b1", "#2166ac"
 CURVES = (AFTER, "#b35806", "#7b3294", "#1b7837", "#555555")
@@ -21,7 +19,7 @@ SHOWN = 8
 
 def show(record: dict[str, Any]) -> None:
     """Print the most important of an evaluation, the content of evaluation.json."""
-    console = Console(highlight=False, emoji=False)
+    console = plain_console()
     if "groups" in record:
         console.print(_group_table(record["groups"]))
     if "before" not in record:  # no photograph has a class as its label
@@ -51,69 +49,62 @@ def show(record: dict[str, Any]) -> None:
         console.print(_image_table(images))
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table at least as wide as its title, which would wrap otherwise."""
-    return Table(*columns, title=title, min_width=len(title))
-
-
 def _accuracy_table(record: dict[str, Any]) -> Table:
     before, images = record["before"]["quality"], f"{record['images']:,} photographs"
     if "groups" in record:
         images += " that have a class as their label"
-    if "after" not in record:
-        columns = ("right", "distance", "of mistakes", "calibration error")
-        table = _table(f"answers on {images}", "", *columns)
-        for kind, values in before.items():
-            error = values.get("calibration_error")
-            table.add_row(
-                kind,
-                f"{values['accuracy']:.2%}",
-                f"{values['distance']:.3f}",
-                f"{values['severity']:.2f}",
-                "" if error is None else f"{error:.2%}",
-            )
-        table.caption = "distance: levels up the tree until an answer is right"
-        return table
-    table = _table(f"right answers on {images}", "", "before", "after", "change")
-    for kind, values in record["after"]["quality"].items():
-        old, new = before[kind]["accuracy"], values["accuracy"]
-        table.add_row(kind, f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
-    return table
+    if "after" in record:
+        pairs = [
+            (kind, before[kind]["accuracy"], values["accuracy"])
+            for kind, values in record["after"]["quality"].items()
+        ]
+        rows = ((kind, f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}") for kind, a, b in pairs)
+        return table(f"right answers on {images}", ("", "before", "after", "change"), rows)
+    columns = ("", "right", "distance", "of mistakes", "calibration error")
+    forms = {"accuracy": ".2%", "distance": ".3f", "severity": ".2f", "calibration_error": ".2%"}
+    rows = (
+        (kind, *(f"{values[key]:{form}}" if key in values else "" for key, form in forms.items()))
+        for kind, values in before.items()
+    )
+    note = "distance: levels up the tree until an answer is right"
+    return table(f"answers on {images}", columns, rows, note)
 
 
 def _group_table(groups: dict[str, Any]) -> Table:
     title = f"answers on {groups['images']:,} photographs that have a group as their label"
-    table = _table(title, "", "right", "information")
-    for kind in ("flat", "soft", "hard"):
-        table.add_row(kind, f"{groups[kind]:.2%}", "")
-    for row in groups["targets"]:
-        right, kept = f"{row['right']:.2%}", f"{row['information']:.1%}"
-        table.add_row(f"asked for {100 * row['target']:g} %", right, kept)
-    table.caption = (
-        "right: in the group; for an answer that stops above a class also at or above it"
-    )
-    return table
+    rows = [(kind, f"{groups[kind]:.2%}", "") for kind in ("flat", "soft", "hard")]
+    rows += [
+        (_asked(row), f"{row['right']:.2%}", f"{row['information']:.1%}")
+        for row in groups["targets"]
+    ]
+    note = "right: in the group; for an answer that stops above a class also at or above it"
+    return table(title, ("", "right", "information"), rows, note)
+
+
+def _asked(row: dict[str, Any]) -> str:
+    return f"asked for {100 * row['target']:g} %"
 
 
 def _target_table(answers: dict[str, Any]) -> Table:
-    columns = ("asked for", "right", "95 % interval", "information", "classes", "groups", "root")
-    table = _table("answers that stop where they are unsure", *columns)
+    kinds = ("information", "classes", "groups", "root")
+    rows = []
     for row in answers["targets"]:
-        low, high = row["interval"]
-        shares = (f"{row[kind]:.1%}" for kind in ("information", "classes", "groups", "root"))
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        table.add_row(f"{100 * row['target']:g} %", f"{row['right']:.2%}", interval, *shares)
+        low, high = (f"{100 * end:.1f}" for end in row["interval"])
+        right = (f"{row['right']:.2%}", f"{low} to {high}")
+        rows.append((f"{100 * row['target']:g} %", *right, *(f"{row[kind]:.1%}" for kind in kinds)))
     source = answers["calibration"]
-    table.caption = f"thresholds: {source['images']:,} images each, from {source['source']}"
-    return table
+    note = f"thresholds: {source['images']:,} images each, from {source['source']}"
+    columns = ("asked for", "right", "95 % interval", *kinds)
+    return table("answers that stop where they are unsure", columns, rows, note)
 
 
 def _rule_table(answers: dict[str, Any]) -> Table:
-    table = _table("where an answer stops", "by", "area × 100", "average precision")
-    for rule, row in answers["rules"].items():
-        table.add_row(rule, f"{100 * row['area']:.2f}", f"{row['average_precision']:.4f}")
-    table.caption = "area under errors against information: 0 is best"
-    return table
+    rows = (
+        (rule, f"{100 * row['area']:.2f}", f"{row['average_precision']:.4f}")
+        for rule, row in answers["rules"].items()
+    )
+    note = "area under errors against information: 0 is best"
+    return table("where an answer stops", ("by", "area × 100", "average precision"), rows, note)
 
 
 def _answer_lines(answers: dict[str, Any]) -> Iterator[str]:
@@ -146,12 +137,12 @@ def _most_changed(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _node_table(changed: Sequence[dict[str, Any]]) -> Table:
-    table = _table("easier and harder decisions", "decision", "mistakes before", "after", "")
+    rows = []
     for node in changed:
         word, colour = ("easier", "blue") if node["gain"] > 0 else ("harder", "red")
         counts = (_mistakes(node["before"]), _mistakes(node["after"]))
-        table.add_row(_cell(node["name"]), *counts, Text(word, style=colour))
-    return table
+        rows.append((name_cell(node["name"]), *counts, Text(word, style=colour)))
+    return table("easier and harder decisions", ("decision", "mistakes before", "after", ""), rows)
 
 
 def _mistakes(node: dict[str, Any] | None) -> str:
@@ -159,27 +150,22 @@ def _mistakes(node: dict[str, Any] | None) -> str:
 
 
 def _hardest_table(nodes: Sequence[dict[str, Any]]) -> Table:
-    table = _table("decisions with the most mistakes", "decision", "mistakes", "right")
-    for node in sorted(nodes, key=lambda node: -node["mistakes"])[:SHOWN]:
-        if node["mistakes"]:
-            table.add_row(_cell(node["name"]), _mistakes(node), f"{node['accuracy']:.1%}")
-    return table
+    rows = (
+        (name_cell(node["name"]), _mistakes(node), f"{node['accuracy']:.1%}")
+        for node in sorted(nodes, key=lambda node: -node["mistakes"])[:SHOWN] if node["mistakes"]
+    )  # fmt: skip
+    return table("decisions with the most mistakes", ("decision", "mistakes", "right"), rows)
 
 
 def _image_table(changed: Sequence[dict[str, Any]]) -> Table:
-    title = f"{min(SHOWN, len(changed))} of {len(changed):,} photographs with another answer"
-    table = _table(title, "photograph", "class", "before", "after", "")
+    rows = []
     for row in changed[:SHOWN]:
-        name = _cell(row["file"].replace("!", "/").rpartition("/")[2])
         kind = "soft" if row["verdict"] == "other soft answer" else "hard"
-        answers = [_cell(row[when][kind]) for when in ("before", "after")]
-        table.add_row(name, _cell(row["label"]), *answers, row["verdict"])
-    return table
-
-
-def _cell(name: str) -> Text:
-    """Text that Rich does not read as markup."""
-    return Text(escape_terminal(name), overflow="fold")
+        names = (row["file"].replace("!", "/").rpartition("/")[2], row["label"])
+        answers = (row[when][kind] for when in ("before", "after"))
+        rows.append((*map(name_cell, (*names, *answers)), row["verdict"]))
+    title = f"{min(SHOWN, len(changed))} of {len(changed):,} photographs with another answer"
+    return table(title, ("photograph", "class", "before", "after", ""), rows)
 
 
 def picture(record: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from rich.tree import Tree
 from nbdt.tree.hierarchy import MAX_SHOWN_DEPTH, Hierarchy
 
 from .drawing import hues
+from .tables import plain_console
 
 LINES = 80  # about two screens; a larger tree is cut
 WIDE = 12  # children of one group that a cut tree shows
@@ -31,7 +32,7 @@ def print_tree(
         everything: show all of it, however long.
         console: where to print; the terminal by default.
     """
-    console = console or Console(highlight=False, emoji=False)
+    console = console or plain_console()
     if not console.is_terminal:
         console.width = PIPE
     whole = everything or (depth is None and hierarchy.num_nodes <= LINES)

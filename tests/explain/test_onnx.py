@@ -8,6 +8,7 @@ import torch
 
 from nbdt import NBDT, NBDTError
 from nbdt.explain import explain
+from nbdt.explain.audit.result import findings
 from nbdt.explain.audit.run import audit
 from nbdt.explain.batch.compute import precision_for
 from nbdt.explain.batch.run import explain_all
@@ -104,6 +105,7 @@ def test_an_audit_randomises_the_head_alone():
     stages = [name for name in found.methods["grad-cam"].values if name.endswith("head")]
     assert stages
     assert not [name for name in found.methods["grad-cam"].values if name.endswith("all")]
+    assert any("the last layer" in said for said in findings(found.methods, 30))
 
 
 def test_the_default_model_keeps_its_sharp_maps(imagenet):

@@ -65,7 +65,7 @@ def test_other_photographs_are_judged_by_the_models_own_thresholds():
     assert torch.equal(calibration.critical, expected.critical)
     stops = measurement.masses.stop(expected.threshold(0.9))
     right = float((stops <= measurement.depth).double().mean())
-    assert measurement.quality(plan, 0.9).right == pytest.approx(right)
+    assert measurement.quality(plan.repeats, 0.9).right == pytest.approx(right)
 
 
 def test_photographs_of_the_reference_set_do_not_calibrate_themselves():
@@ -100,7 +100,7 @@ def test_measured_coverage_is_what_was_asked_for(target):
     z, labels = drawn(3000, seed=6)
     measurement, plan = planned(z, labels, {})
     assert plan.source == HALVES
-    assert measurement.quality(plan, target).right == pytest.approx(target, abs=0.003)
+    assert measurement.quality(plan.repeats, target).right == pytest.approx(target, abs=0.003)
     thresholds = measurement.calibration(torch.ones(3000, dtype=torch.bool))
     assert thresholds.spread(target) < plan.repeats[0][0][0].spread(target)
 

@@ -21,6 +21,7 @@ from nbdt.decide.head import NBDTHead
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
 from nbdt.hierarchies.measure.calibrate import set_reference
+from nbdt.hierarchies.measure.comparison import measure
 from nbdt.images.layout import TEST, TRAIN
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
@@ -30,7 +31,7 @@ from ..data.class_order import class_order
 from ..data.dataset import Images, hold_out
 from ..data.inspection import inspect, scan
 from ..data.splits import find_splits
-from ..fit.measure import accuracies, features_of, flat_logits, model_card, rounded
+from ..fit.measure import features_of, flat_logits, model_card, rounded
 from ..recipe import Recipe, checked, overridden, parse_recipe
 from . import examples
 from .examples import CorrectionBatch, LeftOut, Opened, Target
@@ -238,4 +239,4 @@ def _measured(model: NBDT, test: Images, progress: Progress) -> dict[str, float]
     """Measure a model on test images, whose logits become its reference set."""
     logits = flat_logits(model, test, progress)
     set_reference(model, logits, test.labels)
-    return accuracies(model, logits, test.labels)
+    return measure(logits, test.labels, model.hierarchy, model.rule).accuracy

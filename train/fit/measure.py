@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nbdt.decide.metrics import accuracy
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.measure.calibrate import fitted_temperature
-from nbdt.hierarchies.measure.comparison import measure, rules_of
+from nbdt.hierarchies.measure.comparison import rules_of
 from nbdt.model.features import embed
 from nbdt.model.hub import figures, limits
 from nbdt.model.model import NBDT
@@ -40,12 +39,6 @@ def features_of(model: NBDT, data: Images, progress: Progress = no_progress) -> 
 def flat_logits(model: NBDT, data: Images, progress: Progress = no_progress) -> Tensor:
     """Return the class logits of all images, without a tree: (count, classes) float32, on the CPU."""
     return model.head.logits(features_of(model, data, progress)).float().cpu()
-
-
-def accuracies(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the shares of right answers "flat", "soft" and "hard", from logits on the CPU."""
-    flat = accuracy(logits.argmax(dim=1), labels)
-    return {"flat": flat, **measure(logits, labels, model.hierarchy, model.rule).accuracy}
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.measure.calibrate import set_reference
+from nbdt.hierarchies.measure.comparison import measure
 from nbdt.images.layout import TEST, TRAIN, VALIDATION
 from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
@@ -16,7 +17,7 @@ from ..data.dataset import PlainBatches, TrainingBatches, worker_count
 from ..folder import Row
 from ..prepare import Prepared
 from .checkpoints import read_checkpoint
-from .measure import accuracies, calibrate, flat_logits, rounded
+from .measure import calibrate, flat_logits, rounded
 from .module import TreeSupervised
 from .trainer import make_trainer, raise_if_lost
 
@@ -88,7 +89,9 @@ def _measure(model: NBDT, run: Prepared) -> None:
     rounded(model)
     logits = flat_logits(model, held_out, progress)
     set_reference(model, logits, held_out.labels)
-    on_held_out = accuracies(model, logits, held_out.labels)
-    on_test = accuracies(model, flat_logits(model, test, progress), test.labels)
-    model.provenance["accuracy"] = {"held_out": on_held_out, "test": on_test}
+    pairs = {"held_out": (logits, held_out.labels)}
+    pairs["test"] = flat_logits(model, test, progress), test.labels
+    model.provenance["accuracy"] = {
+        name: measure(*pair, model.hierarchy, model.rule).accuracy for name, pair in pairs.items()
+    }
     model.cpu()

@@ -117,9 +117,11 @@ def _model(run: Prepared, hierarchy: Hierarchy) -> NBDT:
 
 def _figures(model: NBDT, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return the shares of right answers, and the calibration error of the shown probability."""
-    found = quality(measure(logits, labels, model.hierarchy, model.rule))
-    shares = {kind: values["accuracy"] for kind, values in found.items()}
-    return shares | {"calibration error": found["soft"]["calibration_error"]}
+    result = measure(logits, labels, model.hierarchy, model.rule)
+    return {
+        **result.accuracy,
+        "calibration error": quality(result)["soft"]["calibration_error"],
+    }
 
 
 def leave_memory(run: Prepared, model: NBDT) -> None:
