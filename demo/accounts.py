@@ -3,8 +3,6 @@
 Gradio lets everyone who knows the name of a session, a result or a file use it.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

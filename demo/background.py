@@ -4,8 +4,6 @@ One job runs at a time, and it pauses while anybody waits for a first answer. A 
 job: a newer one ends the older.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """What every request must pass before the page sees it: its host, route, login, size and pace."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import re

@@ -1,7 +1,5 @@
 """The server's log: short, printable lines, whatever visitors put into them."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, TextIO
 

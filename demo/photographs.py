@@ -1,7 +1,5 @@
 """Photographs that the page shows: examples, and uploads with what is refused."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files

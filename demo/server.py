@@ -1,7 +1,5 @@
 """The server of the page: where it listens, and with which settings."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """Uploaded files: in a folder of our own, bounded by quotas, deleted by age whatever was sent."""
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import os

@@ -1,7 +1,5 @@
 """What `explain` is given, checked: a model or a network with a head, and images."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias

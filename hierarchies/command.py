@@ -1,7 +1,5 @@
 """``nbdt hierarchy``: show, list, make, edit, compare, check and convert hierarchies."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os

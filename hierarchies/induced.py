@@ -8,8 +8,6 @@ Nodes that alone have a WordNet concept stay; those that share one are contracte
 branching is given, paths of more than 8 levels are shortened too, which raises it where needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import zip_longest
 from numbers import Integral, Real

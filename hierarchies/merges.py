@@ -1,7 +1,5 @@
 """From the merges of agglomerative clustering to parents: fewer levels, more children."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

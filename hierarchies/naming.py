@@ -10,8 +10,6 @@ more of them and has information content ≥ 0.25 (see `wordnet/concepts.py`). L
 - `cat, car + 3`: no concept fits. The root is then "all classes".
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a valid hierarchy may hold by mistake: names and shapes that are allowed but unusual."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator

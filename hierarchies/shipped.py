@@ -1,7 +1,5 @@
 """The hierarchies in this package."""
 
-from __future__ import annotations
-
 import json
 import lzma
 from dataclasses import dataclass

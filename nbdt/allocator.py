@@ -1,7 +1,5 @@
 """Keep freed memory in the process: for the commands, which compute large tensors again and again."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

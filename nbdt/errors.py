@@ -1,7 +1,5 @@
 """The base error, and wording that messages share."""
 
-from __future__ import annotations
-
 import difflib
 import unicodedata
 from collections.abc import Collection, Iterable

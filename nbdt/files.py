@@ -1,7 +1,5 @@
 """Write files and folders atomically, check our own files, and make file names."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import lzma

@@ -1,7 +1,5 @@
 """Public names that are loaded on first use: importing torch alone takes seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from importlib import import_module
 

@@ -1,7 +1,5 @@
 """Folders of this machine and of remote stores (s3://… and the like) behind one interface."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

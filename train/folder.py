@@ -1,7 +1,5 @@
 """The folder of a training run: what is in it, and the figures of its epochs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

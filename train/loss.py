@@ -1,7 +1,5 @@
 """Tree supervision: losses on flat logits that teach each decision, and schedules of their weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """What a run is fitted on: a network, the classes, and labelled images."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

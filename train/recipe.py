@@ -1,7 +1,5 @@
 """A recipe: all settings of a training run, checked when it is read."""
 
-from __future__ import annotations
-
 import math
 import os
 import tomllib

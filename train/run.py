@@ -1,7 +1,5 @@
 """One training run, read top to bottom: network, data, fit, save."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,7 +1,5 @@
 """How a run's hierarchy is made: from the names of its classes, or from the fitted classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Corrections become files, or a model that the store records: by rows of its memory, or by training."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Models that learned from corrections: their family, and each loaded once if it is used."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from threading import Lock

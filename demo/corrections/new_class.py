@@ -1,7 +1,5 @@
 """A class that the model does not know: photographs of this session, a name, and a place in the tree."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Corrections that act at once: as photographs of the model's memory, for one visitor or for all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """The correction panel: wiring of the form and the history, and their handlers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -3,8 +3,6 @@
 Everything that a browser or a program sends is hostile until it is checked here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

@@ -1,7 +1,5 @@
 """What the correction panel shows: the form, and the history with the models trained from it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """One visitor's edit, as it comes from the page, and names to suggest for a new group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice

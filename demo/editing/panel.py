@@ -1,7 +1,5 @@
 """Editing the hierarchy on the page: what an edit changes, undo and redo, versions, files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import suppress

@@ -4,8 +4,6 @@ A download is never a file on the server: the text goes to the visitor, whose br
 there is no address that another visitor could guess.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path

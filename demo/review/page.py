@@ -1,7 +1,5 @@
 """The review page: suspicious photographs, what a person says of each, and what that would do."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, cast
 

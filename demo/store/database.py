@@ -1,7 +1,5 @@
 """The connection, and its limits: durable writes, one writer at a time, the schema up to date."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import time

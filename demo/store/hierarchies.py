@@ -1,7 +1,5 @@
 """A history of hierarchies in a store: one row a version."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any

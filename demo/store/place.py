@@ -1,7 +1,5 @@
 """Where a store is: the user's own file by default, or a database; and the disk under a file."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """The store: corrections, photographs, marks, hierarchies, and models trained with corrections."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Gradio evaluates HTML templates as JavaScript template strings, so a name that h
 run as code. Nothing is interpolated here: the scripts build elements and set `textContent`.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """What the panels of the page share: its components, and the options and checks of its events."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

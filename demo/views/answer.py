@@ -1,7 +1,5 @@
 """The answer in large type, how sure each part of it is, and the path as a list."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import lru_cache
 

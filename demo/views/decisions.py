@@ -1,7 +1,5 @@
 """Decisions: the strip of tiles, the card of a chosen node, and their sentences."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

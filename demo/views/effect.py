@@ -1,7 +1,5 @@
 """What would happen without a training photograph: asked on the strip, answered by a new fit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """Deeper levels of the explanation on the page: asked by the strip, computed in the background."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 from functools import partial

@@ -1,7 +1,5 @@
 """Tiles as the page shows them: the pictures, drawn once by the server, and their alternative texts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial

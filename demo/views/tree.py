@@ -4,8 +4,6 @@ Events: ``node_select {id, seq}``, ``tree_edit {kind, nodes, to, name, seq}``, `
 {names, seq}`` and ``name_wanted {nodes, seq}``. Anyone can send anything under these names, so the listener checks it.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, cast

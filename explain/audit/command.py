@@ -1,7 +1,5 @@
 """``nbdt audit MODEL --data D``: how far a model's explanations can be trusted."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterable

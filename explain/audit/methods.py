@@ -3,8 +3,6 @@
 A control ignores the decision: a method that does not beat the controls explains nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial

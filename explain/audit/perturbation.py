@@ -6,8 +6,6 @@ visualization of what a deep neural network has learned* (2017). Curves and area
 ties are broken at random instead of by position.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """The result of an audit: means with 95 % intervals, and the findings in sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

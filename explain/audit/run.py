@@ -1,7 +1,5 @@
 """`audit`: how far a model's explanations can be trusted, measured against controls."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

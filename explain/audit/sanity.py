@@ -5,8 +5,6 @@
 - Maximum sensitivity (Yeh et al., *On the (in)fidelity and sensitivity of explanations*, 2019).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from itertools import pairwise

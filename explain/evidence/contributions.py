@@ -1,7 +1,5 @@
 """What each training photograph contributed to the decisions of a model fitted on its memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The pictures of evidence: opened, and drawn on sheets."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

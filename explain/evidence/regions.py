@@ -6,8 +6,6 @@ photograph scores its cosines with the cells of that region, weighted by the map
 the highest score, to the size of a tested region.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

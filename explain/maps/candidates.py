@@ -1,7 +1,5 @@
 """Sets of cells worth hiding: compact windows, and what a map proposes; masks are bool arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 

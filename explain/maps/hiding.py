@@ -3,8 +3,6 @@
 Tested regions, counterfactuals, occlusion, LIME and the audit all hide parts of pictures with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 

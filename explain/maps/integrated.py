@@ -6,8 +6,6 @@ layer before the last halving of the grid sees twice as sharp as the last one. B
 better than each alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, cast

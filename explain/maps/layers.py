@@ -11,8 +11,6 @@ of an image share one forward pass and one backward pass:
   one whose patch tokens do, and the gradient goes through the blocks after it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass

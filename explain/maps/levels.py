@@ -11,8 +11,6 @@ A network without a layer finer than the last keeps the maps of "fast", and one 
 positions gets maps fitted to the tests on a plain grid; ``made["method"]`` says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

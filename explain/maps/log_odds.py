@@ -1,7 +1,5 @@
 """Log-odds of decisions: of logits, of images, and as maps on the image by Captum's methods."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

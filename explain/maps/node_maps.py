@@ -1,7 +1,5 @@
 """Node maps of a batch from its layer: of paths, of any node, and flat ones of classes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ mean of a Gaussian process over cells whose mean is another map, scaled to the o
 idea of LIME (Ribeiro et al., 2016) and kernel SHAP (Lundberg and Lee, 2017) with a prior.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from .candidates import Mask, Values

@@ -1,7 +1,5 @@
 """``nbdt memory add | strike | take-back | relabel | restore | refit``: what changes a memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated

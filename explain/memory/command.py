@@ -1,7 +1,5 @@
 """``nbdt memory``: make, list and change the labelled photographs that a model decides by."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

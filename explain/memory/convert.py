@@ -5,8 +5,6 @@ and pictures are an array of bytes and an array of their ends. Nothing is pickle
 until checked: the folder that it says its photographs are in is never read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What every command of ``nbdt memory`` shares: options, opening, and reports."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``nbdt memory review``: suspicious photographs as a table, and the verdicts that a person filled in."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """``nbdt memory show``: the photographs nearest to an image, for and against each decision."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What training photographs contributed to a decision, as data and in words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar

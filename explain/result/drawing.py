@@ -4,8 +4,6 @@ Colours differ in lightness and hue, lines in style, and all have a white halo: 
 in grey, and with any common colour blindness.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import product
 

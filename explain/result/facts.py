@@ -3,8 +3,6 @@
 Each "mostly", "close" or "small" has a threshold here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Save and load an explanation: a folder with JSON, exact maps, pictures and a page."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """An answer in everyday words: ``"Egyptian cat, 55 %: an animal for sure, a house cat for sure, …"``."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

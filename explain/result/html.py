@@ -3,8 +3,6 @@
 The page is built as elements, never as text, so that a name can only ever be text in it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from importlib import resources

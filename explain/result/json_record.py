@@ -1,7 +1,5 @@
 """An explanation as plain data, and back."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Pictures of an explanation: its tiles on one sheet, and files of them."""
 
-from __future__ import annotations
-
 import base64
 import io
 import textwrap

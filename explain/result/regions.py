@@ -1,7 +1,5 @@
 """Regions of a picture: cells of a coarse grid, and groups of them that touch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

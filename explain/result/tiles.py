@@ -4,8 +4,6 @@ A decision with a tested region has a tile of its own. Consecutive others whose 
 tile, so the number of tiles says how many different reasons there are.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the edits share: finding nodes, refusing impossible edits, and the tree during an edit."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, count

@@ -12,8 +12,6 @@ A new group's id is made from its name, "bird/", and gets a number if that id is
 same edit of the same tree therefore has the same result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any

@@ -16,8 +16,6 @@ outline    one name a line, indented below its group                 the lines
 ========== ========================================================= =====================
 """
 
-from __future__ import annotations
-
 import codecs
 import os
 import re

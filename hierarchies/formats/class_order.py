@@ -4,8 +4,6 @@ Positions are never guessed. A hierarchy whose leaves are in another order than 
 looks right and answers wrongly, as the TinyImageNet trees of the original NBDT do.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Read graphs in JSON: the package's own, networkx's and those of the original NBDT."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Read groups within groups: JSON of several tools."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

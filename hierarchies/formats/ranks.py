@@ -1,7 +1,5 @@
 """The words of header lines: ranks of taxonomies, levels of catalogues, names of columns."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Sequence

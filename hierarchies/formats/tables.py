@@ -1,7 +1,5 @@
 """Read lines of text: paths, tables with or without a header, indented outlines, and YAML."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

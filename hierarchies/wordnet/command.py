@@ -1,7 +1,5 @@
 """``nbdt hierarchy wordnet`` and ``readable``: trees from class names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated
 

@@ -4,8 +4,6 @@ For a node with `n` leaves, of which `k` are kinds of a concept that has `m` cla
 precision is `k / n`, recall `k / m`, and the fit their harmonic mean, `2 k / (n + m)`.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence

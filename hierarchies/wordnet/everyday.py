@@ -3,8 +3,6 @@
 `data/everyday-groups.xz` has them; `tools/build_readable.py` writes it.
 """
 
-from __future__ import annotations
-
 import json
 import lzma
 from functools import cache

@@ -7,8 +7,6 @@ such as pets, it only counts if other classes are in the same everyday group ("M
 raccoon), and a sense outside the field is none ("Persian" as a person, "Ragdoll" as a toy).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

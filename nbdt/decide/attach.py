@@ -1,7 +1,5 @@
 """Put a head into any model: `attach`, `detach`, `flat`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast

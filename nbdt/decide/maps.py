@@ -10,8 +10,6 @@ They are complete: for a node's score, ``Σ map + Σ c·b = s`` under `represent
 ``Σ map + Σ c·b + H(c) = s`` under `marginal`, where ``H`` is the entropy of ``c``.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Quality of answers and of lists of the likeliest classes: pure functions."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

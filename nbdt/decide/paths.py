@@ -1,7 +1,5 @@
 """`Decision` and `Path`, the frozen results that a person reads, and percentages in words."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Iterator

@@ -11,8 +11,6 @@ path. All of it is computed in log space, in float32 or wider. With equal logits
 favours shallow leaves: a leaf of a binary tree then has probability 2 to the power of minus depth.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

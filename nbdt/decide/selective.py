@@ -6,8 +6,6 @@ rise with depth and is −∞ in the last column. Every rule here answers on the
 probable class, so that rules differ only in where they stop.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -8,8 +8,6 @@ CIFAR-10's classes entropy has 0.853, the z-score 0.814. The energy (Liu et al.,
 constant on log-probabilities, so it is not offered.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

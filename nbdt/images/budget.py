@@ -5,8 +5,6 @@ need few of these, so a file with more is refused. A check reads headers alone a
 millisecond at most; only the scans of a progressive JPEG are counted through its bytes.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

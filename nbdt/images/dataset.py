@@ -5,8 +5,6 @@ archives, here or remote. `DataSet` takes the same with labels. Which entries of
 count as images is decided in `nbdt.images.folders` alone, and `Report` counts the others.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import unicodedata

@@ -5,8 +5,6 @@ and SMaxSampleValue, a PNG's sBIT. But 12 bits are often stored in 16, and float
 range. Such values are shown up to a percentile of theirs, and a remark says so.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import sys

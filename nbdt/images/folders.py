@@ -5,8 +5,6 @@ what this package wrote itself: a folder with one of `MARKERS`, or a picture wit
 A name alone never marks an output.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

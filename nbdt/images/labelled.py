@@ -1,7 +1,5 @@
 """A data set whose labels are classes of a hierarchy."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Which folders of a data set are its classes, and which its splits: the structure decides."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

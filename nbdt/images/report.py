@@ -1,7 +1,5 @@
 """What a reader of data found, used and left out, in one line for people."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """One image that can be opened, now or later, in any thread."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Bytes of many images in a few temporary files: of compressed archives, and of Parquet cells."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import weakref

@@ -1,7 +1,5 @@
 """Lists of paths (.txt) and tables of paths and labels (CSV, Parquet), read row by row."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

@@ -4,8 +4,6 @@ The result is a new model over the same network. Its memory is a copy whose labe
 new tree; a label whose classes changed becomes the smallest group that holds them all.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The rows of a memory: labelled photographs, and which of them a name or a fit means."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Offsets of decisions: what a few corrections that lean one way can teach, without a new fit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast

@@ -1,7 +1,5 @@
 """The penalty of a fit and the scale of its logits, both by cross-validation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

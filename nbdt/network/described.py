@@ -1,7 +1,5 @@
 """Which options a timm network was made with: timm does not keep them, so they are found by comparing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The part of a model that makes embeddings, and the device that it computes on."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypeVar
 
 import torch

@@ -5,8 +5,6 @@ file is written here, by plain HTTP, to where the client looks for it; until its
 that the hub announced, its name ends with ``.incomplete``.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterator

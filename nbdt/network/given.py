@@ -1,7 +1,5 @@
 """Any classifier as a backbone: without its last layer, which a head takes over."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, cast
 

@@ -5,8 +5,6 @@ TensorFlow trained them. Its tensors are, in order and shape, those of timm's tf
 The file is a pickle: its SHA-256 is checked first, and torch reads tensors alone from it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from importlib.resources import files

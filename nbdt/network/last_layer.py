@@ -1,7 +1,5 @@
 """Find the layer that gives a classifier's logits, by running it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Feature maps and tokens as grids over the picture."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Run a classifier once without leaving a trace, on an input that was given or is found."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager

@@ -6,8 +6,6 @@ average pool at its end, so that a node map has something to show. Convolutions 
 by whitening patches (`SmallConvNet.whiten`).
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeVar, cast
 
 import torch

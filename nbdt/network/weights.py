@@ -1,7 +1,5 @@
 """Files of weights, as training tools write them: read without executing code, matched to a network."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

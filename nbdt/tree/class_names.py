@@ -1,7 +1,5 @@
 """Names of classes: how they are compared, and whether data and hierarchies have the same ones."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

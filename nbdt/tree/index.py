@@ -9,8 +9,6 @@ of its depth, so it is cut into *stages* of 32 levels. A stage has as its *ends*
 the *anchors*, inner nodes of its last level, and pairs each end with the edges above it in the stage.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 

@@ -3,8 +3,6 @@
 In tensors a label is one number: a class index, or −1 − node for a group. −1 is the root: no label.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

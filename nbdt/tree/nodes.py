@@ -1,7 +1,5 @@
 """Nodes as data, and the checks that make a tree of them."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

@@ -1,7 +1,5 @@
 """Corrections as training examples: their place in a hierarchy, their photographs, tensors of both."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """The loss of corrections, and what they move: offsets of decisions, or the last layer."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Learning from corrections: fit a model to corrections of single decisions, and measure it."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib

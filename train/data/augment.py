@@ -1,7 +1,5 @@
 """Random views of images, drawn from the seed, the epoch and the index of image or batch."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

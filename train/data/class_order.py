@@ -1,7 +1,5 @@
 """The order of the classes, and the class of each label of the data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

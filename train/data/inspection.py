@@ -1,7 +1,5 @@
 """Reading data before the first step, and one report of everything that is wrong with it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ What the recipe's patterns name in the data's folder comes first, two archives f
 the splits are those that `nbdt.images.dataset.DataSet` finds, in any layout.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

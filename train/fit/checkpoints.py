@@ -5,8 +5,6 @@ of everything else, where the number of a tensor takes its place. It replaces th
 it is complete, so a killed run continues from the last one.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """What follows training: calibrate a model, round it, measure it, describe it in a README."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

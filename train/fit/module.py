@@ -1,7 +1,5 @@
 """The training step as a Lightning module: flat first, then tree-supervised."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import lightning

@@ -1,7 +1,5 @@
 """The network that is trained: with random, pretrained or saved weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from dataclasses import dataclass

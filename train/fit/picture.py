@@ -1,7 +1,5 @@
 """The summary picture of a run: which groups, and which classes, are taken for others."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from typing import Any

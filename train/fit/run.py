@@ -1,7 +1,5 @@
 """Training a whole network with Lightning."""
 
-from __future__ import annotations
-
 from importlib.metadata import version
 
 import torch

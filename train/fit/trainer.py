@@ -5,8 +5,6 @@ machines torchrun or SLURM starts them. Every process reads the data and the rec
 writes, measures and reports.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

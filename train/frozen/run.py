@@ -1,7 +1,5 @@
 """A run with a frozen backbone: features, a convex fit, a tree, measurement."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch
