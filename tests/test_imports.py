@@ -31,6 +31,7 @@ CORE_EXCEPTIONS = {
     "nbdt/images/tables.py": {"pyarrow"},
     "nbdt/model/export.py": {"rich", "typer"},
     "nbdt/runtime/convert.py": {"onnx", "onnxruntime", "onnxscript"},
+    "nbdt/runtime/reader.py": {"onnxruntime"},
     "nbdt/runtime/session.py": {"onnxruntime"},
     "nbdt/model/hub.py": {"huggingface_hub"},
     "nbdt/model/model.py": {"huggingface_hub"},

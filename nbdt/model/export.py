@@ -21,6 +21,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -34,8 +35,9 @@ from ..files import umask
 from ..network.positions import pools_by_average, positions
 from ..network.running import evaluating
 from ..runtime.backbone import OnnxBackbone
-from ..runtime.convert import quiet, to_onnx
-from .exported import ExportedAnswer, ExportedTree
+from ..runtime.convert import followed_by, quiet, to_onnx
+from ..runtime.session import INPUT
+from .exported import ExportedAnswer, ExportedHead
 from .fingerprint import model_hash
 from .model import NBDT
 
@@ -80,11 +82,8 @@ def export(
         raise NBDTError(f"{str(target)!r} is a folder; name a file.")
     if not target.parent.is_dir():
         raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
-    if isinstance(model.backbone, OnnxBackbone):
-        raise NBDTError(
-            "This model's backbone is ONNX already: run its backbone.onnx, or export the model that it "
-            "was made from."
-        )
+    if isinstance(model.backbone, OnnxBackbone) and format == "torch":
+        raise NBDTError("This model's backbone is ONNX: export it as ONNX.")
     if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on
         model = copy.deepcopy(model).cpu()
     graph = ExportedModel(model, accuracy, maps=maps)
@@ -102,32 +101,35 @@ class ExportedModel(nn.Module):
 
     def __init__(self, model: NBDT, accuracy: float | None = None, *, maps: bool = True) -> None:
         super().__init__()
-        # Not the model itself: its compiled tree would lie unused in the file.
-        self.backbone, self.linear = model.backbone, model.head.linear
-        self.tree = ExportedTree(model.hierarchy, model.rule).to(self.linear.weight.device)
-        self.side = model.preprocess.size
         with evaluating(model), torch.no_grad():
             feature_map = model.feature_map(_example(model)[:1])
-            self.has_maps = maps and pools_by_average(
-                model.backbone, model.head.in_features, feature_map, (self.side, self.side)
+            side = model.preprocess.size
+            has_maps = maps and pools_by_average(
+                model.backbone, model.head.in_features, feature_map, (side, side)
             )
-        self.answer = None
+        answer = None
         if accuracy is not None:
             if model.calibration is None:
                 raise NBDTError(
                     "This model is not calibrated, so it cannot say where an answer stops: run `nbdt "
                     "calibrate` on labelled photographs, or leave the accuracy out."
                 )
-            self.answer = ExportedAnswer(model.hierarchy, model.calibration, accuracy)
+            answer = ExportedAnswer(model.hierarchy, model.calibration, accuracy)
+        # Not the model itself: its compiled tree would lie unused in the file.
+        self.backbone = model.backbone
+        grid = None
+        if has_maps:
+            grid = partial(positions, model.backbone, picture=(side, side))
+        self.head = ExportedHead(model.head, grid, answer)
         self.outputs = (
             *("log_probs", "decisions"),
-            *(("answer", "answer_probability", "unknown") if self.answer else ()),
-            *(("maps",) if self.has_maps else ()),
+            *(("answer", "answer_probability", "unknown") if answer else ()),
+            *(("maps",) if has_maps else ()),
         )
         self.why_no_maps = ""
         if not maps:
             self.why_no_maps = "they were left out"
-        elif not self.has_maps:
+        elif not has_maps:
             self.why_no_maps = (
                 f"{model.architecture!r} has more than an average pool between its last feature map "
                 "and the linear head, so that its maps have no closed form"
@@ -138,19 +140,7 @@ class ExportedModel(nn.Module):
         backbone = cast(Any, self.backbone)
         feature_map = backbone.forward_features(images)
         features = backbone.forward_head(feature_map, pre_logits=True)
-        logits = self.linear(features).float()
-        scores = self.tree.scores(logits)
-        decisions = self.tree.decisions(scores)
-        log_probs = self.tree.log_probs(logits, decisions)
-        outputs = [log_probs, decisions]
-        if self.answer is not None:
-            outputs += self.answer(logits, log_probs, decisions)
-        if self.has_maps:
-            grid = cast(Tensor, positions(self.backbone, feature_map, (self.side, self.side)))
-            shares = grid.float() / (grid.shape[2] * grid.shape[3])
-            class_maps = torch.einsum("kd,bdhw->bkhw", self.linear.weight.float(), shares)
-            outputs.append(self.tree.log_odds_maps(class_maps, logits, scores))
-        return tuple(outputs)
+        return cast("tuple[Tensor, ...]", self.head(feature_map, features))
 
 
 def description(model: NBDT) -> dict[str, str]:
@@ -169,7 +159,11 @@ def description(model: NBDT) -> dict[str, str]:
 
 
 def _write_onnx(graph: ExportedModel, model: NBDT, path: Path) -> None:
-    proto = to_onnx(graph, _example(model), graph.outputs, description(model))
+    example, about = _example(model), description(model)
+    if isinstance(model.backbone, OnnxBackbone):
+        proto = followed_by(model.backbone.session, graph.head, example, graph.outputs, about)
+    else:
+        proto = to_onnx(graph, {INPUT: example}, graph.outputs, about)
     path.write_bytes(cast(Any, proto).SerializeToString())
 
 

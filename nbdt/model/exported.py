@@ -1,4 +1,4 @@
-"""The rules and the answer for export, of gathers and scatters, which every runtime has.
+"""The head, the rules and the answer for export, of gathers and scatters, which every runtime has.
 
 The fast path of `nbdt.tree.index` sums with kernels that ONNX does not know. Values are float32,
 with rows centred first, so that they agree with `nbdt.decide.rules` to 1e-4 as long as logits stay
@@ -8,15 +8,19 @@ within a thousand of each other.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..decide.answer import Calibration
+from ..decide.head import NBDTHead
 from ..decide.rules import check_rule
 from ..decide.stopping import information, path_table
 from ..decide.unknown import FALSE_ALARMS, familiarity
 from ..tree.hierarchy import Hierarchy
+from .saved import SCALE, stored, widened
 
 ALWAYS_ROOT = 1e9  # stands for an infinite threshold, which would give NaN for a probability of 0
 
@@ -111,6 +115,57 @@ def _logsumexp(values: Tensor, index: Tensor, count: int) -> Tensor:
     top = values.new_full((values.shape[0], count), -torch.inf)
     top = top.scatter_reduce(1, index.expand_as(values), values, "amax")
     return _sums((values - top.index_select(1, index)).exp(), index, count).log() + top
+
+
+class ExportedHead(nn.Module):
+    """From the feature map and pooled features to all outputs.
+
+    Args:
+        head: its weights stay in int8 where they were stored so.
+        grid: a feature map as (batch, features, height, width); None: no maps.
+        answer: what says where an answer stops; None: nothing does.
+    """
+
+    weight: Tensor  # (classes, features), float32 or int8
+    scale: Tensor  # (classes, 1), of weights in int8
+    bias: Tensor  # (classes,)
+
+    def __init__(
+        self,
+        head: NBDTHead,
+        grid: Callable[[Tensor], Tensor] | None,
+        answer: ExportedAnswer | None,
+    ) -> None:
+        super().__init__()
+        self.grid, self.answer = grid, answer
+        linear, self.tree = head.linear, ExportedTree(head.hierarchy, head.rule)
+        weight = linear.weight.detach().float()
+        kept = stored("weight", weight, torch.int8)
+        if not torch.allclose(widened(kept)["weight"], weight, rtol=1e-5, atol=0):
+            kept = {"weight": weight, "weight" + SCALE: weight.new_ones(len(weight))}
+        self.register_buffer("weight", kept["weight"])
+        self.register_buffer("scale", kept["weight" + SCALE][:, None])
+        none = weight.new_zeros(len(weight))
+        self.register_buffer("bias", none if linear.bias is None else linear.bias.detach().float())
+
+    def forward(self, feature_map: Tensor, features: Tensor) -> tuple[Tensor, ...]:
+        """Return log-probabilities, decisions, and answers and maps where they were asked for."""
+        weight = self.weight
+        if weight.dtype == torch.int8:
+            weight = weight.float() * self.scale
+        logits = functional.linear(features.float(), weight, self.bias)
+        scores = self.tree.scores(logits)
+        decisions = self.tree.decisions(scores)
+        log_probs = self.tree.log_probs(logits, decisions)
+        outputs = [log_probs, decisions]
+        if self.answer is not None:
+            outputs += self.answer(logits, log_probs, decisions)
+        if self.grid is not None:
+            shares = self.grid(feature_map).float()
+            shares = shares / (shares.shape[2] * shares.shape[3])
+            class_maps = torch.einsum("kd,bdhw->bkhw", weight, shares)
+            outputs.append(self.tree.log_odds_maps(class_maps, logits, scores))
+        return tuple(outputs)
 
 
 class ExportedAnswer(nn.Module):

@@ -77,8 +77,8 @@ class Preprocessing:
         """Return the square that the network sees of an image, with sides of `size` pixels."""
         side = size or self.size
         image = _within(image)
-        scale = int(side / self.crop_pct) / min(image.size)
-        width, height = (max(side, int(length * scale)) for length in image.size)
+        shorter, least = int(side / self.crop_pct), min(image.size)
+        width, height = (int(shorter * length / least) for length in image.size)
         method = Image.Resampling[self.interpolation.upper()]
         resized = image.convert("RGB").resize((width, height), method)
         left, top = round((width - side) / 2), round((height - side) / 2)

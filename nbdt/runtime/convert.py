@@ -50,14 +50,20 @@ class _Graph(nn.Module):
 
 
 def to_onnx(
-    graph: nn.Module, example: Tensor, outputs: Sequence[str], about: Mapping[str, str]
+    graph: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    about: Mapping[str, str],
+    opset: int | None = None,
 ) -> ModelProto:
     """Return a module as ONNX for any batch size, with batch norms folded.
 
     Args:
-        graph: takes `example`, two images, and returns a tuple.
+        graph: takes the inputs, each of two images, and returns a tuple.
+        inputs: examples by name.
         outputs: names of what it returns.
         about: what goes into the metadata of the file, beside its "opset".
+        opset: the version of ONNX's operations; by default the exporter's own.
 
     Raises:
         NBDTError: a library is missing, or the weights are too large for one file.
@@ -78,11 +84,12 @@ def to_onnx(
         )
     program = torch.onnx.export(
         graph,
-        (example,),
+        tuple(inputs.values()),
         dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=[INPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},) * len(inputs),
+        input_names=[*inputs],
         output_names=[*outputs],
+        opset_version=opset,
         verbose=False,
     )
     proto = cast(Any, program).model_proto
@@ -92,6 +99,36 @@ def to_onnx(
     onnx.helper.set_model_props(proto, {**about, "opset": str(opset)})
     onnx.checker.check_model(proto)
     return cast("ModelProto", proto)
+
+
+def followed_by(
+    session: Session,
+    head: nn.Module,
+    example: Tensor,
+    outputs: Sequence[str],
+    about: Mapping[str, str],
+) -> ModelProto:
+    """Return the graph of a backbone with a module behind it, which stays in float32.
+
+    Args:
+        session: of the backbone.
+        head: takes the feature map and pooled features, and returns a tuple.
+        example: two images.
+        outputs: names of what the module returns.
+        about: as for `to_onnx`; nothing remains of the backbone's own metadata.
+    """
+    import onnx
+
+    first = onnx.load_from_string(session.data)
+    opset = next(entry.version for entry in first.opset_import if not entry.domain)
+    inputs = dict(zip(OUTPUTS, session.run(example), strict=True))
+    last = to_onnx(head, inputs, outputs, about, opset)
+    del first.metadata_props[:]
+    last.ir_version = first.ir_version
+    first = onnx.compose.add_prefix(first, "backbone/", rename_inputs=False, rename_outputs=False)
+    both = onnx.compose.merge_models(first, last, [(name, name) for name in OUTPUTS])
+    onnx.checker.check_model(both)
+    return cast("ModelProto", both)
 
 
 def convert(
@@ -124,7 +161,7 @@ def convert(
         )
     with evaluating(backbone), torch.no_grad(), quiet(architecture):
         feature_map, features = _Graph(backbone)(example)
-        proto = to_onnx(_Graph(backbone), example, OUTPUTS, {"weights": to})
+        proto = to_onnx(_Graph(backbone), {INPUT: example}, OUTPUTS, {"weights": to})
         again = _opened(backbone, proto, feature_map)
         for found, expected in zip(
             again.session.run(example), (feature_map, features), strict=True

@@ -44,15 +44,13 @@ class Session:
     def _session(self) -> Any:
         try:
             import onnxruntime
+
+            from .reader import session_options
         except ModuleNotFoundError:
             raise NBDTError(
                 f"This model runs in ONNX Runtime, which is not installed: {INSTALL}"
             ) from None
-        onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(torch.get_num_threads())
         make = onnxruntime.OrtValue.ortvalue_from_numpy
         values = [make(value.detach().numpy()) for value in self._weights.values()]
         options.add_external_initializers([*self._weights], values)

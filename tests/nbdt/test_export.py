@@ -1,14 +1,14 @@
-"""Exported models against the model itself: ONNX Runtime, torch.export, and a consumer of its own."""
+"""Exported models against the model itself, in ONNX Runtime and torch.export."""
 
 import json
-import subprocess
+import math
 import sys
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from PIL import Image
 
 from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.__main__ import main
@@ -16,10 +16,12 @@ from nbdt.decide.answer import Calibration, answers
 from nbdt.decide.maps import log_odds_coefficients, node_maps
 from nbdt.model.export import ExportedModel, export
 from nbdt.model.exported import ExportedAnswer, ExportedTree
+from nbdt.model.fingerprint import model_hash
+from nbdt.runtime.convert import KINDS
 from tests import oracle
+from tests.in_onnx import batch, in_onnx, made
 
 ort = pytest.importorskip("onnxruntime")
-ROOT = Path(__file__).parents[2]
 RAGGED = Hierarchy.from_paths(["a/b/c/x", "a/b/c/y", "a/b/z", "a/q", "d/e", "d/f", "d/g", "h"])
 TREES = [RAGGED, oracle.caterpillar(12), oracle.star(30), oracle.family()]
 
@@ -110,8 +112,8 @@ def test_onnx_runtime_gives_the_models_answers_at_any_batch(architecture, maps, 
     assert Hierarchy.from_json(about["hierarchy"]) == model.hierarchy
     assert json.loads(about["classes"]) == list(model.hierarchy.classes)
     assert json.loads(about["preprocessing"])["size"] == model.preprocess.size
-    for batch in (1, 3):
-        images = torch.randn(batch, 3, model.preprocess.size, model.preprocess.size)
+    for count in (1, 3):
+        images = torch.randn(count, 3, model.preprocess.size, model.preprocess.size)
         answers = session.run(None, {"images": images.numpy()})
         expected = expected_outputs(model, images)
         assert np.abs(answers[0] - expected[0]).max() < 1e-4
@@ -119,6 +121,36 @@ def test_onnx_runtime_gives_the_models_answers_at_any_batch(architecture, maps, 
         if maps:
             assert np.abs(answers[2][:, 1:] - expected[2]).max() < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def initializers(path):
+    kinds = Counter()
+    for weight in onnx.load(path).graph.initializer:
+        kinds[weight.data_type] += math.prod(weight.dims)
+    return kinds
+
+
+@pytest.mark.parametrize("to", KINDS)
+def test_a_compressed_model_is_exported_as_it_is(to, tmp_path):
+    """The head stays in float32, or keeps the int8 that it is stored in; the tree is never quantised."""
+    small = in_onnx(made("resnet18,size=64"), to)
+    small.save(tmp_path / "small", dtype=torch.int8 if to == "int8" else None)
+    model = NBDT.load(tmp_path / "small")
+    written = export(model, tmp_path / "m.onnx", format="onnx")
+    assert written.outputs == ("log_probs", "decisions", "maps")
+    session = ort.InferenceSession(tmp_path / "m.onnx")
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["model_hash"] == model_hash(model) != model_hash(made("resnet18,size=64"))
+    for images in batch(model, 4).split([1, 3]):
+        answers = session.run(None, {"images": images.numpy()})
+        for answer, expected in zip(answers, expected_outputs(model, images), strict=True):
+            found = answer[:, 1:] if answer.ndim == 4 else answer
+            assert np.abs(found - expected).max() < 1e-4
+    most_common, _ = initializers(tmp_path / "m.onnx").most_common(1)[0]
+    kinds = {"float32": "FLOAT", "int8": "INT8", "float16-file": "FLOAT16"}
+    assert most_common == getattr(onnx.TensorProto, kinds[to])
+    with pytest.raises(NBDTError, match="export it as ONNX"):
+        export(model, tmp_path / "m.pt2", format="torch")
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)
@@ -130,8 +162,8 @@ def test_torch_export_gives_the_models_answers_at_any_batch(rule, tmp_path):
     extra = {"nbdt.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["nbdt.json"])["rule"] == rule
-    for batch in (1, 3):
-        images = torch.randn(batch, 3, 32, 32)
+    for count in (1, 3):
+        images = torch.randn(count, 3, 32, 32)
         for answer, expected in zip(program(images), expected_outputs(model, images), strict=True):
             part = answer[:, 1:] if answer.ndim == 4 else answer
             assert np.abs(part.detach().numpy() - expected).max() < 1e-4
@@ -150,28 +182,6 @@ def test_maps_can_be_left_out(tmp_path):
     session = ort.InferenceSession(tmp_path / "model.onnx")
     assert [output.name for output in session.get_outputs()] == [*written.outputs]
     assert __file__.encode() not in (tmp_path / "model.onnx").read_bytes()
-
-
-def consumer():
-    """The block of the page that needs the file alone."""
-    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    return page.split("```python\n# consumer")[1].split("```")[0]
-
-
-def test_the_consumer_of_the_page_prints_the_path_without_torch(tmp_path):
-    model = make("small_convnet", "marginal")
-    export(model, tmp_path / "model.onnx", format="onnx")
-    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "photo.png")
-    code = consumer().replace("photo.jpg", "photo.png")
-    code += "\nimport sys\nassert 'torch' not in sys.modules and 'nbdt' not in sys.modules\n"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    path = model.paths(model.preprocess(Image.open(tmp_path / "photo.png"))[None])[0]
-    expected = [f"{d.children[d.chosen]} {d.probability:.1%}" for d in path]
-    assert run.stdout.splitlines() == expected
 
 
 @pytest.mark.parametrize(
