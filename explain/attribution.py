@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import nbdt
 from nbdt.decide.answer import DEFAULT_ACCURACY, answers, promise
 from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
@@ -18,6 +17,7 @@ from nbdt.errors import check_known
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
+from nbdt.runtime.accelerate import made_with
 
 from .inputs import Images, model_inside, prepared
 from .maps.layers import Layer, any_layer, map_layer, size_errors
@@ -215,7 +215,7 @@ def _explanations(
         "rule": model.rule,
         "model": model_hash(model),
         "hierarchy": model.hierarchy.hash,
-        "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+        **made_with(model.backbone),
     }
     found = [
         Explanation(path=path, photo=photo, made={**how, **answer}, **own)

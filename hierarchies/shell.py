@@ -18,7 +18,7 @@ from .library import MODEL_HELP, RUNTIME_HELP, WEIGHTS_HELP
 from .show import print_tree
 from .show.picture import PICTURES, save_picture
 
-Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Weights = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]
 Runtime: TypeAlias = Annotated[Literal["torch", "onnx"] | None, typer.Option(help=RUNTIME_HELP)]
 Data = Annotated[

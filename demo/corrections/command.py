@@ -12,6 +12,7 @@ import typer
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.library import DEFAULT_MODEL, MODEL_HELP, open_model
+from nbdt.hierarchies.shell import Runtime
 from nbdt.progress import ProgressEvent, counted, escape_terminal, progress
 
 from ..store.place import STORE_HELP, StoreError
@@ -93,6 +94,7 @@ def apply_command(
             "`review`); else weights, by training."
         ),
     ] = None,
+    runtime: Runtime = None,
     store: StoreOption = None,
     settings: Annotated[
         list[str] | None,
@@ -105,7 +107,7 @@ def apply_command(
     from .apply import accept_corrections, apply_corrections
     from .own import acts
 
-    loaded, is_saved = open_model(model), model in bundled() or Path(model).is_dir()
+    loaded, is_saved = open_model(model, None, runtime), model in bundled() or Path(model).is_dir()
     if to in {"memory", "shift"} and not acts(loaded):
         raise NBDTError(f"The last layer of {model!r} is not fitted on a memory; use --to weights.")
 

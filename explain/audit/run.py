@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nbdt
 from nbdt.errors import NBDTError
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
+from nbdt.runtime.accelerate import made_with
 
 from ..inputs import checked
 from ..maps.candidates import SHARE, cell_grid
@@ -174,7 +174,7 @@ class _Audited:
             "noise_radius": sanity.RADIUS,
             "noise_samples": sanity.SAMPLES,
             "seed": seed,
-            "versions": {"nbdt": nbdt.__version__, "torch": torch.__version__},
+            **made_with(self.model.backbone),
         }
 
 

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import nbdt
 from nbdt.errors import check_known
 from nbdt.images.deep import REMARK
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource, in_threads
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
-from nbdt.runtime.accelerate import runs_in_onnx
+from nbdt.runtime.accelerate import made_with, runs_in_onnx
 
 from ..attribution import GRAD_CAM, answers_made, explain
 from ..inputs import PHOTO_SIDE
@@ -93,8 +92,8 @@ def decoder(
 
 
 def precision_for(model: NBDT, precision: str) -> str:
-    """Return 'float32' or 'bfloat16' as `resolve_precision` does; float32 is faster in ONNX Runtime."""
-    if precision == AUTO and model.device.type == "cpu" and runs_in_onnx(model.backbone):
+    """Return 'float32' or 'bfloat16' as `resolve_precision` does; ONNX Runtime has float32 only."""
+    if precision == AUTO and runs_in_onnx(model.backbone):
         return FLOAT32
     return resolve_precision(precision, model.device)
 
@@ -139,12 +138,13 @@ def computing(model: NBDT, precision: str) -> Iterator[None]:
 
 
 def made_on(model: NBDT, precision: str) -> dict[str, Any]:
-    """Return the device, precision and versions that a part records."""
+    """Return the device, precision, runtime and versions that a part records."""
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    versions = {"nbdt": nbdt.__version__, "torch": torch.__version__}
-    versions["python"] = platform.python_version()
-    return {"device": name, "precision": precision, "versions": versions}
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == BFLOAT16):
+        made = made_with(model.backbone)
+    made["versions"]["python"] = platform.python_version()
+    return {"device": name, "precision": precision, **made}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nbdt.errors import NBDTError
+from nbdt.hierarchies.shell import Model, Runtime, SplitName, Weights
 from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.memory.memory import Memory
@@ -16,7 +17,7 @@ from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
 
 from . import opening
-from .opening import By, Model, Place, Refit, Rows, Weights, Why, opened, report
+from .opening import By, Place, Refit, Rows, Why, opened, report
 
 SHOWN = 5  # photographs that a change names
 
@@ -29,18 +30,19 @@ def add(
     *,
     label: Annotated[str | None, typer.Option(help="Their class or group.")] = None,
     data: Annotated[Path | None, opening.DATA] = None,
-    split: opening.Split = None,
+    split: SplitName = None,
     pictures: opening.Pictures = False,
     why: Why = "",
     by: By = "",
     memory: Place = None,
     weights: Weights = None,
+    runtime: Runtime = None,
     refit: Refit = False,
 ) -> None:
     """Add labelled photographs; those that cannot be added are listed, a line each."""
     if bool(images and label) == bool(data) or bool(images) != bool(label):
         raise typer.BadParameter("give photographs and --label, or --data")
-    loaded, found, done = changing(model, memory, refit=refit, weights=weights)
+    loaded, found, done = changing(model, memory, weights, runtime, refit=refit)
     to_device(loaded)
     sources = iter_images(data, split) if data else iter_inputs(images or (), max_side=AMPLE_SIDE)
     added = found.add([*sources], label, by=by, why=why, pictures=pictures, progress=tracked)
@@ -130,7 +132,12 @@ def refit(
 
 
 def changing(
-    source: str, place: str | None, *, refit: bool, weights: Path | None = None
+    source: str,
+    place: str | None,
+    weights: Path | None = None,
+    runtime: str | None = None,
+    *,
+    refit: bool,
 ) -> tuple[NBDT, Memory, Callable[[str], None]]:
     """Open a model and its memory for a change.
 
@@ -140,7 +147,7 @@ def changing(
 
     Raises NBDTError: as `opened`, or a model whose last layer cannot be written.
     """
-    model, memory = opened(source, place, weights)
+    model, memory = opened(source, place, weights, runtime)
     if refit:
         check_own(model, source, place)
     before, named = memory.version, "" if place is None else f" --memory {place}"

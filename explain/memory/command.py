@@ -9,6 +9,7 @@ import typer
 from nbdt.errors import NBDTError
 from nbdt.files import new_folder
 from nbdt.hierarchies.library import open_model
+from nbdt.hierarchies.shell import Json, Model, Runtime, SplitName, Weights
 from nbdt.images.dataset import iter_images
 from nbdt.model.remember import make_memory
 from nbdt.network.encoder import to_device
@@ -16,7 +17,7 @@ from nbdt.progress import counted, escape_terminal, tracked
 
 from . import changes, grow
 from .convert import convert
-from .opening import DATA, By, Json, Model, Pictures, Place, Split, Weights, opened, report
+from .opening import DATA, By, Pictures, Place, opened, report
 from .review import review
 from .show import show
 
@@ -36,13 +37,14 @@ def build(
     *,
     data: Annotated[Path, DATA],
     out: Annotated[Path, typer.Option(metavar="M", help="A new folder for the memory.")],
-    split: Split = None,
+    split: SplitName = None,
     pictures: Pictures = False,
     by: By = "",
     weights: Weights = None,
+    runtime: Runtime = None,
 ) -> None:
     """Make a memory for any model; its last layer stays as it is."""
-    loaded = to_device(open_model(model, weights))
+    loaded = to_device(open_model(model, weights, runtime))
     sources = list(iter_images(data, split))
     with new_folder(out) as aside:
         made = make_memory(loaded, aside)

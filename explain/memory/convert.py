@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from nbdt.errors import NBDTError
 from nbdt.files import NPZ_ERRORS, new_folder, read_record
 from nbdt.hierarchies.library import MODEL_HELP, open_model
+from nbdt.hierarchies.shell import Weights
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.image import ImageError
 from nbdt.memory.memory import Memory
 from nbdt.model.remember import check_network, make_memory
 from nbdt.progress import counted
 
-from .opening import Weights, report
+from .opening import report
 
 MAX_MANIFEST = 64 << 20  # bytes; 100,000 class names take about 3 MB
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from nbdt.errors import NBDTError, listed
 from nbdt.files import check_new
 from nbdt.hierarchies.edit.operations import group
+from nbdt.hierarchies.shell import Model, Runtime
 from nbdt.hierarchies.wordnet.concepts import MIN_CONTENT, leaf_synsets
 from nbdt.hierarchies.wordnet.database import wordnet
 from nbdt.hierarchies.wordnet.known import known_senses
@@ -30,7 +31,7 @@ from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
 from nbdt.tree.hierarchy import Hierarchy
 
-from .opening import By, Model, Pictures, Place, Why, opened, report
+from .opening import By, Pictures, Place, Why, opened, report
 
 SHOWN = 8  # photographs of a part that a person confirms
 
@@ -52,10 +53,11 @@ def new_class(
     why: Why = "",
     by: By = "",
     memory: Place = None,
+    runtime: Runtime = None,
 ) -> None:
     """Make a model that also knows a class of which there are a few photographs."""
     check_new(out)
-    loaded, known = opened(model, memory)
+    loaded, known = opened(model, memory, runtime=runtime)
     to_device(loaded)
     sources = list(iter_inputs(images, max_side=AMPLE_SIDE))
     if parent is None:

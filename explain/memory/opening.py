@@ -7,13 +7,11 @@ from typing import Annotated
 import typer
 
 from nbdt.errors import NBDTError
-from nbdt.hierarchies.library import MODEL_HELP, WEIGHTS_HELP, open_model
+from nbdt.hierarchies.library import open_model
 from nbdt.memory.memory import Memory
 from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-Weights = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]
 Place = Annotated[
     str | None, typer.Option("--memory", metavar="M", help="A memory, if not the model's own.")
 ]
@@ -22,7 +20,6 @@ Rows = Annotated[
     typer.Argument(metavar="ROW...", help="Ids or references, as `nbdt memory list` prints them."),
 ]
 DATA = typer.Option(help="Labelled photographs: class folders, an archive of them, or a table.")
-Split = Annotated[str | None, typer.Option(help="A folder of splits inside the data.")]
 Pictures = Annotated[
     bool,
     typer.Option(
@@ -32,17 +29,19 @@ Pictures = Annotated[
 Why = Annotated[str, typer.Option(help="The reason.")]
 By = Annotated[str, typer.Option(help="Who says so.")]
 Refit = Annotated[bool, typer.Option("--refit", help="Fit the model's last layer at once.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
 def opened(
-    source: str, place: str | None = None, weights: Path | None = None
+    source: str,
+    place: str | None = None,
+    weights: Path | None = None,
+    runtime: str | None = None,
 ) -> tuple[NBDT, Memory]:
     """Open a model and its memory, or the memory at a place.
 
     Raises NBDTError: a model without a memory, or what opening either raises.
     """
-    model = open_model(source, weights)
+    model = open_model(source, weights, runtime)
     if place is not None:
         model.use_memory(place)
     if (memory := model.memory) is None:

@@ -11,6 +11,7 @@ import typer
 from nbdt.decide.paths import percent
 from nbdt.errors import NBDTError
 from nbdt.files import write_atomic
+from nbdt.hierarchies.shell import Json, Model
 from nbdt.memory.memory import Memory
 from nbdt.memory.preview import write_changes
 from nbdt.memory.review import Suspect, parse_verdicts, suspects
@@ -18,7 +19,7 @@ from nbdt.model.model import NBDT
 from nbdt.progress import counted, escape_terminal, tracked
 
 from .changes import changing
-from .opening import By, Json, Model, Place, Refit, opened
+from .opening import By, Place, Refit, opened
 
 COLUMNS = ("rank", "id", "reference", "label", "probability", "says", "why", "verdict")
 

@@ -9,6 +9,7 @@ import typer
 
 from nbdt.decide.paths import as_percent
 from nbdt.files import free_name, write_atomic
+from nbdt.hierarchies.shell import Json, Model, Runtime, Weights
 from nbdt.images.sources import ImageSource
 from nbdt.model.model import NBDT
 from nbdt.progress import escape_terminal
@@ -20,7 +21,7 @@ from ..result.explanation import Neighbour
 from ..result.pictures import alike_row, png
 from ..result.tiles import alike_words
 from ..single_files import show_each
-from .opening import Json, Model, Place, Weights, opened
+from .opening import Place, opened
 
 
 def show(
@@ -29,6 +30,7 @@ def show(
     *,
     memory: Place = None,
     weights: Weights = None,
+    runtime: Runtime = None,
     data: Annotated[
         Path | None, typer.Option(help="Where the original photographs are now, if they moved.")
     ] = None,
@@ -37,7 +39,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print the nearest photographs for and against each decision, and draw them."""
-    loaded, found = opened(model, memory, weights)
+    loaded, found = opened(model, memory, weights, runtime)
     near = Evidence(found, data=data, k=k)
     near.for_model(loaded)  # its errors are not those of an image
     out.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,8 @@ def embed(
         model: in evaluation mode, on the device to use (`nbdt.network.encoder.to_device`).
         images: from `nbdt.images`; if they have a length, the progress shows it.
         keep: whether embeddings are read from and written to `cache_folder`. Their key is the
-            network, its preprocessing and the content of the file.
+            network, its preprocessing and the content of the file. Both runtimes share them: the
+            default model's differ by 7e-6 of values up to 3.4, torch's at two batch sizes by 3e-6.
         look: is called with each image, in a thread; its results are `seen`.
         threads: that read images; by default one a core.
         what: a noun for the images.

@@ -90,7 +90,7 @@ class Preprocessing:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn pixels of `frame`, (…, height, width, 3), uint8, into inputs (…, 3, height, width)."""
-        values = pixels.movedim(-1, -3).float().div_(255)
+        values = pixels.movedim(-1, -3).contiguous().float().div_(255)
         mean, std = (values.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
         return values.sub_(mean).div_(std)
 

@@ -15,10 +15,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
 from ..network.installed_weights import ARCHITECTURE
 from ..network.running import needs_torch
 from .backbone import OnnxBackbone
-from .session import Session, is_installed
+from .session import Session, is_installed, name_and_version
 
 RUNTIMES = TORCH, ONNX = "torch", "onnx"
 GRAPHS = {ARCHITECTURE: f"{ARCHITECTURE}.onnx"}  # made by tools/make_graph.py
@@ -35,34 +36,39 @@ def accelerate(backbone: nn.Module, architecture: str) -> bool:
         return False
     data = (files("nbdt") / "runtime" / GRAPHS[architecture]).read_bytes()
     tensors = [*chain(backbone.parameters(), backbone.buffers())]
-    _sessions[backbone] = Session(data, folded(backbone)), tensors, _version(tensors)
+    _sessions[backbone] = Session(data, folded(backbone)), tensors, _writes(tensors)
     return True
 
 
 def runs_in_onnx(backbone: nn.Module) -> bool:
-    """Return whether ONNX Runtime computes a backbone's feature maps where it can."""
-    return isinstance(backbone, OnnxBackbone) or backbone in _sessions
+    """Return whether ONNX Runtime computes a backbone's feature maps where no gradient is needed."""
+    return isinstance(backbone, OnnxBackbone) or _session(backbone) is not None
+
+
+def made_with(backbone: nn.Module) -> dict[str, Any]:
+    """Return the "runtime" that computes a backbone's feature maps now, and "versions", for records."""
+    name = name_and_version() if runs_in_onnx(backbone) else f"{TORCH} {torch.__version__}"
+    return {"runtime": name, "versions": {"nbdt": __version__, "torch": torch.__version__}}
 
 
 def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
     """Return a backbone's last feature map, from ONNX Runtime where that gives the same."""
-    session = None if torch.is_grad_enabled() else _session_for(backbone, images)
-    if session is not None:
+    session = None if torch.is_grad_enabled() else _session(backbone)
+    plain = images.device.type == "cpu" and images.dtype == torch.float32
+    if session is not None and plain and tuple(images.shape[1:]) == session.shape:
         return session.run(images)[0]
     return cast(Tensor, cast(Any, backbone).forward_features(images))
 
 
-def _session_for(backbone: nn.Module, images: Tensor) -> Session | None:
-    session, tensors, version = _sessions.get(backbone, (None, [], 0))
+def _session(backbone: nn.Module) -> Session | None:
+    session, tensors, writes = _sessions.get(backbone, (None, [], 0))
     if session is None or needs_torch() or backbone.training or torch.is_autocast_enabled("cpu"):
         return None
-    plain = images.device.type == "cpu" and images.dtype == tensors[0].dtype == torch.float32
-    if not plain or tensors[0].device.type != "cpu" or _version(tensors) != version:
-        return None
-    return session if tuple(images.shape[1:]) == session.shape else None
+    plain = tensors[0].device.type == "cpu" and tensors[0].dtype == torch.float32
+    return session if plain and _writes(tensors) == writes else None
 
 
-def _version(tensors: list[Tensor]) -> int:
+def _writes(tensors: list[Tensor]) -> int:
     """Return how often tensors were written to, where torch counts that."""
     return sum(0 if value.is_inference() else value._version for value in tensors)  # noqa: SLF001
 

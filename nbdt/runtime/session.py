@@ -21,6 +21,13 @@ def is_installed() -> bool:
     return find_spec("onnxruntime") is not None
 
 
+def name_and_version() -> str:
+    """Return "onnxruntime" and its version, which is installed."""
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
 class Session:
     """Images to the feature map and the pooled features of a backbone.
 

@@ -1,19 +1,25 @@
 """Explanations of models whose backbone is ONNX, and of the default model, against torch's."""
 
+import importlib
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+import typer
 
+import nbdt
 from nbdt import NBDT, NBDTError
+from nbdt.__main__ import COMMANDS
 from nbdt.explain import explain
 from nbdt.explain.audit.result import findings
 from nbdt.explain.audit.run import audit
-from nbdt.explain.batch.compute import precision_for
+from nbdt.explain.batch.compute import made_on, precision_for
 from nbdt.explain.batch.run import explain_all
 from nbdt.explain.maps.layers import NoPositionsError
 from nbdt.explain.maps.levels import PLAIN_GRID
+from nbdt.hierarchies.library import RUNTIME_HELP
 from nbdt.model.remember import make_memory
 from tests.in_onnx import batch, in_onnx, made, photographs
 
@@ -87,6 +93,67 @@ def test_batches(tmp_path):
     record = json.loads((tmp_path / "out" / "batch.json").read_text())
     assert record["options"]["precision"] == "float32"
     assert precision_for(other, "bfloat16") == "bfloat16"
+
+
+def test_records_name_the_runtime_and_a_batch_goes_on_in_the_other(tmp_path):
+    """Its parts say what made each; their rows agree to the rounding of float32."""
+    networks = {name: NBDT.load("imagenet", runtime=name) for name in ("onnx", "torch")}
+    version = {
+        "onnx": f"onnxruntime {onnxruntime.__version__}",
+        "torch": f"torch {torch.__version__}",
+    }
+    for index, photo in enumerate(photographs(260, 2)):
+        photo.save(tmp_path / f"{index}.png")
+    for number, (name, model) in enumerate(networks.items(), start=1):
+        (found,) = explain(model, tmp_path / "0.png", level="fast")
+        assert found.made["runtime"] == version[name]
+        made = found.made["versions"]
+        assert made == {"nbdt": nbdt.__version__, "torch": torch.__version__}
+        explain_all(
+            model, [str(tmp_path / "*.png")], tmp_path / "out",
+            part_size=1, shard=(number, 2), precision="float32",
+        )  # fmt: skip
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert {one["runtime"] for one in manifest["made"]} == {*version.values()}
+    done = explain_all(
+        networks["torch"], [str(tmp_path / "*.png")], tmp_path / "out",
+        part_size=1, precision="float32",
+    )  # fmt: skip
+    assert (done.repeated, done.missing_parts) == (2, 0)
+
+
+def test_autocast_and_weights_that_change_are_recorded_as_torch():
+    model = NBDT.load("imagenet", runtime="onnx")
+    assert made_on(model, "float32")["runtime"].startswith("onnxruntime ")
+    assert made_on(model, "bfloat16")["runtime"].startswith("torch ")
+    with torch.no_grad():
+        model.backbone.conv_stem.weight.mul_(1)
+    assert made_on(model, "float32")["runtime"].startswith("torch ")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_every_command_that_runs_a_network_lets_its_runtime_be_chosen(name):
+    """`train` and `compress` need torch; an export is for other programs."""
+    only_weights = {
+        "convert",
+        "induce",
+        "refit",
+        "strike",
+        "take-back",
+        "relabel",
+        "restore",
+        "info",
+    }
+    only_weights |= {"list", "versions", "split", "merge", "new-group", "review", "train"}
+    command = typer.main.get_command(importlib.import_module(f"nbdt.{COMMANDS[name][0]}").app)
+    for leaf, one in getattr(command, "commands", {name: command}).items():
+        options = {option: p.help for p in one.params for option in p.opts}
+        needs = {"model", "--model"} & {*options} and leaf not in only_weights | {
+            "export",
+            "compress",
+        }
+        assert ("--runtime" in options) == bool(needs), leaf
+        assert not needs or options["--runtime"] == RUNTIME_HELP
 
 
 def test_memory_and_evidence(tmp_path):
