@@ -93,6 +93,7 @@ def test_every_module_is_in_it(sizes):
     [
         "nbdt/py.typed",
         "nbdt/bundled/*/*",
+        "nbdt/runtime/web/*",
         "hierarchies/data/*",
         "explain/result/page.css",
         "train/recipes/*.toml",

@@ -1,4 +1,4 @@
-"""Export a model as one file that runs without this package: ONNX, or torch.export's .pt2.
+"""Export a model to run without this package: ONNX, a web page with it, or torch.export's .pt2.
 
 The graph takes `images`, (batch, 3, size, size), any batch, and gives
 
@@ -22,6 +22,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import NBDTError, check_known
-from ..files import umask
+from ..files import check_new, umask
 from ..network.positions import pools_by_average, positions
 from ..network.running import evaluating
 from ..runtime.backbone import OnnxBackbone
@@ -41,15 +42,15 @@ from .exported import ExportedAnswer, ExportedHead
 from .fingerprint import model_hash
 from .model import NBDT
 
-Format: TypeAlias = Literal["onnx", "torch"]
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+Format: TypeAlias = Literal["onnx", "web", "torch"]
+SUFFIXES = {"onnx": ".onnx", "web": "-web", "torch": ".pt2"}
 
 
 @dataclass(frozen=True)
 class Export:
     """What `export` wrote."""
 
-    path: Path  # the file
+    path: Path  # the file, or the folder of a page
     outputs: tuple[str, ...]  # their names, in order
     why_no_maps: str  # the reason, for a person to read; empty where there are maps
 
@@ -62,23 +63,25 @@ def export(
     accuracy: float | None = None,
     maps: bool = True,
 ) -> Export:
-    """Write the model to one file, atomically.
+    """Write the model to one file, or to a folder with a web page, atomically.
 
     Args:
         model: unchanged; the file runs on any device.
-        path: overwritten if it exists.
-        format: "onnx" or "torch".
+        path: a file is overwritten if it exists; a folder must not exist.
+        format: "onnx", "torch", or "web": a page that reads photographs in the browser.
         accuracy: the share of answers that are to be right; None: no output says where to stop.
         maps: whether the file computes maps, a sixth of its time.
 
     Raises:
-        NBDTError: an unknown format, a missing library, a network that cannot be traced, or an
-            accuracy for a model that is not calibrated.
+        NBDTError: an unknown format, a missing library, a network that cannot be traced, an
+            accuracy for a model that is not calibrated, or a folder that exists.
         OSError: the file cannot be written.
     """
     check_known("format", format, _WRITERS)
     target = Path(path)
-    if target.is_dir():
+    if format == "web":
+        check_new(target)
+    elif target.is_dir():
         raise NBDTError(f"{str(target)!r} is a folder; name a file.")
     if not target.parent.is_dir():
         raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
@@ -91,7 +94,7 @@ def export(
         written = Path(aside) / f"model{SUFFIXES[format]}"
         with quiet(model.architecture):
             _WRITERS[format](graph, model, written)
-        written.chmod(0o666 & ~umask())
+        written.chmod((0o777 if written.is_dir() else 0o666) & ~umask())
         written.replace(target)
     return Export(target, graph.outputs, graph.why_no_maps)
 
@@ -167,13 +170,23 @@ def _write_onnx(graph: ExportedModel, model: NBDT, path: Path) -> None:
     path.write_bytes(cast(Any, proto).SerializeToString())
 
 
+def _write_web(graph: ExportedModel, model: NBDT, folder: Path) -> None:
+    page = files("nbdt") / "runtime" / "web"
+    folder.mkdir()
+    for name in ("index.html", "reader.js"):
+        (folder / name).write_bytes((page / name).read_bytes())
+    _write_onnx(graph, model, folder / "model.onnx")
+    about = json.dumps(description(model))  # the browser does not show a file's metadata
+    (folder / "model.json").write_text(about, encoding="utf-8")
+
+
 def _write_torch(graph: ExportedModel, model: NBDT, path: Path) -> None:
     sizes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(graph, (_example(model),), dynamic_shapes=sizes)
     torch.export.save(program, path, extra_files={"nbdt.json": json.dumps(description(model))})
 
 
-_WRITERS = {"onnx": _write_onnx, "torch": _write_torch}
+_WRITERS = {"onnx": _write_onnx, "web": _write_web, "torch": _write_torch}
 
 
 def _example(model: NBDT) -> Tensor:
@@ -191,10 +204,11 @@ def export_command(
     model: Annotated[str, typer.Argument(help="A saved model's folder, or a bundled one.")],
     *,
     format: Annotated[  # noqa: A002  the option's name
-        Format, typer.Option("--format", help="onnx, or torch (torch.export's .pt2).")
+        Format, typer.Option("--format", help="onnx, web (a page), or torch (torch.export's .pt2).")
     ] = "onnx",
     out: Annotated[
-        Path | None, typer.Option(help="The file; by default named after the model, here.")
+        Path | None,
+        typer.Option(help="The file or folder; by default named after the model, here."),
     ] = None,
     accuracy: Annotated[
         float | None,
@@ -207,13 +221,15 @@ def export_command(
         bool, typer.Option("--json", help="One JSON object instead of text.")
     ] = False,
 ) -> None:
-    """Write a model as ONNX or .pt2: log-probabilities, decisions, maps, and all about its tree."""
+    """Write a model as ONNX, as a web page or as .pt2: probabilities, decisions, maps, its tree."""
     from rich.console import Console
 
     loaded = NBDT.load(model)
     target = out or Path(f"{Path(model).resolve().name}{SUFFIXES[format]}")
     with Console(stderr=True).status(f"Tracing {loaded.architecture}"):
         written = export(loaded, target, format=format, accuracy=accuracy, maps=maps)
+    if format == "web":
+        typer.echo("note: two files of onnxruntime-web are missing; the page says which.", err=True)
     if written.why_no_maps and maps:
         typer.echo(f"note: no maps: {written.why_no_maps}.", err=True)
     if as_json:
