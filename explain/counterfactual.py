@@ -10,8 +10,6 @@ map's order with a blurred baseline follows RISE (Petsiuk et al., 2018); that th
 explains, Fong and Vedaldi (2017), who optimise a mask where this searches over cells.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -78,7 +76,7 @@ def counterfactuals(
 
 
 def _found(
-    blurs: HiddenPictures, step: _Step, index: int, values: Values, rival: Path
+    blurs: HiddenPictures, step: "_Step", index: int, values: Values, rival: Path
 ) -> Counterfactual:
     passes, overtaken, nothing = blurs.passes, False, np.zeros(values.shape, dtype=bool)
     (margin,), (reached,) = step.margins(blurs.log_probs(nothing[None]))
@@ -115,7 +113,7 @@ def _found(
     )
 
 
-def _smallest(blurs: HiddenPictures, step: _Step) -> Mask:
+def _smallest(blurs: HiddenPictures, step: "_Step") -> Mask:
     """The smallest set that was tried and flips a decision, of these the one that does most; or none."""
     masks = np.array([*blurs.masks.values()])
     margins, reached = step.margins(blurs.log_probs(masks))

@@ -5,8 +5,6 @@ classifier's own weights and named by WordNet. Under the `marginal` rule the ans
 classifier's.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +44,7 @@ def from_classifier(
     weights: str | os.PathLike[str] | None = None,
     rule: str = "marginal",
     hierarchy: Hierarchy | None = None,
-    preprocessing: Callable[[Image], Any] | None = None,
+    preprocessing: "Callable[[Image], Any] | None" = None,
 ) -> NBDT:
     """Load a pretrained classifier with a hierarchy.
 

@@ -1,7 +1,5 @@
 """Corrections of answers by a person: frozen records, stored as JSON lines."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -102,7 +100,7 @@ class Correction:
         return json.dumps(record)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Correction:
+    def from_json(cls, text: str | bytes) -> "Correction":
         """Read a line that `to_json` returned.
 
         Raises CorrectionError: not such a line, or one that a newer version wrote.

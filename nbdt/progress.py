@@ -1,7 +1,5 @@
 """Progress of long work: callbacks that library functions take, bars on stderr, JSON lines."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +34,7 @@ def say_nothing(_text: str) -> None:
     """Ignore a message."""
 
 
-def progress(what: str) -> Bar:
+def progress(what: str) -> "Bar":
     """Return a bar on stderr with count, items per second and time left; it vanishes at the end."""
     from rich import progress as bars
     from rich.console import Console

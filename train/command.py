@@ -1,7 +1,5 @@
 """``nbdt train RECIPE --data DIR``, and ``nbdt train --corrections FILE --data DIR``."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math
@@ -152,7 +150,7 @@ def _hierarchy(text: str | None) -> Hierarchy | str | None:
         ) from None
 
 
-def _report(rows: list[Row]) -> None:
+def _report(rows: "list[Row]") -> None:
     """Print one line about the epoch that has just ended."""
     row = rows[-1]
     figures = [f"{kind} {row[kind]:6.2%}" for kind in KINDS if kind in row]
@@ -203,7 +201,7 @@ def _correct(
         typer.echo(f"saved: {out / 'model'}")
 
 
-def _table(fitted: CorrectionFit) -> Table:
+def _table(fitted: "CorrectionFit") -> Table:
     figures, rows = fitted.model.provenance["corrected"]["accuracy"], []
     for name, met in (("before", fitted.met_before), ("after", fitted.met_after)):
         shares = (f"{figures[name][kind]:.2%}" for kind in KINDS)

@@ -1,7 +1,5 @@
 """``nbdt corrections``: list, export, apply and delete the corrections of a store."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator
 from contextlib import closing
@@ -153,7 +151,7 @@ def review_command(
         typer.echo(f"nbdt corrections apply --model {model} --to {way} --out NEW")
 
 
-def _shown(events: Generator[ProgressEvent, None, ModelVersion]) -> ModelVersion:
+def _shown(events: "Generator[ProgressEvent, None, ModelVersion]") -> "ModelVersion":
     """Show the progress on stderr; return the new version."""
     with progress("{task.description}") as bar:
         task = bar.add_task("starting", total=None)
@@ -207,7 +205,7 @@ def delete_command(
     typer.echo(f"deleted: {deleted:,} corrections, photographs and marks")
 
 
-def _opened(place: str | None) -> closing[Store]:
+def _opened(place: str | None) -> "closing[Store]":
     from ..store import Store
 
     return closing(Store.open(place))

@@ -1,7 +1,5 @@
 """An audit as tables in the terminal, JSON, and one HTML page with plots that works offline."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -88,7 +86,7 @@ def _row(method: MethodAudit, names: Sequence[str]) -> tuple[str, ...]:
     return (method.method, *("–" if value is None else str(value) for value in values))
 
 
-def curve_plot(audit: Audit) -> Figure:
+def curve_plot(audit: Audit) -> "Figure":
     """Draw deletion and insertion curves for both baselines."""
     from matplotlib.figure import Figure
 
@@ -148,7 +146,7 @@ def _section(shown: Table) -> Element:
     return element("section", title, note, scrolled, class_="card")
 
 
-def _figure(figure: Figure) -> Element:
+def _figure(figure: "Figure") -> Element:
     with Image.open(io.BytesIO(saved(figure))) as image:
         return element("figure", element("img", src=data_url(image), alt="plot"), class_="card")
 

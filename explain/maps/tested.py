@@ -7,8 +7,6 @@ it more than it changes most of the others. It is shown only if it passes under 
 which took no part in the choice. A wide blur and sharp edges choose regions that pass most often there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,7 +40,7 @@ class Search:
     after: Values  # (sets, decisions) log-odds with each candidate blurred
     logits: Tensor  # (sets, classes) of the same pictures
 
-    def with_more(self, masks: Mask, after: Values, logits: Tensor) -> Search:
+    def with_more(self, masks: Mask, after: Values, logits: Tensor) -> "Search":
         """Return the search with the outcomes of further candidates."""
         return replace(
             self,

@@ -1,7 +1,5 @@
 """``nbdt memory new-class | split | merge | new-group``: a new model with other classes or groups."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,7 +87,7 @@ def new_class(
     report(failed)
 
 
-def _proposal(model: NBDT, name: str, place: ProposedPlace) -> str:
+def _proposal(model: NBDT, name: str, place: "ProposedPlace") -> str:
     tree = model.hierarchy
     node = tree.index(place.parent)
     beside = [tree.names[child] for child in tree.children[node]]

@@ -4,8 +4,6 @@ Functions that write, draw or describe an explanation are in the modules beside 
 package's `__init__` attaches the five that users call as methods.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -241,7 +239,7 @@ class Explanation:
             """
 
         @staticmethod
-        def load(folder: str | os.PathLike[str]) -> Explanation:
+        def load(folder: str | os.PathLike[str]) -> "Explanation":
             """Read what `save` wrote: the same path, photograph and, bit for bit, maps.
 
             Raises NBDTError: no such folder, a newer version, or a file that is missing or damaged.

@@ -1,7 +1,5 @@
 """Differences between two hierarchies over the same classes, in words and as data."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -105,7 +103,7 @@ def match_nodes(before: Hierarchy, after: Hierarchy) -> dict[int, int]:
     return _match(_Side(before), _Side(after))
 
 
-def _match(old: _Side, new: _Side) -> dict[int, int]:
+def _match(old: "_Side", new: "_Side") -> dict[int, int]:
     partner = {
         old.hierarchy.index(name): new.hierarchy.index(name) for name in old.hierarchy.classes
     }

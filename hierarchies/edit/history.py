@@ -1,7 +1,5 @@
 """Every version of a hierarchy, with who saved it, when and why."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -52,7 +50,7 @@ class Version:
         return {**vars(self), "edits": [record.to_dict() for record in self.edits]}
 
     @classmethod
-    def from_dict(cls, data: Any) -> Version:
+    def from_dict(cls, data: Any) -> "Version":
         """Read what `to_dict` gave. Raises HistoryError for anything else."""
         try:
             _check_words(data["who"], data["why"])

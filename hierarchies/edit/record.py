@@ -1,7 +1,5 @@
 """The record of one edit: what was done, to which tree, and what it can change."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -103,7 +101,7 @@ class Edit:
         return {key: [*item] if isinstance(item, tuple) else item for key, item in given.items()}
 
     @classmethod
-    def from_dict(cls, data: object) -> Edit:
+    def from_dict(cls, data: object) -> "Edit":
         """Read what `to_dict` gave, of this release or an earlier one.
 
         Raises EditError: anything else; a newer release's fields are named.

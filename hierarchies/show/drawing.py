@@ -1,7 +1,5 @@
 """A hierarchy as a drawing, which grows to the right. Names are horizontal; none overlap."""
 
-from __future__ import annotations
-
 import colorsys
 import math
 from bisect import bisect_right
@@ -25,7 +23,7 @@ DPI = 72  # a pixel of a drawing is a point of its figure
 TEXT = "#1c1e21"
 
 
-def draw(hierarchy: Hierarchy, title: str = "") -> Figure:
+def draw(hierarchy: Hierarchy, title: str = "") -> "Figure":
     """Return a figure of a hierarchy, at `DPI` dots an inch."""
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
@@ -96,7 +94,7 @@ def _colour(hue: float | None) -> str:
 
 
 @cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> "ImageFont.FreeTypeFont":
     """Return DejaVu Sans, which matplotlib ships, at a height of `size` pixels."""
     import matplotlib as mpl
     from PIL import ImageFont

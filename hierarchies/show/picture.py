@@ -1,7 +1,5 @@
 """A hierarchy in a file: a drawing (PNG, SVG) or a self-contained interactive HTML page."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
@@ -79,7 +77,7 @@ def _data(hierarchy: Hierarchy, title: str) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def rendered(figure: Figure, kind: str) -> bytes:
+def rendered(figure: "Figure", kind: str) -> bytes:
     """Return the file of a drawing as "png", at double resolution if it is small enough, or "svg".
 
     In an SVG names are text; nothing is loaded.
@@ -97,7 +95,7 @@ def rendered(figure: Figure, kind: str) -> bytes:
 
 
 def bars(
-    axes: Axes,
+    axes: "Axes",
     names: Sequence[str],
     values: Sequence[float],
     labels: Sequence[object],
@@ -113,7 +111,7 @@ def bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def saved(figure: Figure, kind: str = "png", dpi: float = 100) -> bytes:
+def saved(figure: "Figure", kind: str = "png", dpi: float = 100) -> bytes:
     """Return the file of a figure, the same bytes each time; text stays text in an "svg"."""
     from matplotlib import rc_context
 

@@ -4,8 +4,6 @@ WordNet's upper levels ("instrumentality", "whole") mean nothing to most people.
 `everyday.py` do ("car or truck", "wading bird").
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +75,7 @@ class _Group:
 
     name: str
     classes: list[int] = field(default_factory=list)
-    groups: list[_Group] = field(default_factory=list)
+    groups: "list[_Group]" = field(default_factory=list)
     is_kind: bool = True
 
     @property

@@ -11,8 +11,6 @@ the answer with at least that probability, on average over images and calibratio
 not hold for each class, nor for photographs of another kind.
 """
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -103,7 +101,7 @@ class Calibration:
     @classmethod
     def from_logits(
         cls, rules: DecisionRules, logits: Tensor, labels: Tensor, group: Tensor | None = None
-    ) -> Calibration:
+    ) -> "Calibration":
         """Compute it from (images, classes) logits and (images,) class indices.
 
         The images must not be ones that the network was trained on: thresholds from them promise
@@ -138,7 +136,7 @@ class Calibration:
     @classmethod
     def from_images(
         cls, critical: Tensor, known: Tensor, leaves: Tensor, tree: Hierarchy, group: Tensor | None
-    ) -> Calibration:
+    ) -> "Calibration":
         """Sort (images,) critical values and familiarities, by group where (classes,) has one."""
         ordered = critical.sort().values, known.sort().values
         if group is None:
@@ -150,7 +148,7 @@ class Calibration:
     @classmethod
     def from_reference(
         cls, rules: DecisionRules, reference: Mapping[str, Tensor]
-    ) -> Calibration | None:
+    ) -> "Calibration | None":
         """Compute it from a model's reference set; None if that has fewer than 20 images."""
         logits, labels = reference.get("logits"), reference.get("labels")
         if logits is None or labels is None or len(labels) < LEAST:

@@ -1,7 +1,5 @@
 """The decision tree as a module: `DecisionRules` on class logits, `NBDTHead` on features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -168,7 +166,7 @@ class NBDTHead(nn.Module):
         self.gives_flat = False
 
     @classmethod
-    def from_linear(cls, linear: nn.Module, hierarchy: Hierarchy, *, rule: str) -> NBDTHead:
+    def from_linear(cls, linear: nn.Module, hierarchy: Hierarchy, *, rule: str) -> "NBDTHead":
         """Make a head around an existing layer, which is not copied.
 
         Args:

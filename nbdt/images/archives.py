@@ -1,7 +1,5 @@
 """The images of a tar archive, plain or compressed, here or remote."""
 
-from __future__ import annotations
-
 import os
 import tarfile
 from collections import defaultdict
@@ -98,7 +96,7 @@ def survey_tar(path: StrPath, *, twice: bool = True) -> Folders:
 
 
 @contextmanager
-def _opened(name: str, limit: int) -> Iterator[_Members]:
+def _opened(name: str, limit: int) -> "Iterator[_Members]":
     try:
         with open_stream(name) as file:
             members = _Members(name, limit, file)
@@ -133,7 +131,7 @@ class _Header(tarfile.TarInfo):
     """Headers that `tarfile` would take as a quiet end of the archive, or read without a limit."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         is_end_marker = len(buf) == tarfile.BLOCKSIZE and not any(buf)
         try:
             member = super().frombuf(buf, encoding, errors)

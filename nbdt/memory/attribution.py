@@ -11,8 +11,6 @@ is part of a sum; it is not what happens when the photograph is struck out, sinc
 for it. Where we differ from the paper: the network below is fixed, and the targets are nodes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +39,7 @@ class Contributions:
     # stopped.
     log_odds: Tensor
 
-    def row(self, decision: int) -> Contributions:
+    def row(self, decision: int) -> "Contributions":
         """Return those of one decision: (active rows,) and three scalars."""
         parts = (self.rows, self.bias, self.entropy, self.log_odds)
         return Contributions(*(part[decision] for part in parts))

@@ -1,7 +1,5 @@
 """A head that follows what people said about single photographs, without harm to the others."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -88,7 +86,7 @@ def fit_changes(
     return _admit(start, first, kept)
 
 
-def _admit(base: _Base, kept: Corrected, group: Sequence[Change]) -> Corrected:
+def _admit(base: "_Base", kept: Corrected, group: Sequence[Change]) -> Corrected:
     """Return what acts with the changes of a group that can; halves of it where some cannot."""
     if not group:
         return kept

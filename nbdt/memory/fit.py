@@ -7,8 +7,6 @@ holds. Newton's method takes ten steps; L-BFGS stops at a hundred times the erro
 as long (`benchmarks/memory.py`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +50,7 @@ class Basis:
     variances: Tensor  # (directions,) mean squares along them
 
     @classmethod
-    def of(cls, features: Tensor, center: Tensor | None = None) -> Basis:
+    def of(cls, features: Tensor, center: Tensor | None = None) -> "Basis":
         """Compute the basis of features (images, features), by default around their mean."""
         center = features.mean(dim=0) if center is None else center
         centred = features - center

@@ -1,7 +1,5 @@
 """`Memory`: labelled photographs that a model's last layer is fitted on."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import os
@@ -93,11 +91,11 @@ class Memory:
         """List the states that `restore` can bring back."""
         return self.table.versions()
 
-    def with_table(self, table: Table) -> Memory:
+    def with_table(self, table: Table) -> "Memory":
         """Return the memory of the same network with other rows."""
         return Memory(table, self.hierarchy, self._embed, self._shown)
 
-    def under(self, hierarchy: Hierarchy) -> Memory:
+    def under(self, hierarchy: Hierarchy) -> "Memory":
         """Return the same memory with the labels of another hierarchy over the same classes."""
         shared = copy.copy(self)
         shared.hierarchy = hierarchy

@@ -1,7 +1,5 @@
 """A last layer fitted on the rows of a memory, and kept with it by what it was fitted on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
@@ -76,7 +74,7 @@ class FittedHead:
         return save({name: value.contiguous() for name, value in tensors.items()}, scalars)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> FittedHead:
+    def from_bytes(cls, data: bytes) -> "FittedHead":
         """Read what `to_bytes` returned."""
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")

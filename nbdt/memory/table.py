@@ -3,8 +3,6 @@
 LanceDB is loaded only here. A table has one row a photograph, whose id is the SHA-256 of the file.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +47,7 @@ class Table:
         self._known: dict[int | None, Rows] = {}
 
     @classmethod
-    def create(cls, place: str, width: int, facts: Mapping[str, Any]) -> Table:
+    def create(cls, place: str, width: int, facts: Mapping[str, Any]) -> "Table":
         """Make an empty table for features of `width` values; `facts` are JSON data.
 
         Raises NBDTError: there is one already, or the place cannot be written.
@@ -69,7 +67,7 @@ class Table:
         return cls(place, table)
 
     @classmethod
-    def open(cls, place: str) -> Table:
+    def open(cls, place: str) -> "Table":
         """Open a table.
 
         Raises NBDTError: there is none, a damaged one, or one of a newer release.
@@ -119,7 +117,7 @@ class Table:
             for one in found
         ]
 
-    def at(self, version: int) -> Table:
+    def at(self, version: int) -> "Table":
         """Return the table of a version, to be read. Raises NBDTError: no such version."""
         with reporting(self.place, "read"):
             table = connect(self.place).open_table(NAME)

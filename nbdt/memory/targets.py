@@ -6,8 +6,6 @@ Under `representative` the tree's loss, −log of the probability of the path to
 right, with it 97 %. Both are convex in the logits where the label is a class.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -65,7 +63,7 @@ class Targets:
     # adds its loss; None under `marginal`, where it would be the same
     tree: TreeTerm | None = field(default=None, repr=False)
 
-    def __getitem__(self, rows: Tensor) -> Targets:
+    def __getitem__(self, rows: Tensor) -> "Targets":
         nodes = None if self.nodes is None else self.nodes[rows]
         return replace(self, labels=self.labels[rows], weights=self.weights[rows], nodes=nodes)
 

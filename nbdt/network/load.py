@@ -5,8 +5,6 @@ then options after commas. A saved model stores the whole text, so the same netw
 options of a known kind are taken, because the text may come from the config of an untrusted model.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -86,7 +84,7 @@ def _check_known(name: str) -> None:
         )
 
 
-def _make(parsed: Architecture, num_classes: int | None, *, pretrained: bool) -> nn.Module:
+def _make(parsed: "Architecture", num_classes: int | None, *, pretrained: bool) -> nn.Module:
     try:
         with hub_weights(_configuration(parsed.name)) if pretrained else nullcontext():
             network = import_timm().create_model(
@@ -122,7 +120,7 @@ def _configuration(name: str) -> Any:
     return import_timm().get_pretrained_cfg(name)
 
 
-def import_timm() -> types.ModuleType:
+def import_timm() -> "types.ModuleType":
     """Return timm, with this project's own networks registered."""
     import_torchvision()
     with compiler_on_demand():

@@ -1,7 +1,5 @@
 """Turn a photograph into a network's input."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +33,7 @@ class Preprocessing:
     interpolation: str
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Read what `dataclasses.asdict` gave, from a file that may be damaged.
 
         Raises ValueError: a value that is missing or not of its kind, or out of range.
@@ -111,7 +109,7 @@ class GivenPreprocessing(Preprocessing):
     function: Callable[[Image.Image], Any] = field(compare=False)
 
     @classmethod
-    def of(cls, function: Callable[[Image.Image], Any]) -> GivenPreprocessing:
+    def of(cls, function: Callable[[Image.Image], Any]) -> "GivenPreprocessing":
         """Try a function on a black, a white and a colourful picture.
 
         Raises NBDTError: it does not give (3, height, width), or the same for black and white.
@@ -128,7 +126,7 @@ class GivenPreprocessing(Preprocessing):
         return cls(found.shape[-1], *moments, 1.0, f"function {digest}", function)
 
     @classmethod
-    def missing(cls, size: int) -> GivenPreprocessing:
+    def missing(cls, size: int) -> "GivenPreprocessing":
         """Stand for a preprocessing that was not named; only tensors can then be given."""
         return cls(size, (0.0,) * 3, (1.0,) * 3, 1.0, "missing", _refuse)
 

@@ -1,7 +1,5 @@
 """Nodes from paths, nested groups, graphs and JSON. No recursion: trees may be very deep."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
@@ -61,7 +59,7 @@ def nodes_from_nested(nested: Mapping[str, Any]) -> tuple[list[Node], list[str]]
     return nodes, classes
 
 
-def nodes_from_graph(graph: nx.DiGraph[Any], classes: set[str]) -> list[Node]:
+def nodes_from_graph(graph: "nx.DiGraph[Any]", classes: set[str]) -> list[Node]:
     """Return the nodes of a directed graph; a node with two parents appears twice, which later checks refuse."""
     import networkx as nx
 

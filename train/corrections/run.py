@@ -42,23 +42,15 @@ OpenPhotos: TypeAlias = Callable[[Sequence[Target]], tuple[Opened, list[LeftOut]
 
 @dataclass(frozen=True, eq=False)
 class CorrectionFit:
-    """The result of learning from corrections.
+    """The result of learning from corrections."""
 
-    Attributes:
-        model: a new model; the one that was corrected does not change.
-        applied: the corrections that it learned from.
-        left_out: the others, and why.
-        loss_before, loss_after: the applied corrections' mean loss.
-        met_before, met_after: share of the applied step and label corrections that the likeliest
-            child of the node, or the most probable class, follows; NaN if there are none. A class
-            follows a group that it is in.
-    """
-
-    model: NBDT
-    applied: tuple[Correction, ...]
-    left_out: tuple[LeftOut, ...]
-    loss_before: float
+    model: NBDT  # a new model; the one that was corrected does not change
+    applied: tuple[Correction, ...]  # the corrections that it learned from
+    left_out: tuple[LeftOut, ...]  # the others, and why
+    loss_before: float  # the applied corrections' mean loss
     loss_after: float
+    # share of the applied step and label corrections that the likeliest child of the node, or the most
+    # probable class, follows; NaN if there are none. A class follows a group that it is in.
     met_before: float
     met_after: float
 

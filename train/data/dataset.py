@@ -4,8 +4,6 @@ Image ``i`` of epoch ``e`` looks the same in every run. Its draws come from the 
 own index, so the number of workers and a resumed run change nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -38,14 +36,14 @@ class Images(NamedTuple):
     sources: Sequence[ImageSource] = ()  # of images that are decoded when they are needed
     pixels: Tensor | None = None  # (count, 3, size, size) uint8 of images in memory
 
-    def pick(self, index: Tensor) -> Images:
+    def pick(self, index: Tensor) -> "Images":
         """Return the images that an index or mask (count,) selects."""
         if self.pixels is not None:
             return Images(self.labels[index], pixels=self.pixels[index])
         chosen = index.nonzero().flatten() if index.dtype == torch.bool else index
         return Images(self.labels[index], [self.sources[i] for i in chosen.tolist()])
 
-    def joined(self, other: Images) -> Images:
+    def joined(self, other: "Images") -> "Images":
         """Return these and other images, which are in memory if these are."""
         labels = torch.cat([self.labels, other.labels])
         if self.pixels is not None and other.pixels is not None:
