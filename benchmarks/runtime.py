@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from nbdt import NBDT
+from nbdt.decide.stopping import weakest_decision
 from nbdt.explain import explain
 from nbdt.hierarchies.measure.comparison import measure
-from nbdt.hierarchies.measure.compressed import weakest_decision
 from nbdt.hierarchies.measure.logits import class_logits
 from nbdt.images.labelled import LabelledImages
 
@@ -60,7 +60,7 @@ def decisions(plain, fast, data):
         print(f"{name}: flat {flat:.2%}, hard {result.accuracy['hard']:.2%}")
     for kind in ("soft", "hard"):
         old, new = getattr(before, kind), getattr(after, kind)
-        sure = weakest_decision(before, old) >= 0.6
+        sure = weakest_decision(before.rules, before.logits, old) >= 0.6
         print(
             f"{kind} paths unchanged: {(old == new).double().mean():.2%} of {len(labels):,}; "
             f"{(old == new)[sure].double().mean():.2%} of {int(sure.sum()):,} whose weakest decision "

@@ -46,7 +46,13 @@ TOP = (
     "with a path, from the general to the particular. At every fork you see how sure it was, and "
     "which part of the photograph decided.</p></header>"
 )
-REPORTED = ("answer", "promise", "removed_probability", "remark")  # by the API, beside the path
+REPORTED = (
+    "answer",
+    "promise",
+    "removed_probability",
+    "remark",
+    "answered_by",
+)  # by the API, beside the path
 
 
 def build(

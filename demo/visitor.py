@@ -17,12 +17,13 @@ from nbdt.correction import picture_hash
 from nbdt.decide.paths import Decision
 from nbdt.errors import NBDTError
 from nbdt.explain import Evidence, Explanation
-from nbdt.explain.attribution import explain_layer
+from nbdt.explain.attribution import explain_layer, said_by, with_evidence
 from nbdt.explain.maps.layers import Layer, any_layer
 from nbdt.explain.maps.levels import FAST
 from nbdt.explain.maps.node_maps import node_maps
 from nbdt.hierarchies.edit.undo import EditStack
 from nbdt.memory.corrected import Corrected
+from nbdt.model.cascade import LARGE, SMALL, members, split
 from nbdt.model.fingerprint import embedding_hash
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import allowed_classes, pruned
@@ -55,15 +56,17 @@ class Photograph:
     frame: Image.Image  # the square part of it that the network sees, `FRAME` pixels a side
     features: Tensor  # (features,) float32, the head's input
     layer: Layer | None  # the feature map and how the head uses it; None for an earlier photograph
+    by: str = ""  # which model of a cascade answers: see `nbdt.model.cascade.Part`
 
     @classmethod
     def of(cls, model: NBDT, image: Image.Image) -> Photograph:
         """Run the network: the first answer needs no other forward pass."""
         with first_answer():
-            layer = any_layer(model, model.preprocess(image)[None].to(model.device))
+            (part,) = split(model, model.preprocess(image)[None].to(model.device))
+            layer = any_layer(part.model, part.images)
         features = layer.features[0].detach().float().cpu()
         frame = model.preprocess.frame(image, FRAME)
-        return cls(image, picture_hash(image), frame, features, layer)
+        return cls(image, picture_hash(image), frame, features, layer, part.by)
 
     @cached_property
     def url(self) -> str:
@@ -200,7 +203,7 @@ class Visitor:
 
     def logits(self, photo: Photograph, *, every: bool = False) -> Tensor:
         """Return the flat logits of the classes that can occur, or of `every` class, (classes,)."""
-        head = self.answering.head
+        head = members(self.answering)[photo.by].head
         with torch.no_grad():
             logits = head.logits(photo.features[None].to(head.weight)).float()[0].cpu()
         return logits if self.only is None or every else logits[list(self.only)]
@@ -250,9 +253,19 @@ class Visitor:
         photo, layer = self.shown()
         found = self._explanations.setdefault((photo.hash, self.hierarchy.hash, self.only), {})
         if not found:
-            model = self.current_model()
-            (found[FAST],) = explain_layer(model, layer, [photo.frame], evidence=self.index)
+            model, evidence = self.current_model(), None if photo.by == SMALL else self.index
+            own = members(model)[photo.by]
+            made = explain_layer(own, layer, [photo.frame], evidence=evidence)
+            if photo.by == SMALL and self.index:
+                large = members(model)[LARGE]
+                made = with_evidence(large, self.large_layer(photo).features, made, self.index)
+            (found[FAST],) = said_by(model, photo.by, made)
         return found
+
+    def large_layer(self, photo: Photograph) -> Layer:
+        """Return the layer of the large model of a cascade, whose network made the memory."""
+        large = members(self.current_model())[LARGE]
+        return any_layer(large, large.preprocess(photo.image)[None].to(large.device))
 
     def explanation(self) -> Explanation:
         """Return the deepest level that is there. Raises NBDTError: there is no photograph yet."""
@@ -268,7 +281,8 @@ class Visitor:
 
         Raises NBDTError: there is no photograph yet, or no node of that id among what can occur.
         """
-        model, (photo, layer) = self.current_model(), self.shown()
+        photo, layer = self.shown()
+        model = members(self.current_model())[photo.by]
         hierarchy = model.hierarchy
         index = _index(hierarchy, node_id)
         rules = model.head.rules

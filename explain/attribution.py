@@ -14,6 +14,7 @@ from nbdt.decide.answer import DEFAULT_ACCURACY, answers, promise
 from nbdt.decide.paths import Path
 from nbdt.decide.rules import full_precision
 from nbdt.errors import check_known
+from nbdt.model.cascade import LARGE, SMALL, Part, members, split
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.model.restrict import removed_probability
@@ -44,6 +45,9 @@ Method: TypeAlias = Literal[
 ]
 Level: TypeAlias = Literal["fast", "default", "careful"]
 GRAD_CAM = "grad-cam"
+NOT_FITTED = (
+    "The small model answered; it was not fitted on the memory, so nothing is a sum over it."
+)
 
 
 def explain(
@@ -102,24 +106,77 @@ def explain(
     batch, photos = prepared(model, images)
     if evidence is None:
         evidence = model.memory or False  # an empty one shows nothing
-    wanted: dict[str, Any] = {"nodes": nodes, "classes": classes, "accuracy": accuracy}
-    wanted["evidence"] = None if evidence is False else evidence
-    with full_precision(batch):
-        layer = None
-        if method == GRAD_CAM:
-            layer = (map_layer if level == FAST or nodes else any_layer)(model, batch)
-            found = explain_layer(model, layer, photos, **wanted)
-        else:
-            found = _by_input(model, batch, photos, method, **wanted)
-        sharpen = layer is not None
-        found = at_level(
-            model, batch, found, level, sharpen=sharpen, counterfactuals=counterfactuals
-        )
-        if level == FAST or layer is None or evidence is False:
-            return found
-        from .evidence.regions import with_alike
+    shown = None if evidence is False else evidence
+    how: dict[str, Any] = {"method": method, "level": level, "counterfactuals": counterfactuals}
+    wanted: dict[str, Any] = {"nodes": nodes, "accuracy": accuracy}
 
-        return with_alike(model, layer, found)
+    def one(part: Part) -> list[Explanation]:
+        own = [photos[row] for row in part.rows]
+        chosen = None if classes is None else [classes[row] for row in part.rows]
+        also = {**wanted, "classes": chosen, "evidence": None if part.by == SMALL else shown}
+        found, layer = _explained(part.model, part.images, own, how, also)
+        if part.by == SMALL and shown:  # the memory's embeddings are the large network's
+            large = members(model)[LARGE]
+            layer = any_layer(large, batch[part.rows])
+            found = with_evidence(large, layer.features, found, shown)
+            return found if level == FAST else _alike(large, layer, found)
+        return _alike(part.model, layer, found) if layer and shown and level != FAST else found
+
+    with full_precision(batch):
+        return by_model(model, batch, one)
+
+
+def by_model(
+    model: NBDT, images: Tensor, one: Callable[[Part], list[Explanation]]
+) -> list[Explanation]:
+    """Explain each image of a batch with the model that answers it; a cascade has two.
+
+    Args:
+        model: in evaluation mode.
+        images: (batch, 3, height, width), preprocessed, on the model's device.
+        one: explains the images of a part with its model.
+    """
+    found: dict[int, Explanation] = {}
+    for part in split(model, images):
+        found |= zip(part.rows, said_by(model, part.by, one(part)), strict=True)
+    return [found[row] for row in range(len(images))]
+
+
+def said_by(model: NBDT, by: str, found: Sequence[Explanation]) -> list[Explanation]:
+    """Return explanations that say which model of a cascade answered; `by` is `Part.by`."""
+    if not by:
+        return [*found]
+    own = members(model)[by]
+    answered = {"model": by, "network": own.architecture, "pixels": own.preprocess.size}
+    facts = {"model": model_hash(model), "answered_by": answered}
+    if by == SMALL and "memory" in model.provenance:
+        facts["no_contributions"] = NOT_FITTED
+    return [replace(one, made={**one.made, **facts}) for one in found]
+
+
+def _explained(
+    model: NBDT,
+    batch: Tensor,
+    photos: Sequence[Image.Image | None],
+    how: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+) -> tuple[list[Explanation], Layer | None]:
+    """Return the explanations by one model, and the layer of Grad-CAM."""
+    level, layer = how["level"], None
+    if how["method"] == GRAD_CAM:
+        layer = (map_layer if level == FAST or wanted["nodes"] else any_layer)(model, batch)
+        found = explain_layer(model, layer, photos, **wanted)
+    else:
+        found = _by_input(model, batch, photos, how["method"], **wanted)
+    sharpen, flips = layer is not None, how["counterfactuals"]
+    found = at_level(model, batch, found, level, sharpen=sharpen, counterfactuals=flips)
+    return found, layer
+
+
+def _alike(model: NBDT, layer: Layer, found: list[Explanation]) -> list[Explanation]:
+    from .evidence.regions import with_alike
+
+    return with_alike(model, layer, found)
 
 
 def explain_layer(
@@ -225,8 +282,20 @@ def _explanations(
         from .evidence.contributions import with_contributions
 
         found = with_contributions(model, features, found)
-    if evidence is None:
-        return found
+    return found if evidence is None else with_evidence(model, features, found, evidence)
+
+
+def with_evidence(
+    model: NBDT, features: Tensor, found: Sequence[Explanation], evidence: Memory | Evidence
+) -> list[Explanation]:
+    """Return explanations with the nearest photographs of a memory.
+
+    Args:
+        model: whose network made the memory's embeddings.
+        features: (batch, features) of the same images, by that network.
+        found: the explanations.
+        evidence: as in `explain`.
+    """
     from .evidence.search import evidence_of
 
     seen, pairs = evidence_of(evidence).for_model(model), zip(found, features, strict=True)

@@ -98,7 +98,11 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
         facts: dict[str, Any] = {"headline": explanation.headline, "words": explanation.words}
         facts |= {"picture": str(target), "answer": explanation.made["answer"]}
         facts["tiles"] = list(map(vars, tiles(explanation)))
-        facts |= {"remark": explanation.remark} if explanation.remark else {}
+        optional = {
+            "remark": explanation.remark,
+            "answered_by": explanation.made.get("answered_by"),
+        }
+        facts |= {name: value for name, value in optional.items() if value}
         facts |= {key: value for key, value in explanation.to_dict().items() if key in SUMS}
         record = {"file": source.reference, **explanation.path.to_dict(), **facts}
         typer.echo(json.dumps(record, ensure_ascii=True))
@@ -106,6 +110,8 @@ def _report(source: ImageSource, explanation: Explanation, target: Path, *, as_j
     console = plain_console()
     console.print(_tree(source.reference, explanation))
     console.print(Text(explanation.words))
+    if explanation.answered_by:
+        console.print(Text(escape_terminal(explanation.answered_by), style="dim"))
     if explanation.remark:
         console.print(Text(explanation.remark, style="yellow"))
     for decision, found in zip(explanation.path, explanation.contributions, strict=False):

@@ -41,6 +41,11 @@ COMMANDS = {
         "Make a model smaller and faster in ONNX Runtime, and compare it.",
         "export",
     ),
+    "cascade": (
+        "hierarchies.measure.cascade_command",
+        "Make one model of two: a small one first, a large one where needed.",
+        "",
+    ),
     "export": ("model.export", "Write a model as ONNX or .pt2, for any runtime.", "export"),
     "train": ("train.command", "Train a model from a recipe and a folder of images.", "train"),
 }

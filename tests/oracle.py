@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import random
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -762,3 +763,26 @@ def grouped(maps, regions, least, level):
         else:
             groups.append((i,))
     return groups
+
+
+# Cascades, an image and a threshold at a time.
+
+
+def weakest_decision(h, z, rule, depth=None):
+    """(batch,): the smallest probability on the path to the most probable class, down to a depth."""
+    steps = decisions(h, z, rule)
+    found = []
+    for row, (nodes, _) in zip(steps, shown_paths(h, z, rule), strict=True):
+        found.append(min(math.exp(row[node]) for node in nodes[:depth]))
+    return np.array(found)
+
+
+def smallest_threshold(confidence, same, agreement):
+    """The smallest threshold whose bound on expected disagreement is kept; None if none is."""
+    count, limit = len(same), 1 - Fraction(str(agreement))
+    pairs = [*zip(confidence, same, strict=True)]
+    for threshold in sorted({0.0, *confidence}):
+        other = sum(chance > threshold and not agrees for chance, agrees in pairs)
+        if Fraction(other + 1, count + 1) <= limit:
+            return threshold
+    return None

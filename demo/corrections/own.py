@@ -31,8 +31,11 @@ SAID_BY = 8  # digits of a visitor's id that a row of the memory names
 
 
 def acts(model: NBDT) -> bool:
-    """Return whether corrections of a model act at once: its last layer is fitted on a memory."""
-    return model.memory is not None and model.fitted is not None
+    """Return whether corrections of a model act at once: its last layer is fitted on a memory.
+
+    Those of a cascade do not: its small model would not follow.
+    """
+    return model.cascade is None and model.memory is not None and model.fitted is not None
 
 
 def seen_features(model: NBDT, photo: Photograph) -> tuple[str, bytes] | None:

@@ -13,7 +13,7 @@ from nbdt.memory.memory import Memory
 from nbdt.memory.preview import Change, effect_of, preview, write_changes
 from nbdt.memory.review import Suspect, parse_verdicts
 from nbdt.model.model import NBDT
-from nbdt.model.update import is_own_memory, save_head
+from nbdt.model.writing import is_own_memory, save_head
 
 from ..corrections.own import compared
 from ..store import Store

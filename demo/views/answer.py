@@ -50,7 +50,7 @@ def draw_answer(visitor: Visitor) -> gr.HTML:
             *([FITTED_ON] if fitted_on else []),
             *_cautions(visitor.answering, visitor.photo, explanation.remark),
         ],
-        "left_out": _left_out(visitor),
+        "left_out": " ".join(filter(None, [_left_out(visitor), explanation.answered_by])),
     }
     return gr.HTML(record=dump(record))
 

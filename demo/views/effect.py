@@ -7,6 +7,7 @@ import gradio as gr
 from nbdt.decide.paths import Path, as_percent
 from nbdt.errors import NBDTError
 from nbdt.memory.preview import Change, Effect, effect_of
+from nbdt.model.cascade import refuse_cascade
 from nbdt.progress import counted
 
 from ..ui.component import dump
@@ -41,6 +42,7 @@ def effect_without(visitor: Visitor, row: object) -> Effect:
     memory.
     """
     model = visitor.current_model()
+    refuse_cascade(model, "fitted again", "Ask the large model.")
     if model.memory is None or model.fitted is None or not isinstance(row, str):
         raise NBDTError("These answers are not fitted on a memory of photographs.")
     changes = [Change(key) for key in model.memory.table.find([row])]

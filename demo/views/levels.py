@@ -11,7 +11,9 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.explain import Explanation
 from nbdt.explain.evidence.regions import with_alike
+from nbdt.explain.maps.layers import any_layer
 from nbdt.explain.maps.levels import FAST, at_level, check_level
+from nbdt.model.cascade import LARGE, SMALL, members
 from nbdt.model.model import NBDT
 
 from ..background import Background, Pause
@@ -69,9 +71,13 @@ def _compute(
     model: NBDT, photo: Photograph, levels: dict[str, Explanation], level: str, pause: Pause
 ) -> None:
     """Add a level to the explanations of a photograph."""
-    batch = model.preprocess(photo.image)[None].to(model.device)
-    found = at_level(_pausing(model, pause), batch, [levels[FAST]], level)
-    (levels[level],) = with_alike(model, photo.layer, found) if photo.layer else found
+    own, layer = members(model)[photo.by], photo.layer
+    batch = own.preprocess(photo.image)[None].to(own.device)
+    found = at_level(_pausing(own, pause), batch, [levels[FAST]], level)
+    if photo.by == SMALL and levels[FAST].evidence:  # the memory is of the large network
+        own = members(model)[LARGE]
+        layer = any_layer(own, own.preprocess(photo.image)[None].to(own.device))
+    (levels[level],) = with_alike(own, layer, found) if layer else found
 
 
 def _pausing(model: NBDT, pause: Pause) -> NBDT:

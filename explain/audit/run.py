@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nbdt.errors import NBDTError
+from nbdt.model.cascade import refuse_cascade
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
@@ -52,6 +53,7 @@ def audit(
 
     Raises NBDTError: a model in training mode, images of another shape, or an unknown method.
     """
+    refuse_cascade(model, "audited", "Audit each of the two models.")
     names = _checked_methods(model, images, methods)
     audited = _Audited(model, images, names, checked, np.random.default_rng(seed))
     for row in progress(range(len(images)), len(images), "images"):
@@ -179,6 +181,7 @@ class _Audited:
 
 
 def _checked_methods(model: NBDT, images: Tensor, methods: Sequence[str]) -> Sequence[str]:
+    refuse_cascade(model, "audited", "Audit its two models.")
     model.check_evaluating()
     checked(model, images)
     for method in methods:

@@ -137,7 +137,8 @@ def _saved(model: NBDT) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside, "model")
         bare.save(folder)
-        return {file.name: file.read_bytes() for file in folder.iterdir()}
+        files = (file for file in folder.rglob("*") if file.is_file())
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def workers_of(
@@ -238,6 +239,7 @@ def _threads() -> int:
 def _loaded(files: Mapping[str, bytes], expected: str) -> NBDT:
     with tempfile.TemporaryDirectory() as aside:
         for name, data in files.items():
+            Path(aside, name).parent.mkdir(exist_ok=True)
             Path(aside, name).write_bytes(data)
         model = NBDT.load(aside).eval()
     if model_hash(model) != expected:

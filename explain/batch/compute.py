@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -23,11 +23,12 @@ from nbdt.errors import check_known
 from nbdt.images.deep import REMARK
 from nbdt.images.image import AMPLE_SIDE, ImageError, open_image
 from nbdt.images.sources import ImageSource, in_threads
+from nbdt.model.cascade import Part, members
 from nbdt.model.model import NBDT
 from nbdt.network.preprocessing import Preprocessing
 from nbdt.runtime.accelerate import made_with, runs_in_onnx
 
-from ..attribution import GRAD_CAM, answers_made, explain
+from ..attribution import GRAD_CAM, answers_made, by_model, explain
 from ..inputs import PHOTO_SIDE
 from ..maps.layers import map_layer
 from ..maps.levels import FAST
@@ -93,7 +94,7 @@ def decoder(
 
 def precision_for(model: NBDT, precision: str) -> str:
     """Return 'float32' or 'bfloat16' as `resolve_precision` does; ONNX Runtime has float32 only."""
-    if precision == AUTO and runs_in_onnx(model.backbone):
+    if precision == AUTO and all(runs_in_onnx(m.backbone) for m in members(model).values()):
         return FLOAT32
     return resolve_precision(precision, model.device)
 
@@ -124,6 +125,15 @@ def computing(model: NBDT, precision: str) -> Iterator[None]:
     if precision == FLOAT32:
         yield
         return
+    with ExitStack() as stack:
+        for one in (model, model.cascade and model.cascade.small):
+            if one is not None:
+                stack.enter_context(_autocast(one))
+        yield
+
+
+@contextmanager
+def _autocast(model: NBDT) -> Iterator[None]:
     feature_map, device = model.feature_map, model.device.type
 
     def autocast(images: Tensor) -> Tensor:
@@ -153,10 +163,10 @@ def explaining(model: NBDT, options: BatchOptions) -> Iterator[Explainer]:
 
     Raises NBDTError: the network fails for every image, for example without positions to map.
     """
-    explainer = _cheapest(model, options)
     with computing(model, options.precision):
-        _try_once(explainer, model)
-        yield explainer
+        for one in members(model).values():
+            _try_once(_cheapest(one, options), one)
+        yield _cheapest(model, options)
 
 
 def _cheapest(model: NBDT, options: BatchOptions) -> Explainer:
@@ -174,16 +184,21 @@ def _paths(
     model: NBDT, accuracy: float | None, images: Tensor, *, with_maps: bool
 ) -> list[Explanation]:
     """Return paths and at most the maps of chosen children: half the work of `explain`."""
-    layer = map_layer(model, images) if with_maps else None
-    with torch.inference_mode():
-        features = layer.features if layer else model.features(images).float()
-        paths = model.head.rules.paths(head_logits(model, features))
-    maps = path_maps(model, layer, paths) if layer else [()] * len(paths)
-    given = answers_made(model, features, paths, accuracy)
-    return [
-        Explanation(path, path_maps, made=answer)
-        for path, path_maps, answer in zip(paths, maps, given, strict=True)
-    ]
+
+    def one(part: Part) -> list[Explanation]:
+        own = part.model
+        layer = map_layer(own, part.images) if with_maps else None
+        with torch.inference_mode():
+            features = layer.features if layer else own.features(part.images).float()
+            paths = own.head.rules.paths(head_logits(own, features))
+        maps = path_maps(own, layer, paths) if layer else [()] * len(paths)
+        given = answers_made(own, features, paths, accuracy)
+        return [
+            Explanation(path, path_maps, made=answer)
+            for path, path_maps, answer in zip(paths, maps, given, strict=True)
+        ]
+
+    return by_model(model, images, one)
 
 
 def _try_once(explainer: Explainer, model: NBDT) -> None:

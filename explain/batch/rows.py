@@ -18,6 +18,7 @@ from nbdt.decide.paths import Decision
 from nbdt.files import LONGEST_STEM
 
 from ..result.explanation import Explanation
+from ..result.regions import regrid
 from .compute import Decoded
 
 OK, FAILED = "ok", "failed"
@@ -39,6 +40,7 @@ SCHEMA = pa.schema({
     "answer": _TEXT, "answer_id": _TEXT, "answer_probability": _NUMBER, "answer_depth": pa.int32(),
     "is_class": _FLAG, "unknown": _FLAG, "removed_probability": _NUMBER,
     "hard_class": _TEXT, "hard_probability": _NUMBER,
+    "answered_by": _TEXT, "answered_by_network": _TEXT,
     "decisions": pa.list_(DECISION),
 })  # fmt: skip
 FILE_COLUMNS = ("path", "sha256", "bytes", "modified_ns")
@@ -58,6 +60,7 @@ def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str,
     if isinstance(result, str):
         return {**row, "error": result}
     hard, answer = result.made["hard_answer"], result.made["answer"]
+    by = result.made.get("answered_by", {})
     return {
         **row,
         "class": result.path.class_name,
@@ -72,6 +75,8 @@ def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str,
         "removed_probability": result.made.get("removed_probability"),
         "hard_class": hard["class"],
         "hard_probability": hard["probability"],
+        "answered_by": by.get("model"),
+        "answered_by_network": by.get("network"),
         "decisions": [_decision(decision) for decision in result.path],
     }
 
@@ -125,12 +130,21 @@ def packed_maps(rows: Iterable[tuple[int, Sequence[NDArray[np.float32]]]]) -> by
         indices.append(index)
         values += maps_of_row
         ends.append(len(values))
-    maps = np.stack(values) if values else np.zeros((0, 0, 0), np.float32)
+    maps = _of_one_shape(values) if values else np.zeros((0, 0, 0), np.float32)
     if not np.abs(maps, out=np.empty_like(maps)).max(initial=0) > HALF_MAX:
         maps = maps.astype(np.float16)
     stream = io.BytesIO()
     np.savez(stream, maps=maps, rows=np.array(indices, np.int64), ends=np.array(ends[1:], np.int64))
     return stream.getvalue()
+
+
+def _of_one_shape(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return maps (count, height, width); the models of a cascade differ in their resolution."""
+    rows, columns = (max(values.shape[axis] for values in maps) for axis in (0, 1))
+    return np.stack([
+        values if values.shape == (rows, columns) else regrid(values, rows, columns)
+        for values in maps
+    ]).astype(np.float32)  # fmt: skip
 
 
 def maps_of(file: str | os.PathLike[str] | BinaryIO, row: int) -> NDArray[np.float32]:

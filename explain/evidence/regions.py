@@ -61,6 +61,7 @@ def _compared(model: NBDT, layer: Layer, row: int, found: Explanation, index: in
     made["passes"] = made.get("passes", 1) + len(batch)
     mask, weights = moving(found, index)
     own, alike = _cells(layer.activations[row]), []
+    weights = regrid(weights, *own.shape[1:])  # another model of a cascade may have made the map
     for side, other in zip(pictures, map(_cells, others), strict=True):
         values = scores(own, other, weights)
         theirs = grown(values)

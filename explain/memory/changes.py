@@ -12,7 +12,7 @@ from nbdt.images.dataset import iter_images, iter_inputs
 from nbdt.images.image import AMPLE_SIDE
 from nbdt.memory.memory import Memory
 from nbdt.model.model import NBDT
-from nbdt.model.update import is_own_memory, save_head
+from nbdt.model.writing import is_own_memory, save_head
 from nbdt.network.encoder import to_device
 from nbdt.progress import counted, escape_terminal, tracked
 

@@ -172,6 +172,14 @@ class Explanation:
         return str(self.made.get(REMARK, ""))
 
     @property
+    def answered_by(self) -> str:
+        """Which model of a cascade answered, in a sentence; empty for any other model."""
+        by = self.made.get("answered_by")
+        if not by:
+            return ""
+        return f"The {by['model']} model answered: {by['network']}, {by['pixels']} pixels."
+
+    @property
     def left_out(self) -> str:
         """What the classes that a restricted model lacks had; empty for any other model."""
         removed = self.made.get("removed_probability")

@@ -104,7 +104,7 @@ def _answer(explanation: Explanation) -> Element:
     text = element("div", element("h1", _name(answer.title)))
     text.append(element("p", answer.text, class_="soft sure"))
     text.append(element("p", words(explanation), class_="words"))
-    for name in ("remark", "left_out", "promise", "no_contributions"):
+    for name in ("remark", "left_out", "answered_by", "promise", "no_contributions"):
         if note := getattr(explanation, name):
             text.append(element("p", note, class_="soft small"))
     if photo is None:
@@ -290,7 +290,7 @@ def _made(explanation: Explanation) -> Element:
         note += f" {NOTE}"
     facts = element("dl", class_="made")
     baselines = {found.baseline for found in explanation.counterfactuals}
-    shown = {"promise", "no_contributions", "remark"}  # at the top
+    shown = {"promise", "no_contributions", "remark", "answered_by"}  # at the top
     made = {key: value for key, value in explanation.made.items() if key not in shown}
     for key, value in [*_flat(made), *(("blurred with", b) for b in sorted(baselines))]:
         facts.extend([element("dt", key), element("dd", value)])

@@ -16,6 +16,7 @@ from nbdt.decide.head import DecisionRules
 from nbdt.decide.selective import AnswerQuality
 from nbdt.errors import NBDTError
 from nbdt.files import check_new
+from nbdt.model.cascade import scale_logits
 from nbdt.model.model import NBDT
 from nbdt.network.encoder import to_device
 from nbdt.progress import tracked
@@ -107,7 +108,7 @@ def calibrate(model: NBDT, photographs: Logits, group: str | None = None) -> dic
     if members is not None:
         others, inside = map(len, calibration.parts)
         facts["group"] = {"name": calibration.group_name, "images": inside, "others": others}
-    model.head.scale_logits(1 / temperature)
+    scale_logits(model, 1 / temperature)
     set_reference(model, scaled, labels)
     if members is not None:
         model.reference["group"] = members

@@ -19,6 +19,7 @@ from nbdt.files import check_new
 from nbdt.images.image import ImageError
 from nbdt.images.labelled import LabelledImages
 from nbdt.images.sources import ImageSource, cores, read_each
+from nbdt.model.cascade import refuse_cascade
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
@@ -60,6 +61,7 @@ def compress(
     Raises NBDTError: fewer than 8 readable photographs for int8, none left to measure with, or what
         `convert` raises.
     """
+    refuse_cascade(model, "compressed", "Compress its two models, then make the cascade of those.")
     shuffled = random.Random(0).sample(sources, len(sources))  # noqa: S311 (a sample, no secret)
     count = 0 if to != INT8 else min(MOST, max(LEAST, len(shuffled) // SHARE))
     seen: list[Tensor] = []

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nbdt.decide.answer import answers
-from nbdt.decide.stopping import path_table
+from nbdt.decide.stopping import weakest_decision
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
@@ -57,7 +56,10 @@ def _unchanged(
     original: NBDT, small: NBDT, before: TreeResult, after: TreeResult
 ) -> dict[str, Any]:
     """Return shares of answers and of whole paths that are the same, also by confidence."""
-    same, weakest = before.soft == after.soft, weakest_decision(before, before.soft)
+    same, weakest = (
+        before.soft == after.soft,
+        weakest_decision(before.rules, before.logits, before.soft),
+    )
     given = [
         answers(result.rules, result.logits, model.calibration, ACCURACY)
         for model, result in ((original, before), (small, after))
@@ -75,15 +77,6 @@ def _unchanged(
         "sure": {"from": SURE, "images": int(sure.sum()), "paths": _share(same[sure])},
         "by_weakest_decision": bands,
     }
-
-
-def weakest_decision(result: TreeResult, classes: Tensor) -> Tensor:
-    """Return the smallest probability on the path to each image's class, (count,)."""
-    with torch.inference_mode():
-        chances = result.rules.log_probs(result.logits)
-    nodes = path_table(result.hierarchy)[classes]
-    found: Tensor = chances.gather(1, nodes).amin(dim=1).exp()
-    return found
 
 
 def _share(same: Tensor) -> float | None:

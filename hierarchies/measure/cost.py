@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nbdt.model.model import NBDT
 from nbdt.model.saved import BACKBONE, WEIGHTS
@@ -53,6 +55,24 @@ def speed(original: NBDT, small: NBDT) -> dict[str, Any]:
                     seconds[name].append(time.perf_counter() - start)
         rates[str(count)] = {name: count / median(found[1:]) for name, found in seconds.items()}
     return {"threads": torch.get_num_threads(), "images_a_second": rates}
+
+
+def cpu_seconds(
+    model: NBDT, runs: Mapping[str, Callable[[Tensor], object]]
+) -> dict[int, dict[str, float]]:
+    """Return the median CPU seconds of each function of a batch, computed in turn, by size of batch."""
+    found: dict[int, dict[str, float]] = {}
+    for count in BATCHES:
+        images = model.preprocess.example(model.head.linear.weight)[:1].repeat(count, 1, 1, 1)
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        with torch.inference_mode():
+            for _ in range(ROUNDS + 1):  # the first starts sessions and fills caches
+                for name, run in runs.items():
+                    start = time.process_time()
+                    run(images)
+                    seconds[name].append(time.process_time() - start)
+        found[count] = {name: median(times[1:]) for name, times in seconds.items()}
+    return found
 
 
 def weight_bytes(model: NBDT) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from nbdt.errors import NBDTError
 from nbdt.images.dataset import iter_inputs
 from nbdt.images.labelled import Data, LabelledImages
+from nbdt.images.sources import ImageSource
 from nbdt.model.features import Features, embed
 from nbdt.model.model import NBDT
 from nbdt.progress import Progress, no_progress
@@ -48,8 +51,8 @@ def class_logits(
     Raises NBDTError: labels that are no class or group, no readable photograph, or unreadable data.
     """
     images = LabelledImages(data, hierarchy or model.hierarchy, split, groups=True)
-    found = embed(model, images, progress=progress)
-    return _logits(model, found, images.labels(found.sources))
+    found, logits = _of_each(model, images, progress=progress)
+    return _found(found, images.labels(found.sources), logits)
 
 
 def unlabelled_logits(
@@ -59,15 +62,36 @@ def unlabelled_logits(
 
     Raises NBDTError: no readable photograph, or unreadable data.
     """
-    found = embed(model, iter_inputs([data]), what="other photographs", progress=progress)
-    return _logits(model, found, torch.full((len(found.sources),), -1))
+    what = "other photographs"
+    found, logits = _of_each(model, iter_inputs([data]), what=what, progress=progress)
+    return _found(found, torch.full((len(logits),), -1), logits)
 
 
-def _logits(model: NBDT, found: Features, labels: Tensor) -> Logits:
+def _of_each(model: NBDT, images: Iterable[ImageSource], **options: Any) -> tuple[Features, Tensor]:
+    """Return what was read of images, and their logits; the large model of a cascade sees the rest."""
+    first = model if model.cascade is None else model.cascade.small
+    found = embed(first, images, **options)
     if not found.sources:
-        first = found.failed[0] if found.failed else "there is none"
-        raise NBDTError(f"None of the photographs can be read; the first: {first}")
-    with torch.inference_mode():
-        logits = model.head.logits(found.values.to(model.device)).float().cpu()
+        reason = found.failed[0] if found.failed else "there is none"
+        raise NBDTError(f"None of the photographs can be read; the first: {reason}")
+    logits = _head_logits(first, found)
+    if model.cascade is None:
+        return found, logits
+    unsure = ~model.cascade.sure(logits)
+    others = found.pick(unsure)
+    rest = embed(model, others.sources, **options) if others.sources else others
+    if [*rest.keys] != [*others.keys]:
+        raise NBDTError("The photographs changed while they were read; try again.")
+    if rest.sources:
+        logits[unsure] = _head_logits(model, rest)
+    return found, logits
+
+
+def _head_logits(model: NBDT, found: Features) -> Tensor:
+    with torch.no_grad():
+        return model.head.logits(found.values.to(model.device)).float().cpu()
+
+
+def _found(found: Features, labels: Tensor, logits: Tensor) -> Logits:
     files = tuple(source.reference for source in found.sources)
-    return Logits(files, labels, logits.clone(), tuple(found.failed))
+    return Logits(files, labels, logits, tuple(found.failed))

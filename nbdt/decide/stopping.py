@@ -87,6 +87,29 @@ class PathMasses:
         return (there == self.nodes).int().cumprod(dim=1).sum(dim=1) - 1
 
 
+def weakest_decision(
+    rules: DecisionRules,
+    logits: Tensor,
+    classes: Tensor | None = None,
+    *,
+    depth: int | None = None,
+) -> Tensor:
+    """Return the smallest probability of a decision on the path to each image's class, (batch,).
+
+    Args:
+        rules: of the tree.
+        logits: (batch, classes).
+        classes: (batch,) class indices, by default those of the most probable leaves.
+        depth: the number of decisions from the root that count, at least 1; None: all.
+    """
+    with torch.no_grad():
+        ends = rules(logits).argmax(dim=1) if classes is None else classes
+        nodes = path_table(rules.hierarchy).to(logits.device)[ends]
+        chances = rules.log_probs(logits).gather(1, nodes)
+        counted = chances if depth is None else chances[:, : depth + 1]
+        return counted.amin(dim=1).exp()
+
+
 @lru_cache(maxsize=4)
 def path_table(tree: Hierarchy) -> Tensor:
     """Return the nodes from the root to each class, (classes, depth + 1); short paths repeat the leaf."""

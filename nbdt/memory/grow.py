@@ -15,6 +15,7 @@ from torch import nn
 
 from ..decide.head import NBDTHead
 from ..errors import NBDTError
+from ..model.cascade import refuse_cascade
 from ..model.model import NBDT
 from ..storage import is_uri
 from ..tree.building import collapse_chains
@@ -138,6 +139,9 @@ def grow(model: NBDT, growth: Growth, place: str | os.PathLike[str]) -> NBDT:
 
 def with_classes(model: NBDT, growth: Growth) -> NBDT:
     """Return a model with other classes and no memory, over the same network; see `grow`."""
+    refuse_cascade(
+        model, "given other classes", "Change the large model, then make the cascade again."
+    )
     tree, linear = growth.hierarchy, model.head.linear
     made = nn.Linear(linear.in_features, tree.num_classes, device=linear.weight.device)
     with torch.no_grad():

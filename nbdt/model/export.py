@@ -38,6 +38,7 @@ from ..network.running import evaluating
 from ..runtime.backbone import OnnxBackbone
 from ..runtime.convert import followed_by, quiet, to_onnx
 from ..runtime.session import INPUT
+from .cascade import refuse_cascade
 from .exported import ExportedAnswer, ExportedHead
 from .fingerprint import model_hash
 from .model import NBDT
@@ -85,6 +86,7 @@ def export(
         raise NBDTError(f"{str(target)!r} is a folder; name a file.")
     if not target.parent.is_dir():
         raise NBDTError(f"There is no folder {str(target.parent)!r} to write {target.name!r} to.")
+    refuse_cascade(model, "exported as one file", "Export each of the two models.")
     if isinstance(model.backbone, OnnxBackbone) and format == "torch":
         raise NBDTError("This model's backbone is ONNX: export it as ONNX.")
     if model.head.linear.weight.device.type != "cpu":  # a trace holds the device it was made on

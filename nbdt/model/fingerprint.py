@@ -35,9 +35,12 @@ class Classifier(Embedder, Protocol):
 
 
 def model_hash(model: Classifier) -> str:
-    """Return the SHA-256 of what decides an answer: weights, preprocessing, hierarchy, rule."""
+    """Return the SHA-256 of what decides an answer: weights, preprocessing, tree, rule, cascade."""
     parts = [embedding_hash(model), weights_hash(model.head.linear)]
-    return _digest([*parts, model.head.hierarchy.hash, model.head.rule])
+    parts += [model.head.hierarchy.hash, model.head.rule]
+    if cascade := getattr(model, "cascade", None):
+        parts += [model_hash(cascade.small), json.dumps(cascade.gate.to_dict(), sort_keys=True)]
+    return _digest(parts)
 
 
 def embedding_hash(model: Embedder) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import NBDTError
+from .cascade import SMALL
 from .saved import ALL_FILES, bundled
 
 OPTIONS = {"force_download", "token", "cache_dir", "local_files_only", "revision"}
@@ -48,7 +49,8 @@ def pull(name: str, **options: Any) -> str:
     if os.path.isdir(name) or name in bundled():
         return name
     try:
-        return str(snapshot_download(name, allow_patterns=list(ALL_FILES), **options))
+        files = [f"{folder}{file}" for folder in ("", f"{SMALL}/") for file in ALL_FILES]
+        return str(snapshot_download(name, allow_patterns=files, **options))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
         raise NBDTError(

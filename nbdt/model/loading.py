@@ -9,11 +9,13 @@ from torch import nn
 
 from ..decide.head import NBDTHead
 from ..errors import NBDTError, check_known
+from ..files import sha256
 from ..network.load import blueprint, create_timm
 from ..runtime.accelerate import ONNX, RUNTIMES, TORCH, accelerate
 from ..runtime.backbone import OnnxBackbone
 from ..runtime.session import INSTALL, Session, is_installed
 from . import saved
+from .cascade import SMALL, Cascade, Gate
 from .making import Parts, parts_of_timm
 from .remember import FOLDER
 from .writing import NEAR, unlike
@@ -50,7 +52,37 @@ def load(kind: type[Model], folder: str | os.PathLike[str], runtime: str | None)
             "versions, or save the model again with these."
         )
     choose_runtime(model, runtime, str(folder))
+    if "cascade" in found.config:
+        model.cascade = _cascade(kind, found, model, runtime)
     return model.eval()
+
+
+def _cascade(
+    kind: type[Model], found: saved.SavedModel, large: Model, runtime: str | None
+) -> Cascade:
+    """Return the small model of a cascade with its gate."""
+    entry, root = found.config["cascade"], found.root / SMALL
+    config = root / "config.json"
+    if not root.resolve().is_relative_to(found.root.resolve()):
+        raise NBDTError(f"{str(root)!r} is a link out of the model's folder.")
+    if not config.is_file():
+        raise NBDTError(f"{str(found.root)!r} is not complete: it has no {SMALL}/config.json.")
+    if sha256(config) != entry.get("sha256"):
+        raise NBDTError(
+            f"{str(root)!r} is not the small model that this cascade was saved with: it was damaged or "
+            "replaced. Make or fetch the cascade again."
+        )
+    try:
+        gate = Gate.from_dict(entry)
+    except ValueError as error:
+        raise NBDTError(f"{str(found.root)!r}: damaged cascade in config.json ({error}).") from None
+    small = load(kind, root, runtime)
+    fits = small.hierarchy == large.hierarchy and small.rule == large.rule
+    if small.cascade is not None or not fits:
+        raise NBDTError(
+            f"{str(root)!r} has another tree or rule than the large model, or is a cascade."
+        )
+    return Cascade(small, gate, large.preprocess)
 
 
 def choose_runtime(model: Model, runtime: str | None, name: str) -> None:

@@ -22,6 +22,7 @@ from ..runtime.accelerate import feature_map
 from ..tree.class_names import check_same_classes
 from ..tree.hierarchy import Hierarchy
 from . import hub
+from .cascade import REFIT, Cascade, refuse_cascade
 from .loading import load
 from .making import parts_of, parts_of_timm
 from .remember import open_memory
@@ -54,6 +55,7 @@ class NBDT(nn.Module):
         self.head = head
         self.architecture = architecture
         self.preprocess = preprocessing
+        self.cascade: Cascade | None = None  # what answers before it, where that is sure enough
         self.provenance: dict[str, Any] = {}
         self.reference: dict[str, Tensor] = {}
         self.memory_place: str | None = None
@@ -154,10 +156,15 @@ class NBDT(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Return class logits of the flat classifier, (batch, classes)."""
+        if self.cascade is not None:
+            return self.cascade.logits(self, images)
         return self.head.logits(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return leaf log-probabilities (batch, classes); flat logits inside `nbdt.flat`."""
+        if self.cascade is not None:
+            logits = self.logits(images)
+            return logits if self.head.gives_flat else cast(Tensor, self.head.rules(logits))
         return cast(Tensor, self.head(self.features(images)))
 
     @property
@@ -185,7 +192,7 @@ class NBDT(nn.Module):
     def paths(self, images: Tensor) -> list[DecisionPath]:
         """Return the path of each image of a preprocessed batch."""
         with torch.no_grad():
-            return self.head.paths(self.features(images))
+            return self.head.rules.paths(self.logits(images))
 
     def with_hierarchy(self, hierarchy: Hierarchy) -> NBDT:
         """Return the same network under another tree, for instance after an edit; weights are shared.
@@ -194,7 +201,10 @@ class NBDT(nn.Module):
         """
         check_same_classes(self.hierarchy.classes, hierarchy.classes)
         head = NBDTHead.from_linear(self.head.linear, hierarchy, rule=self.rule)
-        return self._with_head(head, self.reference)
+        model = self._with_head(head, self.reference)
+        if self.cascade is not None:
+            model.cascade = self.cascade.with_small(self.cascade.small.with_hierarchy(hierarchy))
+        return model
 
     def restrict(self, names: Sequence[str]) -> NBDT:
         """Return a model of the classes that can occur; the backbone is shared.
@@ -209,6 +219,8 @@ class NBDT(nn.Module):
         """
         head, reference, removed = restricted(self.head, self.reference, names)
         model = self._with_head(head, reference)
+        if self.cascade is not None:
+            model.cascade = self.cascade.with_small(self.cascade.small.restrict(names))
         gone = [*self.provenance.get("removed_classes", []), *removed]
         model.provenance = {**self.provenance, "removed_classes": gone}
         return model
@@ -252,13 +264,18 @@ class NBDT(nn.Module):
         The same photographs give the same weights, to the bit. `choose`: choose the penalty again.
         Raises NBDTError: no memory, or what `Memory.fit` raises.
         """
+        refuse_cascade(self, "fitted", REFIT)
         if self.memory is None:
             raise NBDTError("This model has no memory; make one with: nbdt memory build")
         self.take_head(self.memory.fit(self.head.rules, self.fitted, choose, progress))
         return cast("FittedHead", self._fitted)
 
     def take_head(self, fitted: FittedHead) -> None:
-        """Use the last layer of a fit, and its cross-validated logits as the reference set."""
+        """Use the last layer of a fit, and its cross-validated logits as the reference set.
+
+        Raises NBDTError: the model is a cascade, whose small model would not follow.
+        """
+        refuse_cascade(self, "fitted", REFIT)
         linear = self.head.linear
         if linear.bias is None:  # a copy, since the layer may be the caller's
             linear = self.head.linear = copy.deepcopy(linear)

@@ -33,11 +33,11 @@ def restricted(
     """
     hierarchy = head.hierarchy
     allowed = allowed_classes(hierarchy, names)
-    linear, tree = _rows_of(head.linear, allowed), pruned(hierarchy, allowed)
+    linear, tree = rows_of(head.linear, allowed), pruned(hierarchy, allowed)
     removed = sorted(set(range(hierarchy.num_classes)).difference(allowed))
     rows: dict[str, Tensor] = {}
     if removed:
-        gone = _rows_of(head.linear, removed)
+        gone = rows_of(head.linear, removed)
         rows = {f"{REMOVED}{name}": values for name, values in gone.state_dict().items()}
     for name, values in rows.items():  # a model that was restricted before
         rows[name] = torch.cat([reference[name], values]) if name in reference else values
@@ -124,7 +124,7 @@ def pruned(hierarchy: Hierarchy, allowed: Sequence[int]) -> Hierarchy:
     return Hierarchy(tuple(nodes), tuple(hierarchy.classes[index] for index in allowed))
 
 
-def _rows_of(linear: nn.Linear, rows: Sequence[int]) -> nn.Linear:
+def rows_of(linear: nn.Linear, rows: Sequence[int]) -> nn.Linear:
     """Return a linear layer with some of the outputs of another; the values are copied."""
     part = nn.Linear(linear.in_features, len(rows), bias=linear.bias is not None, device="meta")
     values = {name: value[list(rows)] for name, value in linear.state_dict().items()}

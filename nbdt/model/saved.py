@@ -3,6 +3,7 @@
 A folder has config.json, hierarchy.json and model.safetensors; perhaps reference.safetensors
 and probe.safetensors. A config with "installed_weights" names an installed package in place of
 model.safetensors; one with "backbone" has backbone.onnx, and what comes after it in model.safetensors.
+One with "cascade" is the large model of a cascade, and has the small one in the folder `small`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from ..runtime.session import Session
 from ..tree.hierarchy import Hierarchy
 
 FORMAT = "nbdt-model"
-VERSION, ONNX_VERSION = 1, 2  # the second of a model whose backbone is ONNX
+# The second is of a model whose backbone is ONNX, the third of a cascade.
+VERSIONS = VERSION, ONNX_VERSION, CASCADE_VERSION = 1, 2, 3
 MAX_CONFIG = 2**20  # bytes
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
@@ -71,7 +73,7 @@ class SavedModel:
     @property
     def in_onnx(self) -> bool:
         """Whether the backbone is an ONNX file."""
-        return bool(self.config["version"] == ONNX_VERSION)
+        return "backbone" in self.config
 
     def session(self) -> Session | None:
         """Read backbone.onnx; None for a model whose backbone torch runs."""
@@ -155,7 +157,7 @@ def open_saved(folder: str | os.PathLike[str]) -> SavedModel:
 
 
 def finish(root: Path) -> None:
-    """Finish an update of the last layer that a killed process began; see `nbdt.model.update`."""
+    """Finish an update of the last layer that a killed process began; see `nbdt.model.writing`."""
     aside = root / UPDATE
     if not aside.is_dir():
         return
@@ -256,11 +258,12 @@ def _check_files(root: Path) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_CONFIG:
         raise NBDTError(f"{str(path)!r} is larger than {MAX_CONFIG:,} bytes; not a model's config.")
-    config = read_record(path.read_bytes(), path, FORMAT, (VERSION, ONNX_VERSION))
-    in_onnx = config["version"] == ONNX_VERSION
+    config = read_record(path.read_bytes(), path, FORMAT, VERSIONS)
     wanted = {"architecture": str, "rule": str, "preprocessing": dict, "hierarchy_hash": str}
-    if in_onnx:
+    if config["version"] == ONNX_VERSION or "backbone" in config:
         wanted |= {"backbone": dict, "sha256": dict}
+    if config["version"] == CASCADE_VERSION or "cascade" in config:
+        wanted |= {"cascade": dict}
     optional = {"provenance": dict, "sha256": dict, "installed_weights": dict}
     wrong = [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]
     wrong += [key for key, kind in optional.items() if not isinstance(config.get(key, {}), kind)]

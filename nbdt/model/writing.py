@@ -1,18 +1,26 @@
-"""Write a model's folder, after making the model again from what is written and comparing."""
+"""Write a model's folder, after making the model again from what is written and comparing.
+
+A new last layer replaces the old one atomically: the new files are written to a folder beside the old ones,
+whose name then becomes `UPDATE`: from that moment they count. Each then replaces its predecessor; a
+process that loads the model after a kill finishes this, see `saved.finish`.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import NBDTError
+from ..files import sha256
 from ..network.described import described
 from ..network.given import GivenNetwork
 from ..network.load import create_timm, input_channels
@@ -22,6 +30,7 @@ from ..network.weights import mismatch
 from ..runtime.backbone import OnnxBackbone
 from ..storage import is_uri
 from . import saved
+from .cascade import SMALL, members
 from .making import parts_of_timm
 from .remember import FOLDER
 
@@ -32,6 +41,7 @@ EXACT, NEAR = 1e-4, 3e-2  # shares of the logits' range; the second where arithm
 
 def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     """Write what `NBDT.save` describes. Raises NBDTError: a model that cannot be made again."""
+    cascade, model = model.cascade, [*members(model).values()][-1]
     again = _made_again(model)
     # The sum over the photographs of a memory needs the weights' precision.
     exact = "head.linear." if "memory" in model.provenance else None
@@ -46,6 +56,11 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
     backbone = model.backbone if isinstance(model.backbone, OnnxBackbone) else None
     if backbone:
         (folder / saved.BACKBONE).write_bytes(backbone.session.data)
+    entry = {}
+    if cascade is not None:
+        cascade.small.save(folder / SMALL)
+        digest = sha256(folder / SMALL / "config.json")
+        entry = {"cascade": {**cascade.gate.to_dict(), "sha256": digest}}
     if model.reference:
         save_file(model.reference, folder / saved.REFERENCE)
     if model.memory_place is not None and not is_uri(model.memory_place):
@@ -54,11 +69,14 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
         (folder / saved.CARD).write_text(card, encoding="utf-8")
     config = {
         "format": saved.FORMAT,
-        "version": saved.ONNX_VERSION if backbone else saved.VERSION,
+        "version": (
+            saved.CASCADE_VERSION if entry else saved.ONNX_VERSION if backbone else saved.VERSION
+        ),
         "hierarchy_hash": model.hierarchy.hash,
         "sha256": saved.file_hashes(folder),
         "architecture": model.architecture,
         **({"backbone": backbone.session.about} if backbone else {}),
+        **entry,
         "rule": model.rule,
         "preprocessing": model.preprocess.facts(),
         "provenance": {**saved.libraries(), **model.provenance},
@@ -134,3 +152,50 @@ def _made_again(model: Model) -> Model:
         "not be loaded again. If options of timm.create_model made it, name them: "
         f"architecture='{name.partition(',')[0]},global_pool=max'. Other changes cannot be saved."
     )
+
+
+# ---- a new last layer --------------------------------------------------------------------------
+
+
+def is_own_memory(model: Model, folder: str | os.PathLike[str]) -> bool:
+    """Return whether the folder is that of a saved model whose memory is the one inside."""
+    place, inside = model.memory_place, Path(folder, FOLDER)
+    return inside.is_dir() and place is not None and Path(place).resolve() == inside.resolve()
+
+
+def save_head(model: Model, folder: str | os.PathLike[str]) -> None:
+    """Write the last layer, the reference set and what is known of the fit into a saved model.
+
+    The other weights keep their precision. A process that is killed leaves the old model or the
+    new one.
+
+    Raises NBDTError: the folder cannot be written; the model in it is then as it was.
+    """
+    root = Path(folder)
+    weights = load_file(root / saved.WEIGHTS)
+    for name, value in model.head.linear.state_dict().items():
+        weights.pop(f"head.linear.{name}{saved.SCALE}", None)
+        weights |= saved.stored(f"head.linear.{name}", value, None)
+    config = json.loads((root / "config.json").read_bytes())
+    config["provenance"] = {**saved.libraries(), **model.provenance}
+    aside = None
+    try:
+        aside = Path(tempfile.mkdtemp(dir=root, prefix=f"{saved.UPDATE}."))
+        save_file(weights, aside / saved.WEIGHTS)
+        save_file(model.reference, aside / saved.REFERENCE)
+        save_file(probe_of(model), aside / saved.PROBE)
+        config["sha256"] = saved.file_hashes(aside)
+        (aside / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        for file in aside.iterdir():
+            file.chmod((root / "config.json").stat().st_mode)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        aside.rename(root / saved.UPDATE)
+    except Exception as error:  # safetensors raises its own, the disk OSError
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise NBDTError(
+            f"The model in {os.fspath(folder)!r} cannot be written ({error}). It is as it was; the "
+            "memory has the change, and `nbdt memory refit` makes it act."
+        ) from error
+    saved.finish(root)

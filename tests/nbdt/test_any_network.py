@@ -420,7 +420,7 @@ def test_tables_that_are_in_no_file_are_bounded(folder, monkeypatch):
 
 
 def test_a_new_last_layer_keeps_the_probe_true(folder):
-    from nbdt.model.update import save_head
+    from nbdt.model.writing import save_head
 
     model = NBDT.load(folder)
     with torch.no_grad():

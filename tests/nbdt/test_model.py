@@ -106,7 +106,7 @@ def edit_config(folder, **changes):
     ("changes", "message"),
     [
         ({"format": "pickle"}, 'no JSON object with "format": "nbdt-model"'),
-        ({"version": 3}, "version 3; this release reads version 1 and 2"),
+        ({"version": 4}, "version 4; this release reads version 1 and 2 and 3"),
         ({"architecture": "resnet19x"}, "timm knows no architecture 'resnet19x'. Did you mean"),
         ({"architecture": 7}, "missing or wrong 'architecture'"),
         ({"rule": "mean"}, "Unknown rule 'mean'"),

@@ -9,6 +9,7 @@ from torch import nn
 
 from nbdt.errors import NBDTError
 from nbdt.hierarchies.classifier import class_labels, count_classes
+from nbdt.model.cascade import refuse_cascade
 from nbdt.model.model import NBDT
 from nbdt.network.load import create_timm
 from nbdt.network.preprocessing import Preprocessing, timm_preprocessing
@@ -71,6 +72,7 @@ def start_network(recipe: Recipe, weights: str | os.PathLike[str] | None = None)
 
 def _from_model(recipe: Recipe, folder: str | os.PathLike[str]) -> Start:
     model = NBDT.load(folder)
+    refuse_cascade(model, "trained", "Train its large model, then make the cascade again.")
     if isinstance(model.backbone, OnnxBackbone):
         raise NBDTError(f"{os.fspath(folder)!r} cannot be trained. {NO_GRADIENTS}")
     classes, seen = model.hierarchy.classes, model.preprocess

@@ -1,0 +1,180 @@
+"""``nbdt cascade SMALL LARGE --data D --out M``: two models as one, the large one where it is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nbdt.errors import NBDTError
+from nbdt.files import check_new, write_atomic
+from nbdt.images.labelled import LabelledImages
+from nbdt.model.cascade import LARGE, SMALL, members
+from nbdt.model.model import NBDT
+from nbdt.progress import tracked
+from nbdt.runtime.accelerate import runs_in_onnx
+from nbdt.runtime.backbone import OnnxBackbone
+from nbdt.runtime.convert import FLOAT32, convert
+
+from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
+from ..shell import Data, Json, Runtime, SplitName, exit_with
+from ..show.picture import saved
+from .cascade import CASCADE, costs, fit_cascade, in_cascade
+from .logits import class_logits
+
+PICTURE = "cascade.png"  # in the folder
+COLOURS = {"agreement": "#2166ac", "accuracy": "#b35806"}
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(name="cascade")
+def cascade_command(
+    small: Annotated[str, typer.Argument(help=f"Answers where it is sure enough. {MODEL_HELP}")],
+    large: Annotated[str, typer.Argument(help="Answers the others; it has the same classes.")],
+    *,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="A new folder for the cascade.")],
+    agreement: Annotated[
+        float, typer.Option(help="The share of answers that are to be the large model's.")
+    ] = 0.99,
+    depth: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many decisions from the root are to agree; by default all."),
+    ] = None,
+    small_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels of the small model's input; it may be the same network."),
+    ] = None,
+    small_weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    large_weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    runtime: Runtime = None,
+    split: SplitName = None,
+    picture: Annotated[
+        Path | None, typer.Option(help=f"The operating curve (.png, .svg), also in OUT/{PICTURE}.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make one model of two: the small one answers where it is sure, and elsewhere the large one."""
+    check_new(out)
+    if picture is not None and picture.suffix.lower() not in {".png", ".svg"}:
+        raise NBDTError(f"{str(picture)!r}: expected a picture, .png or .svg.")
+    first = open_model(small, small_weights, runtime)
+    model = open_model(large, large_weights, runtime)
+    if small_size is not None:
+        first = at_size(first, small_size)
+    model = in_cascade(first, model)
+    sources = [*LabelledImages(data, model.hierarchy, split, groups=True)]
+    both = members(model)
+    before, after = (class_logits(one, sources, progress=tracked) for one in both.values())
+    record = fit_cascade(model, before, after, agreement=agreement, depth=depth)
+    record["cost"] = costs(model, record["answered_by_small"]["value"])
+    record["runtime"] = {name: _runtime(one) for name, one in both.items()}
+    if not as_json:
+        typer.echo("\n".join(lines(record)))
+    if min(row[CASCADE] for row in record["cost"].values()) >= 1:
+        raise NBDTError(
+            f"This cascade would cost as much as the large model alone, or more: the small one answers "
+            f"{record['answered_by_small']['value']:.1%}. Nothing is written. Ask for a smaller "
+            "--agreement, or take a smaller or better small model."
+        )
+    model.provenance[CASCADE] |= record
+    model.save(out)
+    write_atomic(out / PICTURE, drawn(record))
+    if picture is not None:
+        write_atomic(picture, drawn(record, picture.suffix[1:].lower()))
+    typer.echo(json.dumps(record) if as_json else f"written: {out}")
+    exit_with(after.failed)
+
+
+def at_size(model: NBDT, size: int) -> NBDT:
+    """Return the same network for another size of input, in the runtime that the model has.
+
+    Raises NBDTError: its backbone is ONNX, which has one size.
+    """
+    if isinstance(model.backbone, OnnxBackbone):
+        raise NBDTError(
+            f"This small model is ONNX, for {model.preprocess.size} pixels alone; give the model that it "
+            "was made from."
+        )
+    own = model.with_hierarchy(model.hierarchy)
+    own.preprocess = replace(model.preprocess, size=size)
+    if runs_in_onnx(model.backbone) and find_spec("onnxscript"):
+        example = own.preprocess.example(own.head.linear.weight)
+        own.backbone = convert(model.backbone, model.architecture, example, FLOAT32)
+    return own.eval()
+
+
+def _runtime(model: NBDT) -> str:
+    return "ONNX Runtime" if runs_in_onnx(model.backbone) else "torch"
+
+
+def lines(record: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table for a person to read."""
+    names = (SMALL, LARGE, CASCADE)
+    yield f"{record['images']:,} held-out photographs{'':9}{SMALL:>14}{LARGE:>16}{CASCADE:>16}"
+    for kind, row in record["accuracy"].items():
+        yield f"{kind + ', right':<30}" + "".join(f"{_share(row[name]):>16}" for name in names)
+    for count, row in record["cost"].items():
+        values = (f"{row[SMALL]:.2f}", "1", f"{row[CASCADE]:.2f}")
+        yield f"{'cost, batch ' + count:<30}" + "".join(f"{value:>16}" for value in values)
+    where = "path" if record["depth"] is None else f"path to depth {record['depth']}"
+    yield (
+        f"same {where} as the large model: {_share(record['agreement'])} %, asked for "
+        f"{record['asked']:.4g}"
+    )
+    yield (
+        f"answered by the small model: {_share(record['answered_by_small'])} %, whose weakest decision "
+        f"is above {record['threshold']:.4f} at temperature {record['temperature']:.3f}"
+    )
+    gain = record["accuracy"]["shown"]["cascade - large"]
+    yield f"cascade − large: {_share(gain, '+')} points (± one standard error everywhere)"
+    used = record["runtime"]
+    first = next(iter(record["cost"].values()))
+    yield (
+        f"CPU time, the large model is 1: {first['large_ms']:.1f} ms at batch 1 in {used[LARGE]}; the "
+        f"small one in {used[SMALL]}"
+    )
+    if used[SMALL] != used[LARGE] == "ONNX Runtime":
+        yield "note: nbdt compress SMALL makes the small model two to three times as fast"
+    if not record["reference"]:
+        yield "note: too few photographs to calibrate answers; those of the large model's set are kept"
+
+
+def _share(row: dict[str, float], sign: str = "") -> str:
+    return f"{100 * row['value']:{sign}.2f} ± {100 * row['standard_error']:.2f}"
+
+
+def drawn(record: dict[str, Any], kind: str = "png") -> bytes:
+    """Draw agreement and accuracy against the mean cost, with the threshold that was chosen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    cost = next(reversed(record["cost"].values()))[SMALL]
+    places = [cost + 1 - row["answered_by_small"] for row in record["curve"]]
+    at = cost + 1 - record["answered_by_small"]["value"]
+    chosen = {
+        "agreement": record["agreement"]["value"],
+        "accuracy": record["accuracy"]["shown"][CASCADE]["value"],
+    }
+    for name, colour in COLOURS.items():
+        values = [100 * row[name] for row in record["curve"]]
+        label = "same path as the large model" if name == "agreement" else "right"
+        axes.plot(places, values, color=colour, label=label)
+        axes.plot(at, 100 * chosen[name], "o", color=colour)
+    large = 100 * record["accuracy"]["shown"][LARGE]["value"]
+    axes.axhline(
+        large, color=COLOURS["accuracy"], linewidth=0.8, linestyle=":", label="large model"
+    )
+    axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
+    title = f"{record['images']:,} photographs; dots: agreement {record['asked']:.4g} asked for"
+    axes.set(xlabel="mean cost, the large model is 1", ylabel="photographs, %", title=title)
+    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return saved(figure, kind)

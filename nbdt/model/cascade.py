@@ -1,0 +1,228 @@
+"""Cascades: a small model answers where it is sure enough, and elsewhere a large one runs.
+
+A cascade is an `NBDT`, the large model, with a `Cascade` as its attribute `cascade`: tree, rule, features
+and memory are the large model's. The small one gets a reduced copy of the large one's input, and its own
+logits count where every decision on its path is surer than a threshold.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ..decide.stopping import weakest_decision
+from ..errors import NBDTError
+from ..network.preprocessing import Preprocessing
+from ..network.running import needs_torch
+from .restrict import REMOVED
+
+Model: TypeAlias = Any  # an NBDT, whose file imports this one
+REFIT = "Fit the large model, then make the cascade again."
+SMALL, LARGE = (
+    "small",
+    "large",
+)  # who answers; the first is also a folder in that of a saved cascade
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When the small model answers: its weakest decision is surer than a threshold."""
+
+    threshold: float  # 0: it always answers, 1: never
+    temperature: float = 1.0  # divides its logits before they are compared with the threshold
+    depth: int | None = None  # the number of decisions from the root that count; None: all
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Gate:
+        """Read what `to_dict` gave, from a file that may be damaged. Raises ValueError."""
+        try:
+            depth = values["depth"]
+            found = cls(
+                float(values["threshold"]),
+                float(values["temperature"]),
+                None if depth is None else int(depth),
+            )
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(str(error)) from None
+        fits = 0 <= found.threshold <= 1 and 0 < found.temperature < math.inf
+        if not fits or (found.depth is not None and found.depth < 1):
+            raise ValueError(f"{found} is out of range")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Reduced(Preprocessing):
+    """What gives the small model its input: the large one's, made smaller and normalised again."""
+
+    seen: Preprocessing  # the large model's
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields; `Preprocessing.from_dict` reads the small model's own."""
+        return {**asdict(self), "seen": self.seen.facts()}
+
+    def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
+        """Return the square that both models see of an image, by default in the large one's size."""
+        return self.seen.frame(image, size)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn pixels of `frame` into inputs of the small model."""
+        return self.reduce(self.seen.normalise(pixels))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the small model's input (3, size, size) for an image."""
+        return self.reduce(self.seen(image)[None])[0]
+
+    def reduce(self, images: Tensor) -> Tensor:
+        """Turn the large model's inputs (batch, 3, height, width) into the small model's."""
+        sides = [round(side * self.size / self.seen.size) for side in images.shape[-2:]]
+        if sides != [*images.shape[-2:]]:
+            mode = (
+                self.interpolation if self.interpolation in {"bilinear", "bicubic"} else "bilinear"
+            )
+            images = interpolate(images, sides, mode=mode, antialias=True)
+        if (self.mean, self.std) == (self.seen.mean, self.seen.std):
+            return images
+        old, new = (
+            [images.new_tensor(of)[:, None, None] for of in (one.mean, one.std)]
+            for one in (self.seen, self)
+        )
+        return (images * old[1] + (old[0] - new[0])) / new[1]
+
+
+class Cascade(nn.Module):
+    """The small model of a cascade, and when it answers.
+
+    Args:
+        small: an `NBDT` under the large model's hierarchy and rule.
+        gate: when it answers.
+        seen: the large model's preprocessing.
+    """
+
+    def __init__(self, small: Model, gate: Gate, seen: Preprocessing) -> None:
+        super().__init__()
+        plain = {**small.preprocess.facts(), "seen": seen}
+        self.small = copy.copy(small)
+        self.small.preprocess = Reduced(**plain)
+        self.gate = gate
+        self.training = small.training
+
+    def with_small(self, small: Model) -> Cascade:
+        """Return the same cascade with another small model, such as one under another tree."""
+        return Cascade(small, self.gate, self.small.preprocess.seen)
+
+    def scale_logits(self, factor: float) -> None:
+        """Multiply the small model's logits; it answers the same images as before."""
+        self.small.head.scale_logits(factor)
+        self.gate = replace(self.gate, temperature=self.gate.temperature * factor)
+
+    def sure(self, logits: Tensor) -> Tensor:
+        """Return which images the small model answers, (batch,) bool, from its logits."""
+        gate = self.gate
+        return self.confidence(logits) > gate.threshold
+
+    def confidence(self, logits: Tensor) -> Tensor:
+        """Return the probability of the weakest decision that counts, (batch,), from logits."""
+        gate, rules = self.gate, self.small.head.rules
+        return weakest_decision(rules, logits / gate.temperature, depth=gate.depth)
+
+    def logits(self, large: Model, images: Tensor) -> Tensor:
+        """Return class logits (batch, classes), each row from the model that answers.
+
+        Args:
+            large: the model that this belongs to.
+            images: (batch, 3, height, width), preprocessed for the large model.
+        """
+        logits = cast(Tensor, self.small.logits(self.small.preprocess.reduce(images)))
+        unsure = ~self.sure(logits.detach())
+        if not unsure.any():
+            return logits
+        rows = unsure.nonzero()[:, 0]
+        own = large.head.logits(large.features(images[rows]))
+        return logits.index_copy(0, rows, own.to(logits.dtype))
+
+
+class Part(NamedTuple):
+    """Some images, and the model that answers them."""
+
+    by: str  # `SMALL` or `LARGE`; "" where there is one model
+    model: Model
+    images: Tensor  # its input
+    rows: list[int]  # their places among all images
+
+
+def members(model: Model) -> dict[str, Model]:
+    """Return the models that may answer, by `Part.by`, each with the calibration of the whole."""
+    cascade = model.cascade
+    if cascade is None:
+        return {"": model}
+    model.calibration  # noqa: B018  computed once, for the copies
+    large, small = copy.copy(model), copy.copy(cascade.small)
+    large._modules = {**model._modules, "cascade": None}  # noqa: SLF001
+    removed = {n: value for n, value in small.reference.items() if n.startswith(REMOVED)}
+    common = {n: value for n, value in model.reference.items() if not n.startswith(REMOVED)}
+    small.reference = common | removed
+    small._calibration = ((id(small.reference), small.hierarchy.hash), model.calibration)  # noqa: SLF001
+    return {SMALL: small, LARGE: large}
+
+
+def scale_logits(model: Model, factor: float) -> None:
+    """Multiply the logits of a model, or of both models of a cascade, in place."""
+    model.head.scale_logits(factor)
+    if model.cascade is not None:
+        model.cascade.scale_logits(factor)
+
+
+def split(model: Model, images: Tensor) -> list[Part]:
+    """Return the model that answers each image of a batch, preprocessed for `model`.
+
+    The small model's feature maps are computed on the way, and not again when a part is explained.
+    """
+    if model.cascade is None:
+        return [Part("", model, images, [*range(len(images))])]
+    small, large = members(model).values()
+    with torch.inference_mode(False), torch.no_grad():
+        images = images.clone() if images.is_inference() else images
+        reduced = small.preprocess.reduce(images)
+        feature_map = small.feature_map(reduced)
+        sure = model.cascade.sure(small.head.logits(small.pool(feature_map)))
+    rows, others = (chosen.nonzero()[:, 0] for chosen in (sure, ~sure))
+    known = _knowing(small, reduced[rows], feature_map[rows])
+    parts = (
+        Part(SMALL, known, reduced[rows], rows.tolist()),
+        Part(LARGE, large, images[others], others.tolist()),
+    )
+    return [part for part in parts if part.rows]
+
+
+def _knowing(model: Model, images: Tensor, feature_map: Tensor) -> Model:
+    """Return the same model, which need not compute the feature map of these images again."""
+    own, computed = copy.copy(model), model.feature_map
+
+    def known(given: Tensor) -> Tensor:
+        plain = not torch.is_grad_enabled() and not needs_torch()  # neither gradients nor hooks
+        return feature_map if plain and _same(given, images) else computed(given)
+
+    own.feature_map = known
+    return own
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def refuse_cascade(model: Model, what: str, instead: str) -> None:
+    """Raise NBDTError if a model is a cascade, which `what` cannot be done with."""
+    if getattr(model, "cascade", None) is not None:
+        raise NBDTError(f"A cascade, which is two models, cannot be {what}. {instead}")
