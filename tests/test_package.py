@@ -5,12 +5,17 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from nbdt.images.image import open_image
+from nbdt.model.export import export
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("nbdt", "hierarchies", "train", "explain", "demo")
@@ -180,3 +185,36 @@ def test_a_filelock_that_locks_a_removed_file_is_not_allowed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (wanted,) = (r for r in map(Requirement, project["dependencies"]) if r.name == "filelock")
     assert not wanted.specifier.contains("3.20.0")
+
+
+# ---- without torch -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def without_torch(wheel, tmp_path_factory):
+    """The Python of an environment that has the wheel and what the reader needs, from a registry."""
+    folder = tmp_path_factory.mktemp("small machine")
+    venv.create(folder, symlinks=os.name != "nt")
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--retries", "0"]
+    run(*pip, "--no-deps", "--no-index", wheel, cwd=folder)
+    needed = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy", "pillow")]
+    done = subprocess.run([*pip, *needed], capture_output=True, text=True, check=False)
+    if "Could not find a version" in done.stderr:  # what pip says when no registry answers
+        pytest.skip(f"no package registry answers: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+@pytest.mark.slow
+def test_the_reader_runs_where_there_is_no_torch(without_torch, cifar10, tmp_path):
+    export(cifar10, tmp_path / "model.onnx", format="onnx")
+    cat = ROOT / "demo" / "static" / "cat.jpg"
+    reader = (without_torch, "-m", "nbdt.runtime.reader")
+    said = run(*reader, "model.onnx", cat, "--maps", "maps.png", cwd=tmp_path, PYTHONUTF8=1)
+    path = cifar10.paths(cifar10.preprocess(open_image(cat))[None])[0]
+    expected = " → ".join(f"{d.children[d.chosen]} {d.probability:.1%}" for d in path)
+    assert said == f"{path.class_name} {path.probability:.1%}: {expected}\n"
+    assert (tmp_path / "maps.png").stat().st_size > 1000
+    missing = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('timm'))"
+    assert run(without_torch, "-c", missing, cwd=tmp_path) == "None None\n"
