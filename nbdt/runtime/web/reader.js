@@ -76,7 +76,7 @@ export class Reader {
     const { mean, std } = this.how, area = width * height;
     return Float32Array.from({ length: 3 * area }, (_, index) => {
       const channel = Math.floor(index / area);
-      return (data[3 * (index % area) + channel] / 255 - mean[channel]) / std[channel];
+      return (data[4 * (index % area) + channel] / 255 - mean[channel]) / std[channel];
     });
   }
 }
@@ -87,7 +87,7 @@ async function load(name, integrity) {
   return answer;
 }
 
-/** Return a photograph upright, on white, as rows of red, green and blue. */
+/** Return a photograph upright and on white, as ImageData: rows of red, green, blue and 255. */
 async function pixelsOf(blob) {
   const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
   const { width, height } = bitmap;
@@ -95,41 +95,44 @@ async function pixelsOf(blob) {
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
-  const { data } = context.getImageData(0, 0, width, height);
-  return { width, height, data: data.filter((_, index) => index % 4 !== 3) };
+  return context.getImageData(0, 0, width, height);
 }
 
 /** Resize the rows of a picture as Pillow does, and keep `size` columns from the column `first`. */
 function resized({ data, width, height }, { cut, kept, resized: target, first, size }, method) {
   const [reach, weight] = FILTERS[method];
   const scale = kept / target, wide = Math.max(scale, 1);
-  const result = new Uint8ClampedArray(3 * size * height);
-  for (let column = 0; column < size; column += 1) {
+  const columns = Array.from({ length: size }, (_, column) => {
     const centre = (first + column + 0.5) * scale;
     const from = Math.max(0, Math.floor(centre - reach * wide + 0.5));
     const to = Math.min(kept, Math.floor(centre + reach * wide + 0.5));
-    const weights = Array.from({ length: to - from }, (_, x) => weight(Math.abs(from + x - centre + 0.5) / wide));
+    const weights = Float64Array.from({ length: to - from }, (_, x) => weight(Math.abs(from + x - centre + 0.5) / wide));
     const sum = weights.reduce((total, value) => total + value, 0);
-    for (let row = 0; row < height; row += 1) {
-      for (let channel = 0; channel < 3; channel += 1) {
-        let value = 0, place = 3 * (row * width + cut + from) + channel;
-        for (let x = 0; x < weights.length; x += 1, place += 3) value += weights[x] * data[place];
-        result[3 * (row * size + column) + channel] = Math.floor(value / sum + 0.5);
+    return { begin: 4 * (cut + from), weights: weights.map((value) => value / sum) };
+  });
+  const result = new ImageData(size, height);
+  for (let row = 0, to = 0; row < height; row += 1) {
+    for (const { begin, weights } of columns) {
+      let red = 0, green = 0, blue = 0, place = 4 * row * width + begin;
+      for (let x = 0; x < weights.length; x += 1, place += 4) {
+        red += weights[x] * data[place];
+        green += weights[x] * data[place + 1];
+        blue += weights[x] * data[place + 2];
       }
+      result.data.set([red + 0.5, green + 0.5, blue + 0.5, 255].map(Math.floor), to);
+      to += 4;
     }
   }
-  return { data: result, width: size, height };
+  return result;
 }
 
 function transposed({ data, width, height }) {
-  const result = new Uint8ClampedArray(data.length);
-  for (let row = 0; row < height; row += 1) {
-    for (let column = 0; column < width; column += 1) {
-      const from = 3 * (row * width + column), to = 3 * (column * height + row);
-      for (let channel = 0; channel < 3; channel += 1) result[to + channel] = data[from + channel];
-    }
+  const from = new Uint32Array(data.buffer), result = new ImageData(height, width);
+  const to = new Uint32Array(result.data.buffer);
+  for (let place = 0; place < from.length; place += 1) {
+    to[(place % width) * height + Math.floor(place / width)] = from[place];
   }
-  return { data: result, width: height, height: width };
+  return result;
 }
 
 /** Round as Python does: halves to the even number. */
@@ -145,21 +148,22 @@ function grid({ data, dims: [, , height, width] }, node) {
 }
 
 /** Return a canvas with the picture, and over it a map: red argues for the step, blue against it. */
-function drawn({ data, width, height }, map) {
-  const colours = Array.from({ length: width * height }, (_, place) => [...data.slice(3 * place, 3 * place + 3), 255]);
-  const canvas = canvasOf(colours.flat(), width, height);
+function drawn(picture, map) {
+  const canvas = canvasOf(picture);
   if (map) {
     const most = Math.max(...map.flat().map(Math.abs), 1e-9);
-    const over = map.flat().map((value) => [
+    const colours = map.flat().map((value) => [
       ...(value > 0 ? FOR : AGAINST), (255 * OPACITY * Math.abs(value)) / most,
     ]);
-    canvas.getContext("2d").drawImage(canvasOf(over.flat(), map[0].length, map.length), 0, 0, width, height);
+    const over = canvasOf(new ImageData(new Uint8ClampedArray(colours.flat()), map[0].length, map.length));
+    canvas.getContext("2d").drawImage(over, 0, 0, canvas.width, canvas.height);
   }
   return canvas;
 }
 
-function canvasOf(values, width, height) {
+function canvasOf(pixels) {
+  const { width, height } = pixels;
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(values), width, height), 0, 0);
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
 }
