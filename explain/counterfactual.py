@@ -54,9 +54,7 @@ def counterfactuals(
     A decision that is not on the path to the most probable class is left as it is.
 
     Args:
-        model: in evaluation mode.
         image: (3, height, width), from `model.preprocess`.
-        path: the image's path, from `explain` or `model.paths`.
         maps: one per decision, (rows, columns) of any resolution, positive where the picture
             supports the chosen child.
         search: what a level tried: its candidates do not run again.
@@ -129,10 +127,7 @@ def _prefix(places: NDArray[np.int64], limit: int, margins: Margins) -> Mask:
     Of few cells every number is tried; of more, doubling numbers and then bisection; one cell less
     than the result does not flip it.
 
-    Args:
-        places: (rows, columns) of every cell in the order of the map, from 0.
-        limit: the most cells.
-        margins: see `Margins`.
+    `places`: (rows, columns) of every cell in the order of the map, from 0.
     """
     if limit <= FEW:
         tried = margins(places < np.arange(1, limit + 1)[:, None, None])

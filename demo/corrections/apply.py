@@ -42,7 +42,6 @@ def accept_corrections(
     layer is no longer that of the memory.
 
     Args:
-        store: the corrections and marks of all visitors.
         model: its last layer is fitted on its memory; it does not change, nor does its memory.
         out: a folder for the new model, in `out`/model.
         say: called with the reason of each correction that is kept aside.
@@ -115,8 +114,6 @@ def export(
     A correction's reference becomes the path of the kept copy. Without a copy it does not change.
 
     Args:
-        store: has the photographs.
-        saved: the corrections.
         out: a file of JSON lines, replaced if it exists.
         photos: a folder for photographs; it is made if needed.
 
@@ -167,7 +164,6 @@ def apply_corrections(
     when it has written the new model. If the generator is closed early, the process is killed.
 
     Args:
-        store: the corrections.
         model: does not change.
         data: the images that it was trained on.
         out: a folder for the new model, in `out`/model.

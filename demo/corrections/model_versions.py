@@ -59,12 +59,7 @@ def nothing_waits(store: Store, model: NBDT) -> StoreError:
 
 
 class ModelVersions:
-    """The versions of the page's model that a store has; visitors share the loaded ones.
-
-    Args:
-        model: the page's own model.
-        store: has the versions.
-    """
+    """The versions of the page's model that a store has; visitors share the loaded ones."""
 
     def __init__(self, model: NBDT, store: Store) -> None:
         self.base = model

@@ -64,7 +64,6 @@ def parse_correction(sent: object, image: str, model: NBDT, hierarchy: Hierarchy
     Args:
         sent: `kind` and the fields of that kind; nodes by id, or by an unambiguous name.
         image: `picture_hash` of the photograph.
-        model: the model that answered.
         hierarchy: the hierarchy that the person saw.
 
     Raises CorrectionError: another form, or something that is not in the hierarchy.

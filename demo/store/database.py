@@ -253,7 +253,6 @@ def check_room(
         limits: that of one visitor, and that of all together; None for no limit.
         what: what is counted, for the message; `instead` is what the visitor can do.
         size: the column or expression that is added up; without one rows are counted.
-        more: the size of what is added.
     """
     used = func.count(table.id) if size is None else func.coalesce(func.sum(size), 0)
     whose = (f"{what} of one visitor", table.visitor == visitor), (f"{what} in this store", true())

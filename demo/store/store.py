@@ -122,9 +122,7 @@ class Store:
     def delete_corrections(self, ids: Collection[int], *, visitor: str | None = None) -> None:
         """Delete corrections atomically, with the photographs that no other correction needs.
 
-        Args:
-            ids: their numbers.
-            visitor: if given, they must be this visitor's.
+        `visitor`: if given, they must be this visitor's.
 
         Raises StoreError: a number that does not exist or belongs to another visitor; the message does
         not tell which.
@@ -201,10 +199,7 @@ class Store:
 
         Args:
             evidence: `nbdt.demo.corrections.own.memory_key` of the memory.
-            reference: the image in it.
-            visitor: whose mark it is.
             bad: False takes an earlier mark back.
-            why: the visitor's reason.
 
         Raises StoreError: text that cannot be stored, or a limit.
         """
@@ -242,11 +237,9 @@ class Store:
         """Record that a model was trained with corrections.
 
         Args:
-            folder: the saved model.
             model: its `model_hash`.
             parent: that of the model that was corrected.
             learned: numbers of the corrections that were used.
-            left_out: number of corrections that could not be used.
             accuracy: "before" and "after", on held-out images.
 
         Raises StoreError: the store has this model already.

@@ -54,7 +54,6 @@ def claims(
     found best, whether or not it passed. For other methods they are the maps.
 
     Args:
-        model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
         nodes: for every image the nodes of a path, from below the root to a leaf.
         method: one of `known_methods()`; `rng` is for the "random" control.

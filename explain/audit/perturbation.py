@@ -32,10 +32,8 @@ class Trials:
     """What a model says of one image's path with regions hidden; no picture runs twice.
 
     Args:
-        model: in evaluation mode.
         image: (3, height, width), preprocessed.
         nodes: the chosen children of the path.
-        grid: cells down and across.
     """
 
     def __init__(self, model: NBDT, image: Tensor, nodes: Sequence[int], grid: Grid) -> None:

@@ -22,13 +22,7 @@ FOR, AGAINST = 5, 2  # photographs that are shown of each side
 def with_contributions(
     model: NBDT, features: Tensor, explanations: Sequence[Explanation]
 ) -> list[Explanation]:
-    """Return explanations with the sum of each decision, or with the reason why there is none.
-
-    Args:
-        model: in evaluation mode; its last layer was fitted on its memory.
-        features: (images, features).
-        explanations: of the same images.
-    """
+    """Return explanations with the sum of each decision, or with the reason why there is none."""
     try:
         return [
             replace(found, contributions=contributions(model, own, found.path))
@@ -41,11 +35,6 @@ def with_contributions(
 
 def contributions(model: NBDT, features: Tensor, path: Path) -> tuple[DecisionContributions, ...]:
     """Return the sum of each decision of a model whose last layer was fitted on its memory.
-
-    Args:
-        model: in evaluation mode.
-        features: (features,) of the image.
-        path: of the image.
 
     Raises NBDTError: the memory has changed since, or cannot be opened, or the tree lacks a label.
     """

@@ -34,7 +34,6 @@ class Pictures:
     that is given: a memory that someone else made never shows another file of this machine.
 
     Args:
-        table: of the memory.
         frame: crops a photograph to what the network sees.
         data: the folder or archive that has the originals, if they moved.
     """

@@ -30,11 +30,6 @@ def with_alike(model: NBDT, layer: Layer, explanations: Sequence[Explanation]) -
 
     It costs each one forward pass of at most two pictures. Where a picture is
     missing, or the layer has no positions, ``made["not_compared"]`` says so. Those without evidence stay as they are.
-
-    Args:
-        model: in evaluation mode.
-        layer: of the images.
-        explanations: of the same images.
     """
     return [
         found

@@ -40,8 +40,7 @@ def windows(grid: Grid, along: int) -> Mask:
 def grown(values: Values) -> Mask:
     """Return `SHARE` of the cells as one piece: it grows from the maximum to the best neighbours.
 
-    Args:
-        values: (rows, columns), smoothed first, so that the piece is compact.
+    `values`: (rows, columns), smoothed first, so that the piece is compact.
     """
     from scipy.ndimage import binary_dilation, gaussian_filter
 

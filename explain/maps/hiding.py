@@ -60,9 +60,7 @@ def hidden_logits(
     in parts that bound the memory; each is one forward pass.
 
     Args:
-        model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed.
-        baseline: of the same shape.
         rows: (pictures,) indices of images.
         masks: (pictures, rows, columns), bool.
     """
@@ -82,7 +80,6 @@ class HiddenPictures:
     """One image with sets of cells hidden: each set runs once, whoever asks for it.
 
     Args:
-        model: in evaluation mode.
         image: (3, height, width), preprocessed, on the model's device.
         way: what takes the place of hidden cells, from images (batch, 3, height, width).
     """

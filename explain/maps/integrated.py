@@ -42,7 +42,6 @@ def sharpened(
     """Return maps of decisions, at the resolution and of the norm of `maps`.
 
     Args:
-        model: in evaluation mode.
         image: (3, height, width), preprocessed, on the model's device.
         nodes: the chosen children of the path.
         maps: Grad-CAM of the same decisions, (rows, columns) each.

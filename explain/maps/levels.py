@@ -59,9 +59,7 @@ def searches(
     """Return for each image what its candidates did: see `nbdt.explain.maps.tested.search`.
 
     Args:
-        model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed, on the model's device.
-        paths: of the images.
         maps: of the decisions of their paths, which guide the search.
         level: "default" or "careful".
     """
@@ -99,7 +97,6 @@ def at_level(
     """Return explanations of a level: with sharper maps and tested regions.
 
     Args:
-        model: in evaluation mode.
         images: (batch, 3, height, width), preprocessed, on the model's device.
         found: their explanations of level "fast".
         level: one of `LEVELS`; for "fast" they are returned as they are.

@@ -37,8 +37,7 @@ def log_odds(logits: Tensor, tree: TreeIndex, rule: str) -> Tensor:
     ``s_j − logsumexp of the other siblings' s``, without forming ``1 − p``: it stays exact where a
     decision is so sure that ``p`` rounds to 1. Its sigmoid is the decision's probability.
 
-    Args:
-        logits: (batch, classes), float32 or float64.
+    `logits`: (batch, classes), float32 or float64.
 
     Returns:
         (batch, nodes), columns as in `Hierarchy.nodes`; the root's is 0.

@@ -88,8 +88,7 @@ class Search:
     def regions(self, verified: Values) -> tuple[TestedRegion | None, ...]:
         """Return each decision's region, None where none passes both tests.
 
-        Args:
-            verified: (claims, decisions) log-odds with `claims` hidden in the other way.
+        `verified`: (claims, decisions) log-odds with `claims` hidden in the other way.
         """
         rows = dict(zip(self.claims, verified, strict=True))
         found = []
@@ -116,8 +115,7 @@ class Search:
 def own_falls(falls: Values) -> tuple[Values, Values]:
     """Compare the fall of each decision with the changes of the others on its path.
 
-    Args:
-        falls: (sets, decisions) of log-odds, in spreads, with each set of cells hidden.
+    `falls`: (sets, decisions) of log-odds, in spreads, with each set of cells hidden.
 
     Returns:
         How many of the others change by less than each decision falls, and the largest absolute change

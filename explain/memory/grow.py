@@ -181,10 +181,7 @@ class ProposedPlace:
 def propose_place(memory: Memory, name: str, features: Tensor) -> ProposedPlace:
     """Propose where a new class belongs; a person decides.
 
-    Args:
-        memory: of the model.
-        name: of the class.
-        features: (images, features) of its photographs.
+    `features`: (images, features) of its photographs.
     """
     return by_name(memory.hierarchy, name) or by_features(memory, features)
 

@@ -40,12 +40,7 @@ class TwoSides:
         return {side: getattr(self, side) for side in self.SIDES}
 
     def map(self, index: int, change: Callable[[Any, str], Item]) -> dict[str, tuple[Item, ...]]:
-        """Return `change` of each photograph and the name of its picture, by side.
-
-        Args:
-            index: of the decision.
-            change: of a photograph and a name.
-        """
+        """Return `change` of each photograph and the name of its picture, by side."""
         return {
             side: tuple(
                 change(one, f"{self.KIND}-{index + 1}-{side}-{rank}.png")

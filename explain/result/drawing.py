@@ -39,8 +39,6 @@ def draw(
 
     Args:
         explanation: whose photograph is drawn on; plain grey stands for one that is missing.
-        tile: one of its `tiles`.
-        side: pixels of a side.
         grid: whether to draw the cells that the network sees.
         rival: whether to draw the runner-up's picture instead; only for tiles with a `rival`.
     """
@@ -101,10 +99,7 @@ def compared(explanation: Explanation, side: int) -> list[tuple[str, Image.Image
 def contoured(picture: Image.Image, values: Map, scale: float) -> Image.Image:
     """Return a picture with the contours of a map, (height, width), raw and signed.
 
-    Args:
-        picture: to draw on.
-        values: the map.
-        scale: the value whose `LEVELS` are drawn, and whose `LEAST` with the sign changed.
+    `scale`: the value whose `LEVELS` are drawn, and whose `LEAST` with the sign changed.
     """
     thin, thick = (contours(values, level * scale) for level in LEVELS)
     against = contours(np.minimum(values, 0), -LEAST * scale)

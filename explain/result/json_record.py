@@ -48,9 +48,7 @@ def changed_name(index: int) -> str:
 def to_record(explanation: Explanation, pictures: Pictures) -> dict[str, Any]:
     """Return everything but maps and pictures, which it names.
 
-    Args:
-        explanation: what to write.
-        pictures: those in the same folder, by name.
+    `pictures`: those in the same folder, by name.
     """
 
     def row(item: Neighbour | Contribution, name: str) -> dict[str, Any]:

@@ -45,9 +45,7 @@ def sides(
 def picture(explanation: Explanation, *, grid: bool = False) -> Image.Image:
     """Return all tiles on one sheet, the closest decision's first and largest, with their words.
 
-    Args:
-        explanation: of one image.
-        grid: whether to draw the cells that the network sees.
+    `grid`: whether to draw the cells that the network sees.
     """
     answer = headline(explanation.path, explanation.answer)
     first, *others = tiles(explanation)

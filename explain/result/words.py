@@ -71,11 +71,7 @@ def effect(path: Path, index: int, found: TestedRegion, hidden: str) -> str:
     ``"With this hidden, viper falls from 94 to 18 %; no other step moves as much."`` Probabilities
     are those among the siblings; where both round to the same, log-odds are given.
 
-    Args:
-        path: of the image.
-        index: of the decision.
-        found: its tested region.
-        hidden: what the sentence calls the region, such as "this".
+    `hidden`: what the sentence calls the region, such as "this".
     """
     decision = path.decisions[index]
     alone = "; no other step moves as much" if len(path) > 1 else ""

@@ -98,7 +98,6 @@ def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> flo
     Args:
         probability: (count,) of the answer given, in [0, 1].
         right: (count,) whether it was right, bool.
-        bins: how many.
 
     Raises NBDTError: no entries, other shapes, no bins, or a probability outside [0, 1].
     """

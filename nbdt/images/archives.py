@@ -58,7 +58,6 @@ def iter_tar(
     compressed or remote archive holds the member's bytes in a temporary file.
 
     Args:
-        path: the archive's path or URI.
         report: counts what is left out.
         folders: of an earlier reading (`survey_tar`), which found the outputs of this package.
         max_member_bytes: refuse a larger member.

@@ -55,7 +55,6 @@ def iter_table(
         path: of the table. A CSV file may be separated by any of `DELIMITERS`, in UTF-8, UTF-16 or
             Windows' cp1252.
         column: of the paths; by default the first of `PATH_COLUMNS`, in any case.
-        reader: opens an image.
         labelled: read the columns of labels (required) and splits too.
 
     Raises NBDTError: while iterating: the file cannot be read, lacks a column, or a labelled row

@@ -48,10 +48,7 @@ class Contributions:
 class Attribution:
     """Finds what each photograph of a memory contributed; made once for a fit.
 
-    Args:
-        fitted: the fit that the model's last layer comes from.
-        examples: what it was fitted on.
-        rules: of the model.
+    `fitted`: the fit that the model's last layer comes from.
 
     Raises NBDTError: the memory has changed since the fit.
     """

@@ -53,9 +53,7 @@ def fit_changes(
     not at all; there `HELD_GROWN` is the limit.
 
     Args:
-        rows: of a memory.
         changes: in the order in which they were made.
-        rules: of the model.
         base: the head fitted on `rows`.
         grown: the rules with new classes, which come last.
         choose: choose the penalty again, with all of the changes; by default it stays.

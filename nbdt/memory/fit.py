@@ -62,9 +62,7 @@ class Basis:
 class Design:
     """The features of images in a basis, which every fit on them shares.
 
-    Args:
-        features: (images, features).
-        known: a basis of features that are nearly the same, which is used again if it covers them.
+    `known`: a basis of features that are nearly the same, which is used again if it covers them.
     """
 
     def __init__(self, features: Tensor, known: Basis | None = None) -> None:
@@ -85,7 +83,6 @@ class Design:
         """Fit a last layer.
 
         Args:
-            targets: of the images.
             strength: the inverse weight of the penalty.
             start: a fit to begin at, such as the one before a label changed.
             among: (images,) bool, the images that take part; by default all.

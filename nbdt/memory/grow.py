@@ -46,11 +46,7 @@ class Growth:
 def add_class(hierarchy: Hierarchy, name: str, parent: str, wnid: str | None = None) -> Growth:
     """Add a class, last in the order of classes.
 
-    Args:
-        hierarchy: of the model.
-        name: of the class.
-        parent: the group that it joins, by id or unambiguous name.
-        wnid: its WordNet id.
+    `parent`: the group that it joins, by id or unambiguous name.
 
     Raises NBDTError: a name that is taken or cannot be one, or a parent that is unknown or a class.
     """
@@ -83,11 +79,7 @@ def split_class(hierarchy: Hierarchy, name: str, into: tuple[str, str]) -> Growt
 def merge_classes(hierarchy: Hierarchy, one: str, other: str, name: str | None = None) -> Growth:
     """Make two classes one, at the place of the first; a group left with one child goes.
 
-    Args:
-        hierarchy: of the model.
-        one: a class.
-        other: a class.
-        name: of the result, by default that of the first.
+    `name`: of the result, by default that of the first.
 
     Raises NBDTError: no such class, twice the same, all that there are, or a name that is taken or
     cannot be one.
@@ -113,7 +105,6 @@ def grow(model: NBDT, growth: Growth, place: str | os.PathLike[str]) -> NBDT:
 
     Args:
         model: with a memory; neither changes.
-        growth: of its hierarchy.
         place: a new folder, for the memory.
 
     Raises NBDTError: no memory, or one that is not a local folder.

@@ -44,7 +44,6 @@ class Memory:
     """Labelled photographs as embeddings; each change is a version. `NBDT.memory` opens one.
 
     Args:
-        table: where they are kept.
         hierarchy: whose nodes are the labels.
         embed: makes the features of photographs.
         shown: makes the small picture that is kept of a photograph.
@@ -160,8 +159,6 @@ class Memory:
         Args:
             found: their features; what was seen of each is its picture, or None.
             labels: ids of nodes.
-            by: who adds them.
-            why: the reason.
         """
         first: dict[str, int] = {}
         keys = [digest.hex() for digest in found.keys]
@@ -279,10 +276,8 @@ class Memory:
         The same rows give the same weights, to the bit, while their head is kept.
 
         Args:
-            rules: of the model.
             start: a head to begin at.
             choose: choose the penalty again.
-            progress: of the fits.
 
         Raises NBDTError: as `examples`.
         """

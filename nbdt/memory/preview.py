@@ -78,9 +78,7 @@ def with_changes(rows: Rows, changes: Sequence[Change]) -> Rows:
 class Preview(Table):
     """The table of a memory with other rows, which are not written.
 
-    Args:
-        base: the table.
-        rows: in place of its own.
+    `rows`: in place of its own.
     """
 
     kept = False
@@ -124,7 +122,6 @@ def with_head(model: NBDT, fitted: FittedHead, memory: Memory | None = None) -> 
 
     Args:
         model: does not change.
-        fitted: the fit.
         memory: what it was fitted on, from `preview`; by default the model's own.
     """
     other = model.with_hierarchy(model.hierarchy)
@@ -201,11 +198,7 @@ def effect_of(
 
     The fit starts from the present weights, and keeps the penalty.
 
-    Args:
-        memory: what `fitted` was fitted on.
-        rules: of the model.
-        fitted: its last layer.
-        changes: of rows.
+    `memory`: what `fitted` was fitted on.
 
     Raises NBDTError: a class that has too few photographs left, or a memory that has changed since
     the fit.

@@ -89,9 +89,7 @@ class FittedHead:
 class Heads:
     """Fitted heads by the key of what they were fitted on, in the memory's database.
 
-    Args:
-        place: of the memory.
-        writes: whether new ones are written there, or kept in this process only.
+    `writes`: whether new ones are written there, or kept in this process only.
     """
 
     def __init__(self, place: str, writes: bool = True) -> None:
@@ -250,11 +248,9 @@ def fit_head(
     """Fit a last layer on the rows of a memory, and cross-validate it.
 
     Args:
-        examples: the rows.
         rules: how logits become the tree's probabilities, which the factor makes right.
         start: a head to begin at.
         choose: whether to choose the penalty again; otherwise it is that of `start`.
-        progress: of the fits.
     """
     design = Design(examples.features, None if start is None else start.basis)
     targets, fold = examples.targets, examples.fold

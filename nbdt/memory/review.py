@@ -53,9 +53,7 @@ def suspects(rows: Rows, attribution: Attribution) -> list[Suspect]:
 
     Rows that were kept in an earlier review are left out.
 
-    Args:
-        rows: of the memory.
-        attribution: of a fit on them, see `Memory.attribution`.
+    `attribution`: of a fit on them, see `Memory.attribution`.
     """
     found = _Compared(rows, attribution)
     rules, examples = found.rules, found.examples
@@ -167,7 +165,6 @@ def parse_verdicts(
     """Return the changes that the verdicts in a table ask for.
 
     Args:
-        memory: whose rows are meant.
         records: with "id", "verdict" ("keep", "strike", "relabel NODE", "unsure", or nothing) and
             perhaps "label", the row's when the table was made.
         by: who filled it in.

@@ -30,7 +30,6 @@ def fit_offsets(
     loss is.
 
     Args:
-        rules: of the model.
         nodes: inner nodes, whose decisions may move.
         loss: of offsets (classes,).
         others: (images, classes) logits of images whose answers are held.
@@ -62,7 +61,6 @@ def divergence(rules: DecisionRules, before: Tensor, after: Tensor) -> Tensor:
     By the chain rule it is the sum over the decisions, each weighted by how likely it is reached.
 
     Args:
-        rules: of the model.
         before: (images, classes) logits.
         after: the same, now.
     """
@@ -148,11 +146,8 @@ def compare(
     """Find which helps more on photographs that it was not given, by leaving corrections out.
 
     Args:
-        rows: of a memory.
         changes: corrected photographs, with features and labels.
-        rules: of the model.
         base: the head fitted on `rows`.
-        progress: of the fits.
     """
     tree, labels = rules.hierarchy, examples_of(rows, rules).labels
     right, gained = [0, 0], [0.0, 0.0]

@@ -34,9 +34,7 @@ FEW = 1000  # ids that are looked for one by one
 class Table:
     """The LanceDB table of a memory.
 
-    Args:
-        place: a folder, or the URI of an object store.
-        table: opened by LanceDB.
+    `place`: a folder, or the URI of an object store.
     """
 
     kept = True  # whether it is the newest version, and changes are written
@@ -145,8 +143,7 @@ class Table:
     def rows(self, most: int | None = None) -> Rows:
         """Return all rows of the newest version, without pictures; they are kept in memory.
 
-        Args:
-            most: read only what a fit on so many takes, where there are more; see `sampled`.
+        `most`: read only what a fit on so many takes, where there are more; see `sampled`.
         """
         newest = self.version
         if most not in self._known or self._known[most].version != newest:
@@ -233,9 +230,7 @@ class Table:
     def add(self, records: Sequence[Mapping[str, Any]], features: Halves) -> dict[str, str]:
         """Append rows together or, if that fails, none of them.
 
-        Args:
-            records: the plain columns and "picture" of each.
-            features: (rows, features).
+        `records`: the plain columns and "picture" of each.
 
         Returns:
             The labels of rows that are there already, by id; these are not added.

@@ -25,11 +25,7 @@ class State(NamedTuple):
 
 
 class TreeTerm:
-    """The decisions of a tree whose node scores are means of logits (`representative`).
-
-    Args:
-        rules: of the tree.
-    """
+    """The decisions of a tree whose node scores are means of logits (`representative`)."""
 
     def __init__(self, rules: DecisionRules) -> None:
         self.tree = tree = rules.tree

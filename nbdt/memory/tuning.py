@@ -41,11 +41,7 @@ def tune(
     Each class counts alike: by the share of right answers, a few large classes would choose a
     penalty that leaves small ones no answer. Strengths rise until the loss does.
 
-    Args:
-        design: the images' features.
-        targets: their labels.
-        fold: (images,) the fold of each; see `folds`.
-        progress: of the fits.
+    `fold`: (images,) the fold of each; see `folds`.
     """
     scale = float(design.basis.variances.sum())
     few = _spread(fold, targets, CHOOSING)
@@ -68,8 +64,6 @@ def left_out(
     """Cross-validate one strength: fit without each fold, and answer the fold.
 
     Args:
-        design: the images' features.
-        targets: their labels.
         fold: (images,) the fold of each.
         strength: the inverse weight of the penalty.
         starts: fits to begin at, by fold.

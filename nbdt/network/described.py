@@ -18,7 +18,6 @@ def described(network: nn.Module, architecture: str, num_classes: int) -> tuple[
     Args:
         network: of timm, with or without its classifier.
         architecture: its name and the options that are known, as `nbdt.network.load` parses them.
-        num_classes: the outputs of its classifier.
 
     Raises NBDTError: an architecture that timm does not know.
     """

@@ -66,7 +66,6 @@ def divided(
     divides gives its logits as features, and the last layer is the identity.
 
     Args:
-        network: any classifier.
         num_classes: the number of its logits.
         example: a batch of images (2, channels, height, width); None: what its first layer takes.
 

@@ -23,7 +23,6 @@ def layer_of_logits(
     of the inputs tried.
 
     Args:
-        model: any classifier.
         num_classes: the number of its logits.
         layer: the layer to check; None: find it.
         example: the model's argument, or a tuple or mapping of its arguments.

@@ -58,10 +58,7 @@ class CorrectionLoss(nn.Module):
       (Ross et al., IJCAI 2017) penalises squared input gradients instead. The share has no scale, so
       a less certain answer cannot reduce it.
 
-    Args:
-        hierarchy: the model's.
-        rule: the model's.
-        targets: the corrections in the order of the rows.
+    `targets`: the corrections in the order of the rows.
     """
 
     nodes: Tensor
