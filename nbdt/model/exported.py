@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ class ExportedHead(nn.Module):
     def __init__(
         self,
         head: NBDTHead,
-        grid: Callable[[Tensor], Tensor] | None,
+        grid: Callable[[Tensor], Tensor | None] | None,
         answer: ExportedAnswer | None,
     ) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class ExportedHead(nn.Module):
         if self.answer is not None:
             outputs += self.answer(logits, log_probs, decisions)
         if self.grid is not None:
-            shares = self.grid(feature_map).float()
+            shares = cast(Tensor, self.grid(feature_map)).float()
             shares = shares / (shares.shape[2] * shares.shape[3])
             class_maps = torch.einsum("kd,bdhw->bkhw", weight, shares)
             outputs.append(self.tree.log_odds_maps(class_maps, logits, scores))

@@ -65,8 +65,8 @@ class Reading:
         for index, (step, values) in enumerate(zip(self.path, self.maps, strict=True)):
             fine = Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC)
             share = np.asarray(fine)[..., None] / max(float(np.abs(values).max()), 1e-9)
-            opacity = OPACITY * np.abs(share).clip(0, 1)
-            mixed = opacity * np.where(share > 0, FOR, AGAINST) + (1 - opacity) * self.picture
+            opacity, photo = OPACITY * np.abs(share).clip(0, 1), np.asarray(self.picture)
+            mixed = opacity * np.where(share > 0, FOR, AGAINST) + (1 - opacity) * photo
             sheet.paste(Image.fromarray(mixed.astype(np.uint8)), (index * side, 0))
             text = f"{step.name} {step.probability:.0%}"
             ImageDraw.Draw(sheet).text((index * side + 3, side + 3), text, fill="black")
@@ -107,10 +107,10 @@ class Reader:
         while 0 < self._parents[route[0]] < route[0]:  # a parent comes before its children
             route.insert(0, self._parents[route[0]])
         path = [Step(node, self._names[node], decisions[node]) for node in route]
-        answer, unknown = found.get("answer"), found.get("unknown")
-        if answer is not None:
-            chance = float(found["answer_probability"])
-            answer, unknown = Step(int(answer), self._names[answer], chance), bool(unknown)
+        answer = unknown = None
+        if "answer" in found:
+            node, chance = (found[name].item() for name in ("answer", "answer_probability"))
+            answer, unknown = Step(node, self._names[node], chance), found["unknown"].item()
         maps = found["maps"][route] if "maps" in found else None
         return Reading(self.classes[best], chances[best], path, answer, unknown, maps, picture)
 
@@ -169,7 +169,7 @@ def _plain(image: ImageFile.ImageFile) -> Image.Image:
     """Return an opaque picture of 8 bits, in L, RGB or CMYK."""
     if image.mode in ("I", "F") or any("16" in str(tile.args) for tile in image.tile):
         grey = image.mode.startswith("I;16")  # of a colour Pillow gives the upper 8 bits
-        if image.mode in ("I", "F") or np.max(image) < (2**14 if grey else 2**6):
+        if image.mode in ("I", "F") or np.asarray(image).max() < (2**14 if grey else 2**6):
             raise ReaderError("its values do not fill 16 bits; save it with 8 bits")
         if grey:
             return Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))
