@@ -164,7 +164,7 @@ class ExportedHead(nn.Module):
         if self.grid is not None:
             shares = cast(Tensor, self.grid(feature_map)).float()
             shares = shares / (shares.shape[2] * shares.shape[3])
-            class_maps = torch.einsum("kd,bdhw->bkhw", weight, shares)
+            class_maps = functional.linear(shares.movedim(1, 3), weight).movedim(3, 1)
             outputs.append(self.tree.log_odds_maps(class_maps, logits, scores))
         return tuple(outputs)
 
