@@ -71,7 +71,7 @@ def export(
         path: a file is overwritten if it exists; a folder must not exist.
         format: "onnx", "torch", or "web": a page that reads photographs in the browser.
         accuracy: the share of answers that are to be right; None: no output says where to stop.
-        maps: whether the file computes maps, a sixth of its time.
+        maps: whether the file computes maps, a sixth of its time (in int8 a quarter).
 
     Raises:
         NBDTError: an unknown format, a missing library, a network that cannot be traced, an
