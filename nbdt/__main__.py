@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -69,6 +72,7 @@ class _Commands(TyperGroup):
 
 def _load(name: str) -> Any:
     module, _, extra = COMMANDS[name]
+    gc.disable()  # importing torch makes objects that stay: to look for garbage takes 0.2 s
     try:
         return typer.main.get_command(import_module(f"nbdt.{module}").app)
     except ModuleNotFoundError as error:
@@ -77,6 +81,9 @@ def _load(name: str) -> Any:
         raise NBDTError(
             f"`nbdt {name}` needs {error.name}; install it with: pip install 'nbdt-vision[{extra}]'"
         ) from None
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _show_version(wanted: bool) -> None:
@@ -108,6 +115,10 @@ class _OnStderr(logging.Handler):
 def main() -> None:
     """Run the command line: exit status 0 all good, 1 fatal, 2 usage, 3 some inputs failed."""
     keep_memory()
+    # Threads of torch that wait for the next operation leave the cores to others: to ONNX Runtime's, to
+    # those that decode photographs, to other programs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    atexit.register(gc.freeze)  # to look through all objects at the end takes a third of a second
     reports = logging.getLogger("nbdt.images")
     reports.handlers = [_OnStderr()]
     reports.setLevel(logging.INFO)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nbdt.decide.paths import Decision, percent
 
@@ -125,10 +126,18 @@ def agree(one: Map, other: Map) -> bool:
 
 
 def _rank_correlation(one: Map, other: Map) -> float:
-    from scipy.stats import rankdata
-
-    ranks = np.array([rankdata(one), rankdata(other)])
+    ranks = np.array([ranked(one), ranked(other)])
     return float(np.corrcoef(ranks)[0, 1]) if np.ptp(ranks, axis=1).all() else 0.0
+
+
+def ranked(values: Map) -> NDArray[np.float64]:
+    """Return the rank of each value, flat; equal values have their mean rank, as in `scipy.stats`.
+
+    Importing that takes 0.4 s.
+    """
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (counts.cumsum() - (counts - 1) / 2)[places.ravel()]
+    return ranks
 
 
 def _same(explanation: Explanation, one: int, other: int) -> bool:

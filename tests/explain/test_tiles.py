@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata
 
 from nbdt import DecisionRules, Hierarchy
 from nbdt.explain.result.explanation import Explanation
 from nbdt.explain.result.regions import Region
 from nbdt.explain.result.regions import TestedRegion as Proved
-from nbdt.explain.result.tiles import AGREE, LEVELS, agree, tiles
+from nbdt.explain.result.tiles import AGREE, LEVELS, agree, ranked, tiles
 from nbdt.explain.result.words import effect
 from tests import oracle
 
@@ -84,6 +86,11 @@ def test_maps_agree_where_their_contours_do_whatever_is_below_them():
     one, other = (peak + (peak == 0) * values for values in small)
     assert agree(one, other)
     assert not agree(one, one[::-1, ::-1])
+
+
+@given(arrays(np.float32, (3, 4), elements=st.integers(-3, 3).map(float)))
+def test_ranks_are_scipys(values):
+    assert np.array_equal(ranked(values), rankdata(values))
 
 
 def test_maps_without_ranks_agree_with_each_other_alone():
