@@ -1,7 +1,5 @@
 """The page as Gradio blocks: its layout, and what its events call."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any, cast

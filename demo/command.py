@@ -1,7 +1,5 @@
 """``nbdt demo``."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -4,8 +4,6 @@ Single files: a tree in the terminal and a picture each; see `nbdt.explain.singl
 pattern, list, archive or table of images: rows in a folder; see `nbdt.explain.batch.command`.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """``nbdt explain`` for single files: each as a tree in the terminal and a picture or page."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Sequence

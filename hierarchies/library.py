@@ -1,7 +1,5 @@
 """Hierarchies and models by the names that people type."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence
@@ -75,7 +73,7 @@ def find(
 
 def open_model(
     source: str, weights: str | os.PathLike[str] | None = None, runtime: str | None = None
-) -> NBDT:
+) -> "NBDT":
     """Load the model that a command's ``--model``, ``--weights`` and ``--runtime`` mean.
 
     It is in evaluation mode; for the runtime see `NBDT.load`.

@@ -1,7 +1,5 @@
 """Options and output that the commands on hierarchies share."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Collection

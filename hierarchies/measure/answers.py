@@ -1,7 +1,5 @@
 """How good a model's answers are on labelled photographs: what they promise, keep and mistake."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """``nbdt calibrate MODEL --data D --out NEW``: thresholds from somebody's own photographs."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """``nbdt evaluate MODEL --data D [--unknown D2] [--hierarchy OLD] [--against NEW]``."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a hierarchy, or an edit of one, changes in the answers on given class logits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache

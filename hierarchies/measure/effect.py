@@ -1,7 +1,5 @@
 """What another hierarchy changes for one model: recent photographs, and its reference set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -47,7 +45,7 @@ class Reference:
         self.measure = lru_cache(maxsize=KEPT)(partial(measure, self.logits, self.labels))
 
     @classmethod
-    def of(cls, model: NBDT) -> Reference | None:
+    def of(cls, model: NBDT) -> "Reference | None":
         """That of a model, made once; None if it was saved without. Raises NBDTError: damaged."""
         if model not in _REFERENCES:
             saved = model.reference

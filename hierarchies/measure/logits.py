@@ -1,7 +1,5 @@
 """Class logits of photographs; embeddings are computed once and kept for later runs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ class Logits:
     logits: Tensor  # (count, classes), float32
     failed: tuple[str, ...]  # one message for each photograph that could not be read
 
-    def pick(self, chosen: Tensor) -> Logits:
+    def pick(self, chosen: Tensor) -> "Logits":
         """Return those of some photographs, (count) bool."""
         files = tuple(compress(self.files, chosen.tolist()))
         return Logits(files, self.labels[chosen], self.logits[chosen], self.failed)

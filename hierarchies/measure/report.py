@@ -1,7 +1,5 @@
 """An evaluation for people: tables in the terminal, and a picture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

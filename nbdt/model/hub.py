@@ -1,7 +1,5 @@
 """A model on the Hugging Face hub: its download, and the figures and limits of its card."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A model that answers only with classes that can occur: where a photograph was taken decides which."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ model.safetensors; one with "backbone" has backbone.onnx, and what comes after i
 One with "cascade" is the large model of a cascade, and has the small one in the folder `small`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

@@ -19,8 +19,7 @@ from nbdt.explain.maps.hiding import blurred, hidden_logits
 from nbdt.explain.maps.integrated import PLACE, STEPS, finer_layer, integrated
 from nbdt.explain.maps.layers import PLAIN_GRID, PLAIN_SIDE
 from nbdt.explain.maps.levels import LEVELS
-from nbdt.explain.maps.regression import LENGTH, NOISE, fitted
-from nbdt.explain.maps.tested import LEAST, STEADY, Search
+from nbdt.explain.maps.tested import LEAST, LENGTH, NOISE, STEADY, Search, fitted
 from nbdt.explain.result.regions import connected
 from nbdt.network.preprocessing import Preprocessing
 from tests import oracle
