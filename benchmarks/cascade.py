@@ -24,12 +24,11 @@ import torch
 from safetensors.torch import save_file
 
 from nbdt import NBDT
-from nbdt.decide.stopping import weakest_decision
 from nbdt.hierarchies import load
 from nbdt.hierarchies.classifier import from_classifier
 from nbdt.hierarchies.measure.calibrate import fitted_temperature
 from nbdt.hierarchies.measure.cascade import (
-    Answers,
+    Both,
     costs,
     fit_cascade,
     fitted_threshold,
@@ -101,17 +100,16 @@ def row(model, small, large, target, depth):
     """Means over random halves: threshold, share of the large model, agreement, accuracy, gain."""
     rules, found = rules_of(model.hierarchy, model.rule), []
     temperature = fitted_temperature(rules, small.logits, small.labels)
-    small = replace(small, logits=small.logits / temperature)
-    confidence = weakest_decision(rules, small.logits, depth=depth)
-    every = Answers(rules, small, large, confidence, depth)
+    both = Both(rules, replace(small, logits=small.logits / temperature), large, depth)
+    confidence = both.confidence
     for seed in range(REPEATS):
         order = torch.randperm(len(confidence), generator=torch.Generator().manual_seed(seed))
         fitted, rest = order.split(-(-len(order) // 2))
-        threshold = fitted_threshold(confidence[fitted], every.same[fitted], target)
+        threshold = fitted_threshold(confidence[fitted], both.same[fitted], target)
         sure = (confidence > threshold)[rest]
-        right = {who: row[rest].double() for who, row in every.right["shown"].items()}
+        right = {who: row[rest].double() for who, row in both.right["shown"].items()}
         own = torch.where(sure, right["small"], right["large"])
-        same = (~sure | every.same[rest]).double()
+        same = (~sure | both.same[rest]).double()
         shares = (1 - sure.double(), same, own, own - right["large"])
         found.append([threshold, *(float(share.mean()) for share in shares)])
     return [

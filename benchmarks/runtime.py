@@ -60,7 +60,7 @@ def decisions(plain, fast, data):
         print(f"{name}: flat {flat:.2%}, hard {result.accuracy['hard']:.2%}")
     for kind in ("soft", "hard"):
         old, new = getattr(before, kind), getattr(after, kind)
-        sure = weakest_decision(before.rules, before.logits, old) >= 0.6
+        sure = weakest_decision(before.rules, before.logits) >= 0.6
         print(
             f"{kind} paths unchanged: {(old == new).double().mean():.2%} of {len(labels):,}; "
             f"{(old == new)[sure].double().mean():.2%} of {int(sure.sum()):,} whose weakest decision "

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from nbdt.decide.answer import FEW
 from nbdt.decide.head import DecisionRules, NBDTHead
-from nbdt.decide.stopping import path_table
+from nbdt.decide.stopping import path_table, weakest_decision
 from nbdt.errors import NBDTError
 from nbdt.model.cascade import LARGE, SMALL, Cascade, Gate
 from nbdt.model.fingerprint import model_hash
@@ -23,7 +22,7 @@ from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.labels import likeliest_under
 
 from .calibrate import fitted_temperature, set_reference
-from .comparison import CHUNK, rules_of
+from .comparison import CHUNK, measure, rules_of
 from .cost import cpu_seconds
 from .logits import Logits
 
@@ -78,38 +77,35 @@ def fit_cascade(
 
     Raises NBDTError: other photographs, too few for that agreement, or a number out of range.
     """
-    if small.files != large.files:
-        raise NBDTError("The photographs changed while they were read; try again.")
+    cascade, rules = model.cascade, rules_of(model.hierarchy, model.rule)
+    if cascade is None or small.files != large.files:
+        raise NBDTError(
+            "Expected a model from in_cascade, and both models' logits of one data set."
+        )
     if not 0 < agreement < 1 or (depth is not None and depth < 1):
         raise NBDTError(f"Expected an agreement in (0, 1) and a depth ≥ 1: {agreement}, {depth}.")
-    cascade, rules = model.cascade, rules_of(model.hierarchy, model.rule)
-    if cascade is None:
-        raise NBDTError("Expected a model from in_cascade, got one without a small model.")
     order = torch.randperm(len(small.labels), generator=torch.Generator().manual_seed(0))
-    chosen = torch.zeros(len(order), dtype=torch.bool)
-    chosen[order[: len(order) // 2]] = True
+    chosen = order.argsort() < len(order) // 2
     exact = chosen & (small.labels >= 0)
     temperature = fitted_temperature(rules, small.logits[exact], small.labels[exact])
     cascade.small.head.scale_logits(1 / temperature)
-    small = replace(small, logits=small.logits / temperature)
-    cascade.gate = Gate(1.0, depth=depth)
-    confidence = torch.cat([cascade.confidence(part) for part in small.logits.split(CHUNK)])
-    ends = [shown(rules, one.logits) for one in (small, large)]
-    same = agrees(rules, *ends, depth)
-    threshold = fitted_threshold(confidence[chosen], same[chosen], agreement)
-    cascade.gate = replace(cascade.gate, threshold=threshold)
-    rest = Answers(rules, small.pick(~chosen), large.pick(~chosen), confidence[~chosen], depth)
-    if len(rest.large.labels) >= FEW:
-        labels = likeliest_under(rest.mixed(threshold), rest.large.labels, model.hierarchy)
-        set_reference(model, rest.mixed(threshold), labels)
+    both = Both(rules, replace(small, logits=small.logits / temperature), large, depth)
+    threshold = fitted_threshold(both.confidence[chosen], both.same[chosen], agreement)
+    cascade.gate = Gate(threshold, depth=depth)
+    held = int((~chosen).sum())
+    if held >= FEW:
+        logits = both.logits(threshold)[~chosen]
+        labels = likeliest_under(logits, large.labels[~chosen], model.hierarchy)
+        set_reference(model, logits, labels)
     record = {
-        **cascade.gate.to_dict(),
-        "temperature": temperature,
         "asked": agreement,
+        "depth": depth,
+        "temperature": temperature,
         "fitted_on": int(chosen.sum()),
-        "reference": len(rest.large.labels) if len(rest.large.labels) >= FEW else 0,
-        **rest.measured(threshold),
-        "curve": rest.curve(),
+        "images": held,
+        "reference": held if held >= FEW else 0,
+        **both.measured(threshold, ~chosen),
+        "curve": [both.measured(level, ~chosen) for level in both.levels(~chosen)],
     }
     model.provenance[CASCADE] |= record
     return record
@@ -139,90 +135,64 @@ def fitted_threshold(confidence: Tensor, same: Tensor, agreement: float) -> floa
     return float(other[allowed]) if len(other) > allowed else 0.0
 
 
-def shown(rules: DecisionRules, logits: Tensor) -> Tensor:
-    """Return the class that the shown path leads to, (images,), of logits (images, classes)."""
-    with torch.no_grad():
-        return torch.cat([rules(part).argmax(dim=1) for part in logits.split(CHUNK)])
-
-
-def agrees(rules: DecisionRules, one: Tensor, other: Tensor, depth: int | None) -> Tensor:
-    """Return whether the paths to two classes an image are the same, (images,) bool, to a depth."""
-    table = path_table(rules.hierarchy)
-    last = table.shape[1] if depth is None else depth + 1
-    return (table[one] == table[other])[:, :last].all(dim=1)
-
-
-class Answers:
-    """The answers of both models to the same photographs, under every threshold."""
+class Both:
+    """The answers of two models to the same photographs, under every threshold."""
 
     def __init__(
-        self,
-        rules: DecisionRules,
-        small: Logits,
-        large: Logits,
-        confidence: Tensor,
-        depth: int | None,
+        self, rules: DecisionRules, small: Logits, large: Logits, depth: int | None
     ) -> None:
-        self.rules, self.small, self.large, self.confidence = rules, small, large, confidence
-        ends = {SMALL: shown(rules, small.logits), LARGE: shown(rules, large.logits)}
-        self.same = agrees(rules, *ends.values(), depth)
-        self.exact = large.labels >= 0
+        pair = {SMALL: small, LARGE: large}
+        results = {
+            who: measure(one.logits, None, rules.hierarchy, rules.rule) for who, one in pair.items()
+        }
+        self.small, self.large = small.logits, large.logits
+        parts = small.logits.split(CHUNK)
+        # (images,) of the small model's weakest decision, float64, and whether both paths are one
+        self.confidence = torch.cat([weakest_decision(rules, p, depth=depth) for p in parts])
+        table = path_table(rules.hierarchy)[:, : None if depth is None else depth + 1]
+        ends = [table[result.soft] for result in results.values()]
+        self.same = (ends[0] == ends[1]).all(dim=1)
+        self.exact = large.labels >= 0  # by a group, an answer is not right or wrong
         if not self.exact.any():
             raise NBDTError(
                 "Expected photographs that have a class as their label, got groups alone."
             )
+        answers = {who: result.answers for who, result in results.items()}
         self.right = {
-            "flat": {
-                name: one.logits.argmax(dim=1) == large.labels
-                for name, one in ((SMALL, small), (LARGE, large))
-            },
-            "shown": {name: end == large.labels for name, end in ends.items()},
+            name: {who: one[kind] == large.labels for who, one in answers.items()}
+            for name, kind in (("flat", "flat"), ("shown", "soft"))
         }
 
-    def mixed(self, threshold: float) -> Tensor:
+    def logits(self, threshold: float) -> Tensor:
         """Return the cascade's logits, (images, classes)."""
-        sure = self.confidence > threshold
-        return torch.where(sure[:, None], self.small.logits, self.large.logits)
+        return torch.where((self.confidence > threshold)[:, None], self.small, self.large)
 
-    def measured(self, threshold: float) -> dict[str, Any]:
-        """Return shares with their standard errors: accuracies, agreement, who answers."""
-        sure = self.confidence > threshold
+    def levels(self, chosen: Tensor) -> list[float]:
+        """Return thresholds from the small model alone to the large one alone, for some images."""
+        steps = torch.linspace(0, 1, POINTS, dtype=torch.float64)
+        return [0.0, *self.confidence[chosen].quantile(steps).tolist()]
+
+    def measured(self, threshold: float, chosen: Tensor) -> dict[str, Any]:
+        """Return shares of some images, (images,) bool, each with its standard error."""
+        sure, exact = self.confidence > threshold, self.exact & chosen
         accuracy = {}
         for kind, right in self.right.items():
             own = torch.where(sure, right[SMALL], right[LARGE])
-            rows = {**right, CASCADE: own}
-            accuracy[kind] = {name: _share(row[self.exact]) for name, row in rows.items()}
             gain = own.double() - right[LARGE].double()
-            accuracy[kind]["cascade - large"] = _share(gain[self.exact])
+            rows = {**right, CASCADE: own, "cascade - large": gain}
+            accuracy[kind] = {name: _share(row[exact]) for name, row in rows.items()}
         return {
-            "images": len(sure),
+            "threshold": threshold,
             "accuracy": accuracy,
-            "agreement": _share(~sure | self.same),
-            "answered_by_small": _share(sure),
+            "agreement": _share((~sure | self.same)[chosen]),
+            "answered_by_small": _share(sure[chosen]),
         }
-
-    def curve(self) -> list[dict[str, float]]:
-        """Return what each threshold gives, from the small model alone to the large one alone."""
-        steps = torch.linspace(0, 1, POINTS, dtype=torch.float64)
-        levels = self.confidence.double().quantile(steps).tolist()
-        rows = []
-        for threshold in [0.0, *levels]:
-            sure = self.confidence > threshold
-            right = torch.where(sure, *self.right["shown"].values())
-            rows.append({
-                "threshold": threshold,
-                "answered_by_small": float(sure.double().mean()),
-                "agreement": float((~sure | self.same).double().mean()),
-                "accuracy": float(right[self.exact].double().mean()),
-            })  # fmt: skip
-        return rows
 
 
 def _share(values: Tensor) -> dict[str, float]:
     """Return the mean of (count,) values and its standard error."""
     found = values.double()
-    error = float(found.std()) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return {"value": float(found.mean()), "standard_error": error}
+    return {"value": float(found.mean()), "standard_error": float(found.std()) / len(found) ** 0.5}
 
 
 def costs(model: NBDT, by_small: float) -> dict[str, dict[str, float]]:
@@ -231,23 +201,15 @@ def costs(model: NBDT, by_small: float) -> dict[str, dict[str, float]]:
     The cost is in times of the large model's; that of the cascade is the mean where the small model
     answers a share `by_small`.
     """
-    found = {}
-    for count, seconds in cpu_seconds(model, _runs(model)).items():
-        ratio = seconds[SMALL] / seconds[LARGE]
-        found[str(count)] = {
-            **{f"{name}_ms": 1000 * value / count for name, value in seconds.items()},
-            SMALL: ratio,
-            CASCADE: ratio + 1 - by_small,
-        }
-    return found
-
-
-def _runs(model: NBDT) -> Mapping[str, Any]:
-    cascade = model.cascade
-    if cascade is None:
-        raise NBDTError("Expected a cascade.")
+    cascade = cast(Cascade, model.cascade)
 
     def first(images: Tensor) -> Tensor:
         return cascade.sure(cascade.small.logits(cascade.small.preprocess.reduce(images)))
 
-    return {SMALL: first, LARGE: lambda images: model.head.logits(model.features(images))}
+    runs = {SMALL: first, LARGE: lambda images: model.head.logits(model.features(images))}
+    found = {}
+    for count, seconds in cpu_seconds(model, runs).items():
+        ratio = seconds[SMALL] / seconds[LARGE]
+        times = {f"{name}_ms": 1000 * value / count for name, value in seconds.items()}
+        found[str(count)] = {**times, SMALL: ratio, CASCADE: ratio + 1 - by_small}
+    return found

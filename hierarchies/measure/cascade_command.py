@@ -28,7 +28,7 @@ from .cascade import CASCADE, costs, fit_cascade, in_cascade
 from .logits import class_logits
 
 PICTURE = "cascade.png"  # in the folder
-COLOURS = {"agreement": "#2166ac", "accuracy": "#b35806"}
+COLOURS = "#2166ac", "#b35806"
 
 app = typer.Typer(add_completion=False)
 
@@ -157,21 +157,17 @@ def drawn(record: dict[str, Any], kind: str = "png") -> bytes:
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     cost = next(reversed(record["cost"].values()))[SMALL]
-    places = [cost + 1 - row["answered_by_small"] for row in record["curve"]]
-    at = cost + 1 - record["answered_by_small"]["value"]
-    chosen = {
-        "agreement": record["agreement"]["value"],
-        "accuracy": record["accuracy"]["shown"][CASCADE]["value"],
+    rows = [*record["curve"], record]
+    *places, at = (cost + 1 - row["answered_by_small"]["value"] for row in rows)
+    shares = {
+        "same path as the large model": [100 * row["agreement"]["value"] for row in rows],
+        "right": [100 * row["accuracy"]["shown"][CASCADE]["value"] for row in rows],
     }
-    for name, colour in COLOURS.items():
-        values = [100 * row[name] for row in record["curve"]]
-        label = "same path as the large model" if name == "agreement" else "right"
+    for (label, (*values, chosen)), colour in zip(shares.items(), COLOURS, strict=True):
         axes.plot(places, values, color=colour, label=label)
-        axes.plot(at, 100 * chosen[name], "o", color=colour)
+        axes.plot(at, chosen, "o", color=colour)
     large = 100 * record["accuracy"]["shown"][LARGE]["value"]
-    axes.axhline(
-        large, color=COLOURS["accuracy"], linewidth=0.8, linestyle=":", label="large model"
-    )
+    axes.axhline(large, color=COLOURS[1], linewidth=0.8, linestyle=":", label="large model")
     axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
     title = f"{record['images']:,} photographs; dots: agreement {record['asked']:.4g} asked for"
     axes.set(xlabel="mean cost, the large model is 1", ylabel="photographs, %", title=title)

@@ -56,10 +56,7 @@ def _unchanged(
     original: NBDT, small: NBDT, before: TreeResult, after: TreeResult
 ) -> dict[str, Any]:
     """Return shares of answers and of whole paths that are the same, also by confidence."""
-    same, weakest = (
-        before.soft == after.soft,
-        weakest_decision(before.rules, before.logits, before.soft),
-    )
+    same, weakest = before.soft == after.soft, weakest_decision(before.rules, before.logits)
     given = [
         answers(result.rules, result.logits, model.calibration, ACCURACY)
         for model, result in ((original, before), (small, after))

@@ -87,27 +87,18 @@ class PathMasses:
         return (there == self.nodes).int().cumprod(dim=1).sum(dim=1) - 1
 
 
-def weakest_decision(
-    rules: DecisionRules,
-    logits: Tensor,
-    classes: Tensor | None = None,
-    *,
-    depth: int | None = None,
-) -> Tensor:
-    """Return the smallest probability of a decision on the path to each image's class, (batch,).
+def weakest_decision(rules: DecisionRules, logits: Tensor, *, depth: int | None = None) -> Tensor:
+    """Return the smallest probability of a decision on each image's path, (batch,) float64.
 
     Args:
         rules: of the tree.
         logits: (batch, classes).
-        classes: (batch,) class indices, by default those of the most probable leaves.
         depth: the number of decisions from the root that count, at least 1; None: all.
     """
     with torch.no_grad():
-        ends = rules(logits).argmax(dim=1) if classes is None else classes
-        nodes = path_table(rules.hierarchy).to(logits.device)[ends]
-        chances = rules.log_probs(logits).gather(1, nodes)
-        counted = chances if depth is None else chances[:, : depth + 1]
-        return counted.amin(dim=1).exp()
+        masses = PathMasses(rules, logits).log_mass
+        counted = masses if depth is None else masses[:, : depth + 1]
+        return counted.diff(dim=1).amin(dim=1).exp()
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -34,32 +33,20 @@ SMALL, LARGE = (
 
 @dataclass(frozen=True)
 class Gate:
-    """When the small model answers: its weakest decision is surer than a threshold."""
+    """When the small model answers: its weakest decision is surer than a threshold.
+
+    Raises ValueError or TypeError: a number out of range, or none.
+    """
 
     threshold: float  # 0: it always answers, 1: never
     temperature: float = 1.0  # divides its logits before they are compared with the threshold
     depth: int | None = None  # the number of decisions from the root that count; None: all
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Gate:
-        """Read what `to_dict` gave, from a file that may be damaged. Raises ValueError."""
-        try:
-            depth = values["depth"]
-            found = cls(
-                float(values["threshold"]),
-                float(values["temperature"]),
-                None if depth is None else int(depth),
-            )
-        except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(str(error)) from None
-        fits = 0 <= found.threshold <= 1 and 0 < found.temperature < math.inf
-        if not fits or (found.depth is not None and found.depth < 1):
-            raise ValueError(f"{found} is out of range")
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, for JSON."""
-        return asdict(self)
+    def __post_init__(self) -> None:
+        fits = 0 <= self.threshold <= 1 and 0 < self.temperature < math.inf
+        deep = self.depth is None or (isinstance(self.depth, int) and self.depth >= 1)
+        if not (fits and deep):
+            raise ValueError(f"{self} is out of range")
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,7 @@ class Reduced(Preprocessing):
 
     def facts(self) -> dict[str, Any]:
         """Return the fields; `Preprocessing.from_dict` reads the small model's own."""
-        return {**asdict(self), "seen": self.seen.facts()}
+        return {**asdict(self), "seen": self.seen.facts()}  # a function is none of them
 
     def frame(self, image: Image.Image, size: int | None = None) -> Image.Image:
         """Return the square that both models see of an image, by default in the large one's size."""
@@ -79,10 +66,6 @@ class Reduced(Preprocessing):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn pixels of `frame` into inputs of the small model."""
         return self.reduce(self.seen.normalise(pixels))
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return the small model's input (3, size, size) for an image."""
-        return self.reduce(self.seen(image)[None])[0]
 
     def reduce(self, images: Tensor) -> Tensor:
         """Turn the large model's inputs (batch, 3, height, width) into the small model's."""
@@ -112,9 +95,8 @@ class Cascade(nn.Module):
 
     def __init__(self, small: Model, gate: Gate, seen: Preprocessing) -> None:
         super().__init__()
-        plain = {**small.preprocess.facts(), "seen": seen}
         self.small = copy.copy(small)
-        self.small.preprocess = Reduced(**plain)
+        self.small.preprocess = Reduced(**{**small.preprocess.facts(), "seen": seen})
         self.gate = gate
         self.training = small.training
 
@@ -129,13 +111,12 @@ class Cascade(nn.Module):
 
     def sure(self, logits: Tensor) -> Tensor:
         """Return which images the small model answers, (batch,) bool, from its logits."""
-        gate = self.gate
-        return self.confidence(logits) > gate.threshold
+        return self.confidence(logits) > self.gate.threshold
 
     def confidence(self, logits: Tensor) -> Tensor:
         """Return the probability of the weakest decision that counts, (batch,), from logits."""
-        gate, rules = self.gate, self.small.head.rules
-        return weakest_decision(rules, logits / gate.temperature, depth=gate.depth)
+        rules, scaled = self.small.head.rules, logits / self.gate.temperature
+        return weakest_decision(rules, scaled, depth=self.gate.depth)
 
     def logits(self, large: Model, images: Tensor) -> Tensor:
         """Return class logits (batch, classes), each row from the model that answers.
@@ -145,10 +126,9 @@ class Cascade(nn.Module):
             images: (batch, 3, height, width), preprocessed for the large model.
         """
         logits = cast(Tensor, self.small.logits(self.small.preprocess.reduce(images)))
-        unsure = ~self.sure(logits.detach())
-        if not unsure.any():
+        rows = (~self.sure(logits.detach())).nonzero()[:, 0]
+        if not len(rows):
             return logits
-        rows = unsure.nonzero()[:, 0]
         own = large.head.logits(large.features(images[rows]))
         return logits.index_copy(0, rows, own.to(logits.dtype))
 
@@ -212,14 +192,11 @@ def _knowing(model: Model, images: Tensor, feature_map: Tensor) -> Model:
 
     def known(given: Tensor) -> Tensor:
         plain = not torch.is_grad_enabled() and not needs_torch()  # neither gradients nor hooks
-        return feature_map if plain and _same(given, images) else computed(given)
+        same = plain and given.shape == images.shape and torch.equal(given, images)
+        return feature_map if same else computed(given)
 
     own.feature_map = known
     return own
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
 
 
 def refuse_cascade(model: Model, what: str, instead: str) -> None:

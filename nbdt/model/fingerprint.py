@@ -39,7 +39,7 @@ def model_hash(model: Classifier) -> str:
     parts = [embedding_hash(model), weights_hash(model.head.linear)]
     parts += [model.head.hierarchy.hash, model.head.rule]
     if cascade := getattr(model, "cascade", None):
-        parts += [model_hash(cascade.small), json.dumps(cascade.gate.to_dict(), sort_keys=True)]
+        parts += [model_hash(cascade.small), repr(cascade.gate)]
     return _digest(parts)
 
 

@@ -73,8 +73,8 @@ def _cascade(
             "replaced. Make or fetch the cascade again."
         )
     try:
-        gate = Gate.from_dict(entry)
-    except ValueError as error:
+        gate = Gate(*(entry.get(name) for name in ("threshold", "temperature", "depth")))
+    except (TypeError, ValueError) as error:
         raise NBDTError(f"{str(found.root)!r}: damaged cascade in config.json ({error}).") from None
     small = load(kind, root, runtime)
     fits = small.hierarchy == large.hierarchy and small.rule == large.rule

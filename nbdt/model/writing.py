@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -60,7 +61,7 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
     if cascade is not None:
         cascade.small.save(folder / SMALL)
         digest = sha256(folder / SMALL / "config.json")
-        entry = {"cascade": {**cascade.gate.to_dict(), "sha256": digest}}
+        entry = {"cascade": {**asdict(cascade.gate), "sha256": digest}}
     if model.reference:
         save_file(model.reference, folder / saved.REFERENCE)
     if model.memory_place is not None and not is_uri(model.memory_place):

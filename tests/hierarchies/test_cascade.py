@@ -148,9 +148,9 @@ def test_the_folder_has_both_models_the_parents_and_the_curve(made):
     assert facts["temperature"] == record["temperature"]
     assert facts["asked"] == 0.9
     assert (out / "cascade.png").read_bytes().startswith(b"\x89PNG")
-    curve = record["curve"]
-    assert (curve[0]["answered_by_small"], curve[-1]["answered_by_small"]) == (1, 0)
-    assert curve[-1]["agreement"] == 1
+    first, last = record["curve"][0], record["curve"][-1]
+    assert first["answered_by_small"]["value"] == 1
+    assert (last["answered_by_small"]["value"], last["agreement"]["value"]) == (0, 1)
     assert len(model.reference["labels"]) == record["reference"] == COUNT // 2
 
 

@@ -137,7 +137,7 @@ def test_the_memory_is_measured_in_processes(plain_cifar10):
 def test_the_weakest_decision_is_the_smallest_probability_on_the_path(cifar10):
     logits = 4 * torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
     result = measure(logits, torch.zeros(20, dtype=torch.int64), cifar10.hierarchy, cifar10.rule)
-    found = weakest_decision(result.rules, logits, result.soft)
+    found = weakest_decision(result.rules, logits)
     paths = cifar10.head.rules.paths(logits)
     expected = [min(math.exp(d.log_probs[d.chosen]) for d in path) for path in paths]
     assert found.tolist() == pytest.approx(expected)

@@ -18,7 +18,7 @@ from nbdt.explain.command import app as explain_app
 from nbdt.explain.memory.command import app
 from nbdt.explain.result.contributions import NOTE
 from nbdt.model import saved as saved_files
-from nbdt.model import update
+from nbdt.model import writing
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.remember import make_memory
 
@@ -242,10 +242,10 @@ def test_a_process_that_is_killed_leaves_a_model(folder, moment, monkeypatch):
         patch.setattr(type(folder), "replace", dying)
         if moment == 3:
             patch.setattr(saved_files, "finish", lambda _: None)
-            update.save_head(model, folder)
+            writing.save_head(model, folder)
         else:
             with pytest.raises(Killed):
-                update.save_head(model, folder)
+                writing.save_head(model, folder)
     again = NBDT.load(folder)
     assert torch.equal(again.head.linear.weight, model.head.linear.weight)
     assert not torch.equal(again.head.linear.weight, old)

@@ -11,7 +11,7 @@ import torch
 from nbdt import NBDT
 from nbdt.errors import NBDTError
 from nbdt.explain import explain
-from nbdt.model import update
+from nbdt.model import writing
 
 from .test_memory_command import bare, built, data, nbdt, photograph, rows  # noqa: F401
 
@@ -80,10 +80,10 @@ def test_a_full_disk_leaves_the_model_that_was_there(disk):
     model.refit()
     rest = fill(disk)
     with pytest.raises(NBDTError, match="It is as it was"):
-        update.save_head(model, disk)
+        writing.save_head(model, disk)
     assert torch.equal(NBDT.load(disk).head.linear.weight, old)
     rest.unlink()
-    update.save_head(model, disk)
+    writing.save_head(model, disk)
     assert torch.equal(NBDT.load(disk).head.linear.weight, model.head.linear.weight)
 
 
