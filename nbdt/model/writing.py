@@ -185,7 +185,7 @@ def save_head(model: Model, folder: str | os.PathLike[str]) -> None:
         save_file(weights, aside / saved.WEIGHTS)
         save_file(model.reference, aside / saved.REFERENCE)
         save_file(probe_of(model), aside / saved.PROBE)
-        config["sha256"] = saved.file_hashes(aside)
+        config["sha256"] = {**config.get("sha256", {}), **saved.file_hashes(aside)}
         (aside / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         for file in aside.iterdir():
             file.chmod((root / "config.json").stat().st_mode)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 from itertools import chain
-from typing import Any, cast
+from operator import is_
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,20 +24,47 @@ from .session import Session, is_installed, name_and_version
 
 RUNTIMES = TORCH, ONNX = "torch", "onnx"
 GRAPHS = {ARCHITECTURE: f"{ARCHITECTURE}.onnx"}  # made by tools/make_graph.py
+KEPT = "_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks"  # of a module
 
-_sessions: WeakKeyDictionary[nn.Module, tuple[Session, list[Tensor], int]] = WeakKeyDictionary()
+
+class _Accelerated(NamedTuple):
+    """A backbone's session, and the backbone when it was made; that itself is not in here."""
+
+    session: Session
+    tensors: list[Tensor]
+    writes: int
+    inner: list[nn.Module]
+    contents: list[tuple[dict[Any, Any], tuple[Any, ...]]]  # `KEPT`: as they are, as they were
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the session still gives what torch would."""
+        same = all(
+            len(now) == len(then) and all(map(is_, now.values(), then))
+            for now, then in self.contents
+        )
+        plain = self.tensors[0].device.type == "cpu" and self.tensors[0].dtype == torch.float32
+        written = _writes(self.tensors) != self.writes
+        return same and plain and not written and not any(part.training for part in self.inner)
+
+
+_accelerated: WeakKeyDictionary[nn.Module, _Accelerated] = WeakKeyDictionary()
 
 
 def accelerate(backbone: nn.Module, architecture: str) -> bool:
     """Use ONNX Runtime for a backbone from now on; return whether it is installed and has the graph.
 
-    A copy of the backbone uses torch, and so does the backbone itself once its weights change.
+    A copy of the backbone uses torch, and so does the backbone itself once its weights, modules or
+    hooks change. Torch does not count what is written through ``.data``: that goes unnoticed.
     """
     if architecture not in GRAPHS or not is_installed():
         return False
     data = (files("nbdt") / "runtime" / GRAPHS[architecture]).read_bytes()
     tensors = [*chain(backbone.parameters(), backbone.buffers())]
-    _sessions[backbone] = Session(data, folded(backbone)), tensors, _writes(tensors)
+    every = [*backbone.modules()]
+    contents = [(kept := vars(part)[name], (*kept.values(),)) for part in every for name in KEPT]
+    session = Session(data, folded(backbone))
+    _accelerated[backbone] = _Accelerated(session, tensors, _writes(tensors), every[1:], contents)
     return True
 
 
@@ -61,11 +89,10 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 def _session(backbone: nn.Module) -> Session | None:
-    session, tensors, writes = _sessions.get(backbone, (None, [], 0))
-    if session is None or needs_torch() or backbone.training or torch.is_autocast_enabled("cpu"):
+    found = _accelerated.get(backbone)
+    if found is None or needs_torch() or backbone.training or torch.is_autocast_enabled("cpu"):
         return None
-    plain = tensors[0].device.type == "cpu" and tensors[0].dtype == torch.float32
-    return session if plain and _writes(tensors) == writes else None
+    return found.session if found.is_valid else None
 
 
 def _writes(tensors: list[Tensor]) -> int:

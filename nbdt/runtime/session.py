@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.util import find_spec
+from threading import Lock
 from typing import Any, Self
 
 import torch
@@ -43,12 +44,23 @@ class Session:
     def __init__(self, data: bytes, weights: Mapping[str, Tensor] | None = None) -> None:
         self.data = data
         self._weights = weights or {}
+        self._lock = Lock()
+        self._started: Any = None
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self  # it never changes
 
-    @cached_property
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
+        return type(self), (self.data,)  # another process starts its own
+
+    @property
     def _session(self) -> Any:
+        with self._lock:  # threads share one
+            if self._started is None:
+                self._started = self._start()
+        return self._started
+
+    def _start(self) -> Any:
         try:
             import onnxruntime
 
@@ -88,7 +100,7 @@ class Session:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the feature map and the pooled features, (batch, features), on the images' device.
+        """Return the feature map and pooled features, of the images' device and precision.
 
         Raises NBDTError: images of another shape, or a file whose operations fail.
         """
@@ -102,5 +114,5 @@ class Session:
             found = self._session.run(OUTPUTS, {INPUT: values})
         except Exception as error:
             raise NBDTError(f"ONNX Runtime cannot run the backbone: {error}") from error
-        feature_map, features = (torch.from_numpy(value).to(images.device) for value in found)
+        feature_map, features = (torch.from_numpy(value).to(images) for value in found)
         return feature_map, features

@@ -1,6 +1,7 @@
 """The default model in ONNX Runtime: torch's answers, and torch where a gradient or a hook needs it."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -83,6 +84,48 @@ def test_changed_weights_are_never_overlooked(images, runs):
         model.backbone.conv_stem.weight.mul_(0)
         assert not model.feature_map(images[:1]).sub(model.feature_map(images[1:])).any()
     assert runs == [2]
+
+
+CHANGES = {
+    "weights are assigned": lambda network: network.load_state_dict(
+        {name: value / 2 for name, value in network.state_dict().items()}, assign=True
+    ),
+    "a parameter is replaced": lambda network: setattr(
+        network.conv_stem, "weight", torch.nn.Parameter(network.conv_stem.weight / 2)
+    ),
+    "a layer is replaced": lambda network: setattr(network, "bn1", torch.nn.Tanh()),
+    "a layer is added": lambda network: network.blocks.append(torch.nn.Tanh()),
+    "rounded to float16": lambda network: network.half().float(),
+    "one layer trains": lambda network: network.bn1.train(),
+    "a hook": lambda network: network.conv_stem.register_forward_hook(lambda *given: given[2] / 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_network_runs_in_torch(change, images, runs):
+    model = NBDT.load("imagenet", runtime="onnx")
+    with torch.no_grad():
+        change(model.backbone)
+        model.feature_map(images[:1])
+    assert runs == []
+    assert not runs_in_onnx(model.backbone)
+
+
+def test_threads_start_one_session(images, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, started, make = NBDT.load("imagenet", runtime="onnx"), [], onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *a, **k: started.append(1) or make(*a, **k)
+    )
+
+    def run(_):
+        with torch.no_grad():
+            return model.feature_map(images[:1])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(run, range(4))]
+    assert started == [1]
+    assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_other_trees_share_it(fast, images, runs):

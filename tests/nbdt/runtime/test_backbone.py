@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nbdt import NBDT, Hierarchy, NBDTError
 from nbdt.model.fingerprint import embedding_hash, model_hash
+from nbdt.model.writing import save_head
 from nbdt.runtime.backbone import OnnxBackbone
 from nbdt.runtime.convert import convert
 from nbdt.runtime.session import Session
@@ -39,6 +41,36 @@ def test_any_batch_and_only_its_size(small):
         assert other.features(batch(model, count)).shape == (count, model.head.in_features)
     with pytest.raises(NBDTError, match=r"\(batch, 3, 32, 32\), got \(1, 3, 40, 40\)"):
         other.features(torch.zeros(1, 3, 40, 40))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_its_head_in_another_precision(dtype, pair):
+    model, other = (copy.deepcopy(one).to(dtype) for one in pair)
+    images = batch(model).to(dtype)
+    with torch.no_grad():
+        found, expected = other.features(images), model.features(images)
+        assert found.dtype == expected.dtype == dtype
+        assert torch.allclose(found.float(), expected.float(), atol=0.1, rtol=0.1)
+        assert torch.allclose(other(images), pair[1](images.float()).to(other(images)), atol=0.3)
+
+
+def test_another_process_can_have_it(small):
+    _, other = small
+    images = batch(other)
+    with torch.no_grad():
+        expected = other(images)  # its session has started
+        assert torch.equal(pickle.loads(pickle.dumps(other))(images), expected)
+
+
+def test_a_new_last_layer_leaves_a_folder_that_loads(folder):
+    model = NBDT.load(folder)
+    with torch.no_grad():
+        model.head.linear.weight.mul_(2)
+    model.reference = {"removed.bias": torch.zeros(1)}
+    save_head(model, folder)
+    again = NBDT.load(folder)
+    assert torch.equal(again.head.linear.weight, model.head.linear.weight)
+    assert model_hash(again) == model_hash(model)
 
 
 def test_what_needs_gradients_says_so(small):
