@@ -1,7 +1,5 @@
 """The command ``nbdt``: names of commands; each is loaded from its package when it is called."""
 
-from __future__ import annotations
-
 import atexit
 import gc
 import logging

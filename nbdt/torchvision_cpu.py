@@ -6,8 +6,6 @@ do not load, and ``import torchvision`` then fails because it attaches shape fun
 form is enough: nothing in this project calls them. A torchvision that works is left alone.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from importlib.abc import Loader, MetaPathFinder

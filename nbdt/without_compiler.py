@@ -5,8 +5,6 @@ torchvision the function ``is_compile_supported``, timm the decorator ``torch.co
 Under `compiler_on_demand` they get forms of these that import the compiler when they are called.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Iterator

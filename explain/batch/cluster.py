@@ -5,8 +5,6 @@ writes them to the batch's folder, which all nodes can reach. Only names travel,
 of one machine, and Ray repeats a part whose worker dies.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

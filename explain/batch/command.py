@@ -1,7 +1,5 @@
 """``nbdt explain`` for a batch: a progress bar, JSON lines, and an exit status."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Files are decoded in threads, which ``benchmarks/batch.py`` compares with processes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

@@ -6,8 +6,6 @@ nothing is missing; the overview is written last.
 A part always has the same inputs, in a later run and in another machine's shard too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The options that decide what a batch's files contain."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """One page that links to a batch's pages, the least sure answers first."""
 
-from __future__ import annotations
-
 import heapq
 from typing import Any
 from xml.etree.ElementTree import Element

@@ -1,7 +1,5 @@
 """The rows and maps in a batch's files: Parquet and JSON lines, one row an image, and .npz."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

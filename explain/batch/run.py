@@ -5,8 +5,6 @@ The folder alone records what is done, so a killed run continues where it was, a
 share the parts.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack

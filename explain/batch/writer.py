@@ -1,7 +1,5 @@
 """Which parts of a batch are left to do, and how one of them is computed and written."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Nodes, probabilities and critical thresholds on the path to each image's most probable leaf."""
 
-from __future__ import annotations
-
 import math
 from functools import cached_property, lru_cache
 

@@ -147,15 +147,11 @@ class FeatureStore:
 
     Each file of the folder is an array of "key" (32,) uint8 and "row" (features,) float32, read through
     a memory map. A damaged file is named in a warning; its embeddings are computed again.
-
-    Attributes:
-        folder: of the files; None keeps the embeddings only as long as the store.
-        rows: by key.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self.rows: dict[bytes, Row] = {}
+        self.folder = folder  # of the files; None keeps the embeddings only as long as the store
+        self.rows: dict[bytes, Row] = {}  # by key
         self._new: list[bytes] = []
         for path in sorted(folder.glob("*.npy")) if folder else ():
             self._read(path)

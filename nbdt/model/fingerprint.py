@@ -1,7 +1,5 @@
 """Hashes of models: the same weights, settings and tree give the same text anywhere."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Protocol

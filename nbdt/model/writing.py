@@ -5,8 +5,6 @@ whose name then becomes `UPDATE`: from that moment they count. Each then replace
 process that loads the model after a kill finishes this, see `saved.finish`.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os
