@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from nbdt import NBDT, NBDTError
+from nbdt.explain import explain
 from nbdt.hierarchies.measure import cascade_command as module
 from nbdt.hierarchies.measure.calibrate import calibrate
 from nbdt.hierarchies.measure.cascade import fit_cascade, fitted_threshold, in_cascade
 from nbdt.hierarchies.measure.logits import Logits, class_logits
+from nbdt.images.labelled import LabelledImages
 from nbdt.model.cascade import LARGE, SMALL, members, split
 from nbdt.model.fingerprint import model_hash
 from nbdt.train.fit.network import start_network
@@ -258,3 +261,23 @@ def test_commands_that_take_one_model_say_so(made, data, tmp_path, monkeypatch, 
 def test_training_does_not_start_from_a_cascade(made):
     with pytest.raises(NBDTError, match="cannot be trained"):
         start_network(load_recipe("cifar10"), made[0])
+
+
+@pytest.mark.data
+def test_photographs_of_a_thousand_classes(imagenet, data_dir):
+    """The default network at 160 pixels, then at 260; 325 validation photographs."""
+    few = imagenet.with_hierarchy(imagenet.hierarchy)
+    few.preprocess = replace(imagenet.preprocess, size=160)
+    model = in_cascade(few, imagenet)
+    sources = [*LabelledImages(data_dir / "imagenet_val650_227.tar", model.hierarchy)][::2]
+    record = fit_cascade(model, *both(sources, model), agreement=0.95)
+    same, by_small = record["agreement"], record["answered_by_small"]["value"]
+    assert same["value"] >= 0.95 - 3 * same["standard_error"]
+    assert 0.3 < by_small < 1
+    gain = record["accuracy"]["shown"]["cascade - large"]
+    assert abs(gain["value"]) <= 3 * gain["standard_error"]
+    photos = [source.open() for source in sources[:8]]
+    found = explain(model, photos, level="fast", evidence=False)
+    with torch.inference_mode():
+        paths = model.paths(torch.stack([model.preprocess(photo) for photo in photos]))
+    assert [one.path.class_name for one in found] == [path.class_name for path in paths]
