@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from PIL import Image
@@ -115,12 +115,16 @@ def explain(
         chosen = None if classes is None else [classes[row] for row in part.rows]
         also = {**wanted, "classes": chosen, "evidence": None if part.by == SMALL else shown}
         found, layer = _explained(part.model, part.images, own, how, also)
+        compared, which = level != FAST and layer is not None and shown, part.model
         if part.by == SMALL and shown:  # the memory's embeddings are the large network's
-            large = members(model)[LARGE]
-            layer = any_layer(large, batch[part.rows])
-            found = with_evidence(large, layer.features, found, shown)
-            return found if level == FAST else _alike(large, layer, found)
-        return _alike(part.model, layer, found) if layer and shown and level != FAST else found
+            which = members(model)[LARGE]
+            layer = any_layer(which, batch[part.rows])
+            found = with_evidence(which, layer.features, found, shown)
+        if not compared:
+            return found
+        from .evidence.regions import with_alike
+
+        return with_alike(which, cast(Layer, layer), found)
 
     with full_precision(batch):
         return by_model(model, batch, one)
@@ -171,12 +175,6 @@ def _explained(
     sharpen, flips = layer is not None, how["counterfactuals"]
     found = at_level(model, batch, found, level, sharpen=sharpen, counterfactuals=flips)
     return found, layer
-
-
-def _alike(model: NBDT, layer: Layer, found: list[Explanation]) -> list[Explanation]:
-    from .evidence.regions import with_alike
-
-    return with_alike(model, layer, found)
 
 
 def explain_layer(

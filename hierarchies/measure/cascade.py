@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from dataclasses import replace
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from nbdt.tree.labels import likeliest_under
 
 from .calibrate import fitted_temperature, set_reference
 from .comparison import CHUNK, measure, rules_of
-from .cost import cpu_seconds
+from .cost import seconds
 from .logits import Logits
 
 CASCADE = "cascade"
@@ -208,8 +209,8 @@ def costs(model: NBDT, by_small: float) -> dict[str, dict[str, float]]:
 
     runs = {SMALL: first, LARGE: lambda images: model.head.logits(model.features(images))}
     found = {}
-    for count, seconds in cpu_seconds(model, runs).items():
-        ratio = seconds[SMALL] / seconds[LARGE]
-        times = {f"{name}_ms": 1000 * value / count for name, value in seconds.items()}
+    for count, spent in seconds(model, runs, time.process_time).items():
+        ratio = spent[SMALL] / spent[LARGE]
+        times = {f"{name}_ms": 1000 * value / count for name, value in spent.items()}
         found[str(count)] = {**times, SMALL: ratio, CASCADE: ratio + 1 - by_small}
     return found

@@ -41,37 +41,30 @@ print(peak() - before)
 
 
 def speed(original: NBDT, small: NBDT) -> dict[str, Any]:
-    """Return the images a second of both at each size of batch, computed in turn, and the threads."""
-    rates: dict[str, dict[str, float]] = {}
-    for count in BATCHES:
-        images = original.preprocess.example(original.head.linear.weight)[:1]
-        images = images.repeat(count, 1, 1, 1)
-        seconds: dict[str, list[float]] = {"original": [], "compressed": []}
-        with torch.inference_mode():
-            for _ in range(ROUNDS + 1):  # the first starts sessions and fills caches
-                for name, model in zip(seconds, (original, small), strict=True):
-                    start = time.perf_counter()
-                    model.features(images)
-                    seconds[name].append(time.perf_counter() - start)
-        rates[str(count)] = {name: count / median(found[1:]) for name, found in seconds.items()}
+    """Return the images a second of both at each size of batch, and the threads."""
+    runs = {"original": original.features, "compressed": small.features}
+    rates = {
+        str(count): {name: count / value for name, value in found.items()}
+        for count, found in seconds(original, runs, time.perf_counter).items()
+    }
     return {"threads": torch.get_num_threads(), "images_a_second": rates}
 
 
-def cpu_seconds(
-    model: NBDT, runs: Mapping[str, Callable[[Tensor], object]]
+def seconds(
+    model: NBDT, runs: Mapping[str, Callable[[Tensor], object]], clock: Callable[[], float]
 ) -> dict[int, dict[str, float]]:
-    """Return the median CPU seconds of each function of a batch, computed in turn, by size of batch."""
+    """Return the median time of each function of a batch, computed in turn, by size of batch."""
     found: dict[int, dict[str, float]] = {}
     for count in BATCHES:
         images = model.preprocess.example(model.head.linear.weight)[:1].repeat(count, 1, 1, 1)
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        times: dict[str, list[float]] = {name: [] for name in runs}
         with torch.inference_mode():
             for _ in range(ROUNDS + 1):  # the first starts sessions and fills caches
                 for name, run in runs.items():
-                    start = time.process_time()
+                    start = clock()
                     run(images)
-                    seconds[name].append(time.process_time() - start)
-        found[count] = {name: median(times[1:]) for name, times in seconds.items()}
+                    times[name].append(clock() - start)
+        found[count] = {name: median(each[1:]) for name, each in times.items()}
     return found
 
 

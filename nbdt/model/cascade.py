@@ -65,7 +65,8 @@ class Reduced(Preprocessing):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn pixels of `frame` into inputs of the small model."""
-        return self.reduce(self.seen.normalise(pixels))
+        values = self.seen.normalise(pixels)
+        return self.reduce(values) if values.ndim == 4 else self.reduce(values[None])[0]
 
     def reduce(self, images: Tensor) -> Tensor:
         """Turn the large model's inputs (batch, 3, height, width) into the small model's."""

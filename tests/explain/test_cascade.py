@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from nbdt.explain import Explanation, explain
+from nbdt.explain.batch.cluster import _loaded, _saved
 from nbdt.explain.batch.folder import read_maps
 from nbdt.explain.batch.rows import json_line
 from nbdt.explain.batch.run import explain_all
@@ -166,3 +167,9 @@ def test_an_edited_tree_is_explained_by_the_same_model():
     found, expected = (explain(one, batch(), level="fast") for one in (again, model))
     assert [one.path.class_index for one in found] == [one.path.class_index for one in expected]
     assert [one.answered_by for one in found] == [one.answered_by for one in expected]
+
+
+def test_workers_of_a_cluster_get_both_models():
+    model = cascade()
+    again = _loaded(_saved(model), model_hash(model))
+    assert again.cascade.gate == model.cascade.gate

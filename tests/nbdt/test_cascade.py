@@ -248,3 +248,23 @@ def test_it_answers_photographs(saved):
     model = NBDT.load(saved)
     answers = model.answer(torch.stack([model.preprocess(photo) for photo in photographs(2)]))
     assert len(answers) == 2
+
+
+def test_models_in_onnx_runtime_make_one_too(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from tests.in_onnx import batch as pictures
+    from tests.in_onnx import in_onnx, made
+
+    plain = made("small_convnet")
+    for first, second in ((plain, in_onnx(plain)), (in_onnx(plain), plain)):
+        model = in_cascade(first, second)
+        model.cascade.gate = Gate(0.5)
+        folder = tmp_path / type(first.backbone).__name__
+        model.save(folder)
+        again, images = NBDT.load(folder), pictures(plain)
+        assert [type(one.backbone) for one in members(again).values()] == [
+            type(one.backbone) for one in (first, second)
+        ]
+        with torch.inference_mode():
+            close(again.logits(images), model.logits(images))
+        assert model_hash(again) == model_hash(model)
