@@ -75,7 +75,8 @@ class Reduced(Preprocessing):
             mode = (
                 self.interpolation if self.interpolation in {"bilinear", "bicubic"} else "bilinear"
             )
-            images = interpolate(images, sides, mode=mode, antialias=True)
+            wide = images if images.dtype == torch.float64 else images.float()  # CPUs lack others
+            images = interpolate(wide, sides, mode=mode, antialias=True).to(images)
         if (self.mean, self.std) == (self.seen.mean, self.seen.std):
             return images
         old, new = (

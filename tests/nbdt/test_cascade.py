@@ -1,5 +1,6 @@
 """Cascades: who answers, that all else is the large model's, and what is saved."""
 
+import copy
 import json
 import shutil
 
@@ -19,7 +20,7 @@ from nbdt.model.cascade import LARGE, SMALL, Gate, members, scale_logits, split
 from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.model.saved import CASCADE_VERSION
 from tests import oracle
-from tests.cascades import batch, cascade, large, photographs, small
+from tests.cascades import COUNT, batch, cascade, large, photographs, small
 
 
 def close(one, other):
@@ -162,6 +163,20 @@ def test_it_loads_as_it_was_saved(saved):
     assert model_hash(again) == model_hash(model)
     assert not [module for module in again.modules() if module.training]
     assert NBDT.load(saved / "small").cascade is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_both_models_take_another_precision(dtype, tmp_path):
+    model = copy.deepcopy(cascade()).to(dtype)
+    with torch.no_grad():
+        found = model(batch().to(dtype))
+        assert found.dtype == torch.float32
+        agree = found.argmax(dim=1) == cascade()(batch()).argmax(dim=1)
+    assert agree.sum() >= COUNT - 2
+    cascade().save(tmp_path / "m", dtype=torch.int8)
+    files = [tmp_path / "m" / "model.safetensors", tmp_path / "m" / SMALL / "model.safetensors"]
+    assert abs(files[0].stat().st_size - files[1].stat().st_size) < 1000
+    assert NBDT.load(tmp_path / "m").cascade is not None
 
 
 def test_it_is_refused_by_versions_that_do_not_know_it(saved):
