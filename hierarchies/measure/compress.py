@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import tempfile
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -88,6 +90,7 @@ def compress(
     small.reference = model.reference
     kept = {key: value for key, value in model.provenance.items() if key != "memory"}
     facts = {"to": to, "parent": model_hash(model), "calibration_photographs": len(seen)}
+    facts["onnxruntime"] = version("onnxruntime")  # it quantised, and it ran what is measured
     small.provenance = {**kept, "compression": facts}
     return small, shuffled[used:], failed
 
@@ -134,8 +137,7 @@ def compress_command(
     check_new(out)
     original = open_model(model, weights, runtime=TORCH)
     sources = [*LabelledImages(data, original.hierarchy, split)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
+    with tempfile.TemporaryDirectory() as aside:
         small, rest, failed = compress(original, sources, to)
         folder = Path(aside, "model")
         small.save(folder, dtype=STORED[to])
@@ -156,6 +158,12 @@ def compress_command(
     if original.memory_place is not None:
         typer.echo(
             f"note: the memory is not part of it; make one: nbdt memory build {out}", err=True
+        )
+    if 0 < record["images"] * max_loss < 100:
+        typer.echo(
+            f"note: one wrong answer of {record['images']} photographs is more than {max_loss:g} points; "
+            f"a loss of that size shows in {math.ceil(100 / max_loss)} or more.",
+            err=True,
         )
     exit_with([*failed, *after.failed])
 

@@ -17,7 +17,7 @@ from nbdt.hierarchies.measure.cost import memory
 from nbdt.model.fingerprint import embedding_hash, model_hash
 from nbdt.runtime.backbone import OnnxBackbone
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 COUNT = 120
 
 
@@ -66,6 +66,7 @@ def test_a_smaller_model_and_a_true_record(cifar10, photographs, tmp_path, quick
     assert facts["parent"] == model_hash(cifar10)
     assert facts["to"] == small.backbone.session.about["weights"] == to
     assert embedding_hash(small) != embedding_hash(cifar10)
+    assert facts["onnxruntime"] == onnxruntime.__version__
     assert facts["calibration_photographs"] == (30 if to == "int8" else 0)
     assert record["images"] == COUNT - facts["calibration_photographs"]
     ratio = record["bytes"]["compressed"] / record["bytes"]["original"]
@@ -94,6 +95,7 @@ def test_a_loss_is_refused_and_nothing_is_left(photographs, tmp_path, quick, mon
 
     def worse(*arguments):
         small, *rest = real(*arguments)
+        assert not list(out.parent.iterdir())  # nor would anything be if it were killed now
         with torch.no_grad():
             small.head.linear.bias[:5] -= 100
         return small, *rest
@@ -146,6 +148,8 @@ def test_the_weakest_decision_is_the_smallest_probability_on_the_path(cifar10):
 def test_an_onnx_model_is_not_compressed_again(photographs, tmp_path, quick):
     first = run("cifar10", "--data", photographs, "--to", "float32", "--out", tmp_path / "a")
     assert first.exit_code == 0, first.output
+    assert "one wrong answer of 120 photographs is more than 0.5 points" in first.stderr
+    assert "in 200 or more" in first.stderr
     again = run(tmp_path / "a", "--data", photographs, "--out", tmp_path / "b")
     assert again.exit_code == 1
     assert "ONNX" in str(again.exception)

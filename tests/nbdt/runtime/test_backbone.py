@@ -116,7 +116,7 @@ def test_the_file_runs_by_itself(small, tmp_path):
     assert np.allclose(features, model.features(images).detach(), atol=1e-4)
 
 
-def test_other_trees_and_copies_need_no_new_export(small):
+def test_other_trees_and_copies_need_no_new_export(small, tmp_path):
     _, other = small
     smaller = other.restrict(["x", "y", "e"])
     assert smaller.backbone is other.backbone
@@ -127,6 +127,10 @@ def test_other_trees_and_copies_need_no_new_export(small):
     flat = other.with_hierarchy(star)
     assert flat.backbone is other.backbone
     assert torch.allclose(flat(images), other(images), atol=1e-5)  # as under every tree
+    flat.save(tmp_path / "edited")
+    again = NBDT.load(tmp_path / "edited")
+    assert again.hierarchy == star
+    assert torch.equal(again(images), flat(images))
 
 
 def damaged(folder, **changes):
