@@ -159,12 +159,8 @@ def compress_command(
         typer.echo(
             f"note: the memory is not part of it; make one: nbdt memory build {out}", err=True
         )
-    if 0 < record["images"] * max_loss < 100:
-        typer.echo(
-            f"note: one wrong answer of {record['images']} photographs is more than {max_loss:g} points; "
-            f"a loss of that size shows in {math.ceil(100 / max_loss)} or more.",
-            err=True,
-        )
+    if few := _too_few(record["images"], max_loss):
+        typer.echo(f"note: {few}", err=True)
     exit_with([*failed, *after.failed])
 
 
@@ -175,5 +171,15 @@ def _check_loss(record: dict[str, Any], to: str, most: float) -> None:
         raise NBDTError(
             f"The {to} model loses {lost:.2f} points of accuracy on {record['images']:,} photographs; "
             f"--max-loss is {most:g}. Nothing is written. Use --to float32, which loses nothing, or "
-            "allow more."
+            f"allow more. {_too_few(record['images'], most)}".rstrip()
         )
+
+
+def _too_few(images: int, most: float) -> str:
+    """Return a sentence if one photograph weighs more than the loss that is allowed, else ""."""
+    if not 0 < images * most < 100:
+        return ""
+    return (
+        f"One of {images} photographs is {100 / images:.2f} points: a loss of {most:g} shows in "
+        f"{math.ceil(100 / most)} or more."
+    )
