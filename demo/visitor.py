@@ -205,7 +205,7 @@ class Visitor:
         """Return the flat logits of the classes that can occur, or of `every` class, (classes,)."""
         head = members(self.answering)[photo.by].head
         with torch.no_grad():
-            logits = head.logits(photo.features[None].to(head.weight)).float()[0].cpu()
+            logits: Tensor = head.logits(photo.features[None].to(head.weight)).float()[0].cpu()
         return logits if self.only is None or every else logits[list(self.only)]
 
     def show(self, image: Image.Image) -> Photograph:

@@ -93,10 +93,10 @@ def _accuracy(
 ) -> dict[str, dict[str, float]]:
     """Return shares of right answers to the rows that are the same, each by a fit without it."""
     sides = {"before": before, "after": after}
-    tables = [examples_of(rows, rules) for rules, rows, _ in sides.values()]
+    first, second = tables = [examples_of(rows, rules) for rules, rows, _ in sides.values()]
     found = {}
     for (name, (rules, _, fitted)), table, kept in zip(
-        sides.items(), tables, shared(*tables), strict=True
+        sides.items(), tables, shared(first, second), strict=True
     ):
         logits, labels = fitted.logits.float()[kept], table.labels[kept]
         found[name] = measure(logits, labels, rules.hierarchy, rules.rule).accuracy

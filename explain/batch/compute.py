@@ -124,9 +124,9 @@ def computing(model: NBDT, precision: str) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        for one in (model, model.cascade and model.cascade.small):
-            if one is not None:
-                stack.enter_context(_autocast(one))
+        small = [] if model.cascade is None else [model.cascade.small]
+        for one in [model, *small]:
+            stack.enter_context(_autocast(one))
         yield
 
 
