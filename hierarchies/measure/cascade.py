@@ -83,8 +83,9 @@ def fit_cascade(
         raise NBDTError(
             "Expected a model from in_cascade, and both models' logits of one data set."
         )
-    if not 0 < agreement < 1 or (depth is not None and depth < 1):
-        raise NBDTError(f"Expected an agreement in (0, 1) and a depth ≥ 1: {agreement}, {depth}.")
+    check_promise(agreement, len(small.labels))
+    if depth is not None and depth < 1:
+        raise NBDTError(f"The depth is a number of decisions: expected 1 or more, got {depth}.")
     order = torch.randperm(len(small.labels), generator=torch.Generator().manual_seed(0))
     chosen = order.argsort() < len(order) // 2
     exact = chosen & (small.labels >= 0)
@@ -125,15 +126,30 @@ def fitted_threshold(confidence: Tensor, same: Tensor, agreement: float) -> floa
 
     Raises NBDTError: too few images to promise that.
     """
+    check_promise(agreement, 2 * len(same))
     allowed = math.floor((1 - agreement) * (len(same) + 1) + 1e-9) - 1
-    if allowed < 0:
-        least = math.ceil(1 / (1 - agreement) - 1e-9) - 1
-        raise NBDTError(
-            f"To promise an agreement of {agreement:.4g} takes {least} photographs in the half that is "
-            f"fitted, got {len(same)}; add photographs or ask for less."
-        )
     other = confidence[~same].sort(descending=True).values
     return float(other[allowed]) if len(other) > allowed else 0.0
+
+
+def check_promise(agreement: float, count: int) -> None:
+    """Check that half of `count` photographs are enough to promise an agreement.
+
+    Raises NBDTError: they are not, or the agreement is not between 0 and 1.
+    """
+    if not 0 < agreement < 1:
+        raise NBDTError(
+            "The agreement is a share of answers: expected a number between 0 and 1, such as 0.99, got "
+            f"{agreement:g}."
+        )
+    least = math.ceil(1 / (1 - agreement) - 1e-9) - 1
+    if count // 2 < least:
+        most = math.floor(1000 * (1 - 1 / (count // 2 + 1))) / 1000
+        less = f"ask for less, {most:g} at most" if most else "ask for less"
+        raise NBDTError(
+            f"To promise an agreement of {agreement:.4g} takes {2 * least:,} photographs, half of them to "
+            f"fit the threshold, got {count:,}; add photographs or {less}."
+        )
 
 
 class Both:

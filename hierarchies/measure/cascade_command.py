@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from nbdt.runtime.convert import FLOAT32, convert
 from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
 from ..shell import Data, Json, Runtime, SplitName, exit_with
 from ..show.picture import saved
-from .cascade import CASCADE, costs, fit_cascade, in_cascade
+from .cascade import CASCADE, check_promise, costs, fit_cascade, in_cascade
 from .logits import class_logits
 
 PICTURE = "cascade.png"  # in the folder
@@ -41,7 +41,8 @@ def cascade_command(
     data: Data,
     out: Annotated[Path, typer.Option(help="A new folder for the cascade.")],
     agreement: Annotated[
-        float, typer.Option(help="The share of answers that are to be the large model's.")
+        float,
+        typer.Option(help="The share of answers, below 1, that are to be the large model's."),
     ] = 0.99,
     depth: Annotated[
         int | None,
@@ -70,6 +71,7 @@ def cascade_command(
         first = at_size(first, small_size)
     model = in_cascade(first, model)
     sources = [*LabelledImages(data, model.hierarchy, split, groups=True)]
+    check_promise(agreement, len(sources))
     both = members(model)
     before, after = (class_logits(one, sources, progress=tracked) for one in both.values())
     record = fit_cascade(model, before, after, agreement=agreement, depth=depth)
@@ -116,38 +118,46 @@ def _runtime(model: NBDT) -> str:
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a table for a person to read."""
-    names = (SMALL, LARGE, CASCADE)
-    yield f"{record['images']:,} held-out photographs{'':9}{SMALL:>14}{LARGE:>16}{CASCADE:>16}"
-    for kind, row in record["accuracy"].items():
-        yield f"{kind + ', right':<30}" + "".join(f"{_share(row[name]):>16}" for name in names)
-    for count, row in record["cost"].items():
-        values = (f"{row[SMALL]:.2f}", "1", f"{row[CASCADE]:.2f}")
-        yield f"{'cost, batch ' + count:<30}" + "".join(f"{value:>16}" for value in values)
+    names, used = (SMALL, LARGE, CASCADE), record["runtime"]
+    count = f"{record['images']:,} held-out photographs"
+    yield f"{count:<32}" + _cells(names)
+    for kind, text in (("flat", "flat"), ("shown", "path shown")):
+        row = record["accuracy"][kind]
+        yield f"{text + ', right, %':<32}" + _cells([_share(row[name]) for name in names])
+    for size, ratio in record["cost"].items():
+        ratios = (f"{ratio[SMALL]:.2f}", "1", f"{ratio[CASCADE]:.2f}")
+        yield f"{'CPU time (large: 1), batch ' + size:<32}" + _cells(ratios)
+    gain = record["accuracy"]["shown"]["cascade - large"]
+    yield f"{'path shown, cascade − large':<32}" + _cells(["", "", _share(gain, "+")]) + " points"
     where = "path" if record["depth"] is None else f"path to depth {record['depth']}"
     yield (
-        f"same {where} as the large model: {_share(record['agreement'])} %, asked for "
-        f"{record['asked']:.4g}"
+        f"same {where} as the large model: {_share(record['agreement'])} % (asked for: "
+        f"{100 * record['asked']:.4g} %)"
     )
     yield (
-        f"answered by the small model: {_share(record['answered_by_small'])} %, whose weakest decision "
-        f"is above {record['threshold']:.4f} at temperature {record['temperature']:.3f}"
+        f"answered by the small model: {_share(record['answered_by_small'])} %, where its weakest "
+        f"decision is above {record['threshold']:.4f}"
     )
-    gain = record["accuracy"]["shown"]["cascade - large"]
-    yield f"cascade − large: {_share(gain, '+')} points (± one standard error everywhere)"
-    used = record["runtime"]
     first = next(iter(record["cost"].values()))
     yield (
-        f"CPU time, the large model is 1: {first['large_ms']:.1f} ms at batch 1 in {used[LARGE]}; the "
-        f"small one in {used[SMALL]}"
+        f"±: one standard error; the large model takes {first['large_ms']:.1f} ms at batch 1 in "
+        f"{used[LARGE]}, the small one runs in {used[SMALL]}"
     )
+    if record["answered_by_small"]["value"] == 1:
+        yield "note: the large model answers none of these; ask for more --agreement to use it"
     if used[SMALL] != used[LARGE] == "ONNX Runtime":
         yield "note: nbdt compress SMALL makes the small model two to three times as fast"
     if not record["reference"]:
-        yield "note: too few photographs to calibrate answers; those of the large model's set are kept"
+        yield "note: too few photographs to calibrate answers; the large model's calibration is kept"
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return "".join(f"{text:>16}" for text in texts)
 
 
 def _share(row: dict[str, float], sign: str = "") -> str:
-    return f"{100 * row['value']:{sign}.2f} ± {100 * row['standard_error']:.2f}"
+    value = f"{100 * row['value']:{sign}.2f}".replace("-", "−")
+    return f"{value} ± {100 * row['standard_error']:.2f}"
 
 
 def drawn(record: dict[str, Any], kind: str = "png") -> bytes:
@@ -161,16 +171,18 @@ def drawn(record: dict[str, Any], kind: str = "png") -> bytes:
     *places, at = (cost + 1 - row["answered_by_small"]["value"] for row in rows)
     shares = {
         "same path as the large model": [100 * row["agreement"]["value"] for row in rows],
-        "right": [100 * row["accuracy"]["shown"][CASCADE]["value"] for row in rows],
+        "right, cascade": [100 * row["accuracy"]["shown"][CASCADE]["value"] for row in rows],
     }
     for (label, (*values, chosen)), colour in zip(shares.items(), COLOURS, strict=True):
         axes.plot(places, values, color=colour, label=label)
         axes.plot(at, chosen, "o", color=colour)
     large = 100 * record["accuracy"]["shown"][LARGE]["value"]
-    axes.axhline(large, color=COLOURS[1], linewidth=0.8, linestyle=":", label="large model")
+    axes.axhline(large, color=COLOURS[1], linewidth=0.8, linestyle=":", label="right, large model")
     axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
-    title = f"{record['images']:,} photographs; dots: agreement {record['asked']:.4g} asked for"
-    axes.set(xlabel="mean cost, the large model is 1", ylabel="photographs, %", title=title)
+    title = (
+        f"{record['images']:,} held-out photographs; dots: {100 * record['asked']:.4g} % asked for"
+    )
+    axes.set(xlabel="mean CPU time, the large model is 1", ylabel="photographs, %", title=title)
     axes.legend(fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return saved(figure, kind)

@@ -14,7 +14,12 @@ from nbdt import NBDT, NBDTError
 from nbdt.explain import explain
 from nbdt.hierarchies.measure import cascade_command as module
 from nbdt.hierarchies.measure.calibrate import calibrate
-from nbdt.hierarchies.measure.cascade import fit_cascade, fitted_threshold, in_cascade
+from nbdt.hierarchies.measure.cascade import (
+    check_promise,
+    fit_cascade,
+    fitted_threshold,
+    in_cascade,
+)
 from nbdt.hierarchies.measure.logits import Logits, class_logits
 from nbdt.images.labelled import LabelledImages
 from nbdt.model.cascade import LARGE, SMALL, members, split
@@ -228,7 +233,12 @@ def test_too_few_photographs_are_refused(models, data, tmp_path):
     options = ("--data", data, "--out", tmp_path / "m", "--agreement", 0.999)
     done = run(models / "small", models / "large", *options)
     assert done.exit_code == 1
-    assert "takes 999 photographs" in str(done.exception)
+    assert "takes 1,998 photographs" in str(done.exception)
+    found = str(done.exception).split("got ")[1].split(";")[0]
+    most = float(str(done.exception).split("less, ")[1].split()[0])
+    check_promise(most, int(found))
+    with pytest.raises(NBDTError, match="ask for less"):
+        check_promise(most + 0.001, int(found))
 
 
 @pytest.mark.parametrize("agreement", [0, 1, 1.5])
