@@ -34,7 +34,7 @@ from nbdt.hierarchies.measure.cascade import (
     fitted_threshold,
     in_cascade,
 )
-from nbdt.hierarchies.measure.cascade_command import at_size, drawn, lines
+from nbdt.hierarchies.measure.cascade_command import at_size, drawn, show
 from nbdt.hierarchies.measure.comparison import rules_of
 from nbdt.hierarchies.measure.compress import compress
 from nbdt.hierarchies.measure.logits import class_logits
@@ -173,7 +173,7 @@ def main():
     record = fit_cascade(model, small, large, agreement=options.agreement, depth=options.depth)
     record["cost"] = costs(model, record["answered_by_small"]["value"])
     record["runtime"] = dict.fromkeys(("small", "large"), "ONNX Runtime")
-    print("\n".join(lines(record)))
+    show(record)
     timed(model, options.data)
     if options.picture:
         Path(options.picture).write_bytes(drawn(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,17 +17,19 @@ from nbdt.images.labelled import LabelledImages
 from nbdt.model.cascade import LARGE, SMALL, members
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
-from nbdt.runtime.accelerate import runs_in_onnx
+from nbdt.runtime.accelerate import TORCH, runs_in_onnx
 from nbdt.runtime.backbone import OnnxBackbone
 from nbdt.runtime.convert import FLOAT32, convert
 
 from ..library import MODEL_HELP, WEIGHTS_HELP, open_model
 from ..shell import Data, Json, Runtime, SplitName, exit_with
 from ..show.picture import saved
+from ..show.tables import plain_console, table
 from .cascade import CASCADE, check_promise, costs, fit_cascade, in_cascade
 from .logits import class_logits
 
-PICTURE = "cascade.png"  # in the folder
+PICTURE = "cascade.png"  # the operating curve, in the folder
+IN_ONNX = "ONNX Runtime"
 COLOURS = "#2166ac", "#b35806"
 
 app = typer.Typer(add_completion=False)
@@ -56,15 +58,10 @@ def cascade_command(
     large_weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
     runtime: Runtime = None,
     split: SplitName = None,
-    picture: Annotated[
-        Path | None, typer.Option(help=f"The operating curve (.png, .svg), also in OUT/{PICTURE}.")
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make one model of two: the small one answers where it is sure, and elsewhere the large one."""
     check_new(out)
-    if picture is not None and picture.suffix.lower() not in {".png", ".svg"}:
-        raise NBDTError(f"{str(picture)!r}: expected a picture, .png or .svg.")
     first = open_model(small, small_weights, runtime)
     model = open_model(large, large_weights, runtime)
     if small_size is not None:
@@ -76,9 +73,11 @@ def cascade_command(
     before, after = (class_logits(one, sources, progress=tracked) for one in both.values())
     record = fit_cascade(model, before, after, agreement=agreement, depth=depth)
     record["cost"] = costs(model, record["answered_by_small"]["value"])
-    record["runtime"] = {name: _runtime(one) for name, one in both.items()}
+    record["runtime"] = {
+        name: IN_ONNX if runs_in_onnx(one.backbone) else TORCH for name, one in both.items()
+    }
     if not as_json:
-        typer.echo("\n".join(lines(record)))
+        show(record)
     if min(row[CASCADE] for row in record["cost"].values()) >= 1:
         raise NBDTError(
             f"This cascade would cost as much as the large model alone, or more: the small one answers "
@@ -88,8 +87,6 @@ def cascade_command(
     model.provenance[CASCADE] |= record
     model.save(out)
     write_atomic(out / PICTURE, drawn(record))
-    if picture is not None:
-        write_atomic(picture, drawn(record, picture.suffix[1:].lower()))
     typer.echo(json.dumps(record) if as_json else f"written: {out}")
     exit_with(after.failed)
 
@@ -112,23 +109,26 @@ def at_size(model: NBDT, size: int) -> NBDT:
     return own.eval()
 
 
-def _runtime(model: NBDT) -> str:
-    return "ONNX Runtime" if runs_in_onnx(model.backbone) else "torch"
-
-
-def lines(record: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a table for a person to read."""
-    names, used = (SMALL, LARGE, CASCADE), record["runtime"]
-    count = f"{record['images']:,} held-out photographs"
-    yield f"{count:<32}" + _cells(names)
-    for kind, text in (("flat", "flat"), ("shown", "path shown")):
-        row = record["accuracy"][kind]
-        yield f"{text + ', right, %':<32}" + _cells([_share(row[name]) for name in names])
+def show(record: dict[str, Any]) -> None:
+    """Print what was measured, for a person to read."""
+    names = SMALL, LARGE, CASCADE
+    rows = [
+        (f"{text}, right, %", *(_share(record["accuracy"][kind][name]) for name in names))
+        for kind, text in (("flat", "flat"), ("shown", "path shown"))
+    ]
     for size, ratio in record["cost"].items():
         ratios = (f"{ratio[SMALL]:.2f}", "1", f"{ratio[CASCADE]:.2f}")
-        yield f"{'CPU time (large: 1), batch ' + size:<32}" + _cells(ratios)
-    gain = record["accuracy"]["shown"]["cascade - large"]
-    yield f"{'path shown, cascade − large':<32}" + _cells(["", "", _share(gain, "+")]) + " points"
+        rows.append((f"CPU time (large: 1), batch {size}", *ratios))
+    gain = _share(record["accuracy"]["shown"]["cascade - large"], "+")
+    rows.append(("path shown, cascade − large, points", "", "", gain))
+    console = plain_console(100)
+    console.print(table(f"{record['images']:,} held-out photographs", ("", *names), rows))
+    for line in _sentences(record):
+        console.print(line, soft_wrap=True)
+
+
+def _sentences(record: dict[str, Any]) -> Iterator[str]:
+    used, first = record["runtime"], next(iter(record["cost"].values()))
     where = "path" if record["depth"] is None else f"path to depth {record['depth']}"
     yield (
         f"same {where} as the large model: {_share(record['agreement'])} % (asked for: "
@@ -138,21 +138,16 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         f"answered by the small model: {_share(record['answered_by_small'])} %, where its weakest "
         f"decision is above {record['threshold']:.4f}"
     )
-    first = next(iter(record["cost"].values()))
     yield (
         f"±: one standard error; the large model takes {first['large_ms']:.1f} ms at batch 1 in "
         f"{used[LARGE]}, the small one runs in {used[SMALL]}"
     )
     if record["answered_by_small"]["value"] == 1:
         yield "note: the large model answers none of these; ask for more --agreement to use it"
-    if used[SMALL] != used[LARGE] == "ONNX Runtime":
+    if used[SMALL] != used[LARGE] == IN_ONNX:
         yield "note: nbdt compress SMALL makes the small model two to three times as fast"
     if not record["reference"]:
         yield "note: too few photographs to calibrate answers; the large model's calibration is kept"
-
-
-def _cells(texts: Iterable[str]) -> str:
-    return "".join(f"{text:>16}" for text in texts)
 
 
 def _share(row: dict[str, float], sign: str = "") -> str:
@@ -160,8 +155,8 @@ def _share(row: dict[str, float], sign: str = "") -> str:
     return f"{value} ± {100 * row['standard_error']:.2f}"
 
 
-def drawn(record: dict[str, Any], kind: str = "png") -> bytes:
-    """Draw agreement and accuracy against the mean cost, with the threshold that was chosen."""
+def drawn(record: dict[str, Any]) -> bytes:
+    """Draw a PNG of agreement and accuracy against the mean cost, with the chosen threshold."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
@@ -185,4 +180,4 @@ def drawn(record: dict[str, Any], kind: str = "png") -> bytes:
     axes.set(xlabel="mean CPU time, the large model is 1", ylabel="photographs, %", title=title)
     axes.legend(fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    return saved(figure, kind)
+    return saved(figure)

@@ -25,10 +25,7 @@ from .restrict import REMOVED
 
 Model: TypeAlias = Any  # an NBDT, whose file imports this one
 REFIT = "Fit the large model, then make the cascade again."
-SMALL, LARGE = (
-    "small",
-    "large",
-)  # who answers; the first is also a folder in that of a saved cascade
+SMALL, LARGE = "small", "large"  # who answers; the small one is saved in a folder of that name
 
 
 @dataclass(frozen=True)
