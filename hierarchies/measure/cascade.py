@@ -221,7 +221,7 @@ def costs(model: NBDT, by_small: float) -> dict[str, dict[str, float]]:
     cascade = cast(Cascade, model.cascade)
 
     def first(images: Tensor) -> Tensor:
-        return cascade.sure(cascade.small.logits(cascade.small.preprocess.reduce(images)))
+        return cascade.sure(cascade.small.features(cascade.small.preprocess.reduce(images)))
 
     runs = {SMALL: first, LARGE: lambda images: model.head.logits(model.features(images))}
     found = {}

@@ -75,7 +75,7 @@ def _of_each(model: NBDT, images: Iterable[ImageSource], **options: Any) -> tupl
     logits = _head_logits(first, found)
     if model.cascade is None:
         return found, logits
-    unsure = ~model.cascade.sure(logits)
+    unsure = ~model.cascade.sure(found.values.to(model.device)).cpu()
     others = found.pick(unsure)
     rest = embed(model, others.sources, **options) if others.sources else others
     if [*rest.keys] != [*others.keys]:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..decide.head import NBDTHead
 from ..decide.stopping import weakest_decision
 from ..errors import NBDTError
 from ..network.preprocessing import Preprocessing
@@ -90,31 +91,45 @@ class Cascade(nn.Module):
         small: an `NBDT` under the large model's hierarchy and rule.
         gate: when it answers.
         seen: the large model's preprocessing.
+        judge: the head of the small model that the threshold was fitted on, by default its own. An
+            edited tree, or fewer classes, do not change who answers an image.
     """
 
-    def __init__(self, small: Model, gate: Gate, seen: Preprocessing) -> None:
+    def __init__(
+        self, small: Model, gate: Gate, seen: Preprocessing, judge: NBDTHead | None = None
+    ) -> None:
         super().__init__()
         self.small = copy.copy(small)
         self.small.preprocess = Reduced(**{**small.preprocess.facts(), "seen": seen})
-        self.gate = gate
+        self.gate, self.judge = gate, judge or small.head
         self.training = small.training
 
     def with_small(self, small: Model) -> Cascade:
-        """Return the same cascade with another small model, such as one under another tree."""
-        return Cascade(small, self.gate, self.small.preprocess.seen)
+        """Return the same cascade with the small model under another tree or with fewer classes."""
+        return Cascade(small, self.gate, self.small.preprocess.seen, self.judge)
+
+    def small_as_fitted(self) -> Model:
+        """Return the small model with the head that the threshold was fitted on."""
+        own = copy.copy(self.small)
+        own._modules = {**own._modules, "head": self.judge}  # noqa: SLF001
+        own.reference, own._calibration = {}, None  # noqa: SLF001
+        own.provenance = {n: v for n, v in own.provenance.items() if n != "removed_classes"}
+        return own
 
     def scale_logits(self, factor: float) -> None:
         """Multiply the small model's logits; it answers the same images as before."""
-        self.small.head.scale_logits(factor)
+        for head in {id(head.linear): head for head in (self.small.head, self.judge)}.values():
+            head.scale_logits(factor)
         self.gate = replace(self.gate, temperature=self.gate.temperature * factor)
 
-    def sure(self, logits: Tensor) -> Tensor:
-        """Return which images the small model answers, (batch,) bool, from its logits."""
-        return self.confidence(logits) > self.gate.threshold
+    def sure(self, features: Tensor) -> Tensor:
+        """Return which images the small model answers, (batch,) bool, from its (batch, features)."""
+        with torch.no_grad():
+            return self.confidence(self.judge.logits(features)) > self.gate.threshold
 
     def confidence(self, logits: Tensor) -> Tensor:
-        """Return the probability of the weakest decision that counts, (batch,), from logits."""
-        rules, scaled = self.small.head.rules, logits / self.gate.temperature
+        """Return the probability of the weakest decision that counts, (batch,), from `judge`'s logits."""
+        rules, scaled = self.judge.rules, logits / self.gate.temperature
         return weakest_decision(rules, scaled, depth=self.gate.depth)
 
     def logits(self, large: Model, images: Tensor) -> Tensor:
@@ -124,8 +139,9 @@ class Cascade(nn.Module):
             large: the model that this belongs to.
             images: (batch, 3, height, width), preprocessed for the large model.
         """
-        logits = cast(Tensor, self.small.logits(self.small.preprocess.reduce(images)))
-        rows = (~self.sure(logits.detach())).nonzero()[:, 0]
+        features = self.small.features(self.small.preprocess.reduce(images))
+        logits = cast(Tensor, self.small.head.logits(features))
+        rows = (~self.sure(features)).nonzero()[:, 0]
         if not len(rows):
             return logits
         own = large.head.logits(large.features(images[rows]))
@@ -175,7 +191,7 @@ def split(model: Model, images: Tensor) -> list[Part]:
         images = images.clone() if images.is_inference() else images
         reduced = small.preprocess.reduce(images)
         feature_map = small.feature_map(reduced)
-        sure = model.cascade.sure(small.head.logits(small.pool(feature_map)))
+        sure = model.cascade.sure(small.pool(feature_map))
     rows, others = (chosen.nonzero()[:, 0] for chosen in (sure, ~sure))
     known = _knowing(small, reduced[rows], feature_map[rows])
     parts = (

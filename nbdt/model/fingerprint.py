@@ -37,7 +37,9 @@ def model_hash(model: Classifier) -> str:
     parts = [embedding_hash(model), weights_hash(model.head.linear)]
     parts += [model.head.hierarchy.hash, model.head.rule]
     if cascade := getattr(model, "cascade", None):
-        parts += [model_hash(cascade.small), repr(cascade.gate)]
+        judge = cascade.judge
+        parts += [model_hash(cascade.small), weights_hash(judge.linear), judge.hierarchy.hash]
+        parts += [repr(cascade.gate)]
     return _digest(parts)
 
 

@@ -77,12 +77,17 @@ def _cascade(
     except (TypeError, ValueError) as error:
         raise NBDTError(f"{str(found.root)!r}: damaged cascade in config.json ({error}).") from None
     small = load(kind, root, runtime)
-    fits = small.hierarchy == large.hierarchy and small.rule == large.rule
-    if small.cascade is not None or not fits:
+    known, wanted = small.hierarchy.classes, large.hierarchy.classes
+    fits = wanted == tuple(name for name in known if name in {*wanted})
+    if small.cascade is not None or not fits or small.rule != large.rule:
         raise NBDTError(
-            f"{str(root)!r} has another tree or rule than the large model, or is a cascade."
+            f"{str(root)!r} has other classes or another rule than the large model, or is a cascade."
         )
-    return Cascade(small, gate, large.preprocess)
+    made = Cascade(small, gate, large.preprocess)
+    if small.hierarchy == large.hierarchy:
+        return made
+    own = small if known == wanted else small.restrict(wanted)  # it is saved as it was fitted
+    return made.with_small(own.with_hierarchy(large.hierarchy))
 
 
 def choose_runtime(model: Model, runtime: str | None, name: str) -> None:

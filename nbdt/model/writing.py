@@ -57,7 +57,7 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, card: str | Non
         (folder / saved.BACKBONE).write_bytes(backbone.session.data)
     entry = {}
     if cascade is not None:
-        cascade.small.save(folder / SMALL, dtype=dtype)
+        cascade.small_as_fitted().save(folder / SMALL, dtype=dtype)
         digest = sha256(folder / SMALL / "config.json")
         entry = {"cascade": {**asdict(cascade.gate), "sha256": digest}}
     if model.reference:

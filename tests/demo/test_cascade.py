@@ -57,6 +57,9 @@ def test_deeper_levels_nodes_and_edits(first_of_each, by):
     visitor.select(visitor.explanation().path.decisions[0].child_ids[0])
     assert json.loads(draw_node(visitor).constructor_args["record"])["sentence"]
     visitor.allow([*model.hierarchy.classes[:3]])
+    (expected,) = explain(visitor.current_model(), first_of_each[by], level="fast")
+    assert visitor.explanation().path == expected.path
+    assert visitor.explanation().made["answered_by"] == expected.made["answered_by"]
     assert visitor.explanation().path.class_name in model.hierarchy.classes[:3]
     assert visitor.explanation().made["answered_by"]["model"] == by
 

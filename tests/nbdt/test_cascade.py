@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 import nbdt
-from nbdt import NBDT, DecisionRules, NBDTError
+from nbdt import NBDT, DecisionRules, Hierarchy, NBDTError
 from nbdt.decide.stopping import weakest_decision
 from nbdt.hierarchies import edit
 from nbdt.hierarchies.measure.cascade import in_cascade
@@ -142,6 +142,44 @@ def test_edits_and_restrictions_carry_the_cascade_along():
         reduced = model.cascade.small.preprocess.reduce(images)
         close(fewer.logits(images), small().logits(reduced)[:, :4])
     assert fewer.eval().cascade.small.reference["removed.weight"].shape[0] == 6
+
+
+def _changed(model, how):
+    if how != "edited":
+        model = model.restrict([*model.hierarchy.classes[:4]])
+    return model.with_hierarchy(Hierarchy.from_paths([*model.hierarchy.classes]))
+
+
+@pytest.mark.parametrize("how", ["edited", "edited with fewer classes"])
+def test_no_edit_changes_who_answers(how, tmp_path):
+    model, images = cascade(), batch()
+    changed = _changed(model, how)
+    count = changed.hierarchy.num_classes
+    with torch.inference_mode():
+        close(changed.logits(images), model.logits(images)[:, :count])
+    assert [p.rows for p in split(changed, images)] == [p.rows for p in split(model, images)]
+    changed.save(tmp_path / "m")
+    again = NBDT.load(tmp_path / "m")
+    assert model_hash(again) == model_hash(changed) != model_hash(model)
+    with torch.inference_mode():
+        close(again.logits(images), changed.logits(images))
+    if count < 10:
+        close(
+            again.cascade.small.reference["removed.bias"],
+            changed.cascade.small.reference["removed.bias"],
+        )
+
+
+def test_an_edited_cascade_can_be_scaled():
+    model, images = NBDT.load("cifar10"), batch()
+    model = in_cascade(model, model)
+    model.cascade.gate = Gate(0.91)
+    fewer = _changed(model, "edited with fewer classes")
+    with torch.inference_mode():
+        before, rows = fewer.logits(images), [p.rows for p in split(fewer, images)]
+        scale_logits(fewer, 0.5)
+        close(fewer.logits(images), before * 0.5)
+    assert [p.rows for p in split(fewer, images)] == rows
 
 
 # ---- on the disk ---------------------------------------------------------------------------------
