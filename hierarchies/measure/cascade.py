@@ -18,7 +18,7 @@ from nbdt.errors import NBDTError
 from nbdt.model.cascade import LARGE, SMALL, Cascade, Gate
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.model.restrict import rows_of
+from nbdt.model.restrict import REMOVED, rows_of
 from nbdt.tree.class_names import check_same_classes
 from nbdt.tree.labels import likeliest_under
 
@@ -99,6 +99,9 @@ def fit_cascade(
         logits = both.logits(threshold)[~chosen]
         labels = likeliest_under(logits, large.labels[~chosen], model.hierarchy)
         set_reference(model, logits, labels)
+    else:  # the large model's would promise what the small one may not keep
+        kept = {n: value for n, value in model.reference.items() if n.startswith(REMOVED)}
+        model.reference = kept
     record = {
         "asked": agreement,
         "depth": depth,

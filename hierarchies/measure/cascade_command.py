@@ -147,7 +147,7 @@ def _sentences(record: dict[str, Any]) -> Iterator[str]:
     if used[SMALL] != used[LARGE] == IN_ONNX:
         yield "note: nbdt compress SMALL makes the small model two to three times as fast"
     if not record["reference"]:
-        yield "note: too few photographs to calibrate answers; the large model's calibration is kept"
+        yield "note: too few photographs to calibrate answers; nbdt calibrate does, with more"
 
 
 def _share(row: dict[str, float], sign: str = "") -> str:

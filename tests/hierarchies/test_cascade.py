@@ -176,6 +176,16 @@ def _places(data):
     return [(file.parent.name, int(file.stem)) for file in data.rglob("*.png")]
 
 
+def test_few_photographs_promise_nothing_of_answers(data):
+    model, logits = in_cascade(small(), large()), both(data, in_cascade(small(), large()))
+    assert model.calibration is not None
+    some = torch.arange(len(logits[0].labels)) < 60
+    record = fit_cascade(model, *(one.pick(some) for one in logits), agreement=0.8)
+    assert record["reference"] == 0
+    assert model.calibration is None
+    assert large().calibration is not None
+
+
 def test_depth_asks_for_the_first_decisions_alone(data):
     deep, upper = (in_cascade(small(), large()) for _ in range(2))
     records = [
