@@ -80,12 +80,19 @@ def row_of(index: int, decoded: Decoded, result: Explanation | str) -> dict[str,
 
 
 def _decision(decision: Decision) -> dict[str, Any]:
-    facts = decision.to_dict() | {
-        "chosen_id": decision.child_ids[decision.chosen],
-        "runner_up_id": decision.child_ids[decision.runner_up],
-        "runner_up_probability": math.exp(decision.log_probs[decision.runner_up]),
+    chosen, other = decision.chosen, decision.runner_up
+    return {
+        "node": decision.node,
+        "node_id": decision.node_id,
+        "chosen": decision.children[chosen],
+        "chosen_id": decision.child_ids[chosen],
+        "probability": decision.probability,
+        "runner_up": decision.children[other],
+        "runner_up_id": decision.child_ids[other],
+        "runner_up_probability": math.exp(decision.log_probs[other]),
+        "margin": decision.margin,
+        "is_likeliest": decision.is_likeliest,
     }
-    return {column.name: facts[column.name] for column in DECISION}
 
 
 def plain_path(reference: str) -> str:

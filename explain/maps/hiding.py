@@ -15,7 +15,7 @@ from nbdt.decide.rules import full_precision
 from nbdt.model.model import NBDT
 
 from .candidates import Mask, distinct
-from .log_odds import laid_out, pictures_at_once
+from .log_odds import pictures_at_once
 
 BLUR = 1 / 4  # standard deviation of what is blurred, as a share of the shorter side
 AUDIT_BLUR = 1 / 8  # the same where audits hide regions
@@ -71,7 +71,7 @@ def hidden_logits(
     with torch.inference_mode(), full_precision(images):
         for part, own in zip(rows.to(images.device).split(size), masks.split(size), strict=True):
             pictures = hidden(images[part], baseline[part], own)
-            logits = model.logits(laid_out(model, pictures))
+            logits = model.logits(pictures)
             found.append(logits.float().cpu())
     return torch.cat(found).clone()
 

@@ -23,7 +23,7 @@ from ..result.explanation import Map
 from ..result.regions import regrid
 from .candidates import Values
 from .hiding import gaussian_blur
-from .log_odds import laid_out, of_logits
+from .log_odds import of_logits
 
 STEPS = 2  # of the line
 PLACE = 1 / 4  # of each step where its gradient is taken: those nearer to the picture are noisier
@@ -84,7 +84,7 @@ def finer_layer(model: NBDT, images: Tensor, rows: int) -> str | None:
 
         names = [name for name, _ in backbone.named_modules() if name and name.count(".") < DEPTH]
         with torch.inference_mode(), hooked(backbone, names, record):
-            model.feature_map(laid_out(model, images[:1]))
+            model.feature_map(images[:1])
         known[size, rows] = found[-1]
     return known[size, rows]
 
@@ -109,8 +109,7 @@ def integrated(model: NBDT, image: Tensor, nodes: Sequence[int], name: str) -> V
     with torch.inference_mode(False), torch.no_grad():
         pictures = torch.stack([image, gaussian_blur(image, BLUR * min(size))]).clone()
         with hooked(model.backbone, [name], replaced):
-            logits = model.logits(laid_out(model, pictures))
-            log_odds = of_logits(model, logits).sum(dim=0).unbind()
+            log_odds = of_logits(model, model.logits(pictures)).sum(dim=0).unbind()
         leaf, difference = line
         slopes = torch.stack([
             torch.autograd.grad(log_odds[node], leaf, retain_graph=True)[0].mean(dim=0)

@@ -26,8 +26,6 @@ from nbdt.network.positions import Size, pools_by_average, positions
 from nbdt.network.running import hooked
 from nbdt.runtime.backbone import NO_GRADIENTS, OnnxBackbone
 
-from .log_odds import laid_out
-
 QUERIES_AT_ONCE = 32  # gradients of that many nodes are in memory together
 PLAIN_SIDE = 8  # cells along a side where no layer gives a grid
 PLAIN_GRID = "fitted to hidden regions of a plain grid: this network has no layer with positions"
@@ -69,7 +67,7 @@ def map_layer(model: NBDT, images: Tensor) -> Layer:
     Raises NBDTError: the network refuses the size, or none of its layers has positions that matter.
     """
     with torch.inference_mode(False), torch.no_grad():
-        images = laid_out(model, images.clone() if images.is_inference() else images)
+        images = images.clone() if images.is_inference() else images
         with size_errors(model, images):
             has_tokens = bool(getattr(model.backbone, "num_prefix_tokens", False))
             if isinstance(model.backbone, GivenNetwork) or has_tokens:

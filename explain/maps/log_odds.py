@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nbdt.decide.rules import edge_scores, full_precision
 from nbdt.model.model import NBDT
-from nbdt.network.given import GivenNetwork
 from nbdt.tree.index import TreeIndex
 
 # Pixels of a forward pass. On a CPU a photograph of 260 pixels takes 0.047 s alone, 0.043 s in a
@@ -69,16 +68,6 @@ def pictures_at_once(model: NBDT, images: Tensor) -> int:
     """Return how many pictures of the size of (batch, 3, height, width) run together, for speed."""
     pixels = CPU_PIXELS_AT_ONCE if model.device.type == "cpu" else PIXELS_AT_ONCE
     return max(1, min(MOST_AT_ONCE, pixels // (images.shape[-2] * images.shape[-1])))
-
-
-def laid_out(model: NBDT, images: Tensor) -> Tensor:
-    """Return images (batch, 3, height, width) in the layout that is fastest for the model.
-
-    Convolutions on a CPU are up to 1.4 times as fast with the channels last. Other people's networks
-    may flatten with `view`, which needs them first.
-    """
-    last = images.device.type == "cpu" and not isinstance(model.backbone, GivenNetwork)
-    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _of_images(model: NBDT, images: Tensor) -> Tensor:

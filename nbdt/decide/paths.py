@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -48,11 +49,14 @@ class Decision:
         """Probability of the chosen child."""
         return math.exp(self.log_probs[self.chosen])
 
-    @property
+    @cached_property
     def runner_up(self) -> int:
         """Position of the likeliest child that was not chosen."""
-        others = (i for i in range(len(self.children)) if i != self.chosen)
-        return max(others, key=self.log_probs.__getitem__)
+        others = [*self.log_probs]
+        others[self.chosen] = -math.inf
+        if (best := max(others)) > -math.inf:
+            return others.index(best)
+        return int(self.chosen == 0)  # all others are impossible
 
     @property
     def margin(self) -> float:

@@ -78,9 +78,11 @@ class Preprocessing:
         shorter, least = int(side / self.crop_pct), min(image.size)
         width, height = (int(shorter * length / least) for length in image.size)
         method = Image.Resampling[self.interpolation.upper()]
-        resized = image.convert("RGB").resize((width, height), method)
         left, top = round((width - side) / 2), round((height - side) / 2)
-        return resized.crop((left, top, left + side, top + side))
+        # Pillow resizes along rows, then along columns; columns outside the square need no second pass.
+        wide = image.convert("RGB").resize((width, image.height), method)
+        wide = wide.crop((left, 0, left + side, image.height))
+        return wide.resize((side, height), method).crop((0, top, side, top + side))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the input (3, size, size), float32."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..network.given import GivenNetwork
 from ..network.installed_weights import ARCHITECTURE
 from ..network.running import needs_torch
 from .backbone import OnnxBackbone
@@ -85,6 +86,10 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
     plain = images.device.type == "cpu" and images.dtype == torch.float32
     if session is not None and plain and tuple(images.shape[1:]) == session.shape:
         return session.run(images)[0]
+    # Convolutions on a CPU are up to 1.4 times as fast with the channels last. Other people's networks
+    # may flatten with `view`, which needs them first.
+    if images.device.type == "cpu" and not isinstance(backbone, OnnxBackbone | GivenNetwork):
+        images = images.contiguous(memory_format=torch.channels_last)
     return cast(Tensor, cast(Any, backbone).forward_features(images))
 
 

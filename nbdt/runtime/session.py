@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import NBDTError
 
 INPUT, OUTPUTS = "images", ("feature_map", "features")
+AT_ONCE = 8 * 260**2  # pixels of images in one run: more take more memory, and no less time
 INSTALL = "pip install 'nbdt-vision[runtime]'"
 
 
@@ -109,10 +110,16 @@ class Session:
                 f"This backbone takes images of shape (batch, {', '.join(map(str, self.shape))}), got "
                 f"{tuple(images.shape)}: use model.preprocess."
             )
-        values = images.detach().float().cpu().contiguous().numpy()
+        values = images.detach().float().cpu().contiguous()
+        few = max(1, AT_ONCE // (values.shape[2] * values.shape[3]))
         try:
-            found = self._session.run(OUTPUTS, {INPUT: values})
+            parts = [
+                self._session.run(OUTPUTS, {INPUT: part.numpy()}) for part in values.split(few)
+            ]
         except Exception as error:
             raise NBDTError(f"ONNX Runtime cannot run the backbone: {error}") from error
-        feature_map, features = (torch.from_numpy(value).to(images) for value in found)
+        feature_map, features = (
+            torch.cat([*map(torch.from_numpy, found)]).to(images)
+            for found in zip(*parts, strict=True)
+        )
         return feature_map, features

@@ -128,6 +128,22 @@ def test_threads_start_one_session(images, monkeypatch):
     assert all(torch.equal(one, found[0]) for one in found)
 
 
+def test_a_large_batch_runs_in_parts(fast, images, runs, monkeypatch):
+    monkeypatch.setattr("nbdt.runtime.session.AT_ONCE", 2 * 260**2)
+    many = torch.cat([images, images.flip(0), images[:1]])
+    with torch.inference_mode():
+        fast.features(many[:2])  # the session exists
+        inner, seen = accelerate._accelerated[fast.backbone].session._session, []
+        ran = type(inner).run
+        monkeypatch.setattr(
+            type(inner), "run", lambda s, o, f: seen.append(len(f["images"])) or ran(s, o, f)
+        )
+        whole = fast.features(many)
+        assert seen == [2, 2, 1]
+        parts = torch.cat([fast.features(one[None]) for one in many])
+    assert torch.allclose(whole, parts, atol=1e-5)
+
+
 def test_other_trees_share_it(fast, images, runs):
     with torch.inference_mode():
         fast.restrict(["dog", "crate"]).features(images)
