@@ -185,7 +185,7 @@ def _opened(backbone: nn.Module, proto: Any, feature_map: Tensor) -> OnnxBackbon
 
 
 def _quantised(proto: Any, photographs: Sequence[Tensor]) -> Any:
-    """Return the graph in int8 up to the feature map."""
+    """Return the graph in int8 up to the feature map; matrices after it are kept in float16."""
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -220,7 +220,7 @@ def _quantised(proto: Any, photographs: Sequence[Tensor]) -> Any:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=excluded,
         )
-        return onnx.load(small)
+        return _stored_as_float16(onnx.load(small))
 
 
 def _stored_as_float16(proto: Any) -> Any:

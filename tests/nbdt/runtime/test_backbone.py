@@ -19,7 +19,7 @@ from nbdt.model.writing import save_head
 from nbdt.runtime.backbone import OnnxBackbone
 from nbdt.runtime.convert import convert
 from nbdt.runtime.session import Session
-from tests.in_onnx import batch, in_onnx
+from tests.in_onnx import batch, in_onnx, made
 
 
 def test_everything_is_as_in_torch(pair):
@@ -243,6 +243,16 @@ def test_int8_changes_little_and_only_the_backbone(small):
             assert [*weights[node.input[1]].dims] == [weight.dims[0]]
             channels.append(weight.dims[0])
     assert len(channels) == 7
+
+
+def test_weights_after_the_feature_map_stay_exact_to_half_precision():
+    model = made("mobilenetv3_small_050,size=64")
+    other = in_onnx(model, "int8")
+    feature_map, features = other.backbone.session.run(batch(model, 12))
+    assert torch.allclose(features, model.pool(feature_map), rtol=1e-2, atol=1e-2)
+    proto = onnx.load_from_string(other.backbone.session.data)
+    kinds = {one.data_type for one in proto.graph.initializer if len(one.dims) > 1}
+    assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT16}
 
 
 def test_float16_is_a_smaller_file_of_float32_arithmetic(small):
