@@ -5,6 +5,7 @@ import pytest
 from nbdt.demo.photographs import EXAMPLES, knows
 from nbdt.demo.store import Store
 from nbdt.hierarchies.wordnet.database import wordnet
+from nbdt.runtime import session as runtime
 from nbdt.tree.hierarchy import Hierarchy
 from tests.demo.pages import served
 
@@ -135,3 +136,25 @@ def test_the_right_class_among_a_thousand_is_typed(photographs, visit):
         label.fill(text)
         tab.get_by_role("button", name="Save the correction").click()
         tab.wait_for_selector(f".nbdt-correct-status[data-tone={tone}]")
+
+
+@pytest.mark.browser
+def test_onnx_runtime_computes_the_page(photographs, visit, monkeypatch):
+    """The first answer, and all pictures with hidden parts, with torch for gradients alone."""
+    pytest.importorskip("onnxruntime")
+    seen, run = [], runtime.Session.run
+    monkeypatch.setattr(
+        runtime.Session, "run", lambda one, images: seen.append(len(images)) or run(one, images)
+    )
+    tab = visit(photographs)
+    pick(tab, "cat")
+    assert seen[0] == 1
+    tested = "document.querySelector('.nbdt-testing').textContent.startsWith('Tested')"
+    tab.wait_for_function(tested)
+    before = sum(seen)
+    assert before > 10
+    tab.click(".nbdt-careful")
+    tab.wait_for_function(
+        f"document.querySelector('.nbdt-careful').ariaDisabled === 'true' && {tested}"
+    )
+    assert sum(seen) > before

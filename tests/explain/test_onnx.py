@@ -187,16 +187,26 @@ def test_the_default_model_keeps_its_sharp_maps(imagenet):
 
 
 @pytest.mark.data
-def test_the_default_models_decisions_are_torchs(imagenet, data_dir):
-    """On forty photographs, shuffled; all 1,650 were compared when the graph was made."""
+def test_every_decision_of_the_default_model_is_torchs(imagenet, data_dir):
+    """All 367 of the tree on 65 photographs, wherever the margin exceeds float32's rounding."""
     from nbdt.images.labelled import LabelledImages
 
     plain = NBDT.load("imagenet", runtime="torch")
-    sources = [*LabelledImages(data_dir / "imagenet_val650_227.tar", plain.hierarchy)][::16]
+    sources = [*LabelledImages(data_dir / "imagenet_val650_227.tar", plain.hierarchy)][::10]
     images = torch.stack([plain.preprocess(source.open()) for source in sources])
     with torch.inference_mode():
         a, b = (model.logits(images) for model in (imagenet, plain))
         rules = plain.head.rules
+        assert not torch.equal(a, b)  # two runtimes
         assert torch.equal(a.argmax(1), b.argmax(1))
         assert torch.equal(rules.hard(a), rules.hard(b))
-        assert (rules.log_probs(a) - rules.log_probs(b)).abs().max() < 1e-4
+        found, expected = rules.log_probs(a), rules.log_probs(b)
+    assert (found - expected).abs().max() < 1e-4
+    compared = 0
+    for children in filter(None, plain.hierarchy.children):
+        best, second = expected[:, children].topk(2, dim=1).values.T
+        clear = best - second > 2e-4
+        chosen, torchs = (values[:, children].argmax(1) for values in (found, expected))
+        assert torch.equal(chosen[clear], torchs[clear])
+        compared += int(clear.sum())
+    assert compared > 0.999 * len(images) * len(plain.hierarchy.inner_nodes)
