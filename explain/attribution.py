@@ -270,7 +270,7 @@ def _explanations(
         "rule": model.rule,
         "model": model_hash(model),
         "hierarchy": model.hierarchy.hash,
-        **made_with(model.backbone),
+        **made_with(model.backbone, model.preprocess.size),
     }
     found = [
         Explanation(path=path, photo=photo, made={**how, **answer}, **own)

@@ -176,7 +176,7 @@ class _Audited:
             "noise_radius": sanity.RADIUS,
             "noise_samples": sanity.SAMPLES,
             "seed": seed,
-            **made_with(self.model.backbone),
+            **made_with(self.model.backbone, self.model.preprocess.size),
         }
 
 

@@ -92,7 +92,9 @@ def decoder(
 
 def precision_for(model: NBDT, precision: str) -> str:
     """Return 'float32' or 'bfloat16' as `resolve_precision` does; ONNX Runtime has float32 only."""
-    if precision == AUTO and all(runs_in_onnx(m.backbone) for m in members(model).values()):
+    if precision == AUTO and all(
+        runs_in_onnx(m.backbone, m.preprocess.size) for m in members(model).values()
+    ):
         return FLOAT32
     return resolve_precision(precision, model.device)
 
@@ -150,7 +152,7 @@ def made_on(model: NBDT, precision: str) -> dict[str, Any]:
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == BFLOAT16):
-        made = made_with(model.backbone)
+        made = made_with(model.backbone, model.preprocess.size)
     made["versions"]["python"] = platform.python_version()
     return {"device": name, "precision": precision, **made}
 

@@ -74,7 +74,8 @@ def cascade_command(
     record = fit_cascade(model, before, after, agreement=agreement, depth=depth)
     record["cost"] = costs(model, record["answered_by_small"]["value"])
     record["runtime"] = {
-        name: IN_ONNX if runs_in_onnx(one.backbone) else TORCH for name, one in both.items()
+        name: IN_ONNX if runs_in_onnx(one.backbone, one.preprocess.size) else TORCH
+        for name, one in both.items()
     }
     if not as_json:
         show(record)

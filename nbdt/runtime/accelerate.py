@@ -69,14 +69,22 @@ def accelerate(backbone: nn.Module, architecture: str) -> bool:
     return True
 
 
-def runs_in_onnx(backbone: nn.Module) -> bool:
-    """Return whether ONNX Runtime computes a backbone's feature maps where no gradient is needed."""
-    return isinstance(backbone, OnnxBackbone) or _session(backbone) is not None
+def runs_in_onnx(backbone: nn.Module, side: int | None = None) -> bool:
+    """Return whether ONNX Runtime computes a backbone's feature maps where no gradient is needed.
+
+    `side`: pixels of its images; None: as many as the graph is for.
+    """
+    session = _session(backbone)
+    fits = session is not None and side in {None, session.shape[-1]}
+    return isinstance(backbone, OnnxBackbone) or fits
 
 
-def made_with(backbone: nn.Module) -> dict[str, Any]:
-    """Return the "runtime" that computes a backbone's feature maps now, and "versions", for records."""
-    name = name_and_version() if runs_in_onnx(backbone) else f"{TORCH} {torch.__version__}"
+def made_with(backbone: nn.Module, side: int) -> dict[str, Any]:
+    """Return the "runtime" that computes a backbone's feature maps now, and "versions", for records.
+
+    `side`: pixels of its images.
+    """
+    name = name_and_version() if runs_in_onnx(backbone, side) else f"{TORCH} {torch.__version__}"
     return {"runtime": name, "versions": {"nbdt": __version__, "torch": torch.__version__}}
 
 

@@ -10,7 +10,7 @@ from nbdt import NBDT, NBDTError
 from nbdt.model.fingerprint import model_hash
 from nbdt.network.running import in_torch
 from nbdt.runtime import accelerate
-from nbdt.runtime.accelerate import runs_in_onnx
+from nbdt.runtime.accelerate import made_with, runs_in_onnx
 
 pytest.importorskip("onnxruntime")
 
@@ -73,6 +73,16 @@ def test_torch_runs_what_onnx_runtime_cannot(fast, plain, images, runs):
         fast(images)
     handle.remove()
     assert seen == [1]
+
+
+def test_records_name_what_computes_images_of_that_size(fast, images, runs):
+    with torch.no_grad():
+        fast.features(images[..., :128, :128])
+    assert runs == []
+    assert runs_in_onnx(fast.backbone, 260)
+    assert not runs_in_onnx(fast.backbone, 128)
+    assert made_with(fast.backbone, 260)["runtime"].startswith("onnxruntime")
+    assert made_with(fast.backbone, 128)["runtime"] == f"torch {torch.__version__}"
 
 
 def test_changed_weights_are_never_overlooked(images, runs):
