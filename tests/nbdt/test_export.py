@@ -187,7 +187,7 @@ def test_maps_can_be_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("path", "form", "message"),
     [
-        ("model.onnx", "tflite", "Unknown format 'tflite'; there are onnx, torch"),
+        ("model.onnx", "tflite", "Unknown format 'tflite'; there are onnx, web, torch"),
         ("none/model.onnx", "onnx", "There is no folder"),
         (".", "onnx", "is a folder; name a file"),
     ],
