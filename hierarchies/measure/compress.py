@@ -157,7 +157,8 @@ def compress_command(
     typer.echo(json.dumps(record) if as_json else f"written: {out}")
     if original.memory_place is not None:
         typer.echo(
-            f"note: the memory is not part of it; make one: nbdt memory build {out}", err=True
+            f"note: the memory is not part of it; make one: nbdt memory build {out} --data D --out M",
+            err=True,
         )
     if few := _too_few(record["images"], max_loss):
         typer.echo(f"note: {few}", err=True)

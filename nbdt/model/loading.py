@@ -97,10 +97,9 @@ def choose_runtime(model: Model, runtime: str | None, name: str) -> None:
     """
     if isinstance(model.backbone, OnnxBackbone):
         if runtime == TORCH:
-            parent = model.provenance.get("compression", {}).get("parent", "another model")
             raise NBDTError(
-                f"The backbone of {name!r} is ONNX, without weights for torch. It was made from "
-                f"{parent[:12]}…: load that."
+                f"The backbone of {name!r} is ONNX, without weights for torch; give the model that it was "
+                "compressed from."
             )
     elif (
         runtime != TORCH and not accelerate(model.backbone, model.architecture) and runtime == ONNX

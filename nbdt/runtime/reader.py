@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedImageError
 
 FORMATS = "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"
 STRIP = 16  # ratio of length to width above which an image's ends are cut off first
-CAPTION, OPACITY = 18, 0.6  # pixels below a tile; of a map's strongest place
+OPACITY = 0.6  # of a map's strongest place
+TILE, GAP, CAPTION, LETTERS = 224, 6, 26, 15  # pixels: least width, between, below; size of letters
 FOR, AGAINST = (200, 16, 46), (33, 102, 200)  # red, green and blue
 File: TypeAlias = str | os.PathLike[str]
 
@@ -60,16 +61,20 @@ class Reading:
         """Return a tile a step: red argues for it, blue against. Raises ReaderError: no maps."""
         if self.maps is None:
             raise ReaderError("This file has no maps: export the model without --no-maps.")
-        side = self.picture.width
-        sheet = Image.new("RGB", (side * len(self.path), side + CAPTION), "white")
+        side = max(self.picture.width, TILE)
+        photo = np.asarray(self.picture.resize((side, side), Image.Resampling.BICUBIC))
+        width = (side + GAP) * len(self.path) - GAP
+        sheet = Image.new("RGB", (width, side + CAPTION), "white")
         for index, (step, values) in enumerate(zip(self.path, self.maps, strict=True)):
             fine = Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC)
             share = np.asarray(fine)[..., None] / max(float(np.abs(values).max()), 1e-9)
-            opacity, photo = OPACITY * np.abs(share).clip(0, 1), np.asarray(self.picture)
+            opacity = OPACITY * np.abs(share).clip(0, 1)
             mixed = opacity * np.where(share > 0, FOR, AGAINST) + (1 - opacity) * photo
-            sheet.paste(Image.fromarray(mixed.astype(np.uint8)), (index * side, 0))
-            text = f"{step.name} {step.probability:.0%}"
-            ImageDraw.Draw(sheet).text((index * side + 3, side + 3), text, fill="black")
+            left = index * (side + GAP)
+            sheet.paste(Image.fromarray(mixed.astype(np.uint8)), (left, 0))
+            text = f"{step.name} {step.probability:.1%}"
+            font = _font(text, side)
+            ImageDraw.Draw(sheet).text((left, side + 3), text, fill="black", font=font)
         return sheet
 
 
@@ -81,11 +86,14 @@ class Reader:
 
     def __init__(self, file: File, threads: int = 0) -> None:
         cpu = ["CPUExecutionProvider"]
+        if not os.path.isfile(file):
+            raise ReaderError(f"There is no file {os.fspath(file)!r}; make one with nbdt export.")
         try:
             self._session = onnxruntime.InferenceSession(file, session_options(threads), cpu)
             about = self._session.get_modelmeta().custom_metadata_map
-            if (about["format"], about["version"]) != ("nbdt-export", "1"):
-                raise ValueError(f"{about['format']!r}, version {about['version']!r}")
+            kind = about.get("format"), about.get("version")
+            if kind != ("nbdt-export", "1"):
+                raise ValueError(f"its format is {kind[0]!r}, version {kind[1]!r}")
             self.classes = json.loads(about["classes"])
             self.nodes = json.loads(about["hierarchy"])["nodes"]
             self.preprocessing = json.loads(about["preprocessing"])
@@ -162,7 +170,18 @@ def open_photograph(file: File) -> Image.Image:
             upright.getexif()[274] = image.getexif().get(274, 1)  # its orientation
             return ImageOps.exif_transpose(upright)
     except Exception as error:  # noqa: BLE001 - decoders of damaged files raise nearly everything
-        raise ReaderError(f"{os.fspath(file)!r} cannot be read as a photograph: {error}") from None
+        plain = {
+            FileNotFoundError: "there is no such file",
+            UnidentifiedImageError: f"expected one of {', '.join(FORMATS)}",
+        }
+        why = plain.get(type(error), error)
+        raise ReaderError(f"{os.fspath(file)!r} cannot be read as a photograph: {why}") from None
+
+
+def _font(text: str, width: int) -> Any:
+    """Return the largest font, up to `LETTERS`, in which a text is no wider than `width` pixels."""
+    fonts = map(ImageFont.load_default, range(LETTERS, 1, -1))
+    return next((font for font in fonts if font.getlength(text) <= width), None)
 
 
 def _plain(image: ImageFile.ImageFile) -> Image.Image:
@@ -182,10 +201,14 @@ def _plain(image: ImageFile.ImageFile) -> Image.Image:
 
 def main() -> None:
     """Print what a model says about a photograph."""
-    parser = argparse.ArgumentParser(prog="reader", description="Read a photograph.")
-    parser.add_argument("model", help="a file of nbdt export --format onnx")
-    parser.add_argument("photograph")
-    parser.add_argument("--maps", metavar="PNG", help="draw what decided each step")
+    parser = argparse.ArgumentParser(
+        prog="reader", description="Say what a model sees in a photograph."
+    )
+    parser.add_argument("model", help="what nbdt export --format onnx wrote")
+    parser.add_argument("photograph", help=", ".join(FORMATS))
+    parser.add_argument(
+        "--maps", metavar="PNG", help="draw each step: red argues for it, blue against"
+    )
     options = parser.parse_args()
     try:
         reading = Reader(options.model)(options.photograph)

@@ -164,13 +164,24 @@ def test_red_argues_for_a_step_and_blue_against_it():
     path = [Step(1, "animal", 0.9), Step(2, "cat", 0.6)]
     grey = Image.new("RGB", (100, 100), "grey")
     sheet = Reading("cat", 0.54, path, None, None, maps, grey).draw()
-    assert sheet.size == (200, 100 + module.CAPTION)
-    red, blue = sheet.getpixel((5, 5)), sheet.getpixel((195, 95))
+    side = module.TILE  # a smaller picture is enlarged
+    assert sheet.size == (2 * side + module.GAP, side + module.CAPTION)
+    red, blue = sheet.getpixel((5, 5)), sheet.getpixel((2 * side + module.GAP - 5, side - 5))
     for found, colour in ((red, module.FOR), (blue, module.AGAINST)):
         mixed = [round(module.OPACITY * c + (1 - module.OPACITY) * 128) for c in colour]
         assert found == pytest.approx(mixed, abs=2)
-    assert sheet.getpixel((95, 95)) == pytest.approx((128, 128, 128), abs=4)
-    assert np.min(sheet.crop((0, 100, 60, 118))) < 50  # the name
+    assert sheet.getpixel((side - 5, side - 5)) == pytest.approx((128, 128, 128), abs=4)
+    assert sheet.getpixel((side + 2, 5)) == (255, 255, 255)  # between two tiles
+    assert np.min(sheet.crop((0, side, 60, side + module.CAPTION))) < 50  # the name
+
+
+def test_a_long_name_stays_below_its_tile():
+    path = [Step(1, "a long name, " * 4, 0.9), Step(2, "", 0.6)]
+    grey, maps = Image.new("RGB", (9, 9), "grey"), np.zeros((2, 2, 2), np.float32)
+    sheet = np.asarray(Reading("cat", 0.54, path, None, None, maps, grey).draw())
+    below = sheet[module.TILE :, : module.TILE + module.GAP].min(axis=(0, 2))
+    assert below[: module.TILE].min() < 150
+    assert below[module.TILE :].min() > 200
 
 
 def test_a_batch_of_pixels(reader):

@@ -20,7 +20,7 @@ from PIL import Image
 from nbdt import NBDT, NBDTError
 from nbdt.images.image import open_image
 from nbdt.model.export import export
-from nbdt.runtime.reader import Reader
+from nbdt.runtime.reader import GAP, TILE, Reader
 from tests.browser import record
 from tests.in_onnx import in_onnx, made
 
@@ -135,12 +135,15 @@ def test_a_visitor_sees_path_and_maps(page, visit, cifar10):
         assert name == step.name
         assert float(chance) == pytest.approx(100 * step.probability, abs=1)
     assert f"Answer: {expected.answer.name}" in tab.inner_text("#says")
+    assert "In red" in tab.inner_text("#legend")
     seen = tab.evaluate("""() => [...document.querySelectorAll("canvas")].map((canvas) =>
         [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data])""")
     side = expected.picture.width
     for index, pixels in enumerate(seen):
         found = np.array(pixels).reshape(side, side, 4)[..., :3]
-        drawn = np.asarray(expected.draw().crop((index * side, 0, (index + 1) * side, side)))
+        left = index * (TILE + GAP)  # a small picture is enlarged there
+        tile = expected.draw().crop((left, 0, left + TILE, TILE))
+        drawn = np.asarray(tile.resize((side, side)))
         assert np.abs(found.astype(int) - drawn).mean() < 12  # it scales maps in its own way
 
 
