@@ -7,7 +7,7 @@
 `SMALL` is what `nbdt compress` wrote. `--network` takes random weights, the network as it is saved, and the
 same in ONNX. The command reads, decides, draws maps and writes rows; torch gets tensors that are
 ready, in the batch that is best for it, without and with freed memory kept (`nbdt.allocator`). All run in
-processes of their own, in turn; each figure is the fastest of `--rounds`. Processor time is that of all threads,
+processes of their own, in turn; the fastest of `--rounds` counts, for torch of medians. Processor time is that of all threads,
 user and system: neighbours hardly change it.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 BARE = """
-import json, sys, time
+import json, statistics, sys, time
 model, keep, batches = json.loads(sys.argv[1])
 if keep:
     from nbdt.allocator import keep_memory
@@ -35,11 +35,11 @@ found = {}
 with torch.inference_mode():
     for batch in batches:
         images, times = torch.randn(batch, 3, side, side), []
-        for _ in range(6):
+        for _ in range(8):
             start = time.process_time()
             backbone.forward_head(backbone.forward_features(images), pre_logits=True)
             times.append((time.process_time() - start) / batch)
-        found[batch] = min(times[1:])
+        found[batch] = statistics.median(times[1:])
 print(json.dumps(found))
 """
 MAKE = """
