@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias, TypeVar
 
 if TYPE_CHECKING:  # Rich is loaded only to draw
     from rich.progress import Progress as Bar
+    from rich.status import Status
 
 Item = TypeVar("Item")
 Say: TypeAlias = Callable[[str], None]  # takes a message for people
@@ -48,13 +49,21 @@ def progress(what: str) -> "Bar":
         bars.SpinnerColumn(), bars.TextColumn(what), bars.BarColumn(), bars.MofNCompleteColumn(),
         Rate(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
     )  # fmt: skip
-    return bars.Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def tracked(items: Iterable[Item], count: int | None, what: str = "images") -> Iterator[Item]:
     """Yield `items` while a bar shows the progress; `count` is None if unknown."""
     with progress(what) as bar:
         yield from bar.track(items, total=count)
+
+
+def working(what: str) -> "Status":
+    """Return a context in which a spinner on stderr says what is being done."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 def escape_terminal(text: str) -> str:

@@ -15,6 +15,7 @@ from nbdt.errors import NBDTError
 from nbdt.files import check_new, write_atomic
 from nbdt.images.labelled import LabelledImages
 from nbdt.model.cascade import LARGE, SMALL, members
+from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
 from nbdt.progress import tracked
 from nbdt.runtime.accelerate import TORCH, runs_in_onnx
@@ -45,7 +46,7 @@ def cascade_command(
     agreement: Annotated[
         float,
         typer.Option(help="The share of answers, below 1, that are to be the large model's."),
-    ] = 0.99,
+    ] = 0.98,
     depth: Annotated[
         int | None,
         typer.Option(min=1, help="How many decisions from the root are to agree; by default all."),
@@ -60,12 +61,19 @@ def cascade_command(
     split: SplitName = None,
     as_json: Json = False,
 ) -> None:
-    """Make one model of two: the small one answers where it is sure, and elsewhere the large one."""
+    """Make one model of two: the small one answers where it is sure, and elsewhere the large one.
+
+    Use photographs that neither was trained on.
+    """
     check_new(out)
     first = open_model(small, small_weights, runtime)
     model = open_model(large, large_weights, runtime)
     if small_size is not None:
         first = at_size(first, small_size)
+    elif model_hash(first) == model_hash(model):
+        raise NBDTError(
+            f"{small!r} and {large!r} are the same model; give another, or --small-size for fewer pixels."
+        )
     model = in_cascade(first, model)
     sources = [*LabelledImages(data, model.hierarchy, split, groups=True)]
     check_promise(agreement, len(sources))

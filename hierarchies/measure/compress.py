@@ -24,7 +24,7 @@ from nbdt.images.sources import ImageSource, cores, read_each
 from nbdt.model.cascade import refuse_cascade
 from nbdt.model.fingerprint import model_hash
 from nbdt.model.model import NBDT
-from nbdt.progress import tracked
+from nbdt.progress import tracked, working
 from nbdt.runtime.accelerate import TORCH
 from nbdt.runtime.convert import INT8, LEAST, convert
 
@@ -32,7 +32,7 @@ from ..library import open_model
 from ..shell import Data, Json, Model, SplitName, Weights, exit_with
 from .calibrate import fitted_temperature
 from .comparison import rules_of
-from .compressed import compared, lines
+from .compressed import compared, show
 from .cost import file_bytes, memory, speed, weight_bytes
 from .logits import Logits, class_logits
 
@@ -133,24 +133,30 @@ def compress_command(
     split: SplitName = None,
     as_json: Json = False,
 ) -> None:
-    """Make a model smaller and faster in ONNX Runtime, and compare it with the original."""
+    """Make a model smaller and faster in ONNX Runtime, and compare it with the original.
+
+    Compare on photographs that the model was not trained on.
+    """
     check_new(out)
     original = open_model(model, weights, runtime=TORCH)
     sources = [*LabelledImages(data, original.hierarchy, split)]
     with tempfile.TemporaryDirectory() as aside:
-        small, rest, failed = compress(original, sources, to)
+        with working(f"Converting {model} to {to}"):
+            small, rest, failed = compress(original, sources, to)
         folder = Path(aside, "model")
         small.save(folder, dtype=STORED[to])
         small = NBDT.load(folder)  # with what rounding left of the last layer
         before, after = (class_logits(one, rest, progress=tracked) for one in (original, small))
         after, temperatures = fit_temperature(small, before, after)
         record = compared(original, small, before, after)
-        record |= {"temperature": temperatures, "speed": speed(original, small)}
+        record |= {"temperature": temperatures}
         record["bytes"] = {"original": weight_bytes(original), "compressed": file_bytes(folder)}
-        used = memory(model, weights, TORCH), memory(str(folder))
+        with working("Measuring speed and memory"):
+            record["speed"] = speed(original, small)
+            used = memory(model, weights, TORCH), memory(str(folder))
         record["memory"] = {"original": used[0], "compressed": used[1]}
         if not as_json:
-            typer.echo("\n".join(lines(record, to)))
+            show(record, to)
         _check_loss(record, to, max_loss)
         small.provenance["compression"] |= record
         small.save(out, dtype=STORED[to])
@@ -158,6 +164,12 @@ def compress_command(
     if original.memory_place is not None:
         typer.echo(
             f"note: the memory is not part of it; make one: nbdt memory build {out} --data D --out M",
+            err=True,
+        )
+    if to == INT8 and original.calibration is not None:
+        typer.echo(
+            "note: where its answers stop is still fitted to the original; nbdt calibrate fits it to "
+            "the new model, on photographs that it was not trained on",
             err=True,
         )
     if few := _too_few(record["images"], max_loss):

@@ -13,13 +13,20 @@ from nbdt.decide.stopping import weakest_decision
 from nbdt.errors import NBDTError
 from nbdt.model.model import NBDT
 
+from ..show.tables import plain_console, table
 from .comparison import TreeResult, measure, quality
+from .cost import AT_ONCE
 from .logits import Logits
 
 BANDS = (0.0, 0.5, 0.6, 0.8, 0.9, 1.0)  # of the probability of a path's weakest decision
 SURE = 0.6
 ACCURACY = 0.95  # of the answers that are compared
-KINDS = {"flat": "flat", "shown": "soft", "hard": "hard"}  # rows, and their names in `quality`
+KINDS = {"flat": "flat", "shown": "soft", "hard": "hard"}  # in the record, and in `TreeResult`
+ROWS = {
+    "flat": "best class without the tree, right",
+    "shown": "path shown, right",
+    "hard": "greedy descent, right",
+}
 
 
 def compared(original: NBDT, small: NBDT, before: Logits, after: Logits) -> dict[str, Any]:
@@ -42,7 +49,10 @@ def compared(original: NBDT, small: NBDT, before: Logits, after: Logits) -> dict
     qualities = [quality(result) for result in results]
     record: dict[str, Any] = {"images": len(before.labels)}
     for row, name in KINDS.items():
+        old, new = (found.answers[name] == found.known_labels for found in results)
+        change = new.double() - old.double()
         record[row] = _both(*(found[name]["accuracy"] for found in qualities))
+        record[row]["standard_error"] = float(change.std()) / len(change) ** 0.5
     record["calibration_error"] = _both(*(q["soft"]["calibration_error"] for q in qualities))
     record["unchanged"] = _unchanged(original, small, *results)
     return record
@@ -80,35 +90,46 @@ def _share(same: Tensor) -> float | None:
     return float(same.double().mean()) if len(same) else None
 
 
-def lines(record: dict[str, Any], to: str) -> Iterator[str]:
-    """Yield the lines of a table for a person to read."""
-    yield f"{record['images']:,} held-out photographs{'':7}{'original':>12}{to:>14}"
-    for row, text in (("flat", "flat"), ("shown", "path shown"), ("hard", "hard")):
-        old, new = record[row].values()
-        yield f"{text + ', right':<32}{old:>11.2%}{new:>14.2%}"
-    for key, text in (("calibration_error", "calibration error"), ("temperature", "temperature")):
-        old, new = record[key].values()
-        form = ".2%" if key == "calibration_error" else ".3f"
-        yield f"{text:<32}{old:>11{form}}{new:>14{form}}"
-    speeds = record["speed"]
-    for count, row in speeds["images_a_second"].items():
-        old, new = row.values()
-        text = f"images a second, batch {count}"
-        yield f"{text:<32}{old:>11.1f}{new:>14.1f}  ({new / old:.1f} ×)"
-    old, new = record["bytes"].values()
-    yield f"{'size, MB':<32}{old / 1e6:>11.1f}{new / 1e6:>14.1f}  ({new / old:.2f} ×)"
-    old, new = record["memory"].values()
-    if old is not None and new is not None:
-        yield f"{'memory beyond the libraries, MB':<32}{old / 1e6:>11.0f}{new / 1e6:>14.0f}"
-    yield f"threads: {speeds['threads']}; the original in torch, memory at batch 8"
+def show(record: dict[str, Any], to: str) -> None:
+    """Print a table for a person to read, and what is unchanged."""
+    console = plain_console(100)
+    title, columns = f"{record['images']:,} held-out photographs", ("", "original", to, "change")
+    note = f"±: one standard error; {record['speed']['threads']} threads, the original in torch"
+    console.print(table(title, columns, _rows(record), note))
+    for line in _sentences(record):
+        console.print(line, soft_wrap=True)
+
+
+def _rows(record: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row, text in ROWS.items():
+        old, new, error = (100 * value for value in record[row].values())
+        change = f"{new - old:+.2f} ± {error:.2f} points".replace("-", "−")
+        yield f"{text}, %", f"{old:.2f}", f"{new:.2f}", change
+    old, new = (100 * value for value in record["calibration_error"].values())
+    yield "calibration error, %", f"{old:.2f}", f"{new:.2f}", ""
+    old, new = record["temperature"].values()
+    yield "temperature that fits these", f"{old:.3f}", f"{new:.3f}", "now as the original's"
+    for count, rates in record["speed"]["images_a_second"].items():
+        old, new = rates.values()
+        yield f"images a second, batch {count}", f"{old:.1f}", f"{new:.1f}", f"{new / old:.1f} ×"
+    old, new = (value / 1e6 for value in record["bytes"].values())
+    yield "size, MB", f"{old:.1f}", f"{new:.1f}", f"{new / old:.2f} ×"
+    used = record["memory"].values()
+    if all(used):
+        old, new = (value / 1e6 for value in used)
+        text = f"memory beyond the libraries, batch {AT_ONCE}, MB"
+        yield text, f"{old:.0f}", f"{new:.0f}", f"{new / old:.2f} ×"
+
+
+def _sentences(record: dict[str, Any]) -> Iterator[str]:
     kept = record["unchanged"]
     yield (
-        f"unchanged: {kept['answers']:.1%} of answers at {ACCURACY:.0%}, {kept['paths']:.1%} of paths "
-        f"shown, {kept['hard_paths']:.1%} of greedy paths"
+        f"unchanged: {kept['paths']:.1%} of the paths shown, {kept['hard_paths']:.1%} of those of greedy "
+        f"descent, {kept['answers']:.1%} of the answers given with --accuracy {ACCURACY:g}"
     )
-    for band in kept["by_weakest_decision"]:
-        if band["images"]:
-            yield (
-                f"  weakest decision from {band['from']:.0%} to {band['to']:.0%}: {band['paths']:.1%} "
-                f"of {band['images']:,} paths"
-            )
+    bands = [
+        f"{band['paths']:.1%} of {band['images']:,} from {band['from']:.0%} to {band['to']:.0%}"
+        for band in kept["by_weakest_decision"]
+        if band["images"]
+    ]
+    yield "paths unchanged by their weakest decision: " + "; ".join(bands)

@@ -35,6 +35,7 @@ from ..errors import NBDTError, check_known
 from ..files import check_new, umask
 from ..network.positions import pools_by_average, positions
 from ..network.running import evaluating
+from ..progress import working
 from ..runtime.backbone import OnnxBackbone
 from ..runtime.convert import followed_by, quiet, to_onnx
 from ..runtime.session import INPUT
@@ -224,11 +225,9 @@ def export_command(
     ] = False,
 ) -> None:
     """Write a model as ONNX, as a web page or as .pt2: probabilities, decisions, maps, its tree."""
-    from rich.console import Console
-
     loaded = NBDT.load(model)
     target = out or Path(f"{Path(model).resolve().name}{SUFFIXES[format]}")
-    with Console(stderr=True).status(f"Tracing {loaded.architecture}"):
+    with working(f"Tracing {loaded.architecture}"):
         written = export(loaded, target, format=format, accuracy=accuracy, maps=maps)
     if format == "web":
         typer.echo("note: two files of onnxruntime-web are missing; the page says which.", err=True)
@@ -238,4 +237,5 @@ def export_command(
         facts = {"file": str(written.path), "outputs": written.outputs}
         typer.echo(json.dumps({**facts, "why_no_maps": written.why_no_maps}))
     else:
-        typer.echo(f"{written.path} ({', '.join(written.outputs)})")
+        size = sum(file.stat().st_size for file in (written.path, *written.path.glob("*")))
+        typer.echo(f"{written.path} ({', '.join(written.outputs)}; {size / 1e6:.1f} MB)")

@@ -224,10 +224,12 @@ def test_the_same_network_at_another_size(data, models, tmp_path, monkeypatch):
 def test_a_cascade_that_saves_nothing_is_not_written(models, data, tmp_path):
     """The two networks cost the same."""
     out = tmp_path / "m"
-    done = run(models / "large", models / "large", "--data", data, "--out", out, "--agreement", 0.9)
-    assert done.exit_code == 1
-    assert "Nothing is written" in str(done.exception)
-    assert not out.exists()
+    twice = models / "large", models / "large", "--data", data, "--out", out, "--agreement", 0.9
+    for more, said in ([], "the same model"), (["--small-size", 32], "Nothing is written"):
+        done = run(*twice, *more)
+        assert done.exit_code == 1
+        assert said in str(done.exception)
+        assert not out.exists()
 
 
 def test_other_classes_are_named(models, data, tmp_path):
