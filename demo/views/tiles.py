@@ -1,7 +1,6 @@
 """Tiles as the page shows them: the pictures, drawn once by the server, and their alternative texts."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,15 +23,17 @@ SIDE, SMALL = 360, 240  # pixels
 KEPT = 600  # pictures, of some 40 kB: an edit changes few of those on the page
 
 
-@dataclass(frozen=True)
-class _Picture:
-    key: Hashable  # what it depends on
-    draw: Callable[[], Image.Image] = field(compare=False)
-
-
 @lru_cache(maxsize=KEPT)
-def _encoded(picture: _Picture) -> str:
-    return jpeg_url(picture.draw())
+def _kept(_key: Hashable) -> list[str]:
+    """Return where the picture of a key is kept, empty at first; nothing here holds an explanation."""
+    return []
+
+
+def _encoded(key: Hashable, draw: Callable[[], Image.Image]) -> str:
+    kept = _kept(key)
+    if not kept:
+        kept.append(jpeg_url(draw()))
+    return kept[0]
 
 
 def pictures(photo: Photograph, explanation: Explanation, tile: Tile) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def _record(
         alt = _contours(name, maps[int(rival)] if tile.rival else values)
     drawn = partial(draw, explanation, tile, SIDE, rival=rival)
     return {
-        "picture": _encoded(_Picture(key, drawn)),
+        "picture": _encoded(key, drawn),
         "caption": tile.rival if rival else tile.title,
         "alt": alt,
         "grid": grid[::-1],
@@ -87,7 +88,7 @@ def map_picture(
     def drawn() -> Image.Image:
         return contoured(ground(explanation, SIDE), values, float(np.abs(values).max()))
 
-    url = _encoded(_Picture((photo.hash, values.tobytes(), values.shape), drawn))
+    url = _encoded((photo.hash, values.tobytes(), values.shape), drawn)
     return {"picture": url, "alt": _contours(say(name), values), "grid": values.shape[::-1]}
 
 

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import timm
@@ -370,7 +371,7 @@ def test_a_decision():
 
 
 def test_a_decision_against_the_odds_has_a_negative_margin():
-    asked = Decision(**{**vars(DECISION), "chosen": 0})
+    asked = replace(DECISION, chosen=0)
     assert asked.runner_up == 1
     assert DECISION.is_likeliest
     assert not asked.is_likeliest

@@ -100,7 +100,7 @@ def test_saved_and_loaded_it_is_the_same(pair, tmp_path):
     assert b"/home/" not in file
     assert __file__.encode() not in file
     assert b"stack_trace" not in file
-    with pytest.raises(NBDTError, match=model_hash(model)[:12]):
+    with pytest.raises(NBDTError, match="without weights for torch"):
         NBDT.load(tmp_path / "m", runtime="torch")
     NBDT.load(tmp_path / "m", runtime="onnx").save(tmp_path / "again")
     assert model_hash(NBDT.load(tmp_path / "again")) == model_hash(other)
