@@ -170,7 +170,7 @@ def open_photograph(file: File) -> Image.Image:
             upright.getexif()[274] = image.getexif().get(274, 1)  # its orientation
             return ImageOps.exif_transpose(upright)
     except Exception as error:  # noqa: BLE001 - decoders of damaged files raise nearly everything
-        plain = {
+        plain: dict[type[Exception], str] = {
             FileNotFoundError: "there is no such file",
             UnidentifiedImageError: f"expected one of {', '.join(FORMATS)}",
         }
