@@ -19,6 +19,8 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from nbdt.allocator import return_memory
+
 from .accounts import Accounts
 from .guard import MAX_BYTES, Window, account, address, too_large
 
@@ -69,12 +71,13 @@ def sweep(known: Iterable[set[str]] = ()) -> None:
 
 @asynccontextmanager
 async def sweeping(app: Any) -> AsyncIterator[None]:
-    """Sweep as long as the server runs."""
+    """Sweep, and return freed memory to the system, as long as the server runs."""
     stop, known = threading.Event(), app.get_blocks().temp_file_sets
 
     def regularly() -> None:
         while not stop.wait(SWEEP_S):
             sweep(known)
+            return_memory()
 
     threading.Thread(target=regularly, daemon=True).start()
     yield

@@ -32,6 +32,23 @@ def test_memory_that_was_freed_is_used_again():
     assert after < before - 100_000  # pages of 4 KiB, of 20 × 64 MiB
 
 
+@pytest.mark.skipif(not GLIBC, reason="another C library")
+def test_kept_memory_is_returned():
+    program = """
+from nbdt.allocator import keep_memory, return_memory
+keep_memory()
+blocks = [bytearray(b"1" * (1 << 20)) for _ in range(200)]
+last = bytearray(1 << 20)  # above the gap
+del blocks
+def resident(): return int(open("/proc/self/statm").read().split()[1]) >> 8  # MiB
+before = resident(); assert return_memory(); print(before - resident())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > 150
+
+
 def test_other_systems_are_left_alone(monkeypatch):
     from nbdt import allocator
 
@@ -40,3 +57,4 @@ def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
     assert not allocator.keep_memory()
+    assert not allocator.return_memory()
