@@ -35,15 +35,17 @@ class _Accelerated(NamedTuple):
     tensors: list[Tensor]
     writes: int
     inner: list[nn.Module]
-    contents: list[tuple[dict[Any, Any], tuple[Any, ...]]]  # `KEPT`: as they are, as they were
+    empty: list[dict[Any, Any]]  # those of `KEPT` that had nothing in them
+    full: list[dict[Any, Any]]
+    sizes: list[int]  # how much the full ones had in them
+    values: list[Any]  # and what
 
     @property
     def is_valid(self) -> bool:
-        """Whether the session still gives what torch would."""
-        same = all(
-            len(now) == len(then) and all(map(is_, now.values(), then))
-            for now, then in self.contents
-        )
+        """Whether the session still gives what torch would; asked before every forward pass."""
+        now = chain.from_iterable(map(dict.values, self.full))
+        same = [*map(len, self.full)] == self.sizes and all(map(is_, now, self.values))
+        same = same and not any(self.empty)
         plain = self.tensors[0].device.type == "cpu" and self.tensors[0].dtype == torch.float32
         written = _writes(self.tensors) != self.writes
         return same and plain and not written and not any(part.training for part in self.inner)
@@ -63,9 +65,13 @@ def accelerate(backbone: nn.Module, architecture: str) -> bool:
     data = (files("nbdt") / "runtime" / GRAPHS[architecture]).read_bytes()
     tensors = [*chain(backbone.parameters(), backbone.buffers())]
     every = [*backbone.modules()]
-    contents = [(kept := vars(part)[name], (*kept.values(),)) for part in every for name in KEPT]
-    session = Session(data, folded(backbone))
-    _accelerated[backbone] = _Accelerated(session, tensors, _writes(tensors), every[1:], contents)
+    kept = [vars(part)[name] for part in every for name in KEPT]
+    empty, full = ([one for one in kept if bool(one) == some] for some in (False, True))
+    values = [*chain.from_iterable(map(dict.values, full))]
+    _accelerated[backbone] = _Accelerated(
+        Session(data, folded(backbone)), tensors, _writes(tensors), every[1:],
+        empty, full, [*map(len, full)], values,
+    )  # fmt: skip
     return True
 
 
