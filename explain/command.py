@@ -123,7 +123,7 @@ def explain_command(
             "--memory",
             "--evidence",
             metavar="M",
-            help="Labelled photographs to compare with, by default the model's own memory; 'none'.",
+            help="Photographs that --pages compares with, by default the model's memory; 'none'.",
         ),
     ] = None,
     counterfactuals: Annotated[

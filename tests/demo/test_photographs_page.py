@@ -148,7 +148,7 @@ def test_onnx_runtime_computes_the_page(photographs, visit, monkeypatch):
     )
     tab = visit(photographs)
     pick(tab, "cat")
-    assert seen[0] == 1
+    assert 1 in seen  # among hidden pictures that an earlier visitor may still be waiting for
     tested = "document.querySelector('.nbdt-testing').textContent.startsWith('Tested')"
     tab.wait_for_function(tested)
     before = sum(seen)
