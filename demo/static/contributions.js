@@ -1,6 +1,7 @@
 // A decision as a sum over training photographs, and what happens without one of them.
 
 let asked = 0;
+let effect = null; // the last reply, as long as it is about what is shown
 
 const action = (text, act) => {
   const button = make('button', '', text);
@@ -37,7 +38,7 @@ const struck = (photos) => {
 
 // The reply is shown below the photograph that was asked about, in every step that shows it.
 const drawEffect = () => {
-  const reply = parsed(props.effect);
+  const reply = effect;
   if (!reply) return;
   root.querySelectorAll('.nbdt-effect').forEach((old) => old.remove());
   root.querySelectorAll('.nbdt-part').forEach((part) => {

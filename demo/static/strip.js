@@ -99,6 +99,8 @@ const list = make('ol', 'nbdt-cards');
 const foot = make('footer', 'nbdt-strip-foot');
 root.append(heading, list, foot);
 
+let photograph = '';
+
 const draw = () => {
   const record = parsed(props.record);
   clearTimeout(timer);
@@ -115,6 +117,10 @@ const draw = () => {
   if (record.note) foot.append(make('p', 'nbdt-small', record.note));
   if (record.struck.length) foot.append(struck(record.struck));
   if (record.hint) foot.append(make('p', 'nbdt-hint', record.hint));
+  // Deeper levels come while a person reads: what was asked about the same answer stays.
+  if (!record.level || record.of !== photograph) effect = null;
+  photograph = record.of;
+  drawEffect();
   if (!record.level) timer = setTimeout(ask, SETTLE, 'default');
 };
 
@@ -128,5 +134,8 @@ const wait = () => {
 
 watch('record', draw);
 watch('waiting', wait);
-watch('effect', drawEffect);
+watch('effect', () => {
+  effect = parsed(props.effect);
+  drawEffect();
+});
 draw();

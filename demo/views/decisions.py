@@ -46,6 +46,7 @@ def draw_strip(visitor: Visitor, *, source: str = "MODEL") -> gr.HTML:
     explanation = visitor.explanation()
     made = [_tile(visitor.photo, explanation, tile) for tile in tiles(explanation)]
     record = {
+        "of": visitor.photo.hash,
         "words": explanation.words,
         "level": explanation.made.get("level", ""),
         "notice": _notice(explanation),

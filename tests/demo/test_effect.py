@@ -100,6 +100,13 @@ def test_a_person_asks_strikes_out_and_takes_back(model, visit, tmp_path, store,
         tab.set_input_files("#nbdt-photo input[type=file]", photo)
         part = tab.locator(".nbdt-part").first
         part.wait_for()
+        part.get_by_text("What if it were struck out?").click()
+        tab.locator(".nbdt-effect").first.wait_for()
+        tested = "document.querySelector('.nbdt-testing').textContent.startsWith('Tested')"
+        tab.wait_for_function(tested)
+        tab.click(".nbdt-careful")
+        tab.wait_for_function(f"document.querySelector('.nbdt-careful').ariaDisabled && {tested}")
+        assert tab.locator(".nbdt-effect").count()  # the deeper level has drawn the steps again
         assert "Of +" in tab.locator(".nbdt-sum p").first.text_content()
         assert "not what would happen" in tab.locator(".nbdt-strip-foot").text_content()
         row = part.get_attribute("data-row")
