@@ -14,18 +14,16 @@ cascades on the photographs, and draw the curve to `--picture`.
 import argparse
 import copy
 import statistics
-import tempfile
 import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from lite0 import lite0
 
 from nbdt import NBDT
 from nbdt.hierarchies import load
-from nbdt.hierarchies.classifier import from_classifier
 from nbdt.hierarchies.measure.calibrate import fitted_temperature
 from nbdt.hierarchies.measure.cascade import (
     Both,
@@ -40,7 +38,6 @@ from nbdt.hierarchies.measure.compress import compress
 from nbdt.hierarchies.measure.logits import class_logits
 from nbdt.images.labelled import LabelledImages
 from nbdt.model.cascade import members
-from nbdt.network.load import create_timm
 from nbdt.progress import tracked
 from nbdt.runtime.convert import convert
 
@@ -71,15 +68,8 @@ def cifar(options):
 
 
 def imagenet(options):
-    """The package's tensors are those of timm's network, in order."""
     large = NBDT.load("imagenet")
-    state = torch.load(options.small_weights, map_location="cpu", weights_only=True)
-    names = create_timm("tf_efficientnet_lite0", 1000).state_dict()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "lite0.safetensors")
-        tensors = zip(names, state.values(), strict=True)
-        save_file({name: value.contiguous() for name, value in tensors}, file)
-        small = from_classifier("timm:tf_efficientnet_lite0", weights=file)
+    small = lite0(options.small_weights)
     if not options.int8:
         return [in_onnx(small), large]
     sources = [*LabelledImages(options.calibrate or options.data[0], small.hierarchy)]

@@ -17,11 +17,11 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from lite0 import lite0
 
 from nbdt import NBDT, Hierarchy, NBDTHead
 from nbdt.decide.stopping import weakest_decision
-from nbdt.hierarchies import from_classifier, load
+from nbdt.hierarchies import load
 from nbdt.hierarchies.measure.comparison import measure
 from nbdt.hierarchies.measure.compress import STORED, compress
 from nbdt.hierarchies.measure.compressed import SURE
@@ -31,7 +31,6 @@ from nbdt.images.dataset import DataSet
 from nbdt.images.labelled import LabelledImages
 from nbdt.model.features import embed
 from nbdt.model.remember import make_memory
-from nbdt.network.load import create_timm
 from nbdt.tree.labels import label_nodes
 
 SEEN, ROUNDS = 128, 15  # `compress` calibrates with 32 of 128
@@ -56,14 +55,8 @@ def cifar(data):
 
 
 def imagenet(data, small_weights):
-    """Float32 and int8 of Lite0, whose tensors are those of timm's network in order, and of Lite2."""
-    state = torch.load(small_weights, map_location="cpu", weights_only=True)
-    names = create_timm("tf_efficientnet_lite0", 1000).state_dict()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "lite0.safetensors")
-        tensors = zip(names, state.values(), strict=True)
-        save_file({name: value.contiguous() for name, value in tensors}, file)
-        small = from_classifier("timm:tf_efficientnet_lite0", weights=file)
+    """Float32 and int8 of Lite0 and of Lite2."""
+    small = lite0(small_weights)
     large = NBDT.load("imagenet", runtime="torch")
     sources = [*LabelledImages(data / "imagenet1000_s256_q90.tar", large.hierarchy)]
     return both("Lite0", small, sources) | both("Lite2", large, sources)
